@@ -1,0 +1,2 @@
+//! blockhost-vm-gc: suspends and destroys what has expired.
+#![forbid(unsafe_code)]

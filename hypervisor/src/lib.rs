@@ -1,0 +1,2 @@
+//! The embedded backend: blockhost-qm.
+#![forbid(unsafe_code)]

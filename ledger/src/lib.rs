@@ -1,0 +1,2 @@
+//! The tamper-evident history: records, Merkle tree, segments, proofs.
+#![forbid(unsafe_code)]

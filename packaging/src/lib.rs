@@ -1,0 +1,2 @@
+//! Packages, units, generated man pages and references.
+#![forbid(unsafe_code)]

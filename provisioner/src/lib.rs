@@ -1,0 +1,2 @@
+//! Machines: database, pools, cloud-init, the blockhost-vm-* commands.
+#![forbid(unsafe_code)]

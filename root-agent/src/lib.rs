@@ -1,0 +1,2 @@
+//! The only privileged process of BlockHost.
+#![forbid(unsafe_code)]
