@@ -1,0 +1,1 @@
+//! Runs an opened program with a fixed environment, bounded output and a deadline.
