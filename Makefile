@@ -1,0 +1,58 @@
+# BlockHost: every target says what it does. `make` alone lists them.
+# All of them want root (system users, namespaces, the agent itself) and Rust; `make setup` brings the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# rustup's default place, for shells that do not have it in PATH (a bare `sudo make`).
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup check test demo bench deb docs fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is needed from Debian and npm, create the system users (idempotent)
+	@bash scripts/setup.sh
+
+check: ## formatting and lints only
+	@echo "== formatting"
+	@$(CARGO) fmt --all --check
+	@echo "== clippy"
+	@$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+test: check ## formatting, lints, unit, property, integration and end-to-end tests
+	@echo "== building the programs that the end-to-end tests start"
+	@$(CARGO) build --workspace --bins
+	@echo "== tests"
+	@$(CARGO) test --workspace
+
+demo: setup ## a paid subscription becomes a running machine, for real, in a private world
+	@echo "== building (release)" >&2
+	@$(CARGO) build --release --workspace --bins --exclude blockhost-packaging
+	@$(TARGET_DIR)/release/blockhost-demo $(DEMO_ARGS)
+
+bench: setup ## our agent beside a plain Python one: latencies, memory, fsync, with ratios
+	@echo "== building (release)" >&2
+	@$(CARGO) build --release --workspace --bins --exclude blockhost-packaging
+	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
+
+deb: ## Debian packages in target/deb, checked
+	@bash packaging/build-deb.sh
+
+docs: ## regenerate docs/protocol.md, man pages and completions from the programs themselves
+	@$(CARGO) run --quiet -p blockhost-packaging --bin blockhost-docs -- --protocol docs/protocol.md --out $(TARGET_DIR)/docs
+
+fuzz: ## libFuzzer over every parser of bytes from outside, FUZZ_SECONDS (60) each
+	@bash scripts/fuzz.sh $(FUZZ_SECONDS)
+
+clean: ## remove build products (not the demo's world)
+	@$(CARGO) clean
+	@rm -rf fuzz/target

@@ -1,0 +1,196 @@
+#!/bin/bash
+# Prepares a Debian machine to build, test and demonstrate BlockHost: Debian packages, the contracts' npm
+# packages, system users. Runs as often as you like, asks nothing, changes only what is missing and says what
+# that is. Needs root; needs no systemd. Rust itself is expected to be there (it says what to do otherwise).
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+
+readonly BACKPORTS_FILE=/etc/apt/sources.list.d/blockhost-backports.list
+readonly RUST_MINIMUM=1.90
+readonly NODE_MINIMUM=18
+
+# What the build links with, what the tests and the demo run. QEMU and node have their own sections below.
+readonly PACKAGES=(
+    gcc libc6-dev make pkg-config ca-certificates   # the build (SQLite is compiled from its bundled source)
+    iproute2 iptables util-linux procps             # namespaces, bridge, the agent's firewall, unshare and setpriv
+    mmdebstrap uidmap gpgv debian-archive-keyring   # the guest template, built by an ordinary user
+    e2fsprogs grub-common grub-pc-bin genisoimage   # its file system, boot loader and the NoCloud seed
+    cpio zstd                                       # the small test guest's initramfs
+    openssh-client                                  # the demo logs in to the guest
+    python3                                         # the benchmark's peer, the offline proof checker
+)
+
+say()  { printf '%s\n' "setup: $*"; }
+fail() { printf '%s\n' "setup: error: $*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail "this installs packages and creates system users; run it as root: sudo bash scripts/setup.sh"
+command -v apt-get >/dev/null || fail "this machine has no apt-get; BlockHost is built and tested on Debian 12"
+
+export DEBIAN_FRONTEND=noninteractive
+export LC_ALL=C
+
+installed() { # installed PACKAGE: is it there, configured?
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true)" = installed ]
+}
+
+version_of() { # version_of PACKAGE: installed version, or nothing
+    if installed "$1"; then dpkg-query -W -f '${Version}' "$1"; fi
+}
+
+LISTS_FRESH=no
+refresh_lists() { # once per run, and only when something has to be installed
+    [ "$LISTS_FRESH" = yes ] && return 0
+    say "reading the package lists"
+    apt-get update -qq
+    LISTS_FRESH=yes
+}
+
+install() { # install APT-ARGUMENT...
+    refresh_lists
+    say "installing: $*"
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+}
+
+# --- Rust ----------------------------------------------------------------------------------------------------
+check_rust() {
+    local cargo version
+    cargo=$(command -v cargo || true)
+    [ -n "$cargo" ] || [ ! -x "${HOME:-/root}/.cargo/bin/cargo" ] || cargo="${HOME:-/root}/.cargo/bin/cargo"
+    [ -n "$cargo" ] || fail "no cargo found; install Rust $RUST_MINIMUM or newer with rustup (https://rustup.rs) and run this again"
+    version=$("$cargo" --version | cut -d' ' -f2)
+    if ! printf '%s\n%s\n' "$RUST_MINIMUM" "$version" | sort -V -C; then
+        fail "cargo $version is older than $RUST_MINIMUM; run 'rustup update stable' and then this again"
+    fi
+    say "Rust $version: there"
+}
+
+# --- Debian packages -----------------------------------------------------------------------------------------
+install_packages() {
+    local missing=() package
+    for package in "${PACKAGES[@]}"; do
+        installed "$package" || missing+=("$package")
+    done
+    if [ ${#missing[@]} -eq 0 ]; then
+        say "Debian packages: all ${#PACKAGES[@]} there"
+    else
+        install "${missing[@]}"
+    fi
+}
+
+# --- QEMU ----------------------------------------------------------------------------------------------------
+# qemu-system-x86 and qemu-utils come from one source package and must be of one version. Where the machine's
+# image brought a backported qemu-utils, the emulator has to come from the same backports suite, and that suite
+# may not be among the apt sources: it is added on the mirror the machine uses already.
+mirror_of() { # mirror_of CODENAME: the mirror this machine takes that suite from
+    apt-get indextargets --format '$(CODENAME) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+        awk -v want="$1" '$1 == want && $3 == "main" { print $2; exit }'
+}
+
+ensure_suite() { # ensure_suite SUITE CODENAME
+    local suite=$1 codename=$2 mirror
+    if [ -n "$(mirror_of "$suite")" ]; then return 0; fi
+    mirror=$(mirror_of "$codename")
+    if [ -z "$mirror" ]; then
+        refresh_lists # index targets are listed from the sources, but some apt versions want the lists first
+        mirror=$(mirror_of "$codename")
+    fi
+    [ -n "$mirror" ] || fail "no apt source for $codename main found; add one, or add $suite yourself, and run this again"
+    say "adding the suite $suite of this machine's own mirror ($BACKPORTS_FILE)"
+    printf 'deb %s %s main\n' "$mirror" "$suite" >"$BACKPORTS_FILE"
+    LISTS_FRESH=no
+}
+
+install_qemu() {
+    local utils system codename wanted=()
+    utils=$(version_of qemu-utils)
+    system=$(version_of qemu-system-x86)
+    if [ -n "$utils" ] && [ "$utils" = "$system" ]; then
+        say "QEMU $system: there"
+        return 0
+    fi
+    # shellcheck source=/dev/null
+    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    [ -n "$codename" ] || fail "/etc/os-release names no VERSION_CODENAME; cannot tell which suite QEMU should come from"
+    case $utils$system in
+        *~bpo*)
+            ensure_suite "$codename-backports" "$codename"
+            refresh_lists
+            if [ -n "$utils" ] && apt-cache madison qemu-system-x86 | awk '{ print $3 }' | grep -qxF "$utils"; then
+                # Exactly the version that is there: nothing else on the machine has to change.
+                wanted=("qemu-system-x86=$utils" "qemu-system-common=$utils" "qemu-system-data=$utils")
+            else
+                wanted=(-t "$codename-backports" qemu-system-x86 qemu-utils)
+            fi
+            ;;
+        *) wanted=(qemu-system-x86 qemu-utils) ;;
+    esac
+    install "${wanted[@]}"
+    say "QEMU $(version_of qemu-system-x86): installed"
+}
+
+# --- node and the contracts' packages --------------------------------------------------------------------------
+node_is_good() {
+    local version
+    command -v npm >/dev/null && version=$(node --version 2>/dev/null) || return 1
+    version=${version#v}
+    [ "${version%%.*}" -ge "$NODE_MINIMUM" ]
+}
+
+install_node() {
+    if node_is_good; then
+        say "node $(node --version): there"
+        return 0
+    fi
+    install nodejs npm
+    node_is_good || fail "node $(node --version 2>&1 || true) is older than $NODE_MINIMUM; install a newer one and run this again"
+    say "node $(node --version): installed"
+}
+
+install_npm_packages() { # anvil (the local chain), solc and OpenZeppelin, exactly as the lock file says
+    local dir=engine/contracts have want
+    [ -f "$dir/package-lock.json" ] || { say "npm packages: $dir/package-lock.json is not there, nothing to install"; return 0; }
+    want=$(sha256sum <"$dir/package-lock.json")
+    have=$(cat "$dir/node_modules/.blockhost-lock" 2>/dev/null || true)
+    if [ "$have" = "$want" ]; then
+        say "npm packages in $dir: there"
+        return 0
+    fi
+    say "installing the npm packages of $dir (no install scripts are run)"
+    (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    printf '%s\n' "$want" >"$dir/node_modules/.blockhost-lock"
+}
+
+# --- system users ----------------------------------------------------------------------------------------------
+ensure_user() { # ensure_user NAME
+    if getent passwd "$1" >/dev/null; then
+        say "user $1: there"
+        return 0
+    fi
+    say "creating the system user $1"
+    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$1"
+}
+
+# The template is built by 'blockhost' in a user namespace, which needs 65536 ids of its own.
+ensure_subids() { # ensure_subids NAME
+    local file flag next
+    for file in /etc/subuid /etc/subgid; do
+        if grep -q "^$1:" "$file" 2>/dev/null; then continue; fi
+        flag=--add-subuids
+        [ "$file" = /etc/subuid ] || flag=--add-subgids
+        next=$(awk -F: 'BEGIN { n = 100000 } NF == 3 && $2 + $3 > n { n = $2 + $3 } END { print n }' "$file" 2>/dev/null || echo 100000)
+        say "giving $1 the subordinate ids $next-$((next + 65535)) in $file"
+        usermod "$flag" "$next-$((next + 65535))" "$1"
+    done
+}
+
+check_rust
+install_packages
+install_qemu
+ensure_user blockhost-agent
+ensure_user blockhost
+ensure_user blockhost-vm
+ensure_subids blockhost
+install_node
+install_npm_packages
+say "done"
