@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Builds the Debian packages into target/deb from release binaries, generated man pages and completions, and the
+# files in packaging/; then checks each package. Needs dpkg-dev (dpkg-shlibdeps) and gzip; no root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+out=$target/deb
+version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+arch=$(dpkg --print-architecture)
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH=$epoch
+
+say() { printf '== %s\n' "$*"; }
+
+say "building release binaries"
+cargo build --release --workspace --bins --exclude blockhost-tests
+say "generating man pages and completions"
+rm -rf "$out" && mkdir -p "$out"
+"$target/release/blockhost-docs" --out "$target/docs"
+
+# stage NAME FILE... : copies programs with their man pages and completions into the package's tree.
+stage() {
+  local tree=$out/$1 dir=$2; shift 2
+  install -d "$tree/$dir" "$tree/usr/share/man/man1" "$tree/usr/share/man/man8"
+  install -d "$tree/usr/share/bash-completion/completions" "$tree/usr/share/zsh/vendor-completions" "$tree/usr/share/fish/vendor_completions.d"
+  local program page
+  for program in "$@"; do
+    install -m 0755 "$target/release/$program" "$tree/$dir/$program"
+    for page in "$target/docs/man/$program".[18] "$target/docs/man/$program"-*.[18]; do
+      [ -f "$page" ] || continue
+      install -d "$tree/usr/share/man/man${page##*.}"
+      gzip -9n <"$page" >"$tree/usr/share/man/man${page##*.}/$(basename "$page").gz"
+    done
+    install -m 0644 "$target/docs/completions/$program.bash" "$tree/usr/share/bash-completion/completions/$program"
+    install -m 0644 "$target/docs/completions/_$program" "$tree/usr/share/zsh/vendor-completions/_$program"
+    install -m 0644 "$target/docs/completions/$program.fish" "$tree/usr/share/fish/vendor_completions.d/$program.fish"
+  done
+  find "$tree" -type d -empty -delete
+}
+
+# control NAME DEPENDS RECOMMENDS SUMMARY DESCRIPTION
+control() {
+  local tree=$out/$1 shlibs
+  install -d "$tree/DEBIAN" "$tree/usr/share/doc/$1"
+  install -m 0644 LICENSE "$tree/usr/share/doc/$1/copyright"
+  mkdir -p "$out/shlibs/debian" && : >"$out/shlibs/debian/control"
+  local programs
+  mapfile -t programs < <(find "$PWD/$tree/usr" -type f -perm -0100)
+  shlibs=$(cd "$out/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "${programs[@]}" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
+  {
+    printf 'Package: %s\nVersion: %s\nArchitecture: %s\n' "$1" "$version" "$arch"
+    printf 'Maintainer: BlockHost <blockhost@localhost>\nSection: admin\nPriority: optional\n'
+    printf 'Installed-Size: %s\n' "$(du -sk "$tree/usr" | cut -f1)"
+    printf 'Depends: %s\n' "${shlibs:+$shlibs, }$2"
+    [ -z "$3" ] || printf 'Recommends: %s\n' "$3"
+    printf 'Description: %s\n %s\n' "$4" "$5"
+  } >"$tree/DEBIAN/control"
+  (cd "$tree" && find usr -type f -printf '%P\0' | sort -z | (cd usr && xargs -0 md5sum) | sed 's|  |  usr/|') >"$tree/DEBIAN/md5sums"
+}
+
+say "staging"
+agent=blockhost-root-agent
+stage $agent usr/sbin blockhost-root-agent
+install -d "$out/$agent/usr/lib/systemd/system" "$out/$agent/usr/lib/sysusers.d" "$out/$agent/usr/lib/tmpfiles.d"
+install -m 0644 packaging/systemd/blockhost-root-agent.{socket,service} "$out/$agent/usr/lib/systemd/system/"
+install -m 0644 packaging/sysusers.d/blockhost.conf "$out/$agent/usr/lib/sysusers.d/"
+install -m 0644 packaging/tmpfiles.d/blockhost.conf "$out/$agent/usr/lib/tmpfiles.d/"
+control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve" \
+  "BlockHost root agent" "The one privileged process of BlockHost: a catalog of validated actions behind a Unix socket, recorded in a provable ledger."
+install -m 0755 packaging/debian/root-agent.postinst "$out/$agent/DEBIAN/postinst"
+install -m 0755 packaging/debian/root-agent.prerm "$out/$agent/DEBIAN/prerm"
+
+stage blockhost-hypervisor usr/lib/blockhost blockhost-qm
+install -d "$out/blockhost-hypervisor/usr/sbin"
+ln -s ../lib/blockhost/blockhost-qm "$out/blockhost-hypervisor/usr/sbin/blockhost-qm"
+control blockhost-hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "" \
+  "BlockHost embedded backend" "The qm command line on any Debian with QEMU, for hosts that are not Proxmox VE."
+
+mapfile -t programs < <("$target/release/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm)
+stage blockhost usr/bin "${programs[@]}"
+ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
+install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
+install -m 0644 packaging/systemd/blockhost-engine.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
+install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
+control blockhost "blockhost-root-agent (= $version)" "mmdebstrap, qemu-utils, grub-pc-bin, e2fsprogs" \
+  "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
+install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
+
+say "packing"
+for tree in "$out"/*/; do
+  name=$(basename "$tree")
+  [ -d "$tree/DEBIAN" ] || continue
+  dpkg-deb --root-owner-group --build "$tree" "$out/${name}_${version}_${arch}.deb" >/dev/null
+  rm -rf "$tree"
+done
+rm -rf "$out/shlibs"
+
+say "checking"
+for deb in "$out"/*.deb; do
+  dpkg-deb --info "$deb" >/dev/null
+  # Nothing setuid, nothing writable by others, nothing outside /usr.
+  if dpkg-deb --contents "$deb" | awk '$1 !~ /^l/ && ($1 ~ /s/ || substr($1,9,1) == "w") { bad=1; print } END { exit !bad }'; then
+    echo "error: $deb carries files with rights that nobody should have" >&2; exit 1
+  fi
+  if dpkg-deb --contents "$deb" | awk '$6 !~ /^\.\/(usr\/.*)?$/ { bad=1; print } END { exit !bad }'; then
+    echo "error: $deb installs outside /usr" >&2; exit 1
+  fi
+  printf '%s  %s\n' "$(du -h "$deb" | cut -f1)" "$deb"
+done
