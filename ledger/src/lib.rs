@@ -1,2 +1,13 @@
 //! The tamper-evident history: records, Merkle tree, segments, proofs.
+//!
+//! One writer ([`writer::Writer`], the root agent's ledger process), any number of unprivileged readers
+//! ([`reader::Reader`]). The bytes on disk are public formats: RFC 8785 records, RFC 6962 tree, C2SP signed notes and
+//! `tlog-proof` files. Nothing here needs a thread, a runtime or an absolute path.
 #![forbid(unsafe_code)]
+
+pub mod dir;
+pub mod jcs;
+pub mod keys;
+pub mod merkle;
+pub mod note;
+pub mod record;

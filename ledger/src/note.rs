@@ -1,0 +1,355 @@
+//! C2SP signed notes and checkpoints: key names and ids, verifier keys, the note body, signing and opening a note.
+//! Text formats only; where keys are kept is known by `keys`, when a head is signed by `writer`.
+
+use crate::merkle::{Hash, hex, sha256};
+use base64ct::{Base64, Encoding as _};
+use ed25519_dalek::{Signature, VerifyingKey};
+
+/// Signature type byte of Ed25519 in C2SP signed-note.
+const TYPE_ED25519: u8 = 1;
+/// A note larger than this is not read: checkpoints have three lines and a few signatures.
+const MAX_NOTE_BYTES: usize = 64 * 1024;
+
+/// Why a key, a note or a checkpoint is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoteError {
+    /// A key name that is empty or contains white space, `+` or control characters.
+    #[error("the key name {0:?} is empty or contains a space, a plus sign or a control character")]
+    Name(String),
+    /// A verifier key that is not `name+hex key id+base64`.
+    #[error("not a verifier key ({0}); expected one line like example.org/blockhost-ledger+0a1b2c3d+AQ...=")]
+    Vkey(&'static str),
+    /// A note whose shape is wrong.
+    #[error("not a signed note: {0}")]
+    Shape(&'static str),
+    /// The body is not origin, size, root.
+    #[error("not a checkpoint: {0}")]
+    Checkpoint(&'static str),
+    /// No line of the note was made by the key.
+    #[error("the note carries no signature of the key {name}+{id:08x}; it is not from this ledger or from another key of it")]
+    NoSignature {
+        /// The key's name.
+        name: String,
+        /// The key's id.
+        id: u32,
+    },
+    /// A line claims to be made by the key and is not.
+    #[error("the signature of {name} does not match: the text or the signature was changed, or another key made it")]
+    BadSignature {
+        /// The key's name.
+        name: String,
+    },
+    /// The checkpoint is signed correctly but for another log.
+    #[error("the checkpoint is of the log {found:?}, not of {expected:?}")]
+    Origin {
+        /// The origin line of the checkpoint.
+        found: String,
+        /// The key's name.
+        expected: String,
+    },
+}
+
+/// A public key that checkpoints are verified with, bound to a name (the origin of the log).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vkey {
+    name: String,
+    id: u32,
+    key: VerifyingKey,
+}
+
+impl Vkey {
+    /// Binds `key` to `name`.
+    ///
+    /// # Errors
+    /// A name that C2SP signed-note does not allow.
+    pub fn new(name: &str, key: VerifyingKey) -> Result<Self, NoteError> {
+        if !is_key_name(name) {
+            return Err(NoteError::Name(name.escape_default().take(80).collect()));
+        }
+        Ok(Self { name: name.to_owned(), id: key_id(name, &key), key })
+    }
+
+    /// Reads `name+8 hex digits+base64(0x01 || key)`; surrounding white space is ignored.
+    ///
+    /// # Errors
+    /// Any other text, another signature type, or an id that is not of this name and key (a mistyped key).
+    pub fn parse(text: &str) -> Result<Self, NoteError> {
+        // Base64 may contain `+`, names and ids may not: split from the left.
+        let mut parts = text.trim().splitn(3, '+');
+        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoteError::Vkey("it does not have three parts"));
+        };
+        let bytes = Base64::decode_vec(encoded).map_err(|_| NoteError::Vkey("the third part is not base64"))?;
+        let Some((&TYPE_ED25519, key)) = bytes.split_first() else {
+            return Err(NoteError::Vkey("it is not an Ed25519 key"));
+        };
+        let key: [u8; 32] = key.try_into().map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
+        let key = VerifyingKey::from_bytes(&key).map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
+        let vkey = Self::new(name, key)?;
+        if format!("{:08x}", vkey.id) != id.to_ascii_lowercase() {
+            return Err(NoteError::Vkey("its id does not belong to its name and key: mistyped?"));
+        }
+        Ok(vkey)
+    }
+
+    /// The key's name, which is the origin of the log it signs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The C2SP key id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Is `signature` (raw, 64 bytes) made by this key over `body`?
+    #[must_use]
+    pub fn verifies(&self, body: &str, signature: &[u8; 64]) -> bool {
+        self.key.verify_strict(body.as_bytes(), &Signature::from_bytes(signature)).is_ok()
+    }
+
+    /// Opens a checkpoint: finds this key's signature in the note, checks it, and reads the body.
+    ///
+    /// # Errors
+    /// A malformed note, no signature of this key, a wrong one, or a body that is not a checkpoint of this origin.
+    pub fn open(&self, note: &str) -> Result<Checkpoint, NoteError> {
+        let (body, lines) = split_note(note)?;
+        let mut verified = false;
+        for line in lines {
+            if line.name != self.name || line.id != self.id {
+                continue;
+            }
+            let signature: &[u8; 64] = line
+                .signature
+                .as_slice()
+                .try_into()
+                .map_err(|_| NoteError::BadSignature { name: self.name.clone() })?;
+            if !self.verifies(body, signature) {
+                return Err(NoteError::BadSignature { name: self.name.clone() });
+            }
+            verified = true;
+        }
+        if !verified {
+            return Err(NoteError::NoSignature { name: self.name.clone(), id: self.id });
+        }
+        let checkpoint = Checkpoint::parse_body(body)?;
+        if checkpoint.origin != self.name {
+            return Err(NoteError::Origin { found: checkpoint.origin, expected: self.name.clone() });
+        }
+        Ok(checkpoint)
+    }
+}
+
+impl std::fmt::Display for Vkey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut bytes = vec![TYPE_ED25519];
+        bytes.extend_from_slice(self.key.as_bytes());
+        write!(f, "{}+{:08x}+{}", self.name, self.id, Base64::encode_string(&bytes))
+    }
+}
+
+/// What a checkpoint says: which log, how many records, which root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The identity of the log.
+    pub origin: String,
+    /// Number of records.
+    pub size: u64,
+    /// RFC 6962 root over them.
+    pub root: Hash,
+}
+
+impl Checkpoint {
+    /// The exact text that is signed: origin, size, base64 root, each on a line.
+    #[must_use]
+    pub fn body(&self) -> String {
+        format!("{}\n{}\n{}\n", self.origin, self.size, Base64::encode_string(&self.root))
+    }
+
+    /// Reads a body; unknown extension lines are allowed as C2SP tlog-checkpoint says.
+    ///
+    /// # Errors
+    /// Fewer than three lines, a size with a sign or leading zeros, a root that is not 32 bytes of base64.
+    pub fn parse_body(body: &str) -> Result<Self, NoteError> {
+        let mut lines = body.split('\n');
+        let origin = lines.next().filter(|line| !line.is_empty()).ok_or(NoteError::Checkpoint("the origin is missing"))?;
+        let size = parse_decimal(lines.next().unwrap_or_default())
+            .ok_or(NoteError::Checkpoint("the second line is not a tree size"))?;
+        let root = parse_hash(lines.next().unwrap_or_default())
+            .ok_or(NoteError::Checkpoint("the third line is not a base64 root of 32 bytes"))?;
+        Ok(Self { origin: origin.to_owned(), size, root })
+    }
+
+    /// Reads the body of a note **without** checking any signature: for showing and for comparing with what is at hand.
+    ///
+    /// # Errors
+    /// A malformed note or body.
+    pub fn parse_unverified(note: &str) -> Result<Self, NoteError> {
+        Self::parse_body(split_note(note)?.0)
+    }
+}
+
+/// Puts a body and one signature together as a signed note.
+#[must_use]
+pub fn assemble(body: &str, key: &Vkey, signature: &[u8; 64]) -> String {
+    let mut bytes = key.id.to_be_bytes().to_vec();
+    bytes.extend_from_slice(signature);
+    format!("{body}\n\u{2014} {} {}\n", key.name, Base64::encode_string(&bytes))
+}
+
+/// A decimal number as C2SP writes them: ASCII digits, no sign, no leading zero.
+#[must_use]
+pub fn parse_decimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+/// A hash as C2SP writes them: base64 of 32 bytes.
+#[must_use]
+pub fn parse_hash(text: &str) -> Option<Hash> {
+    Base64::decode_vec(text).ok()?.try_into().ok()
+}
+
+/// May this be a key name (C2SP signed-note: not empty, no white space, no plus; here also no control characters)?
+#[must_use]
+pub fn is_key_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 200 && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
+}
+
+fn key_id(name: &str, key: &VerifyingKey) -> u32 {
+    let mut data = name.as_bytes().to_vec();
+    data.push(b'\n');
+    data.push(TYPE_ED25519);
+    data.extend_from_slice(key.as_bytes());
+    let [a, b, c, d, ..] = sha256(&data);
+    u32::from_be_bytes([a, b, c, d])
+}
+
+struct SignatureLine<'a> {
+    name: &'a str,
+    id: u32,
+    signature: Vec<u8>,
+}
+
+/// Splits a note at its last empty line and reads the signature lines.
+fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), NoteError> {
+    if note.len() > MAX_NOTE_BYTES {
+        return Err(NoteError::Shape("it is larger than 64 KiB"));
+    }
+    if note.bytes().any(|b| b < 0x20 && b != b'\n') {
+        return Err(NoteError::Shape("it contains a control character"));
+    }
+    let at = note.rfind("\n\n").ok_or(NoteError::Shape("there is no empty line before the signatures"))?;
+    let (body, rest) = (&note[..=at], &note[at + 2..]);
+    let rest = rest.strip_suffix('\n').ok_or(NoteError::Shape("it does not end with a newline"))?;
+    let mut lines = Vec::new();
+    for line in rest.split('\n') {
+        let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Shape("a signature line does not begin with a dash"))?;
+        let (name, encoded) = line.split_once(' ').ok_or(NoteError::Shape("a signature line has no signature"))?;
+        let bytes = Base64::decode_vec(encoded).map_err(|_| NoteError::Shape("a signature is not base64"))?;
+        let Some((id, signature)) = bytes.split_first_chunk::<4>() else {
+            return Err(NoteError::Shape("a signature is shorter than its key id"));
+        };
+        if !is_key_name(name) || signature.is_empty() {
+            return Err(NoteError::Shape("a signature line has no name or no signature"));
+        }
+        lines.push(SignatureLine { name, id: u32::from_be_bytes(*id), signature: signature.to_vec() });
+    }
+    Ok((body, lines))
+}
+
+/// `name+id` for messages.
+#[must_use]
+pub fn short_name(key: &Vkey) -> String {
+    format!("{}+{}", key.name, hex(&key.id.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Signer;
+    use proptest::prelude::*;
+
+    fn signer() -> Signer {
+        Signer::from_bytes("host.example/blockhost-ledger", 1, &[7; 32]).expect("valid name")
+    }
+
+    #[test]
+    fn the_published_signed_note_example_of_go_opens_and_a_changed_one_does_not() {
+        // The example key and note of golang.org/x/mod/sumdb/note, a text that is not a checkpoint.
+        let key = Vkey::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").expect("parses");
+        let note = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+        // Signature good, so the complaint is about the body.
+        assert_eq!(key.open(note), Err(NoteError::Checkpoint("the second line is not a tree size")));
+        assert!(matches!(key.open(&note.replace("answer", "anzwer")), Err(NoteError::BadSignature { .. })));
+        assert_eq!(key.to_string(), "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW");
+    }
+
+    #[test]
+    fn a_mistyped_verifier_key_is_refused() {
+        let good = signer().vkey().to_string();
+        assert_eq!(Vkey::parse(&format!(" {good}\n")).expect("parses"), *signer().vkey());
+        for bad in [
+            String::new(),
+            "a+b".into(),
+            good.replace("host", "h0st"),
+            good.replace('+', " "),
+            good.replacen("+A", "+B", 1),
+            good[..good.len() - 4].to_owned(),
+        ] {
+            assert!(Vkey::parse(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_with_spaces_plus_or_newline_are_refused() {
+        for name in ["", "a b", "a+b", "a\nb", "a\u{a0}b", "a\u{0}b"] {
+            assert!(Signer::from_bytes(name, 1, &[1; 32]).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_round_trips_and_every_other_signer_or_origin_is_refused() {
+        let signer = signer();
+        let head = Checkpoint { origin: signer.vkey().name().into(), size: 3, root: [9; 32] };
+        let note = signer.sign_checkpoint(&head);
+        assert_eq!(signer.vkey().open(&note).expect("opens"), head);
+        let other = Signer::from_bytes("host.example/blockhost-ledger", 1, &[8; 32]).expect("valid");
+        assert!(matches!(other.vkey().open(&note), Err(NoteError::NoSignature { .. })));
+        let foreign = Checkpoint { origin: "elsewhere".into(), ..head };
+        assert!(matches!(signer.vkey().open(&signer.sign_checkpoint(&foreign)), Err(NoteError::Origin { .. })));
+    }
+
+    #[test]
+    fn sizes_with_signs_or_leading_zeros_are_not_sizes() {
+        for bad in ["", "+1", "-1", "01", "1 ", "1e2", "18446744073709551616"] {
+            assert_eq!(parse_decimal(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_decimal("0"), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_note_reader_panic(text in any::<String>()) {
+            let _ = signer().vkey().open(&text);
+            let _ = Vkey::parse(&text);
+            let _ = Checkpoint::parse_unverified(&text);
+        }
+
+        #[test]
+        fn a_note_with_any_changed_byte_never_opens_as_something_else(at in any::<prop::sample::Index>(), with in 0x20_u8..0x7f) {
+            let head = Checkpoint { origin: signer().vkey().name().into(), size: 300, root: [9; 32] };
+            let note = signer().sign_checkpoint(&head);
+            let mut bytes = note.into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            if let Ok(text) = String::from_utf8(bytes)
+                && let Ok(opened) = signer().vkey().open(&text)
+            {
+                prop_assert_eq!(opened, head);
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What a record is: from the caller's draft to the canonical bytes that are hashed and stored, and the few fields that
+//! are read back from those bytes without parsing them. Where records are stored is known by `segment`.
+
+use crate::jcs::{self, JcsError};
+use crate::merkle::{Hash, hex, sha256};
+use serde_json::{Map, Value, json};
+
+/// Version of the record format, field `v`.
+pub const VERSION: u64 = 1;
+/// Largest record, in bytes.
+pub const MAX_RECORD_BYTES: usize = 65_535;
+/// `prev_hash` of the first record.
+pub const GENESIS_PREV: Hash = [0; 32];
+/// Largest text field outside of the metadata, in bytes.
+const MAX_TEXT_BYTES: usize = 4096;
+/// Largest name (plugin, category, operation, action, op_id), in bytes.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Why a record is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Something privileged is about to happen.
+    Intent,
+    /// It happened, failed or was refused; same `op_id` as its intent.
+    Outcome,
+    /// Something worth recording that is no action of the agent.
+    Event,
+    /// The next signing key.
+    Epoch,
+    /// A torn tail was cut at start.
+    Recovery,
+    /// Old payloads were deleted.
+    Prune,
+    /// A confidential payload was made unreadable.
+    Shred,
+    /// A head was anchored elsewhere.
+    Anchor,
+}
+
+impl Phase {
+    /// The word in the record.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Outcome => "outcome",
+            Self::Event => "event",
+            Self::Epoch => "epoch",
+            Self::Recovery => "recovery",
+            Self::Prune => "prune",
+            Self::Shred => "shred",
+            Self::Anchor => "anchor",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A record before the writer gives it its height, time and place in the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Why it is written.
+    pub phase: Phase,
+    /// Joins an intent and its outcome: `[A-Za-z0-9_.:-]`; may be empty for other phases (then the field is left out).
+    pub op_id: String,
+    /// Which part of the product: qm, net, wallet, ledger, ...
+    pub plugin_id: String,
+    /// network, settings, users, storage, compute, chain, or another word.
+    pub category: String,
+    /// create, modify, delete, apply, query.
+    pub operation: String,
+    /// Name of the catalog action.
+    pub action: String,
+    /// What it acts on; may be empty.
+    pub resource: String,
+    /// Name of the user who asked.
+    pub user: String,
+    /// Uid of the user who asked.
+    pub uid: u32,
+    /// Process that asked, when known.
+    pub pid: Option<i32>,
+    /// Its program, when known.
+    pub exe: Option<String>,
+    /// Its systemd unit, when known.
+    pub unit: Option<String>,
+    /// Details. Never secrets.
+    pub metadata: Map<String, Value>,
+}
+
+/// Why a draft cannot become a record. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A value has no canonical bytes.
+    #[error("record not written: {0}")]
+    Value(#[from] JcsError),
+    /// A name is empty, too long, or has other characters than `[A-Za-z0-9_.:-]`.
+    #[error("record not written: {field} is {given:?}; it must be 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . : -")]
+    Name {
+        /// Which field.
+        field: &'static str,
+        /// What it was, escaped and cut.
+        given: String,
+    },
+    /// A text is too long.
+    #[error("record not written: {field} has {bytes} bytes, at most {MAX_TEXT_BYTES} are allowed")]
+    Text {
+        /// Which field.
+        field: &'static str,
+        /// How long it was.
+        bytes: usize,
+    },
+}
+
+/// What the writer adds to a draft.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp<'a> {
+    /// Height of the record, from 1.
+    pub height: u64,
+    /// Leaf hash of the record before it.
+    pub prev_hash: &'a Hash,
+    /// Time in microseconds since 1970 UTC.
+    pub ts_us: i64,
+    /// Name of this host.
+    pub hostname: &'a str,
+}
+
+impl Draft {
+    /// Says whether [`Writer::append`](crate::writer::Writer::append) would take this draft, so that one bad draft need
+    /// not fail a whole batch.
+    ///
+    /// # Errors
+    /// What is wrong with it, naming the field.
+    pub fn check(&self) -> Result<(), RecordError> {
+        let stamp = Stamp { height: 1, prev_hash: &GENESIS_PREV, ts_us: 0, hostname: "" };
+        self.encode(&stamp).map(|_| ())
+    }
+
+    /// The canonical bytes. Metadata that would make the record too large is replaced by its digest and a note; for an
+    /// outcome also metadata without canonical bytes (what happened must be recorded, whatever it said).
+    ///
+    /// # Errors
+    /// A field is outside of its limits.
+    pub fn encode(&self, stamp: &Stamp<'_>) -> Result<Vec<u8>, RecordError> {
+        self.check_names()?;
+        let metadata = Value::Object(self.metadata.clone());
+        let canonical = match jcs::to_record_vec_under("metadata", &metadata) {
+            Ok(canonical) => canonical,
+            Err(why) if self.phase == Phase::Outcome => {
+                let note = json!({ "metadata_refused": why.to_string().replace('\u{7f}', "?") });
+                return self.build(stamp, &note, &jcs::to_record_vec(&note)?);
+            }
+            Err(why) => return Err(why.into()),
+        };
+        let record = self.build(stamp, &metadata, &canonical)?;
+        if record.len() <= MAX_RECORD_BYTES {
+            return Ok(record);
+        }
+        let note = json!({
+            "metadata_bytes": canonical.len(),
+            "metadata_omitted": "too large for one record",
+            "metadata_sha256": hex(&sha256(&canonical)),
+        });
+        self.build(stamp, &note, &jcs::to_record_vec(&note)?)
+    }
+
+    fn check_names(&self) -> Result<(), RecordError> {
+        let joined = matches!(self.phase, Phase::Intent | Phase::Outcome);
+        for (field, name, required) in [
+            ("op_id", &self.op_id, joined),
+            ("plugin_id", &self.plugin_id, true),
+            ("category", &self.category, true),
+            ("operation", &self.operation, true),
+            ("action", &self.action, true),
+        ] {
+            let absent = name.is_empty() && !required;
+            if !absent && (!jcs::is_record_key(name) || name.len() > MAX_NAME_BYTES) {
+                return Err(RecordError::Name { field, given: name.escape_default().take(80).collect() });
+            }
+        }
+        for (field, text) in [
+            ("resource", Some(&self.resource)),
+            ("user", Some(&self.user)),
+            ("exe", self.exe.as_ref()),
+            ("unit", self.unit.as_ref()),
+        ] {
+            if let Some(text) = text
+                && text.len() > MAX_TEXT_BYTES
+            {
+                return Err(RecordError::Text { field, bytes: text.len() });
+            }
+        }
+        Ok(())
+    }
+
+    fn build(&self, stamp: &Stamp<'_>, metadata: &Value, canonical: &[u8]) -> Result<Vec<u8>, RecordError> {
+        let timestamp = stamp.ts_us.div_euclid(1_000_000);
+        let content = format!("{}:{}:{timestamp}", self.plugin_id, self.operation);
+        let mut record = json!({
+            "v": VERSION,
+            "height": stamp.height,
+            "prev_hash": hex(stamp.prev_hash),
+            "ts_us": stamp.ts_us,
+            "timestamp": timestamp,
+            "phase": self.phase.as_str(),
+            "plugin_id": self.plugin_id,
+            "category": self.category,
+            "operation": self.operation,
+            "action": self.action,
+            "resource": self.resource,
+            "user": self.user,
+            "uid": self.uid,
+            "hostname": stamp.hostname,
+            "metadata": metadata,
+            "data_hash": hex(&sha256(canonical)),
+            "content_hash": hex(&sha256(content.as_bytes())),
+        });
+        let optional = [
+            ("op_id", (!self.op_id.is_empty()).then(|| json!(self.op_id))),
+            ("pid", self.pid.map(|pid| json!(pid))),
+            ("exe", self.exe.as_ref().map(|exe| json!(exe))),
+            ("unit", self.unit.as_ref().map(|unit| json!(unit))),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                record[key] = value;
+            }
+        }
+        Ok(jcs::to_record_vec(&record)?)
+    }
+}
+
+// Canonical bytes can be read without parsing: keys are sorted, the only nested value is `metadata` (or `payload`), and
+// a quote inside a string is always escaped. So before `metadata` the first match, and after it the last match, of
+// `"key":` is the field itself.
+
+/// The height written in a record.
+pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
+    const KEY: &[u8] = b"\"height\":";
+    let at = record.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let digits = record[at..].split(|b| !b.is_ascii_digit()).next()?;
+    crate::note::parse_decimal(std::str::from_utf8(digits).ok()?)
+}
+
+/// A text field that sorts after `metadata` and `payload` and is written without escapes: `phase`, `op_id` excepted
+/// when a payload is there, `prev_hash`.
+pub(crate) fn late_text<'a>(record: &'a [u8], quoted_key: &str) -> Option<&'a [u8]> {
+    let key = quoted_key.as_bytes();
+    let at = record.windows(key.len()).rposition(|window| window == key)? + key.len();
+    let rest = record[at..].strip_prefix(b":\"")?;
+    rest.split(|b| *b == b'"').next()
+}
+
+/// Does this record name `prev` as the one before it?
+pub(crate) fn follows(record: &[u8], prev: &Hash) -> bool {
+    late_text(record, "\"prev_hash\"") == Some(hex(prev).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn draft(phase: Phase, op_id: &str) -> Draft {
+        Draft {
+            phase,
+            op_id: op_id.into(),
+            plugin_id: "qm".into(),
+            category: "compute".into(),
+            operation: "create".into(),
+            action: "qm-create".into(),
+            resource: "vm:100".into(),
+            user: "blockhost".into(),
+            uid: 990,
+            pid: Some(42),
+            exe: None,
+            unit: None,
+            metadata: Map::new(),
+        }
+    }
+
+    fn stamp() -> Stamp<'static> {
+        Stamp { height: 7, prev_hash: &[0xab; 32], ts_us: 1_700_000_000_123_456, hostname: "h" }
+    }
+
+    #[test]
+    fn bad_names_long_texts_and_floats_are_refused_naming_the_field() {
+        let base = draft(Phase::Intent, "op1");
+        assert!(matches!(Draft { op_id: String::new(), ..base.clone() }.check(), Err(RecordError::Name { field: "op_id", .. })));
+        assert!(Draft { op_id: String::new(), phase: Phase::Event, ..base.clone() }.check().is_ok());
+        assert!(matches!(Draft { action: "a b".into(), ..base.clone() }.check(), Err(RecordError::Name { field: "action", .. })));
+        assert!(matches!(Draft { category: "x".repeat(129), ..base.clone() }.check(), Err(RecordError::Name { field: "category", .. })));
+        assert!(matches!(Draft { exe: Some("x".repeat(5000)), ..base.clone() }.check(), Err(RecordError::Text { field: "exe", bytes: 5000 })));
+        let mut float = base;
+        float.metadata.insert("rate".into(), json!(1.5));
+        assert_eq!(float.check().expect_err("refused").to_string().split(':').nth(1), Some(" metadata.rate"));
+    }
+
+    #[test]
+    fn an_outcome_is_recorded_even_when_its_metadata_cannot_be() {
+        let mut outcome = draft(Phase::Outcome, "op1");
+        outcome.metadata.insert("text".into(), json!("a\u{7f}b"));
+        let record: Value = serde_json::from_slice(&outcome.encode(&stamp()).expect("recorded")).expect("JSON");
+        assert!(record["metadata"]["metadata_refused"].as_str().expect("note").starts_with("metadata.text:"));
+    }
+
+    #[test]
+    fn metadata_too_large_for_one_record_is_replaced_by_its_digest() {
+        let mut large = draft(Phase::Intent, "op1");
+        large.metadata.insert("text".into(), json!("x".repeat(70_000)));
+        let bytes = large.encode(&stamp()).expect("recorded");
+        assert!(bytes.len() < 2000);
+        let record: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let original = jcs::to_record_vec(&Value::Object(large.metadata)).expect("canonical");
+        assert_eq!(record["metadata"]["metadata_sha256"], hex(&sha256(&original)));
+        assert_eq!(record["metadata"]["metadata_bytes"], original.len());
+    }
+
+    #[test]
+    fn a_record_has_every_field_and_its_digests_can_be_recomputed() {
+        let mut draft = draft(Phase::Intent, "op1");
+        draft.metadata.insert("b".into(), json!(1));
+        draft.metadata.insert("a".into(), json!({"x": "\u{e9}"}));
+        let bytes = draft.encode(&stamp()).expect("recorded");
+        let record: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(jcs::to_vec(&record).expect("canonical"), bytes);
+        assert_eq!(record["data_hash"], hex(&sha256("{\"a\":{\"x\":\"\u{e9}\"},\"b\":1}".as_bytes())));
+        assert_eq!(record["content_hash"], hex(&sha256(b"qm:create:1700000000")));
+        assert_eq!(record["timestamp"], 1_700_000_000);
+        assert_eq!(record["height"], 7);
+        assert_eq!(record["v"], 1);
+    }
+
+    #[test]
+    fn metadata_that_imitates_fields_does_not_mislead_the_readers_of_bytes() {
+        let mut draft = draft(Phase::Intent, "real");
+        draft.metadata.insert("height".into(), json!(99));
+        draft.metadata.insert("prev_hash".into(), json!("00"));
+        draft.metadata.insert("phase".into(), json!("outcome"));
+        draft.resource = "\"prev_hash\":\"11\",\"height\":5,\"phase\":\"x\"".into();
+        draft.action = "z".into();
+        draft.exe = Some("\"height\":3".into());
+        let bytes = draft.encode(&stamp()).expect("recorded");
+        assert_eq!(height_of(&bytes), Some(7));
+        assert!(follows(&bytes, &[0xab; 32]));
+        assert_eq!(late_text(&bytes, "\"phase\""), Some(&b"intent"[..]));
+        assert_eq!(late_text(&bytes, "\"op_id\""), Some(&b"real"[..]));
+    }
+}
