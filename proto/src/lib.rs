@@ -1,2 +1,22 @@
-//! The root agent's protocol: validated types, catalog, wire framing, client.
+//! The root agent's protocol: validated types, the catalog of actions, wire framing, clients.
+//! What lives here is pure (no I/O but the client's socket) and is used by both ends, so that a rule exists once.
+//! The root agent, the hypervisor, the provisioner and the engine all depend on it; it depends on none of them.
 #![forbid(unsafe_code)]
+
+pub mod action;
+pub mod catalog;
+pub mod client;
+#[cfg(feature = "test-corpus")]
+pub mod corpus;
+pub mod escape;
+pub mod json;
+pub mod layout;
+pub mod qm;
+pub mod request;
+pub mod response;
+pub mod value;
+pub mod wire;
+
+pub use action::Action;
+pub use layout::Layout;
+pub use response::ErrorCode;

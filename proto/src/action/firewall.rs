@@ -1,0 +1,40 @@
+//! `iptables-*`: ports opened in the host's own INPUT, in both families unless the source picks one.
+
+use super::{ResourceKey, action};
+use crate::value::{Comment, L4Proto, Port, SourceNet};
+
+action! {
+    /// Accepts packets to a port; the same again adds nothing.
+    IptablesOpen = "iptables-open", family "iptables", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only false, ledger "net" / "network" / "create",
+    {
+        /// The port.
+        port: Port,
+        /// Transport protocol.
+        proto: L4Proto = L4Proto::Tcp,
+        /// Marks the rule as its owner's.
+        comment: Comment,
+        /// Only packets from there; both families where it is missing.
+        source: Option<SourceNet>,
+    }
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |a| format!("port:{}/{}", a.port, a.proto),
+}
+
+action! {
+    /// Removes exactly the rule that the same parameters opened; `not_found` where there is none.
+    IptablesClose = "iptables-close", family "iptables", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only false, ledger "net" / "network" / "delete",
+    {
+        /// The port.
+        port: Port,
+        /// Transport protocol.
+        proto: L4Proto = L4Proto::Tcp,
+        /// The comment that the rule was opened with.
+        comment: Comment,
+        /// The source that the rule was opened with.
+        source: Option<SourceNet>,
+    }
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |a| format!("port:{}/{}", a.port, a.proto),
+}

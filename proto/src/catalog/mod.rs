@@ -1,0 +1,117 @@
+//! The catalog as data: one table, made from the action families, from which JSON, documentation, clients and policy
+//! checks are derived.
+
+mod export;
+
+pub use export::{to_json, to_markdown};
+
+use serde_json::Value;
+
+use crate::action::SPECS;
+
+/// The process that carries an action out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Compartment {
+    /// Answers by itself, without privileges.
+    Front,
+    /// The only writer of the ledger.
+    Ledger,
+    /// Routes and firewall, by netlink.
+    Net,
+    /// Wallets and address book.
+    Keys,
+    /// Virtual machines.
+    Vm,
+}
+
+impl Compartment {
+    /// Its name in logs, arguments and documentation.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Ledger => "ledger",
+            Self::Net => "net",
+            Self::Keys => "keys",
+            Self::Vm => "vm",
+        }
+    }
+}
+
+impl std::fmt::Display for Compartment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One parameter of an action.
+#[derive(Debug, Clone, Copy)]
+pub struct ParamSpec {
+    /// Name.
+    pub name: &'static str,
+    /// Other names that older clients use.
+    pub aliases: &'static [&'static str],
+    /// Must be given.
+    pub required: bool,
+    /// What a missing one means, where that is a value.
+    pub default: Option<fn() -> Option<Value>>,
+    /// What it is, in Markdown, with a leading space per line.
+    pub summary: &'static str,
+    /// JSON Schema of its values.
+    pub schema: fn() -> Value,
+}
+
+/// One action.
+#[derive(Debug, Clone, Copy)]
+pub struct ActionSpec {
+    /// Name on the wire.
+    pub name: &'static str,
+    /// Other names that are accepted.
+    pub aliases: &'static [&'static str],
+    /// Family, for policy: `qm` stands for `qm-*`.
+    pub family: &'static str,
+    /// What it does, in Markdown, with a leading space per line.
+    pub summary: &'static str,
+    /// Its parameters.
+    pub params: &'static [ParamSpec],
+    /// Who carries it out.
+    pub compartment: Compartment,
+    /// Capabilities that the compartment needs for it.
+    pub capabilities: &'static [&'static str],
+    /// The longest it may ever run, in seconds.
+    pub time_limit_s: u32,
+    /// Changes nothing.
+    pub read_only: bool,
+    /// `plugin_id` of its ledger records.
+    pub plugin_id: &'static str,
+    /// `category` of its ledger records.
+    pub category: &'static str,
+    /// `operation` of its ledger records.
+    pub operation: &'static str,
+}
+
+/// Every action of this version.
+pub const CATALOG: &[ActionSpec] = SPECS;
+
+/// The action of that name or alias.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static ActionSpec> {
+    CATALOG
+        .iter()
+        .find(|spec| spec.name == name || spec.aliases.contains(&name))
+}
+
+/// The families, in catalog order.
+#[must_use]
+pub fn families() -> Vec<&'static str> {
+    let mut list: Vec<&'static str> = Vec::new();
+    for spec in CATALOG {
+        if !list.contains(&spec.family) {
+            list.push(spec.family);
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests;

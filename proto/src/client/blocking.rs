@@ -1,0 +1,230 @@
+//! The blocking client: for commands and for everything that has no runtime.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{CallError, MAX_ANSWER, Reply, default_timeout, frame, result_of, short_path};
+use crate::action::Action;
+use crate::layout::Layout;
+use crate::wire::FrameDecoder;
+
+/// One connection to the agent.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+    next_id: u64,
+    broken: bool,
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`CallError::Connect`].
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self, CallError> {
+        let path = path.as_ref();
+        let connect = || {
+            let (short, _directory) = short_path(path)?;
+            UnixStream::connect(short)
+        };
+        let stream = connect().map_err(|source| CallError::connect(path, source))?;
+        Ok(Self {
+            stream,
+            decoder: FrameDecoder::new(MAX_ANSWER),
+            next_id: 1,
+            broken: false,
+        })
+    }
+
+    /// Connects to the agent of this world.
+    ///
+    /// # Errors
+    /// [`CallError::Connect`].
+    pub fn connect_layout(layout: &Layout) -> Result<Self, CallError> {
+        Self::connect(layout.agent_socket())
+    }
+
+    /// Asks and waits, as long as the action may take.
+    ///
+    /// # Errors
+    /// [`CallError`]; after anything but [`CallError::Refused`] connect anew.
+    pub fn call(&mut self, action: &Action) -> Result<Reply, CallError> {
+        self.call_with_timeout(action, default_timeout(action))
+    }
+
+    /// Asks and waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`CallError`]; after anything but [`CallError::Refused`] connect anew.
+    pub fn call_with_timeout(
+        &mut self,
+        action: &Action,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let deadline = Deadline::new(timeout);
+        let id = self.send(action, false, deadline)?;
+        self.receive(id, deadline)?
+    }
+
+    /// Asks what would be done: the agent validates and authorises, and does nothing.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn dry_run(&mut self, action: &Action) -> Result<Reply, CallError> {
+        let deadline = Deadline::new(default_timeout(action));
+        let id = self.send(action, true, deadline)?;
+        self.receive(id, deadline)?
+    }
+
+    /// Sends all at once and gives the answers in the same order. At most 16 are under way at a time, half of what the
+    /// agent allows per connection.
+    ///
+    /// # Errors
+    /// The outer error means that the connection broke: answers not received are lost, the ledger knows what happened.
+    pub fn call_all(
+        &mut self,
+        actions: &[Action],
+        timeout: Duration,
+    ) -> Result<Vec<Result<Reply, CallError>>, CallError> {
+        let deadline = Deadline::new(timeout);
+        let mut results = Vec::with_capacity(actions.len());
+        for batch in actions.chunks(16) {
+            let ids = batch
+                .iter()
+                .map(|action| self.send(action, false, deadline))
+                .collect::<Result<Vec<_>, _>>()?;
+            for id in ids {
+                results.push(self.receive(id, deadline)?);
+            }
+        }
+        Ok(results)
+    }
+
+    fn send(
+        &mut self,
+        action: &Action,
+        dry_run: bool,
+        deadline: Deadline,
+    ) -> Result<u64, CallError> {
+        if self.broken {
+            return Err(CallError::protocol(
+                "an earlier call broke off; connect anew",
+            ));
+        }
+        let id = self.next_id;
+        let bytes = frame(action, id, dry_run)?;
+        self.next_id += 1;
+        self.broken = true;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            self.stream
+                .set_write_timeout(Some(deadline.left()?))
+                .map_err(|e| io(&e))?;
+            match self.stream.write(rest) {
+                Ok(0) => return Err(CallError::protocol("the agent closed it")),
+                Ok(n) => rest = &rest[n..],
+                Err(e) if retry(&e) => {}
+                // The agent may have answered before it closed, for instance that there are too many connections.
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                    return Err(self.last_words(deadline, &e));
+                }
+                Err(e) => return Err(io(&e)),
+            }
+        }
+        self.broken = false;
+        Ok(id)
+    }
+
+    fn last_words(&mut self, deadline: Deadline, error: &std::io::Error) -> CallError {
+        match self
+            .payload(deadline)
+            .and_then(|payload| result_of(&payload, 0))
+        {
+            Err(refused @ CallError::Refused { .. })
+            | Ok(Err(refused @ CallError::Refused { .. })) => refused,
+            _ => io(error),
+        }
+    }
+
+    fn receive(
+        &mut self,
+        id: u64,
+        deadline: Deadline,
+    ) -> Result<Result<Reply, CallError>, CallError> {
+        self.broken = true;
+        let payload = self.payload(deadline)?;
+        let result = result_of(&payload, id)?;
+        self.broken = false;
+        Ok(result)
+    }
+
+    fn payload(&mut self, deadline: Deadline) -> Result<Vec<u8>, CallError> {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            if let Some(payload) = self
+                .decoder
+                .next_frame()
+                .map_err(|e| CallError::protocol(e.to_string()))?
+            {
+                return Ok(payload);
+            }
+            self.stream
+                .set_read_timeout(Some(deadline.left()?))
+                .map_err(|e| io(&e))?;
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(CallError::protocol("the agent closed it without an answer")),
+                Ok(n) => self.decoder.feed(&buffer[..n]),
+                Err(e) if retry(&e) => {}
+                Err(e) => return Err(io(&e)),
+            }
+        }
+    }
+}
+
+/// One call on a connection of its own.
+///
+/// # Errors
+/// [`CallError`].
+pub fn call_once(layout: &Layout, action: &Action) -> Result<Reply, CallError> {
+    Client::connect_layout(layout)?.call(action)
+}
+
+#[derive(Clone, Copy)]
+struct Deadline {
+    end: Instant,
+    after: Duration,
+}
+
+impl Deadline {
+    fn new(after: Duration) -> Self {
+        Self {
+            end: Instant::now() + after,
+            after,
+        }
+    }
+
+    /// What is left, never zero: the kernel takes zero for "no limit".
+    fn left(self) -> Result<Duration, CallError> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(CallError::Timeout { after: self.after })
+        } else {
+            Ok(left.max(Duration::from_millis(1)))
+        }
+    }
+}
+
+/// Interrupted, or the socket's own time limit, after which the deadline decides.
+fn retry(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
+    )
+}
+
+fn io(error: &std::io::Error) -> CallError {
+    CallError::protocol(error.to_string())
+}

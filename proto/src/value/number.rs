@@ -1,0 +1,152 @@
+//! Integers with a range: machine numbers, ports, durations.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::{Integer, Param, ValueError, decimal};
+
+/// Number of a virtual machine or container: 100..=999999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vmid(u32);
+
+/// TCP or UDP port: 1..=65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port(u16);
+
+/// How long to wait, in whole seconds: 1..=600.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(u16);
+
+impl Vmid {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Port {
+    /// The number, never 0.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Seconds {
+    /// Default of `qm-shutdown`.
+    pub const SHUTDOWN: Self = Self(120);
+    /// Default of `qm-guest-exec`.
+    pub const GUEST_EXEC: Self = Self(60);
+
+    /// The number of seconds.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// As a duration.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl Integer for Vmid {
+    const KIND: &'static str = "vmid";
+    const RULE: &'static str = "an integer from 100 to 999999";
+    const MIN: u64 = 100;
+    const MAX: u64 = 999_999;
+    fn from_checked(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Integer for Port {
+    const KIND: &'static str = "port";
+    const RULE: &'static str = "an integer from 1 to 65535";
+    const MIN: u64 = 1;
+    const MAX: u64 = 65_535;
+    fn from_checked(number: u64) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Integer for Seconds {
+    const KIND: &'static str = "number of seconds";
+    const RULE: &'static str = "an integer from 1 to 600";
+    const MIN: u64 = 1;
+    const MAX: u64 = 600;
+    fn from_checked(number: u64) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+fn in_range<T: Integer>(number: u64) -> Option<T> {
+    if (T::MIN..=T::MAX).contains(&number) {
+        T::from_checked(number)
+    } else {
+        None
+    }
+}
+
+macro_rules! integer_value {
+    ($($ty:ty: $repr:ty),+) => {$(
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { fmt::Display::fmt(&self.0, f) }
+        }
+        impl TryFrom<u64> for $ty {
+            type Error = ValueError;
+            fn try_from(number: u64) -> Result<Self, ValueError> {
+                in_range(number).ok_or_else(|| ValueError::new(Self::KIND, &number.to_string(), Self::RULE))
+            }
+        }
+        impl TryFrom<u32> for $ty {
+            type Error = ValueError;
+            fn try_from(number: u32) -> Result<Self, ValueError> { Self::try_from(u64::from(number)) }
+        }
+        impl TryFrom<u16> for $ty {
+            type Error = ValueError;
+            fn try_from(number: u16) -> Result<Self, ValueError> { Self::try_from(u64::from(number)) }
+        }
+        impl From<$ty> for $repr {
+            fn from(value: $ty) -> $repr { value.0 }
+        }
+        impl FromStr for $ty {
+            type Err = ValueError;
+            fn from_str(text: &str) -> Result<Self, ValueError> {
+                decimal(text).and_then(in_range).ok_or_else(|| ValueError::new(Self::KIND, text, Self::RULE))
+            }
+        }
+        impl Serialize for $ty {
+            fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> { self.0.serialize(out) }
+        }
+        impl<'de> Deserialize<'de> for $ty {
+            fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                Self::try_from(u64::deserialize(input)?).map_err(serde::de::Error::custom)
+            }
+        }
+        impl Param for $ty {
+            fn from_json(value: &Value) -> Result<Self, ValueError> {
+                value.as_u64().and_then(in_range).ok_or_else(|| ValueError::of_json(Self::KIND, value, Self::RULE))
+            }
+            fn to_json(&self) -> Option<Value> { Some(Value::from(self.0)) }
+            fn schema() -> Value { json!({"type": "integer", "minimum": Self::MIN, "maximum": Self::MAX}) }
+        }
+    )+};
+}
+
+integer_value!(Vmid: u32, Port: u16, Seconds: u16);
