@@ -1,8 +1,76 @@
-//! The `net` compartment.
+//! The `net` compartment: IPv6 host routes by netlink, ports of the host's firewall by `iptables-restore`.
+//! Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is opened in [`prepare`].
 
-use super::{Handler, StartInfo};
+mod firewall;
+mod netlink;
+mod routes;
+mod rules;
 
-/// Opens what the compartment needs; called before confinement.
-pub fn prepare(_start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
-    Err("the net compartment is not in this build".to_owned())
+use std::path::PathBuf;
+
+use blockhost_proto::action::Action;
+use blockhost_proto::response::ErrorCode;
+
+use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use firewall::Firewall;
+use routes::Routes;
+
+struct Net {
+    routes: Routes,
+    /// The firewall program, or why there is none: routes must work on a host without iptables.
+    firewall: Result<Firewall, String>,
+}
+
+/// Opens the netlink socket and the xtables binary; called before confinement.
+///
+/// # Errors
+/// One sentence when there is no netlink socket to be had, or the policy names a program that cannot be trusted.
+pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
+    let routes =
+        Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let configured = start.policy.programs.xtables.as_deref();
+    let firewall = match Firewall::open(configured, start.layout.root()) {
+        Err(error) if configured.is_some() => {
+            return Err(format!(
+                "the policy's programs.xtables is not usable: {error}"
+            ));
+        }
+        opened => opened.map_err(|error| error.to_string()),
+    };
+    Ok(Box::new(Net { routes, firewall }))
+}
+
+impl Net {
+    fn firewall(&self) -> Result<&Firewall, Failure> {
+        self.firewall.as_ref().map_err(|why| Failure::new(ErrorCode::Failed, format!("the firewall cannot be changed: {why}; install the package iptables and restart the agent")))
+    }
+}
+
+impl Handler for Net {
+    fn quick(&self, action: &Action) -> bool {
+        matches!(action, Action::Ip6RouteAdd(_) | Action::Ip6RouteDel(_))
+    }
+
+    fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+        match action {
+            Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev),
+            Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
+            Action::IptablesOpen(port) => self.firewall()?.open_port(port, ctx.deadline),
+            Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
+            other => Err(Failure::new(
+                ErrorCode::Internal,
+                format!(
+                    "{} was sent to the net compartment, which cannot do it",
+                    other.name()
+                ),
+            )),
+        }
+    }
+
+    fn programs(&self) -> Vec<PathBuf> {
+        self.firewall
+            .iter()
+            .map(|firewall| firewall.program().to_path_buf())
+            .collect()
+    }
 }

@@ -1,0 +1,207 @@
+//! Files of `/etc/blockhost`, always through one descriptor of that directory: reading what must be a plain file of
+//! root's, writing so that every reader sees the old content or the new, never a part, never with looser rights.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use blockhost_proto::escape;
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+/// Names of files under construction start with this; what a crash leaves behind is removed at start.
+const UNFINISHED: &str = ".blockhost-unfinished-";
+
+/// Nothing in the directory that we read is larger.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Owner reads and writes, group reads: keys and address book alike.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
+
+/// Why a file of the directory could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    #[error("{path} cannot be {what}: {source}", path = path.display())]
+    System {
+        path: PathBuf,
+        what: &'static str,
+        source: std::io::Error,
+    },
+    #[error("{path} {why}; look at it and repair or move it, it was left as it is", path = path.display())]
+    Suspicious { path: PathBuf, why: String },
+    #[error("{path} exists already and is never overwritten", path = .0.display())]
+    Exists(PathBuf),
+}
+
+/// The directory, held open.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: OwnedFd,
+    path: PathBuf,
+    owner: u32,
+    group: Gid,
+}
+
+/// Whether a file of that name may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    Keep,
+    Replace,
+}
+
+impl Store {
+    /// Opens the directory, checks that only its owner writes in it, and removes what a crash left unfinished.
+    /// Files will belong to the calling user and to `group`.
+    pub(super) fn open(path: &Path, group: u32) -> Result<Self, StoreError> {
+        let system = |what| {
+            move |error: Errno| StoreError::System {
+                path: path.to_path_buf(),
+                what,
+                source: error.into(),
+            }
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(system("opened"))?;
+        let stat = rustix::fs::fstat(&directory).map_err(system("examined"))?;
+        let owner = rustix::process::geteuid().as_raw();
+        if stat.st_uid != owner || stat.st_mode & 0o022 != 0 {
+            let why = format!(
+                "belongs to uid {} with mode {:04o}, but must belong to uid {owner} and be writable by it alone",
+                stat.st_uid,
+                stat.st_mode & 0o7777
+            );
+            return Err(StoreError::Suspicious {
+                path: path.to_path_buf(),
+                why,
+            });
+        }
+        let store = Store {
+            directory,
+            path: path.to_path_buf(),
+            owner,
+            group: Gid::from_raw(group),
+        };
+        store.sweep().map_err(system("swept"))?;
+        Ok(store)
+    }
+
+    /// The whole path of a file here, for messages.
+    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Content of a plain file, zeroized when dropped; `None` when there is no such file.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let suspicious = |why: &str| StoreError::Suspicious {
+            path: self.path_of(name),
+            why: why.to_owned(),
+        };
+        let flags =
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        let file = match rustix::fs::openat2(&self.directory, name, flags, Mode::empty(), resolve) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(suspicious("is a symbolic link")),
+            Err(error) => return Err(self.system(name, "opened")(error.into())),
+        };
+        let stat = rustix::fs::fstat(&file)
+            .map_err(|error| self.system(name, "examined")(error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(suspicious("is not a regular file"));
+        }
+        if stat.st_uid != self.owner || stat.st_mode & 0o022 != 0 {
+            return Err(suspicious("could have been written by another user"));
+        }
+        let mut content = Zeroizing::new(Vec::with_capacity(4096));
+        std::fs::File::from(file)
+            .take(MAX_BYTES + 1)
+            .read_to_end(&mut content)
+            .map_err(self.system(name, "read"))?;
+        if content.len() as u64 > MAX_BYTES {
+            return Err(suspicious("is too large"));
+        }
+        Ok(Some(content))
+    }
+
+    /// Writes a file: a new name with owner and mode first, then the bytes, then to disk, then its real name, then the
+    /// directory to disk.
+    pub(super) fn write(
+        &self,
+        name: &str,
+        content: &[u8],
+        existing: Existing,
+    ) -> Result<(), StoreError> {
+        let temporary =
+            unfinished_name().map_err(|error| self.system(name, "named")(error.into()))?;
+        let result = self.write_as(&temporary, name, content, existing);
+        if result.is_err() {
+            // Holds a secret perhaps; where even this fails the sweep at the next start gets it.
+            let _ = rustix::fs::unlinkat(&self.directory, temporary.as_str(), AtFlags::empty());
+        }
+        result
+    }
+
+    fn write_as(
+        &self,
+        temporary: &str,
+        name: &str,
+        content: &[u8],
+        existing: Existing,
+    ) -> Result<(), StoreError> {
+        let error = |what| move |errno: Errno| self.system(name, what)(errno.into());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(error("created"))?;
+        rustix::fs::fchown(&file, None, Some(self.group)).map_err(error("given to its group"))?;
+        rustix::fs::fchmod(&file, FILE_MODE).map_err(error("given its mode"))?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(content)
+            .map_err(self.system(name, "written"))?;
+        file.sync_all().map_err(self.system(name, "synced"))?;
+        let flags = match existing {
+            Existing::Keep => RenameFlags::NOREPLACE,
+            Existing::Replace => RenameFlags::empty(),
+        };
+        match rustix::fs::renameat_with(&self.directory, temporary, &self.directory, name, flags) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(StoreError::Exists(self.path_of(name))),
+            Err(errno) => return Err(error("put in place")(errno)),
+        }
+        rustix::fs::fsync(&self.directory).map_err(error("synced with its directory"))
+    }
+
+    fn sweep(&self) -> Result<(), Errno> {
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .to_bytes()
+                .starts_with(UNFINISHED.as_bytes())
+            {
+                rustix::fs::unlinkat(&self.directory, entry.file_name(), AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn system(
+        &self,
+        name: &str,
+        what: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> StoreError + use<> {
+        let path = self.path_of(name);
+        move |source| StoreError::System { path, what, source }
+    }
+}
+
+fn unfinished_name() -> Result<String, Errno> {
+    let mut random = [0u8; 12];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{UNFINISHED}{}", escape::hex(&random)))
+}

@@ -1,0 +1,256 @@
+//! Opening and closing ports with the host's own iptables: state is read with the binary's `-save` personality, changed
+//! with its `-restore --noflush` one, one transaction per family. What to change is decided in [`super::rules`].
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use blockhost_proto::action::{IptablesClose, IptablesOpen};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
+
+use super::rules::{Family, Rule, State};
+use crate::compartment::{Done, Failure};
+use crate::exec::{Ended, OpenError, Output, Program, Run};
+
+/// Where Debian puts the multi-call binary. The legacy one needs a lock file and more than `CAP_NET_ADMIN`.
+const XTABLES: &str = "/usr/sbin/xtables-nft-multi";
+
+/// A rule set of several ten thousand rules still fits; a torn one must not be acted on.
+const SAVE_CAP: usize = 16 << 20;
+
+/// Others change the rules too: a transaction that lost against theirs is planned anew this often.
+const ATTEMPTS: u32 = 4;
+
+/// The xtables binary, opened before confinement.
+#[derive(Debug)]
+pub(super) struct Firewall {
+    xtables: Program,
+    root: PathBuf,
+}
+
+/// The families a rule concerns, and the rule as it stands there.
+struct Wanted {
+    families: Vec<Family>,
+    rule: Rule,
+}
+
+impl Wanted {
+    fn new(port: Port, protocol: L4Proto, comment: &Comment, source: Option<SourceNet>) -> Self {
+        let families = match source.map(SourceNet::address) {
+            None => vec![Family::V4, Family::V6],
+            Some(IpAddr::V4(_)) => vec![Family::V4],
+            Some(IpAddr::V6(_)) => vec![Family::V6],
+        };
+        // Everything of one family has no source match; the kernel does not print one either.
+        let source = source
+            .filter(|net| net.prefix() > 0)
+            .map(|net| (net.address(), net.prefix()));
+        let rule = Rule {
+            protocol: protocol.as_str().to_owned(),
+            port: port.get(),
+            source,
+            comment: comment.to_string(),
+        };
+        Wanted { families, rule }
+    }
+
+    fn describe(&self) -> String {
+        let Rule {
+            protocol,
+            port,
+            source,
+            comment,
+        } = &self.rule;
+        let from = source
+            .map(|(address, prefix)| format!(" from {address}/{prefix}"))
+            .unwrap_or_default();
+        let families: Vec<&str> = self.families.iter().map(|family| family.name()).collect();
+        format!(
+            "port {port}/{protocol}{from} ({families}, comment {comment})",
+            families = families.join(" and ")
+        )
+    }
+}
+
+impl Firewall {
+    pub(super) fn open(configured: Option<&Path>, root: &Path) -> Result<Self, OpenError> {
+        let xtables = Program::open(configured.unwrap_or(Path::new(XTABLES)))?;
+        Ok(Firewall {
+            xtables,
+            root: root.to_path_buf(),
+        })
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        self.xtables.path()
+    }
+
+    pub(super) fn open_port(
+        &self,
+        action: &IptablesOpen,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
+        let wanted = Wanted::new(action.port, action.proto, &action.comment, action.source);
+        let mut added: Vec<Family> = Vec::new();
+        for &family in &wanted.families {
+            match self.change(family, deadline, |state| {
+                Some((state.plan_open(&wanted.rule)?, state.lacks(&wanted.rule)))
+            }) {
+                Ok(Some(true)) => added.push(family),
+                Ok(_) => {}
+                Err(mut failure) => {
+                    // Half open is neither what was asked for nor what was there.
+                    for &done in &added {
+                        if let Err(undo) = self.change(done, deadline, |state| {
+                            state.plan_close(&wanted.rule).map(|plan| (plan, ()))
+                        }) {
+                            failure.message = format!(
+                                "{}; the {} rule added before could not be removed either: {}",
+                                failure.message,
+                                done.name(),
+                                undo.message
+                            );
+                        }
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        let output = if added.is_empty() {
+            format!("{} was open already", wanted.describe())
+        } else {
+            format!("opened {}", wanted.describe())
+        };
+        Ok(Done {
+            output,
+            ..Done::default()
+        })
+    }
+
+    pub(super) fn close_port(
+        &self,
+        action: &IptablesClose,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
+        let wanted = Wanted::new(action.port, action.proto, &action.comment, action.source);
+        let mut closed = false;
+        let mut failed: Option<Failure> = None;
+        for &family in &wanted.families {
+            match self.change(family, deadline, |state| {
+                state.plan_close(&wanted.rule).map(|plan| (plan, ()))
+            }) {
+                Ok(Some(())) => closed = true,
+                Ok(None) => {}
+                // The other family is closed all the same: an error must not keep a port open.
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None if closed => Ok(Done {
+                output: format!("closed {}", wanted.describe()),
+                ..Done::default()
+            }),
+            None => Err(Failure::new(
+                ErrorCode::NotFound,
+                format!(
+                    "no rule of this agent opens {}; comment, port, protocol and source must be those it was opened with",
+                    wanted.describe()
+                ),
+            )),
+        }
+    }
+
+    /// Reads, plans, applies; again when somebody else was quicker. `None`: nothing to change.
+    fn change<T>(
+        &self,
+        family: Family,
+        deadline: Instant,
+        plan: impl Fn(&State) -> Option<(String, T)>,
+    ) -> Result<Option<T>, Failure> {
+        let mut attempt = 1;
+        loop {
+            let Some((input, result)) = plan(&self.read(family, deadline)?) else {
+                return Ok(None);
+            };
+            let output = self.restore(family, input.as_bytes(), deadline)?;
+            match output.ended {
+                Ended::Exited(0) => return Ok(Some(result)),
+                Ended::TimedOut => {
+                    return Err(Failure::new(
+                        ErrorCode::Timeout,
+                        format!(
+                            "the {} rules could not be changed in time; they are as before",
+                            family.name()
+                        ),
+                    ));
+                }
+                _ if attempt < ATTEMPTS => attempt += 1,
+                _ => {
+                    let message = format!(
+                        "the {} rules could not be changed: {}",
+                        family.name(),
+                        output.complaint()
+                    );
+                    return Err(Failure::new(ErrorCode::Failed, message));
+                }
+            }
+        }
+    }
+
+    fn read(&self, family: Family, deadline: Instant) -> Result<State, Failure> {
+        let arg0 = match family {
+            Family::V4 => "iptables-nft-save",
+            Family::V6 => "ip6tables-nft-save",
+        };
+        let run = Run::new(&self.xtables, deadline)
+            .arg0(arg0)
+            .args(["-t", "filter"])
+            .keep(SAVE_CAP)
+            .root(&self.root);
+        let output = run
+            .run()
+            .map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))?;
+        let cannot = |why: &str| {
+            let message = format!("the {} rules cannot be read: {why}", family.name());
+            Failure::new(
+                if output.ended == Ended::TimedOut {
+                    ErrorCode::Timeout
+                } else {
+                    ErrorCode::Failed
+                },
+                message,
+            )
+        };
+        if !output.ok() {
+            return Err(cannot(&output.complaint()));
+        }
+        let saved = output
+            .stdout
+            .whole()
+            .ok_or_else(|| cannot("there are more than this agent is willing to read"))?;
+        // Chains of other programs may hold any bytes in their comments; ours are ASCII.
+        let saved = crate::exec::escape(&saved);
+        if saved.contains("is incompatible, use 'nft' tool") {
+            return Err(cannot(
+                "the filter table was made with nft and holds what iptables cannot express; move those rules to a table of another name",
+            ));
+        }
+        Ok(State::parse(&saved))
+    }
+
+    fn restore(&self, family: Family, input: &[u8], deadline: Instant) -> Result<Output, Failure> {
+        let arg0 = match family {
+            Family::V4 => "iptables-nft-restore",
+            Family::V6 => "ip6tables-nft-restore",
+        };
+        let run = Run::new(&self.xtables, deadline)
+            .arg0(arg0)
+            .args(["--noflush"])
+            .stdin(input)
+            .root(&self.root);
+        run.run()
+            .map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))
+    }
+}

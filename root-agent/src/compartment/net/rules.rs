@@ -1,0 +1,325 @@
+//! The firewall as text: reading what `iptables-save` prints, deciding what has to change, writing what
+//! `iptables-restore --noflush` takes. Pure; [`super::firewall`] runs the programs.
+//!
+//! Our rules live in a chain of their own that INPUT jumps to once. Nothing here names another chain, and the chain is
+//! never declared with `:`, which would flush it, but made with `-N`, which fails where it exists already.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// Our chain.
+pub(super) const CHAIN: &str = "BLOCKHOST-INPUT";
+
+/// Which of the two rule sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+}
+
+/// One accepted port, in one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// `tcp` or `udp`.
+    pub(super) protocol: String,
+    pub(super) port: u16,
+    /// Network and prefix length; `None` accepts from everywhere.
+    pub(super) source: Option<(IpAddr, u8)>,
+    pub(super) comment: String,
+}
+
+/// A rule as it stands in our chain: its text, and what it means when it is one that we make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    specification: String,
+    rule: Option<Rule>,
+}
+
+/// What of the filter table concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct State {
+    chain: bool,
+    jumps: usize,
+    lines: Vec<Line>,
+}
+
+impl Rule {
+    /// Everything after the chain's name.
+    fn specification(&self) -> String {
+        let Rule {
+            protocol,
+            port,
+            source,
+            comment,
+        } = self;
+        let mut text = String::new();
+        if let Some((address, prefix)) = source {
+            let _ = write!(text, "-s {address}/{prefix} ");
+        }
+        let _ = write!(
+            text,
+            "-p {protocol} -m {protocol} --dport {port} -m comment --comment {comment} -j ACCEPT"
+        );
+        text
+    }
+
+    /// Understands the rules that we make, in whatever order a version prints the parts; `None` for any other.
+    fn parse(specification: &str) -> Option<Rule> {
+        let (mut protocol, mut port, mut source, mut comment, mut accepts) =
+            (None, None, None, None, false);
+        let mut words = words(specification)?.into_iter();
+        while let Some(option) = words.next() {
+            let value = words.next()?;
+            match option.as_str() {
+                "-s" if source.is_none() => source = Some(parse_source(&value)?),
+                "-p" if protocol.is_none() && matches!(value.as_str(), "tcp" | "udp") => {
+                    protocol = Some(value)
+                }
+                "-m" if matches!(value.as_str(), "tcp" | "udp" | "comment") => {}
+                "--dport" if port.is_none() => port = Some(value.parse().ok()?),
+                "--comment" if comment.is_none() => comment = Some(value),
+                "-j" if value == "ACCEPT" => accepts = true,
+                _ => return None,
+            }
+        }
+        accepts.then_some(Rule {
+            protocol: protocol?,
+            port: port?,
+            source,
+            comment: comment?,
+        })
+    }
+}
+
+impl State {
+    /// Reads the output of `iptables-save -t filter`. Lines that are not ours are skipped, whatever they hold.
+    pub(super) fn parse(save: &str) -> State {
+        let mut state = State::default();
+        let mut in_filter = false;
+        for line in save.lines() {
+            if let Some(table) = line.strip_prefix('*') {
+                in_filter = table == "filter";
+            } else if !in_filter {
+            } else if let Some(declared) = line.strip_prefix(':') {
+                state.chain |= declared.split_whitespace().next() == Some(CHAIN);
+            } else if let Some((chain, specification)) = line
+                .strip_prefix("-A ")
+                .and_then(|rest| rest.split_once(' '))
+            {
+                match chain {
+                    "INPUT" if specification.trim_end() == format!("-j {CHAIN}") => {
+                        state.jumps += 1
+                    }
+                    CHAIN => {
+                        state.lines.push(Line {
+                            specification: specification.to_owned(),
+                            rule: Rule::parse(specification),
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        state
+    }
+
+    /// Whether that rule stands and takes effect.
+    #[cfg(test)]
+    fn holds(&self, rule: &Rule) -> bool {
+        self.jumps > 0 && self.matching(rule).next().is_some()
+    }
+
+    fn matching<'a>(&'a self, rule: &'a Rule) -> impl Iterator<Item = &'a Line> {
+        self.lines
+            .iter()
+            .filter(move |line| line.rule.as_ref() == Some(rule))
+    }
+
+    /// Whether opening `rule` would add a rule (and not only repair the jump).
+    pub(super) fn lacks(&self, rule: &Rule) -> bool {
+        self.matching(rule).next().is_none()
+    }
+
+    /// What makes `rule` stand once and the jump exist once; `None` when it is so already.
+    pub(super) fn plan_open(&self, rule: &Rule) -> Option<String> {
+        let mut commands = Vec::new();
+        if !self.chain {
+            commands.push(format!("-N {CHAIN}"));
+        }
+        if self.jumps == 0 {
+            // First, because hosts end their INPUT with a drop.
+            commands.push(format!("-I INPUT 1 -j {CHAIN}"));
+        }
+        for _ in 1..self.jumps {
+            commands.push(format!("-D INPUT -j {CHAIN}"));
+        }
+        if self.lacks(rule) {
+            commands.push(format!("-A {CHAIN} {}", rule.specification()));
+        }
+        transaction(&commands)
+    }
+
+    /// What removes `rule`, every copy of it; `None` when it does not stand.
+    pub(super) fn plan_close(&self, rule: &Rule) -> Option<String> {
+        // Quoted back as it was printed: the order of matches is part of a rule's identity.
+        let commands: Vec<String> = self
+            .matching(rule)
+            .map(|line| format!("-D {CHAIN} {}", line.specification))
+            .collect();
+        transaction(&commands)
+    }
+}
+
+fn transaction(commands: &[String]) -> Option<String> {
+    (!commands.is_empty()).then(|| format!("*filter\n{}\nCOMMIT\n", commands.join("\n")))
+}
+
+fn parse_source(text: &str) -> Option<(IpAddr, u8)> {
+    match text.split_once('/') {
+        Some((address, prefix)) => Some((address.parse().ok()?, prefix.parse().ok()?)),
+        None => {
+            let address: IpAddr = text.parse().ok()?;
+            Some((address, if address.is_ipv4() { 32 } else { 128 }))
+        }
+    }
+}
+
+/// Splits a rule as `iptables-restore` does: at blanks, with double quotes and backslashes inside them.
+fn words(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' if quoted => word.get_or_insert_default().push(characters.next()?),
+            ' ' | '\t' if !quoted => words.extend(word.take()),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    (!quoted).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(source: Option<&str>) -> Rule {
+        Rule {
+            protocol: "tcp".into(),
+            port: 22,
+            source: source.and_then(parse_source),
+            comment: "knock-1".into(),
+        }
+    }
+
+    const SAVED: &str = "# Generated by iptables-nft-save\n*nat\n:INPUT ACCEPT [0:0]\n-A INPUT -j BLOCKHOST-INPUT\nCOMMIT\n*filter\n\
+        :INPUT DROP [5:300]\n:BLOCKHOST-INPUT - [0:0]\n-A INPUT -i lo -j BLOCKHOST-INPUT\n-A INPUT -j BLOCKHOST-INPUT\n\
+        -A BLOCKHOST-INPUT -p tcp -m comment --comment \"knock-1\" -m tcp --dport 22 -j ACCEPT\n\
+        -A BLOCKHOST-INPUT -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j DROP\n\
+        -A BLOCKHOST-INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j ACCEPT\nCOMMIT\n";
+
+    #[test]
+    fn rules_with_another_comment_port_protocol_source_or_verdict_are_not_taken_for_ours() {
+        let state = State::parse(SAVED);
+        for other in [
+            Rule {
+                comment: "knock-2".into(),
+                ..rule(None)
+            },
+            Rule {
+                port: 2,
+                ..rule(None)
+            },
+            Rule {
+                protocol: "udp".into(),
+                ..rule(None)
+            },
+            rule(Some("10.0.0.0/9")),
+        ] {
+            assert_eq!(state.plan_close(&other), None, "{other:?}");
+        }
+        for text in [
+            "-p tcp ! --dport 22 -j ACCEPT",
+            "-p tcp --dport 22:80 --comment a -j ACCEPT",
+            "-i eth0 -p tcp --dport 22 --comment a -j ACCEPT",
+            "-p tcp --dport",
+            "-p tcp --dport 22 --comment \"a -j ACCEPT",
+        ] {
+            assert_eq!(Rule::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_removed_in_the_words_it_was_printed_in() {
+        let plan = State::parse(SAVED).plan_close(&rule(None)).unwrap();
+        assert_eq!(
+            plan,
+            "*filter\n-D BLOCKHOST-INPUT -p tcp -m comment --comment \"knock-1\" -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_jump_in_another_table_or_with_a_condition_does_not_count() {
+        let state = State::parse(SAVED);
+        assert_eq!((state.jumps, state.chain), (1, true));
+        assert_eq!(state.plan_open(&rule(None)), None);
+    }
+
+    #[test]
+    fn surplus_jumps_are_removed_and_a_missing_one_goes_first() {
+        let twice = SAVED.replace(
+            "-A INPUT -i lo -j BLOCKHOST-INPUT",
+            "-A INPUT -j BLOCKHOST-INPUT",
+        );
+        assert_eq!(
+            State::parse(&twice).plan_open(&rule(None)).unwrap(),
+            "*filter\n-D INPUT -j BLOCKHOST-INPUT\nCOMMIT\n"
+        );
+        let fresh = State::parse("")
+            .plan_open(&rule(Some("fd77::/64")))
+            .unwrap();
+        assert_eq!(
+            fresh,
+            "*filter\n-N BLOCKHOST-INPUT\n-I INPUT 1 -j BLOCKHOST-INPUT\n-A BLOCKHOST-INPUT -s fd77::/64 -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j ACCEPT\nCOMMIT\n"
+        );
+        assert!(
+            !fresh.contains(':') || !fresh.lines().any(|line| line.starts_with(':')),
+            "a declared chain is a flushed chain"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(port in 1u16.., udp: bool, comment in "[A-Za-z0-9][A-Za-z0-9-]{0,20}", net in proptest::option::of((any::<u32>(), 1u8..=32))) {
+            let source = net.map(|(address, prefix)| (IpAddr::from((address & (u32::MAX << (32 - prefix))).to_be_bytes()), prefix));
+            let rule = Rule { protocol: if udp { "udp" } else { "tcp" }.into(), port, source, comment };
+            let saved = format!("*filter\n:{CHAIN} - [0:0]\n-A INPUT -j {CHAIN}\n-A {CHAIN} {}\nCOMMIT\n", rule.specification());
+            let state = State::parse(&saved);
+            prop_assert!(state.holds(&rule));
+            prop_assert_eq!(state.plan_open(&rule), None);
+            prop_assert!(state.plan_close(&rule).is_some());
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in ".{0,300}") {
+            let _ = State::parse(&format!("*filter\n-A {CHAIN} {text}"));
+            let _ = State::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Understanding what `qm` prints: status, configuration, list, guest results, and its many ways to say no. Pure.
+//! Formats are those of Proxmox VE; the embedded backend prints the same.
+
+use blockhost_proto::response::ErrorCode;
+use serde_json::{Map, Value, json};
+
+use crate::compartment::Failure;
+use crate::exec::{Captured, Ended, OUTPUT_CAP, Output};
+
+/// `status: running` as its last word.
+pub(super) fn status(text: &str) -> Option<&str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("status: "))
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+/// `key: value` lines as an object of strings. The description comes percent-encoded.
+pub(super) fn config(text: &str) -> Map<String, Value> {
+    let pairs = text.lines().filter_map(|line| {
+        line.split_once(": ")
+            .or_else(|| Some((line.strip_suffix(':')?, "")))
+    });
+    pairs
+        .map(|(key, value)| {
+            let value = if key == "description" {
+                decode_percent(value)
+            } else {
+                value.to_owned()
+            };
+            (key.to_owned(), Value::String(value))
+        })
+        .collect()
+}
+
+/// The table of `qm list` as an array. Names are the only column that may be empty or hold blanks.
+pub(super) fn list(text: &str) -> Result<Vec<Value>, String> {
+    let rows = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .filter(|line| !line.trim_start().starts_with("VMID"));
+    rows.map(|line| row(line).ok_or_else(|| line.to_owned()))
+        .collect()
+}
+
+fn row(line: &str) -> Option<Value> {
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    let pid: u64 = words.pop()?.parse().ok()?;
+    let disk: f64 = words.pop()?.parse().ok()?;
+    let memory: u64 = words.pop()?.parse().ok()?;
+    let status = words.pop()?;
+    let (vmid, name) = words.split_first()?;
+    let vmid: u32 = vmid.parse().ok()?;
+    let pid = (pid != 0).then_some(pid);
+    Some(
+        json!({"vmid": vmid, "name": name.join(" "), "status": status, "memory_mb": memory, "bootdisk_gb": disk, "pid": pid}),
+    )
+}
+
+/// The volume that an import made: the last quoted word, without the slot it is parked in.
+pub(super) fn imported_volume(text: &str) -> Option<String> {
+    let quoted = text.rsplit('\'').nth(1)?;
+    let volume = match quoted.split_once(':') {
+        Some((slot, rest)) if slot.starts_with("unused") && rest.contains(':') => rest,
+        _ => quoted,
+    };
+    volume.contains(':').then(|| volume.to_owned())
+}
+
+/// What a command inside the guest came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum GuestResult {
+    Ended {
+        exitcode: i64,
+        stdout: String,
+        stderr: String,
+    },
+    StillRunning,
+}
+
+/// The JSON object that `qm guest exec` prints.
+pub(super) fn guest_result(text: &[u8]) -> Option<GuestResult> {
+    let value: Value = serde_json::from_slice(text.trim_ascii()).ok()?;
+    let result = value.as_object()?;
+    let truthy = |key: &str| {
+        result
+            .get(key)
+            .is_some_and(|v| v.as_bool() == Some(true) || v.as_i64() == Some(1))
+    };
+    let stream = |key: &str| {
+        // Kept as small as the output of any program, so that the answer always fits its frame.
+        let mut captured = Captured::new(OUTPUT_CAP);
+        captured.push(
+            result
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .as_bytes(),
+        );
+        captured.to_text()
+    };
+    if !truthy("exited") {
+        return result
+            .contains_key("pid")
+            .then_some(GuestResult::StillRunning);
+    }
+    let by_signal = result
+        .get("signal")
+        .and_then(Value::as_i64)
+        .map(|signal| 128 + signal);
+    let exitcode = result
+        .get("exitcode")
+        .and_then(Value::as_i64)
+        .or(by_signal)?;
+    Some(GuestResult::Ended {
+        exitcode,
+        stdout: stream("out-data"),
+        stderr: stream("err-data"),
+    })
+}
+
+/// Everything a failed run said, as one line.
+pub(super) fn words_of(output: &Output) -> String {
+    let text = format!("{}\n{}", output.stderr.to_text(), output.stdout.to_text());
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let joined = lines.join("; ");
+    let said: String = joined.chars().take(400).collect();
+    if said.is_empty() {
+        output.ended.to_string()
+    } else {
+        said
+    }
+}
+
+/// The wire's view of a failed run of `qm <verb>`.
+pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure {
+    let vm = vmid
+        .map(|vmid| format!(" of VM {vmid}"))
+        .unwrap_or_default();
+    if output.ended == Ended::TimedOut {
+        return Failure::new(
+            ErrorCode::Timeout,
+            format!(
+                "qm {verb}{vm} was stopped at its time limit; its state is unknown, ask for it"
+            ),
+        );
+    }
+    let said = words_of(output);
+    if let (true, Some(vmid)) = (says_absent(&said), vmid) {
+        return Failure::new(ErrorCode::NotFound, format!("there is no VM {vmid}"));
+    }
+    let code = [
+        ("already exists", ErrorCode::Conflict),
+        ("is running - destroy failed", ErrorCode::Conflict),
+        ("can't lock file", ErrorCode::Busy),
+        ("VM is locked", ErrorCode::Conflict),
+        ("not running", ErrorCode::Conflict),
+        ("got timeout", ErrorCode::Timeout),
+    ]
+    .into_iter()
+    .find(|(phrase, _)| said.contains(phrase))
+    .map_or(ErrorCode::Failed, |(_, code)| code);
+    Failure::new(
+        code,
+        format!("qm {verb}{vm} failed ({}): {said}", output.ended),
+    )
+}
+
+fn says_absent(said: &str) -> bool {
+    said.contains("onfiguration file '") && said.contains("does not exist")
+}
+
+fn decode_percent(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = (byte == b'%').then(|| tail.get(..2)).flatten();
+        match digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+        {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn output(code: i32, stderr: &str) -> Output {
+        let mut captured = Captured::new(OUTPUT_CAP);
+        captured.push(stderr.as_bytes());
+        Output {
+            ended: Ended::Exited(code),
+            stdout: Captured::new(OUTPUT_CAP),
+            stderr: captured,
+        }
+    }
+
+    #[test]
+    fn the_ways_of_saying_no_get_their_codes() {
+        for (said, code) in [
+            (
+                "Configuration file 'nodes/pve/qemu-server/100.conf' does not exist\n",
+                ErrorCode::NotFound,
+            ),
+            (
+                "unable to create VM 100 - VM 100 already exists on node 'pve'\n",
+                ErrorCode::Conflict,
+            ),
+            ("VM 100 is running - destroy failed\n", ErrorCode::Conflict),
+            (
+                "VM quit/powerdown failed - got timeout\n",
+                ErrorCode::Timeout,
+            ),
+            (
+                "can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout\n",
+                ErrorCode::Busy,
+            ),
+            ("storage 'nope' does not exist\n", ErrorCode::Failed),
+            ("", ErrorCode::Failed),
+        ] {
+            let failure = failure("start", Some(100), &output(255, said));
+            assert_eq!(failure.code, code, "{said}");
+            assert!(!failure.message.contains('\n'));
+        }
+        let killed = Output {
+            ended: Ended::TimedOut,
+            ..output(0, "whatever")
+        };
+        assert_eq!(
+            failure("clone", Some(100), &killed).code,
+            ErrorCode::Timeout
+        );
+    }
+
+    #[test]
+    fn a_table_row_that_is_not_understood_is_not_skipped() {
+        let good = "      VMID NAME                 STATUS     MEM(MB)    BOOTDISK(GB) PID       \n       100 blockhost-001        running    2048               8.00 4711      \n       101 VM 101               stopped    512                0.00 0         \n";
+        let rows = list(good).unwrap();
+        assert_eq!(
+            rows[0],
+            json!({"vmid": 100, "name": "blockhost-001", "status": "running", "memory_mb": 2048, "bootdisk_gb": 8.0, "pid": 4711})
+        );
+        assert_eq!(rows[1]["name"], "VM 101");
+        assert_eq!(rows[1]["pid"], Value::Null);
+        assert_eq!(list("").unwrap(), Vec::<Value>::new());
+        assert!(list(&format!("{good}garbage\n")).is_err());
+    }
+
+    #[test]
+    fn a_description_cannot_forge_configuration_lines() {
+        let config = config(
+            "description: one%0Atemplate%3A 1\nname: a\nboot:\nnet0: virtio=02:00:00:00:00:01,bridge=vmbr0\n",
+        );
+        assert_eq!(config["description"], "one\ntemplate: 1");
+        assert!(!config.contains_key("template"));
+        assert_eq!(config["net0"], "virtio=02:00:00:00:00:01,bridge=vmbr0");
+        assert_eq!(config["boot"], "");
+    }
+
+    #[test]
+    fn a_guest_command_that_did_not_end_is_not_a_success() {
+        assert_eq!(
+            guest_result(br#"{"pid": 12}"#),
+            Some(GuestResult::StillRunning)
+        );
+        assert_eq!(guest_result(b"{}"), None);
+        assert_eq!(guest_result(b"[]"), None);
+        assert_eq!(guest_result(br#"{"exited": 1}"#), None);
+        let signalled = guest_result(br#"{"exited": 1, "signal": 9}"#);
+        assert_eq!(
+            signalled,
+            Some(GuestResult::Ended {
+                exitcode: 137,
+                stdout: String::new(),
+                stderr: String::new()
+            })
+        );
+        let done = guest_result(b"{\n  \"exitcode\" : 3,\n \"exited\" : true, \"out-data\" : \"hi\\n\", \"err-data\": \"no\\u001b\"}\n");
+        assert_eq!(
+            done,
+            Some(GuestResult::Ended {
+                exitcode: 3,
+                stdout: "hi\n".into(),
+                stderr: "no\\u{1b}".into()
+            })
+        );
+    }
+
+    #[test]
+    fn the_imported_volume_is_found_in_both_wordings() {
+        let old =
+            "Formatting ...\nSuccessfully imported disk as 'unused0:local:148/vm-148-disk-1.raw'\n";
+        let new = "importing disk 'x' to VM 148\nunused0: successfully imported disk 'local-lvm:vm-148-disk-1'\n";
+        assert_eq!(
+            imported_volume(old).as_deref(),
+            Some("local:148/vm-148-disk-1.raw")
+        );
+        assert_eq!(
+            imported_volume(new).as_deref(),
+            Some("local-lvm:vm-148-disk-1")
+        );
+        assert_eq!(imported_volume("nothing"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_output_makes_the_readers_panic(text in "(?s).{0,200}") {
+            let _ = (status(&text), config(&text), list(&text).is_ok(), imported_volume(&text), guest_result(text.as_bytes()));
+        }
+    }
+}
