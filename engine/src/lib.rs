@@ -1,2 +1,8 @@
-//! From chain events to machines: the daemon and the operator's commands.
+//! The engine: from events on the chain to machines, and the operator's commands. Unprivileged: everything that
+//! needs privileges goes through the provisioner's commands or the root agent's socket.
 #![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod cli;
+pub mod config;
+pub mod crypto;
