@@ -5,9 +5,17 @@
 //! `tlog-proof` files. Nothing here needs a thread, a runtime or an absolute path.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod dir;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;
 pub mod note;
 pub mod record;
+mod recover;
+mod scan;
+pub mod segment;
+pub mod writer;
+
+pub use recover::OpenIntent;
+pub use scan::Fault;

@@ -254,6 +254,14 @@ pub(crate) fn late_text<'a>(record: &'a [u8], quoted_key: &str) -> Option<&'a [u
     rest.split(|b| *b == b'"').next()
 }
 
+/// The time written in a record, in seconds since 1970 UTC. Sorts after everything nested.
+pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
+    const KEY: &[u8] = b"\"timestamp\":";
+    let at = record.windows(KEY.len()).rposition(|window| window == KEY)? + KEY.len();
+    let digits = record[at..].split(|b| !b.is_ascii_digit() && *b != b'-').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Does this record name `prev` as the one before it?
 pub(crate) fn follows(record: &[u8], prev: &Hash) -> bool {
     late_text(record, "\"prev_hash\"") == Some(hex(prev).as_bytes())

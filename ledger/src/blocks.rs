@@ -1,0 +1,187 @@
+//! The derived view that operators read with `ls`, `jq` and `grep`: one JSON file for every 256 records, and an index.
+//! Pure rendering and the running state for it; files are written by `writer::Writer::publish`, compared by `verify`.
+
+use crate::jcs;
+use crate::merkle::{Frontier, Hash, hex, sha256};
+use serde_json::{Value, json};
+
+/// Most records in one block.
+pub const BLOCK_RECORDS: u64 = 256;
+/// Name of the index file in the blocks directory.
+pub const INDEX: &str = "index.json";
+
+/// What a block says about itself; its hash covers exactly these fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockHead {
+    /// Number of the block, from 1.
+    pub block_id: u64,
+    /// Time of its last record, in seconds since 1970 UTC.
+    pub timestamp: i64,
+    /// `block_hash` of the block before it; zeros for the first.
+    pub previous_hash: Hash,
+    /// Height of its first record.
+    pub first_height: u64,
+    /// Root of the tree up to and including its last record.
+    pub merkle_root: Hash,
+    /// Number of records in that tree.
+    pub tree_size: u64,
+}
+
+impl BlockHead {
+    fn value(&self) -> Value {
+        json!({
+            "block_id": self.block_id,
+            "first_height": self.first_height,
+            "merkle_root": hex(&self.merkle_root),
+            "previous_hash": hex(&self.previous_hash),
+            "timestamp": self.timestamp,
+            "tree_size": self.tree_size,
+        })
+    }
+
+    /// SHA-256 of the JCS bytes of the head: of the block without `block_hash` and `footprints`.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        // Integers within range and fixed keys: this cannot fail; were it to, the hash of nothing matches no block.
+        sha256(&jcs::to_record_vec(&self.value()).unwrap_or_default())
+    }
+
+    /// File name of the block.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        file_name(self.block_id)
+    }
+}
+
+/// File name of a block.
+#[must_use]
+pub fn file_name(block_id: u64) -> String {
+    format!("block_{block_id:010}.json")
+}
+
+/// The whole block file: the head's fields, `block_hash`, and the records with their `hash`, one a line. Footprint
+/// features are not written yet; a record gets `vector_features` beside `hash` when they exist.
+#[must_use]
+pub fn render_block<'a>(head: &BlockHead, records: impl Iterator<Item = (Hash, &'a [u8])>) -> Vec<u8> {
+    let fields = jcs::to_record_vec(&head.value()).unwrap_or_default();
+    let mut out = fields.strip_suffix(b"}").unwrap_or(&fields).to_vec();
+    out.extend_from_slice(format!(",\"block_hash\":\"{}\",\"footprints\":[", hex(&head.hash())).as_bytes());
+    let mut separator: &[u8] = b"\n";
+    for (leaf, record) in records {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(record.strip_suffix(b"}").unwrap_or(record));
+        out.extend_from_slice(format!(",\"hash\":\"{}\"}}", hex(&leaf)).as_bytes());
+        separator = b",\n";
+    }
+    out.extend_from_slice(b"\n]}\n");
+    out
+}
+
+/// The index file: one line for every block.
+#[must_use]
+pub fn render_index<'a>(origin: &str, heads: impl Iterator<Item = &'a BlockHead> + Clone) -> Vec<u8> {
+    let last = heads.clone().last();
+    let top = json!({
+        "v": 1,
+        "origin": origin,
+        "tree_size": last.map_or(0, |head| head.tree_size),
+        "merkle_root": hex(&last.map_or_else(crate::merkle::empty_root, |head| head.merkle_root)),
+    });
+    let top = jcs::to_vec(&top).unwrap_or_default();
+    let mut out = top.strip_suffix(b"}").unwrap_or(&top).to_vec();
+    out.extend_from_slice(b",\"blocks\":[");
+    let mut separator: &[u8] = b"\n";
+    for head in heads {
+        out.extend_from_slice(separator);
+        let mut line = head.value();
+        line["block_hash"] = json!(hex(&head.hash()));
+        line["file"] = json!(head.file_name());
+        out.extend_from_slice(&jcs::to_vec(&line).unwrap_or_default());
+        separator = b",\n";
+    }
+    out.extend_from_slice(b"\n]}\n");
+    out
+}
+
+/// Follows the log record by record and knows the heads of all blocks.
+#[derive(Debug, Clone, Default)]
+pub struct BlockChain {
+    closed: Vec<BlockHead>,
+    frontier: Frontier,
+    last_timestamp: i64,
+}
+
+impl BlockChain {
+    /// Adds the next record.
+    pub fn push(&mut self, leaf: Hash, timestamp: i64) {
+        self.frontier.push(leaf);
+        self.last_timestamp = timestamp;
+        if self.frontier.size().is_multiple_of(BLOCK_RECORDS) {
+            let head = self.head_here();
+            self.closed.push(head);
+        }
+    }
+
+    /// Heads of the blocks that are full.
+    #[must_use]
+    pub fn closed(&self) -> &[BlockHead] {
+        &self.closed
+    }
+
+    /// Head of the block that is being filled, if it has a record.
+    #[must_use]
+    pub fn open(&self) -> Option<BlockHead> {
+        (!self.frontier.size().is_multiple_of(BLOCK_RECORDS)).then(|| self.head_here())
+    }
+
+    fn head_here(&self) -> BlockHead {
+        let number = self.closed.len() as u64;
+        BlockHead {
+            block_id: number + 1,
+            timestamp: self.last_timestamp,
+            previous_hash: self.closed.last().map_or([0; 32], BlockHead::hash),
+            first_height: number * BLOCK_RECORDS + 1,
+            merkle_root: self.frontier.root(),
+            tree_size: self.frontier.size(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merkle::leaf_hash;
+
+    #[test]
+    fn a_block_parses_back_and_its_hash_is_of_the_head_fields_alone() {
+        let record = b"{\"a\":1}";
+        let mut chain = BlockChain::default();
+        chain.push(leaf_hash(record), 1_700_000_000);
+        let head = chain.open().expect("one record");
+        let bytes = render_block(&head, [(leaf_hash(record), &record[..])].into_iter());
+        let mut block: Value = serde_json::from_slice(&bytes).expect("JSON");
+        assert_eq!(block["footprints"][0], json!({"a": 1, "hash": hex(&leaf_hash(record))}));
+        let map = block.as_object_mut().expect("object");
+        map.remove("footprints");
+        let hash = map.remove("block_hash").expect("has a hash");
+        assert_eq!(hash, hex(&sha256(&jcs::to_vec(&block).expect("canonical"))));
+    }
+
+    #[test]
+    fn blocks_close_at_256_records_and_name_the_one_before() {
+        let mut chain = BlockChain::default();
+        assert!(chain.open().is_none());
+        for i in 0..600_u64 {
+            chain.push(leaf_hash(&i.to_be_bytes()), 1_700_000_000 + i64::try_from(i).expect("small"));
+        }
+        assert_eq!(chain.closed().len(), 2);
+        let open = chain.open().expect("88 records");
+        assert_eq!((open.block_id, open.first_height, open.tree_size), (3, 513, 600));
+        assert_eq!(open.previous_hash, chain.closed()[1].hash());
+        assert_eq!(chain.closed()[0].previous_hash, [0; 32]);
+        let index: Value =
+            serde_json::from_slice(&render_index("o", chain.closed().iter().chain([&open]))).expect("JSON");
+        assert_eq!(index["blocks"].as_array().expect("array").len(), 3);
+        assert_eq!(index["tree_size"], 600);
+    }
+}

@@ -1,0 +1,191 @@
+//! What the writer does before it writes: lock, compare with what was published, read the history, find what is open.
+//! Judging the bytes is `scan`'s; cutting and appending is `writer`'s.
+
+use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
+use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
+use crate::merkle::leaf_hash;
+use crate::note::{Checkpoint, NoteError, Vkey};
+use crate::record::{self, Draft, Phase};
+use crate::scan::{self, Plan, Scan, ScanError, Signatures};
+use crate::writer::{OpenError, Place};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// An intent that no outcome closed: the writer before this one ended while it was being done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenIntent {
+    /// Joins it to the outcome to be written.
+    pub op_id: String,
+    /// Leaf index of the intent.
+    pub index: u64,
+    /// Part of the product that it belongs to.
+    pub plugin_id: String,
+    /// Its category.
+    pub category: String,
+    /// Its operation.
+    pub operation: String,
+    /// The catalog action.
+    pub action: String,
+    /// What it acts on.
+    pub resource: String,
+    /// Who asked.
+    pub user: String,
+    /// Uid of who asked.
+    pub uid: u32,
+}
+
+impl OpenIntent {
+    fn read(index: u64, bytes: &[u8]) -> Option<Self> {
+        let record: Value = serde_json::from_slice(bytes).ok()?;
+        let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            op_id: text("op_id"),
+            index,
+            plugin_id: text("plugin_id"),
+            category: text("category"),
+            operation: text("operation"),
+            action: text("action"),
+            resource: text("resource"),
+            user: text("user"),
+            uid: record["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok()).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// The history as found.
+pub(crate) struct Found {
+    pub scan: Scan,
+    pub chain: BlockChain,
+    pub open_intents: Vec<OpenIntent>,
+}
+
+/// Takes the lock, or says that somebody has it. The file is 0600: who may only read cannot keep the writer out.
+pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
+    let fd = ledger.file(dir::WRITER_LOCK, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked),
+        Err(errno) => return Err(on("lock", dir::WRITER_LOCK)(errno).into()),
+    }
+    let stat = rustix::fs::fstat(&fd).map_err(on("look at", dir::WRITER_LOCK))?;
+    // Somebody removed the file between opening and locking: the lock would be of a file nobody else sees.
+    if ledger.identity(dir::WRITER_LOCK)? != Some((stat.st_dev, stat.st_ino)) {
+        return Err(OpenError::Locked);
+    }
+    Ok(fd)
+}
+
+/// The published checkpoint, verified; `None` when nothing was published yet.
+pub(crate) fn published(ledger: &LedgerDir, key: &Vkey) -> Result<Option<Checkpoint>, OpenError> {
+    let Some(bytes) = ledger.read(dir::CHECKPOINT, 64 * 1024)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| OpenError::Checkpoint(NoteError::Shape("it is not text")))?;
+    key.open(&text).map(Some).map_err(OpenError::Checkpoint)
+}
+
+/// Reads all segments and compares them with what was published.
+pub(crate) fn read(ledger: &LedgerDir, key: &Vkey, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+    let mut chain = BlockChain::default();
+    let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
+    let mut visit = |index: u64, bytes: &[u8]| {
+        chain.push(leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0));
+        let Some(op_id) = record::late_text(bytes, "\"op_id\"") else { return };
+        match record::late_text(bytes, "\"phase\"") {
+            Some(b"intent") => {
+                intents.insert(op_id.to_vec(), (index, bytes.to_vec()));
+            }
+            Some(b"outcome") => {
+                intents.remove(op_id);
+            }
+            _ => {}
+        }
+    };
+    let plan = &mut Plan {
+        key: Some(key),
+        signatures: Signatures::Last,
+        roots_at: published.map(|checkpoint| checkpoint.size).into_iter().collect(),
+        record: &mut visit,
+        progress: &mut |_, _| {},
+    };
+    let scan = scan::scan(ledger, plan).map_err(|error| match error {
+        ScanError::File(error) => OpenError::File(error),
+        ScanError::Fault(fault) => OpenError::Damaged(fault),
+    })?;
+    if let Some(checkpoint) = published {
+        let found = scan.frontier.size();
+        if found < checkpoint.size {
+            return Err(OpenError::Rollback { published: checkpoint.size, found });
+        }
+        if !scan.roots.contains(&(checkpoint.size, checkpoint.root)) {
+            return Err(OpenError::Rewritten { published: checkpoint.size });
+        }
+    }
+    let mut open_intents: Vec<OpenIntent> =
+        intents.into_values().filter_map(|(index, bytes)| OpenIntent::read(index, &bytes)).collect();
+    open_intents.sort_by_key(|intent| intent.index);
+    Ok(Found { scan, chain, open_intents })
+}
+
+/// Records of the blocks that have to be written: the open one, and full ones whose file is missing.
+pub(crate) fn unpublished(ledger: &LedgerDir, scan: &Scan) -> Result<Vec<(u64, Vec<Place>)>, FileError> {
+    let there = match ledger.sub(dir::BLOCKS) {
+        Ok(blocks) => blocks.names()?,
+        Err(error) if error.errno() == Some(Errno::NOENT) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let mut handles = Vec::new();
+    for segment in &scan.segments {
+        let fd = segment.fd.try_clone().map_err(on("duplicate the descriptor of", &segment.name))?;
+        handles.push(Arc::new(fd));
+    }
+    let size = scan.entries.len() as u64;
+    let mut work = Vec::new();
+    for id in 1..=size.div_ceil(BLOCK_RECORDS) {
+        let (from, to) = ((id - 1) * BLOCK_RECORDS, (id * BLOCK_RECORDS).min(size));
+        let full = to - from == BLOCK_RECORDS;
+        if full && there.binary_search(&blocks::file_name(id)).is_ok() {
+            continue;
+        }
+        let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        let places = scan.entries[range].iter().filter_map(|entry| {
+            let fd = Arc::clone(handles.get(entry.segment)?);
+            Some(Place { fd, offset: entry.offset, length: entry.length, leaf: entry.leaf })
+        });
+        work.push((id, places.collect()));
+    }
+    Ok(work)
+}
+
+/// Puts the verifier key beside the ledger, for readers without another source.
+pub(crate) fn write_vkey(ledger: &LedgerDir, key: &Vkey) -> Result<(), FileError> {
+    let line = format!("{key}\n");
+    if ledger.read(dir::VKEY, 64 * 1024)?.as_deref() == Some(line.as_bytes()) {
+        return Ok(());
+    }
+    ledger.replace(dir::VKEY, line.as_bytes(), SHARED_FILE, true)
+}
+
+/// The record that says that a torn end was cut.
+pub(crate) fn recovery_draft(torn_bytes: u64, kept: u64, segment: &str) -> Draft {
+    let mut metadata = Map::new();
+    metadata.insert("kept_records".to_owned(), json!(kept));
+    metadata.insert("torn_bytes".to_owned(), json!(torn_bytes));
+    Draft {
+        phase: Phase::Recovery,
+        op_id: String::new(),
+        plugin_id: "ledger".to_owned(),
+        category: "storage".to_owned(),
+        operation: "modify".to_owned(),
+        action: "ledger-recovery".to_owned(),
+        resource: format!("segment:{segment}"),
+        user: "root".to_owned(),
+        uid: 0,
+        pid: None,
+        exe: None,
+        unit: None,
+        metadata,
+    }
+}

@@ -1,0 +1,534 @@
+//! The one writer of a ledger: group commit with one write and one fdatasync, recovery at start, publishing afterwards.
+//! Single-threaded, relative to a directory descriptor, without capabilities. Lives in the root agent's ledger process.
+
+use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
+use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on, read_at, write_all_at};
+use crate::keys::Signer;
+use crate::merkle::{Frontier, Hash, leaf_hash};
+use crate::note::{Checkpoint, NoteError, assemble};
+use crate::record::{Draft, GENESIS_PREV, Phase, RecordError, Stamp};
+use crate::recover::{self, OpenIntent};
+use crate::scan::Fault;
+use crate::segment::{self, Commit, Header, push_frame};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::sync::Arc;
+
+/// Room the writer keeps and how it cuts the log into files.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The segment grows by this many bytes of zeros at a time, so that an append changes no metadata of the file.
+    pub preallocate_bytes: u64,
+    /// Written beforehand and kept free for outcomes: what has begun can be finished on a full disk.
+    pub reserve_bytes: u64,
+    /// Most records in one segment.
+    pub segment_records: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { preallocate_bytes: 1 << 20, reserve_bytes: 256 << 10, segment_records: segment::MAX_RECORDS }
+    }
+}
+
+/// What opening found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Bytes of an interrupted append that were cut; a `recovery` record says so. 0 after a clean end.
+    pub torn_bytes: u64,
+    /// Intents without an outcome: what was going on when the writer before this one ended.
+    pub open_intents: Vec<OpenIntent>,
+}
+
+/// Where a record went. Durable when the caller has this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Leaf index, from 0.
+    pub index: u64,
+    /// Height, from 1.
+    pub height: u64,
+    /// Leaf hash: the record's `hash`.
+    pub leaf: Hash,
+}
+
+/// The signed head of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Number of records.
+    pub size: u64,
+    /// RFC 6962 root over them.
+    pub root: Hash,
+    /// C2SP checkpoint: the signed note.
+    pub note: String,
+}
+
+/// Why the ledger was not opened for writing. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process writes it.
+    #[error("another process is writing this ledger (it holds {}); stop it first", dir::WRITER_LOCK)]
+    Locked,
+    /// No crash explains what was found.
+    #[error("the ledger is damaged and stays read-only: {0}. {HELP}")]
+    Damaged(Box<Fault>),
+    /// Fewer records than were published.
+    #[error("the ledger has {found} records but {published} were published: it was cut or an old copy was put back; it stays read-only. {HELP}")]
+    Rollback {
+        /// Size of the published checkpoint.
+        published: u64,
+        /// Committed records now.
+        found: u64,
+    },
+    /// The published head is of another history.
+    #[error("the first {published} records do not have the root that was published for them: the history was rewritten; the ledger stays read-only. {HELP}")]
+    Rewritten {
+        /// Size of the published checkpoint.
+        published: u64,
+    },
+    /// The published checkpoint cannot be believed.
+    #[error("the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}")]
+    Checkpoint(NoteError),
+    /// The system refused.
+    #[error("cannot open the ledger: cannot {0}")]
+    File(#[from] FileError),
+    /// The first record after a recovery could not be written.
+    #[error("the torn end was cut but the recovery record could not be written: {0}")]
+    Append(Box<AppendError>),
+}
+
+const HELP: &str = "Copy the directory elsewhere as evidence, run `blockhost ledger verify` on it, then restore it from a backup, or move it away to start a new ledger";
+
+/// Why a batch was not appended. Unless it says otherwise, nothing of the batch counts and the next one may be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// One draft cannot become a record; see [`Draft::check`].
+    #[error("draft {index} of the batch: {source}")]
+    Draft {
+        /// Which of the drafts.
+        index: usize,
+        /// Why.
+        source: RecordError,
+    },
+    /// The disk is full. What is left is kept for outcomes; try again with those alone.
+    #[error("no space for {wanted} more bytes of ledger ({left} are kept for outcomes of what is running): {source}")]
+    NoSpace {
+        /// Bytes the batch needs.
+        wanted: u64,
+        /// Bytes preallocated and unused.
+        left: u64,
+        /// What extending the segment said.
+        source: FileError,
+    },
+    /// More drafts than a segment holds.
+    #[error("a batch of {drafts} drafts is more than one segment holds ({most})")]
+    TooMany {
+        /// How many there were.
+        drafts: usize,
+        /// How many are allowed.
+        most: u64,
+    },
+    /// An earlier write or sync failed, or the files were taken away: the state on disk is unknown. Only opening the
+    /// ledger again helps.
+    #[error("the ledger is read-only since: {0}")]
+    Poisoned(String),
+}
+
+/// Where a record of a block not yet published is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub fd: Arc<OwnedFd>,
+    pub offset: u64,
+    pub length: usize,
+    pub leaf: Hash,
+}
+
+/// The open segment.
+#[derive(Debug)]
+struct Active {
+    fd: Arc<OwnedFd>,
+    name: String,
+    identity: Option<(u64, u64)>,
+    header: Header,
+    /// Where the next batch goes.
+    position: u64,
+    /// Bytes of the file: everything between is preallocated zeros.
+    file_bytes: u64,
+}
+
+/// The writer. Holds the lock until dropped.
+#[derive(Debug)]
+pub struct Writer {
+    ledger: LedgerDir,
+    segments: LedgerDir,
+    signer: Signer,
+    hostname: String,
+    options: Options,
+    active: Active,
+    frontier: Frontier,
+    prev: Hash,
+    head: Head,
+    chain: BlockChain,
+    /// Records of blocks that are not published in full, by block number from 1, in order.
+    unpublished: Vec<(u64, Vec<Place>)>,
+    published_size: Option<u64>,
+    poisoned: Option<String>,
+    _lock: OwnedFd,
+}
+
+impl Writer {
+    /// Locks the directory, reads what is committed, cuts a torn tail, and is ready to append.
+    ///
+    /// # Errors
+    /// Locked, damaged, rolled back, or the system refused; see [`OpenError`]. The directory is unchanged then.
+    pub fn open(
+        ledger: impl Into<LedgerDir>,
+        signer: Signer,
+        hostname: &str,
+        options: Options,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let ledger = ledger.into();
+        let lock = recover::lock(&ledger)?;
+        let published = recover::published(&ledger, signer.vkey())?;
+        let found = recover::read(&ledger, signer.vkey(), published.as_ref())?;
+        let segments = ledger.make_sub(dir::SEGMENTS)?;
+        let scan = found.scan;
+        if let Some(name) = &scan.unborn {
+            rustix::fs::unlinkat(&segments, name, rustix::fs::AtFlags::empty()).map_err(on("remove", name))?;
+        }
+        let unpublished = recover::unpublished(&ledger, &scan)?;
+        let size = scan.frontier.size();
+        let active = match scan.segments.last().filter(|_| scan.unborn.is_none()) {
+            Some(last) => {
+                let fd = segments.file(&last.name, OFlags::RDWR, 0)?;
+                if scan.torn_bytes > 0 {
+                    rustix::fs::ftruncate(&fd, last.end).map_err(on("cut the torn end of", &last.name))?;
+                    rustix::fs::fsync(&fd).map_err(on("sync", &last.name))?;
+                }
+                Active {
+                    identity: segments.identity(&last.name)?,
+                    name: last.name.clone(),
+                    header: last.header.clone(),
+                    position: last.end,
+                    file_bytes: if scan.torn_bytes > 0 { last.end } else { last.file_bytes },
+                    fd: Arc::new(fd),
+                }
+            }
+            None => create_segment(&segments, size, scan.frontier.root(), &options)?,
+        };
+        let head = make_head(&signer, size, scan.frontier.root());
+        let prev = scan.entries.last().map_or(GENESIS_PREV, |entry| entry.leaf);
+        recover::write_vkey(&ledger, signer.vkey())?;
+        let mut writer = Self {
+            ledger,
+            segments,
+            signer,
+            hostname: hostname.to_owned(),
+            options,
+            active,
+            frontier: scan.frontier,
+            prev,
+            head,
+            chain: found.chain,
+            unpublished,
+            published_size: published.map(|checkpoint| checkpoint.size),
+            poisoned: None,
+            _lock: lock,
+        };
+        let recovery = Recovery { torn_bytes: scan.torn_bytes, open_intents: found.open_intents };
+        if recovery.torn_bytes > 0 {
+            let draft = recover::recovery_draft(recovery.torn_bytes, size, &writer.active.name);
+            writer.append(&[draft]).map_err(|error| OpenError::Append(Box::new(error)))?;
+        }
+        Ok((writer, recovery))
+    }
+
+    /// Makes all drafts durable, in order, with one write and one fdatasync; all or none.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append(&mut self, drafts: &[Draft]) -> Result<Vec<Appended>, AppendError> {
+        if let Some(why) = &self.poisoned {
+            return Err(AppendError::Poisoned(why.clone()));
+        }
+        if drafts.is_empty() {
+            return Ok(Vec::new());
+        }
+        if drafts.len() as u64 > self.options.segment_records {
+            return Err(AppendError::TooMany { drafts: drafts.len(), most: self.options.segment_records });
+        }
+        self.check_still_there()?;
+        if self.head.size + drafts.len() as u64 > self.active.header.first_height - 1 + self.options.segment_records {
+            self.next_segment()?;
+        }
+        let batch = self.encode(drafts)?;
+        // New work must leave room for the outcomes of what is running; outcomes may use it up.
+        let new_work = drafts.iter().any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
+        self.make_room(batch.bytes.len() as u64, new_work)?;
+        let fd = self.active.fd.as_fd();
+        if let Err(errno) = write_all_at(fd, &batch.bytes, self.active.position) {
+            return Err(self.poison("write", errno));
+        }
+        if let Err(errno) = rustix::fs::fdatasync(fd) {
+            return Err(self.poison("make durable", errno));
+        }
+        // Only now does any of it exist.
+        self.active.position += batch.bytes.len() as u64;
+        self.active.file_bytes = self.active.file_bytes.max(self.active.position);
+        self.head = batch.head;
+        self.prev = batch.prev;
+        self.frontier = batch.frontier;
+        for (appended, place) in batch.appended.iter().zip(batch.places) {
+            let block = appended.index / BLOCK_RECORDS + 1;
+            match self.unpublished.last_mut().filter(|(id, _)| *id == block) {
+                Some((_, places)) => places.push(place),
+                None => self.unpublished.push((block, vec![place])),
+            }
+            self.chain.push(appended.leaf, batch.timestamp);
+        }
+        Ok(batch.appended)
+    }
+
+    /// The signed head of everything appended so far.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Why nothing can be appended any more, if so.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// The public key that this ledger is verified with.
+    #[must_use]
+    pub fn vkey(&self) -> &crate::note::Vkey {
+        self.signer.vkey()
+    }
+
+    /// Writes what is derived: blocks, index, checkpoint (in this order: what the checkpoint covers is there), and tops
+    /// up the preallocated room. Meant for after the answers, at most once a second; does nothing when nothing is new.
+    ///
+    /// # Errors
+    /// The system refused. The log is unharmed; the next call tries again.
+    pub fn publish(&mut self) -> Result<(), FileError> {
+        if self.published_size == Some(self.head.size) && self.unpublished.iter().all(|(id, _)| !self.is_closed(*id)) {
+            return Ok(());
+        }
+        let blocks = self.ledger.make_sub(dir::BLOCKS)?;
+        let open = self.chain.open();
+        let mut done = Vec::new();
+        for (id, places) in &self.unpublished {
+            let index = usize::try_from(id - 1).unwrap_or(usize::MAX);
+            let closed = self.chain.closed().get(index);
+            let Some(head) = closed.or(open.as_ref()) else { continue };
+            let mut records = Vec::with_capacity(places.len());
+            for place in places {
+                let mut bytes = vec![0; place.length];
+                let read = read_at(place.fd.as_fd(), &mut bytes, place.offset).map_err(on("read", "the active segment"))?;
+                bytes.truncate(read);
+                records.push((place.leaf, bytes));
+            }
+            let bytes = blocks::render_block(head, records.iter().map(|(leaf, bytes)| (*leaf, bytes.as_slice())));
+            // A full block is written for good; the open one will be written again within a second.
+            blocks.replace(&head.file_name(), &bytes, SHARED_FILE, closed.is_some())?;
+            if closed.is_some() {
+                done.push(*id);
+            }
+        }
+        let heads = self.chain.closed().iter().chain(open.as_ref());
+        let index = blocks::render_index(self.signer.vkey().name(), heads);
+        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
+        self.ledger.replace(dir::CHECKPOINT, self.head.note.as_bytes(), SHARED_FILE, true)?;
+        self.unpublished.retain(|(id, _)| !done.contains(id));
+        self.published_size = Some(self.head.size);
+        if self.poisoned.is_none() {
+            self.top_up()?;
+        }
+        Ok(())
+    }
+
+    fn is_closed(&self, block: u64) -> bool {
+        block <= self.chain.closed().len() as u64
+    }
+
+    fn encode(&self, drafts: &[Draft]) -> Result<Batch, AppendError> {
+        let ts_us = now_us();
+        let (mut frontier, mut prev) = (self.frontier.clone(), self.prev);
+        let (mut bytes, base, salt) = (Vec::with_capacity(drafts.len() * 1024), self.active.position, self.active.header.salt);
+        let (mut appended, mut places) = (Vec::with_capacity(drafts.len()), Vec::with_capacity(drafts.len()));
+        for (index, draft) in drafts.iter().enumerate() {
+            let height = frontier.size() + 1;
+            let stamp = Stamp { height, prev_hash: &prev, ts_us, hostname: &self.hostname };
+            let record = draft.encode(&stamp).map_err(|source| AppendError::Draft { index, source })?;
+            let leaf = leaf_hash(&record);
+            let offset = base + (bytes.len() + segment::FRAME_BYTES) as u64;
+            push_frame(&mut bytes, base, &salt, segment::RECORD, &record);
+            places.push(Place { fd: Arc::clone(&self.active.fd), offset, length: record.len(), leaf });
+            appended.push(Appended { index: height - 1, height, leaf });
+            frontier.push(leaf);
+            prev = leaf;
+        }
+        let (size, root) = (frontier.size(), frontier.root());
+        let signature = self.signer.sign_head(size, root);
+        let commit = Commit { size, root, ts_us, epoch: self.signer.epoch(), signature };
+        push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
+        let head = head_of(&self.signer, size, root, &signature);
+        Ok(Batch { bytes, appended, places, head, prev, frontier, timestamp: ts_us.div_euclid(1_000_000) })
+    }
+
+    /// A file that was unlinked or replaced would take our records with it.
+    fn check_still_there(&mut self) -> Result<(), AppendError> {
+        let stat = match rustix::fs::fstat(&*self.active.fd) {
+            Ok(stat) => stat,
+            Err(errno) => return Err(self.poison("look at", errno)),
+        };
+        let now = self.segments.identity(&self.active.name);
+        if stat.st_nlink == 0 || now.ok().flatten() != self.active.identity {
+            let why = format!(
+                "the segment {}/{} was removed or replaced while it was open; put it back and start the agent again",
+                dir::SEGMENTS, self.active.name
+            );
+            self.poisoned = Some(why.clone());
+            return Err(AppendError::Poisoned(why));
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
+        let end = self.active.position + wanted;
+        let with_reserve = end + self.options.reserve_bytes;
+        if with_reserve <= self.active.file_bytes {
+            return Ok(());
+        }
+        let Err(source) = self.extend(with_reserve) else { return Ok(()) };
+        let full = matches!(source.errno(), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG));
+        if !full {
+            let why = source.to_string();
+            self.poisoned = Some(why.clone());
+            return Err(AppendError::Poisoned(why));
+        }
+        if !new_work && end <= self.active.file_bytes {
+            return Ok(());
+        }
+        Err(AppendError::NoSpace { wanted, left: self.active.file_bytes - self.active.position, source })
+    }
+
+    /// Grows the file with zeros to at least `to`, rounded up, and makes that durable.
+    fn extend(&mut self, to: u64) -> Result<(), FileError> {
+        let step = self.options.preallocate_bytes.max(4096);
+        let fd = Arc::clone(&self.active.fd);
+        let (grown, result) = grow(&fd, self.active.file_bytes, to.next_multiple_of(step));
+        self.active.file_bytes = grown;
+        result.map_err(on("extend", format!("{}/{}", dir::SEGMENTS, self.active.name)))
+    }
+
+    fn top_up(&mut self) -> Result<(), FileError> {
+        let low = self.active.position + self.options.reserve_bytes + self.options.preallocate_bytes / 2;
+        if low <= self.active.file_bytes {
+            return Ok(());
+        }
+        match self.extend(low) {
+            // The next append finds out by itself and knows which drafts may go on.
+            Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn next_segment(&mut self) -> Result<(), AppendError> {
+        match create_segment(&self.segments, self.head.size, self.head.root, &self.options) {
+            Ok(active) => {
+                self.active = active;
+                Ok(())
+            }
+            Err(source) => Err(AppendError::NoSpace { wanted: self.options.preallocate_bytes, left: 0, source }),
+        }
+    }
+
+    fn poison(&mut self, doing: &'static str, errno: Errno) -> AppendError {
+        let why = on(doing, format!("{}/{}", dir::SEGMENTS, self.active.name))(errno).to_string();
+        self.poisoned = Some(why.clone());
+        AppendError::Poisoned(why)
+    }
+}
+
+/// A batch ready to be written, and the state after it.
+struct Batch {
+    bytes: Vec<u8>,
+    appended: Vec<Appended>,
+    places: Vec<Place>,
+    head: Head,
+    prev: Hash,
+    frontier: Frontier,
+    timestamp: i64,
+}
+
+fn create_segment(segments: &LedgerDir, first: u64, root_before: Hash, options: &Options) -> Result<Active, FileError> {
+    let name = segment::file_name(first);
+    let mut salt = [0; 8];
+    crate::keys::random(&mut salt).map_err(on("get random bytes for", &name))?;
+    let header = Header { first_height: first + 1, root_before, salt };
+    let fd = segments.file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, SHARED_FILE)?;
+    let made = (|| {
+        rustix::fs::fchmod(&fd, rustix::fs::Mode::from_raw_mode(SHARED_FILE))?;
+        let want = options.preallocate_bytes.max(options.reserve_bytes + 4096);
+        let (file_bytes, result) = grow(&fd, 0, want);
+        result?;
+        write_all_at(fd.as_fd(), &header.encode(), 0)?;
+        rustix::fs::fsync(&fd)?;
+        Ok(file_bytes)
+    })();
+    let file_bytes = match made {
+        Ok(bytes) => bytes,
+        Err(errno) => {
+            let _ = rustix::fs::unlinkat(segments, &name, rustix::fs::AtFlags::empty());
+            return Err(on::<Errno>("make", &*name)(errno));
+        }
+    };
+    segments.sync()?;
+    let identity = segments.identity(&name)?;
+    Ok(Active { fd: Arc::new(fd), name, identity, header, position: segment::HEADER_BYTES, file_bytes })
+}
+
+/// Writes zeros from `from` to `to` and syncs. Real zeros rather than `fallocate`: overwriting them later changes no
+/// extent, so the fdatasync of an append has only data to write. Says how far it came.
+fn grow(fd: &OwnedFd, from: u64, to: u64) -> (u64, Result<(), Errno>) {
+    const CHUNK: u64 = 64 * 1024;
+    let zeros = vec![0; 64 * 1024];
+    let mut at = from;
+    let mut result = Ok(());
+    while at < to {
+        let length = usize::try_from(CHUNK.min(to - at)).unwrap_or(zeros.len());
+        match rustix::io::pwrite(fd, &zeros[..length], at) {
+            Ok(0) => {
+                result = Err(Errno::NOSPC);
+                break;
+            }
+            Ok(n) => at += n as u64,
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                result = Err(errno);
+                break;
+            }
+        }
+    }
+    match rustix::fs::fsync(fd) {
+        Ok(()) => (at, result),
+        Err(errno) => (at, Err(errno)),
+    }
+}
+
+fn head_of(signer: &Signer, size: u64, root: Hash, signature: &[u8; 64]) -> Head {
+    let body = Checkpoint { origin: signer.vkey().name().to_owned(), size, root }.body();
+    Head { size, root, note: assemble(&body, signer.vkey(), signature) }
+}
+
+fn make_head(signer: &Signer, size: u64, root: Hash) -> Head {
+    head_of(signer, size, root, &signer.sign_head(size, root))
+}
+
+fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(0)
+}
