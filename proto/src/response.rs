@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{escape, json};
+use crate::{escape, json, request};
 
 /// Why a request was refused or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,16 @@ pub struct Receipt {
     pub index: u64,
     /// RFC 6962 leaf hash, 64 lower-case hex digits.
     pub leaf: String,
+}
+
+impl Receipt {
+    fn is_well_formed(&self) -> bool {
+        self.leaf.len() == 64
+            && self
+                .leaf
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    }
 }
 
 /// One answer.
@@ -282,15 +292,24 @@ impl Response {
             .and_then(|v| v.as_bool())
             .ok_or(shape("ok"))?;
         let id = if map.contains_key("id") {
-            Some(text(&mut map, "id")?)
+            Some(
+                text(&mut map, "id")
+                    .ok()
+                    .filter(|id| id.len() <= request::MAX_ID)
+                    .ok_or(shape("id"))?,
+            )
         } else {
             None
         };
         let receipt = match map.remove("receipt") {
             None => None,
-            Some(value @ Value::Object(_)) => {
-                Some(Receipt::deserialize(value).map_err(|_| shape("receipt"))?)
-            }
+            // An object by itself: serde would take a list for a struct.
+            Some(value @ Value::Object(_)) => Some(
+                Receipt::deserialize(value)
+                    .ok()
+                    .filter(Receipt::is_well_formed)
+                    .ok_or(shape("receipt"))?,
+            ),
             Some(_) => return Err(shape("receipt")),
         };
         let body = if ok {

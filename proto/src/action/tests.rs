@@ -1,1 +1,216 @@
+//! Actions: every one decodes, comes back, locks what it should, and keeps its secrets.
 
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::catalog::CATALOG;
+
+/// One good request per action.
+fn examples() -> Vec<(&'static str, Value)> {
+    vec![
+        ("qm-start", json!({"vmid": 100})),
+        ("qm-stop", json!({"vmid": 100})),
+        ("qm-template", json!({"vmid": 9000})),
+        ("qm-shutdown", json!({"vmid": 999_999, "timeout": 600})),
+        ("qm-destroy", json!({"vmid": 100, "template": true})),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "web-1", "args": ["--memory", "2048", "--scsi0", "local:4"]}),
+        ),
+        (
+            "qm-set",
+            json!({"vmid": 100, "config": {"memory": 4096, "ipconfig0": "ip=dhcp"}}),
+        ),
+        (
+            "qm-importdisk",
+            json!({"vmid": 100, "image_path": "debian.qcow2", "storage": "local"}),
+        ),
+        (
+            "qm-clone",
+            json!({"vmid": 9000, "newid": 100, "name": "web-1"}),
+        ),
+        (
+            "qm-resize",
+            json!({"vmid": 100, "disk": "scsi0", "size": "+10G"}),
+        ),
+        ("qm-status", json!({"vmid": 100})),
+        ("qm-config", json!({"vmid": 100})),
+        ("qm-list", json!({})),
+        ("qm-guest-ping", json!({"vmid": 100})),
+        (
+            "qm-guest-exec",
+            json!({"vmid": 100, "command": "echo 'a b'\nid"}),
+        ),
+        (
+            "ip6-route-add",
+            json!({"address": "2001:DB8::1/128", "dev": "vmbr0"}),
+        ),
+        (
+            "ip6-route-del",
+            json!({"address": "fd00::1/128", "dev": "vmbr0"}),
+        ),
+        (
+            "iptables-open",
+            json!({"port": 443, "comment": "blockhost-443"}),
+        ),
+        (
+            "iptables-close",
+            json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8"}),
+        ),
+        ("generate-wallet", json!({"name": "hot"})),
+        (
+            "addressbook-save",
+            json!({"entries": {"admin": {"address": "0x52908400098527886e0f7030069857d2e4169ee7"}}}),
+        ),
+        (
+            "ledger-append",
+            json!({"category": "chain", "action": "subscription-created", "data": {"id": 1}}),
+        ),
+        ("agent-info", json!({})),
+    ]
+}
+
+#[test]
+fn every_action_of_the_catalog_comes_back_from_its_canonical_form() {
+    let examples = examples();
+    assert_eq!(
+        examples.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        CATALOG.iter().map(|s| s.name).collect::<Vec<_>>()
+    );
+    for (name, params) in examples {
+        let action = Action::from_parts(name, &params).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(action.name(), name);
+        assert_eq!(Action::from_parts(name, &action.params()).unwrap(), action);
+        assert!(action.time_limit() <= Duration::from_secs(u64::from(action.spec().time_limit_s)));
+        assert!(!action.ledger_resource().is_empty() && !action.ledger_category().is_empty());
+    }
+}
+
+#[test]
+fn defaults_are_written_out_and_absent_parameters_left_out() {
+    let open = Action::from_parts("iptables-open", &json!({"port": 443, "comment": "x"})).unwrap();
+    assert_eq!(
+        open.params(),
+        json!({"port": 443, "proto": "tcp", "comment": "x"})
+    );
+    let shutdown = Action::from_parts("qm-shutdown", &json!({"vmid": 100})).unwrap();
+    assert_eq!(shutdown.params(), json!({"vmid": 100, "timeout": 120}));
+    assert_eq!(shutdown.time_limit(), Duration::from_secs(150));
+}
+
+#[test]
+fn actions_on_one_thing_share_a_key_and_others_do_not() {
+    let keys = |name: &str, params: Value| {
+        Action::from_parts(name, &params)
+            .unwrap()
+            .resources()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        keys("qm-clone", json!({"vmid": 9000, "newid": 100, "name": "a"})),
+        ["vm:9000", "vm:100"]
+    );
+    assert_eq!(
+        keys(
+            "ip6-route-add",
+            json!({"address": "FD00:0::1/128", "dev": "a"})
+        ),
+        ["route:fd00::1/128"]
+    );
+    assert_eq!(
+        keys("generate-wallet", json!({"name": "hot"})),
+        ["addressbook", "wallet:hot"]
+    );
+    assert_eq!(
+        keys("addressbook-save", json!({"entries": {}})),
+        ["addressbook"]
+    );
+    assert_eq!(
+        keys("iptables-open", json!({"port": 1, "comment": "a"})),
+        ["firewall"]
+    );
+    assert!(keys("agent-info", json!({})).is_empty());
+}
+
+#[test]
+fn a_secret_command_is_in_the_ledger_only_as_a_salted_digest() {
+    let params = json!({"vmid": 100, "command": "echo hunter2 | chpasswd", "secret": true});
+    let action = Action::from_parts("qm-guest-exec", &params).unwrap();
+    let salt = [7; 16];
+    let metadata = Value::Object(action.ledger_metadata_with(&salt));
+    assert!(!metadata.to_string().contains("hunter2"));
+    let expected = crate::escape::hex(
+        &Sha256::new()
+            .chain_update(salt)
+            .chain_update(b"echo hunter2 | chpasswd")
+            .finalize(),
+    );
+    assert_eq!(
+        metadata["command"],
+        json!({"secret_sha256": expected, "salt": "07".repeat(16)})
+    );
+    assert_ne!(
+        action.ledger_metadata(),
+        action.ledger_metadata(),
+        "two records of one secret must not look alike"
+    );
+    let open = Action::from_parts("qm-guest-exec", &json!({"vmid": 100, "command": "id"})).unwrap();
+    assert_eq!(open.ledger_metadata()["command"], "id");
+}
+
+#[test]
+fn metadata_always_fits_a_record_and_its_alphabet() {
+    let long = Action::from_parts(
+        "qm-guest-exec",
+        &json!({"vmid": 100, "command": "\u{1}".repeat(16_384)}),
+    )
+    .unwrap();
+    let odd = Action::from_parts(
+        "qm-guest-exec",
+        &json!({"vmid": 100, "command": "a\u{7f}b"}),
+    )
+    .unwrap();
+    let entries: Map<String, Value> = (0..1024)
+        .map(|n| {
+            (
+                format!("wallet-{n}"),
+                json!({"address": format!("0x{n:040}"), "keyfile": "x".repeat(100)}),
+            )
+        })
+        .collect();
+    let book = Action::from_parts("addressbook-save", &json!({"entries": entries})).unwrap();
+    for action in [long, odd, book] {
+        let text = Value::Object(action.ledger_metadata()).to_string();
+        assert!(
+            text.len() <= 40_000 && !text.contains('\u{7f}'),
+            "{}: {} bytes",
+            action.name(),
+            text.len()
+        );
+    }
+}
+
+#[test]
+fn errors_name_action_parameter_and_rule() {
+    let message =
+        |name: &str, params: Value| Action::from_parts(name, &params).unwrap_err().to_string();
+    assert_eq!(
+        message("qm-start", json!({"vmid": "100"})),
+        "qm-start: parameter vmid: \"100\" is not a valid vmid: an integer from 100 to 999999"
+    );
+    assert_eq!(
+        message("qm-start", json!({"vmid": 100, "x": 1})),
+        "qm-start: there is no parameter \"x\"; known: vmid"
+    );
+    assert_eq!(
+        message("qm-start", json!({})),
+        "qm-start: parameter vmid is missing"
+    );
+    assert!(
+        message("qm-set", json!({"vmid": 100, "options": {"args": "-s"}}))
+            .contains("not a key of this catalog")
+    );
+}

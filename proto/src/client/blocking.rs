@@ -128,7 +128,9 @@ impl Client {
                 Ok(n) => rest = &rest[n..],
                 Err(e) if retry(&e) => {}
                 // The agent may have answered before it closed, for instance that there are too many connections.
-                Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+                {
                     return Err(self.last_words(deadline, &e));
                 }
                 Err(e) => return Err(io(&e)),

@@ -108,7 +108,7 @@ const JSON: &[(&str, &[u8], ErrorCode)] = &[
     ("an array around the envelope", br#"[{"action":"qm-list"}]"#, BadJson),
     ("an empty object", b"{}", BadJson),
     ("a byte-order mark", b"\xef\xbb\xbf{\"action\":\"qm-list\"}", BadJson),
-    ("UTF-16", b"{\0\"\0a\0\"\0:\01\0}\0", BadJson),
+    ("UTF-16", b"{\x00\"\x00a\x00\"\x00:\x001\x00}\x00", BadJson),
     ("half an object", br#"{"action":"qm-list""#, BadJson),
     ("half a text", br#"{"action":"qm-li"#, BadJson),
     ("a second object behind the first", br#"{"action":"qm-list"}{"action":"qm-list"}"#, BadJson),

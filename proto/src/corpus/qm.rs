@@ -235,7 +235,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("sshkeys", "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQABAAAAAQA="),
     (
         "sshkeys",
-        "command=\\\"/bin/sh\\\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "command=\\\"/bin/sh\\\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
     ),
     ("sshkeys", "-----BEGIN OPENSSH PRIVATE KEY-----"),
     ("cicustom", "user=/etc/shadow"),
