@@ -148,7 +148,7 @@ action! {
         /// Its name.
         name: VmName,
         /// Its options, as a flat list `["--memory", "2048", ...]` or as pairs `[["--memory", "2048"], ...]`.
-        args: QmArgs = QmArgs::default(),
+        args: QmArgs,
     }
     check |a| {
         if a.args.get(QmKey::Name).is_some() {
@@ -183,7 +183,7 @@ action! {
         /// Number of the machine.
         vmid: Vmid,
         /// The image: a path below an allowed image directory.
-        disk_path ["image_path", "path"]: ImagePath,
+        disk_path ["image_path"]: ImagePath,
         /// Storage to import to.
         storage: StorageName,
     }

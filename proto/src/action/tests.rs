@@ -157,6 +157,14 @@ fn a_secret_command_is_in_the_ledger_only_as_a_salted_digest() {
         action.ledger_metadata(),
         "two records of one secret must not look alike"
     );
+    assert!(!format!("{action:?}").contains("hunter2"));
+    let broken = json!({"vmid": 100, "command": "echo hunter2\0", "secret": true});
+    assert!(
+        !Action::from_parts("qm-guest-exec", &broken)
+            .unwrap_err()
+            .to_string()
+            .contains("hunter2")
+    );
     let open = Action::from_parts("qm-guest-exec", &json!({"vmid": 100, "command": "id"})).unwrap();
     assert_eq!(open.ledger_metadata()["command"], "id");
 }

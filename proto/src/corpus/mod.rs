@@ -4,6 +4,7 @@
 mod frames;
 mod params;
 mod qm;
+mod values;
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,9 @@
 //! Parameters that break their types' rules, for every family but the options of machines.
 
+use super::values::{
+    NOT_A_COMMENT, NOT_A_DEVICE, NOT_A_HOST, NOT_A_KEYFILE, NOT_A_PORT, NOT_A_SOURCE, NOT_A_VMID,
+    NOT_A_WALLET, NOT_AN_ADDRESS, NOT_AN_IMAGE,
+};
 use super::{Hostile, action};
 
 pub(super) fn params() -> Vec<Hostile> {
@@ -68,6 +72,11 @@ pub(super) fn params() -> Vec<Hostile> {
             &params,
         ));
     }
+    list.push(action(
+        "qm-create: missing args",
+        "qm-create",
+        r#"{"vmid":100,"name":"a"}"#,
+    ));
     list.extend([
         action(
             "guest command of 16385 bytes",
@@ -98,238 +107,6 @@ fn book(entries: usize) -> String {
         (0..entries).map(entry).collect::<Vec<_>>().join(",")
     )
 }
-
-const NOT_A_VMID: &[(&str, &str)] = &[
-    ("missing value null", "null"),
-    ("true", "true"),
-    ("false", "false"),
-    ("a text", "\"100\""),
-    ("a text with an option", "\"100 --purge\""),
-    ("a float", "100.0"),
-    ("a fraction", "100.5"),
-    ("an exponent", "1e2"),
-    ("an exponent in capitals", "1E2"),
-    ("zero", "0"),
-    ("minus zero", "-0"),
-    ("99", "99"),
-    ("a million", "1000000"),
-    ("negative", "-100"),
-    ("2^32", "4294967296"),
-    ("2^32 + 100, which wraps to 100", "4294967396"),
-    ("2^63", "9223372036854775808"),
-    ("2^64 - 1", "18446744073709551615"),
-    ("2^64 + 100, which wraps to 100", "18446744073709551716"),
-    ("a bignum", "100000000000000000000000000000000000000000"),
-    ("a list", "[100]"),
-    ("an object", "{\"vmid\":100}"),
-    ("Arabic digits", "\"\u{661}\u{660}\u{660}\""),
-];
-
-const NOT_A_PORT: &[(&str, &str)] = &[
-    ("true, which Python takes for 1", "true"),
-    ("zero", "0"),
-    ("65536", "65536"),
-    ("65616, which wraps to 80", "65616"),
-    ("negative", "-80"),
-    ("a text", "\"80\""),
-    ("a text with a plus", "\"+80\""),
-    ("a range", "\"1:65535\""),
-    ("a list of ports", "[80,443]"),
-    ("a float", "80.0"),
-];
-
-const NOT_A_HOST: &[(&str, &str)] = &[
-    ("empty", ""),
-    ("without a prefix", "fd00::1"),
-    ("with /64", "fd00::/64"),
-    ("with /0", "::/0"),
-    ("with /0128", "fd00::1/0128"),
-    ("with /128/128", "fd00::1/128/128"),
-    ("unspecified", "::/128"),
-    ("loopback", "::1/128"),
-    ("link-local", "fe80::1/128"),
-    ("site-local", "fec0::1/128"),
-    ("multicast", "ff02::1/128"),
-    ("v4-mapped", "::ffff:10.0.0.1/128"),
-    ("v4-mapped in hexadecimal", "::ffff:a00:1/128"),
-    ("v4-compatible", "::10.0.0.1/128"),
-    ("NAT64", "64:ff9b::1/128"),
-    ("IPv4", "10.0.0.1/32"),
-    ("with a zone", "fe80::1%eth0/128"),
-    ("with a zone on a global address", "2001:db8::1%1/128"),
-    ("in brackets", "[fd00::1]/128"),
-    ("with a space in front", " fd00::1/128"),
-    ("with a newline behind", "fd00::1/128\\n"),
-    ("with a NUL behind", "fd00::1/128\\u0000"),
-    ("with an option behind", "fd00::1/128 dev lo"),
-    ("a word", "default"),
-    ("an option", "-6"),
-    ("fullwidth digits", "fd00::\u{ff11}/128"),
-];
-
-const NOT_A_DEVICE: &[(&str, &str)] = &[
-    ("empty", ""),
-    ("a dot", "."),
-    ("two dots", ".."),
-    ("a path", "../net"),
-    ("a slash", "eth/0"),
-    ("an option", "-all"),
-    ("a space", "eth0 table"),
-    ("a newline", "eth0\\n"),
-    ("a NUL", "eth0\\u0000"),
-    ("a colon", "eth0:1"),
-    ("an at sign", "eth0@if2"),
-    ("sixteen bytes", "abcdefghijklmnop"),
-    ("a look-alike letter", "vmbr\u{43e}"),
-];
-
-const NOT_A_COMMENT: &[(&str, &str)] = &[
-    ("empty", ""),
-    ("an option", "--jump"),
-    ("one dash", "-"),
-    ("a space", "a b"),
-    ("a quote", "a\\\" -j ACCEPT"),
-    ("a newline and a rule", "a\\n-A INPUT -j ACCEPT"),
-    ("a newline behind", "a\\n"),
-    ("a NUL", "a\\u0000b"),
-    ("a comma", "a,b"),
-    (
-        "65 bytes",
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    ),
-    ("a right-to-left mark", "a\u{202e}b"),
-];
-
-const NOT_A_SOURCE: &[(&str, &str)] = &[
-    ("empty", ""),
-    ("a name", "example.org"),
-    ("a negation", "!10.0.0.0/8"),
-    ("two addresses", "10.0.0.1,10.0.0.2"),
-    ("a range", "10.0.0.1-10.0.0.9"),
-    ("host bits", "10.0.0.1/8"),
-    ("host bits in IPv6", "fd00::1/64"),
-    ("prefix 33", "10.0.0.0/33"),
-    ("prefix 129", "fd00::/129"),
-    ("prefix with a plus", "10.0.0.0/+8"),
-    ("prefix with a zero in front", "10.0.0.0/08"),
-    ("a netmask", "10.0.0.0/255.0.0.0"),
-    ("octal", "010.0.0.1"),
-    ("three parts", "10.0.1"),
-    ("one number", "167772161"),
-    ("v4-mapped", "::ffff:10.0.0.1"),
-    ("loopback", "127.0.0.1"),
-    ("IPv6 loopback", "::1"),
-    ("multicast", "224.0.0.1"),
-    ("an option behind", "10.0.0.1 -j ACCEPT"),
-    ("a newline and a rule", "10.0.0.1\\n-A INPUT -j ACCEPT"),
-    ("a NUL behind", "10.0.0.1\\u0000"),
-];
-
-const NOT_AN_IMAGE: &[(&str, &str)] = &[
-    ("empty", ""),
-    ("the parent", ".."),
-    ("a climb", "../../../etc/shadow"),
-    ("a climb in the middle", "a/../../b"),
-    (
-        "a climb behind the allowed directory",
-        "/var/lib/blockhost/images/../../../../etc/shadow",
-    ),
-    (
-        "a sibling by prefix and climb",
-        "/var/lib/blockhost/images/../images-evil/x",
-    ),
-    ("a dot", "./x.qcow2"),
-    ("a double slash", "a//b"),
-    ("a slash behind", "a/"),
-    ("the root", "/"),
-    ("two slashes in front", "//etc/shadow"),
-    ("an option", "--format=raw"),
-    ("an option in a directory", "a/-o"),
-    ("a hidden file", ".ssh"),
-    ("a NUL", "a.qcow2\\u0000.png"),
-    ("a newline", "a.qcow2\\n"),
-    ("a protocol of QEMU", "nbd:localhost:10809"),
-    (
-        "a JSON file name of QEMU",
-        "json:{\\\"driver\\\":\\\"file\\\"}",
-    ),
-    ("a URL", "https://example.org/x.qcow2"),
-    ("a comma", "a.qcow2,backing=/etc/shadow"),
-    ("a backslash", "a\\\\b"),
-    ("percent encoding", "%2e%2e/x"),
-    ("a look-alike dot", "\u{2024}\u{2024}/x"),
-    ("a look-alike slash", "a\u{2215}b"),
-    ("a tilde", "~root/x"),
-    ("a variable", "$HOME/x"),
-];
-
-const NOT_A_WALLET: &[(&str, &str)] = &[
-    ("reserved admin", "admin"),
-    ("reserved server", "server"),
-    ("reserved dev", "dev"),
-    ("reserved broker", "broker"),
-    ("reserved with a capital", "Admin"),
-    ("reserved with a space", "admin "),
-    ("reserved with a newline", "admin\\n"),
-    ("reserved with a NUL", "admin\\u0000"),
-    ("reserved with a Cyrillic letter", "\u{430}dmin"),
-    ("empty", ""),
-    ("an option", "-hot"),
-    ("a climb", "../hot"),
-    ("a path", "wireguard/hot"),
-    ("a dot", "hot.key"),
-    ("33 bytes", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
-];
-
-const NOT_A_KEYFILE: &[(&str, &str)] = &[
-    ("a climb", "\"../shadow\""),
-    ("a climb from the directory", "\"/etc/blockhost/../shadow\""),
-    ("another directory", "\"/etc/shadow\""),
-    ("a directory below", "\"/etc/blockhost/wireguard/wg0.key\""),
-    ("a directory by prefix", "\"/etc/blockhost-evil/hot.key\""),
-    ("the directory itself", "\"/etc/blockhost/\""),
-    ("empty", "\"\""),
-    ("hidden", "\".key\""),
-    ("an option", "\"-key\""),
-    ("a newline", "\"hot.key\\n\""),
-    ("a NUL", "\"hot.key\\u0000\""),
-    ("null", "null"),
-    ("a list", "[\"hot.key\"]"),
-];
-
-const NOT_AN_ADDRESS: &[(&str, &str)] = &[
-    (
-        "missing prefix",
-        "\"0000000000000000000000000000000000000001\"",
-    ),
-    ("39 digits", "\"0x000000000000000000000000000000000000001\""),
-    (
-        "41 digits",
-        "\"0x00000000000000000000000000000000000000001\"",
-    ),
-    (
-        "a capital X",
-        "\"0X0000000000000000000000000000000000000001\"",
-    ),
-    (
-        "not hexadecimal",
-        "\"0x000000000000000000000000000000000000000g\"",
-    ),
-    (
-        "fullwidth digits",
-        "\"0x000000000000000000000000000000000000000\u{ff11}\"",
-    ),
-    (
-        "a newline",
-        "\"0x0000000000000000000000000000000000000001\\n\"",
-    ),
-    (
-        "a sign among the digits",
-        "\"0x+000000000000000000000000000000000000001\"",
-    ),
-    ("a number", "1"),
-    ("null", "null"),
-];
 
 const PARAMS: &[(&str, &str, &str)] = &[
     ("params as a list", "qm-start", "[100]"),

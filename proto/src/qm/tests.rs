@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::key::PLAIN_KEYS;
+use super::set::KEY_PATTERN;
 use super::*;
+use crate::value::{IfName, Param, StorageName, Vmid};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@host";

@@ -67,6 +67,8 @@ pub trait Text: Sized {
     const KIND: &'static str;
     /// Its rule, as a phrase that ends a sentence.
     const RULE: &'static str;
+    /// False for texts that may hold a secret: messages then give their length only.
+    const QUOTED: bool = true;
     /// Checks and takes `text`.
     fn read(text: &str) -> Option<Self>;
     /// JSON Schema of the textual form.
@@ -146,7 +148,7 @@ macro_rules! text_value {
             type Err = $crate::value::ValueError;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 <Self as $crate::value::Text>::read(text).ok_or_else(|| {
-                    $crate::value::ValueError::new(<Self as $crate::value::Text>::KIND, text, <Self as $crate::value::Text>::RULE)
+                    $crate::value::refused::<Self>(text)
                 })
             }
         }
@@ -199,6 +201,15 @@ macro_rules! text_newtype {
 }
 
 pub(crate) use {text_newtype, text_value};
+
+/// The error for a text that breaks its type's rule.
+pub(crate) fn refused<T: Text>(text: &str) -> ValueError {
+    if T::QUOTED {
+        ValueError::new(T::KIND, text, T::RULE)
+    } else {
+        ValueError::new(T::KIND, &format!("{} bytes", text.len()), T::RULE)
+    }
+}
 
 /// Decimal digits only: no sign, no leading zero, no space.
 pub(crate) fn decimal(text: &str) -> Option<u64> {

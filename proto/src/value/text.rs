@@ -14,8 +14,15 @@ pub struct DiskSize {
 }
 
 /// A command line for `/bin/sh -c` inside the guest: 1 to 16384 bytes without NUL. It never reaches a shell of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// It may hold a secret: neither messages nor `{:?}` show it.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct GuestCommand(String);
+
+impl fmt::Debug for GuestCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GuestCommand({} bytes)", self.0.len())
+    }
+}
 
 impl DiskSize {
     /// 64 TiB.
@@ -72,6 +79,7 @@ impl Text for DiskSize {
 impl Text for GuestCommand {
     const KIND: &'static str = "guest command";
     const RULE: &'static str = "1 to 16384 bytes without NUL";
+    const QUOTED: bool = false;
     fn read(text: &str) -> Option<Self> {
         ((1..=16_384).contains(&text.len()) && !text.contains('\0')).then(|| Self(text.to_owned()))
     }

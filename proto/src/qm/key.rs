@@ -1,0 +1,141 @@
+//! Which options exist. A key that is not here cannot be asked for: it is misspelled, or it reaches the host.
+
+use std::fmt;
+
+use super::DriveBus;
+use crate::value::decimal;
+
+/// Name of an option, with its index where it has one. Ordered as `qm config` prints them: by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QmKey {
+    /// `agent`
+    Agent,
+    /// `bios`
+    Bios,
+    /// `boot`
+    Boot,
+    /// `cicustom`
+    CiCustom,
+    /// `ciuser`
+    CiUser,
+    /// `cores`
+    Cores,
+    /// `cpu`
+    Cpu,
+    /// `description`
+    Description,
+    /// `ideN`, `sataN`, `scsiN`, `virtioN`
+    Drive(DriveBus, u8),
+    /// `ipconfigN`
+    IpConfig(u8),
+    /// `machine`
+    Machine,
+    /// `memory`
+    Memory,
+    /// `name`
+    Name,
+    /// `nameserver`
+    NameServer,
+    /// `netN`
+    Net(u8),
+    /// `numa`
+    Numa,
+    /// `onboot`
+    OnBoot,
+    /// `ostype`
+    OsType,
+    /// `scsihw`
+    ScsiHw,
+    /// `searchdomain`
+    SearchDomain,
+    /// `serial0`
+    Serial0,
+    /// `sockets`
+    Sockets,
+    /// `sshkeys`
+    SshKeys,
+    /// `tags`
+    Tags,
+    /// `vga`
+    Vga,
+}
+
+/// The keys without an index, by name.
+pub(super) const PLAIN_KEYS: [(&str, QmKey); 22] = [
+    ("agent", QmKey::Agent),
+    ("bios", QmKey::Bios),
+    ("boot", QmKey::Boot),
+    ("cicustom", QmKey::CiCustom),
+    ("ciuser", QmKey::CiUser),
+    ("cores", QmKey::Cores),
+    ("cpu", QmKey::Cpu),
+    ("description", QmKey::Description),
+    ("machine", QmKey::Machine),
+    ("memory", QmKey::Memory),
+    ("name", QmKey::Name),
+    ("nameserver", QmKey::NameServer),
+    ("numa", QmKey::Numa),
+    ("onboot", QmKey::OnBoot),
+    ("ostype", QmKey::OsType),
+    ("scsihw", QmKey::ScsiHw),
+    ("searchdomain", QmKey::SearchDomain),
+    ("serial0", QmKey::Serial0),
+    ("sockets", QmKey::Sockets),
+    ("sshkeys", QmKey::SshKeys),
+    ("tags", QmKey::Tags),
+    ("vga", QmKey::Vga),
+];
+
+/// How many `netN` and `ipconfigN` there are.
+const MAX_NETS: u8 = 32;
+
+impl QmKey {
+    /// The key of that name; `None` for everything that is not in the table.
+    #[must_use]
+    pub fn read(name: &str) -> Option<Self> {
+        if let Some((_, key)) = PLAIN_KEYS.iter().find(|(plain, _)| *plain == name) {
+            return Some(*key);
+        }
+        let indexed = |prefix: &str, count: u8| {
+            let index = u8::try_from(decimal(name.strip_prefix(prefix)?)?).ok()?;
+            (index < count).then_some(index)
+        };
+        if let Some(index) = indexed("net", MAX_NETS) {
+            return Some(Self::Net(index));
+        }
+        if let Some(index) = indexed("ipconfig", MAX_NETS) {
+            return Some(Self::IpConfig(index));
+        }
+        DriveBus::ALL
+            .into_iter()
+            .find_map(|bus| indexed(bus.as_str(), bus.count()).map(|i| Self::Drive(bus, i)))
+    }
+}
+
+impl fmt::Display for QmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drive(bus, index) => write!(f, "{}{index}", bus.as_str()),
+            Self::IpConfig(index) => write!(f, "ipconfig{index}"),
+            Self::Net(index) => write!(f, "net{index}"),
+            plain => f.write_str(
+                PLAIN_KEYS
+                    .iter()
+                    .find(|(_, key)| key == plain)
+                    .map_or("", |(name, _)| name),
+            ),
+        }
+    }
+}
+
+impl Ord for QmKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.to_string().cmp(&other.to_string())
+    }
+}
+
+impl PartialOrd for QmKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
