@@ -1,0 +1,543 @@
+//! The other side of the chain: the operator who deploys and prices, and the customer who buys. Written from the ABI and
+//! the byte formats alone; shares no code with the engine, so that what the engine writes is checked by a stranger.
+
+use std::time::{Duration, Instant};
+
+use aes_gcm::aead::{Aead, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce};
+use alloy::network::EthereumWallet;
+use alloy::primitives::{Address, Bytes, FixedBytes, TxHash, U256, keccak256};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::signers::SignerSync;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol;
+use hkdf::Hkdf;
+use k256::PublicKey;
+use k256::elliptic_curve::sec1::ToEncodedPoint;
+use sha2::Sha256;
+use tokio::runtime::Runtime;
+
+sol! {
+    #[sol(rpc)]
+    interface Subscriptions {
+        function setPrimaryStablecoin(address stablecoin) external;
+        function createPlan(string name, uint256 pricePerDayUsdCents) external returns (uint256);
+        function calculatePayment(uint256 planId, uint256 numDays, uint256 paymentMethodId) external view returns (uint256);
+        function buySubscription(uint256 planId, uint256 numDays, uint256 paymentMethodId, bytes userEncrypted) external returns (uint256);
+        function extendSubscription(uint256 subscriptionId, uint256 numDays, uint256 paymentMethodId) external;
+        function cancelSubscription(uint256 subscriptionId) external;
+        function getSubscription(uint256 subscriptionId) external view returns (uint256 planId, address subscriber, uint256 expiresAt, bool isActive, bool cancelled);
+        function nextPlanId() external view returns (uint256);
+        event SubscriptionCreated(uint256 indexed subscriptionId, uint256 indexed planId, address indexed subscriber, uint256 expiresAt, uint256 paidAmount, address paymentToken, bytes userEncrypted);
+    }
+
+    #[sol(rpc)]
+    interface Credentials {
+        function totalSupply() external view returns (uint256);
+        function ownerOf(uint256 tokenId) external view returns (address);
+        function balanceOf(address owner) external view returns (uint256);
+        function tokenOfOwnerByIndex(address owner, uint256 index) external view returns (uint256);
+        function getUserEncrypted(uint256 tokenId) external view returns (bytes);
+    }
+
+    #[sol(rpc)]
+    interface Token {
+        function mint(address to, uint256 amount) external;
+        function approve(address spender, uint256 amount) external returns (bool);
+    }
+}
+
+/// Why something on the chain did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The node or the contract refused.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// The node's words.
+        reason: String,
+    },
+    /// It was mined but reverted.
+    #[error("{what}: the transaction {hash} was reverted")]
+    Reverted {
+        /// What was tried.
+        what: String,
+        /// Its hash.
+        hash: TxHash,
+    },
+    /// Something on the chain has another shape than agreed.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+/// A wallet on the local chain: the operator's or the customer's.
+pub struct Wallet {
+    signer: PrivateKeySigner,
+    provider: DynProvider,
+    runtime: Runtime,
+}
+
+/// What buying gave.
+#[derive(Debug, Clone)]
+pub struct Purchase {
+    /// Id of the subscription.
+    pub subscription: u64,
+    /// Unix time it ends.
+    pub expires_at: u64,
+}
+
+/// What the NFT says once decrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Where to connect to.
+    pub hostname: String,
+    /// SSH port.
+    pub port: u16,
+    /// User in the machine.
+    pub username: String,
+}
+
+impl Wallet {
+    /// A wallet with this key, on the chain at `url`.
+    ///
+    /// # Errors
+    /// [`ChainError`] for a key that is none.
+    pub fn new(key: &[u8], url: &str) -> Result<Self, ChainError> {
+        let signer = PrivateKeySigner::from_slice(key)
+            .map_err(|error| refused("reading the wallet key", error))?;
+        let url = url
+            .parse()
+            .map_err(|error| refused("reading the node's address", error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| refused("starting the runtime", error))?;
+        let wallet = EthereumWallet::from(signer.clone());
+        // The transport spawns nothing before its first request, but wants the runtime it will live in.
+        let provider = {
+            let _entered = runtime.enter();
+            ProviderBuilder::new()
+                .wallet(wallet)
+                .connect_http(url)
+                .erased()
+        };
+        Ok(Self {
+            signer,
+            provider,
+            runtime,
+        })
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.signer.address()
+    }
+
+    /// The address as people write it.
+    #[must_use]
+    pub fn address_text(&self) -> String {
+        self.signer.address().to_checksum(None)
+    }
+
+    /// Gives an account ether; only a development chain allows this.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`].
+    pub fn give_ether(&self, to: Address, ether: u64) -> Result<(), ChainError> {
+        let wei = U256::from(ether) * U256::from(10_u64).pow(U256::from(18));
+        self.runtime
+            .block_on(async {
+                self.provider
+                    .raw_request::<_, ()>("anvil_setBalance".into(), (to, wei))
+                    .await
+            })
+            .map_err(|error| refused("giving ether", error))
+    }
+
+    /// Moves the chain's clock and mines a block.
+    ///
+    /// # Errors
+    /// [`ChainError::Refused`].
+    pub fn pass_time(&self, time: Duration) -> Result<(), ChainError> {
+        self.runtime
+            .block_on(async {
+                let _: serde_json::Value = self
+                    .provider
+                    .raw_request("evm_increaseTime".into(), (time.as_secs(),))
+                    .await?;
+                let _: serde_json::Value = self.provider.raw_request("evm_mine".into(), ()).await?;
+                Ok::<_, alloy::transports::TransportError>(())
+            })
+            .map_err(|error| refused("moving the chain's clock", error))
+    }
+
+    /// Deploys a contract from its creation bytecode with encoded constructor arguments.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn deploy(
+        &self,
+        what: &str,
+        bytecode: Vec<u8>,
+        arguments: &[u8],
+    ) -> Result<Address, ChainError> {
+        let mut code = bytecode;
+        code.extend_from_slice(arguments);
+        let request =
+            alloy::rpc::types::TransactionRequest::default().input(Bytes::from(code).into());
+        let request = alloy::rpc::types::TransactionRequest {
+            to: Some(alloy::primitives::TxKind::Create),
+            ..request
+        };
+        let receipt = self.runtime.block_on(async {
+            let pending = self
+                .provider
+                .send_transaction(request)
+                .await
+                .map_err(|error| refused(what, error))?;
+            pending
+                .get_receipt()
+                .await
+                .map_err(|error| refused(what, error))
+        })?;
+        receipt
+            .contract_address
+            .ok_or_else(|| ChainError::Reverted {
+                what: what.to_owned(),
+                hash: receipt.transaction_hash,
+            })
+    }
+
+    /// Operator: sets the stablecoin and makes a plan; answers the plan's id.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn make_plan(
+        &self,
+        contract: Address,
+        stablecoin: Address,
+        name: &str,
+        cents_per_day: u64,
+    ) -> Result<u64, ChainError> {
+        let contract = Subscriptions::new(contract, self.provider.clone());
+        self.runtime.block_on(async {
+            settle(
+                "setting the stablecoin",
+                contract.setPrimaryStablecoin(stablecoin).send().await,
+            )
+            .await?;
+            let id = contract
+                .nextPlanId()
+                .call()
+                .await
+                .map_err(|error| refused("reading the next plan", error))?;
+            settle(
+                "creating the plan",
+                contract
+                    .createPlan(name.to_owned(), U256::from(cents_per_day))
+                    .send()
+                    .await,
+            )
+            .await?;
+            small(id)
+        })
+    }
+
+    /// Gives an account test stablecoins.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn mint_tokens(&self, token: Address, to: Address, amount: u64) -> Result<(), ChainError> {
+        let token = Token::new(token, self.provider.clone());
+        self.runtime.block_on(async {
+            settle(
+                "minting test stablecoins",
+                token.mint(to, U256::from(amount)).send().await,
+            )
+            .await
+        })?;
+        Ok(())
+    }
+
+    /// Customer: approves the exact price and buys with the primary stablecoin.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn buy(
+        &self,
+        contract: Address,
+        token: Address,
+        plan: u64,
+        days: u64,
+        encrypted: Vec<u8>,
+    ) -> Result<Purchase, ChainError> {
+        let address = contract;
+        let contract = Subscriptions::new(contract, self.provider.clone());
+        self.runtime.block_on(async {
+            self.approve(&contract, address, token, plan, days).await?;
+            let call = contract.buySubscription(
+                U256::from(plan),
+                U256::from(days),
+                U256::from(1),
+                encrypted.into(),
+            );
+            let receipt = settle("buying the subscription", call.send().await).await?;
+            let event = receipt
+                .decoded_log::<Subscriptions::SubscriptionCreated>()
+                .ok_or_else(|| {
+                    ChainError::Unexpected("buying emitted no SubscriptionCreated".to_owned())
+                })?;
+            Ok(Purchase {
+                subscription: small(event.subscriptionId)?,
+                expires_at: small(event.expiresAt)?,
+            })
+        })
+    }
+
+    /// Customer: pays for more days; answers the new end as a Unix time.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn extend(
+        &self,
+        contract: Address,
+        token: Address,
+        plan: u64,
+        subscription: u64,
+        days: u64,
+    ) -> Result<u64, ChainError> {
+        let address = contract;
+        let contract = Subscriptions::new(contract, self.provider.clone());
+        self.runtime.block_on(async {
+            self.approve(&contract, address, token, plan, days).await?;
+            let call = contract.extendSubscription(
+                U256::from(subscription),
+                U256::from(days),
+                U256::from(1),
+            );
+            settle("extending the subscription", call.send().await).await?;
+            let now = contract
+                .getSubscription(U256::from(subscription))
+                .call()
+                .await;
+            small(
+                now.map_err(|error| refused("reading the subscription", error))?
+                    .expiresAt,
+            )
+        })
+    }
+
+    /// Customer: gives the subscription up.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn cancel(&self, contract: Address, subscription: u64) -> Result<(), ChainError> {
+        let contract = Subscriptions::new(contract, self.provider.clone());
+        self.runtime.block_on(async {
+            settle(
+                "cancelling",
+                contract
+                    .cancelSubscription(U256::from(subscription))
+                    .send()
+                    .await,
+            )
+            .await
+        })?;
+        Ok(())
+    }
+
+    async fn approve(
+        &self,
+        contract: &Subscriptions::SubscriptionsInstance<DynProvider>,
+        spender: Address,
+        token: Address,
+        plan: u64,
+        days: u64,
+    ) -> Result<(), ChainError> {
+        let price = contract
+            .calculatePayment(U256::from(plan), U256::from(days), U256::from(1))
+            .call()
+            .await
+            .map_err(|error| refused("asking for the price", error))?;
+        let token = Token::new(token, self.provider.clone());
+        settle(
+            "approving the payment",
+            token.approve(spender, price).send().await,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The access credential of this wallet, as soon as it has one: token id and ciphertext.
+    ///
+    /// # Errors
+    /// [`ChainError`] from the node.
+    pub fn credential(&self, nft: Address) -> Result<Option<(u64, Vec<u8>)>, ChainError> {
+        let nft = Credentials::new(nft, self.provider.clone());
+        self.runtime.block_on(async {
+            let what = "reading the credential";
+            let count = nft
+                .balanceOf(self.address())
+                .call()
+                .await
+                .map_err(|error| refused(what, error))?;
+            if count.is_zero() {
+                return Ok(None);
+            }
+            let last = count - U256::from(1);
+            let id = nft
+                .tokenOfOwnerByIndex(self.address(), last)
+                .call()
+                .await
+                .map_err(|error| refused(what, error))?;
+            let data = nft
+                .getUserEncrypted(id)
+                .call()
+                .await
+                .map_err(|error| refused(what, error))?;
+            Ok(Some((small(id)?, data.to_vec())))
+        })
+    }
+
+    /// How many credentials exist in all; a second one for the same subscription would be a bug.
+    ///
+    /// # Errors
+    /// [`ChainError`] from the node.
+    pub fn credentials_in_all(&self, nft: Address) -> Result<u64, ChainError> {
+        let nft = Credentials::new(nft, self.provider.clone());
+        let supply = self
+            .runtime
+            .block_on(async { nft.totalSupply().call().await });
+        small(supply.map_err(|error| refused("counting credentials", error))?)
+    }
+
+    /// `personal_sign` (EIP-191) of a text: 65 bytes.
+    ///
+    /// # Errors
+    /// [`ChainError`] when signing fails, which no valid key does.
+    pub fn sign(&self, text: &str) -> Result<[u8; 65], ChainError> {
+        let signature = self
+            .signer
+            .sign_message_sync(text.as_bytes())
+            .map_err(|error| refused("signing", error))?;
+        Ok(signature.as_bytes())
+    }
+}
+
+/// Encrypts to the server: ephemeral key (65) | iv (12) | ciphertext | tag (16), AES-256-GCM, key by HKDF-SHA256 of the
+/// x coordinate with 32 zero bytes of salt.
+///
+/// # Errors
+/// [`ChainError::Unexpected`] for a public key that is none.
+pub fn encrypt_to_server(public_key: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, ChainError> {
+    let server = PublicKey::from_sec1_bytes(public_key).map_err(|_| {
+        ChainError::Unexpected("the server's public key is no point of the curve".to_owned())
+    })?;
+    let ephemeral = crate::world::config::random_key();
+    let shared = k256::ecdh::diffie_hellman(ephemeral.to_nonzero_scalar(), server.as_affine());
+    let mut key = [0_u8; 32];
+    Hkdf::<Sha256>::new(Some(&[0; 32]), shared.raw_secret_bytes())
+        .expand(&[], &mut key)
+        .map_err(|_| ChainError::Unexpected("32 bytes are too long for HKDF".to_owned()))?;
+    let mut iv = [0_u8; 12];
+    getrandom::fill(&mut iv).map_err(|error| refused("drawing an iv", error))?;
+    let sealed = Aes256Gcm::new(&key.into())
+        .encrypt(&Nonce::from(iv), plaintext)
+        .map_err(|_| ChainError::Unexpected("encryption failed".to_owned()))?;
+    let point = ephemeral.public_key().to_encoded_point(false);
+    Ok([point.as_bytes(), &iv, &sealed].concat())
+}
+
+/// Decrypts what the NFT carries: nonce (12) | ciphertext | tag (16) under keccak256 of the signature.
+///
+/// # Errors
+/// [`ChainError::Unexpected`] when it is not for this signature or has another shape.
+pub fn decrypt_access(signature: &[u8; 65], data: &[u8]) -> Result<Access, ChainError> {
+    let wrong =
+        |what: &str| ChainError::Unexpected(format!("the access details of the NFT {what}"));
+    if data.len() < 28 {
+        return Err(wrong("are too short"));
+    }
+    let (nonce, sealed) = data.split_at(12);
+    let nonce: [u8; 12] = nonce.try_into().map_err(|_| wrong("are too short"))?;
+    let key: FixedBytes<32> = keccak256(signature);
+    let plain = Aes256Gcm::new(&key.0.into())
+        .decrypt(&Nonce::from(nonce), sealed)
+        .map_err(|_| wrong("do not decrypt with the customer's signature"))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&plain).map_err(|error| wrong(&format!("are no JSON: {error}")))?;
+    let text = |key: &str| {
+        value[key]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| wrong(&format!("have no {key}")))
+    };
+    let port = value["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| wrong("have no port"))?;
+    Ok(Access {
+        hostname: text("hostname")?,
+        port,
+        username: text("username")?,
+    })
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Errors
+/// The first error of `ask`, or `late` after `limit`.
+pub fn poll<T, E>(
+    limit: Duration,
+    late: impl FnOnce() -> E,
+    mut ask: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<T, E> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() >= end {
+            return Err(late());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn refused(what: &str, error: impl std::fmt::Display) -> ChainError {
+    ChainError::Refused {
+        what: what.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn small(number: U256) -> Result<u64, ChainError> {
+    u64::try_from(number)
+        .map_err(|_| ChainError::Unexpected(format!("{number} is too large to be an id or a time")))
+}
+
+type Sent = Result<
+    alloy::providers::PendingTransactionBuilder<alloy::network::Ethereum>,
+    alloy::contract::Error,
+>;
+
+async fn settle(
+    what: &str,
+    sent: Sent,
+) -> Result<alloy::rpc::types::TransactionReceipt, ChainError> {
+    let pending = sent.map_err(|error| refused(what, error))?;
+    let receipt = pending
+        .get_receipt()
+        .await
+        .map_err(|error| refused(what, error))?;
+    if receipt.status() {
+        Ok(receipt)
+    } else {
+        Err(ChainError::Reverted {
+            what: what.to_owned(),
+            hash: receipt.transaction_hash,
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! The configuration files of a world, with the names and keys an operator would write.
+
+use std::time::Duration;
+
+use k256::elliptic_curve::sec1::ToEncodedPoint;
+
+use super::{World, WorldError, at, write_file};
+use crate::command::{run, with_args};
+
+/// Id of the local chain; the engine waits for no confirmations there.
+pub const CHAIN_ID: u64 = 31_337;
+/// Where the local chain listens inside the world.
+pub const RPC_URL: &str = "http://127.0.0.1:8545";
+/// Vmid of the base template.
+pub const TEMPLATE_VMID: u32 = 9000;
+
+/// Everything that is known before there are contracts.
+pub(super) fn write_static(world: &World) -> Result<(), WorldError> {
+    let etc = world.layout.etc();
+    let group = world.blockhost.gid;
+    let public = |name: &str, content: &str| write_file(&etc.join(name), content, 0, group, 0o644);
+    let secret = |name: &str, content: &str| write_file(&etc.join(name), content, 0, group, 0o640);
+
+    public(
+        "db.yaml",
+        "db_file: /var/lib/blockhost/vms.json\n\
+         terraform_dir: /var/lib/blockhost/terraform\n\
+         vmid_range: {start: 100, end: 999}\n\
+         ip_pool: {network: '10.77.0.0/24', start: 100, end: 200, gateway: '10.77.0.1'}\n\
+         ipv6_pool: {start: 2, end: 254}\n\
+         gc_grace_days: 7\n\
+         default_expiry_days: 30\n",
+    )?;
+    public(
+        "broker-allocation.json",
+        "{\"prefix\": \"fd77:b10c::/64\", \"gateway\": \"fd77:b10c::1\"}\n",
+    )?;
+
+    let server = random_key();
+    secret("server.key", &hex::encode(server.to_bytes()))?;
+    let point = server.public_key().to_encoded_point(false);
+    public(
+        "server.pubkey",
+        &format!("0x{}", hex::encode(point.as_bytes())),
+    )?;
+    secret("deployer.key", &hex::encode(random_key().to_bytes()))?;
+
+    // The agent's policy: the built programs instead of the packaged ones, everything else as shipped.
+    public(
+        "root-agent.yaml",
+        &format!(
+            "backend: embedded\nprograms:\n  qm: {}\n",
+            world.bin.join("blockhost-qm").display()
+        ),
+    )?;
+    make_ssh_key(world)?;
+    write_manifest(world)
+}
+
+/// The operator's key that every machine accepts; the demo logs in with it.
+fn make_ssh_key(world: &World) -> Result<(), WorldError> {
+    let key = world.layout.etc().join("terraform_ssh_key");
+    let path = key.display().to_string();
+    run(
+        with_args(
+            "ssh-keygen",
+            &[
+                "-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", &path,
+            ],
+        ),
+        Duration::from_secs(10),
+    )?;
+    let group = world.blockhost.gid;
+    for (path, mode) in [(key.clone(), 0o640), (key.with_extension("pub"), 0o644)] {
+        let content = at("reading", &path, std::fs::read_to_string(&path))?;
+        write_file(&path, &content, 0, group, mode)?;
+    }
+    Ok(())
+}
+
+fn write_manifest(world: &World) -> Result<(), WorldError> {
+    let command = |program: &str| world.bin.join(program).display().to_string();
+    let manifest = serde_json::json!({
+        "name": "embedded",
+        "version": env!("CARGO_PKG_VERSION"),
+        "display_name": "BlockHost embedded (QEMU)",
+        "commands": {
+            "create": command("blockhost-vm-create"),
+            "resume": command("blockhost-vm-resume"),
+            "destroy": command("blockhost-vm-destroy"),
+            "start": command("blockhost-vm-start"),
+            "stop": command("blockhost-vm-stop"),
+            "kill": command("blockhost-vm-kill"),
+            "status": command("blockhost-vm-status"),
+            "list": command("blockhost-vm-list"),
+            "update-gecos": command("blockhost-vm-update-gecos"),
+            "guest-exec": command("blockhost-vm-guest-exec"),
+            "gc": command("blockhost-vm-gc"),
+            "build-template": command("blockhost-build-template"),
+        },
+        "setup": {},
+        "root_agent_actions": ["qm-*", "ip6-route-*"],
+        "config_keys": [],
+    });
+    let path = world.layout.provisioner_manifest();
+    write_file(&path, &format!("{manifest:#}\n"), 0, 0, 0o644)
+}
+
+/// The two files that name the contracts.
+///
+/// # Errors
+/// [`WorldError::File`].
+pub fn write_chain(
+    world: &World,
+    nft: &str,
+    subscriptions: &str,
+    admin: &str,
+) -> Result<(), WorldError> {
+    let etc = world.layout.etc();
+    let group = world.blockhost.gid;
+    let public_key = at(
+        "reading",
+        &etc.join("server.pubkey"),
+        std::fs::read_to_string(etc.join("server.pubkey")),
+    )?;
+    write_file(
+        &etc.join("web3-defaults.yaml"),
+        &format!(
+            "blockchain:\n  chain_id: {CHAIN_ID}\n  rpc_url: '{RPC_URL}'\n  nft_contract: '{nft}'\n  subscription_contract: '{subscriptions}'\n\
+             deployer:\n  private_key_file: '/etc/blockhost/deployer.key'\nserver:\n  public_key: '{public_key}'\n"
+        ),
+        0,
+        group,
+        0o644,
+    )?;
+    write_file(
+        &etc.join("blockhost.yaml"),
+        &format!(
+            "server:\n  key_file: '/etc/blockhost/server.key'\ndeployer:\n  key_file: '/etc/blockhost/deployer.key'\n\
+             admin:\n  wallet_address: '{admin}'\n  destination_mode: 'self'\n"
+        ),
+        0,
+        group,
+        0o644,
+    )
+}
+
+/// A fresh secp256k1 key from the kernel's randomness.
+#[must_use]
+pub fn random_key() -> k256::SecretKey {
+    loop {
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes)
+            .unwrap_or_else(|error| panic!("the kernel gives no randomness: {error}"));
+        // All but about 2^-128 of all strings are keys.
+        if let Ok(key) = k256::SecretKey::from_slice(&bytes) {
+            return key;
+        }
+    }
+}

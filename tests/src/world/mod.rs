@@ -1,0 +1,371 @@
+//! A private host: one directory that is the root of everything BlockHost reads and writes, with the owners and modes
+//! of a real installation, the programs installed in it, and the services started as their own users.
+
+pub mod accounts;
+pub mod config;
+pub mod services;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use blockhost_proto::layout::{Layout, ROOT_VARIABLE};
+
+use crate::command::{Output, RunError, command, run, with_args};
+use accounts::{Account, account};
+
+/// The programs of the product, as `cargo build` names them.
+pub const PROGRAMS: &[&str] = &[
+    "blockhost",
+    "blockhost-root-agent",
+    "blockhost-qm",
+    "blockhost-engine",
+    "blockhost-deploy-contracts",
+    "blockhost-mint-nft",
+    "bhcrypt",
+    "blockhost-build-template",
+    "blockhost-vm-create",
+    "blockhost-vm-resume",
+    "blockhost-vm-destroy",
+    "blockhost-vm-start",
+    "blockhost-vm-stop",
+    "blockhost-vm-kill",
+    "blockhost-vm-status",
+    "blockhost-vm-list",
+    "blockhost-vm-update-gecos",
+    "blockhost-vm-guest-exec",
+    "blockhost-vm-gc",
+];
+
+/// The directories of an installed host.
+const TMPFILES: &str = include_str!("../../../packaging/tmpfiles.d/blockhost.conf");
+
+/// Why a world cannot be made or a program in it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// A file or directory of the world.
+    #[error("{what} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A system user is missing.
+    #[error("there is no user {name}; run: bash scripts/setup.sh")]
+    NoUser {
+        /// Which one.
+        name: String,
+    },
+    /// One of our programs was not built.
+    #[error("{} is missing; build it with: cargo build --workspace --bins", path.display())]
+    NotBuilt {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// A program failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A service did not come up or went away.
+    #[error("{service}: {reason}; its log ({}) ends with:\n{tail}", log.display())]
+    Service {
+        /// Which one.
+        service: String,
+        /// What was waited for.
+        reason: String,
+        /// Its log file.
+        log: PathBuf,
+        /// The end of the log.
+        tail: String,
+    },
+    /// The local chain was not installed.
+    #[error(
+        "the local chain (anvil) is not installed under engine/contracts/node_modules; run: bash scripts/setup.sh"
+    )]
+    NoAnvil,
+}
+
+/// Adds path and intent to an I/O error.
+pub(crate) fn at<T>(
+    what: &'static str,
+    path: &Path,
+    result: std::io::Result<T>,
+) -> Result<T, WorldError> {
+    result.map_err(|source| WorldError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A private host.
+pub struct World {
+    /// The directory that holds the root and the logs.
+    pub dir: PathBuf,
+    /// Where everything of the product lies.
+    pub layout: Layout,
+    /// One log per service and program run.
+    pub logs: PathBuf,
+    /// Who the unprivileged services run as.
+    pub blockhost: Account,
+    /// Where the programs are installed inside.
+    pub bin: PathBuf,
+}
+
+impl World {
+    /// Makes the directories, installs the programs from `built` (a cargo target directory's profile) and writes the
+    /// configuration that does not depend on the chain. An earlier world in the same place is removed.
+    ///
+    /// # Errors
+    /// [`WorldError`] with path and reason.
+    pub fn create(dir: &Path, built: &Path) -> Result<Self, WorldError> {
+        let root = dir.join("world");
+        if root.exists() {
+            at(
+                "removing the earlier world",
+                &root,
+                fs::remove_dir_all(&root),
+            )?;
+        }
+        let logs = dir.join("logs");
+        if logs.exists() {
+            at("removing earlier logs", &logs, fs::remove_dir_all(&logs))?;
+        }
+        let world = Self {
+            dir: dir.to_owned(),
+            layout: Layout::new(&root),
+            logs,
+            blockhost: account("blockhost")?,
+            bin: root.join("usr/bin"),
+        };
+        account("blockhost-agent")?;
+        account("blockhost-vm")?;
+        world.make_directories()?;
+        world.install(built)?;
+        config::write_static(&world)?;
+        Ok(world)
+    }
+
+    /// Directories as the packages make them: from the very file that systemd-tmpfiles reads on a real host.
+    fn make_directories(&self) -> Result<(), WorldError> {
+        make_directory(&self.dir, 0, 0, 0o755)?;
+        make_directory(&self.logs, 0, 0, 0o755)?;
+        for plain in [
+            "",
+            "etc",
+            "usr",
+            "usr/bin",
+            "usr/share",
+            "usr/share/blockhost",
+            "var",
+            "var/lib",
+            "run",
+        ] {
+            make_directory(&self.layout.root().join(plain), 0, 0, 0o755)?;
+        }
+        for line in TMPFILES.lines().filter(|line| line.starts_with("d ")) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, path, mode, user, group, ..] = words[..] else {
+                continue;
+            };
+            let mode = u32::from_str_radix(mode, 8).unwrap_or(0o700);
+            make_directory(
+                &self.layout.join(path),
+                account(user)?.uid,
+                account(group)?.gid,
+                mode,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Copies the programs, owned by root as a package would, so that a clone in somebody's home works too.
+    fn install(&self, built: &Path) -> Result<(), WorldError> {
+        for program in PROGRAMS {
+            let from = built.join(program);
+            if !from.is_file() {
+                return Err(WorldError::NotBuilt { path: from });
+            }
+            let to = self.bin.join(program);
+            at("installing", &to, fs::copy(&from, &to))?;
+            at(
+                "making executable",
+                &to,
+                fs::set_permissions(&to, fs::Permissions::from_mode(0o755)),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The network of the host: bridge `vmbr0` with the gateway addresses of both pools.
+    ///
+    /// # Errors
+    /// [`WorldError::Run`] with the command that failed.
+    pub fn network(&self) -> Result<(), WorldError> {
+        let limit = Duration::from_secs(10);
+        for words in [
+            "link add vmbr0 type bridge stp_state 0 forward_delay 0",
+            "addr add 10.77.0.1/24 dev vmbr0",
+            "-6 addr add fd77:b10c::1/64 dev vmbr0 nodad",
+            "link set vmbr0 up",
+        ] {
+            let words: Vec<&str> = words.split(' ').collect();
+            run(with_args("ip", &words), limit)?;
+        }
+        Ok(())
+    }
+
+    /// A command inside the world, as `blockhost`, with an empty environment but the usual.
+    #[must_use]
+    pub fn as_blockhost(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = command("setpriv");
+        command.args([
+            "--reuid=blockhost",
+            "--regid=blockhost",
+            "--init-groups",
+            "--",
+        ]);
+        command.arg(self.program(program)).args(args);
+        self.environment(&mut command);
+        command
+    }
+
+    /// A command inside the world, as root.
+    #[must_use]
+    pub fn as_root(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = command(self.program(program));
+        command.args(args);
+        self.environment(&mut command);
+        command
+    }
+
+    fn program(&self, program: &str) -> PathBuf {
+        if PROGRAMS.contains(&program) {
+            self.bin.join(program)
+        } else {
+            PathBuf::from(program)
+        }
+    }
+
+    /// The environment a service manager would give: nothing of ours but the root of the world.
+    pub fn environment(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env(ROOT_VARIABLE, self.layout.root())
+            .env(
+                "PATH",
+                format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.bin.display()),
+            )
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", self.layout.state())
+            .current_dir("/");
+    }
+
+    /// Runs one of our programs as `blockhost` to its end; what it wrote to stderr is kept in the logs.
+    ///
+    /// # Errors
+    /// [`WorldError::Run`].
+    pub fn run(&self, program: &str, args: &[&str], limit: Duration) -> Result<Output, WorldError> {
+        self.keep_log(program, run(self.as_blockhost(program, args), limit))
+    }
+
+    /// Puts what a program wrote into `<logs>/<program>.log`, whether it succeeded or not.
+    ///
+    /// # Errors
+    /// The error of the run, unchanged.
+    pub fn keep_log(
+        &self,
+        program: &str,
+        result: Result<Output, RunError>,
+    ) -> Result<Output, WorldError> {
+        let text = match &result {
+            Ok(output) => format!("{}{}", output.stderr, output.stdout),
+            Err(RunError::Failed { stderr, stdout, .. }) => format!("{stderr}{stdout}"),
+            Err(error) => error.to_string(),
+        };
+        let path = self.logs.join(format!("{program}.log"));
+        let opened = fs::OpenOptions::new().create(true).append(true).open(&path);
+        let mut file = at("opening the log", &path, opened)?;
+        at(
+            "writing the log",
+            &path,
+            std::io::Write::write_all(&mut file, text.as_bytes()),
+        )?;
+        Ok(result?)
+    }
+
+    /// Removes the world but not the logs and not what lies beside it.
+    ///
+    /// # Errors
+    /// [`WorldError::File`].
+    pub fn remove(self) -> Result<(), WorldError> {
+        let root = self.layout.root().to_owned();
+        at("removing the world", &root, fs::remove_dir_all(&root))
+    }
+}
+
+/// Makes a directory with exactly this owner and mode, whatever the umask.
+pub(crate) fn make_directory(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), WorldError> {
+    at("making the directory", path, fs::create_dir_all(path))?;
+    at(
+        "changing the owner of",
+        path,
+        chown(path, Some(uid), Some(gid)),
+    )?;
+    at(
+        "changing the mode of",
+        path,
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+    )
+}
+
+/// Writes a file with exactly this owner and mode; the mode is set before the content is written.
+pub(crate) fn write_file(
+    path: &Path,
+    content: &str,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+) -> Result<(), WorldError> {
+    at("creating", path, fs::write(path, ""))?;
+    at(
+        "changing the owner of",
+        path,
+        chown(path, Some(uid), Some(gid)),
+    )?;
+    at(
+        "changing the mode of",
+        path,
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+    )?;
+    at("writing", path, fs::write(path, content))
+}
+
+/// Where `cargo` put the programs of this build: beside the running one, or one up for a test binary in `deps`.
+#[must_use]
+pub fn built_programs() -> PathBuf {
+    let mut directory = std::env::current_exe().unwrap_or_default();
+    directory.pop();
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    directory
+}
+
+/// The pid 1 of private worlds, beside the other programs.
+#[must_use]
+pub fn init_program() -> PathBuf {
+    built_programs().join("blockhost-world-init")
+}
+
+/// The repository this was built from: contracts, the local chain.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
