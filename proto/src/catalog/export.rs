@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::{ActionSpec, CATALOG, ParamSpec};
+use crate::qm::QmKey;
 use crate::response::ErrorCode;
 use crate::{json as strict, request, wire};
 
@@ -20,6 +21,10 @@ pub fn to_json() -> Value {
             "id_bytes": request::MAX_ID,
         },
         "error_codes": ErrorCode::ALL.map(ErrorCode::as_str),
+        "qm_options": QmKey::reference()
+            .into_iter()
+            .map(|(key, rule)| json!({"key": key, "rule": rule}))
+            .collect::<Vec<_>>(),
         "actions": CATALOG.iter().map(action).collect::<Vec<_>>(),
     })
 }
@@ -106,7 +111,20 @@ pub fn to_markdown() -> String {
             one(&mut out, spec);
         }
     }
+    out.push_str(
+        "\n## Options of machines\n\n\
+         For `args` of `qm-create` (with `--` in front) and `options` of `qm-set`. Values are texts or integers. What is not\n\
+         here is refused: other options of `qm` reach the host.\n\n| option | value |\n|---|---|\n",
+    );
+    for (key, rule) in QmKey::reference() {
+        let _ = writeln!(out, "| `{key}` | {} |", cell(rule));
+    }
     out
+}
+
+/// Text for a table cell: a bar would end it even inside code, angle brackets would be taken for HTML.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
 }
 
 fn one(out: &mut String, spec: &ActionSpec) {
@@ -164,6 +182,5 @@ fn values(schema: &Value) -> String {
         ("array", ..) => "list".to_owned(),
         _ => "object".to_owned(),
     };
-    // A bar ends a table cell even inside code.
     cell.replace('|', "\\|")
 }

@@ -84,6 +84,9 @@ fn the_reference_names_every_action_parameter_and_code() {
     for code in crate::ErrorCode::ALL {
         assert!(text.contains(&format!("| `{code}` |")));
     }
+    for (key, _) in crate::qm::QmKey::reference() {
+        assert!(text.contains(&format!("| `{key}` |")));
+    }
     assert!(
         text.lines()
             .filter(|l| l.starts_with('|'))

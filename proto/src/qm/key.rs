@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-use super::DriveBus;
-use crate::value::decimal;
+use super::{
+    Agent, BootOrder, CiCustom, CiUser, Cpu, Description, DriveBus, DriveSpec, IpConfig,
+    NameServers, NetDevice, SearchDomains, SshKeys, Tags,
+};
+use crate::value::{Text as _, VmName, decimal};
 
 /// Name of an option, with its index where it has one. Ordered as `qm config` prints them: by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,6 +112,67 @@ impl QmKey {
         DriveBus::ALL
             .into_iter()
             .find_map(|bus| indexed(bus.as_str(), bus.count()).map(|i| Self::Drive(bus, i)))
+    }
+}
+
+impl QmKey {
+    /// The rule of its values, as a phrase: for messages and for the protocol reference.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Agent => Agent::RULE,
+            Self::Bios => "seabios or ovmf",
+            Self::Boot => BootOrder::RULE,
+            Self::CiCustom => CiCustom::RULE,
+            Self::CiUser => CiUser::RULE,
+            Self::Cores => "an integer from 1 to 256",
+            Self::Cpu => Cpu::RULE,
+            Self::Description => Description::RULE,
+            Self::Drive(..) => DriveSpec::RULE,
+            Self::IpConfig(_) => IpConfig::RULE,
+            Self::Machine => "pc, q35, pc-i440fx-<n>.<n> or pc-q35-<n>.<n>",
+            Self::Memory => "MiB, an integer from 16 to 4194304",
+            Self::Name => VmName::RULE,
+            Self::NameServer => NameServers::RULE,
+            Self::Net(_) => NetDevice::RULE,
+            Self::Numa | Self::OnBoot => "0 or 1",
+            Self::OsType => {
+                "other, wxp, w2k, w2k3, w2k8, wvista, win7, win8, win10, win11, l24, l26 or solaris"
+            }
+            Self::ScsiHw => {
+                "lsi, lsi53c810, virtio-scsi-pci, virtio-scsi-single, megasas or pvscsi"
+            }
+            Self::SearchDomain => SearchDomains::RULE,
+            Self::Serial0 => "only socket",
+            Self::Sockets => "an integer from 1 to 4",
+            Self::SshKeys => SshKeys::RULE,
+            Self::Tags => Tags::RULE,
+            Self::Vga => "std, cirrus, vmware, qxl, virtio, serial0 or none",
+        }
+    }
+
+    /// Every option with its rule, indexed ones as `net0..net31`: for the protocol reference.
+    #[must_use]
+    pub fn reference() -> Vec<(String, &'static str)> {
+        let last = |count: u8| count - 1;
+        let mut list: Vec<(String, &'static str)> = PLAIN_KEYS
+            .iter()
+            .map(|(name, key)| ((*name).to_owned(), key.rule()))
+            .collect();
+        for bus in DriveBus::ALL {
+            let name = bus.as_str();
+            list.push((
+                format!("{name}0..{name}{}", last(bus.count())),
+                DriveSpec::RULE,
+            ));
+        }
+        list.push((format!("net0..net{}", last(MAX_NETS)), NetDevice::RULE));
+        list.push((
+            format!("ipconfig0..ipconfig{}", last(MAX_NETS)),
+            IpConfig::RULE,
+        ));
+        list.sort();
+        list
     }
 }
 

@@ -114,68 +114,43 @@ impl QmOption {
                 key: escape::shown(key),
             });
         };
-        Self::read(id, value).map_err(|rule| QmError::Value {
+        Self::read(id, value).ok_or_else(|| QmError::Value {
             key: id.to_string(),
             given: escape::shown(value),
-            rule,
+            rule: id.rule(),
         })
     }
 
-    fn read(key: QmKey, value: &str) -> Result<Self, &'static str> {
-        let number = |range: std::ops::RangeInclusive<u64>, rule| {
-            decimal(value).filter(|n| range.contains(n)).ok_or(rule)
-        };
-        let flag = || scalar::flag(value).ok_or("0 or 1");
-        let choice = |set: &'static [&'static str], rule| Choice::read(set, value).ok_or(rule);
-        Ok(match key {
-            QmKey::Agent => Self::Agent(Agent::read(value).ok_or(Agent::RULE)?),
-            QmKey::Bios => Self::Bios(choice(scalar::BIOS, "seabios or ovmf")?),
-            QmKey::Boot => Self::Boot(BootOrder::read(value).ok_or(BootOrder::RULE)?),
-            QmKey::CiCustom => Self::CiCustom(CiCustom::read(value).ok_or(CiCustom::RULE)?),
-            QmKey::CiUser => Self::CiUser(CiUser::read(value).ok_or(CiUser::RULE)?),
-            QmKey::Cores => Self::Cores(narrow(number(1..=256, "an integer from 1 to 256")?)?),
-            QmKey::Cpu => Self::Cpu(Cpu::read(value).ok_or(Cpu::RULE)?),
-            QmKey::Description => {
-                Self::Description(Description::read(value).ok_or(Description::RULE)?)
-            }
-            QmKey::Drive(bus, index) => {
-                Self::Drive(bus, index, DriveSpec::read(value).ok_or(DriveSpec::RULE)?)
-            }
-            QmKey::IpConfig(index) => {
-                Self::IpConfig(index, IpConfig::read(value).ok_or(IpConfig::RULE)?)
-            }
-            QmKey::Machine => Self::Machine(
-                scalar::machine(value).ok_or("pc, q35, pc-i440fx-<n>.<n> or pc-q35-<n>.<n>")?,
-            ),
-            QmKey::Memory => Self::Memory(narrow(number(
-                16..=4_194_304,
-                "MiB, an integer from 16 to 4194304",
-            )?)?),
-            QmKey::Name => Self::Name(VmName::read(value).ok_or(VmName::RULE)?),
-            QmKey::NameServer => {
-                Self::NameServer(NameServers::read(value).ok_or(NameServers::RULE)?)
-            }
-            QmKey::Net(index) => Self::Net(index, NetDevice::read(value).ok_or(NetDevice::RULE)?),
-            QmKey::Numa => Self::Numa(flag()?),
-            QmKey::OnBoot => Self::OnBoot(flag()?),
-            QmKey::OsType => Self::OsType(choice(scalar::OSTYPE, "a known system, such as l26")?),
-            QmKey::ScsiHw => Self::ScsiHw(choice(
-                scalar::SCSIHW,
-                "a known controller, such as virtio-scsi-single",
-            )?),
-            QmKey::SearchDomain => {
-                Self::SearchDomain(SearchDomains::read(value).ok_or(SearchDomains::RULE)?)
-            }
-            QmKey::Serial0 => (value == "socket")
-                .then_some(Self::Serial0)
-                .ok_or("only socket")?,
-            QmKey::Sockets => Self::Sockets(narrow(number(1..=4, "an integer from 1 to 4")?)?),
-            QmKey::SshKeys => Self::SshKeys(SshKeys::read(value).ok_or(SshKeys::RULE)?),
-            QmKey::Tags => Self::Tags(Tags::read(value).ok_or(Tags::RULE)?),
-            QmKey::Vga => Self::Vga(choice(
-                scalar::VGA,
-                "std, cirrus, vmware, qxl, virtio, serial0 or none",
-            )?),
+    fn read(key: QmKey, value: &str) -> Option<Self> {
+        let number =
+            |range: std::ops::RangeInclusive<u64>| decimal(value).filter(|n| range.contains(n));
+        let choice = |set: &'static [&'static str]| Choice::read(set, value);
+        Some(match key {
+            QmKey::Agent => Self::Agent(Agent::read(value)?),
+            QmKey::Bios => Self::Bios(choice(scalar::BIOS)?),
+            QmKey::Boot => Self::Boot(BootOrder::read(value)?),
+            QmKey::CiCustom => Self::CiCustom(CiCustom::read(value)?),
+            QmKey::CiUser => Self::CiUser(CiUser::read(value)?),
+            QmKey::Cores => Self::Cores(number(1..=256)?.try_into().ok()?),
+            QmKey::Cpu => Self::Cpu(Cpu::read(value)?),
+            QmKey::Description => Self::Description(Description::read(value)?),
+            QmKey::Drive(bus, index) => Self::Drive(bus, index, DriveSpec::read(value)?),
+            QmKey::IpConfig(index) => Self::IpConfig(index, IpConfig::read(value)?),
+            QmKey::Machine => Self::Machine(scalar::machine(value)?),
+            QmKey::Memory => Self::Memory(number(16..=4_194_304)?.try_into().ok()?),
+            QmKey::Name => Self::Name(VmName::read(value)?),
+            QmKey::NameServer => Self::NameServer(NameServers::read(value)?),
+            QmKey::Net(index) => Self::Net(index, NetDevice::read(value)?),
+            QmKey::Numa => Self::Numa(scalar::flag(value)?),
+            QmKey::OnBoot => Self::OnBoot(scalar::flag(value)?),
+            QmKey::OsType => Self::OsType(choice(scalar::OSTYPE)?),
+            QmKey::ScsiHw => Self::ScsiHw(choice(scalar::SCSIHW)?),
+            QmKey::SearchDomain => Self::SearchDomain(SearchDomains::read(value)?),
+            QmKey::Serial0 => (value == "socket").then_some(Self::Serial0)?,
+            QmKey::Sockets => Self::Sockets(number(1..=4)?.try_into().ok()?),
+            QmKey::SshKeys => Self::SshKeys(SshKeys::read(value)?),
+            QmKey::Tags => Self::Tags(Tags::read(value)?),
+            QmKey::Vga => Self::Vga(choice(scalar::VGA)?),
         })
     }
 
@@ -239,10 +214,6 @@ impl QmOption {
             Self::Tags(v) => v.to_string(),
         }
     }
-}
-
-fn narrow<T: TryFrom<u64>>(number: u64) -> Result<T, &'static str> {
-    T::try_from(number).map_err(|_| "a smaller number")
 }
 
 #[cfg(test)]

@@ -131,6 +131,24 @@ fn every_key_of_the_schema_is_a_key_and_no_more() {
 }
 
 #[test]
+fn rules_that_list_a_closed_set_list_all_of_it() {
+    for (key, set) in [
+        (QmKey::Bios, scalar::BIOS),
+        (QmKey::OsType, scalar::OSTYPE),
+        (QmKey::ScsiHw, scalar::SCSIHW),
+        (QmKey::Vga, scalar::VGA),
+    ] {
+        let listed: Vec<String> = key
+            .rule()
+            .replace(" or ", ", ")
+            .split(", ")
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(listed, set);
+    }
+}
+
+#[test]
 fn both_forms_of_args_mean_the_same() {
     let flat = QmArgs::from_json(&json!([
         "--memory",
