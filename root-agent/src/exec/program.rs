@@ -224,7 +224,8 @@ mod tests {
 
     #[test]
     fn an_interpreter_line_splits_as_the_kernel_does_into_at_most_two_words() {
-        let cases: [(&[u8], Option<(&str, Option<&str>)>); 6] = [
+        type Words = Option<(&'static str, Option<&'static str>)>;
+        let cases: [(&[u8], Words); 6] = [
             (b"\x7fELF", None),
             (b"#!\n", None),
             (b"#!/bin/sh\necho", Some(("/bin/sh", None))),

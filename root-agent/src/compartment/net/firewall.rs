@@ -232,7 +232,12 @@ impl Firewall {
             .ok_or_else(|| cannot("there are more than this agent is willing to read"))?;
         // Chains of other programs may hold any bytes in their comments; ours are ASCII.
         let saved = crate::exec::escape(&saved);
-        if saved.contains("is incompatible, use 'nft' tool") {
+        // Such a table is printed as if it were empty; acting on that would repeat our rules for ever.
+        let incompatible = |text: &str| {
+            text.lines()
+                .any(|line| line.starts_with('#') && line.contains("incompatible"))
+        };
+        if incompatible(&saved) || incompatible(&output.stderr.to_text()) {
             return Err(cannot(
                 "the filter table was made with nft and holds what iptables cannot express; move those rules to a table of another name",
             ));

@@ -23,7 +23,7 @@ impl Routes {
         let link = find(&mut netlink, dev)?;
         netlink
             .host_route_replace(address.address(), link.index)
-            .map_err(|error| failure("made", address, dev, &error))?;
+            .map_err(|error| failure("made", address, &link, &error))?;
         Ok(Done {
             output: format!("{address} goes out of {dev}"),
             ..Done::default()
@@ -47,7 +47,7 @@ impl Routes {
         }
         netlink
             .host_route_delete(address.address(), link.index)
-            .map_err(|error| failure("deleted", address, dev, &error))?;
+            .map_err(|error| failure("deleted", address, &link, &error))?;
         Ok(Done {
             output: format!("{address} no longer goes out of {dev}"),
             ..Done::default()
@@ -79,11 +79,17 @@ fn find(netlink: &mut Netlink, dev: &IfName) -> Result<Link, Failure> {
     }
 }
 
-fn failure(done: &str, address: HostIpv6, dev: &IfName, error: &NetlinkError) -> Failure {
+fn failure(done: &str, address: HostIpv6, link: &Link, error: &NetlinkError) -> Failure {
+    let dev = &link.name;
     let (code, why) = match error.refusal() {
         Some(Errno::SRCH | Errno::NOENT) => (
             ErrorCode::NotFound,
             format!("there is no such route on {dev}"),
+        ),
+        // Which of the two the kernel says about a device that is down depends on its kind.
+        Some(Errno::NETDOWN | Errno::NODEV) if !link.up => (
+            ErrorCode::Failed,
+            format!("{dev} is down; bring it up first"),
         ),
         Some(Errno::NODEV) => (ErrorCode::NotFound, format!("the device {dev} vanished")),
         Some(Errno::NETDOWN) => (

@@ -154,6 +154,8 @@ pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure
         return Failure::new(ErrorCode::NotFound, format!("there is no VM {vmid}"));
     }
     let code = [
+        // Before the machine's own "not running": this one is up, its agent is not (yet).
+        ("guest agent", ErrorCode::Failed),
         ("already exists", ErrorCode::Conflict),
         ("is running - destroy failed", ErrorCode::Conflict),
         ("can't lock file", ErrorCode::Busy),
@@ -231,6 +233,8 @@ mod tests {
                 "can't lock file '/var/lock/qemu-server/lock-100.conf' - got timeout\n",
                 ErrorCode::Busy,
             ),
+            ("QEMU guest agent is not running\n", ErrorCode::Failed),
+            ("VM 100 not running\n", ErrorCode::Conflict),
             ("storage 'nope' does not exist\n", ErrorCode::Failed),
             ("", ErrorCode::Failed),
         ] {

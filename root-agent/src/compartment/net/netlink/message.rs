@@ -279,7 +279,7 @@ mod tests {
             Builder::del_route(2, address, 3),
         ] {
             assert_eq!(u32_at(&bytes, 0).unwrap() as usize, bytes.len());
-            assert_eq!(messages(&bytes).map(|m| m.unwrap()).count(), 1);
+            assert_eq!(messages(&bytes).flatten().count(), 1);
         }
     }
 

@@ -1,0 +1,576 @@
+//! The vm compartment with a recorded `qm`: what it is called with, how its answers are understood, which images it gets.
+//! The machines themselves are tested where the hypervisor is.
+
+mod compartment_world;
+
+use std::os::unix::fs::{chown, symlink};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use blockhost_proto::action::Action;
+use blockhost_proto::response::ErrorCode;
+use blockhost_root_agent::compartment::{Done, Failure, Handler, vm};
+use compartment_world::{World, code, is_root, set_mode, tool, try_tool};
+use serde_json::{Value, json};
+
+/// Records its arguments, then does what the world's file `answer` says.
+const RECORDER: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$BLOCKHOST_ROOT/called\"\nprintf '\\n' >>\"$BLOCKHOST_ROOT/called\"\n[ -e \"$BLOCKHOST_ROOT/answer\" ] && . \"$BLOCKHOST_ROOT/answer\"\nexit 0\n";
+
+struct Vm {
+    world: World,
+    handler: Box<dyn Handler>,
+}
+
+impl Vm {
+    fn new() -> Option<Self> {
+        if !is_root() {
+            println!("skipped: a program of root's needs root");
+            return None;
+        }
+        let mut world = World::new();
+        world.policy.programs.qm = Some(world.script("qm", RECORDER));
+        let handler = world.start(vm::prepare).expect("a vm compartment");
+        Some(Vm { world, handler })
+    }
+
+    /// Shell text that decides about output and exit code; `$1` is the verb.
+    fn answers(&self, shell: &str) {
+        std::fs::write(self.world.path().join("answer"), shell).expect("an answer");
+    }
+
+    fn ask(&self, name: &str, params: Value) -> Result<Done, Failure> {
+        self.world.ask(&*self.handler, name, &params)
+    }
+
+    /// The recorded calls since the last look, each as its words.
+    fn calls(&self) -> Vec<Vec<String>> {
+        let path = self.world.path().join("called");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(&path);
+        text.split("\u{1f}\n")
+            .filter(|call| !call.is_empty())
+            .map(|call| call.split('\u{1f}').map(str::to_owned).collect())
+            .collect()
+    }
+}
+
+fn output(result: Result<Done, Failure>) -> Value {
+    let done = result.unwrap_or_else(|failure| panic!("{}", failure.message));
+    serde_json::from_str(&done.output).expect("JSON")
+}
+
+#[test]
+fn every_action_becomes_the_one_command_line_that_it_should() {
+    let Some(vm) = Vm::new() else { return };
+    let cases = [
+        ("qm-start", json!({"vmid": 100}), "start 100"),
+        ("qm-stop", json!({"vmid": 100}), "stop 100"),
+        ("qm-template", json!({"vmid": 100}), "template 100"),
+        (
+            "qm-shutdown",
+            json!({"vmid": 100}),
+            "shutdown 100 --timeout 120",
+        ),
+        (
+            "qm-shutdown",
+            json!({"vmid": 100, "timeout": 5}),
+            "shutdown 100 --timeout 5",
+        ),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "a", "args": ["--memory", "2048", "--net0", "virtio,bridge=vmbr0"]}),
+            "create 100 --name a --memory 2048 --net0 virtio,bridge=vmbr0",
+        ),
+        (
+            "qm-set",
+            json!({"vmid": 100, "options": {"cores": 2}}),
+            "set 100 --cores 2",
+        ),
+        (
+            "qm-clone",
+            json!({"vmid": 100, "newid": 101, "name": "b"}),
+            "clone 100 101 --name b --full 0",
+        ),
+        (
+            "qm-clone",
+            json!({"vmid": 100, "newid": 101, "name": "b", "full": true}),
+            "clone 100 101 --name b --full 1",
+        ),
+        (
+            "qm-resize",
+            json!({"vmid": 100, "disk": "scsi0", "size": "+10G"}),
+            "resize 100 scsi0 +10G",
+        ),
+        ("qm-guest-ping", json!({"vmid": 100}), "guest cmd 100 ping"),
+    ];
+    for (name, params, expected) in cases {
+        vm.ask(name, params)
+            .unwrap_or_else(|failure| panic!("{name}: {}", failure.message));
+        assert_eq!(
+            vm.calls(),
+            [expected.split(' ').map(str::to_owned).collect::<Vec<_>>()],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn no_value_of_a_client_becomes_an_option_or_a_second_word() {
+    for (name, params) in [
+        ("qm-start", json!({"vmid": "100"})),
+        ("qm-start", json!({"vmid": "--help"})),
+        (
+            "qm-clone",
+            json!({"vmid": 100, "newid": 101, "name": "--full"}),
+        ),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "a", "args": ["--memory", "2048 --args"]}),
+        ),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "a", "args": ["--args", "-device x"]}),
+        ),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "a", "args": ["--scsi0", "/dev/sda"]}),
+        ),
+        (
+            "qm-set",
+            json!({"vmid": 100, "options": {"hookscript": "local:snippets/x"}}),
+        ),
+        (
+            "qm-set",
+            json!({"vmid": 100, "options": {"cores": "--delete"}}),
+        ),
+        (
+            "qm-resize",
+            json!({"vmid": 100, "disk": "--scsi0", "size": "+1G"}),
+        ),
+        (
+            "qm-resize",
+            json!({"vmid": 100, "disk": "scsi0", "size": "-1G"}),
+        ),
+        (
+            "qm-importdisk",
+            json!({"vmid": 100, "disk_path": "--format", "storage": "local"}),
+        ),
+        (
+            "qm-importdisk",
+            json!({"vmid": 100, "disk_path": "x.qcow2", "storage": "--local"}),
+        ),
+    ] {
+        assert!(
+            Action::from_parts(name, &params).is_err(),
+            "{name} {params}"
+        );
+    }
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("[ \"$1\" = guest ] && echo '{\"exited\":1,\"exitcode\":0}'");
+    let command = "--timeout 9; echo \"$(id)\" -- \n x";
+    vm.ask(
+        "qm-guest-exec",
+        json!({"vmid": 100, "command": command, "timeout": 7}),
+    )
+    .expect("executed");
+    assert_eq!(
+        vm.calls(),
+        [[
+            "guest",
+            "exec",
+            "100",
+            "--timeout",
+            "7",
+            "--",
+            "/bin/sh",
+            "-c",
+            command
+        ]
+        .map(str::to_owned)
+        .to_vec()]
+    );
+}
+
+#[test]
+fn ssh_keys_travel_in_a_file_without_a_name() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("shift 3; cat \"$1\" >\"$BLOCKHOST_ROOT/keys\"");
+    let key =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2mSbTmfL0yJ0Yx5b5lQ9PZ3O8wq3E6m7yqk5Yw1p8k me@here";
+    let result = vm.ask("qm-set", json!({"vmid": 100, "options": {"sshkeys": key}}));
+    result.unwrap_or_else(|failure| panic!("{}", failure.message));
+    let call = vm.calls().remove(0);
+    assert!(call[3].starts_with("/proc/self/fd/"), "{call:?}");
+    assert_eq!(
+        std::fs::read_to_string(vm.world.path().join("keys"))
+            .expect("read by qm")
+            .trim(),
+        key
+    );
+}
+
+#[test]
+fn start_of_a_running_and_stop_of_a_stopped_machine_succeed_and_nothing_else_does() {
+    let Some(vm) = Vm::new() else { return };
+    let state = |state: &str| {
+        vm.answers(&format!("[ \"$1\" = status ] && {{ echo 'status: {state}'; exit 0; }}; echo 'it did not work' >&2; exit 255"))
+    };
+    state("running");
+    vm.ask("qm-start", json!({"vmid": 100}))
+        .expect("runs already");
+    assert_eq!(
+        code(vm.ask("qm-stop", json!({"vmid": 100}))),
+        ErrorCode::Failed
+    );
+    state("stopped");
+    vm.ask("qm-stop", json!({"vmid": 100}))
+        .expect("is stopped already");
+    vm.ask("qm-shutdown", json!({"vmid": 100}))
+        .expect("is stopped already");
+    assert_eq!(
+        code(vm.ask("qm-start", json!({"vmid": 100}))),
+        ErrorCode::Failed
+    );
+    state("paused");
+    assert_eq!(
+        code(vm.ask("qm-start", json!({"vmid": 100}))),
+        ErrorCode::Failed
+    );
+}
+
+#[test]
+fn a_guest_that_ignores_the_shutdown_is_a_timeout_and_is_not_forced() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("[ \"$1\" = status ] && { echo 'status: running'; exit 0; }; echo 'VM quit/powerdown failed - got timeout' >&2; exit 255");
+    assert_eq!(
+        code(vm.ask("qm-shutdown", json!({"vmid": 100, "timeout": 1}))),
+        ErrorCode::Timeout
+    );
+    let verbs: Vec<String> = vm.calls().into_iter().map(|call| call[0].clone()).collect();
+    assert_eq!(verbs, ["shutdown", "status"], "no stop");
+}
+
+#[test]
+fn a_command_that_hangs_is_stopped_at_its_deadline() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("sleep 60");
+    let result = vm.world.ask_within(
+        &*vm.handler,
+        "qm-template",
+        &json!({"vmid": 100}),
+        Duration::from_millis(300),
+    );
+    assert_eq!(code(result), ErrorCode::Timeout);
+}
+
+#[test]
+fn an_absent_machine_is_not_found_by_every_action() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers(
+        "echo \"Configuration file 'nodes/pve/qemu-server/100.conf' does not exist\" >&2; exit 2",
+    );
+    for name in [
+        "qm-start",
+        "qm-stop",
+        "qm-template",
+        "qm-shutdown",
+        "qm-destroy",
+        "qm-status",
+        "qm-config",
+        "qm-guest-ping",
+    ] {
+        assert_eq!(
+            code(vm.ask(name, json!({"vmid": 100}))),
+            ErrorCode::NotFound,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        code(vm.ask("qm-guest-exec", json!({"vmid": 100, "command": "true"}))),
+        ErrorCode::NotFound
+    );
+    assert_eq!(
+        code(vm.ask("qm-set", json!({"vmid": 100, "options": {"cores": 1}}))),
+        ErrorCode::NotFound
+    );
+}
+
+#[test]
+fn a_template_is_destroyed_only_when_a_template_is_meant() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("[ \"$1\" = config ] && printf 'name: base\\ntemplate: 1\\n'");
+    assert_eq!(
+        code(vm.ask("qm-destroy", json!({"vmid": 100}))),
+        ErrorCode::Conflict
+    );
+    assert_eq!(vm.calls().len(), 1, "destroy was never called");
+    vm.ask("qm-destroy", json!({"vmid": 100, "template": true}))
+        .expect("destroyed");
+    assert_eq!(vm.calls()[1], ["destroy", "100", "--purge"]);
+    vm.answers("[ \"$1\" = config ] && printf 'name: base\\ndescription: x%%0Atemplate%%3A 1\\n'");
+    vm.ask("qm-destroy", json!({"vmid": 100}))
+        .expect("not a template, whatever its description says");
+}
+
+#[test]
+fn status_config_and_list_come_as_json() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("case $1 in status) echo 'status: stopped';; config) printf 'boot: order=scsi0\\nname: a\\n';; list) printf '      VMID NAME                 STATUS     MEM(MB)    BOOTDISK(GB) PID       \\n       100 a                    running    512                2.00 77        \\n';; esac");
+    assert_eq!(
+        output(vm.ask("qm-status", json!({"vmid": 100}))),
+        json!({"vmid": 100, "status": "stopped"})
+    );
+    assert_eq!(
+        output(vm.ask("qm-config", json!({"vmid": 100}))),
+        json!({"boot": "order=scsi0", "name": "a"})
+    );
+    let expected = json!([{"vmid": 100, "name": "a", "status": "running", "memory_mb": 512, "bootdisk_gb": 2.0, "pid": 77}]);
+    assert_eq!(output(vm.ask("qm-list", json!({}))), expected);
+    vm.answers("echo '\u{1b}[31mwhat'");
+    assert_eq!(
+        code(vm.ask("qm-status", json!({"vmid": 100}))),
+        ErrorCode::Failed
+    );
+    assert_eq!(code(vm.ask("qm-list", json!({}))), ErrorCode::Failed);
+}
+
+#[test]
+fn a_guest_command_answers_with_its_code_and_streams_even_when_it_failed() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers(
+        "echo '{\"exited\":1,\"exitcode\":3,\"out-data\":\"a\\\\n\",\"err-data\":\"b\"}'; exit 0",
+    );
+    let done = vm
+        .ask("qm-guest-exec", json!({"vmid": 100, "command": "x"}))
+        .expect("an answer");
+    assert_eq!(
+        Value::Object(done.extra),
+        json!({"exitcode": 3, "stdout": "a\n", "stderr": "b"})
+    );
+    vm.answers("echo '{\"pid\":9}'; exit 1");
+    assert_eq!(
+        code(vm.ask("qm-guest-exec", json!({"vmid": 100, "command": "x"}))),
+        ErrorCode::Timeout
+    );
+    vm.answers("echo 'QEMU guest agent is not running' >&2; exit 255");
+    assert_eq!(
+        code(vm.ask("qm-guest-exec", json!({"vmid": 100, "command": "x"}))),
+        ErrorCode::Failed
+    );
+}
+
+/// What reaches qm of an image: the script reads the descriptor that it was given.
+const READ_IMAGE: &str = "cat \"$3\" >\"$BLOCKHOST_ROOT/read\"; echo \"unused0: successfully imported disk 'local:100/vm-100-disk-0.qcow2'\"";
+
+fn disk() -> Vec<u8> {
+    let mut disk = vec![0u8; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[700_000] = 7;
+    disk
+}
+
+fn import(vm: &Vm, path: &str) -> Result<Done, Failure> {
+    vm.ask(
+        "qm-importdisk",
+        json!({"vmid": 100, "disk_path": path, "storage": "local"}),
+    )
+}
+
+#[test]
+fn a_good_image_arrives_whole_by_name_and_by_either_whole_path() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers(READ_IMAGE);
+    let path = vm.world.image("debian.raw", &disk());
+    for name in [
+        "debian.raw",
+        "/var/lib/blockhost/images/debian.raw",
+        path.to_str().expect("text"),
+    ] {
+        let done =
+            import(&vm, name).unwrap_or_else(|failure| panic!("{name}: {}", failure.message));
+        assert_eq!(
+            std::fs::read(vm.world.path().join("read")).expect("read by qm"),
+            disk()
+        );
+        assert_eq!(
+            Value::Object(done.extra),
+            json!({"volume": "local:100/vm-100-disk-0.qcow2", "format": "raw"})
+        );
+        assert_eq!(vm.calls()[0][3], "local");
+    }
+    let left: Vec<_> = std::fs::read_dir(vm.world.layout.images())
+        .expect("a directory")
+        .collect();
+    assert_eq!(left.len(), 1, "no copy stays");
+}
+
+#[test]
+fn what_is_not_a_plain_image_of_the_services_never_reaches_qm() {
+    let Some(mut vm) = Vm::new() else { return };
+    vm.answers(READ_IMAGE);
+    let images = vm.world.layout.images();
+    let secret = vm.world.path().join("secret.raw");
+    std::fs::write(&secret, disk()).expect("a file");
+    chown(&secret, Some(0), Some(0)).expect("an owner");
+    let refused = |vm: &Vm, name: &str, expected: ErrorCode| {
+        assert_eq!(code(import(vm, name)), expected, "{name}");
+        assert!(vm.calls().is_empty(), "{name} reached qm");
+    };
+
+    refused(&vm, "missing.raw", ErrorCode::NotFound);
+    refused(&vm, "/etc/shadow", ErrorCode::Forbidden);
+    refused(&vm, secret.to_str().expect("text"), ErrorCode::Forbidden);
+    symlink(&secret, images.join("link.raw")).expect("a link");
+    refused(&vm, "link.raw", ErrorCode::Forbidden);
+    symlink(vm.world.path(), images.join("up")).expect("a link");
+    refused(&vm, "up/secret.raw", ErrorCode::Forbidden);
+    std::fs::hard_link(&secret, images.join("hard.raw")).expect("a second name");
+    refused(&vm, "hard.raw", ErrorCode::Forbidden);
+    std::fs::create_dir(images.join("directory")).expect("a directory");
+    refused(&vm, "directory", ErrorCode::Forbidden);
+    tool(&format!("mkfifo {}", images.join("fifo").display()));
+    refused(&vm, "fifo", ErrorCode::Forbidden);
+    set_mode(&vm.world.image("open.raw", &disk()), 0o666);
+    refused(&vm, "open.raw", ErrorCode::Forbidden);
+    chown(vm.world.image("theirs.raw", &disk()), Some(12345), None).expect("an owner");
+    refused(&vm, "theirs.raw", ErrorCode::Forbidden);
+    vm.world.image("noise.raw", &[1; 4096]);
+    refused(&vm, "noise.raw", ErrorCode::Forbidden);
+    vm.world.image("empty.raw", &[]);
+    refused(&vm, "empty.raw", ErrorCode::Forbidden);
+
+    // The services own the parent of the image directory: they may swap the directory itself for a link.
+    vm.world.image("good.raw", &disk());
+    import(&vm, "good.raw").unwrap_or_else(|failure| panic!("{}", failure.message));
+    vm.calls();
+    let aside = vm.world.layout.state().join("aside");
+    std::fs::rename(&images, &aside).expect("moved aside");
+    symlink(&aside, &images).expect("a link");
+    refused(&vm, "good.raw", ErrorCode::Failed);
+    vm.world.policy.allow.image_dirs = vec![PathBuf::from("/var/lib/blockhost/elsewhere")];
+    refused(&vm, "good.raw", ErrorCode::NotFound);
+}
+
+#[test]
+fn real_qcow2_images_that_lead_to_other_files_are_refused_and_plain_ones_pass() {
+    if !try_tool("qemu-img --version").0 {
+        println!("skipped: qemu-img is not installed");
+        return;
+    }
+    let Some(vm) = Vm::new() else { return };
+    vm.answers(READ_IMAGE);
+    let images = vm.world.layout.images();
+    let at = |name: &str| images.join(name).display().to_string();
+    let own = |name: &str| {
+        chown(images.join(name), Some(compartment_world::USER), None).expect("an owner")
+    };
+    tool(&format!(
+        "qemu-img create -q -f qcow2 {} 16M",
+        at("plain.qcow2")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f qcow2 -o compat=0.10 {} 16M",
+        at("old.qcow2")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f qcow2 -o cluster_size=2M,extended_l2=on {} 16M",
+        at("wide.qcow2")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f qcow2 -F raw -b /etc/hostname {}",
+        at("backed.qcow2")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f qcow2 -o data_file={},data_file_raw=on {} 16M",
+        at("data.raw"),
+        at("external.qcow2")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f vmdk {} 16M",
+        at("disk.vmdk")
+    ));
+    tool(&format!(
+        "qemu-img create -q -f vmdk -o subformat=monolithicFlat {} 16M",
+        at("flat.vmdk")
+    ));
+    tool(&format!("qemu-img create -q -f vdi {} 16M", at("disk.vdi")));
+    tool(&format!(
+        "qemu-img create -q -f vhdx {} 16M",
+        at("disk.vhdx")
+    ));
+    for name in ["plain.qcow2", "old.qcow2", "wide.qcow2"] {
+        own(name);
+        let done =
+            import(&vm, name).unwrap_or_else(|failure| panic!("{name}: {}", failure.message));
+        assert_eq!(done.extra["format"], "qcow2");
+        assert_eq!(
+            std::fs::read(images.join(name)).expect("an image"),
+            std::fs::read(vm.world.path().join("read")).expect("a copy")
+        );
+    }
+    vm.calls();
+    for name in [
+        "backed.qcow2",
+        "external.qcow2",
+        "disk.vmdk",
+        "flat.vmdk",
+        "disk.vdi",
+        "disk.vhdx",
+    ] {
+        own(name);
+        assert_eq!(code(import(&vm, name)), ErrorCode::Forbidden, "{name}");
+        assert!(vm.calls().is_empty(), "{name} reached qm");
+    }
+}
+
+#[test]
+fn an_image_that_its_owner_changes_after_the_check_is_not_what_qm_reads() {
+    let Some(vm) = Vm::new() else { return };
+    let path = vm.world.image("debian.raw", &disk());
+    // The owner overwrites the file in place while qm holds the descriptor, before it reads.
+    vm.answers(&format!(
+        "printf 'QFI\\373evil' | dd of={} conv=notrunc status=none; {READ_IMAGE}",
+        path.display()
+    ));
+    import(&vm, "debian.raw").unwrap_or_else(|failure| panic!("{}", failure.message));
+    assert_eq!(
+        std::fs::read(vm.world.path().join("read")).expect("read by qm"),
+        disk()
+    );
+    assert!(
+        std::fs::read(&path).expect("the file").starts_with(b"QFI"),
+        "the attack took place"
+    );
+}
+
+#[test]
+fn a_backend_that_others_could_replace_stops_the_start_and_a_missing_one_fails_each_action() {
+    let Some(vm) = Vm::new() else { return };
+    let mut world = World::new();
+    let script = world.script("qm", "#!/bin/sh\n");
+    set_mode(&script, 0o777);
+    world.policy.programs.qm = Some(script);
+    assert!(
+        world
+            .start(vm::prepare)
+            .err()
+            .expect("refused")
+            .contains("programs.qm")
+    );
+    world.policy.programs.qm = None;
+    if let Ok(handler) = world.start(vm::prepare) {
+        let found = PathBuf::from("/usr/lib/blockhost/blockhost-qm").exists()
+            || PathBuf::from("/usr/bin/blockhost-qm").exists();
+        if !found {
+            assert_eq!(
+                code(world.ask(&*handler, "qm-list", &json!({}))),
+                ErrorCode::Failed
+            );
+        }
+    }
+    assert_eq!(
+        vm.handler.programs().len(),
+        2,
+        "the script and its interpreter"
+    );
+}
