@@ -12,9 +12,12 @@ pub mod keys;
 pub mod merkle;
 pub mod note;
 pub mod record;
+pub mod proof;
+pub mod reader;
 mod recover;
 mod scan;
 pub mod segment;
+pub mod verify;
 pub mod writer;
 
 pub use recover::OpenIntent;

@@ -1,0 +1,166 @@
+//! Reading a ledger without privileges, also while it is written: records, the signed head, proofs.
+//! Sees what is committed and nothing else. Checking everything is `verify`.
+
+use crate::dir::{self, FileError, LedgerDir, on, read_at};
+use crate::merkle::{Hash, inclusion_proof, leaf_hash};
+use crate::note::{Checkpoint, NoteError, Vkey, assemble};
+use crate::proof::TlogProof;
+use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures};
+use crate::writer::Head;
+use rustix::fd::AsFd;
+use std::time::Duration;
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system refused.
+    #[error("cannot {0}")]
+    File(#[from] FileError),
+    /// The ledger is damaged.
+    #[error("the ledger is damaged: {0}; run `blockhost ledger verify` for the whole report")]
+    Damaged(Box<Fault>),
+    /// The key beside the ledger is not a key.
+    #[error("the verifier key: {0}")]
+    Key(#[from] NoteError),
+    /// No key was given and none is beside the ledger.
+    #[error("there is no verifier key beside this ledger; give it with --key")]
+    NoKey,
+    /// There is no such record.
+    #[error("there is no record with index {index} (height {}): the ledger has {size} records", index + 1)]
+    NoRecord {
+        /// Leaf index asked for.
+        index: u64,
+        /// Records there are.
+        size: u64,
+    },
+    /// Nothing was written yet.
+    #[error("the ledger is empty")]
+    Empty,
+    /// The file changed under us.
+    #[error("record {height} changed after it was read: the segment was overwritten; run `blockhost ledger verify`")]
+    Changed {
+        /// Its height.
+        height: u64,
+    },
+}
+
+/// A consistent view of what was committed when it was opened.
+#[derive(Debug)]
+pub struct Reader {
+    scan: Scan,
+    key: Option<Vkey>,
+}
+
+impl Reader {
+    /// Reads the ledger in `dir`. Without `key` the verifier key beside the ledger is used, which shows consistency but
+    /// not authenticity: who can rewrite the ledger can replace that file too.
+    ///
+    /// # Errors
+    /// The directory cannot be read or the segments are damaged.
+    pub fn open(dir: impl Into<LedgerDir>, key: Option<Vkey>) -> Result<Self, ReadError> {
+        let ledger = dir.into();
+        let key = match key {
+            Some(key) => Some(key),
+            None => key_beside(&ledger)?,
+        };
+        let scan = steady(|| {
+            let plan = &mut Plan {
+                key: key.as_ref(),
+                signatures: Signatures::Last,
+                roots_at: Vec::new(),
+                record: &mut |_, _| {},
+                progress: &mut |_, _| {},
+            };
+            scan::scan(&ledger, plan)
+        });
+        match scan {
+            Ok(scan) => Ok(Self { scan, key }),
+            Err(ScanError::File(error)) => Err(error.into()),
+            Err(ScanError::Fault(fault)) => Err(ReadError::Damaged(fault)),
+        }
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.scan.entries.len() as u64
+    }
+
+    /// The signed head, as the last commit in the segments has it.
+    ///
+    /// # Errors
+    /// Nothing was written yet, or there is no key (its name is part of what is signed).
+    pub fn head(&self) -> Result<Head, ReadError> {
+        let key = self.key.as_ref().ok_or(ReadError::NoKey)?;
+        let commit = self.scan.last_commit.ok_or(ReadError::Empty)?;
+        let body = Checkpoint { origin: key.name().to_owned(), size: commit.size, root: commit.root }.body();
+        Ok(Head { size: commit.size, root: commit.root, note: assemble(&body, key, &commit.signature) })
+    }
+
+    /// The leaf hash of a record.
+    #[must_use]
+    pub fn leaf(&self, index: u64) -> Option<Hash> {
+        let entry = self.scan.entries.get(usize::try_from(index).ok()?)?;
+        Some(entry.leaf)
+    }
+
+    /// The exact bytes of the record with leaf index `index` (from 0).
+    ///
+    /// # Errors
+    /// There is no such record, or the file was changed meanwhile.
+    pub fn get(&self, index: u64) -> Result<Vec<u8>, ReadError> {
+        let missing = ReadError::NoRecord { index, size: self.size() };
+        let Some(entry) = usize::try_from(index).ok().and_then(|index| self.scan.entries.get(index)) else {
+            return Err(missing);
+        };
+        let Some(segment) = self.scan.segments.get(entry.segment) else { return Err(missing) };
+        let mut bytes = vec![0; entry.length];
+        let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset).map_err(on("read", &segment.name))?;
+        bytes.truncate(read);
+        if leaf_hash(&bytes) == entry.leaf { Ok(bytes) } else { Err(ReadError::Changed { height: index + 1 }) }
+    }
+
+    /// Records in order, from leaf index `from`.
+    pub fn records(&self, from: u64) -> impl DoubleEndedIterator<Item = Result<(u64, Vec<u8>), ReadError>> + '_ {
+        (from..self.size()).map(|index| Ok((index, self.get(index)?)))
+    }
+
+    /// A C2SP `tlog-proof` of one record against the signed head. With `with_record` the file carries the record too
+    /// and is complete; without, the verifier needs the record from elsewhere.
+    ///
+    /// # Errors
+    /// No such record, no key.
+    pub fn prove(&self, index: u64, with_record: bool) -> Result<String, ReadError> {
+        let record = self.get(index)?;
+        let head = self.head()?;
+        let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
+        let path = usize::try_from(index).ok().and_then(|index| inclusion_proof(&leaves, index));
+        let path = path.ok_or(ReadError::NoRecord { index, size: self.size() })?;
+        let proof = TlogProof { extra: with_record.then_some(record), index, path, checkpoint: head.note };
+        Ok(proof.to_string())
+    }
+}
+
+/// The newest key in the file beside the ledger.
+///
+/// # Errors
+/// The file cannot be read or its last line is not a key.
+pub fn key_beside(ledger: &LedgerDir) -> Result<Option<Vkey>, ReadError> {
+    let Some(bytes) = ledger.read(dir::VKEY, 64 * 1024)? else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).map_err(|_| NoteError::Vkey("it is not text"))?;
+    match text.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(line) => Ok(Some(Vkey::parse(line)?)),
+        None => Ok(None),
+    }
+}
+
+/// Reading beside a writer can meet half of a write that is going on; that is over in a moment, damage is not.
+pub(crate) fn steady<T>(mut scan: impl FnMut() -> Result<T, ScanError>) -> Result<T, ScanError> {
+    for pause_ms in [5, 20, 80] {
+        match scan() {
+            Err(ScanError::Fault(_)) => std::thread::sleep(Duration::from_millis(pause_ms)),
+            other => return other,
+        }
+    }
+    scan()
+}

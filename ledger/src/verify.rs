@@ -1,0 +1,336 @@
+//! The whole check: frames, chain, heights, tree, every commit's signature, the published checkpoint, block files and
+//! index, and a checkpoint kept elsewhere. Says the first wrong height and why. Needs no privileges and no agent.
+
+use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
+use crate::dir::{self, LedgerDir, read_at};
+use crate::merkle::{Hash, hex};
+use crate::note::{Checkpoint, Vkey};
+use crate::reader::{ReadError, key_beside, steady};
+use crate::record;
+use crate::scan::{self, Plan, Scan, ScanError, Signatures};
+use rustix::fd::AsFd;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// First height concerned, when there is one.
+    pub height: Option<u64>,
+    /// Where it was found: a file of the ledger.
+    pub place: String,
+    /// What is wrong, in a sentence.
+    pub what: String,
+}
+
+/// The result of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Nothing is wrong.
+    pub ok: bool,
+    /// Number of committed records that are consistent.
+    pub records: u64,
+    /// Root over them, hexadecimal.
+    pub root: String,
+    /// Number of commits, each with a verified signature.
+    pub commits: u64,
+    /// Number of segment files.
+    pub segments: u64,
+    /// Number of block files compared byte by byte.
+    pub blocks: u64,
+    /// Size of the published checkpoint.
+    pub published: Option<u64>,
+    /// The key that signatures were checked with.
+    pub key: Option<String>,
+    /// The key came from outside of the ledger's directory.
+    pub key_given: bool,
+    /// Size of the checkpoint kept elsewhere that the history was compared with.
+    pub trusted: Option<u64>,
+    /// What is wrong, the first wrong height first.
+    pub problems: Vec<Problem>,
+    /// What is not wrong but worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// What to compare with from outside of the ledger's directory.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// The verifier key, kept elsewhere.
+    pub key: Option<Vkey>,
+    /// A signed checkpoint, kept elsewhere: detects truncation, rollback and rewriting even with the current key.
+    pub checkpoint: Option<String>,
+}
+
+/// Verifies everything. `progress` is told bytes done and bytes in all.
+///
+/// # Errors
+/// Only when the ledger cannot be read at all; what is wrong with it is in the report.
+pub fn verify(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, ReadError> {
+    let mut report = verify_once(ledger, trust, progress)?;
+    // A writer at work may publish between two of our steps; what is really wrong is still wrong a moment later.
+    for _ in 0..3 {
+        if report.ok || report.problems.iter().all(|problem| problem.place.starts_with(dir::SEGMENTS)) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        report = verify_once(ledger, trust, progress)?;
+    }
+    Ok(report)
+}
+
+fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, ReadError> {
+    let mut check = Check { problems: Vec::new(), notes: Vec::new() };
+    let key = match &trust.key {
+        Some(key) => Some(key.clone()),
+        None => key_beside(ledger).unwrap_or_else(|error| {
+            check.problem(None, dir::VKEY, error.to_string());
+            None
+        }),
+    };
+    // Published files first: they never run ahead of the segments.
+    let published = check.checkpoint(ledger, key.as_ref());
+    let trusted = trust.checkpoint.as_deref().and_then(|note| check.trusted(note, key.as_ref()));
+    let wanted: Vec<u64> = [&published, &trusted].into_iter().flatten().map(|checkpoint| checkpoint.size).collect();
+    let mut chain = BlockChain::default();
+    let scanned = steady(|| {
+        chain = BlockChain::default();
+        let plan = &mut Plan {
+            key: key.as_ref(),
+            signatures: Signatures::All,
+            roots_at: wanted.clone(),
+            record: &mut |_, bytes| chain.push(crate::merkle::leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0)),
+            progress,
+        };
+        scan::scan(ledger, plan)
+    });
+    let mut report = VerifyReport {
+        ok: false,
+        records: 0,
+        root: hex(&crate::merkle::empty_root()),
+        commits: 0,
+        segments: 0,
+        blocks: 0,
+        published: published.as_ref().map(|checkpoint| checkpoint.size),
+        key: key.as_ref().map(ToString::to_string),
+        key_given: trust.key.is_some(),
+        trusted: trusted.as_ref().map(|checkpoint| checkpoint.size),
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    match scanned {
+        Err(ScanError::File(error)) => return Err(error.into()),
+        Err(ScanError::Fault(fault)) => {
+            report.records = fault.good;
+            let place = fault.segment.clone();
+            check.problem(Some(fault.height), &place, format!("byte {}: {}", fault.offset, fault.why));
+        }
+        Ok(scan) => {
+            report.records = scan.frontier.size();
+            report.root = hex(&scan.frontier.root());
+            report.commits = scan.commits;
+            report.segments = scan.segments.len() as u64;
+            check.reaches(&scan, published.as_ref(), dir::CHECKPOINT, "published");
+            check.reaches(&scan, trusted.as_ref(), "the trusted checkpoint", "kept elsewhere");
+            if scan.torn_bytes > 0 {
+                check.notes.push(format!(
+                    "{} bytes behind the last commit: an append going on or interrupted; not part of the history",
+                    scan.torn_bytes
+                ));
+            }
+            let origin = key.as_ref().map(Vkey::name);
+            report.blocks = check.blocks(ledger, &scan, &chain, origin, report.published.unwrap_or(0))?;
+        }
+    }
+    if key.is_none() {
+        check.problem(None, dir::VKEY, "there is no verifier key: no signature was checked; give it with --key".to_owned());
+    } else if !report.key_given {
+        check.notes.push("the key was read beside the ledger: this shows that nothing is inconsistent, not that it is authentic; give the key kept elsewhere with --key".to_owned());
+    }
+    check.problems.sort_by_key(|problem| problem.height.unwrap_or(u64::MAX));
+    report.ok = check.problems.is_empty();
+    report.problems = check.problems;
+    report.notes = check.notes;
+    Ok(report)
+}
+
+struct Check {
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+}
+
+impl Check {
+    fn problem(&mut self, height: Option<u64>, place: &str, what: String) {
+        self.problems.push(Problem { height, place: place.to_owned(), what });
+    }
+
+    /// The published checkpoint, if there is one and it can be believed.
+    fn checkpoint(&mut self, ledger: &LedgerDir, key: Option<&Vkey>) -> Option<Checkpoint> {
+        let text = match ledger.read(dir::CHECKPOINT, 64 * 1024) {
+            Ok(bytes) => String::from_utf8(bytes?),
+            Err(error) => {
+                self.problem(None, dir::CHECKPOINT, error.to_string());
+                return None;
+            }
+        };
+        let opened = match (text, key) {
+            (Ok(text), Some(key)) => key.open(&text).map_err(|error| error.to_string()),
+            (Ok(text), None) => Checkpoint::parse_unverified(&text).map_err(|error| error.to_string()),
+            (Err(_), _) => Err("it is not text".to_owned()),
+        };
+        opened.map_err(|error| self.problem(None, dir::CHECKPOINT, error)).ok()
+    }
+
+    fn trusted(&mut self, note: &str, key: Option<&Vkey>) -> Option<Checkpoint> {
+        let opened = match key {
+            Some(key) => key.open(note),
+            None => Checkpoint::parse_unverified(note),
+        };
+        opened.map_err(|error| self.problem(None, "the trusted checkpoint", error.to_string())).ok()
+    }
+
+    /// Does the history contain what a checkpoint says?
+    fn reaches(&mut self, scan: &Scan, checkpoint: Option<&Checkpoint>, place: &str, how: &str) {
+        let Some(checkpoint) = checkpoint else { return };
+        let size = scan.frontier.size();
+        if size < checkpoint.size {
+            let what = format!(
+                "the head {how} has {} records, the ledger has only {size}: its end was cut off or an old copy was put back",
+                checkpoint.size
+            );
+            self.problem(Some(size + 1), place, what);
+        } else if !scan.roots.contains(&(checkpoint.size, checkpoint.root)) {
+            let what = format!(
+                "the first {} records do not have the root of the head {how}: the history was rewritten",
+                checkpoint.size
+            );
+            self.problem(None, place, what);
+        }
+    }
+
+    /// Compares every block file, and the index, with what the segments say they must be.
+    fn blocks(
+        &mut self,
+        ledger: &LedgerDir,
+        scan: &Scan,
+        chain: &BlockChain,
+        origin: Option<&str>,
+        published: u64,
+    ) -> Result<u64, ReadError> {
+        let dir = match ledger.sub(dir::BLOCKS) {
+            Ok(dir) => dir,
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) && published == 0 => return Ok(0),
+            Err(error) => {
+                self.problem(None, dir::BLOCKS, error.to_string());
+                return Ok(0);
+            }
+        };
+        let mut heads: Vec<BlockHead> = chain.closed().to_vec();
+        heads.extend(chain.open());
+        let mut compared = 0;
+        for head in &heads {
+            let place = format!("{}/{}", dir::BLOCKS, head.file_name());
+            // A block holds at most 256 records of at most 64 KiB, and their hashes.
+            let Some(found) = dir.read(&head.file_name(), 20 << 20)? else {
+                if published >= head.first_height {
+                    self.problem(Some(head.first_height), &place, "the block file is missing; it is rebuilt when the agent starts".to_owned());
+                }
+                continue;
+            };
+            compared += 1;
+            let expected = match self.head_as_published(head, &found, scan, chain) {
+                Some(expected) => expected,
+                None => head.clone(),
+            };
+            if render(scan, &expected)? != found {
+                let height = first_difference(scan, &expected, &found)?;
+                let what = "the block file is not what the segments say; remove it, it is rebuilt when the agent starts";
+                self.problem(Some(height), &place, what.to_owned());
+            }
+        }
+        for name in dir.names()? {
+            let known = heads.iter().any(|head| head.file_name() == name);
+            if name.starts_with("block_") && !known {
+                self.problem(None, &format!("{}/{name}", dir::BLOCKS), "a block file of records that the ledger does not have".to_owned());
+            }
+        }
+        if let Some(origin) = origin {
+            self.index(&dir, scan, chain, origin, published)?;
+        }
+        Ok(compared)
+    }
+
+    /// The open block's file may be of a moment ago: same first record, fewer of them.
+    fn head_as_published(&self, head: &BlockHead, found: &[u8], scan: &Scan, chain: &BlockChain) -> Option<BlockHead> {
+        let size = serde_json::from_slice::<Value>(found).ok()?.get("tree_size")?.as_u64()?;
+        let filling = Some(head) == chain.open().as_ref() || head.tree_size == scan.frontier.size();
+        if !filling || size >= head.tree_size || size < head.first_height {
+            return None;
+        }
+        Some(BlockHead { tree_size: size, ..head_at(scan, head, size)? })
+    }
+
+    fn index(&mut self, dir: &LedgerDir, scan: &Scan, chain: &BlockChain, origin: &str, published: u64) -> Result<(), ReadError> {
+        let place = format!("{}/{}", dir::BLOCKS, blocks::INDEX);
+        let Some(found) = dir.read(blocks::INDEX, 1 << 30)? else {
+            if published > 0 {
+                self.problem(None, &place, "the index is missing; it is rewritten when the agent starts".to_owned());
+            }
+            return Ok(());
+        };
+        let size = serde_json::from_slice::<Value>(&found).ok().and_then(|index| index.get("tree_size")?.as_u64());
+        let size = size.unwrap_or(0).min(scan.frontier.size());
+        let full = usize::try_from(size / BLOCK_RECORDS).unwrap_or(usize::MAX).min(chain.closed().len());
+        let mut heads: Vec<BlockHead> = chain.closed()[..full].to_vec();
+        if !size.is_multiple_of(BLOCK_RECORDS) {
+            let base = chain.closed().get(full).cloned().or_else(|| chain.open());
+            heads.extend(base.and_then(|base| head_at(scan, &base, size)));
+        }
+        if blocks::render_index(origin, heads.iter()) != found {
+            self.problem(None, &place, "the index is not what the segments say; remove it, it is rewritten when the agent starts".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The head that `head`'s block had when the tree had `size` records.
+fn head_at(scan: &Scan, head: &BlockHead, size: u64) -> Option<BlockHead> {
+    if size == head.tree_size {
+        return Some(head.clone());
+    }
+    let count = usize::try_from(size).ok()?;
+    let leaves: Vec<Hash> = scan.entries.get(..count)?.iter().map(|entry| entry.leaf).collect();
+    let last = bytes_of(scan, size.checked_sub(1)?).ok()??;
+    Some(BlockHead {
+        tree_size: size,
+        merkle_root: crate::merkle::root_of(&leaves),
+        timestamp: record::timestamp_of(&last)?,
+        ..head.clone()
+    })
+}
+
+fn bytes_of(scan: &Scan, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    let Some(entry) = usize::try_from(index).ok().and_then(|index| scan.entries.get(index)) else { return Ok(None) };
+    let Some(segment) = scan.segments.get(entry.segment) else { return Ok(None) };
+    let mut bytes = vec![0; entry.length];
+    let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset).map_err(dir::on("read", &segment.name))?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+fn render(scan: &Scan, head: &BlockHead) -> Result<Vec<u8>, ReadError> {
+    let mut records = Vec::new();
+    for index in head.first_height - 1..head.tree_size {
+        if let Some(bytes) = bytes_of(scan, index)? {
+            records.push((crate::merkle::leaf_hash(&bytes), bytes));
+        }
+    }
+    Ok(blocks::render_block(head, records.iter().map(|(leaf, bytes)| (*leaf, bytes.as_slice()))))
+}
+
+/// The first height whose line in a block file differs.
+fn first_difference(scan: &Scan, head: &BlockHead, found: &[u8]) -> Result<u64, ReadError> {
+    let expected = render(scan, head)?;
+    let same = expected.split(|b| *b == b'\n').zip(found.split(|b| *b == b'\n')).take_while(|(a, b)| a == b).count();
+    // The first line is the head's; records follow, one a line.
+    Ok((head.first_height + (same as u64).saturating_sub(1)).min(head.tree_size))
+}
