@@ -6,14 +6,16 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod dir;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;
 pub mod note;
-pub mod record;
 pub mod proof;
 pub mod reader;
+pub mod record;
 mod recover;
 mod scan;
 pub mod segment;
