@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aes_gcm::aead::{Aead, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use alloy::network::EthereumWallet;
-use alloy::primitives::{Address, Bytes, FixedBytes, TxHash, U256, keccak256};
+use alloy::primitives::{Address, FixedBytes, TxHash, U256, keccak256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
@@ -20,7 +20,6 @@ use tokio::runtime::Runtime;
 sol! {
     #[sol(rpc)]
     interface Subscriptions {
-        function setPrimaryStablecoin(address stablecoin) external;
         function createPlan(string name, uint256 pricePerDayUsdCents) external returns (uint256);
         function calculatePayment(uint256 planId, uint256 numDays, uint256 paymentMethodId) external view returns (uint256);
         function buySubscription(uint256 planId, uint256 numDays, uint256 paymentMethodId, bytes userEncrypted) external returns (uint256);
@@ -173,61 +172,18 @@ impl Wallet {
             .map_err(|error| refused("moving the chain's clock", error))
     }
 
-    /// Deploys a contract from its creation bytecode with encoded constructor arguments.
-    ///
-    /// # Errors
-    /// [`ChainError`].
-    pub fn deploy(
-        &self,
-        what: &str,
-        bytecode: Vec<u8>,
-        arguments: &[u8],
-    ) -> Result<Address, ChainError> {
-        let mut code = bytecode;
-        code.extend_from_slice(arguments);
-        let request =
-            alloy::rpc::types::TransactionRequest::default().input(Bytes::from(code).into());
-        let request = alloy::rpc::types::TransactionRequest {
-            to: Some(alloy::primitives::TxKind::Create),
-            ..request
-        };
-        let receipt = self.runtime.block_on(async {
-            let pending = self
-                .provider
-                .send_transaction(request)
-                .await
-                .map_err(|error| refused(what, error))?;
-            pending
-                .get_receipt()
-                .await
-                .map_err(|error| refused(what, error))
-        })?;
-        receipt
-            .contract_address
-            .ok_or_else(|| ChainError::Reverted {
-                what: what.to_owned(),
-                hash: receipt.transaction_hash,
-            })
-    }
-
-    /// Operator: sets the stablecoin and makes a plan; answers the plan's id.
+    /// Operator: makes a plan; answers its id.
     ///
     /// # Errors
     /// [`ChainError`].
     pub fn make_plan(
         &self,
         contract: Address,
-        stablecoin: Address,
         name: &str,
         cents_per_day: u64,
     ) -> Result<u64, ChainError> {
         let contract = Subscriptions::new(contract, self.provider.clone());
         self.runtime.block_on(async {
-            settle(
-                "setting the stablecoin",
-                contract.setPrimaryStablecoin(stablecoin).send().await,
-            )
-            .await?;
             let id = contract
                 .nextPlanId()
                 .call()

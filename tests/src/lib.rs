@@ -6,6 +6,8 @@
 
 pub mod command;
 pub mod customer;
+pub mod demo;
 pub mod namespace;
 pub mod report;
+pub mod scenario;
 pub mod world;

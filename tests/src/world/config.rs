@@ -13,6 +13,8 @@ pub const CHAIN_ID: u64 = 31_337;
 pub const RPC_URL: &str = "http://127.0.0.1:8545";
 /// Vmid of the base template.
 pub const TEMPLATE_VMID: u32 = 9000;
+/// What customers sign; public, and the same for all of them.
+pub const PUBLIC_SECRET: &str = "blockhost-access";
 
 /// Everything that is known before there are contracts.
 pub(super) fn write_static(world: &World) -> Result<(), WorldError> {
@@ -106,43 +108,51 @@ fn write_manifest(world: &World) -> Result<(), WorldError> {
     write_file(&path, &format!("{manifest:#}\n"), 0, 0, 0o644)
 }
 
-/// The two files that name the contracts.
+/// Where the contracts are, as the configuration names them.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// `AccessCredentialNFT`.
+    pub nft: String,
+    /// `BlockhostSubscriptions`.
+    pub subscriptions: String,
+    /// The primary stablecoin.
+    pub stablecoin: String,
+    /// First block that can hold an event of ours.
+    pub block: u64,
+}
+
+/// The two files about the chain; without `deployed` as they are before there are contracts.
 ///
 /// # Errors
 /// [`WorldError::File`].
 pub fn write_chain(
     world: &World,
-    nft: &str,
-    subscriptions: &str,
+    deployed: Option<&Deployed>,
     admin: &str,
 ) -> Result<(), WorldError> {
     let etc = world.layout.etc();
     let group = world.blockhost.gid;
-    let public_key = at(
-        "reading",
-        &etc.join("server.pubkey"),
-        std::fs::read_to_string(etc.join("server.pubkey")),
-    )?;
-    write_file(
-        &etc.join("web3-defaults.yaml"),
-        &format!(
-            "blockchain:\n  chain_id: {CHAIN_ID}\n  rpc_url: '{RPC_URL}'\n  nft_contract: '{nft}'\n  subscription_contract: '{subscriptions}'\n\
-             deployer:\n  private_key_file: '/etc/blockhost/deployer.key'\nserver:\n  public_key: '{public_key}'\n"
-        ),
-        0,
-        group,
-        0o644,
-    )?;
-    write_file(
-        &etc.join("blockhost.yaml"),
-        &format!(
-            "server:\n  key_file: '/etc/blockhost/server.key'\ndeployer:\n  key_file: '/etc/blockhost/deployer.key'\n\
-             admin:\n  wallet_address: '{admin}'\n  destination_mode: 'self'\n"
-        ),
-        0,
-        group,
-        0o644,
-    )
+    let path = etc.join("server.pubkey");
+    let public_key = at("reading", &path, std::fs::read_to_string(&path))?;
+    let contracts = deployed.map_or_else(String::new, |deployed| {
+        format!(
+            "  nft_contract: '{}'\n  subscription_contract: '{}'\n  usdc_address: '{}'\n  start_block: {}\n",
+            deployed.nft, deployed.subscriptions, deployed.stablecoin, deployed.block
+        )
+    });
+    let web3 = format!(
+        "blockchain:\n  chain_id: {CHAIN_ID}\n  rpc_url: '{RPC_URL}'\n  poll_interval_s: 1\n{contracts}\
+         deployer:\n  private_key_file: '/etc/blockhost/deployer.key'\n\
+         server:\n  public_key: '{public_key}'\n"
+    );
+    write_file(&etc.join("web3-defaults.yaml"), &web3, 0, group, 0o644)?;
+    let host = format!(
+        "server:\n  key_file: '/etc/blockhost/server.key'\n\
+         deployer:\n  key_file: '/etc/blockhost/deployer.key'\n\
+         public_secret: '{PUBLIC_SECRET}'\n\
+         admin:\n  wallet_address: '{admin}'\n  destination_mode: 'self'\n"
+    );
+    write_file(&etc.join("blockhost.yaml"), &host, 0, group, 0o644)
 }
 
 /// A fresh secp256k1 key from the kernel's randomness.

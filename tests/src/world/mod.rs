@@ -125,11 +125,7 @@ impl World {
     pub fn create(dir: &Path, built: &Path) -> Result<Self, WorldError> {
         let root = dir.join("world");
         if root.exists() {
-            at(
-                "removing the earlier world",
-                &root,
-                fs::remove_dir_all(&root),
-            )?;
+            clear(&root, &dir.join("images"))?;
         }
         let logs = dir.join("logs");
         if logs.exists() {
@@ -147,6 +143,7 @@ impl World {
         world.make_directories()?;
         world.install(built)?;
         config::write_static(&world)?;
+        world.bring_images()?;
         Ok(world)
     }
 
@@ -298,14 +295,33 @@ impl World {
         Ok(result?)
     }
 
-    /// Removes the world but not the logs and not what lies beside it.
+    /// Puts back the template images that an earlier world of this directory has built.
+    fn bring_images(&self) -> Result<(), WorldError> {
+        let kept = self.dir.join("images");
+        if kept.exists() {
+            let images = self.layout.images();
+            at("replacing", &images, fs::remove_dir(&images))?;
+            at("moving the images to", &images, fs::rename(&kept, &images))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the world but not the logs; the template images stay in the directory for the next one.
     ///
     /// # Errors
     /// [`WorldError::File`].
     pub fn remove(self) -> Result<(), WorldError> {
-        let root = self.layout.root().to_owned();
-        at("removing the world", &root, fs::remove_dir_all(&root))
+        clear(self.layout.root(), &self.dir.join("images"))
     }
+}
+
+/// Removes a world after taking its template images out.
+fn clear(root: &Path, kept: &Path) -> Result<(), WorldError> {
+    let images = Layout::new(root).images();
+    if images.exists() && !kept.exists() {
+        at("keeping the images in", kept, fs::rename(&images, kept))?;
+    }
+    at("removing the earlier world", root, fs::remove_dir_all(root))
 }
 
 /// Makes a directory with exactly this owner and mode, whatever the umask.

@@ -1,0 +1,101 @@
+//! The program `blockhost-demo`: enters the private namespaces, runs [`crate::scenario`], prints the result as the last
+//! line. All decisions about the main job are in the scenario.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use crate::namespace;
+use crate::report::{Report, Style};
+use crate::scenario::{self, Outcome};
+use crate::world::{built_programs, init_program};
+
+/// From a paid subscription to a running machine, on real components, in a private world.
+#[derive(Parser)]
+#[command(name = "blockhost-demo", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Where the private world, its logs and the built template live
+    #[arg(long, default_value = "/var/tmp/blockhost-demo", value_name = "DIR")]
+    dir: PathBuf,
+    /// Leave the world's files for a look afterwards (nothing keeps running either way)
+    #[arg(long)]
+    keep: bool,
+    /// Print nothing but the JSON line
+    #[arg(long)]
+    json_only: bool,
+}
+
+const EXAMPLES: &str = "\
+Needs root: it makes network, mount and process namespaces, and starts the root agent in them. Whatever happens, the
+kernel ends everything inside when this program ends. A second run reuses the template in DIR.
+
+The last line on stdout is JSON. Exit status: 0 done, 1 a step failed (the reason is on stderr, the logs in DIR/logs),
+2 wrong usage, 77 this machine cannot run it.
+
+Examples:
+  blockhost-demo
+  blockhost-demo --keep && ls /var/tmp/blockhost-demo/world/var/lib/blockhost
+  blockhost-demo --json-only | jq .seconds";
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !namespace::inside() {
+        let refused = namespace::check_host().and_then(|()| namespace::enter(&init_program()));
+        let Err(error) = refused;
+        eprintln!("blockhost-demo: {error}");
+        return ExitCode::from(77);
+    }
+    let mut report = Report::new(Style::detect(cli.json_only));
+    match inside(&cli, &mut report) {
+        Ok(outcome) => {
+            println!("{}", last_line(&outcome, &report));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let logs = scenario::logs(&cli.dir);
+            eprintln!("blockhost-demo: {error}");
+            eprintln!("blockhost-demo: the logs are in {}", logs.display());
+            println!(
+                "{}",
+                json!({"ok": false, "error": error, "logs": logs, "seconds": report.seconds()})
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn inside(cli: &Cli, report: &mut Report) -> Result<Outcome, String> {
+    namespace::prepare().map_err(|error| error.to_string())?;
+    let (outcome, world) =
+        scenario::run(&cli.dir, &built_programs(), report).map_err(|error| error.to_string())?;
+    if !cli.keep {
+        world.remove().map_err(|error| error.to_string())?;
+    }
+    Ok(outcome)
+}
+
+/// The line that other programs read.
+fn last_line(outcome: &Outcome, report: &Report) -> serde_json::Value {
+    json!({
+        "ok": true,
+        "subscription": outcome.purchase.subscription,
+        "vm": outcome.record.name,
+        "vmid": outcome.record.vmid,
+        "ip": outcome.record.ip,
+        "ipv6": outcome.record.ipv6,
+        "nft_token_id": outcome.nft_token_id,
+        "guest": {"hostname": outcome.guest.hostname, "gecos": outcome.guest.gecos},
+        "ledger": {"records": outcome.ledger.records, "verified": true, "head": outcome.ledger.head},
+        "seconds": report.seconds(),
+    })
+}
