@@ -295,6 +295,9 @@ fn the_compartments_own_rights_are_enough_for_the_firewall() {
     as_net_compartment(
         "the_compartments_own_rights_are_enough_for_the_firewall",
         || {
+            // As confined processes are: their own /proc entries belong to root.
+            let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
+            rustix::process::set_dumpable_behavior(not_dumpable).expect("no core dumps");
             let agent = Agent::start();
             let rule = json!({"port": 22, "comment": "knock-1"});
             agent.open(&rule);
