@@ -1,2 +1,6 @@
-//! blockhost-vm-gc: suspends and destroys what has expired.
+//! `blockhost-vm-gc`: suspends and destroys what has expired, and finds what crashes left behind. [`plan`] decides,
+//! [`routes`] reads the kernel's table; carrying out is the provisioner's library.
 #![forbid(unsafe_code)]
+
+pub mod plan;
+pub mod routes;

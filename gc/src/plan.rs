@@ -1,0 +1,169 @@
+//! What a run would do, as a pure function of what was observed. Nothing is read or changed here; `run` does that.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use blockhost_proto::value::Vmid;
+use blockhost_provisioner::record::{Reservation, Status, VmRecord};
+use blockhost_provisioner::time::Time;
+
+/// A run may always destroy this many machines, however few there are: a small host must be able to clean up.
+pub const ALWAYS_ALLOWED: usize = 3;
+
+/// What was seen of the world.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// All records of the database.
+    pub records: Vec<VmRecord>,
+    /// Reservations whose maker no longer runs: crash leftovers.
+    pub abandoned: Vec<Reservation>,
+    /// Reservations of machines that are being made right now.
+    pub in_the_making: Vec<Reservation>,
+    /// Machines that the backend has inside our range, templates left out; `None` when it was not asked.
+    pub machines: Option<BTreeSet<Vmid>>,
+    /// Host routes inside our IPv6 pool.
+    pub routes: Vec<Route>,
+}
+
+/// A host route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// The device it points to.
+    pub device: String,
+}
+
+/// The operator's wishes.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes {
+    /// The moment to judge by.
+    pub now: Time,
+    /// Days between suspension and destruction.
+    pub grace_days: u32,
+    /// Part of the living machines that one run may destroy.
+    pub max_destroy_fraction: f64,
+    /// Phase 1.
+    pub suspend: bool,
+    /// Phase 2.
+    pub destroy: bool,
+    /// Destroy however many there are.
+    pub force: bool,
+}
+
+/// What a run would do.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Active machines past their expiry.
+    pub suspend: Vec<VmRecord>,
+    /// Suspended machines past their grace.
+    pub destroy: Vec<VmRecord>,
+    /// Reservations to be cleaned up and freed.
+    pub free: Vec<Reservation>,
+    /// Routes that lead to no machine.
+    pub routes: Vec<Route>,
+    /// Machines of the backend that the database does not know: for the operator's eyes only.
+    pub unknown: Vec<Vmid>,
+    /// Set when phase 2 is more than the guard allows; `destroy` is then not to be carried out.
+    pub too_many: Option<TooMany>,
+}
+
+/// The guard against a wrong clock or a wrong database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{wanted} of {living} machines would be destroyed, more than the {allowed} that one run may; check the clock and the \
+     database, then run again with --force if this is right"
+)]
+pub struct TooMany {
+    /// Machines that would go.
+    pub wanted: usize,
+    /// Machines that are not destroyed yet.
+    pub living: usize,
+    /// Machines that may go.
+    pub allowed: usize,
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
+    let living: Vec<&VmRecord> = observed
+        .records
+        .iter()
+        .filter(|r| r.status != Status::Destroyed)
+        .collect();
+    let mut plan = Plan::default();
+    if wishes.suspend {
+        plan.suspend = pick(&living, |r| {
+            r.status == Status::Active && r.expires_at <= wishes.now
+        });
+    }
+    if wishes.destroy {
+        // What this very run suspends is not destroyed by it: the owner gets the grace, even of zero days.
+        plan.destroy = pick(&living, |r| {
+            let since = r.suspended_at.unwrap_or(r.expires_at);
+            r.status == Status::Suspended && since.plus_days(wishes.grace_days) <= wishes.now
+        });
+        plan.too_many = guard(plan.destroy.len(), living.len(), wishes);
+    }
+    // The phases can be chosen; crash leftovers are nobody's choice.
+    plan.free.clone_from(&observed.abandoned);
+    plan.routes = orphaned_routes(observed, &living);
+    plan.unknown = unknown_machines(observed, &living);
+    plan
+}
+
+fn pick(records: &[&VmRecord], wanted: impl Fn(&VmRecord) -> bool) -> Vec<VmRecord> {
+    records.iter().filter(|r| wanted(r)).map(|r| (*r).clone()).collect()
+}
+
+fn guard(wanted: usize, living: usize, wishes: &Wishes) -> Option<TooMany> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a part between 0 and 1 of a number of machines, rounded down"
+    )]
+    let part = (living as f64 * wishes.max_destroy_fraction.clamp(0.0, 1.0)) as usize;
+    let allowed = part.max(ALWAYS_ALLOWED);
+    (wanted > allowed && !wishes.force).then_some(TooMany {
+        wanted,
+        living,
+        allowed,
+    })
+}
+
+fn orphaned_routes(observed: &Observed, living: &[&VmRecord]) -> Vec<Route> {
+    // Suspended machines keep their address but not their route; an abandoned reservation's route goes with it.
+    let wanted: BTreeSet<Ipv6Addr> = living
+        .iter()
+        .filter_map(|r| r.ipv6_address)
+        .chain(observed.in_the_making.iter().filter_map(|r| r.ipv6))
+        .chain(observed.abandoned.iter().filter_map(|r| r.ipv6))
+        .collect();
+    let mut routes: Vec<Route> = observed
+        .routes
+        .iter()
+        .filter(|route| !wanted.contains(&route.address))
+        .cloned()
+        .collect();
+    routes.sort();
+    routes.dedup();
+    routes
+}
+
+fn unknown_machines(observed: &Observed, living: &[&VmRecord]) -> Vec<Vmid> {
+    let Some(machines) = &observed.machines else {
+        return Vec::new();
+    };
+    let known: BTreeSet<Vmid> = living
+        .iter()
+        .map(|r| r.vmid)
+        .chain(observed.in_the_making.iter().map(|r| r.vmid))
+        .chain(observed.abandoned.iter().map(|r| r.vmid))
+        .collect();
+    machines.difference(&known).copied().collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

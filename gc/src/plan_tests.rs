@@ -1,0 +1,137 @@
+//! The decisions, without a host.
+
+use blockhost_provisioner::record::VmRecord;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const DAY: i64 = 86_400;
+
+fn at(day: i64) -> Time {
+    Time::from_unix(20_000 * DAY + day * DAY)
+}
+
+fn record(n: u32, status: &str, expires: i64, suspended: Option<i64>) -> VmRecord {
+    let mut value = json!({
+        "vm_name": format!("blockhost-{n:03}"), "vmid": 100 + n, "ip_address": null,
+        "ipv6_address": format!("fd77:b10c::{n:x}"), "expires_at": at(expires).to_string(), "owner": "o",
+        "status": status, "created_at": at(-90).to_string(), "purpose": "", "wallet_address": null,
+    });
+    if let Some(day) = suspended {
+        value["suspended_at"] = at(day).to_string().into();
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+fn wishes() -> Wishes {
+    Wishes {
+        now: at(0),
+        grace_days: 7,
+        max_destroy_fraction: 0.25,
+        suspend: true,
+        destroy: true,
+        force: false,
+    }
+}
+
+fn names(records: &[VmRecord]) -> Vec<String> {
+    records.iter().map(|r| r.vm_name.to_string()).collect()
+}
+
+#[test]
+fn a_paid_machine_is_never_touched() {
+    let observed = Observed {
+        records: vec![record(1, "active", 1, None)],
+        ..Observed::default()
+    };
+    let plan = plan(&observed, &wishes());
+    assert!(plan.suspend.is_empty() && plan.destroy.is_empty());
+}
+
+#[test]
+fn expired_machines_are_suspended_and_only_suspended_ones_past_their_grace_are_destroyed() {
+    let observed = Observed {
+        records: vec![
+            record(1, "active", -30, None),
+            record(2, "suspended", -10, Some(-8)),
+            record(3, "suspended", -10, Some(-6)),
+            record(4, "destroyed", -90, Some(-80)),
+        ],
+        ..Observed::default()
+    };
+    let plan = plan(&observed, &wishes());
+    assert_eq!(names(&plan.suspend), ["blockhost-001"]);
+    assert_eq!(names(&plan.destroy), ["blockhost-002"]);
+}
+
+#[test]
+fn each_phase_can_be_left_out() {
+    let observed = Observed {
+        records: vec![record(1, "active", -1, None), record(2, "suspended", -10, Some(-8))],
+        ..Observed::default()
+    };
+    let only = |suspend, destroy| plan(&observed, &Wishes { suspend, destroy, ..wishes() });
+    assert!(only(false, true).suspend.is_empty());
+    assert!(only(true, false).destroy.is_empty());
+}
+
+#[test]
+fn a_host_on_which_everything_has_expired_is_not_wiped() {
+    let records = (1..=20).map(|n| record(n, "suspended", -90, Some(-80))).collect();
+    let observed = Observed { records, ..Observed::default() };
+    let refused = plan(&observed, &wishes());
+    assert_eq!(refused.too_many, Some(TooMany { wanted: 20, living: 20, allowed: 5 }));
+    assert_eq!(plan(&observed, &Wishes { force: true, ..wishes() }).too_many, None);
+}
+
+#[test]
+fn a_small_host_can_still_clean_up() {
+    let records = (1..=3).map(|n| record(n, "suspended", -90, Some(-80))).collect();
+    let observed = Observed { records, ..Observed::default() };
+    assert_eq!(plan(&observed, &wishes()).too_many, None);
+}
+
+#[test]
+fn routes_of_machines_and_of_machines_in_the_making_are_kept() {
+    let route = |n: u16| Route {
+        address: Ipv6Addr::new(0xfd77, 0xb10c, 0, 0, 0, 0, 0, n),
+        device: "vmbr0".into(),
+    };
+    let reservation: Reservation = serde_json::from_value(json!({
+        "name": "new", "vmid": 150, "ip": "10.77.0.150", "ipv6": "fd77:b10c::2", "pid": 1, "pid_start": 1,
+        "boot_id": "b", "created_at": at(0).to_string(),
+    }))
+    .unwrap();
+    let observed = Observed {
+        records: vec![record(1, "active", 5, None), record(3, "destroyed", -5, None)],
+        in_the_making: vec![reservation],
+        machines: Some([101, 150, 177].into_iter().map(|n| Vmid::try_from(n).unwrap()).collect()),
+        routes: vec![route(1), route(2), route(3), route(4), route(4)],
+        ..Observed::default()
+    };
+    let plan = plan(&observed, &wishes());
+    assert_eq!(plan.routes, [route(3), route(4)]);
+    assert_eq!(plan.unknown, [Vmid::try_from(177).unwrap()]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_planned_twice_and_the_guard_bounds_what_goes(
+        machines in proptest::collection::vec((0u8..3, -40i64..40, proptest::option::of(-40i64..0)), 0..60),
+        fraction in 0.0f64..1.0,
+    ) {
+        let records: Vec<VmRecord> = machines.iter().enumerate().map(|(n, (status, expires, suspended))| {
+            let status = ["active", "suspended", "destroyed"][usize::from(*status)];
+            record(u32::try_from(n).unwrap(), status, *expires, *suspended)
+        }).collect();
+        let observed = Observed { records, ..Observed::default() };
+        let plan = plan(&observed, &Wishes { max_destroy_fraction: fraction, ..wishes() });
+        for r in &plan.suspend { prop_assert!(!plan.destroy.contains(r)); }
+        for r in plan.suspend.iter().chain(&plan.destroy) { prop_assert!(r.expires_at <= at(0) || r.status == Status::Suspended); }
+        if plan.too_many.is_none() {
+            let living = observed.records.iter().filter(|r| r.status != Status::Destroyed).count();
+            prop_assert!(plan.destroy.len() <= ALWAYS_ALLOWED.max(living));
+        }
+    }
+}
