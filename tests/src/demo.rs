@@ -95,7 +95,7 @@ fn last_line(outcome: &Outcome, report: &Report) -> serde_json::Value {
         "ipv6": outcome.record.ipv6,
         "nft_token_id": outcome.nft_token_id,
         "guest": {"hostname": outcome.guest.hostname, "gecos": outcome.guest.gecos},
-        "ledger": {"records": outcome.ledger.records, "verified": true, "head": outcome.ledger.head},
+        "ledger": {"records": outcome.ledger.records, "verified": outcome.ledger.verified, "head": outcome.ledger.head},
         "seconds": report.seconds(),
     })
 }

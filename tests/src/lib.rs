@@ -4,6 +4,7 @@
 //! no code with the engine, and [`scenario`] is the main job step by step: the demo prints it, the tests assert it.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod command;
 pub mod customer;
 pub mod demo;

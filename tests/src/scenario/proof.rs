@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use blockhost_proto::layout::ROOT_VARIABLE;
 use serde_json::Value;
 
 use super::{Host, Record, ScenarioError, ensure};
+use crate::command::run;
 use crate::report::Report;
 use crate::world::at;
 
@@ -13,6 +15,8 @@ use crate::world::at;
 pub struct LedgerFacts {
     /// Number of records.
     pub records: u64,
+    /// What `blockhost ledger verify` said.
+    pub verified: bool,
     /// Root of the tree, hex.
     pub head: String,
 }
@@ -25,37 +29,50 @@ pub(super) fn check(
     report: &mut Report,
 ) -> Result<LedgerFacts, ScenarioError> {
     let world = &host.world;
-    report.step(
+    let verified = report.step(
         "ledger",
         "every record, hash, signature and block verified",
-        || world.run("blockhost", &["ledger", "verify"], LIMIT),
+        || world.run("blockhost", &["ledger", "verify", "--json"], LIMIT),
     )?;
-    let head = report.step("ledger", "head is signed", || {
-        world.run("blockhost", &["ledger", "head", "--json"], LIMIT)
-    })?;
-    let head: Value = parse("head", &head.stdout)?;
-    let records = head["size"].as_u64().or_else(|| head["tree_size"].as_u64());
-    let root = head["root"].as_str().or_else(|| head["root_hash"].as_str());
-    let (Some(records), Some(root)) = (records, root) else {
-        return Err(ScenarioError::Wrong(format!(
-            "blockhost ledger head --json says {head}"
-        )));
+    let verified = parse("verify", &verified.stdout)?;
+    let text = |key: &str| {
+        let missing = || {
+            ScenarioError::Wrong(format!(
+                "blockhost ledger verify names no {key}: {verified}"
+            ))
+        };
+        verified[key]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(missing)
     };
-    let index = report.step(
+    let facts = LedgerFacts {
+        records: verified["records"].as_u64().unwrap_or_default(),
+        verified: verified["ok"] == true,
+        head: text("root")?,
+    };
+    ensure(facts.verified && facts.records > 0, || {
+        format!("the ledger is not good: {verified}")
+    })?;
+    let head = world.run("blockhost", &["ledger", "head", "--json"], LIMIT)?;
+    let head = parse("head", &head.stdout)?;
+    ensure(
+        head["root"] == facts.head.as_str() && head["records"] == facts.records,
+        || format!("the head is {head}, verified was {verified}"),
+    )?;
+    let height = report.step(
         "ledger",
         "the machine's whole life is in it, intents before outcomes",
         || life(host, record),
     )?;
+    let key = text("key")?;
     report.step(
         "ledger",
         "the receipt of its creation is proved and verified offline",
-        || offline(host, index),
+        || offline(host, height, &key),
     )?;
-    report.note(&format!("{records} records, root {root}"));
-    Ok(LedgerFacts {
-        records,
-        head: root.to_owned(),
-    })
+    report.note(&format!("{} records, root {}", facts.records, facts.head));
+    Ok(facts)
 }
 
 fn parse(what: &str, text: &str) -> Result<Value, ScenarioError> {
@@ -66,20 +83,19 @@ fn parse(what: &str, text: &str) -> Result<Value, ScenarioError> {
     })
 }
 
-/// Finds clone, start, stop and destroy of the machine; each has its intent before its outcome. Answers the index of
+/// Finds clone, start, stop and destroy of the machine; each has its intent before its outcome. Answers the height of
 /// the clone's outcome.
 fn life(host: &Host, record: &Record) -> Result<u64, ScenarioError> {
-    let listing = host
-        .world
-        .run("blockhost", &["ledger", "list", "--json"], LIMIT)?;
-    let records: Vec<Value> = match parse("list", &listing.stdout) {
-        Ok(Value::Array(records)) => records,
-        _ => listing
-            .stdout
-            .lines()
-            .map(|line| parse("list", line))
-            .collect::<Result<_, _>>()?,
-    };
+    let listing = host.world.run(
+        "blockhost",
+        &["ledger", "list", "-n", "100000", "--json"],
+        LIMIT,
+    )?;
+    let records: Vec<Value> = listing
+        .stdout
+        .lines()
+        .map(|line| parse("list", line))
+        .collect::<Result<_, _>>()?;
     let mut created = None;
     for action in ["qm-clone", "qm-start", "qm-destroy"] {
         let found = |phase: &str| {
@@ -102,24 +118,35 @@ fn life(host: &Host, record: &Record) -> Result<u64, ScenarioError> {
             format!("the intent of {action} comes after its outcome")
         })?;
         if action == "qm-clone" {
-            created = height(outcome).checked_sub(1);
+            created = Some(height(outcome));
         }
     }
     created.ok_or_else(|| ScenarioError::Wrong("the record of the clone has no height".to_owned()))
 }
 
-/// Takes proof, record and public key away from the host and verifies them with an empty world: no agent, no ledger.
-fn offline(host: &Host, index: u64) -> Result<(), ScenarioError> {
-    let elsewhere = host.world.dir.join("offline");
+/// Takes the proof and the public key away from the host and verifies them where there is no ledger and no agent.
+fn offline(host: &Host, height: u64, key: &str) -> Result<(), ScenarioError> {
+    let world = &host.world;
+    let elsewhere = world.dir.join("offline");
     at("making", &elsewhere, std::fs::create_dir_all(&elsewhere))?;
     let proof = elsewhere.join("receipt.tlog-proof");
-    let text = host
-        .world
-        .run("blockhost", &["ledger", "prove", &index.to_string()], LIMIT)?
+    let text = world
+        .run(
+            "blockhost",
+            &["ledger", "prove", &height.to_string()],
+            LIMIT,
+        )?
         .stdout;
     at("writing", &proof, std::fs::write(&proof, text))?;
     let path = proof.display().to_string();
-    host.world
-        .run("blockhost", &["ledger", "verify-proof", &path], LIMIT)?;
-    Ok(())
+    let mut verify = world.as_blockhost(
+        "blockhost",
+        &["ledger", "verify-proof", &path, "--key", key, "--json"],
+    );
+    verify.env(ROOT_VARIABLE, &elsewhere);
+    let answer = world.keep_log("blockhost", run(verify, LIMIT))?;
+    let answer = parse("verify-proof", &answer.stdout)?;
+    ensure(answer["ok"] == true && answer["height"] == height, || {
+        format!("the proof of record {height} says {answer}")
+    })
 }
