@@ -24,6 +24,8 @@ pub const USER: u32 = 4711;
 
 /// Set in a test that was started again by [`again`].
 const INSIDE: &str = "BLOCKHOST_TEST_INSIDE";
+/// The root of the world outside, for the test inside.
+const WORLD: &str = "BLOCKHOST_TEST_OUTSIDE";
 
 pub type Prepare = fn(&StartInfo<'_>) -> Result<Box<dyn Handler>, String>;
 
@@ -179,22 +181,48 @@ pub fn is_root() -> bool {
 }
 
 /// Runs this test's `body` in a process that `wrapper` starts: `unshare -n`, `setpriv ...`. Skips without root.
-#[expect(clippy::disallowed_methods, reason = "a test starts itself again")]
 pub fn again(test: &str, wrapper: &[&str], body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
         body();
-        return;
+    } else if is_root() {
+        start_again(test, wrapper, Path::new("/"));
+    } else {
+        println!("skipped: {test} needs root");
+    }
+}
+
+/// Like [`again`], with a world that the process outside makes, sets up and removes; outside it is returned for a last
+/// look.
+pub fn again_in(
+    test: &str,
+    wrapper: &[&str],
+    set_up: impl FnOnce(&World),
+    body: impl FnOnce(&mut World),
+) -> Option<World> {
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
+        let root = std::env::var_os(WORLD).expect("a world");
+        body(&mut World::at(Path::new(&root)));
+        return None;
     }
     if !is_root() {
         println!("skipped: {test} needs root");
-        return;
+        return None;
     }
+    let world = World::new();
+    set_up(&world);
+    start_again(test, wrapper, world.path());
+    Some(world)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test starts itself again")]
+fn start_again(test: &str, wrapper: &[&str], world: &Path) {
     let (program, arguments) = wrapper.split_first().expect("a wrapper");
     let status = Command::new(program)
         .args(arguments)
         .arg(std::env::current_exe().expect("own path"))
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, test)
+        .env(WORLD, world)
         .status()
         .expect("the wrapper runs");
     assert!(status.success(), "{test} failed inside {wrapper:?}");

@@ -24,7 +24,7 @@ use argv::Command;
 const PARSED_CAP: usize = 8 << 20;
 
 /// What is left of a deadline for looking at the state after a command failed.
-const AFTERTHOUGHT: Duration = Duration::from_secs(15);
+const AFTERTHOUGHT: Duration = Duration::from_secs(5);
 
 /// The state of a machine that `start`, `stop` and `shutdown` aim at.
 #[derive(Debug, Clone, Copy)]

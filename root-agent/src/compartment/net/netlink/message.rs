@@ -17,6 +17,9 @@ const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
 const IFLA_IFNAME: u16 = 3;
+const IFLA_EXT_MASK: u16 = 29;
+/// Leave the counters out of the answer.
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -48,6 +51,7 @@ impl Builder {
         Builder::start(RTM_GETLINK, 0, sequence)
             .raw(&[0; IFINFO])
             .attribute(IFLA_IFNAME, &zero_terminated)
+            .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
             .done()
     }
 
