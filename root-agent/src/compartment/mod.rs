@@ -3,6 +3,7 @@
 
 pub mod keys;
 pub mod net;
+pub mod run;
 pub mod vm;
 
 use std::path::PathBuf;

@@ -1,0 +1,5 @@
+//! The root agent's program.
+
+fn main() -> std::process::ExitCode {
+    blockhost_root_agent::cli::main()
+}

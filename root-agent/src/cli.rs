@@ -1,0 +1,149 @@
+//! The command line: definition, dispatch, exit codes. Man page and completions are made from [`command`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use blockhost_proto::catalog;
+use blockhost_proto::layout::Layout;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::ipc::Role;
+use crate::supervisor::config::read_policy;
+use crate::{child, log_error, supervisor};
+
+/// The only privileged process of BlockHost: takes requests on a socket, records them, executes them confined.
+#[derive(Debug, Parser)]
+#[command(name = "blockhost-root-agent", version, after_help = "\
+Examples:
+  blockhost-root-agent                       run in the foreground (systemd does this)
+  blockhost-root-agent catalog               what the agent can do, and with which privileges
+  blockhost-root-agent catalog --format json the same with the JSON Schema of every parameter
+  blockhost-root-agent check-policy          check /etc/blockhost/root-agent.yaml before a reload
+
+Exit codes: 0 success, 1 failure, 2 wrong usage.
+SIGHUP reloads the policy, SIGTERM stops after the running actions.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent in the foreground (the default).
+    Run,
+    /// Print every action: parameters, compartment, capabilities, time limit.
+    Catalog {
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Check a policy file and print the policy in force as JSON.
+    CheckPolicy {
+        /// The file; without it /etc/blockhost/root-agent.yaml.
+        file: Option<PathBuf>,
+    },
+    /// A process of the agent; started by the supervisor only.
+    #[command(hide = true)]
+    Internal {
+        /// Its role.
+        role: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs, with JSON Schema.
+    Json,
+}
+
+/// The definition of the command line.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the arguments and runs.
+pub fn main() -> ExitCode {
+    match Cli::parse().command.unwrap_or(Verb::Run) {
+        Verb::Run => match supervisor::run(Layout::from_env()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                log_error!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Verb::Catalog { format } => {
+            let text = match format {
+                Format::Text => catalog_text(),
+                Format::Json => format!("{:#}\n", catalog::to_json()),
+            };
+            print(&text)
+        }
+        Verb::CheckPolicy { file } => {
+            let file = file.unwrap_or_else(|| Layout::from_env().agent_policy());
+            match read_policy(&file) {
+                Ok(policy) => print(&format!("{}\n", serde_json::to_string_pretty(&policy).unwrap_or_default())),
+                Err(error) => {
+                    log_error!("{error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Verb::Internal { role } => match Role::from_name(&role) {
+            Some(role) => child::main(role),
+            None => ExitCode::from(2),
+        },
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn catalog_text() -> String {
+    let mut text = String::new();
+    for spec in catalog::CATALOG {
+        let params: Vec<String> = spec
+            .params
+            .iter()
+            .map(|param| if param.required { param.name.to_owned() } else { format!("{}?", param.name) })
+            .collect();
+        let capabilities =
+            if spec.capabilities.is_empty() { "none".to_owned() } else { spec.capabilities.join(",") };
+        text.push_str(&format!(
+            "{:<18} {}\n{:18} params: {}\n{:18} compartment: {}, capabilities: {capabilities}, at most {} s{}\n",
+            spec.name,
+            spec.summary.trim(),
+            "",
+            if params.is_empty() { "none".to_owned() } else { params.join(" ") },
+            "",
+            spec.compartment,
+            spec.time_limit_s,
+            if spec.read_only { ", reads only" } else { "" },
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_defined() {
+        super::command().debug_assert();
+    }
+
+    #[test]
+    fn every_action_is_in_the_printed_catalog() {
+        let text = super::catalog_text();
+        for spec in blockhost_proto::catalog::CATALOG {
+            assert!(text.contains(spec.name), "{}", spec.name);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The process loop of a compartment: jobs in from the gate, quick ones at once, slow ones on a bounded number of threads,
+//! results out. What the jobs do is the handler's business.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use blockhost_proto::action::Action;
+use blockhost_proto::catalog::Compartment;
+use blockhost_proto::escape;
+use blockhost_proto::layout::Layout;
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::wire::encode_frame;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use super::{Done, Failure, Handler, JobCtx};
+use crate::control::ControlSocket;
+use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Work};
+use crate::log_error;
+use crate::policy::Allowlists;
+
+/// Slow actions that run at once; more wait in the order they came.
+const MAX_THREADS: usize = 16;
+/// Stack of a thread that waits for a program.
+const THREAD_STACK: usize = 512 << 10;
+/// Longest `output` passed on, bytes; the wire cuts it further.
+const MAX_OUTPUT: usize = 2 << 20;
+
+/// A compartment ready to work.
+pub struct Runner {
+    shared: Arc<Shared>,
+    channel: Channel,
+    control: ControlSocket,
+    compartment: Compartment,
+}
+
+struct Shared {
+    handler: Box<dyn Handler>,
+    layout: Layout,
+    allow: RwLock<Arc<Allowlists>>,
+    answers: Mutex<OwnedFd>,
+    waiting: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    queue: VecDeque<(Work, Action)>,
+    threads: usize,
+}
+
+impl Runner {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// When the channel cannot be duplicated for the answering threads.
+    pub fn new(
+        compartment: Compartment,
+        handler: Box<dyn Handler>,
+        layout: Layout,
+        allow: Allowlists,
+        channel: OwnedFd,
+        control: ControlSocket,
+    ) -> std::io::Result<Self> {
+        let answers = Mutex::new(channel.try_clone()?);
+        let shared = Shared {
+            handler,
+            layout,
+            allow: RwLock::new(Arc::new(allow)),
+            answers,
+            waiting: Mutex::new(Pool::default()),
+        };
+        Ok(Self { shared: Arc::new(shared), channel: Channel::new(channel)?, control, compartment })
+    }
+
+    /// Works until the supervisor or the gate goes away.
+    ///
+    /// # Errors
+    /// [`ChannelError`] on a protocol violation.
+    pub fn run(mut self) -> Result<(), ChannelError> {
+        let mut buffer = vec![0u8; 16 << 10];
+        loop {
+            let (jobs, told) = {
+                let mut fds =
+                    [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
+                match poll(&mut fds, None) {
+                    Ok(_) => {}
+                    Err(Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
+            };
+            if told && !self.hear_control()? {
+                return Ok(());
+            }
+            if jobs {
+                match self.channel.receive::<Work>(&mut buffer) {
+                    Ok(works) => works.into_iter().try_for_each(|work| self.take(work))?,
+                    Err(ChannelError::Closed) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// False when it is time to go.
+    fn hear_control(&self) -> Result<bool, ChannelError> {
+        loop {
+            match self.control.receive::<Control>(false) {
+                Ok(None) => return Ok(true),
+                Ok(Some((Control::Policy { policy, .. }, _))) => {
+                    let allow = Arc::new(policy.allow);
+                    *self.shared.allow.write().unwrap_or_else(PoisonError::into_inner) = allow;
+                }
+                Ok(Some((Control::Stop, _))) | Err(ChannelError::Closed) => return Ok(false),
+                Ok(Some(_)) => return Err(ChannelError::Violation("unexpected control message".to_owned())),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&self, work: Work) -> Result<(), ChannelError> {
+        // The gate sends what it has validated; anything else means the gate is not the gate any more.
+        let action = Action::from_parts(&work.action, &work.params)
+            .map_err(|error| ChannelError::Violation(format!("job {}: {error}", work.op)))?;
+        if action.spec().compartment != self.compartment {
+            let text = format!("job {} of compartment {}", work.op, action.spec().compartment);
+            return Err(ChannelError::Violation(text));
+        }
+        if self.shared.handler.quick(&action) {
+            return self.shared.finish(&work, &action);
+        }
+        let mut pool = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.queue.push_back((work, action));
+        if pool.threads < MAX_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let spawned = std::thread::Builder::new().stack_size(THREAD_STACK).spawn(move || shared.drain());
+            match spawned {
+                Ok(_) => pool.threads += 1,
+                // With no thread at all nobody would come to take it.
+                Err(error) if pool.threads == 0 => {
+                    let Some((work, _)) = pool.queue.pop_back() else { return Ok(()) };
+                    drop(pool);
+                    let message = format!("no thread for the action: {error}; try again");
+                    return self.shared.send(work.op, Err(Failure::new(ErrorCode::Busy, message)));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A thread's life: jobs until there are no more.
+    fn drain(&self) {
+        loop {
+            let next = {
+                let mut pool = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let next = pool.queue.pop_front();
+                if next.is_none() {
+                    pool.threads -= 1;
+                }
+                next
+            };
+            let Some((work, action)) = next else { return };
+            if let Err(error) = self.finish(&work, &action) {
+                // The reading thread sees the same closed channel and ends the process.
+                log_error!("the result of job {} could not be delivered: {error}", work.op);
+            }
+        }
+    }
+
+    fn finish(&self, work: &Work, action: &Action) -> Result<(), ChannelError> {
+        let allow = Arc::clone(&self.allow.read().unwrap_or_else(PoisonError::into_inner));
+        let ctx = JobCtx {
+            deadline: Instant::now() + Duration::from_millis(work.limit_ms),
+            allow: &allow,
+            layout: &self.layout,
+            caller_uid: work.caller_uid,
+        };
+        let result = allow.check(action).and_then(|()| {
+            catch_unwind(AssertUnwindSafe(|| self.handler.run(action, &ctx))).unwrap_or_else(|_| {
+                log_error!("{} panicked; the panic message is above", work.action);
+                let message = format!("{} failed inside the agent; its log has the details", work.action);
+                Err(Failure::new(ErrorCode::Internal, message))
+            })
+        });
+        self.send(work.op, result)
+    }
+
+    fn send(&self, op: u64, mut result: Result<Done, Failure>) -> Result<(), ChannelError> {
+        match &mut result {
+            Ok(done) => escape::cut(&mut done.output, MAX_OUTPUT),
+            Err(failure) => escape::cut(&mut failure.message, 64 << 10),
+        };
+        let body =
+            serde_json::to_vec(&Finished { op, result }).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let socket = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = frame.as_slice();
+        while !rest.is_empty() {
+            match send(&*socket, rest, SendFlags::NOSIGNAL) {
+                Ok(n) => rest = &rest[n..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // The gate is busy; it always comes back to reading.
+                    let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
+                    let _ = poll(&mut fds, None);
+                }
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! What each process may do, as data: one function per role that reads like a table row.
+
+use std::path::{Path, PathBuf};
+
+use blockhost_proto::layout::Layout;
+use rustix::thread::CapabilitySet;
+
+use super::syscalls::Filter;
+use crate::compartment::{Backend, Identities, Identity};
+use crate::ipc::Role;
+use crate::policy::LandlockChoice;
+use crate::sys::landlock::{IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE};
+
+/// Everything [`super::irrevocably_confine`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// User and group; supplementary groups are always dropped.
+    pub identity: Identity,
+    /// All that is left in every capability set.
+    pub capabilities: CapabilitySet,
+    /// Whether executed programs of an ordinary user keep them.
+    pub ambient: bool,
+    /// Reachable files, ports and processes; `None` where Landlock does not fit (Proxmox's `qm`).
+    pub landlock: Option<Ruleset>,
+    /// What a kernel without Landlock means.
+    pub landlock_choice: LandlockChoice,
+    /// System calls.
+    pub filter: Filter,
+    /// Bytes of address space.
+    pub address_space: Option<u64>,
+}
+
+/// Descriptors a process may open.
+pub const fn open_files(role: Role) -> u64 {
+    match role {
+        Role::Front => 1024,
+        Role::Vm => 8192,
+        Role::Ledger | Role::Net | Role::Keys => 256,
+    }
+}
+
+const SMALL_ADDRESS_SPACE: u64 = 1 << 30;
+
+/// What the profiles are made from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// Where everything lives.
+    pub layout: &'a Layout,
+    /// Numeric users.
+    pub identities: Identities,
+    /// Chosen backend.
+    pub backend: Backend,
+    /// Policy on kernels without Landlock.
+    pub landlock: LandlockChoice,
+    /// Programs the compartment executes.
+    pub programs: &'a [PathBuf],
+}
+
+/// The profile of a role.
+pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
+    let root = Identity { uid: 0, gid: inputs.identities.blockhost.gid };
+    let sealed = |identity, landlock, filter| Profile {
+        identity,
+        capabilities: CapabilitySet::empty(),
+        ambient: false,
+        landlock: Some(landlock),
+        landlock_choice: inputs.landlock,
+        filter,
+        address_space: Some(SMALL_ADDRESS_SPACE),
+    };
+    match role {
+        Role::Front => sealed(inputs.identities.agent, Ruleset::default(), Filter::sockets_only()),
+        Role::Ledger => sealed(root, only([(inputs.layout.ledger(), READ_WRITE)]), Filter::files_only()),
+        Role::Keys => sealed(root, only([(inputs.layout.etc(), READ_WRITE)]), Filter::files_only()),
+        Role::Net => Profile {
+            capabilities: CapabilitySet::NET_ADMIN,
+            ambient: true,
+            ..sealed(inputs.identities.agent, net_files(inputs.programs), Filter::no_unix_sockets())
+        },
+        Role::Vm => Profile { address_space: None, ..vm(inputs, root) },
+    }
+}
+
+fn vm(inputs: &Inputs<'_>, identity: Identity) -> Profile {
+    let (capabilities, landlock) = match inputs.backend {
+        Backend::Proxmox => (CapabilitySet::from_bits_truncate(every_capability()), None),
+        Backend::Embedded => (
+            CapabilitySet::CHOWN
+                | CapabilitySet::DAC_OVERRIDE
+                | CapabilitySet::FOWNER
+                | CapabilitySet::SETUID
+                | CapabilitySet::SETGID
+                | CapabilitySet::KILL
+                | CapabilitySet::NET_ADMIN,
+            Some(vm_files(inputs.layout, inputs.programs)),
+        ),
+    };
+    let identity = match inputs.backend {
+        Backend::Proxmox => Identity { uid: 0, gid: 0 },
+        Backend::Embedded => identity,
+    };
+    let filter = Filter::no_kernel_tampering(inputs.backend);
+    Profile {
+        identity,
+        capabilities,
+        ambient: false,
+        landlock,
+        landlock_choice: inputs.landlock,
+        filter,
+        address_space: None,
+    }
+}
+
+/// Capabilities 0 to 40, as of Linux 5.9.
+fn every_capability() -> u64 {
+    (1 << 41) - 1
+}
+
+fn only<const N: usize>(paths: [(PathBuf, u64); N]) -> Ruleset {
+    Ruleset { paths: paths.into(), ..Ruleset::default() }
+}
+
+/// What a dynamically linked program needs to start.
+fn system_programs() -> Vec<(PathBuf, u64)> {
+    let mut paths: Vec<(PathBuf, u64)> = ["/usr", "/bin", "/sbin", "/lib", "/lib64"]
+        .iter()
+        .map(|path| (PathBuf::from(path), READ_EXECUTE))
+        .collect();
+    for file in ["/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/nsswitch.conf", "/etc/protocols", "/etc/services"] {
+        paths.push((PathBuf::from(file), READ_FILE));
+    }
+    paths.push((PathBuf::from("/dev/null"), READ_FILE | WRITE_FILE | TRUNCATE));
+    paths
+}
+
+/// Programs outside the system directories: the file itself.
+fn with_programs(mut paths: Vec<(PathBuf, u64)>, programs: &[PathBuf]) -> Vec<(PathBuf, u64)> {
+    paths.extend(programs.iter().map(|program| (program.clone(), READ_EXECUTE)));
+    paths
+}
+
+fn net_files(programs: &[PathBuf]) -> Ruleset {
+    let mut paths = with_programs(system_programs(), programs);
+    paths.push((PathBuf::from("/proc"), READ));
+    Ruleset { paths, ..Ruleset::default() }
+}
+
+fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
+    let mut paths = with_programs(system_programs(), programs);
+    let mut add = |path: &Path, rights| paths.push((path.to_owned(), rights));
+    for directory in [layout.state(), layout.run()] {
+        add(&directory, READ_WRITE);
+    }
+    // Account names, for handing files to the machines' user.
+    for file in ["/etc/passwd", "/etc/group", "/etc/localtime", "/etc/qemu", "/etc/ssl/openssl.cnf"] {
+        add(Path::new(file), READ);
+    }
+    for device in ["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"] {
+        add(Path::new(device), READ_FILE | WRITE_FILE | IOCTL_DEV);
+    }
+    for device in ["/dev/urandom", "/dev/random", "/dev/zero"] {
+        add(Path::new(device), READ_FILE);
+    }
+    // QEMU reads the machine's topology; qm reads and judges its own children's state.
+    for tree in ["/proc", "/sys/devices/system", "/sys/class/net", "/sys/devices/virtual/net", "/sys/module/kvm"] {
+        add(Path::new(tree), READ);
+    }
+    Ruleset { paths, tcp: true, signals: true }
+}

@@ -1,0 +1,204 @@
+//! One client connection as a state machine without I/O decisions of its own: bytes in, frames out, answers in order.
+//! The loop in `front` owns the sockets' readiness; this owns buffers, order and limits.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use blockhost_proto::response::Response;
+use blockhost_proto::wire::{FrameDecoder, WireError, encode_frame};
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use crate::ipc::Caller;
+
+/// A peer that lets more than this pile up is not read any further until it takes some.
+pub const HIGH_WATER: usize = 1 << 20;
+
+/// Whether the supervisor has told who is behind the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identified {
+    /// Nobody asked yet.
+    No,
+    /// Asked, not answered.
+    Asked,
+    /// Answered.
+    Yes,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Conn {
+    socket: OwnedFd,
+    /// Cuts what arrives into frames.
+    pub decoder: FrameDecoder,
+    /// Who is at the other end.
+    pub caller: Caller,
+    /// Primary group at connect.
+    pub gid: u32,
+    /// Supplementary groups at connect.
+    pub groups: Vec<u32>,
+    /// Process descriptor, for asking who it is.
+    pub pidfd: Option<OwnedFd>,
+    /// Progress of that question.
+    pub identified: Identified,
+    /// Answers in request order; `None` is still being worked on.
+    slots: VecDeque<Option<Vec<u8>>>,
+    /// Sequence number of `slots[0]`.
+    first_slot: u64,
+    out: Vec<u8>,
+    written: usize,
+    /// The peer will send no more, or we will read no more.
+    pub closing: bool,
+    /// When the frame that is arriving began.
+    pub frame_since: Option<Instant>,
+    /// Last time anything moved.
+    pub active: Instant,
+    /// Interest registered with epoll.
+    pub interest: EventFlags,
+}
+
+/// What became of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing left.
+    All,
+    /// The peer is slow.
+    Partly,
+    /// The peer is gone.
+    Gone,
+}
+
+impl Conn {
+    /// A fresh connection.
+    pub fn new(socket: OwnedFd, caller: Caller, gid: u32, limit: usize, now: Instant) -> Self {
+        Self {
+            socket,
+            decoder: FrameDecoder::new(limit),
+            caller,
+            gid,
+            groups: Vec::new(),
+            pidfd: None,
+            identified: Identified::No,
+            slots: VecDeque::new(),
+            first_slot: 0,
+            out: Vec::new(),
+            written: 0,
+            closing: false,
+            frame_since: None,
+            active: now,
+            interest: EventFlags::IN,
+        }
+    }
+
+    /// Feeds bytes that arrived and keeps the frame clock.
+    pub fn feed(&mut self, bytes: &[u8], now: Instant) {
+        self.decoder.feed(bytes);
+        self.active = now;
+    }
+
+    /// The next whole frame.
+    ///
+    /// # Errors
+    /// [`WireError`] when the stream cannot be read on.
+    pub fn next_frame(&mut self, now: Instant) -> Result<Option<Vec<u8>>, WireError> {
+        let frame = self.decoder.next_frame()?;
+        if frame.is_some() || !self.decoder.mid_frame() {
+            self.frame_since = None;
+        }
+        if self.decoder.mid_frame() && self.frame_since.is_none() {
+            self.frame_since = Some(now);
+        }
+        Ok(frame)
+    }
+
+    /// Requests that are not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Takes the next place in the order of answers.
+    pub fn open_slot(&mut self) -> u64 {
+        self.slots.push_back(None);
+        self.first_slot + self.slots.len() as u64 - 1
+    }
+
+    /// Answers the request of that place; everything that is next in order moves to the write buffer.
+    pub fn answer(&mut self, slot: u64, response: &Response, limit: usize) {
+        let payload = response.encode(limit);
+        let Ok(frame) = encode_frame(&payload, limit.max(payload.len())) else { return };
+        if self.slots.len() == 1 && slot == self.first_slot && self.out.is_empty() {
+            // The common case: one request, one answer, no copy.
+            self.slots.clear();
+            self.first_slot += 1;
+            self.out = frame;
+            return;
+        }
+        let index = slot.checked_sub(self.first_slot).and_then(|i| usize::try_from(i).ok());
+        if let Some(place) = index.and_then(|i| self.slots.get_mut(i)) {
+            *place = Some(frame);
+        }
+        while let Some(Some(_)) = self.slots.front() {
+            if let Some(Some(frame)) = self.slots.pop_front() {
+                self.out.extend_from_slice(&frame);
+            }
+            self.first_slot += 1;
+        }
+    }
+
+    /// Bytes the peer has not taken, answers waiting for their turn included.
+    pub fn backlog(&self) -> usize {
+        self.out.len() - self.written + self.slots.iter().flatten().map(Vec::len).sum::<usize>()
+    }
+
+    /// Bytes that could be written now.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Writes what the peer takes.
+    pub fn flush(&mut self, now: Instant) -> Flushed {
+        while self.written < self.out.len() {
+            match send(&self.socket, &self.out[self.written..], SendFlags::NOSIGNAL) {
+                Ok(n) => {
+                    self.written += n;
+                    self.active = now;
+                }
+                Err(Errno::AGAIN) => return Flushed::Partly,
+                Err(Errno::INTR) => {}
+                Err(_) => return Flushed::Gone,
+            }
+        }
+        self.written = 0;
+        if self.out.capacity() > 64 << 10 {
+            self.out = Vec::new();
+        } else {
+            self.out.clear();
+        }
+        Flushed::All
+    }
+
+    /// Nothing to read, to work on or to write any more.
+    pub fn finished(&self) -> bool {
+        self.closing && self.slots.is_empty() && self.unsent() == 0
+    }
+
+    /// What epoll should report.
+    pub fn wanted(&self) -> EventFlags {
+        let mut wanted = EventFlags::empty();
+        if !self.closing && self.backlog() < HIGH_WATER {
+            wanted |= EventFlags::IN;
+        }
+        if self.unsent() > 0 {
+            wanted |= EventFlags::OUT;
+        }
+        wanted
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,456 @@
+//! The front: the only process that sees clients' bytes, with no privilege and no file to abuse.
+//! One thread, one epoll loop: accept, frame, decode, authorise, queue, hand to the gate, answer in order.
+
+pub mod authority;
+pub mod conn;
+pub mod info;
+pub mod meter;
+pub mod queue;
+pub mod requests;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use blockhost_proto::action::ResourceKey;
+use blockhost_proto::response::{ErrorCode, Response};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
+
+use self::conn::{Conn, Flushed, Identified};
+use self::info::Counters;
+use self::meter::Meter;
+use self::queue::ResourceQueues;
+use crate::control::ControlSocket;
+use crate::ipc::{Caller, Channel, ChannelError, Control, FromGate, ResolvedRule, Start};
+use crate::policy::Policy;
+use crate::{log_info, log_warning, sys};
+
+const LISTENER: u64 = 0;
+const CONTROL: u64 = 1;
+const GATE: u64 = 2;
+const FIRST_CONNECTION: u64 = 16;
+
+/// Bytes read from a socket at once.
+const READ_BUFFER: usize = 64 << 10;
+/// Connections accepted before others get their turn.
+const ACCEPT_BURST: usize = 32;
+
+/// A request that is on its way through queue, gate and compartment.
+#[derive(Debug)]
+pub struct Job {
+    connection: u64,
+    slot: u64,
+    id: Option<String>,
+    caller: Caller,
+    action: &'static str,
+    params: serde_json::Value,
+    limit_ms: u64,
+    /// Its turn on all resources.
+    runnable: bool,
+    sent: bool,
+}
+
+/// The front's state.
+pub struct Front {
+    epoll: OwnedFd,
+    listener: Option<OwnedFd>,
+    control: ControlSocket,
+    gate: Channel,
+    start: Start,
+    policy: Policy,
+    rules: Vec<ResolvedRule>,
+    landlock_abi: u32,
+    began: Instant,
+    connections: HashMap<u64, Conn>,
+    per_uid: HashMap<u32, usize>,
+    next_connection: u64,
+    jobs: HashMap<u64, Job>,
+    next_job: u64,
+    queues: ResourceQueues<ResourceKey>,
+    refusals: Meter,
+    appends: Meter,
+    counters: Counters,
+    head: (u64, String),
+    sweep_at: Option<Instant>,
+    stopping: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+/// Why the front ends.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// The gate is gone or broken: nothing can be recorded, so nothing can be done.
+    #[error("ledger: {0}")]
+    Gate(ChannelError),
+    /// The supervisor is gone or broken.
+    #[error("supervisor: {0}")]
+    Control(ChannelError),
+    /// The kernel's error.
+    #[error("event loop: {0}")]
+    Poll(#[from] Errno),
+}
+
+impl Front {
+    /// Takes over the descriptors. Call after confinement.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(
+        start: Start,
+        listener: OwnedFd,
+        control: ControlSocket,
+        gate: Channel,
+        landlock_abi: u32,
+    ) -> Result<Self, FrontError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN)?;
+        epoll::add(&epoll, &gate, EventData::new_u64(GATE), EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            listener: Some(listener),
+            control,
+            gate,
+            policy: start.policy.clone(),
+            rules: start.rules.clone(),
+            start,
+            landlock_abi,
+            began: Instant::now(),
+            connections: HashMap::new(),
+            per_uid: HashMap::new(),
+            next_connection: FIRST_CONNECTION,
+            jobs: HashMap::new(),
+            next_job: 1,
+            queues: ResourceQueues::default(),
+            refusals: Meter::default(),
+            appends: Meter::default(),
+            counters: Counters::default(),
+            head: (0, String::new()),
+            sweep_at: None,
+            stopping: None,
+            buffer: vec![0; READ_BUFFER],
+        })
+    }
+
+    /// Serves until told to stop.
+    ///
+    /// # Errors
+    /// [`FrontError`] when a process it cannot do without is gone.
+    pub fn run(&mut self) -> Result<(), FrontError> {
+        let mut events = Vec::with_capacity(64);
+        let mut gate_writes = false;
+        loop {
+            let now = Instant::now();
+            if self.sweep_at.is_some_and(|at| at <= now) {
+                self.sweep(now);
+            }
+            if self.stopped(now) {
+                return Ok(());
+            }
+            let timeout = self.wait_time(now).and_then(|t| rustix::event::Timespec::try_from(t).ok());
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let now = Instant::now();
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    LISTENER => self.accept(now),
+                    CONTROL => self.hear_control(now)?,
+                    GATE => self.hear_gate(now)?,
+                    connection => self.serve(connection, event.flags, now),
+                }
+            }
+            let drained = self.gate.flush().map_err(FrontError::Gate)?;
+            if drained == gate_writes {
+                gate_writes = !drained;
+                let wanted = if gate_writes { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+                epoll::modify(&self.epoll, &self.gate, EventData::new_u64(GATE), wanted)?;
+            }
+        }
+    }
+
+    fn wait_time(&self, now: Instant) -> Option<Duration> {
+        let stop = self.stopping.map(|_| Duration::from_millis(20));
+        let sweep = self.sweep_at.map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
+        stop.into_iter().chain(sweep).min()
+    }
+
+    /// Everything answered, or no more time.
+    fn stopped(&mut self, now: Instant) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let idle = self.jobs.is_empty() && self.connections.values().all(|conn| conn.unsent() == 0);
+        if !idle && now >= until {
+            log_warning!("stopping with {} requests unfinished; their outcome will be in the ledger", self.jobs.len());
+        }
+        idle || now >= until
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPT_BURST {
+            let Some(listener) = &self.listener else { return };
+            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => self.admit(socket, now),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    log_warning!("accept: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, now: Instant) {
+        let Ok(peer) = socket_peercred(&socket) else { return };
+        let uid = peer.uid.as_raw();
+        let caller = Caller { uid, pid: Some(peer.pid.as_raw_nonzero().get()), exe: None, unit: None };
+        let mut conn = Conn::new(socket, caller, peer.gid.as_raw(), self.policy.limits.request_bytes as usize, now);
+        let taken = self.per_uid.get(&uid).copied().unwrap_or(0);
+        let limits = &self.policy.limits;
+        if self.connections.len() >= limits.connections || taken >= limits.connections_per_uid {
+            self.counters.connections_refused += 1;
+            let message = format!(
+                "too many connections ({} of yours, {} in all); close some or try again",
+                taken,
+                self.connections.len()
+            );
+            let slot = conn.open_slot();
+            conn.answer(slot, &Response::refusal(None, ErrorCode::Busy, message), limits.response_bytes as usize);
+            conn.flush(now);
+            return;
+        }
+        conn.groups = sys::peer_groups(conn.as_fd());
+        conn.pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
+        let number = self.next_connection;
+        if let Err(error) = epoll::add(&self.epoll, &conn, EventData::new_u64(number), conn.interest) {
+            log_warning!("a connection could not be watched: {error}");
+            return;
+        }
+        self.next_connection += 1;
+        self.counters.connections += 1;
+        *self.per_uid.entry(uid).or_insert(0) += 1;
+        self.connections.insert(number, conn);
+        self.sweep_before(now + self.policy.limits.idle_time());
+    }
+
+    fn serve(&mut self, number: u64, flags: EventFlags, now: Instant) {
+        if flags.contains(EventFlags::IN) {
+            self.read(number, now);
+        }
+        // Gone for good and everything it sent is read: nobody is left to answer.
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        let read_out = !flags.contains(EventFlags::IN) || self.connections.get(&number).is_none_or(|conn| conn.closing);
+        if gone && read_out {
+            self.drop_connection(number);
+            return;
+        }
+        self.settle(number, now);
+    }
+
+    fn read(&mut self, number: u64, now: Instant) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Some(conn) = self.connections.get_mut(&number) else {
+            self.buffer = buffer;
+            return;
+        };
+        match rustix::io::read(&*conn, &mut buffer) {
+            Ok(0) => self.end_of_stream(number, now),
+            Ok(n) => {
+                conn.feed(&buffer[..n], now);
+                self.frames(number, now);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.drop_connection(number),
+        }
+        self.buffer = buffer;
+    }
+
+    fn end_of_stream(&mut self, number: u64, now: Instant) {
+        let Some(conn) = self.connections.get_mut(&number) else { return };
+        conn.closing = true;
+        if conn.decoder.mid_frame() {
+            let message = "the connection ended inside a frame; nothing of it was executed";
+            self.refuse_stream(number, ErrorCode::BadFrame, message, now);
+        }
+    }
+
+    fn frames(&mut self, number: u64, now: Instant) {
+        loop {
+            let in_flight_limit = self.policy.limits.in_flight;
+            let Some(conn) = self.connections.get_mut(&number) else { return };
+            match conn.next_frame(now) {
+                Ok(Some(frame)) if conn.in_flight() >= in_flight_limit => {
+                    drop(frame);
+                    let message = format!("more than {in_flight_limit} requests in flight on one connection");
+                    self.refuse_stream(number, ErrorCode::Busy, &message, now);
+                    return;
+                }
+                Ok(Some(frame)) => self.request(number, &frame, now),
+                Ok(None) => {
+                    if let Some(since) = conn.frame_since {
+                        let at = since + self.policy.limits.frame_time();
+                        self.sweep_before(at);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.refuse_stream(number, ErrorCode::BadFrame, &error.to_string(), now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Answers with an error and reads no further.
+    fn refuse_stream(&mut self, number: u64, code: ErrorCode, message: &str, now: Instant) {
+        let limit = self.policy.limits.response_bytes as usize;
+        let Some(conn) = self.connections.get_mut(&number) else { return };
+        conn.closing = true;
+        conn.frame_since = None;
+        let slot = conn.open_slot();
+        conn.answer(slot, &Response::refusal(None, code, message), limit);
+        let caller = conn.caller.clone();
+        self.record_refusal(caller, "", code, message, now);
+    }
+
+    /// Writes, watches for the right readiness, closes what is finished.
+    fn settle(&mut self, number: u64, now: Instant) {
+        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let flushed = if conn.unsent() > 0 { conn.flush(now) } else { Flushed::All };
+        if flushed == Flushed::Gone || conn.finished() {
+            self.drop_connection(number);
+            return;
+        }
+        let wanted = conn.wanted();
+        if wanted != conn.interest {
+            conn.interest = wanted;
+            if epoll::modify(&self.epoll, &*conn, EventData::new_u64(number), wanted).is_err() {
+                self.drop_connection(number);
+                return;
+            }
+        }
+        if flushed == Flushed::Partly {
+            self.sweep_before(now + Duration::from_secs(self.policy.limits.write_stall_s));
+        }
+    }
+
+    fn drop_connection(&mut self, number: u64) {
+        // Closing the descriptor takes it out of epoll; jobs that are under way finish without a listener.
+        let Some(conn) = self.connections.remove(&number) else { return };
+        let uid = conn.caller.uid;
+        if let Some(count) = self.per_uid.get_mut(&uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_uid.remove(&uid);
+            }
+        }
+    }
+
+    fn sweep_before(&mut self, at: Instant) {
+        self.sweep_at = Some(self.sweep_at.map_or(at, |current| current.min(at)));
+    }
+
+    /// Closes what is late and finds out when to look again.
+    fn sweep(&mut self, now: Instant) {
+        self.sweep_at = None;
+        let limits = self.policy.limits;
+        let stall = Duration::from_secs(limits.write_stall_s);
+        let mut late_frames = Vec::new();
+        let mut idle = Vec::new();
+        let mut next: Option<Instant> = None;
+        for (&number, conn) in &self.connections {
+            let deadline = match conn.frame_since {
+                _ if conn.unsent() > 0 => conn.active + stall,
+                Some(since) => since + limits.frame_time(),
+                None if conn.in_flight() > 0 => continue,
+                None => conn.active + limits.idle_time(),
+            };
+            if deadline > now {
+                next = Some(next.map_or(deadline, |n| n.min(deadline)));
+            } else if conn.frame_since.is_some() && conn.unsent() == 0 {
+                late_frames.push(number);
+            } else {
+                idle.push(number);
+            }
+        }
+        if let Some(next) = next {
+            self.sweep_before(next);
+        }
+        for number in late_frames {
+            let message = format!("the frame did not arrive whole within {} s", limits.frame_s);
+            self.refuse_stream(number, ErrorCode::BadFrame, &message, now);
+            self.settle(number, now);
+        }
+        for number in idle {
+            self.drop_connection(number);
+        }
+    }
+
+    fn hear_control(&mut self, now: Instant) -> Result<(), FrontError> {
+        while let Some((message, _)) = self.control.receive::<Control>(false).map_err(FrontError::Control)? {
+            match message {
+                Control::Policy { policy, rules } => {
+                    self.policy = *policy;
+                    self.rules = rules;
+                }
+                Control::Stop => {
+                    log_info!("stopping: {} requests to finish", self.jobs.len());
+                    // Taken out by hand: the supervisor's copy of the descriptor would keep it in epoll.
+                    if let Some(listener) = self.listener.take() {
+                        let _ = epoll::delete(&self.epoll, &listener);
+                    }
+                    self.stopping = Some(now + Duration::from_secs(self.policy.limits.drain_s));
+                    let numbers: Vec<u64> = self.connections.keys().copied().collect();
+                    for number in numbers {
+                        if let Some(conn) = self.connections.get_mut(&number) {
+                            conn.closing = true;
+                        }
+                        self.settle(number, now);
+                    }
+                }
+                Control::Who { connection, exe, unit } => self.identified(connection, exe, unit),
+                Control::Start(_) | Control::Channel { .. } => {
+                    let text = "unexpected message for the front".to_owned();
+                    return Err(FrontError::Control(ChannelError::Violation(text)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_gate(&mut self, now: Instant) -> Result<(), FrontError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let messages = self.gate.receive::<FromGate>(&mut buffer).map_err(FrontError::Gate);
+        self.buffer = buffer;
+        for message in messages? {
+            match message {
+                FromGate::Head { size, root } => self.head = (size, root),
+                FromGate::Answer { id, result, receipt } => self.job_done(id, result, receipt, now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is behind a connection is known now (or will never be): its requests may go.
+    fn identified(&mut self, number: u64, exe: Option<String>, unit: Option<String>) {
+        if let Some(conn) = self.connections.get_mut(&number) {
+            conn.identified = Identified::Yes;
+            conn.pidfd = None;
+            conn.caller.exe.clone_from(&exe);
+            conn.caller.unit.clone_from(&unit);
+        }
+        let mut waiting: Vec<u64> =
+            self.jobs.iter().filter(|(_, job)| job.connection == number && !job.sent).map(|(&id, _)| id).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.caller.exe.clone_from(&exe);
+                job.caller.unit.clone_from(&unit);
+            }
+            self.send_if_ready(id, true);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The life of one request in the front: decode, authorise, check, queue, hand over, answer.
+
+use std::time::Instant;
+
+use blockhost_proto::action::Action;
+use blockhost_proto::catalog::ActionSpec;
+use blockhost_proto::escape::shown;
+use blockhost_proto::request::{Request, decode_request};
+use blockhost_proto::response::{Body, ErrorCode, Receipt, Response};
+
+use super::authority::{self, Standing};
+use super::conn::Identified;
+use super::info::Facts;
+use super::{Front, Job};
+use crate::compartment::{Backend, Done, Failure};
+use crate::ipc::{Caller, Report, ToGate};
+use crate::log_warning;
+
+impl Front {
+    pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
+        self.counters.requests += 1;
+        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let slot = conn.open_slot();
+        let standing = authority::standing(&self.rules, conn.caller.uid, conn.gid, &conn.groups);
+        match decode_request(frame) {
+            Ok(request) => self.decoded(number, slot, request, now),
+            Err(refusal) => {
+                let action = refusal.action_name.as_deref().map(shown).unwrap_or_default();
+                let failure = match standing {
+                    Standing::Stranger => forbidden("this agent"),
+                    Standing::Known => Failure::new(refusal.code, refusal.message),
+                };
+                self.refuse(number, slot, refusal.id, &action, failure, now);
+            }
+        }
+    }
+
+    fn decoded(&mut self, number: u64, slot: u64, request: Request, now: Instant) {
+        let Some(conn) = self.connections.get(&number) else { return };
+        let name = request.action.name();
+        let uid = conn.caller.uid;
+        if !authority::allowed(&self.rules, uid, conn.gid, &conn.groups, name) {
+            self.refuse(number, slot, request.id, name, forbidden(name), now);
+            return;
+        }
+        if let Err(failure) = self.policy.allow.check(&request.action) {
+            self.refuse(number, slot, request.id, name, failure, now);
+            return;
+        }
+        let spec = request.action.spec();
+        if request.dry_run {
+            let done = Done { output: describe(&request.action, spec), ..Done::default() };
+            self.answer(number, slot, request.id, Ok(done), None);
+            return;
+        }
+        if matches!(request.action, Action::AgentInfo(_)) {
+            let done = self.facts(now).answer();
+            self.answer(number, slot, request.id, Ok(done), None);
+            return;
+        }
+        if matches!(request.action, Action::LedgerAppend(_))
+            && self.appends.take(uid, self.policy.limits.appends_per_minute, now).is_none()
+        {
+            let message = "too many ledger-append requests a minute; send fewer or raise limits.appends_per_minute";
+            self.answer(number, slot, request.id, Err(Failure::new(ErrorCode::Busy, message)), None);
+            return;
+        }
+        self.enqueue(number, slot, request.id, &request.action, spec);
+    }
+
+    fn enqueue(&mut self, number: u64, slot: u64, id: Option<String>, action: &Action, spec: &'static ActionSpec) {
+        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let job_id = self.next_job;
+        self.next_job += 1;
+        let runnable = self.queues.arrive(job_id, action.resources(), spec.read_only);
+        let job = Job {
+            connection: number,
+            slot,
+            id,
+            caller: conn.caller.clone(),
+            action: spec.name,
+            params: action.params(),
+            limit_ms: limit_ms(action, self.policy.time_limits.get(spec.name).copied()),
+            runnable,
+            sent: false,
+        };
+        if conn.identified == Identified::No {
+            conn.identified = Identified::Asked;
+            let report = Report::Who { connection: number, pid: conn.caller.pid.unwrap_or(0) };
+            let pidfd = conn.pidfd.as_ref().map(std::os::fd::AsFd::as_fd);
+            // Names in a record are decoration: where nobody can be asked, the request goes without.
+            if self.control.send(&report, pidfd).is_err() {
+                conn.identified = Identified::Yes;
+            }
+        }
+        let identified = conn.identified == Identified::Yes;
+        self.jobs.insert(job_id, job);
+        self.send_if_ready(job_id, identified);
+    }
+
+    /// Hands the job to the gate when it is its turn and its caller has a name.
+    pub(super) fn send_if_ready(&mut self, job_id: u64, identified: bool) {
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        if job.sent || !job.runnable || !identified {
+            return;
+        }
+        job.sent = true;
+        let message = ToGate::Job {
+            id: job_id,
+            caller: job.caller.clone(),
+            action: job.action.to_owned(),
+            params: std::mem::take(&mut job.params),
+            limit_ms: job.limit_ms,
+        };
+        if let Err(error) = self.gate.queue(&message) {
+            let failure = Failure::new(ErrorCode::BadParams, format!("the request cannot be passed on: {error}"));
+            self.job_done(job_id, Err(failure), None, Instant::now());
+        }
+    }
+
+    pub(super) fn job_done(
+        &mut self,
+        job_id: u64,
+        result: Result<Done, Failure>,
+        receipt: Option<Receipt>,
+        now: Instant,
+    ) {
+        let Some(job) = self.jobs.remove(&job_id) else { return };
+        match &result {
+            Ok(_) => self.counters.succeeded += 1,
+            Err(_) => self.counters.failed += 1,
+        }
+        self.answer(job.connection, job.slot, job.id, result, receipt);
+        self.settle(job.connection, now);
+        for next in self.queues.leave(job_id) {
+            let Some(waiting) = self.jobs.get_mut(&next) else { continue };
+            waiting.runnable = true;
+            let identified =
+                self.connections.get(&waiting.connection).is_none_or(|conn| conn.identified == Identified::Yes);
+            self.send_if_ready(next, identified);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        number: u64,
+        slot: u64,
+        id: Option<String>,
+        result: Result<Done, Failure>,
+        receipt: Option<Receipt>,
+    ) {
+        let body = match result {
+            Ok(Done { output, extra }) => Body::Success { output, extra },
+            Err(Failure { code, message }) => Body::Refusal { code, message },
+        };
+        let limit = self.policy.limits.response_bytes as usize;
+        if let Some(conn) = self.connections.get_mut(&number) {
+            conn.answer(slot, &Response { id, receipt, body }, limit);
+        }
+    }
+
+    fn refuse(&mut self, number: u64, slot: u64, id: Option<String>, action: &str, failure: Failure, now: Instant) {
+        if let Some(conn) = self.connections.get(&number) {
+            let caller = conn.caller.clone();
+            self.record_refusal(caller, action, failure.code, &failure.message, now);
+        }
+        self.answer(number, slot, id, Err(failure), None);
+    }
+
+    /// Log and ledger, at a bounded rate per user.
+    pub(super) fn record_refusal(
+        &mut self,
+        caller: Caller,
+        action: &str,
+        code: ErrorCode,
+        message: &str,
+        now: Instant,
+    ) {
+        self.counters.refused += 1;
+        let Some(suppressed) = self.refusals.take(caller.uid, self.policy.limits.refusals_per_minute, now) else {
+            return;
+        };
+        log_warning!(
+            "refused: uid {} pid {} action \"{action}\" {code}: {}{}",
+            caller.uid,
+            caller.pid.unwrap_or(0),
+            shown(message),
+            if suppressed > 0 { format!(" ({suppressed} more not shown)") } else { String::new() }
+        );
+        let refusal = ToGate::Refusal {
+            caller,
+            action: action.to_owned(),
+            code: code.as_str().to_owned(),
+            message: blockhost_proto::escape::shown_up_to(message, 400),
+            suppressed,
+        };
+        if let Err(error) = self.gate.queue(&refusal) {
+            log_warning!("a refusal could not be recorded: {error}");
+        }
+    }
+
+    fn facts(&self, now: Instant) -> Facts<'_> {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let since_front = now.saturating_duration_since(self.began).as_secs();
+        Facts {
+            backend: match self.start.backend {
+                Backend::Proxmox => "proxmox",
+                Backend::Embedded => "embedded",
+            },
+            landlock_abi: self.landlock_abi,
+            uptime_s: wall.saturating_sub(self.start.started_s).max(since_front),
+            counters: self.counters,
+            open_connections: self.connections.len(),
+            in_flight: self.jobs.len(),
+            ledger_size: self.head.0,
+            ledger_root: &self.head.1,
+        }
+    }
+}
+
+fn forbidden(what: &str) -> Failure {
+    Failure::new(
+        ErrorCode::Forbidden,
+        format!("you may not use {what}; the rules are in /etc/blockhost/root-agent.yaml on the host"),
+    )
+}
+
+/// The time limit in milliseconds: the policy's, else the action's own.
+fn limit_ms(action: &Action, policy_s: Option<u64>) -> u64 {
+    let limit = policy_s.map_or_else(|| action.time_limit(), std::time::Duration::from_secs);
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The answer to a dry run.
+fn describe(action: &Action, spec: &ActionSpec) -> String {
+    let resource = action.ledger_resource();
+    let capabilities = if spec.capabilities.is_empty() {
+        "without capabilities".to_owned()
+    } else {
+        format!("with {}", spec.capabilities.join(", "))
+    };
+    format!(
+        "would run {} on {resource} in the {} compartment {capabilities}: {}",
+        spec.name,
+        spec.compartment,
+        spec.summary
+    )
+}

@@ -1,0 +1,586 @@
+//! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
+//! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch.
+
+pub mod records;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use blockhost_ledger::dir::LedgerDir;
+use blockhost_ledger::keys::Signer;
+use blockhost_ledger::record::{Draft, Phase};
+use blockhost_ledger::writer::{AppendError, Appended, Options, Recovery, Writer};
+use blockhost_proto::action::Action;
+use blockhost_proto::catalog::Compartment;
+use blockhost_proto::escape::hex;
+use blockhost_proto::response::{ErrorCode, Receipt};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use serde_json::Map;
+
+use self::records::{Heading, Names};
+use crate::compartment::{Done, Failure};
+use crate::control::ControlSocket;
+use crate::ipc::{Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate, Work};
+use crate::{log_error, log_info, log_warning};
+
+/// Time between publications of derived files.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How long after its time limit an action may still answer before its compartment counts as hung.
+const GRACE: Duration = Duration::from_secs(20);
+/// How long a job waits for a compartment that is being restarted.
+const RESTART_PATIENCE: Duration = Duration::from_secs(10);
+/// Drafts in one append.
+const MAX_BATCH: usize = 1024;
+
+const CONTROL: u64 = 1;
+const FIRST_ROLE: u64 = 2;
+
+/// The gate's state.
+pub struct Gate {
+    writer: Writer,
+    names: Names,
+    epoll: OwnedFd,
+    control: ControlSocket,
+    lanes: HashMap<Role, Lane>,
+    /// Which life of the front an answer belongs to.
+    front_life: u64,
+    ops: HashMap<u64, Op>,
+    next_op: u64,
+    nonce: u64,
+    batch: Vec<Entry>,
+    publish_at: Option<Instant>,
+    published_last: Option<Instant>,
+    stopping: bool,
+    buffer: Vec<u8>,
+}
+
+/// The way to one process.
+struct Lane {
+    channel: Option<Channel>,
+    watching_out: bool,
+    /// Jobs that wait for the process to come back.
+    waiting: VecDeque<(Instant, Pending)>,
+}
+
+/// A job on its way in.
+struct Pending {
+    id: u64,
+    life: u64,
+    caller: Caller,
+    action: Action,
+    limit: Duration,
+}
+
+/// A job whose intent is durable.
+struct Op {
+    id: u64,
+    life: u64,
+    caller: Caller,
+    heading: Heading,
+    role: Role,
+    began: Instant,
+    deadline: Instant,
+    reported: bool,
+}
+
+/// What the next append holds, and what follows it.
+enum Entry {
+    Intent(Box<Pending>, Heading, Draft),
+    Outcome(Box<Op>, Result<Done, Failure>, Draft),
+    Event { id: u64, life: u64, draft: Draft },
+    Note(Draft),
+}
+
+impl Entry {
+    fn draft(&self) -> &Draft {
+        match self {
+            Self::Intent(_, _, draft) | Self::Outcome(_, _, draft) | Self::Event { draft, .. } | Self::Note(draft) => draft,
+        }
+    }
+}
+
+/// Why the gate ends.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The supervisor is gone or broken.
+    #[error("supervisor: {0}")]
+    Control(ChannelError),
+    /// The kernel's error.
+    #[error("event loop: {0}")]
+    Poll(#[from] Errno),
+}
+
+fn token(role: Role) -> u64 {
+    FIRST_ROLE + role as u64
+}
+
+impl Gate {
+    /// Opens the ledger and closes what the last life left open. Call after confinement.
+    ///
+    /// # Errors
+    /// One sentence; the agent does not start without its ledger.
+    pub fn open(
+        start: &Start,
+        directory: LedgerDir,
+        signer: Signer,
+        control: ControlSocket,
+        front: OwnedFd,
+        compartments: [OwnedFd; 3],
+    ) -> Result<Self, String> {
+        let (writer, recovery) = Writer::open(directory, signer, &start.hostname, Options::default())
+            .map_err(|error| error.to_string())?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
+        let watch = epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN);
+        watch.map_err(|e| e.to_string())?;
+        let mut nonce = [0u8; 8];
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty()).map_err(|e| e.to_string())?;
+        let mut gate = Self {
+            writer,
+            names: Names::new(&start.users),
+            epoll,
+            control,
+            lanes: HashMap::new(),
+            front_life: 0,
+            ops: HashMap::new(),
+            next_op: 1,
+            nonce: u64::from_ne_bytes(nonce),
+            batch: Vec::new(),
+            publish_at: None,
+            published_last: None,
+            stopping: false,
+            buffer: vec![0; 64 << 10],
+        };
+        gate.close_open_intents(recovery)?;
+        gate.connect(Role::Front, front)?;
+        for (role, socket) in Role::COMPARTMENTS.into_iter().zip(compartments) {
+            gate.connect(role, socket)?;
+        }
+        Ok(gate)
+    }
+
+    /// Works until told to stop.
+    ///
+    /// # Errors
+    /// [`GateError`] when the supervisor is gone.
+    pub fn run(mut self) -> Result<(), GateError> {
+        let mut events = Vec::with_capacity(16);
+        loop {
+            self.commit();
+            self.flush_lanes();
+            let now = Instant::now();
+            self.watch_time(now);
+            if self.stopping {
+                self.finish();
+                return Ok(());
+            }
+            if !self.batch.is_empty() {
+                continue;
+            }
+            let timeout = self.wait_time(now).and_then(|t| rustix::event::Timespec::try_from(t).ok());
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in events.drain(..) {
+                if event.data.u64() == CONTROL {
+                    self.hear_control()?;
+                } else if let Some(role) = Role::ALL.into_iter().find(|&role| token(role) == event.data.u64()) {
+                    self.hear_lane(role);
+                }
+            }
+        }
+    }
+
+    fn close_open_intents(&mut self, recovery: Recovery) -> Result<(), String> {
+        if recovery.torn_bytes > 0 {
+            log_warning!("the ledger ended in an interrupted append; {} bytes were cut", recovery.torn_bytes);
+        }
+        for chunk in recovery.open_intents.chunks(MAX_BATCH) {
+            let drafts: Vec<Draft> = chunk
+                .iter()
+                .map(|open| {
+                    let mut metadata = Map::new();
+                    metadata.insert("result".to_owned(), "unknown".into());
+                    metadata.insert("intent_index".to_owned(), open.index.into());
+                    let spec = blockhost_proto::catalog::find(&open.action);
+                    Draft {
+                        phase: Phase::Outcome,
+                        op_id: open.op_id.clone(),
+                        plugin_id: spec.map_or("agent", |s| s.plugin_id).to_owned(),
+                        category: spec.map_or("settings", |s| s.category).to_owned(),
+                        operation: spec.map_or("query", |s| s.operation).to_owned(),
+                        action: open.action.clone(),
+                        resource: open.resource.clone(),
+                        user: open.user.clone(),
+                        uid: open.uid,
+                        pid: None,
+                        exe: None,
+                        unit: None,
+                        metadata,
+                    }
+                })
+                .collect();
+            self.writer.append(&drafts).map_err(|error| format!("closing what the last run left open: {error}"))?;
+            log_warning!("{} actions were under way when the agent ended; their outcome is unknown", drafts.len());
+            self.publish_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, role: Role, socket: OwnedFd) -> Result<(), String> {
+        let channel = Channel::new(socket).map_err(|e| e.to_string())?;
+        epoll::add(&self.epoll, &channel, EventData::new_u64(token(role)), EventFlags::IN)
+            .map_err(|e| e.to_string())?;
+        let waiting = self.lanes.remove(&role).map(|lane| lane.waiting).unwrap_or_default();
+        self.lanes.insert(role, Lane { channel: Some(channel), watching_out: false, waiting: VecDeque::new() });
+        if role == Role::Front {
+            self.front_life += 1;
+            self.tell_head();
+        }
+        for (_, pending) in waiting {
+            self.admit(pending);
+        }
+        Ok(())
+    }
+
+    fn hear_control(&mut self) -> Result<(), GateError> {
+        while let Some((message, descriptor)) = self.control.receive::<Control>(false).map_err(GateError::Control)? {
+            match (message, descriptor) {
+                (Control::Channel { role }, Some(socket)) => {
+                    self.lose(role, "was replaced");
+                    if let Err(error) = self.connect(role, socket) {
+                        log_error!("channel to {}: {error}", role.as_str());
+                    }
+                }
+                (Control::Stop, _) => self.stopping = true,
+                (Control::Policy { .. }, _) => {}
+                _ => {
+                    let text = "unexpected message for the ledger".to_owned();
+                    return Err(GateError::Control(ChannelError::Violation(text)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_lane(&mut self, role: Role) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Some(channel) = self.lanes.get_mut(&role).and_then(|lane| lane.channel.as_mut()) else {
+            self.buffer = buffer;
+            return;
+        };
+        let heard = if role == Role::Front {
+            channel.receive::<ToGate>(&mut buffer).map(|list| list.into_iter().for_each(|m| self.hear_front(m)))
+        } else {
+            channel.receive::<Finished>(&mut buffer).map(|list| list.into_iter().for_each(|m| self.finished(role, m)))
+        };
+        self.buffer = buffer;
+        if let Err(error) = heard {
+            self.drop_lane(role, &error);
+        }
+    }
+
+    /// A process is gone or broke the rules.
+    fn drop_lane(&mut self, role: Role, error: &ChannelError) {
+        if !matches!(error, ChannelError::Closed) {
+            log_error!("{}: {error}; it will be restarted", role.as_str());
+            // Closing our end ends a confused process: every child exits when its channel closes.
+            let _ = self.control.send(&Report::Hung { role }, None);
+        }
+        self.lose(role, &error.to_string());
+    }
+
+    /// Forgets the channel and closes what ran behind it.
+    fn lose(&mut self, role: Role, why: &str) {
+        let Some(lane) = self.lanes.get_mut(&role) else { return };
+        if lane.channel.take().is_none() {
+            return;
+        }
+        if role == Role::Front {
+            return;
+        }
+        let lost: Vec<u64> = self.ops.iter().filter(|(_, op)| op.role == role).map(|(&number, _)| number).collect();
+        let mut metadata = Map::new();
+        metadata.insert("unfinished".to_owned(), (lost.len() as u64).into());
+        metadata.insert("reason".to_owned(), why.into());
+        let resource = format!("agent:{}", role.as_str());
+        let draft = records::agent_event("compartment-lost", &resource, metadata, &ourselves(), &self.names);
+        self.batch.push(Entry::Note(draft));
+        for number in lost {
+            let message = format!(
+                "the {} compartment ended while this was running; whether it took effect is unknown, look before you repeat it",
+                role.as_str()
+            );
+            self.close(number, Err(Failure::new(ErrorCode::Internal, message)));
+        }
+    }
+
+    fn hear_front(&mut self, message: ToGate) {
+        match message {
+            ToGate::Job { id, caller, action, params, limit_ms } => match Action::from_parts(&action, &params) {
+                Ok(action) => {
+                    let limit = Duration::from_millis(limit_ms);
+                    let life = self.front_life;
+                    self.admit(Pending { id, life, caller, action, limit });
+                }
+                Err(error) => {
+                    // The front validated it; what arrives here invalid was not written by our front.
+                    let failure = Failure::new(error.code(), error.to_string());
+                    self.answer(self.front_life, id, Err(failure), None);
+                }
+            },
+            ToGate::Refusal { caller, action, code, message, suppressed } => {
+                let draft = records::refusal(&caller, &self.names, &action, &code, &message, suppressed);
+                if draft.check().is_ok() {
+                    self.batch.push(Entry::Note(draft));
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, pending: Pending) {
+        let role = match pending.action.spec().compartment {
+            Compartment::Net => Role::Net,
+            Compartment::Keys => Role::Keys,
+            Compartment::Vm => Role::Vm,
+            Compartment::Ledger | Compartment::Front => return self.admit_event(pending),
+        };
+        let Some(lane) = self.lanes.get_mut(&role) else { return };
+        if lane.channel.is_none() {
+            lane.waiting.push_back((Instant::now() + RESTART_PATIENCE, pending));
+            return;
+        }
+        let op_id = format!("{:016x}-{}", self.nonce, self.next_op);
+        self.next_op += 1;
+        let heading = Heading::of(&pending.action, op_id);
+        let draft = records::intent(&heading, &pending.caller, &self.names, &pending.action);
+        match draft.check() {
+            Ok(()) => self.batch.push(Entry::Intent(Box::new(pending), heading, draft)),
+            Err(error) => {
+                let message = format!("the request cannot be recorded, so it is not executed: {error}");
+                self.answer(pending.life, pending.id, Err(Failure::new(ErrorCode::BadParams, message)), None);
+            }
+        }
+    }
+
+    fn admit_event(&mut self, pending: Pending) {
+        let failure = match records::event(&pending.action, &pending.caller, &self.names) {
+            None => Failure::new(ErrorCode::Internal, "this action is not the ledger's"),
+            Some(draft) => match draft.check() {
+                Ok(()) => {
+                    self.batch.push(Entry::Event { id: pending.id, life: pending.life, draft });
+                    return;
+                }
+                Err(error) => Failure::new(ErrorCode::BadParams, format!("the event cannot be recorded: {error}")),
+            },
+        };
+        self.answer(pending.life, pending.id, Err(failure), None);
+    }
+
+    fn finished(&mut self, role: Role, finished: Finished) {
+        if self.ops.get(&finished.op).is_some_and(|op| op.role == role) {
+            self.close(finished.op, finished.result);
+        }
+    }
+
+    /// Queues the outcome of a running operation.
+    fn close(&mut self, number: u64, result: Result<Done, Failure>) {
+        let Some(op) = self.ops.remove(&number) else { return };
+        let duration_us = u64::try_from(op.began.elapsed().as_micros()).unwrap_or(0);
+        let draft = records::outcome(&op.heading, &op.caller, &self.names, &result, duration_us);
+        self.batch.push(Entry::Outcome(Box::new(op), result, draft));
+    }
+
+    /// Makes everything that waits durable, then lets it through.
+    fn commit(&mut self) {
+        while !self.batch.is_empty() {
+            let rest = self.batch.split_off(self.batch.len().min(MAX_BATCH));
+            let entries = std::mem::replace(&mut self.batch, rest);
+            let drafts: Vec<Draft> = entries.iter().map(|entry| entry.draft().clone()).collect();
+            match self.writer.append(&drafts) {
+                Ok(appended) => self.pass(entries.into_iter().zip(appended)),
+                Err(error) => self.append_failed(entries, &error),
+            }
+        }
+    }
+
+    fn pass(&mut self, entries: impl Iterator<Item = (Entry, Appended)>) {
+        for (entry, appended) in entries {
+            let receipt = Receipt { index: appended.index, leaf: hex(&appended.leaf) };
+            match entry {
+                Entry::Intent(pending, heading, _) => self.forward(*pending, heading),
+                Entry::Outcome(op, result, _) => self.answer(op.life, op.id, result, Some(receipt)),
+                Entry::Event { id, life, .. } => self.answer(life, id, Ok(Done::default()), Some(receipt)),
+                Entry::Note(_) => {}
+            }
+        }
+        self.tell_head();
+        let earliest = self.published_last.map_or_else(Instant::now, |last| last + PUBLISH_EVERY);
+        self.publish_at.get_or_insert(earliest);
+    }
+
+    fn forward(&mut self, pending: Pending, heading: Heading) {
+        let role = match pending.action.spec().compartment {
+            Compartment::Net => Role::Net,
+            Compartment::Keys => Role::Keys,
+            _ => Role::Vm,
+        };
+        let number = self.next_op;
+        self.next_op += 1;
+        let began = Instant::now();
+        let work = Work {
+            op: number,
+            action: pending.action.name().to_owned(),
+            params: pending.action.params(),
+            limit_ms: u64::try_from(pending.limit.as_millis()).unwrap_or(u64::MAX),
+            caller_uid: pending.caller.uid,
+        };
+        let op = Op {
+            id: pending.id,
+            life: pending.life,
+            caller: pending.caller,
+            heading,
+            role,
+            began,
+            deadline: began + pending.limit + GRACE,
+            reported: false,
+        };
+        self.ops.insert(number, op);
+        let sent = match self.lanes.get_mut(&role).and_then(|lane| lane.channel.as_mut()) {
+            Some(channel) => channel.queue(&work).map_err(|e| e.to_string()),
+            None => Err("its compartment is gone".to_owned()),
+        };
+        if let Err(error) = sent {
+            self.close(number, Err(Failure::new(ErrorCode::Internal, format!("nothing was executed: {error}"))));
+        }
+    }
+
+    /// Nothing of the batch is in the ledger: nothing of it may pass. Outcomes get another chance without the rest.
+    fn append_failed(&mut self, entries: Vec<Entry>, error: &AppendError) {
+        log_error!("ledger: {error}");
+        let (outcomes, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(|entry| matches!(entry, Entry::Outcome(..)));
+        for entry in others {
+            let message = format!("the ledger cannot record it, so nothing was executed: {error}");
+            let failure = Failure::new(ErrorCode::Failed, message);
+            match entry {
+                Entry::Intent(pending, ..) => self.answer(pending.life, pending.id, Err(failure), None),
+                Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
+                Entry::Outcome(..) | Entry::Note(_) => {}
+            }
+        }
+        let drafts: Vec<Draft> = outcomes.iter().map(|entry| entry.draft().clone()).collect();
+        match self.writer.append(&drafts) {
+            Ok(appended) if !appended.is_empty() => self.pass(outcomes.into_iter().zip(appended)),
+            Ok(_) => {}
+            Err(error) => {
+                for entry in outcomes {
+                    let Entry::Outcome(op, result, _) = entry else { continue };
+                    let ended = match &result {
+                        Ok(_) => "succeeded".to_owned(),
+                        Err(failure) => format!("failed ({})", failure.message),
+                    };
+                    let message = format!("{} {ended}, but its outcome could not be recorded: {error}", op.heading.action);
+                    self.answer(op.life, op.id, Err(Failure::new(ErrorCode::Internal, message)), None);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, life: u64, id: u64, result: Result<Done, Failure>, receipt: Option<Receipt>) {
+        // A restarted front knows nothing of its predecessor's jobs.
+        if life != self.front_life {
+            return;
+        }
+        self.tell_front(&FromGate::Answer { id, result, receipt });
+    }
+
+    fn tell_head(&mut self) {
+        let head = self.writer.head();
+        let message = FromGate::Head { size: head.size, root: hex(&head.root) };
+        self.tell_front(&message);
+    }
+
+    fn tell_front(&mut self, message: &FromGate) {
+        let Some(channel) = self.lanes.get_mut(&Role::Front).and_then(|lane| lane.channel.as_mut()) else { return };
+        if let Err(error) = channel.queue(message) {
+            log_error!("an answer could not be passed on: {error}");
+        }
+    }
+
+    fn flush_lanes(&mut self) {
+        let mut dead = Vec::new();
+        for (&role, lane) in &mut self.lanes {
+            let Some(channel) = lane.channel.as_mut() else { continue };
+            match channel.flush() {
+                Ok(drained) if drained == lane.watching_out => {
+                    lane.watching_out = !drained;
+                    let wanted = if drained { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
+                    let _ = epoll::modify(&self.epoll, channel.as_fd(), EventData::new_u64(token(role)), wanted);
+                }
+                Ok(_) => {}
+                Err(error) => dead.push((role, error)),
+            }
+        }
+        for (role, error) in dead {
+            self.drop_lane(role, &error);
+        }
+    }
+
+    fn wait_time(&self, now: Instant) -> Option<Duration> {
+        let deadlines = self.ops.values().filter(|op| !op.reported).map(|op| op.deadline);
+        let patience = self.lanes.values().filter_map(|lane| lane.waiting.front().map(|(until, _)| *until));
+        let next = deadlines.chain(patience).chain(self.publish_at).min()?;
+        Some(next.saturating_duration_since(now) + Duration::from_millis(1))
+    }
+
+    /// Publishes, gives up on jobs without a compartment, reports compartments that do not answer.
+    fn watch_time(&mut self, now: Instant) {
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish_at = None;
+            self.published_last = Some(now);
+            if let Err(error) = self.writer.publish() {
+                log_warning!("derived ledger files: {error}; the ledger itself is unharmed");
+            }
+        }
+        let mut given_up = Vec::new();
+        for (role, lane) in &mut self.lanes {
+            while lane.waiting.front().is_some_and(|(until, _)| *until <= now) {
+                given_up.extend(lane.waiting.pop_front().map(|(_, pending)| (*role, pending)));
+            }
+        }
+        for (role, pending) in given_up {
+            let message = format!("the {} compartment is being restarted; nothing was executed, try again", role.as_str());
+            self.answer(pending.life, pending.id, Err(Failure::new(ErrorCode::Busy, message)), None);
+        }
+        for op in self.ops.values_mut().filter(|op| op.deadline <= now && !op.reported) {
+            op.reported = true;
+            log_error!("{} on {} does not end; the {} compartment is restarted", op.heading.action, op.heading.resource, op.role.as_str());
+            let _ = self.control.send(&Report::Hung { role: op.role }, None);
+        }
+    }
+
+    /// The last act: what still runs is closed as unfinished, everything is published.
+    fn finish(&mut self) {
+        let running: Vec<u64> = self.ops.keys().copied().collect();
+        for number in running {
+            let message = "the agent stopped before this ended; whether it took effect is unknown";
+            self.close(number, Err(Failure::new(ErrorCode::Internal, message)));
+        }
+        self.commit();
+        self.flush_lanes();
+        if let Err(error) = self.writer.publish() {
+            log_warning!("derived ledger files: {error}; the ledger itself is unharmed");
+        }
+        log_info!("closed at {} records", self.writer.head().size);
+    }
+}
+
+/// The agent as the caller of its own events.
+fn ourselves() -> Caller {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    Caller { uid: 0, pid: Some(pid), exe: None, unit: None }
+}
+

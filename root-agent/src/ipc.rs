@@ -1,0 +1,358 @@
+//! The pipes between our own processes: framed JSON over socket pairs, and the messages that travel on them.
+//! A message that does not decode is a protocol violation; whoever reads one drops the sender.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use blockhost_proto::response::Receipt;
+use blockhost_proto::wire::{FrameDecoder, encode_frame};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::compartment::{Backend, Done, Failure, Identities};
+use crate::policy::Policy;
+
+/// Longest internal message, bytes: a response frame with room for escaping and the envelope.
+pub const MAX_MESSAGE: usize = 8 << 20;
+
+/// The processes below the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Talks to clients.
+    Front,
+    /// Records, and lets through what is recorded.
+    Ledger,
+    /// Routes and firewall.
+    Net,
+    /// Wallets and address book.
+    Keys,
+    /// Machines.
+    Vm,
+}
+
+impl Role {
+    /// Every role, in start order.
+    pub const ALL: [Self; 5] = [Self::Ledger, Self::Net, Self::Keys, Self::Vm, Self::Front];
+    /// The roles that execute actions.
+    pub const COMPARTMENTS: [Self; 3] = [Self::Net, Self::Keys, Self::Vm];
+
+    /// The name in process titles, logs and policy.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Front => "front",
+            Self::Ledger => "ledger",
+            Self::Net => "net",
+            Self::Keys => "keys",
+            Self::Vm => "vm",
+        }
+    }
+
+    /// The role of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+/// What every child is told first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// `BLOCKHOST_ROOT`.
+    pub root: std::path::PathBuf,
+    /// Name of this host in ledger records and log origin.
+    pub hostname: String,
+    /// The chosen backend.
+    pub backend: Backend,
+    /// Numeric users.
+    pub identities: Identities,
+    /// The policy in force.
+    pub policy: Policy,
+    /// Rules with names resolved.
+    pub rules: Vec<ResolvedRule>,
+    /// Names of users, for ledger records.
+    pub users: Vec<(u32, String)>,
+    /// Whether standard error is the journal (priority prefixes wanted).
+    pub journal: bool,
+    /// When the agent started, seconds since 1970.
+    pub started_s: u64,
+}
+
+/// A rule after name lookup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedRule {
+    /// User it applies to.
+    pub uid: Option<u32>,
+    /// Group it applies to, primary or supplementary.
+    pub gid: Option<u32>,
+    /// Action names, families or `*`.
+    pub actions: Vec<String>,
+}
+
+/// Supervisor to child, on the control socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Control {
+    /// First message: everything the child needs to know.
+    Start(Box<Start>),
+    /// A new policy is in force.
+    Policy {
+        /// The policy.
+        policy: Box<Policy>,
+        /// Its rules, resolved.
+        rules: Vec<ResolvedRule>,
+    },
+    /// To the ledger only, with one descriptor: a fresh channel to that role.
+    Channel {
+        /// Whose channel it is.
+        role: Role,
+    },
+    /// Finish what runs, take nothing new, exit 0.
+    Stop,
+    /// To the front: who the process behind a connection is.
+    Who {
+        /// Connection it was asked for.
+        connection: u64,
+        /// Executable, escaped.
+        exe: Option<String>,
+        /// systemd unit.
+        unit: Option<String>,
+    },
+}
+
+/// Child to supervisor, on the control socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// Confined and listening.
+    Ready {
+        /// Landlock ABI in force; 0 without.
+        landlock_abi: u32,
+    },
+    /// From the ledger: that compartment exceeded its time; kill it.
+    Hung {
+        /// The compartment.
+        role: Role,
+    },
+    /// From the front, with a pidfd where there is one.
+    Who {
+        /// Connection asked for.
+        connection: u64,
+        /// Process id as seen at connect.
+        pid: i32,
+    },
+}
+
+/// Who asks, as the kernel said at connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Process, decoration only.
+    pub pid: Option<i32>,
+    /// Its executable, escaped.
+    pub exe: Option<String>,
+    /// Its systemd unit.
+    pub unit: Option<String>,
+}
+
+/// Front to ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToGate {
+    /// Record it, have it executed, answer.
+    Job {
+        /// Number of the front's choosing.
+        id: u64,
+        /// Who asks.
+        caller: Caller,
+        /// Catalog name.
+        action: String,
+        /// Canonical parameters.
+        params: Value,
+        /// Time limit of the execution, milliseconds.
+        limit_ms: u64,
+    },
+    /// A refusal to put on record; not answered.
+    Refusal {
+        /// Who asked.
+        caller: Caller,
+        /// What was asked for, escaped.
+        action: String,
+        /// Wire code of the answer.
+        code: String,
+        /// The answer's sentence.
+        message: String,
+        /// Refusals of that user not recorded since the last record.
+        suppressed: u64,
+    },
+}
+
+/// Ledger to front.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromGate {
+    /// How a job ended.
+    Answer {
+        /// The front's number.
+        id: u64,
+        /// Result of the action.
+        result: Result<Done, Failure>,
+        /// Where the outcome is; missing only when nothing could be recorded.
+        receipt: Option<Receipt>,
+    },
+    /// The head moved.
+    Head {
+        /// Number of records.
+        size: u64,
+        /// Merkle root, hex.
+        root: String,
+    },
+}
+
+/// Ledger to compartment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Number of the operation.
+    pub op: u64,
+    /// Catalog name.
+    pub action: String,
+    /// Canonical parameters.
+    pub params: Value,
+    /// Time limit, milliseconds.
+    pub limit_ms: u64,
+    /// Who asks.
+    pub caller_uid: u32,
+}
+
+/// Compartment to ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finished {
+    /// Number of the operation.
+    pub op: u64,
+    /// How it ended.
+    pub result: Result<Done, Failure>,
+}
+
+/// `extra` fields of a record or answer.
+pub type Fields = Map<String, Value>;
+
+/// Why a channel is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The other side is gone.
+    #[error("the other side closed the channel")]
+    Closed,
+    /// The other side sent what no working process of ours sends.
+    #[error("protocol violation: {0}")]
+    Violation(String),
+    /// The kernel's error.
+    #[error("channel: {0}")]
+    Io(#[from] Errno),
+}
+
+/// One end of a socket pair: framed JSON, never blocking, with a buffer for what the other side has not taken yet.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+    decoder: FrameDecoder,
+    out: Vec<u8>,
+    written: usize,
+}
+
+impl Channel {
+    /// Wraps a connected stream socket; makes it non-blocking.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(&socket)?;
+        rustix::fs::fcntl_setfl(&socket, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Self { socket, decoder: FrameDecoder::new(MAX_MESSAGE), out: Vec::new(), written: 0 })
+    }
+
+    /// Queues a message; [`Self::flush`] sends it.
+    ///
+    /// # Errors
+    /// [`ChannelError::Violation`] when it is longer than [`MAX_MESSAGE`].
+    pub fn queue<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
+        let body = serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        if self.out.is_empty() {
+            self.out = frame;
+        } else {
+            self.out.extend_from_slice(&frame);
+        }
+        Ok(())
+    }
+
+    /// Sends as much as the other side takes. True when nothing is left.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when the channel is dead.
+    pub fn flush(&mut self) -> Result<bool, ChannelError> {
+        while self.written < self.out.len() {
+            match rustix::net::send(&self.socket, &self.out[self.written..], rustix::net::SendFlags::NOSIGNAL) {
+                Ok(n) => self.written += n,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(ChannelError::Closed),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.out.clear();
+        self.out.shrink_to(64 << 10);
+        self.written = 0;
+        Ok(true)
+    }
+
+    /// Bytes waiting for the other side.
+    pub fn backlog(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Reads what is there and gives the whole messages. With `Closed` only once nothing is left to read.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when the channel is dead or the other side misbehaves.
+    pub fn receive<M: DeserializeOwned>(&mut self, buffer: &mut [u8]) -> Result<Vec<M>, ChannelError> {
+        let mut messages = Vec::new();
+        loop {
+            let n = match rustix::net::recv(&self.socket, &mut *buffer, rustix::net::RecvFlags::empty()) {
+                Ok((0, _)) | Err(Errno::CONNRESET) if messages.is_empty() => return Err(ChannelError::Closed),
+                Ok((0, _)) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(messages),
+                Ok((n, _)) => n,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.decoder.feed(&buffer[..n]);
+            while let Some(frame) = self.decoder.next_frame().map_err(|e| ChannelError::Violation(e.to_string()))? {
+                messages.push(serde_json::from_slice(&frame).map_err(|e| ChannelError::Violation(e.to_string()))?);
+            }
+            if n < buffer.len() {
+                return Ok(messages);
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A pair of connected stream sockets for a [`Channel`].
+///
+/// # Errors
+/// The kernel's.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}

@@ -1,0 +1,132 @@
+//! What the supervisor finds out before it starts anyone: policy, users, backend, directories.
+
+use std::path::{Path, PathBuf};
+
+use blockhost_proto::layout::Layout;
+use rustix::fs::{Mode, chmod, chown, mkdir};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use crate::accounts::{Accounts, AccountsError};
+use crate::compartment::{Backend, Identities};
+use crate::ipc::Start;
+use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError};
+use crate::sys::landlock;
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The policy file.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The system users.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// The policy file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The policy file could be changed by somebody who is not root.
+    #[error("{path}: must belong to root and be writable by root alone (`chown root {path}; chmod go-w {path}`)")]
+    Writable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Kernel without Landlock.
+    #[error("this kernel has no Landlock; boot with `lsm=...,landlock`, or accept less with `landlock: optional` in the policy")]
+    NoLandlock,
+    /// A directory cannot be made.
+    #[error("{path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Reads the policy; a missing file is the default policy.
+///
+/// # Errors
+/// [`ConfigError`] naming the file, line and key.
+pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
+        Err(error) => return Err(read(error)),
+    };
+    let metadata = file.metadata().map_err(read)?;
+    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        return Err(ConfigError::Writable { path: path.to_owned() });
+    }
+    let mut text = String::new();
+    file.by_ref().take(1 << 20).read_to_string(&mut text).map_err(read)?;
+    Ok(Policy::parse(&text, &path.display().to_string())?)
+}
+
+/// Everything children are told, from the system as it is now.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn gather(layout: &Layout, policy: Policy, journal: bool) -> Result<Start, ConfigError> {
+    if policy.landlock == LandlockChoice::Required && landlock::abi() == 0 {
+        return Err(ConfigError::NoLandlock);
+    }
+    let accounts = Accounts::read()?;
+    let identities = accounts.identities(&policy)?;
+    let rules = accounts.resolve(&policy, &layout.agent_policy().display().to_string())?;
+    let hostname = rustix::system::uname().nodename().to_str().unwrap_or("localhost").to_owned();
+    Ok(Start {
+        root: layout.root().to_owned(),
+        hostname,
+        backend: backend(layout, policy.backend),
+        identities,
+        users: accounts.names(&rules),
+        rules,
+        policy,
+        journal,
+        started_s: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+    })
+}
+
+fn backend(layout: &Layout, choice: BackendChoice) -> Backend {
+    match choice {
+        BackendChoice::Proxmox => Backend::Proxmox,
+        BackendChoice::Embedded => Backend::Embedded,
+        BackendChoice::Auto if layout.is_host() && Path::new("/usr/sbin/qm").exists() => Backend::Proxmox,
+        BackendChoice::Auto => Backend::Embedded,
+    }
+}
+
+/// Makes the directories the agent itself needs, where they are missing; existing ones are left as they are.
+///
+/// # Errors
+/// [`ConfigError::Directory`].
+pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), ConfigError> {
+    let group = identities.blockhost.gid;
+    // The run directory is shared with the engine (its lock files), sticky so that nobody removes the socket.
+    for (path, gid, mode) in [
+        (layout.etc(), group, 0o750),
+        (layout.run(), group, 0o1775),
+        (layout.ledger(), group, 0o750),
+        (layout.ledger_keys(), 0, 0o700),
+    ] {
+        let failed = |source: Errno| ConfigError::Directory { path: path.clone(), source: source.into() };
+        match mkdir(&path, Mode::from_raw_mode(0o700)) {
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(failed(error)),
+            Ok(()) => {
+                chown(&path, Some(Uid::ROOT), Some(Gid::from_raw(gid))).map_err(failed)?;
+                chmod(&path, Mode::from_raw_mode(mode)).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,463 @@
+//! The supervisor: root, and deaf to everyone but signals and its own children. It opens the socket, starts the
+//! processes, restarts what dies, and stops them in order.
+
+pub mod config;
+pub mod notify;
+pub mod socket;
+pub mod who;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use blockhost_proto::layout::Layout;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_dumpable_behavior};
+
+use self::config::{ConfigError, gather, make_directories, read_policy};
+use self::notify::Notifier;
+use self::socket::{Listener, SocketError};
+use crate::accounts::Accounts;
+use crate::control::ControlSocket;
+use crate::ipc::{self, ChannelError, Control, Report, Role, Start};
+use crate::sys::{self, spawn};
+use crate::{log_error, log_info, log_warning};
+
+/// How long all children together may take to become ready at start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Time the ledger gets to write its last records.
+const LEDGER_STOP: Duration = Duration::from_secs(10);
+/// Time from "stop" to "kill" for a compartment.
+const COMPARTMENT_STOP: Duration = Duration::from_secs(1);
+/// Shortest and longest pause before a restart.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// A life this long clears the back-off.
+const GOOD_LIFE: Duration = Duration::from_secs(30);
+/// Descriptors below this are kept busy, so that placing a child's descriptors cannot hit one that is in use.
+const RESERVED_BELOW: i32 = 16;
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// Policy, users, directories.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Not root.
+    #[error("the root agent has to be started as root")]
+    NotRoot,
+    /// A process could not be started or did not become ready; its own message is in the log.
+    #[error("{role} did not start: {detail}")]
+    Child {
+        /// Which.
+        role: &'static str,
+        /// What is known.
+        detail: String,
+    },
+    /// The system refused.
+    #[error("{step}: {source}")]
+    System {
+        /// What was tried.
+        step: &'static str,
+        /// The answer.
+        source: std::io::Error,
+    },
+}
+
+struct Running {
+    child: Child,
+    pidfd: OwnedFd,
+    control: ControlSocket,
+    started: Instant,
+    ready: bool,
+}
+
+/// The supervisor's state.
+struct Supervisor {
+    layout: Layout,
+    start: Start,
+    listener: Listener,
+    signals: OwnedFd,
+    running: HashMap<Role, Running>,
+    back_off: HashMap<Role, Duration>,
+    restarts: HashMap<Role, Instant>,
+    notifier: Notifier,
+    _reserved: Vec<OwnedFd>,
+}
+
+/// What woke the supervisor.
+enum Event {
+    Signal(i32),
+    Died(Role),
+    Told(Role),
+    Time,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`SupervisorError`]; nothing is left running or lying about then.
+pub fn run(layout: Layout) -> Result<(), SupervisorError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(SupervisorError::NotRoot);
+    }
+    let notifier = Notifier::from_env();
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    crate::log::init("supervisor", journal);
+    sys::tame_allocator();
+    let policy = read_policy(&layout.agent_policy())?;
+    let start = gather(&layout, policy, journal)?;
+    make_directories(&layout, &start.identities)?;
+    let listener = Listener::obtain(&layout.agent_socket(), start.identities.blockhost.gid)?;
+    let mut supervisor = match Supervisor::new(layout, start, listener, notifier) {
+        Ok(supervisor) => supervisor,
+        Err((listener, error)) => {
+            listener.remove();
+            return Err(error);
+        }
+    };
+    let result = supervisor.bring_up().map(|()| supervisor.watch());
+    supervisor.listener.remove();
+    supervisor.kill_all();
+    result
+}
+
+fn system(step: &'static str) -> impl Fn(std::io::Error) -> SupervisorError {
+    move |source| SupervisorError::System { step, source }
+}
+
+impl Supervisor {
+    fn new(
+        layout: Layout,
+        start: Start,
+        listener: Listener,
+        notifier: Notifier,
+    ) -> Result<Self, (Listener, SupervisorError)> {
+        let prepared = (|| {
+            let reserved = reserve_descriptors().map_err(system("/dev/null"))?;
+            let signals = sys::signal_descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
+            let signals = signals.map_err(system("signals"))?;
+            rustix::thread::set_no_new_privs(true).map_err(|e| system("no_new_privs")(e.into()))?;
+            set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| system("dumpable")(e.into()))?;
+            Ok((reserved, signals))
+        })();
+        match prepared {
+            Err(error) => Err((listener, error)),
+            Ok((reserved, signals)) => Ok(Self {
+                layout,
+                start,
+                listener,
+                signals,
+                running: HashMap::new(),
+                back_off: HashMap::new(),
+                restarts: HashMap::new(),
+                notifier,
+                _reserved: reserved,
+            }),
+        }
+    }
+
+    /// Starts everything and waits until everything is ready.
+    fn bring_up(&mut self) -> Result<(), SupervisorError> {
+        self.start_all()?;
+        let until = Instant::now() + START_LIMIT;
+        while let Some(role) = Role::ALL.into_iter().find(|role| !self.running.get(role).is_some_and(|r| r.ready)) {
+            let failed = |detail: &str| SupervisorError::Child { role: role.as_str(), detail: detail.to_owned() };
+            if Instant::now() >= until {
+                return Err(failed("it is not ready after 30 s"));
+            }
+            for event in self.wait(Some(until)) {
+                match event {
+                    Event::Told(role) => self.hear(role),
+                    Event::Died(role) => {
+                        let detail = self.bury(role).unwrap_or_default();
+                        let name = role.as_str();
+                        return Err(SupervisorError::Child { role: name, detail: format!("{detail}; see its message above") });
+                    }
+                    Event::Signal(libc::SIGHUP) | Event::Time => {}
+                    Event::Signal(_) => return Err(failed("stopped while starting")),
+                }
+            }
+        }
+        let source = if self.listener.is_activated() { "systemd's socket".to_owned() } else { self.layout.agent_socket().display().to_string() };
+        log_info!("ready on {source}, backend {:?}, landlock ABI {}", self.start.backend, sys::landlock::abi());
+        self.notifier.tell("READY=1");
+        Ok(())
+    }
+
+    /// Ledger and compartments with a channel each, then the front.
+    fn start_all(&mut self) -> Result<(), SupervisorError> {
+        let pairs = || ipc::pair().map_err(system("socket pair"));
+        let (front_gate, gate_front) = pairs()?;
+        let mut gate_ends = vec![gate_front];
+        let mut child_ends = Vec::new();
+        for role in Role::COMPARTMENTS {
+            let (theirs, gates) = pairs()?;
+            gate_ends.push(gates);
+            child_ends.push((role, theirs));
+        }
+        self.restarts.clear();
+        self.spawn(Role::Ledger, gate_ends)?;
+        for (role, channel) in child_ends {
+            self.spawn(role, vec![channel])?;
+        }
+        self.spawn_front(front_gate)
+    }
+
+    fn spawn_front(&mut self, gate: OwnedFd) -> Result<(), SupervisorError> {
+        let listener = self.listener.fd.try_clone().map_err(system("listener"))?;
+        self.spawn(Role::Front, vec![gate, listener])
+    }
+
+    fn spawn(&mut self, role: Role, descriptors: Vec<OwnedFd>) -> Result<(), SupervisorError> {
+        let failed = |detail: String| SupervisorError::Child { role: role.as_str(), detail };
+        let (control, theirs) = ControlSocket::pair().map_err(system("socket pair"))?;
+        let mut all = vec![theirs];
+        all.extend(descriptors);
+        let child = spawn::respawn(role.as_str(), &all).map_err(|e| failed(e.to_string()))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| failed("no pid".to_owned()))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.to_string()))?;
+        let start = Control::Start(Box::new(self.start.clone()));
+        control.send(&start, None).map_err(|e| failed(e.to_string()))?;
+        let running = Running { child, pidfd, control, started: Instant::now(), ready: false };
+        self.running.insert(role, running);
+        Ok(())
+    }
+
+    /// The normal life; returns when it is over.
+    fn watch(&mut self) {
+        loop {
+            let next = self.restarts.values().min().copied();
+            for event in self.wait(next) {
+                match event {
+                    Event::Signal(libc::SIGHUP) => self.reload(),
+                    Event::Signal(_) => return self.stop(),
+                    Event::Told(role) => self.hear(role),
+                    Event::Died(role) => self.died(role),
+                    Event::Time => {}
+                }
+            }
+            self.restart_due();
+        }
+    }
+
+    fn wait(&self, until: Option<Instant>) -> Vec<Event> {
+        let roles: Vec<(Role, &Running)> = self.running.iter().map(|(&role, running)| (role, running)).collect();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        for (_, running) in &roles {
+            fds.push(PollFd::new(&running.control, PollFlags::IN));
+            fds.push(PollFd::new(&running.pidfd, PollFlags::IN));
+        }
+        let timeout = until.and_then(|at| {
+            let wait = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            Timespec::try_from(wait).ok()
+        });
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return vec![Event::Time];
+        }
+        let mut events = Vec::new();
+        if !fds[0].revents().is_empty() {
+            events.extend(sys::read_signals(self.signals.as_fd()).into_iter().map(Event::Signal));
+        }
+        for (pair, (role, _)) in fds[1..].chunks_exact(2).zip(&roles) {
+            if pair[0].revents().contains(PollFlags::IN) {
+                events.push(Event::Told(*role));
+            }
+            if !pair[1].revents().is_empty() {
+                events.push(Event::Died(*role));
+            }
+        }
+        if events.is_empty() {
+            events.push(Event::Time);
+        }
+        events
+    }
+
+    fn hear(&mut self, role: Role) {
+        let Some(running) = self.running.get_mut(&role) else { return };
+        loop {
+            let (report, descriptor) = match running.control.receive::<Report>(false) {
+                Ok(Some(message)) => message,
+                Ok(None) | Err(ChannelError::Closed) => return,
+                Err(error) => {
+                    log_error!("{}: {error}; killed", role.as_str());
+                    let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+                    return;
+                }
+            };
+            match (role, report) {
+                (_, Report::Ready { .. }) => running.ready = true,
+                (Role::Front, Report::Who { connection, pid }) => {
+                    let (exe, unit) = who::who(pid, descriptor.as_ref());
+                    if let Err(error) = running.control.send(&Control::Who { connection, exe, unit }, None) {
+                        log_error!("front: {error}; killed");
+                        let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+                        return;
+                    }
+                }
+                (Role::Ledger, Report::Hung { role: hung }) => {
+                    if let Some(hung) = self.running.get(&hung) {
+                        let _ = pidfd_send_signal(&hung.pidfd, Signal::KILL);
+                    }
+                    return;
+                }
+                (_, report) => {
+                    log_error!("{}: unexpected {report:?}; killed", role.as_str());
+                    let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reaps; says how it ended.
+    fn bury(&mut self, role: Role) -> Option<String> {
+        let mut running = self.running.remove(&role)?;
+        if running.started.elapsed() > GOOD_LIFE {
+            self.back_off.remove(&role);
+        }
+        Some(running.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string()))
+    }
+
+    fn died(&mut self, role: Role) {
+        let Some(how) = self.bury(role) else { return };
+        let pause = self.back_off.get(&role).copied().unwrap_or(BACK_OFF.0);
+        self.back_off.insert(role, (pause * 2).min(BACK_OFF.1));
+        log_error!("{} ended ({how}); restart in {} ms", role.as_str(), pause.as_millis());
+        if role == Role::Ledger {
+            // Without the gate nothing can be done and everything the others hold is stale.
+            self.kill_all();
+        }
+        self.restarts.insert(role, Instant::now() + pause);
+    }
+
+    fn restart_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Role> = self.restarts.iter().filter(|(_, at)| **at <= now).map(|(&role, _)| role).collect();
+        for role in due {
+            let Some(_) = self.restarts.remove(&role) else { continue };
+            let result = if role == Role::Ledger { self.start_all() } else { self.restart(role) };
+            if let Err(error) = result {
+                log_error!("{error}");
+                let pause = self.back_off.get(&role).copied().unwrap_or(BACK_OFF.1);
+                if role == Role::Ledger {
+                    self.kill_all();
+                }
+                self.restarts.insert(role, now + pause);
+            }
+        }
+    }
+
+    fn restart(&mut self, role: Role) -> Result<(), SupervisorError> {
+        let (theirs, gates) = ipc::pair().map_err(system("socket pair"))?;
+        let Some(ledger) = self.running.get(&Role::Ledger) else { return Ok(()) };
+        let message = Control::Channel { role };
+        ledger.control.send(&message, Some(gates.as_fd())).map_err(|e| SupervisorError::Child {
+            role: Role::Ledger.as_str(),
+            detail: e.to_string(),
+        })?;
+        if role == Role::Front { self.spawn_front(theirs) } else { self.spawn(role, vec![theirs]) }
+    }
+
+    fn reload(&mut self) {
+        self.notifier.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
+        match self.read_again() {
+            Ok(()) => log_info!("policy reloaded"),
+            Err(error) => log_error!("the policy was not changed: {error}"),
+        }
+        self.notifier.tell("READY=1");
+    }
+
+    fn read_again(&mut self) -> Result<(), ConfigError> {
+        let policy = read_policy(&self.layout.agent_policy())?;
+        let accounts = Accounts::read()?;
+        let file = self.layout.agent_policy().display().to_string();
+        let rules = accounts.resolve(&policy, &file)?;
+        let fixed = |p: &crate::policy::Policy| (p.backend, p.landlock, p.programs.clone(), p.identities);
+        if fixed(&policy) != fixed(&self.start.policy) {
+            log_warning!("backend, landlock, programs and identities change at the next restart only");
+        }
+        self.start.users = accounts.names(&rules);
+        self.start.rules = rules.clone();
+        self.start.policy = policy.clone();
+        let message = Control::Policy { policy: Box::new(policy), rules };
+        for (role, running) in &self.running {
+            if let Err(error) = running.control.send(&message, None) {
+                log_error!("{}: {error}; killed, it comes back with the new policy", role.as_str());
+                let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Front first (it drains), then the ledger (it closes what is left), then the compartments.
+    fn stop(&mut self) {
+        self.notifier.tell("STOPPING=1");
+        log_info!("stopping");
+        self.listener.remove();
+        self.restarts.clear();
+        let drain = Duration::from_secs(self.start.policy.limits.drain_s + 1);
+        self.end(Role::Front, drain);
+        self.end(Role::Ledger, LEDGER_STOP);
+        for role in Role::COMPARTMENTS {
+            self.end(role, COMPARTMENT_STOP);
+        }
+    }
+
+    /// Asks a child to end and sees to it that it does.
+    fn end(&mut self, role: Role, patience: Duration) {
+        let Some(running) = self.running.get(&role) else { return };
+        let _ = running.control.send(&Control::Stop, None);
+        let until = Instant::now() + patience;
+        while self.running.contains_key(&role) && Instant::now() < until {
+            for event in self.wait(Some(until)) {
+                match event {
+                    Event::Told(role) => self.hear(role),
+                    Event::Died(dead) => {
+                        let how = self.bury(dead).unwrap_or_default();
+                        if dead != role {
+                            log_warning!("{} ended while stopping ({how})", dead.as_str());
+                        }
+                    }
+                    Event::Signal(_) | Event::Time => {}
+                }
+            }
+        }
+        if let Some(running) = self.running.get(&role) {
+            log_warning!("{} did not end in {} s; killed", role.as_str(), patience.as_secs());
+            let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+            self.bury(role);
+        }
+    }
+
+    fn kill_all(&mut self) {
+        for running in self.running.values() {
+            let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+        }
+        let roles: Vec<Role> = self.running.keys().copied().collect();
+        for role in roles {
+            self.bury(role);
+        }
+    }
+}
+
+fn reserve_descriptors() -> std::io::Result<Vec<OwnedFd>> {
+    use std::os::fd::AsRawFd;
+    let mut reserved = Vec::new();
+    loop {
+        let fd = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        let enough = fd.as_raw_fd() >= RESERVED_BELOW;
+        reserved.push(fd);
+        if enough {
+            return Ok(reserved);
+        }
+    }
+}
+
+fn monotonic_us() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
+}
