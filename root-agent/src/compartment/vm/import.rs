@@ -4,14 +4,15 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::ImagePath;
 use rustix::fs::{
-    FileType, Mode, OFlags, ResolveFlags, SeekFrom, copy_file_range, fchmod, fstat, ftruncate,
-    openat, openat2, seek,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, copy_file_range, fchmod, fstat,
+    ftruncate, openat, openat2, seek, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -186,8 +187,7 @@ fn copy(
     deadline: Instant,
 ) -> Result<std::fs::File, Failure> {
     let error = |error: Errno| failed(path, "could not be copied", &error.into());
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let copy = openat(directory, ".", flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
+    let copy = nameless(directory).map_err(error)?;
     let size = u64::try_from(fstat(source).map_err(error)?.st_size).unwrap_or(0);
     ftruncate(&copy, size).map_err(error)?;
     let mut at = 0;
@@ -219,6 +219,28 @@ fn copy(
     finish(copy).map_err(error)
 }
 
+/// An empty file without a name, in the directory's file system so that copying can share blocks.
+fn nameless(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match openat(directory, ".", flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => unnamed(directory),
+        opened => opened,
+    }
+}
+
+/// The same for file systems that cannot: it has a name for a moment, under which only root may open it.
+fn unnamed(directory: &OwnedFd) -> Result<OwnedFd, Errno> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!(".blockhost-import-{}-{number}", std::process::id());
+    // A process of the same number may have died between the next two steps.
+    let _ = unlinkat(directory, &name, AtFlags::empty());
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(directory, &name, flags, Mode::RUSR | Mode::WUSR)?;
+    unlinkat(directory, &name, AtFlags::empty())?;
+    Ok(file)
+}
+
 /// Readable by whoever gets the descriptor (the converter runs as another user), writable by nobody.
 fn finish(copy: OwnedFd) -> Result<std::fs::File, Errno> {
     fchmod(&copy, Mode::RUSR | Mode::RGRP | Mode::ROTH)?;
@@ -243,4 +265,24 @@ fn failed(path: &ImagePath, what: &str, error: &std::io::Error) -> Failure {
         ErrorCode::Failed,
         format!("the image {path} {what}: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_for_the_copy_has_no_name_on_any_file_system() {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory: OwnedFd = std::fs::File::open(place.path()).expect("opened").into();
+        for file in [
+            nameless(&directory),
+            unnamed(&directory),
+            unnamed(&directory),
+        ] {
+            let stat = fstat(file.expect("a file")).expect("examined");
+            assert_eq!((stat.st_nlink, stat.st_mode & 0o7777), (0, 0o600));
+        }
+        assert_eq!(std::fs::read_dir(place.path()).expect("listed").count(), 0);
+    }
 }
