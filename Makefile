@@ -51,7 +51,7 @@ docs: ## regenerate docs/protocol.md, man pages and completions from the program
 	@$(CARGO) run --quiet -p blockhost-packaging --bin blockhost-docs -- --protocol docs/protocol.md --out $(TARGET_DIR)/docs
 
 fuzz: ## libFuzzer over every parser of bytes from outside, FUZZ_SECONDS (60) each
-	@bash scripts/fuzz.sh $(FUZZ_SECONDS)
+	@sh fuzz/run -s $(FUZZ_SECONDS)
 
 clean: ## remove build products (not the demo's world)
 	@$(CARGO) clean

@@ -7,12 +7,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly BACKPORTS_FILE=/etc/apt/sources.list.d/blockhost-backports.list
-readonly RUST_MINIMUM=1.90
+readonly RUST_MINIMUM=1.94.1
 readonly NODE_MINIMUM=18
 
 # What the build links with, what the tests and the demo run. QEMU and node have their own sections below.
 readonly PACKAGES=(
-    gcc libc6-dev make pkg-config ca-certificates   # the build (SQLite is compiled from its bundled source)
+    gcc g++ libc6-dev make pkg-config ca-certificates   # the build (SQLite from its bundled source; libFuzzer is C++)
     iproute2 iptables util-linux procps             # namespaces, bridge, the agent's firewall, unshare and setpriv
     mmdebstrap uidmap gpgv debian-archive-keyring   # the guest template, built by an ordinary user
     e2fsprogs grub-common grub-pc-bin genisoimage   # its file system, boot loader and the NoCloud seed
