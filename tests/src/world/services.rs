@@ -165,13 +165,10 @@ impl Drop for Service {
 /// # Errors
 /// [`WorldError::NoAnvil`] and those of [`Service`].
 pub fn start_chain(world: &World) -> Result<Service, WorldError> {
-    let anvil =
-        repository().join("engine/contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
-    let anvil = if anvil.is_file() {
-        anvil
-    } else {
-        arm_anvil().ok_or(WorldError::NoAnvil)?
-    };
+    let anvil = repository().join("engine/contracts/node_modules/.bin/anvil");
+    if !anvil.is_file() {
+        return Err(WorldError::NoAnvil);
+    }
     // Copied, because a clone in a home directory is not readable for the user it runs as.
     let program = world.dir.join("world/usr/bin/anvil");
     at("installing", &program, fs::copy(&anvil, &program))?;
@@ -204,12 +201,6 @@ pub fn start_chain(world: &World) -> Result<Service, WorldError> {
         TcpStream::connect(("127.0.0.1", 8545)).is_ok()
     })?;
     Ok(service)
-}
-
-fn arm_anvil() -> Option<PathBuf> {
-    let path =
-        repository().join("engine/contracts/node_modules/@foundry-rs/anvil-linux-arm64/bin/anvil");
-    path.is_file().then_some(path)
 }
 
 /// Starts the root agent as root; ready when it answers `agent-info`.
