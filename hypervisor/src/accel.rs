@@ -1,0 +1,155 @@
+//! KVM or TCG. A `/dev/kvm` that opens is no proof: under some nested hypervisors guests hang or QEMU aborts. So a tiny
+//! guest is booted once under a time limit, and the answer is cached until the next boot or the next QEMU.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::error::{Error, IoContext, Result};
+use crate::exec::{Run, fd_number};
+use crate::host::{Host, Ids};
+use crate::runtime;
+
+/// How long the tiny guest may take; it needs 0.1 s.
+const PROBE_LIMIT: Duration = Duration::from_secs(4);
+/// `isa-debug-exit` turns the byte v written to it into exit status 2v+1.
+const PROBE_EXIT: i32 = 0x2a * 2 + 1;
+
+/// How guests are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// By the processor.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+impl Kind {
+    /// As QEMU calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Kvm => "kvm",
+            Kind::Tcg => "tcg",
+        }
+    }
+}
+
+/// The answer, with what it holds for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Which one.
+    pub kind: Kind,
+    /// Why.
+    pub reason: String,
+    boot_id: String,
+    qemu: String,
+}
+
+/// Identity of a QEMU binary: replacing the package changes it.
+fn identity(qemu: &Path) -> Result<String> {
+    let meta = fs::metadata(qemu).at("cannot inspect", qemu)?;
+    Ok(format!("{} {} {}.{}", qemu.display(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// The accelerator of this host, from the cache or by trying.
+///
+/// # Errors
+/// When the cache cannot be written or QEMU not be found; a KVM that does not work is an answer, not an error.
+pub fn choose(host: &Host, qemu: &Path) -> Result<Choice> {
+    let path = host.run_dir().join("accel.json");
+    let (boot_id, identity) = (runtime::boot_id()?, identity(qemu)?);
+    let cached = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Choice>(&bytes).ok());
+    if let Some(choice) = cached.filter(|c| c.boot_id == boot_id && c.qemu == identity) {
+        return Ok(choice);
+    }
+    let (kind, reason) = match probe(host, qemu) {
+        Ok(elapsed) => (Kind::Kvm, format!("a test guest ran under KVM in {} ms", elapsed.as_millis())),
+        Err(why) => (Kind::Tcg, why),
+    };
+    let choice = Choice { kind, reason, boot_id, qemu: identity };
+    let text = serde_json::to_vec(&choice).map_err(|e| Error::Failed(e.to_string()))?;
+    config::write_atomically(&path, &text, 0o644)?;
+    Ok(choice)
+}
+
+/// Opens `/dev/kvm` for a QEMU that may not do so itself.
+///
+/// # Errors
+/// As `open`.
+pub fn open_kvm() -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Boots a boot sector that writes one byte to the debug-exit port; how long it took.
+fn probe(host: &Host, qemu: &Path) -> std::result::Result<Duration, String> {
+    let kvm = open_kvm().map_err(|e| format!("/dev/kvm cannot be opened: {e}"))?;
+    let ids = host.machine_user().map_err(|e| e.to_string())?;
+    let disk = boot_sector().map_err(|e| format!("no memory file for the test guest: {e}"))?;
+    let start = Instant::now();
+    let mut child = probe_run(qemu, ids, &kvm, &disk).spawn().map_err(|e| e.to_string())?;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.code() == Some(PROBE_EXIT) => return Ok(start.elapsed()),
+            Ok(Some(status)) => return Err(format!("a test guest under KVM ended with {status}")),
+            Ok(None) if start.elapsed() < PROBE_LIMIT => std::thread::sleep(Duration::from_millis(10)),
+            outcome => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(match outcome {
+                    Err(e) => e.to_string(),
+                    _ => format!("a test guest under KVM did not end within {} s", PROBE_LIMIT.as_secs()),
+                });
+            }
+        }
+    }
+}
+
+fn probe_run<'a>(qemu: &Path, ids: Ids, kvm: &'a OwnedFd, disk: &'a File) -> Run<'a> {
+    let args = [
+        "-nodefaults".to_owned(),
+        "-no-user-config".to_owned(),
+        "-display".to_owned(),
+        "none".to_owned(),
+        "-machine".to_owned(),
+        "q35".to_owned(),
+        "-cpu".to_owned(),
+        "host".to_owned(),
+        "-m".to_owned(),
+        "64".to_owned(),
+        "-add-fd".to_owned(),
+        format!("fd={},set=1", fd_number(kvm)),
+        "-add-fd".to_owned(),
+        format!("fd={},set=2", fd_number(disk)),
+        "-accel".to_owned(),
+        "kvm,device=/dev/fdset/1".to_owned(),
+        "-blockdev".to_owned(),
+        "driver=file,node-name=file0,filename=/dev/fdset/2,read-only=on,locking=off".to_owned(),
+        "-blockdev".to_owned(),
+        "driver=raw,node-name=disk0,file=file0,read-only=on".to_owned(),
+        "-device".to_owned(),
+        "virtio-blk-pci,drive=disk0,bootindex=0".to_owned(),
+        "-device".to_owned(),
+        "isa-debug-exit,iobase=0x501,iosize=1".to_owned(),
+    ];
+    Run::new(qemu, args).user(ids).keep([kvm.as_fd(), disk.as_fd()])
+}
+
+/// `mov dx, 0x501; mov al, 0x2a; out dx, al; hlt; jmp $-1` and the boot signature, on a disk of 1 MiB.
+fn boot_sector() -> std::io::Result<File> {
+    let mut sector = [0u8; 512];
+    let code = [0xba, 0x01, 0x05, 0xb0, 0x2a, 0xee, 0xf4, 0xeb, 0xfd];
+    sector.iter_mut().zip(code).for_each(|(to, from)| *to = from);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let file = File::from(rustix::fs::memfd_create("kvm-probe", MemfdFlags::CLOEXEC)?);
+    std::os::unix::fs::FileExt::write_all_at(&file, &sector, 0)?;
+    file.set_len(1 << 20)?;
+    Ok(file)
+}

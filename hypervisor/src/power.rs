@@ -1,0 +1,214 @@
+//! start, stop, shutdown, reset, status, autostart.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use qapi::qmp;
+
+use crate::accel;
+use crate::config::{VmConfig, VmLock};
+use crate::error::{Error, Result};
+use crate::exec;
+use crate::host::Host;
+use crate::launch::{self, Plan};
+use crate::list;
+use crate::machine::Vmid;
+use crate::monitor::{Agent, Monitor, QMP_LIMIT};
+use crate::runtime::{self, State};
+use crate::storage::Storages;
+use crate::cgroup;
+
+/// How long QEMU may take to end after `quit` before it is killed.
+const QUIT_LIMIT: Duration = Duration::from_secs(15);
+/// How long a guest agent may take to say that it is there, before ACPI is tried instead.
+const AGENT_LIMIT: Duration = Duration::from_secs(3);
+
+/// Starts a machine. One that runs already is left alone, with a note.
+///
+/// # Errors
+/// When it is a template or cannot be started.
+pub fn start(host: &Host, vmid: Vmid) -> Result<()> {
+    let _lock = VmLock::take(host, vmid)?;
+    let config = VmConfig::load(host, vmid)?;
+    if config.is_template() {
+        return Err(Error::Conflict("you can't start a vm if it's a template".to_owned()));
+    }
+    if runtime::is_running(host, vmid)? {
+        eprintln!("VM {vmid} already running");
+        return Ok(());
+    }
+    Storages::load(host)?.sweep(vmid);
+    launch::start(host, vmid, &config).map(drop)
+}
+
+/// Ends a machine as pulling the plug does: QEMU quits in order, or is killed when it does not.
+///
+/// # Errors
+/// When QEMU survives both.
+pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
+    let _lock = VmLock::take(host, vmid)?;
+    VmConfig::load(host, vmid)?;
+    let State::Running(process) = runtime::state(host, vmid)? else {
+        runtime::clean(host, vmid);
+        return Ok(());
+    };
+    // QEMU may close the connection before it has answered; only its end counts.
+    let asked = Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::quit {}));
+    let wait = if asked.is_ok() || process.is_none() { QUIT_LIMIT } else { Duration::from_millis(500) };
+    if !runtime::wait_stopped(host, vmid, wait)? {
+        if let Some(process) = &process {
+            eprintln!("VM still running - terminating now with SIGKILL");
+            runtime::kill(process)?;
+        }
+        if !runtime::wait_stopped(host, vmid, QMP_LIMIT)? {
+            return Err(Error::Failed(format!("VM {vmid}: QEMU cannot be ended")));
+        }
+    }
+    after_stop(host, vmid, process.as_ref());
+    Ok(())
+}
+
+/// Asks the guest to shut down, by its agent where it answers and else by ACPI, and waits. `force` stops it after that.
+///
+/// # Errors
+/// [`Error::Timeout`] when the guest does not comply.
+pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result<()> {
+    let lock = VmLock::take(host, vmid)?;
+    let config = VmConfig::load(host, vmid)?;
+    let State::Running(process) = runtime::state(host, vmid)? else {
+        runtime::clean(host, vmid);
+        return Ok(());
+    };
+    let end = Instant::now() + limit;
+    let by_agent = launch::agent_enabled(&config)
+        && Agent::open(host, vmid, AGENT_LIMIT.min(limit))
+            .and_then(|mut agent| agent.send(&qapi::qga::guest_shutdown { mode: None }))
+            .is_ok();
+    if !by_agent {
+        let mut monitor = Monitor::open(host, vmid, QMP_LIMIT)?;
+        monitor.run(&qmp::system_powerdown {})?;
+    }
+    if runtime::wait_stopped(host, vmid, end.saturating_duration_since(Instant::now()))? {
+        after_stop(host, vmid, process.as_ref());
+        return Ok(());
+    }
+    if force {
+        drop(lock);
+        return stop(host, vmid);
+    }
+    Err(Error::Timeout("VM quit/powerdown failed - got timeout".to_owned()))
+}
+
+fn after_stop(host: &Host, vmid: Vmid, process: Option<&runtime::Process>) {
+    if let Some(process) = process {
+        cgroup::remove(&process.cgroup);
+    }
+    runtime::clean(host, vmid);
+}
+
+/// Resets a running machine.
+///
+/// # Errors
+/// [`Error::NotRunning`] or QEMU's words.
+pub fn reset(host: &Host, vmid: Vmid) -> Result<()> {
+    let _lock = VmLock::take(host, vmid)?;
+    VmConfig::load(host, vmid)?;
+    if !runtime::is_running(host, vmid)? {
+        return Err(Error::NotRunning(vmid));
+    }
+    Monitor::open(host, vmid, QMP_LIMIT)?.run(&qmp::system_reset {}).map(drop)
+}
+
+/// What `qm status` prints.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
+    let config = VmConfig::load(host, vmid)?;
+    let state = runtime::state(host, vmid)?;
+    let word = if state == State::Stopped { "stopped" } else { "running" };
+    if !verbose {
+        return Ok(format!("status: {word}\n"));
+    }
+    let mut lines = vec![
+        format!("cpus: {}", config.number("cores", 1) * config.number("sockets", 1)),
+        format!("maxdisk: {}", list::boot_disk_bytes(host, &config)),
+        format!("maxmem: {}", config.number("memory", 512) << 20),
+        format!("status: {word}"),
+        format!("vmid: {vmid}"),
+    ];
+    lines.extend(config.get("name").map(|name| format!("name: {name}")));
+    match &state {
+        State::Stopped => lines.extend(["qmpstatus: stopped".to_owned(), "uptime: 0".to_owned()]),
+        State::Running(process) => {
+            lines.push(format!("qmpstatus: {}", qmp_status(host, vmid)));
+            if let Some(process) = process {
+                lines.push(format!("pid: {}", process.pid));
+                lines.push(format!("uptime: {}", runtime::now().saturating_sub(process.started)));
+                lines.push(format!("accel: {} ({})", process.accel, process.accel_reason));
+                lines.push(format!("cgroup: {}", process.cgroup));
+            }
+        }
+    }
+    lines.sort_unstable();
+    Ok(lines.join("\n") + "\n")
+}
+
+/// QEMU's own word for its state.
+fn qmp_status(host: &Host, vmid: Vmid) -> String {
+    let asked = Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::query_status {}));
+    match asked {
+        Ok(status) => {
+            let word = serde_json::to_value(status.status).ok();
+            word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| "running".to_owned())
+        }
+        Err(_) => "unresponsive".to_owned(),
+    }
+}
+
+/// What `qm showcmd` prints.
+///
+/// # Errors
+/// When the configuration cannot be run here.
+pub fn showcmd(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
+    let config = VmConfig::load(host, vmid)?;
+    let qemu = exec::find(launch::QEMU, "qemu-system-x86")?;
+    let choice = accel::choose(host, &qemu)?;
+    let plan = Plan::show(host, vmid, &config, choice.kind)?;
+    let quoted: Vec<String> = plan.args.iter().map(|arg| shell_quoted(arg)).collect();
+    let mut text = format!("{} {}\n", qemu.display(), quoted.join(" "));
+    if verbose {
+        text.push_str(&format!("# accelerator: {} ({})\n", choice.kind.as_str(), choice.reason));
+        text.push_str(&format!("# control group: {}\n", cgroup::plan(vmid)));
+        text.push_str("# at a start, files, taps and sockets are handed over as descriptors\n");
+    }
+    Ok(text)
+}
+
+fn shell_quoted(arg: &str) -> String {
+    let plain = !arg.is_empty() && arg.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b));
+    if plain { arg.to_owned() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
+}
+
+/// Starts every machine with `onboot: 1`; one that fails does not stop the others.
+///
+/// # Errors
+/// When at least one could not be started.
+pub fn autostart(host: &Host) -> Result<()> {
+    let mut failed = Vec::new();
+    for vmid in VmConfig::all(host)? {
+        let started = match VmConfig::load(host, vmid) {
+            Ok(config) if config.flag("onboot") && !config.is_template() => {
+                println!("Starting VM {vmid}");
+                start(host, vmid)
+            }
+            Ok(_) => Ok(()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = started {
+            eprintln!("VM {vmid}: {e}");
+            failed.push(vmid.to_string());
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::Failed(format!("not started: {}", failed.join(", ")))) }
+}

@@ -1,0 +1,188 @@
+//! Whether a machine runs, and as which process. The truth is a lock that QEMU inherits and holds as long as it lives:
+//! no pid file can lie about it, no reused pid can pass for it. Pid and start time are kept beside it for signals.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::error::{Error, IoContext, Result};
+use crate::host::Host;
+use crate::machine::Vmid;
+
+/// What is remembered about a started QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id.
+    pub pid: i32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/<pid>/stat`.
+    pub start_time: u64,
+    /// Boot that both belong to.
+    pub boot_id: String,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// Why that one.
+    pub accel_reason: String,
+    /// Where QEMU was put among the control groups, or why nowhere.
+    pub cgroup: String,
+    /// Seconds since the epoch when it was started.
+    pub started: u64,
+}
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// No QEMU.
+    Stopped,
+    /// A QEMU lives; its record, unless a crash hit between its start and the writing.
+    Running(Option<Process>),
+}
+
+/// Boot identity of this kernel.
+///
+/// # Errors
+/// When `/proc` is missing.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(path).at("cannot read", path)?.trim().to_owned())
+}
+
+/// Start time of a process in clock ticks since boot; `None` when it is gone or a zombie.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, also parentheses.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    (fields.next()? != "Z").then_some(())?;
+    fields.nth(18)?.parse().ok()
+}
+
+/// Seconds since the epoch.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn alive_path(host: &Host, vmid: Vmid) -> PathBuf {
+    host.run_dir().join(format!("{vmid}.alive"))
+}
+
+fn record_path(host: &Host, vmid: Vmid) -> PathBuf {
+    host.machine_run_dir(vmid).join("process.json")
+}
+
+/// Takes the lock that means "runs"; QEMU inherits the descriptor.
+///
+/// # Errors
+/// [`Error::Conflict`] when a QEMU holds it already.
+pub fn claim(host: &Host, vmid: Vmid) -> Result<OwnedFd> {
+    let path = alive_path(host, vmid);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Conflict(format!("VM {vmid} already running"))),
+        Err(e) => Err(e).at("cannot lock", &path),
+    }
+}
+
+/// Reads the state of a machine.
+///
+/// # Errors
+/// When the lock cannot be asked.
+pub fn state(host: &Host, vmid: Vmid) -> Result<State> {
+    let path = alive_path(host, vmid);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(State::Stopped),
+        other => other.at("cannot open", &path)?,
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(State::Stopped),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(State::Running(read_record(host, vmid))),
+        Err(e) => Err(e).at("cannot ask", &path),
+    }
+}
+
+/// Whether a QEMU of this machine lives.
+///
+/// # Errors
+/// As [`state`].
+pub fn is_running(host: &Host, vmid: Vmid) -> Result<bool> {
+    Ok(state(host, vmid)? != State::Stopped)
+}
+
+fn read_record(host: &Host, vmid: Vmid) -> Option<Process> {
+    let record: Process = serde_json::from_slice(&fs::read(record_path(host, vmid)).ok()?).ok()?;
+    let same = record.boot_id == boot_id().ok()? && start_time(record.pid) == Some(record.start_time);
+    same.then_some(record)
+}
+
+/// Remembers a started QEMU.
+///
+/// # Errors
+/// When the record cannot be written.
+pub fn write_record(host: &Host, vmid: Vmid, process: &Process) -> Result<()> {
+    let text = serde_json::to_vec(process).map_err(|e| Error::Failed(e.to_string()))?;
+    config::write_atomically(&record_path(host, vmid), &text, 0o600)
+}
+
+/// Waits until no QEMU of the machine lives; whether that happened in time.
+///
+/// # Errors
+/// As [`state`].
+pub fn wait_stopped(host: &Host, vmid: Vmid, limit: Duration) -> Result<bool> {
+    let end = Instant::now() + limit;
+    loop {
+        if !is_running(host, vmid)? {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// Kills the QEMU of a record. The process is pinned by a pidfd before its start time is compared, so the signal can
+/// reach no other.
+///
+/// # Errors
+/// When the kernel refuses; a process that is gone is fine.
+pub fn kill(process: &Process) -> Result<()> {
+    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
+    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        other => other.at("cannot open process", process.pid.to_string())?,
+    };
+    if start_time(process.pid) != Some(process.start_time) {
+        return Ok(());
+    }
+    match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(e) => Err(e).at("cannot kill process", process.pid.to_string()),
+    }
+}
+
+/// Removes the volatile files of a machine that does not run, but its logs.
+pub fn clean(host: &Host, vmid: Vmid) {
+    let dir = host.machine_run_dir(vmid);
+    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let keep = entry.path().extension().is_some_and(|ext| ext == "log");
+        if !keep && entry.path().is_dir() {
+            let _ = fs::remove_dir_all(entry.path());
+        } else if !keep {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Removes everything volatile of a machine that is gone.
+pub fn forget(host: &Host, vmid: Vmid) {
+    let _ = fs::remove_dir_all(host.machine_run_dir(vmid));
+    let _ = fs::remove_file(alive_path(host, vmid));
+}

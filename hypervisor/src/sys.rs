@@ -1,0 +1,129 @@
+//! System calls that std lacks: confined opening, the tap ioctl, user lookup, random bytes.
+//! The only unsafe code of the crate is the tap ioctl here.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+/// Opens `name` below `dir`; no component may be a link or leave the tree.
+///
+/// # Errors
+/// `EXDEV` for escapes, `ELOOP` for links, else as `open`.
+pub fn open_beneath(dir: impl AsFd, name: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC, mode, resolve)?)
+}
+
+/// Opens a directory by a path of ours (not a client's).
+///
+/// # Errors
+/// As `open`.
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Reads a whole regular file, refusing anything longer than `limit` bytes.
+///
+/// # Errors
+/// `InvalidData` for what is no regular file or too long.
+pub fn read_limited(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(file);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Keeps a descriptor open across the next exec.
+///
+/// # Errors
+/// As `fcntl`.
+pub fn inherit(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+}
+
+/// Bytes from the kernel's random source.
+///
+/// # Errors
+/// When `/dev/urandom` cannot be read.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// uid and gid of a system user, from `/etc/passwd` (a machine's processes never depend on a directory service).
+///
+/// # Errors
+/// When `/etc/passwd` cannot be read; an unknown user is `Ok(None)`.
+pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
+    let passwd = std::fs::read(Path::new(OsStr::new("/etc/passwd")))?;
+    let found = passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = std::str::from_utf8(line).ok()?.split(':');
+        (fields.next()? == name).then_some(())?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        Some((uid, fields.next()?.parse().ok()?))
+    });
+    Ok(found)
+}
+
+/// This host's name, as Proxmox's node name.
+pub fn node_name() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_str().unwrap_or("localhost").split('.').next().unwrap_or("localhost").to_owned()
+}
+
+/// Creates (or attaches to) the tap device `name` and returns the descriptor that keeps it alive. The device is not
+/// persistent: it vanishes with the last descriptor, so a crashed QEMU leaves no port in the bridge.
+///
+/// # Errors
+/// When `/dev/net/tun` cannot be opened or the kernel refuses the name.
+pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
+    let tun = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    tap::attach(&tun, name)?;
+    Ok(tun)
+}
+
+#[expect(unsafe_code, reason = "TUNSETIFF has no safe wrapper; its argument is a plain struct the kernel only reads here")]
+mod tap {
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    use rustix::ioctl::{Opcode, Setter, ioctl};
+
+    const TUNSETIFF: Opcode = 0x4004_54ca;
+    const IFF_TAP: i16 = 0x0002;
+    const IFF_NO_PI: i16 = 0x1000;
+    const IFF_VNET_HDR: i16 = 0x4000;
+
+    /// `struct ifreq` as TUNSETIFF reads it: 16 bytes of name, flags, padding to 40 bytes.
+    #[repr(C)]
+    struct IfReq {
+        name: [u8; 16],
+        flags: i16,
+        padding: [u8; 22],
+    }
+
+    pub(super) fn attach(tun: &OwnedFd, name: &str) -> io::Result<()> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.len() > 15 || bytes.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' is no interface name")));
+        }
+        let mut request = IfReq { name: [0; 16], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, padding: [0; 22] };
+        request.name.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        // SAFETY: the opcode is TUNSETIFF, whose argument is a pointer to a `struct ifreq`, which IfReq is.
+        let setter = unsafe { Setter::<TUNSETIFF, IfReq>::new(request) };
+        // SAFETY: `setter` owns the request for the whole call; the kernel copies it in and writes back at most its size.
+        unsafe { ioctl(tun, setter) }?;
+        Ok(())
+    }
+}
