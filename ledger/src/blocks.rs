@@ -62,10 +62,15 @@ pub fn file_name(block_id: u64) -> String {
 /// The whole block file: the head's fields, `block_hash`, and the records with their `hash`, one a line. Footprint
 /// features are not written yet; a record gets `vector_features` beside `hash` when they exist.
 #[must_use]
-pub fn render_block<'a>(head: &BlockHead, records: impl Iterator<Item = (Hash, &'a [u8])>) -> Vec<u8> {
+pub fn render_block<'a>(
+    head: &BlockHead,
+    records: impl Iterator<Item = (Hash, &'a [u8])>,
+) -> Vec<u8> {
     let fields = jcs::to_record_vec(&head.value()).unwrap_or_default();
     let mut out = fields.strip_suffix(b"}").unwrap_or(&fields).to_vec();
-    out.extend_from_slice(format!(",\"block_hash\":\"{}\",\"footprints\":[", hex(&head.hash())).as_bytes());
+    out.extend_from_slice(
+        format!(",\"block_hash\":\"{}\",\"footprints\":[", hex(&head.hash())).as_bytes(),
+    );
     let mut separator: &[u8] = b"\n";
     for (leaf, record) in records {
         out.extend_from_slice(separator);
@@ -79,7 +84,10 @@ pub fn render_block<'a>(head: &BlockHead, records: impl Iterator<Item = (Hash, &
 
 /// The index file: one line for every block.
 #[must_use]
-pub fn render_index<'a>(origin: &str, heads: impl Iterator<Item = &'a BlockHead> + Clone) -> Vec<u8> {
+pub fn render_index<'a>(
+    origin: &str,
+    heads: impl Iterator<Item = &'a BlockHead> + Clone,
+) -> Vec<u8> {
     let last = heads.clone().last();
     let top = json!({
         "v": 1,
@@ -160,7 +168,10 @@ mod tests {
         let head = chain.open().expect("one record");
         let bytes = render_block(&head, [(leaf_hash(record), &record[..])].into_iter());
         let mut block: Value = serde_json::from_slice(&bytes).expect("JSON");
-        assert_eq!(block["footprints"][0], json!({"a": 1, "hash": hex(&leaf_hash(record))}));
+        assert_eq!(
+            block["footprints"][0],
+            json!({"a": 1, "hash": hex(&leaf_hash(record))})
+        );
         let map = block.as_object_mut().expect("object");
         map.remove("footprints");
         let hash = map.remove("block_hash").expect("has a hash");
@@ -172,15 +183,22 @@ mod tests {
         let mut chain = BlockChain::default();
         assert!(chain.open().is_none());
         for i in 0..600_u64 {
-            chain.push(leaf_hash(&i.to_be_bytes()), 1_700_000_000 + i64::try_from(i).expect("small"));
+            chain.push(
+                leaf_hash(&i.to_be_bytes()),
+                1_700_000_000 + i64::try_from(i).expect("small"),
+            );
         }
         assert_eq!(chain.closed().len(), 2);
         let open = chain.open().expect("88 records");
-        assert_eq!((open.block_id, open.first_height, open.tree_size), (3, 513, 600));
+        assert_eq!(
+            (open.block_id, open.first_height, open.tree_size),
+            (3, 513, 600)
+        );
         assert_eq!(open.previous_hash, chain.closed()[1].hash());
         assert_eq!(chain.closed()[0].previous_hash, [0; 32]);
         let index: Value =
-            serde_json::from_slice(&render_index("o", chain.closed().iter().chain([&open]))).expect("JSON");
+            serde_json::from_slice(&render_index("o", chain.closed().iter().chain([&open])))
+                .expect("JSON");
         assert_eq!(index["blocks"].as_array().expect("array").len(), 3);
         assert_eq!(index["tree_size"], 600);
     }

@@ -119,7 +119,8 @@ pub enum LedgerCommand {
 #[must_use]
 pub fn command() -> clap::Command {
     LedgerArgs::augment_args(
-        clap::Command::new("ledger").about("Look at the history of everything privileged, verify it, prove parts of it"),
+        clap::Command::new("ledger")
+            .about("Look at the history of everything privileged, verify it, prove parts of it"),
     )
 }
 
@@ -135,9 +136,13 @@ enum Failure {
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Damaged(_) | ReadError::Changed { .. } => Self::NotVerified(error.to_string()),
+            ReadError::Damaged(_) | ReadError::Changed { .. } => {
+                Self::NotVerified(error.to_string())
+            }
             ReadError::File(error) if error.errno() == Some(rustix::io::Errno::ACCESS) => {
-                Self::Unreadable(format!("cannot {error}; readers must be root or in the group blockhost"))
+                Self::Unreadable(format!(
+                    "cannot {error}; readers must be root or in the group blockhost"
+                ))
             }
             other => Self::Unreadable(other.to_string()),
         }
@@ -157,21 +162,55 @@ pub fn run(args: LedgerArgs, default_dir: &Path) -> ExitCode {
     let out = &mut std::io::stdout().lock();
     let result = match args.command {
         LedgerCommand::Head { json } => head(out, &dir, json),
-        LedgerCommand::List { last, from, action, phase, resource, user, json } => {
-            let filters = [("action", action), ("phase", phase), ("resource", resource), ("user", user)];
+        LedgerCommand::List {
+            last,
+            from,
+            action,
+            phase,
+            resource,
+            user,
+            json,
+        } => {
+            let filters = [
+                ("action", action),
+                ("phase", phase),
+                ("resource", resource),
+                ("user", user),
+            ];
             list(out, &dir, last, from, &filters, json)
         }
         LedgerCommand::Show { height, raw } => show(out, &dir, height, raw),
-        LedgerCommand::Verify { key, trusted_checkpoint, json } => {
-            verify_all(out, &dir, key.as_deref(), trusted_checkpoint.as_deref(), json)
-        }
-        LedgerCommand::Prove { height, output, bare } => prove(out, &dir, height, output.as_deref(), bare),
-        LedgerCommand::VerifyProof { file, key, record, json } => check_proof(out, &file, &key, record.as_deref(), json),
+        LedgerCommand::Verify {
+            key,
+            trusted_checkpoint,
+            json,
+        } => verify_all(
+            out,
+            &dir,
+            key.as_deref(),
+            trusted_checkpoint.as_deref(),
+            json,
+        ),
+        LedgerCommand::Prove {
+            height,
+            output,
+            bare,
+        } => prove(out, &dir, height, output.as_deref(), bare),
+        LedgerCommand::VerifyProof {
+            file,
+            key,
+            record,
+            json,
+        } => check_proof(out, &file, &key, record.as_deref(), json),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let code = if matches!(failure, Failure::NotVerified(_)) { 1 } else { 3 };
+            let code = if matches!(failure, Failure::NotVerified(_)) {
+                1
+            } else {
+                3
+            };
             let _ = writeln!(std::io::stderr(), "blockhost ledger: {failure}");
             ExitCode::from(code)
         }
@@ -185,7 +224,11 @@ fn open(dir: &Path) -> Result<LedgerDir, Failure> {
 fn head(out: &mut dyn Write, dir: &Path, json: bool) -> Result<(), Failure> {
     let head = Reader::open(open(dir)?, None)?.head()?;
     if json {
-        writeln!(out, "{}", json!({"records": head.size, "root": hex(&head.root), "checkpoint": head.note}))?;
+        writeln!(
+            out,
+            "{}",
+            json!({"records": head.size, "root": hex(&head.root), "checkpoint": head.note})
+        )?;
     } else {
         write!(out, "{}", head.note)?;
     }
@@ -209,7 +252,9 @@ fn list(
         }
         let (_, bytes) = item?;
         let record: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let wanted = |(key, value): &(&str, Option<String>)| value.as_deref().is_none_or(|value| record[*key] == *value);
+        let wanted = |(key, value): &(&str, Option<String>)| {
+            value.as_deref().is_none_or(|value| record[*key] == *value)
+        };
         if filters.iter().all(wanted) {
             picked.push((bytes, record));
         }
@@ -245,20 +290,39 @@ fn show(out: &mut dyn Write, dir: &Path, height: u64, raw: bool) -> Result<(), F
     record["hash"] = json!(hex(&leaf_hash(&bytes)));
     let pretty = serde_json::to_string_pretty(&record).map_err(std::io::Error::from)?;
     // JSON escapes what a terminal would obey, except U+0080 to U+009F.
-    let shown: String = pretty.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+    let shown: String = pretty
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
     writeln!(out, "{shown}")?;
     Ok(())
 }
 
-fn verify_all(out: &mut dyn Write, dir: &Path, key: Option<&str>, checkpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
+fn verify_all(
+    out: &mut dyn Write,
+    dir: &Path,
+    key: Option<&str>,
+    checkpoint: Option<&Path>,
+    json: bool,
+) -> Result<(), Failure> {
     let ledger = open(dir)?;
     let trust = Trust {
         key: key.map(read_key).transpose()?,
-        checkpoint: checkpoint.map(|file| read_text(file, "checkpoint")).transpose()?,
+        checkpoint: checkpoint
+            .map(|file| read_text(file, "checkpoint"))
+            .transpose()?,
     };
     let started = std::time::Instant::now();
     let bar = (!json && std::io::stderr().is_terminal()).then(|| {
-        let style = indicatif::ProgressStyle::with_template("verifying {bar:30} {bytes}/{total_bytes} {eta}");
+        let style = indicatif::ProgressStyle::with_template(
+            "verifying {bar:30} {bytes}/{total_bytes} {eta}",
+        );
         let bar = indicatif::ProgressBar::new(0);
         if let Ok(style) = style {
             bar.set_style(style);
@@ -286,15 +350,22 @@ fn verify_all(out: &mut dyn Write, dir: &Path, key: Option<&str>, checkpoint: Op
     match report.problems.first() {
         None => Ok(()),
         Some(first) => {
-            let height = first.height.map_or(String::new(), |height| format!(" from height {height}"));
-            Err(Failure::NotVerified(format!("not verified{height}: {} problem(s)", report.problems.len())))
+            let height = first
+                .height
+                .map_or(String::new(), |height| format!(" from height {height}"));
+            Err(Failure::NotVerified(format!(
+                "not verified{height}: {} problem(s)",
+                report.problems.len()
+            )))
         }
     }
 }
 
 fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<()> {
     for problem in &report.problems {
-        let height = problem.height.map_or(String::new(), |height| format!("height {height}: "));
+        let height = problem
+            .height
+            .map_or(String::new(), |height| format!("height {height}: "));
         writeln!(out, "WRONG  {height}{}: {}", problem.place, problem.what)?;
     }
     for note in &report.notes {
@@ -316,19 +387,33 @@ fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<(
     Ok(())
 }
 
-fn prove(out: &mut dyn Write, dir: &Path, height: u64, output: Option<&Path>, bare: bool) -> Result<(), Failure> {
+fn prove(
+    out: &mut dyn Write,
+    dir: &Path,
+    height: u64,
+    output: Option<&Path>,
+    bare: bool,
+) -> Result<(), Failure> {
     let proof = Reader::open(open(dir)?, None)?.prove(height - 1, !bare)?;
     match output {
         None => out.write_all(proof.as_bytes())?,
         Some(file) => {
-            std::fs::write(file, proof).map_err(|error| Failure::Unreadable(format!("cannot write {}: {error}", file.display())))?;
+            std::fs::write(file, proof).map_err(|error| {
+                Failure::Unreadable(format!("cannot write {}: {error}", file.display()))
+            })?;
             writeln!(out, "{}: proof of record {height}", file.display())?;
         }
     }
     Ok(())
 }
 
-fn check_proof(out: &mut dyn Write, file: &Path, key: &str, record: Option<&Path>, json: bool) -> Result<(), Failure> {
+fn check_proof(
+    out: &mut dyn Write,
+    file: &Path,
+    key: &str,
+    record: Option<&Path>,
+    json: bool,
+) -> Result<(), Failure> {
     let key = read_key(key)?;
     let text = read_text(file, "proof")?;
     let record = record.map(|file| read_file(file, "record")).transpose()?;
@@ -351,8 +436,22 @@ fn check_proof(out: &mut dyn Write, file: &Path, key: &str, record: Option<&Path
         return Ok(());
     }
     let text = |name: &str| printable(value[name].as_str().unwrap_or_default());
-    writeln!(out, "proved: record {} of the {} records signed by {}", proven.index + 1, proven.size, key.name())?;
-    writeln!(out, "        {}  {} {} {} by {}", time(&value), text("phase"), text("action"), text("resource"), text("user"))?;
+    writeln!(
+        out,
+        "proved: record {} of the {} records signed by {}",
+        proven.index + 1,
+        proven.size,
+        key.name()
+    )?;
+    writeln!(
+        out,
+        "        {}  {} {} {} by {}",
+        time(&value),
+        text("phase"),
+        text("action"),
+        text("resource"),
+        text("user")
+    )?;
     Ok(())
 }
 
@@ -362,7 +461,10 @@ fn read_key(given: &str) -> Result<Vkey, Failure> {
         return Ok(key);
     }
     let text = read_text(Path::new(given), "verifier key")?;
-    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default();
     Vkey::parse(line).map_err(|error| Failure::Unreadable(error.to_string()))
 }
 
@@ -372,25 +474,42 @@ fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
 }
 
 fn read_file(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
-    let fail = |error: std::io::Error| Failure::Unreadable(format!("cannot read the {what} {}: {error}", file.display()));
+    let fail = |error: std::io::Error| {
+        Failure::Unreadable(format!(
+            "cannot read the {what} {}: {error}",
+            file.display()
+        ))
+    };
     let reader: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
         Box::new(std::fs::File::open(file).map_err(fail)?)
     };
     let mut bytes = Vec::new();
-    reader.take(MAX_PROOF_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    reader
+        .take(MAX_PROOF_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
     Ok(bytes)
 }
 
 /// Nothing that a terminal would obey.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 fn time(record: &Value) -> String {
     let seconds = record["timestamp"].as_i64().unwrap_or_default();
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 #[cfg(test)]
@@ -405,8 +524,16 @@ mod tests {
     #[test]
     fn height_zero_is_not_a_height() {
         for verb in ["show", "prove"] {
-            assert!(command().try_get_matches_from(["ledger", verb, "0"]).is_err());
-            assert!(command().try_get_matches_from(["ledger", verb, "1"]).is_ok());
+            assert!(
+                command()
+                    .try_get_matches_from(["ledger", verb, "0"])
+                    .is_err()
+            );
+            assert!(
+                command()
+                    .try_get_matches_from(["ledger", verb, "1"])
+                    .is_ok()
+            );
         }
     }
 

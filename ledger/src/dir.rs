@@ -42,9 +42,16 @@ impl FileError {
 }
 
 /// Adds what was tried and with which file to a system error.
-pub(crate) fn on<E: Into<std::io::Error>>(doing: &'static str, file: impl Into<String>) -> impl FnOnce(E) -> FileError {
+pub(crate) fn on<E: Into<std::io::Error>>(
+    doing: &'static str,
+    file: impl Into<String>,
+) -> impl FnOnce(E) -> FileError {
     let file = file.into();
-    move |source| FileError { doing, file, source: source.into() }
+    move |source| FileError {
+        doing,
+        file,
+        source: source.into(),
+    }
 }
 
 /// The open directory of a ledger.
@@ -66,7 +73,8 @@ impl LedgerDir {
     /// It is missing, not a directory, or may not be read.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(on("open", path.display().to_string()))?;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(on("open", path.display().to_string()))?;
         Ok(Self { fd })
     }
 
@@ -75,13 +83,19 @@ impl LedgerDir {
     /// # Errors
     /// No descriptor left.
     pub fn try_clone(&self) -> Result<Self, FileError> {
-        Ok(Self { fd: self.fd.try_clone().map_err(on("duplicate the descriptor of", "the ledger directory"))? })
+        Ok(Self {
+            fd: self
+                .fd
+                .try_clone()
+                .map_err(on("duplicate the descriptor of", "the ledger directory"))?,
+        })
     }
 
     /// Opens the sub-directory `name`.
     pub(crate) fn sub(&self, name: &str) -> Result<Self, FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(on("open", name))?;
+        let fd =
+            rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(on("open", name))?;
         Ok(Self { fd })
     }
 
@@ -90,7 +104,8 @@ impl LedgerDir {
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(SHARED_DIR)) {
             Ok(()) => {
                 let sub = self.sub(name)?;
-                rustix::fs::fchmod(&sub.fd, Mode::from_raw_mode(SHARED_DIR)).map_err(on("set the mode of", name))?;
+                rustix::fs::fchmod(&sub.fd, Mode::from_raw_mode(SHARED_DIR))
+                    .map_err(on("set the mode of", name))?;
                 self.sync()?;
                 Ok(sub)
             }
@@ -102,7 +117,8 @@ impl LedgerDir {
     /// Opens a regular file; a link is not followed.
     pub(crate) fn file(&self, name: &str, flags: OFlags, mode: u32) -> Result<OwnedFd, FileError> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)).map_err(on("open", name))?;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map_err(on("open", name))?;
         let stat = rustix::fs::fstat(&fd).map_err(on("look at", name))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(on("open", name)(Errno::INVAL));
@@ -129,31 +145,47 @@ impl LedgerDir {
 
     /// Replaces `name` in one step: temporary file beside it, mode set first, renamed. With `durable` both the content
     /// and the rename survive a power cut when this returns.
-    pub(crate) fn replace(&self, name: &str, bytes: &[u8], mode: u32, durable: bool) -> Result<(), FileError> {
+    pub(crate) fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        mode: u32,
+        durable: bool,
+    ) -> Result<(), FileError> {
         let temporary = format!(".{name}.new");
         // A leftover of a crash is ours: there is one writer.
         match rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(on("remove", temporary)(errno)),
         }
-        let fd = self.file(&temporary, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)?;
+        let fd = self.file(
+            &temporary,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
+            mode,
+        )?;
         let written = (|| {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
             write_all_at(fd.as_fd(), bytes, 0)?;
-            if durable { rustix::fs::fsync(&fd) } else { Ok(()) }
+            if durable {
+                rustix::fs::fsync(&fd)
+            } else {
+                Ok(())
+            }
         })();
         if let Err(errno) = written {
             let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
             return Err(on("write", temporary)(errno));
         }
-        rustix::fs::renameat(&self.fd, &temporary, &self.fd, name).map_err(on("rename into place", name))?;
+        rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)
+            .map_err(on("rename into place", name))?;
         if durable { self.sync() } else { Ok(()) }
     }
 
     /// Names in this directory, sorted.
     pub(crate) fn names(&self) -> Result<Vec<String>, FileError> {
         let mut names = Vec::new();
-        let entries = rustix::fs::Dir::read_from(&self.fd).map_err(on("list", "the ledger directory"))?;
+        let entries =
+            rustix::fs::Dir::read_from(&self.fd).map_err(on("list", "the ledger directory"))?;
         for entry in entries {
             let entry = entry.map_err(on("list", "the ledger directory"))?;
             // Names that are not UTF-8 are not ours.
@@ -168,8 +200,13 @@ impl LedgerDir {
     /// Makes renames and new names in this directory durable. The descriptor we were given may be one that cannot be
     /// synced (O_PATH), so the directory is opened again.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
-        let here = rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(on("open", "the ledger directory"))?;
+        let here = rustix::fs::openat(
+            &self.fd,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(on("open", "the ledger directory"))?;
         rustix::fs::fsync(here).map_err(on("sync", "the ledger directory"))
     }
 
@@ -183,6 +220,17 @@ impl LedgerDir {
     }
 }
 
+impl LedgerDir {
+    /// When `name` was last changed, in seconds since 1970 UTC.
+    pub(crate) fn modified(&self, name: &str) -> Result<Option<i64>, FileError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_mtime)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(on("look at", name)(errno)),
+        }
+    }
+}
+
 impl AsFd for LedgerDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -190,7 +238,11 @@ impl AsFd for LedgerDir {
 }
 
 /// Writes all of `bytes` at `offset`; one system call unless the kernel takes less.
-pub(crate) fn write_all_at(fd: BorrowedFd<'_>, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+pub(crate) fn write_all_at(
+    fd: BorrowedFd<'_>,
+    mut bytes: &[u8],
+    mut offset: u64,
+) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(fd, bytes, offset) {
             Ok(0) => return Err(Errno::NOSPC),

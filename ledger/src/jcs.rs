@@ -13,7 +13,9 @@ pub const MAX_DEPTH: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JcsError {
     /// A number with a fraction, an exponent, or outside of +-(2^53-1).
-    #[error("{key}: {value} is not an integer within +-(2^53-1); write it as a string or in a smaller unit")]
+    #[error(
+        "{key}: {value} is not an integer within +-(2^53-1); write it as a string or in a smaller unit"
+    )]
     Number {
         /// Where.
         key: String,
@@ -61,7 +63,11 @@ pub fn to_record_vec(value: &Value) -> Result<Vec<u8>, JcsError> {
 /// # Errors
 /// As [`to_record_vec`].
 pub fn to_record_vec_under(key: &str, value: &Value) -> Result<Vec<u8>, JcsError> {
-    let mut encoder = Encoder { out: Vec::with_capacity(256), path: vec![Step::Key(key)], strict: true };
+    let mut encoder = Encoder {
+        out: Vec::with_capacity(256),
+        path: vec![Step::Key(key)],
+        strict: true,
+    };
     encoder.value(value)?;
     Ok(encoder.out)
 }
@@ -69,11 +75,18 @@ pub fn to_record_vec_under(key: &str, value: &Value) -> Result<Vec<u8>, JcsError
 /// Is this a key that records may have?
 #[must_use]
 pub fn is_record_key(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
+    !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
 }
 
 fn encode(value: &Value, strict: bool) -> Result<Vec<u8>, JcsError> {
-    let mut encoder = Encoder { out: Vec::with_capacity(256), path: Vec::new(), strict };
+    let mut encoder = Encoder {
+        out: Vec::with_capacity(256),
+        path: Vec::new(),
+        strict,
+    };
     encoder.value(value)?;
     Ok(encoder.out)
 }
@@ -104,7 +117,11 @@ impl<'a> Encoder<'a> {
                 Step::Index(index) => out.push_str(&format!("[{index}]")),
             }
         }
-        if out.is_empty() { "(top)".to_owned() } else { out }
+        if out.is_empty() {
+            "(top)".to_owned()
+        } else {
+            out
+        }
     }
 
     fn value(&mut self, value: &'a Value) -> Result<(), JcsError> {
@@ -119,7 +136,12 @@ impl<'a> Encoder<'a> {
                 Some(n) if (-MAX_INTEGER..=MAX_INTEGER).contains(&n) => {
                     self.out.extend_from_slice(n.to_string().as_bytes());
                 }
-                _ => return Err(JcsError::Number { key: self.key(), value: number.to_string() }),
+                _ => {
+                    return Err(JcsError::Number {
+                        key: self.key(),
+                        value: number.to_string(),
+                    });
+                }
             },
             Value::String(text) => self.text(text)?,
             Value::Array(items) => {
@@ -171,7 +193,9 @@ impl<'a> Encoder<'a> {
                 0x0a => self.out.extend_from_slice(b"\\n"),
                 0x0c => self.out.extend_from_slice(b"\\f"),
                 0x0d => self.out.extend_from_slice(b"\\r"),
-                0x00..=0x1f => self.out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                0x00..=0x1f => self
+                    .out
+                    .extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
                 _ => self.out.push(byte),
             }
         }
@@ -209,10 +233,28 @@ mod tests {
 
     #[test]
     fn record_keys_outside_of_the_alphabet_and_u007f_are_refused_with_their_key() {
-        assert_eq!(to_record_vec(&json!({"a": {"b c": 1}})), Err(JcsError::Key { key: "a.b c".into() }));
-        assert_eq!(to_record_vec(&json!({"": 1})), Err(JcsError::Key { key: "(top)".into() }));
-        assert_eq!(to_record_vec(&json!({"k\u{e9}": 1})), Err(JcsError::Key { key: "k\\u{e9}".into() }));
-        assert_eq!(to_record_vec(&json!({"a": ["x\u{7f}"]})), Err(JcsError::Delete { key: "a[0]".into() }));
+        assert_eq!(
+            to_record_vec(&json!({"a": {"b c": 1}})),
+            Err(JcsError::Key {
+                key: "a.b c".into()
+            })
+        );
+        assert_eq!(
+            to_record_vec(&json!({"": 1})),
+            Err(JcsError::Key {
+                key: "(top)".into()
+            })
+        );
+        assert_eq!(
+            to_record_vec(&json!({"k\u{e9}": 1})),
+            Err(JcsError::Key {
+                key: "k\\u{e9}".into()
+            })
+        );
+        assert_eq!(
+            to_record_vec(&json!({"a": ["x\u{7f}"]})),
+            Err(JcsError::Delete { key: "a[0]".into() })
+        );
         assert!(to_vec(&json!({"b c": "\u{7f}"})).is_ok());
     }
 
@@ -239,7 +281,8 @@ mod tests {
     #[test]
     fn the_string_and_literals_of_the_rfc_8785_example_come_out_as_printed_there() {
         // RFC 8785 section 3.2.2, without its floats, which the ledger does not have.
-        let value = json!({"string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/", "literals": [null, true, false]});
+        let value =
+            json!({"string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/", "literals": [null, true, false]});
         assert_eq!(
             text(&value),
             "{\"literals\":[null,true,false],\"string\":\"\u{20ac}$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}"
@@ -256,7 +299,10 @@ mod tests {
 
     #[test]
     fn the_largest_integers_survive() {
-        assert_eq!(text(&json!([MAX_INTEGER, -MAX_INTEGER, 0])), "[9007199254740991,-9007199254740991,0]");
+        assert_eq!(
+            text(&json!([MAX_INTEGER, -MAX_INTEGER, 0])),
+            "[9007199254740991,-9007199254740991,0]"
+        );
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -22,7 +22,9 @@ pub enum KeyError {
     #[error("ledger key: {0}")]
     File(#[from] FileError),
     /// The file's content is not a key.
-    #[error("ledger key {file}: {why}; restore it from a backup (a new key would not continue the existing ledger)")]
+    #[error(
+        "ledger key {file}: {why}; restore it from a backup (a new key would not continue the existing ledger)"
+    )]
     Format {
         /// File name in the keys directory.
         file: String,
@@ -30,7 +32,9 @@ pub enum KeyError {
         why: &'static str,
     },
     /// Others may read the file.
-    #[error("ledger key {file}: mode {mode:03o} lets others read it; set it to 600 (chmod 600) and consider the key known to them")]
+    #[error(
+        "ledger key {file}: mode {mode:03o} lets others read it; set it to 600 (chmod 600) and consider the key known to them"
+    )]
     Mode {
         /// File name in the keys directory.
         file: String,
@@ -92,7 +96,10 @@ impl Signer {
                 let signer = Self::generate(&origin_for(hostname), 1)?;
                 signer.store(&dir)?;
                 // Whoever was first wins: read back what is there.
-                Self::load(&dir, 1)?.ok_or(KeyError::Format { file: file_name(1), why: "it vanished while it was made" })
+                Self::load(&dir, 1)?.ok_or(KeyError::Format {
+                    file: file_name(1),
+                    why: "it vanished while it was made",
+                })
             }
         }
     }
@@ -108,21 +115,33 @@ impl Signer {
             Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mode = rustix::fs::fstat(&fd).map_err(on("look at", &file))?.st_mode & 0o777;
+        let mode = rustix::fs::fstat(&fd)
+            .map_err(on("look at", &file))?
+            .st_mode
+            & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeyError::Mode { file, mode });
         }
         let bytes = keys_dir.read(&file, 1024)?.unwrap_or_default();
-        let bad = |why| KeyError::Format { file: file.clone(), why };
+        let bad = |why| KeyError::Format {
+            file: file.clone(),
+            why,
+        };
         let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is not text"))?;
-        let rest = text.trim_end().strip_prefix(PREFIX).ok_or_else(|| bad("it does not begin with PRIVATE+KEY+"))?;
+        let rest = text
+            .trim_end()
+            .strip_prefix(PREFIX)
+            .ok_or_else(|| bad("it does not begin with PRIVATE+KEY+"))?;
         let mut parts = rest.splitn(3, '+');
-        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err(bad("it does not have the parts name, id and key"));
         };
         let decoded = Base64::decode_vec(encoded).map_err(|_| bad("the key is not base64"))?;
         let seed: [u8; 32] = match decoded.split_first() {
-            Some((1, seed)) => seed.try_into().map_err(|_| bad("the key is not 32 bytes long"))?,
+            Some((1, seed)) => seed
+                .try_into()
+                .map_err(|_| bad("the key is not 32 bytes long"))?,
             _ => return Err(bad("it is not an Ed25519 key")),
         };
         let signer = Self::from_bytes(name, epoch, &seed)?;
@@ -139,10 +158,24 @@ impl Signer {
     pub fn store(&self, keys_dir: &LedgerDir) -> Result<(), KeyError> {
         let mut bytes = vec![1];
         bytes.extend_from_slice(self.key.as_bytes());
-        let line = format!("{PREFIX}{}+{:08x}+{}\n", self.vkey.name(), self.vkey.id(), Base64::encode_string(&bytes));
-        let (file, temporary) = (file_name(self.epoch), format!(".{}.{}", file_name(self.epoch), std::process::id()));
+        let line = format!(
+            "{PREFIX}{}+{:08x}+{}\n",
+            self.vkey.name(),
+            self.vkey.id(),
+            Base64::encode_string(&bytes)
+        );
+        let (file, temporary) = (
+            file_name(self.epoch),
+            format!(".{}.{}", file_name(self.epoch), std::process::id()),
+        );
         keys_dir.replace(&temporary, line.as_bytes(), 0o600, true)?;
-        let renamed = rustix::fs::renameat_with(keys_dir, &temporary, keys_dir, &file, rustix::fs::RenameFlags::NOREPLACE);
+        let renamed = rustix::fs::renameat_with(
+            keys_dir,
+            &temporary,
+            keys_dir,
+            &file,
+            rustix::fs::RenameFlags::NOREPLACE,
+        );
         if renamed.is_err() {
             let _ = rustix::fs::unlinkat(keys_dir, &temporary, rustix::fs::AtFlags::empty());
         }
@@ -174,7 +207,11 @@ impl Signer {
     /// The signature of the head of this log with `size` records and `root`.
     #[must_use]
     pub fn sign_head(&self, size: u64, root: Hash) -> [u8; 64] {
-        let head = Checkpoint { origin: self.vkey.name().to_owned(), size, root };
+        let head = Checkpoint {
+            origin: self.vkey.name().to_owned(),
+            size,
+            root,
+        };
         self.key.sign(head.body().as_bytes()).to_bytes()
     }
 
@@ -193,9 +230,19 @@ pub fn origin_for(hostname: &str) -> String {
     let clean: String = hostname
         .chars()
         .take(120)
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '-' { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' || c == '-' {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .collect();
-    let host = if clean.is_empty() { "localhost" } else { &clean };
+    let host = if clean.is_empty() {
+        "localhost"
+    } else {
+        &clean
+    };
     format!("{host}/blockhost-ledger")
 }
 
@@ -209,7 +256,8 @@ pub fn file_name(epoch: u32) -> String {
 pub(crate) fn random(buffer: &mut [u8]) -> Result<(), Errno> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match rustix::rand::getrandom(&mut buffer[filled..], rustix::rand::GetRandomFlags::empty()) {
+        match rustix::rand::getrandom(&mut buffer[filled..], rustix::rand::GetRandomFlags::empty())
+        {
             Ok(n) => filled += n,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -229,12 +277,23 @@ mod tests {
         Signer::load_or_generate(dir.path(), "h").expect("made");
         let path = dir.path().join(file_name(1));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("chmod");
-        assert!(matches!(Signer::load_or_generate(dir.path(), "h"), Err(KeyError::Mode { mode: 0o640, .. })));
+        assert!(matches!(
+            Signer::load_or_generate(dir.path(), "h"),
+            Err(KeyError::Mode { mode: 0o640, .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
         let text = std::fs::read_to_string(&path).expect("read");
-        for bad in [text.replace("h/", "g/"), text[..40].to_owned(), String::new(), "\u{0}".into()] {
+        for bad in [
+            text.replace("h/", "g/"),
+            text[..40].to_owned(),
+            String::new(),
+            "\u{0}".into(),
+        ] {
             std::fs::write(&path, bad).expect("write");
-            assert!(matches!(Signer::load_or_generate(dir.path(), "h"), Err(KeyError::Format { .. })));
+            assert!(matches!(
+                Signer::load_or_generate(dir.path(), "h"),
+                Err(KeyError::Format { .. })
+            ));
         }
     }
 
@@ -245,9 +304,16 @@ mod tests {
         let second = Signer::load_or_generate(dir.path(), "renamed").expect("loaded");
         assert_eq!(first.vkey(), second.vkey());
         assert_eq!(first.vkey().name(), "host-one/blockhost-ledger");
-        let mode = std::fs::metadata(dir.path().join(file_name(1))).expect("exists").permissions().mode();
+        let mode = std::fs::metadata(dir.path().join(file_name(1)))
+            .expect("exists")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 1, "no temporary files left");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).expect("list").count(),
+            1,
+            "no temporary files left"
+        );
         assert!(!format!("{first:?}").contains("PRIVATE"));
     }
 }

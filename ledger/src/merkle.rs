@@ -9,13 +9,22 @@ pub type Hash = [u8; 32];
 /// RFC 6962 section 2.1: hash of a leaf, SHA-256(0x00 || data). This is a record's `hash`.
 #[must_use]
 pub fn leaf_hash(data: &[u8]) -> Hash {
-    Sha256::new().chain_update([0]).chain_update(data).finalize().into()
+    Sha256::new()
+        .chain_update([0])
+        .chain_update(data)
+        .finalize()
+        .into()
 }
 
 /// RFC 6962 section 2.1: hash of an inner node, SHA-256(0x01 || left || right).
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+    Sha256::new()
+        .chain_update([1])
+        .chain_update(left)
+        .chain_update(right)
+        .finalize()
+        .into()
 }
 
 /// Plain SHA-256, for digests that are not nodes of the tree.
@@ -34,10 +43,12 @@ pub fn empty_root() -> Hash {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 /// The right edge of a growing tree: the roots of its perfect subtrees, at most 64 of them. Adding a leaf and asking
@@ -157,10 +168,24 @@ mod tests {
 
     /// Leaves of the test vectors shared by the RFC 6962 implementations (certificate-transparency, trillian, sunlight).
     fn vectors() -> Vec<Vec<u8>> {
-        ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
-            .iter()
-            .map(|text| (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex")).collect())
-            .collect()
+        [
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        ]
+        .iter()
+        .map(|text| {
+            (0..text.len())
+                .step_by(2)
+                .map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex"))
+                .collect()
+        })
+        .collect()
     }
 
     fn leaves(n: usize) -> Vec<Hash> {
@@ -179,7 +204,10 @@ mod tests {
             "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         ];
-        assert_eq!(hex(&empty_root()), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            hex(&empty_root()),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         let mut frontier = Frontier::new();
         for (data, root) in vectors().iter().zip(roots) {
             frontier.push(leaf_hash(data));
@@ -191,7 +219,11 @@ mod tests {
     fn inclusion_proofs_equal_the_published_rfc_6962_vectors() {
         let all: Vec<Hash> = vectors().iter().map(|data| leaf_hash(data)).collect();
         let path = |size: usize, index| -> Vec<String> {
-            inclusion_proof(&all[..size], index).expect("exists").iter().map(|h| hex(h)).collect()
+            inclusion_proof(&all[..size], index)
+                .expect("exists")
+                .iter()
+                .map(|h| hex(h))
+                .collect()
         };
         assert_eq!(path(1, 0), Vec::<String>::new());
         assert_eq!(
@@ -210,7 +242,10 @@ mod tests {
                 "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
             ]
         );
-        assert_eq!(path(3, 2), ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]);
+        assert_eq!(
+            path(3, 2),
+            ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"]
+        );
     }
 
     #[test]
@@ -224,9 +259,17 @@ mod tests {
             for index in 0..size {
                 let path = inclusion_proof(&all[..size], index).expect("exists");
                 let (i, n) = (index as u64, size as u64);
-                assert_eq!(root_from_inclusion(&all[index], i, n, &path), Some(root), "{index} of {size}");
+                assert_eq!(
+                    root_from_inclusion(&all[index], i, n, &path),
+                    Some(root),
+                    "{index} of {size}"
+                );
                 if i + 1 < n {
-                    assert_ne!(root_from_inclusion(&all[index], i + 1, n, &path), Some(root), "moved {index} of {size}");
+                    assert_ne!(
+                        root_from_inclusion(&all[index], i + 1, n, &path),
+                        Some(root),
+                        "moved {index} of {size}"
+                    );
                 }
                 assert_eq!(root_from_inclusion(&all[index], n, n, &path), None);
             }

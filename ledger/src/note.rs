@@ -17,7 +17,9 @@ pub enum NoteError {
     #[error("the key name {0:?} is empty or contains a space, a plus sign or a control character")]
     Name(String),
     /// A verifier key that is not `name+hex key id+base64`.
-    #[error("not a verifier key ({0}); expected one line like example.org/blockhost-ledger+0a1b2c3d+AQ...=")]
+    #[error(
+        "not a verifier key ({0}); expected one line like example.org/blockhost-ledger+0a1b2c3d+AQ...="
+    )]
     Vkey(&'static str),
     /// A note whose shape is wrong.
     #[error("not a signed note: {0}")]
@@ -26,7 +28,9 @@ pub enum NoteError {
     #[error("not a checkpoint: {0}")]
     Checkpoint(&'static str),
     /// No line of the note was made by the key.
-    #[error("the note carries no signature of the key {name}+{id:08x}; it is not from this ledger or from another key of it")]
+    #[error(
+        "the note carries no signature of the key {name}+{id:08x}; it is not from this ledger or from another key of it"
+    )]
     NoSignature {
         /// The key's name.
         name: String,
@@ -34,7 +38,9 @@ pub enum NoteError {
         id: u32,
     },
     /// A line claims to be made by the key and is not.
-    #[error("the signature of {name} does not match: the text or the signature was changed, or another key made it")]
+    #[error(
+        "the signature of {name} does not match: the text or the signature was changed, or another key made it"
+    )]
     BadSignature {
         /// The key's name.
         name: String,
@@ -66,7 +72,11 @@ impl Vkey {
         if !is_key_name(name) {
             return Err(NoteError::Name(name.escape_default().take(80).collect()));
         }
-        Ok(Self { name: name.to_owned(), id: key_id(name, &key), key })
+        Ok(Self {
+            name: name.to_owned(),
+            id: key_id(name, &key),
+            key,
+        })
     }
 
     /// Reads `name+8 hex digits+base64(0x01 || key)`; surrounding white space is ignored.
@@ -76,18 +86,25 @@ impl Vkey {
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         // Base64 may contain `+`, names and ids may not: split from the left.
         let mut parts = text.trim().splitn(3, '+');
-        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err(NoteError::Vkey("it does not have three parts"));
         };
-        let bytes = Base64::decode_vec(encoded).map_err(|_| NoteError::Vkey("the third part is not base64"))?;
+        let bytes = Base64::decode_vec(encoded)
+            .map_err(|_| NoteError::Vkey("the third part is not base64"))?;
         let Some((&TYPE_ED25519, key)) = bytes.split_first() else {
             return Err(NoteError::Vkey("it is not an Ed25519 key"));
         };
-        let key: [u8; 32] = key.try_into().map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
-        let key = VerifyingKey::from_bytes(&key).map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
+        let key: [u8; 32] = key
+            .try_into()
+            .map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
+        let key = VerifyingKey::from_bytes(&key)
+            .map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
         let vkey = Self::new(name, key)?;
         if format!("{:08x}", vkey.id) != id.to_ascii_lowercase() {
-            return Err(NoteError::Vkey("its id does not belong to its name and key: mistyped?"));
+            return Err(NoteError::Vkey(
+                "its id does not belong to its name and key: mistyped?",
+            ));
         }
         Ok(vkey)
     }
@@ -107,7 +124,9 @@ impl Vkey {
     /// Is `signature` (raw, 64 bytes) made by this key over `body`?
     #[must_use]
     pub fn verifies(&self, body: &str, signature: &[u8; 64]) -> bool {
-        self.key.verify_strict(body.as_bytes(), &Signature::from_bytes(signature)).is_ok()
+        self.key
+            .verify_strict(body.as_bytes(), &Signature::from_bytes(signature))
+            .is_ok()
     }
 
     /// Opens a checkpoint: finds this key's signature in the note, checks it, and reads the body.
@@ -121,22 +140,32 @@ impl Vkey {
             if line.name != self.name || line.id != self.id {
                 continue;
             }
-            let signature: &[u8; 64] = line
-                .signature
-                .as_slice()
-                .try_into()
-                .map_err(|_| NoteError::BadSignature { name: self.name.clone() })?;
+            let signature: &[u8; 64] =
+                line.signature
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| NoteError::BadSignature {
+                        name: self.name.clone(),
+                    })?;
             if !self.verifies(body, signature) {
-                return Err(NoteError::BadSignature { name: self.name.clone() });
+                return Err(NoteError::BadSignature {
+                    name: self.name.clone(),
+                });
             }
             verified = true;
         }
         if !verified {
-            return Err(NoteError::NoSignature { name: self.name.clone(), id: self.id });
+            return Err(NoteError::NoSignature {
+                name: self.name.clone(),
+                id: self.id,
+            });
         }
         let checkpoint = Checkpoint::parse_body(body)?;
         if checkpoint.origin != self.name {
-            return Err(NoteError::Origin { found: checkpoint.origin, expected: self.name.clone() });
+            return Err(NoteError::Origin {
+                found: checkpoint.origin,
+                expected: self.name.clone(),
+            });
         }
         Ok(checkpoint)
     }
@@ -146,7 +175,13 @@ impl std::fmt::Display for Vkey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut bytes = vec![TYPE_ED25519];
         bytes.extend_from_slice(self.key.as_bytes());
-        write!(f, "{}+{:08x}+{}", self.name, self.id, Base64::encode_string(&bytes))
+        write!(
+            f,
+            "{}+{:08x}+{}",
+            self.name,
+            self.id,
+            Base64::encode_string(&bytes)
+        )
     }
 }
 
@@ -165,7 +200,12 @@ impl Checkpoint {
     /// The exact text that is signed: origin, size, base64 root, each on a line.
     #[must_use]
     pub fn body(&self) -> String {
-        format!("{}\n{}\n{}\n", self.origin, self.size, Base64::encode_string(&self.root))
+        format!(
+            "{}\n{}\n{}\n",
+            self.origin,
+            self.size,
+            Base64::encode_string(&self.root)
+        )
     }
 
     /// Reads a body; unknown extension lines are allowed as C2SP tlog-checkpoint says.
@@ -174,12 +214,20 @@ impl Checkpoint {
     /// Fewer than three lines, a size with a sign or leading zeros, a root that is not 32 bytes of base64.
     pub fn parse_body(body: &str) -> Result<Self, NoteError> {
         let mut lines = body.split('\n');
-        let origin = lines.next().filter(|line| !line.is_empty()).ok_or(NoteError::Checkpoint("the origin is missing"))?;
+        let origin = lines
+            .next()
+            .filter(|line| !line.is_empty())
+            .ok_or(NoteError::Checkpoint("the origin is missing"))?;
         let size = parse_decimal(lines.next().unwrap_or_default())
             .ok_or(NoteError::Checkpoint("the second line is not a tree size"))?;
-        let root = parse_hash(lines.next().unwrap_or_default())
-            .ok_or(NoteError::Checkpoint("the third line is not a base64 root of 32 bytes"))?;
-        Ok(Self { origin: origin.to_owned(), size, root })
+        let root = parse_hash(lines.next().unwrap_or_default()).ok_or(NoteError::Checkpoint(
+            "the third line is not a base64 root of 32 bytes",
+        ))?;
+        Ok(Self {
+            origin: origin.to_owned(),
+            size,
+            root,
+        })
     }
 
     /// Reads the body of a note **without** checking any signature: for showing and for comparing with what is at hand.
@@ -196,7 +244,11 @@ impl Checkpoint {
 pub fn assemble(body: &str, key: &Vkey, signature: &[u8; 64]) -> String {
     let mut bytes = key.id.to_be_bytes().to_vec();
     bytes.extend_from_slice(signature);
-    format!("{body}\n\u{2014} {} {}\n", key.name, Base64::encode_string(&bytes))
+    format!(
+        "{body}\n\u{2014} {} {}\n",
+        key.name,
+        Base64::encode_string(&bytes)
+    )
 }
 
 /// A decimal number as C2SP writes them: ASCII digits, no sign, no leading zero.
@@ -215,7 +267,11 @@ pub fn parse_hash(text: &str) -> Option<Hash> {
 /// May this be a key name (C2SP signed-note: not empty, no white space, no plus; here also no control characters)?
 #[must_use]
 pub fn is_key_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 200 && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
+    !name.is_empty()
+        && name.len() <= 200
+        && !name
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || c == '+')
 }
 
 fn key_id(name: &str, key: &VerifyingKey) -> u32 {
@@ -241,21 +297,36 @@ fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), NoteError> {
     if note.bytes().any(|b| b < 0x20 && b != b'\n') {
         return Err(NoteError::Shape("it contains a control character"));
     }
-    let at = note.rfind("\n\n").ok_or(NoteError::Shape("there is no empty line before the signatures"))?;
+    let at = note.rfind("\n\n").ok_or(NoteError::Shape(
+        "there is no empty line before the signatures",
+    ))?;
     let (body, rest) = (&note[..=at], &note[at + 2..]);
-    let rest = rest.strip_suffix('\n').ok_or(NoteError::Shape("it does not end with a newline"))?;
+    let rest = rest
+        .strip_suffix('\n')
+        .ok_or(NoteError::Shape("it does not end with a newline"))?;
     let mut lines = Vec::new();
     for line in rest.split('\n') {
-        let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Shape("a signature line does not begin with a dash"))?;
-        let (name, encoded) = line.split_once(' ').ok_or(NoteError::Shape("a signature line has no signature"))?;
-        let bytes = Base64::decode_vec(encoded).map_err(|_| NoteError::Shape("a signature is not base64"))?;
+        let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Shape(
+            "a signature line does not begin with a dash",
+        ))?;
+        let (name, encoded) = line
+            .split_once(' ')
+            .ok_or(NoteError::Shape("a signature line has no signature"))?;
+        let bytes = Base64::decode_vec(encoded)
+            .map_err(|_| NoteError::Shape("a signature is not base64"))?;
         let Some((id, signature)) = bytes.split_first_chunk::<4>() else {
             return Err(NoteError::Shape("a signature is shorter than its key id"));
         };
         if !is_key_name(name) || signature.is_empty() {
-            return Err(NoteError::Shape("a signature line has no name or no signature"));
+            return Err(NoteError::Shape(
+                "a signature line has no name or no signature",
+            ));
         }
-        lines.push(SignatureLine { name, id: u32::from_be_bytes(*id), signature: signature.to_vec() });
+        lines.push(SignatureLine {
+            name,
+            id: u32::from_be_bytes(*id),
+            signature: signature.to_vec(),
+        });
     }
     Ok((body, lines))
 }
@@ -279,18 +350,31 @@ mod tests {
     #[test]
     fn the_published_signed_note_example_of_go_opens_and_a_changed_one_does_not() {
         // The example key and note of golang.org/x/mod/sumdb/note, a text that is not a checkpoint.
-        let key = Vkey::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").expect("parses");
+        let key = Vkey::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
+            .expect("parses");
         let note = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
         // Signature good, so the complaint is about the body.
-        assert_eq!(key.open(note), Err(NoteError::Checkpoint("the second line is not a tree size")));
-        assert!(matches!(key.open(&note.replace("answer", "anzwer")), Err(NoteError::BadSignature { .. })));
-        assert_eq!(key.to_string(), "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW");
+        assert_eq!(
+            key.open(note),
+            Err(NoteError::Checkpoint("the second line is not a tree size"))
+        );
+        assert!(matches!(
+            key.open(&note.replace("answer", "anzwer")),
+            Err(NoteError::BadSignature { .. })
+        ));
+        assert_eq!(
+            key.to_string(),
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+        );
     }
 
     #[test]
     fn a_mistyped_verifier_key_is_refused() {
         let good = signer().vkey().to_string();
-        assert_eq!(Vkey::parse(&format!(" {good}\n")).expect("parses"), *signer().vkey());
+        assert_eq!(
+            Vkey::parse(&format!(" {good}\n")).expect("parses"),
+            *signer().vkey()
+        );
         for bad in [
             String::new(),
             "a+b".into(),
@@ -313,13 +397,27 @@ mod tests {
     #[test]
     fn a_checkpoint_round_trips_and_every_other_signer_or_origin_is_refused() {
         let signer = signer();
-        let head = Checkpoint { origin: signer.vkey().name().into(), size: 3, root: [9; 32] };
+        let head = Checkpoint {
+            origin: signer.vkey().name().into(),
+            size: 3,
+            root: [9; 32],
+        };
         let note = signer.sign_checkpoint(&head);
         assert_eq!(signer.vkey().open(&note).expect("opens"), head);
-        let other = Signer::from_bytes("host.example/blockhost-ledger", 1, &[8; 32]).expect("valid");
-        assert!(matches!(other.vkey().open(&note), Err(NoteError::NoSignature { .. })));
-        let foreign = Checkpoint { origin: "elsewhere".into(), ..head };
-        assert!(matches!(signer.vkey().open(&signer.sign_checkpoint(&foreign)), Err(NoteError::Origin { .. })));
+        let other =
+            Signer::from_bytes("host.example/blockhost-ledger", 1, &[8; 32]).expect("valid");
+        assert!(matches!(
+            other.vkey().open(&note),
+            Err(NoteError::NoSignature { .. })
+        ));
+        let foreign = Checkpoint {
+            origin: "elsewhere".into(),
+            ..head
+        };
+        assert!(matches!(
+            signer.vkey().open(&signer.sign_checkpoint(&foreign)),
+            Err(NoteError::Origin { .. })
+        ));
     }
 
     #[test]

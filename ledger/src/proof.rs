@@ -23,7 +23,9 @@ pub enum ProofError {
     #[error("the checkpoint in the proof: {0}")]
     Checkpoint(#[from] NoteError),
     /// The record is not at this place of the signed tree.
-    #[error("the record is not number {index} of the {size} records of the signed head: the record, the path or the index was changed")]
+    #[error(
+        "the record is not number {index} of the {size} records of the signed head: the record, the path or the index was changed"
+    )]
     NotIncluded {
         /// Leaf index that the proof claims.
         index: u64,
@@ -68,27 +70,38 @@ impl TlogProof {
         if text.len() > MAX_PROOF_BYTES {
             return Err(bad("it is larger than 256 KiB"));
         }
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(bad("there is no empty line before the checkpoint"))?;
+        let (head, checkpoint) = text
+            .split_once("\n\n")
+            .ok_or(bad("there is no empty line before the checkpoint"))?;
         let mut lines = head.split('\n').peekable();
         if lines.next() != Some(MAGIC) {
             return Err(bad("the first line is not c2sp.org/tlog-proof@v1"));
         }
         let extra = match lines.peek().and_then(|line| line.strip_prefix("extra ")) {
             Some(encoded) => {
-                let extra = Base64::decode_vec(encoded).map_err(|_| bad("the extra line is not base64"))?;
+                let extra =
+                    Base64::decode_vec(encoded).map_err(|_| bad("the extra line is not base64"))?;
                 lines.next();
                 Some(extra)
             }
             None => None,
         };
-        let index = lines.next().and_then(|line| line.strip_prefix("index ")).and_then(parse_decimal);
+        let index = lines
+            .next()
+            .and_then(|line| line.strip_prefix("index "))
+            .and_then(parse_decimal);
         let index = index.ok_or(bad("there is no line `index N`"))?;
         let path: Option<Vec<Hash>> = lines.map(parse_hash).collect();
         let path = path.ok_or(bad("a line of the path is not a base64 hash"))?;
         if path.len() > MAX_PATH {
             return Err(bad("the path is longer than any tree is high"));
         }
-        Ok(Self { extra, index, path, checkpoint: checkpoint.to_owned() })
+        Ok(Self {
+            extra,
+            index,
+            path,
+            checkpoint: checkpoint.to_owned(),
+        })
     }
 }
 
@@ -112,13 +125,24 @@ impl std::fmt::Display for TlogProof {
 /// The format, the signature or the path is wrong, or there is no record; see [`ProofError`].
 pub fn verify_proof(text: &str, record: Option<&[u8]>, key: &Vkey) -> Result<Proven, ProofError> {
     let proof = TlogProof::parse(text)?;
-    let record = record.or(proof.extra.as_deref()).ok_or(ProofError::NoRecord)?.to_vec();
+    let record = record
+        .or(proof.extra.as_deref())
+        .ok_or(ProofError::NoRecord)?
+        .to_vec();
     let head = key.open(&proof.checkpoint)?;
     let reached = root_from_inclusion(&leaf_hash(&record), proof.index, head.size, &proof.path);
     if reached != Some(head.root) {
-        return Err(ProofError::NotIncluded { index: proof.index, size: head.size });
+        return Err(ProofError::NotIncluded {
+            index: proof.index,
+            size: head.size,
+        });
     }
-    Ok(Proven { index: proof.index, size: head.size, root: head.root, record })
+    Ok(Proven {
+        index: proof.index,
+        size: head.size,
+        root: head.root,
+        record,
+    })
 }
 
 #[cfg(test)]
@@ -131,8 +155,14 @@ mod tests {
 
     fn example(size: usize, index: usize) -> (Signer, String) {
         let signer = Signer::from_bytes("h/l", 1, &[3; 32]).expect("valid");
-        let leaves: Vec<Hash> = (0..size).map(|i| leaf_hash(format!("record {i}").as_bytes())).collect();
-        let head = Checkpoint { origin: "h/l".into(), size: size as u64, root: root_of(&leaves) };
+        let leaves: Vec<Hash> = (0..size)
+            .map(|i| leaf_hash(format!("record {i}").as_bytes()))
+            .collect();
+        let head = Checkpoint {
+            origin: "h/l".into(),
+            size: size as u64,
+            root: root_of(&leaves),
+        };
         let proof = TlogProof {
             extra: Some(format!("record {index}").into_bytes()),
             index: index as u64,
@@ -145,16 +175,40 @@ mod tests {
     #[test]
     fn another_record_index_key_or_checkpoint_is_refused() {
         let (signer, text) = example(11, 4);
-        assert_eq!(verify_proof(&text, None, signer.vkey()).expect("proved").record, b"record 4");
-        assert!(matches!(verify_proof(&text, Some(b"record 5"), signer.vkey()), Err(ProofError::NotIncluded { .. })));
+        assert_eq!(
+            verify_proof(&text, None, signer.vkey())
+                .expect("proved")
+                .record,
+            b"record 4"
+        );
+        assert!(matches!(
+            verify_proof(&text, Some(b"record 5"), signer.vkey()),
+            Err(ProofError::NotIncluded { .. })
+        ));
         let moved = text.replace("index 4", "index 5");
-        assert!(matches!(verify_proof(&moved, None, signer.vkey()), Err(ProofError::NotIncluded { .. })));
+        assert!(matches!(
+            verify_proof(&moved, None, signer.vkey()),
+            Err(ProofError::NotIncluded { .. })
+        ));
         let other = Signer::from_bytes("h/l", 1, &[4; 32]).expect("valid");
-        assert!(matches!(verify_proof(&text, None, other.vkey()), Err(ProofError::Checkpoint(NoteError::NoSignature { .. }))));
+        assert!(matches!(
+            verify_proof(&text, None, other.vkey()),
+            Err(ProofError::Checkpoint(NoteError::NoSignature { .. }))
+        ));
         let larger = text.replace("\nh/l\n11\n", "\nh/l\n12\n");
-        assert!(matches!(verify_proof(&larger, None, signer.vkey()), Err(ProofError::Checkpoint(NoteError::BadSignature { .. }))));
-        let bare: String = text.lines().filter(|line| !line.starts_with("extra")).map(|line| format!("{line}\n")).collect();
-        assert_eq!(verify_proof(&bare, None, signer.vkey()), Err(ProofError::NoRecord));
+        assert!(matches!(
+            verify_proof(&larger, None, signer.vkey()),
+            Err(ProofError::Checkpoint(NoteError::BadSignature { .. }))
+        ));
+        let bare: String = text
+            .lines()
+            .filter(|line| !line.starts_with("extra"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(
+            verify_proof(&bare, None, signer.vkey()),
+            Err(ProofError::NoRecord)
+        );
         assert!(verify_proof(&bare, Some(b"record 4"), signer.vkey()).is_ok());
     }
 

@@ -37,7 +37,9 @@ pub enum ReadError {
     #[error("the ledger is empty")]
     Empty,
     /// The file changed under us.
-    #[error("record {height} changed after it was read: the segment was overwritten; run `blockhost ledger verify`")]
+    #[error(
+        "record {height} changed after it was read: the segment was overwritten; run `blockhost ledger verify`"
+    )]
     Changed {
         /// Its height.
         height: u64,
@@ -63,7 +65,7 @@ impl Reader {
             Some(key) => Some(key),
             None => key_beside(&ledger)?,
         };
-        let scan = steady(|| {
+        let scan = steady(&ledger, || {
             let plan = &mut Plan {
                 key: key.as_ref(),
                 signatures: Signatures::Last,
@@ -93,8 +95,17 @@ impl Reader {
     pub fn head(&self) -> Result<Head, ReadError> {
         let key = self.key.as_ref().ok_or(ReadError::NoKey)?;
         let commit = self.scan.last_commit.ok_or(ReadError::Empty)?;
-        let body = Checkpoint { origin: key.name().to_owned(), size: commit.size, root: commit.root }.body();
-        Ok(Head { size: commit.size, root: commit.root, note: assemble(&body, key, &commit.signature) })
+        let body = Checkpoint {
+            origin: key.name().to_owned(),
+            size: commit.size,
+            root: commit.root,
+        }
+        .body();
+        Ok(Head {
+            size: commit.size,
+            root: commit.root,
+            note: assemble(&body, key, &commit.signature),
+        })
     }
 
     /// The leaf hash of a record.
@@ -109,19 +120,35 @@ impl Reader {
     /// # Errors
     /// There is no such record, or the file was changed meanwhile.
     pub fn get(&self, index: u64) -> Result<Vec<u8>, ReadError> {
-        let missing = ReadError::NoRecord { index, size: self.size() };
-        let Some(entry) = usize::try_from(index).ok().and_then(|index| self.scan.entries.get(index)) else {
+        let missing = ReadError::NoRecord {
+            index,
+            size: self.size(),
+        };
+        let Some(entry) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.scan.entries.get(index))
+        else {
             return Err(missing);
         };
-        let Some(segment) = self.scan.segments.get(entry.segment) else { return Err(missing) };
+        let Some(segment) = self.scan.segments.get(entry.segment) else {
+            return Err(missing);
+        };
         let mut bytes = vec![0; entry.length];
-        let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset).map_err(on("read", &segment.name))?;
+        let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset)
+            .map_err(on("read", &segment.name))?;
         bytes.truncate(read);
-        if leaf_hash(&bytes) == entry.leaf { Ok(bytes) } else { Err(ReadError::Changed { height: index + 1 }) }
+        if leaf_hash(&bytes) == entry.leaf {
+            Ok(bytes)
+        } else {
+            Err(ReadError::Changed { height: index + 1 })
+        }
     }
 
     /// Records in order, from leaf index `from`.
-    pub fn records(&self, from: u64) -> impl DoubleEndedIterator<Item = Result<(u64, Vec<u8>), ReadError>> + '_ {
+    pub fn records(
+        &self,
+        from: u64,
+    ) -> impl DoubleEndedIterator<Item = Result<(u64, Vec<u8>), ReadError>> + '_ {
         (from..self.size()).map(|index| Ok((index, self.get(index)?)))
     }
 
@@ -134,9 +161,19 @@ impl Reader {
         let record = self.get(index)?;
         let head = self.head()?;
         let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
-        let path = usize::try_from(index).ok().and_then(|index| inclusion_proof(&leaves, index));
-        let path = path.ok_or(ReadError::NoRecord { index, size: self.size() })?;
-        let proof = TlogProof { extra: with_record.then_some(record), index, path, checkpoint: head.note };
+        let path = usize::try_from(index)
+            .ok()
+            .and_then(|index| inclusion_proof(&leaves, index));
+        let path = path.ok_or(ReadError::NoRecord {
+            index,
+            size: self.size(),
+        })?;
+        let proof = TlogProof {
+            extra: with_record.then_some(record),
+            index,
+            path,
+            checkpoint: head.note,
+        };
         Ok(proof.to_string())
     }
 }
@@ -146,7 +183,9 @@ impl Reader {
 /// # Errors
 /// The file cannot be read or its last line is not a key.
 pub fn key_beside(ledger: &LedgerDir) -> Result<Option<Vkey>, ReadError> {
-    let Some(bytes) = ledger.read(dir::VKEY, 64 * 1024)? else { return Ok(None) };
+    let Some(bytes) = ledger.read(dir::VKEY, 64 * 1024)? else {
+        return Ok(None);
+    };
     let text = std::str::from_utf8(&bytes).map_err(|_| NoteError::Vkey("it is not text"))?;
     match text.lines().rfind(|line| !line.trim().is_empty()) {
         Some(line) => Ok(Some(Vkey::parse(line)?)),
@@ -155,12 +194,33 @@ pub fn key_beside(ledger: &LedgerDir) -> Result<Option<Vkey>, ReadError> {
 }
 
 /// Reading beside a writer can meet half of a write that is going on; that is over in a moment, damage is not.
-pub(crate) fn steady<T>(mut scan: impl FnMut() -> Result<T, ScanError>) -> Result<T, ScanError> {
+pub(crate) fn steady<T>(
+    ledger: &LedgerDir,
+    mut scan: impl FnMut() -> Result<T, ScanError>,
+) -> Result<T, ScanError> {
     for pause_ms in [5, 20, 80] {
         match scan() {
-            Err(ScanError::Fault(_)) => std::thread::sleep(Duration::from_millis(pause_ms)),
+            Err(ScanError::Fault(_)) if being_written(ledger) => {
+                std::thread::sleep(Duration::from_millis(pause_ms))
+            }
             other => return other,
         }
     }
     scan()
+}
+
+/// Did anything here change within the last seconds? What is old and wrong will not become right by waiting.
+pub(crate) fn being_written(ledger: &LedgerDir) -> bool {
+    let changed = |dir: &LedgerDir, name: &str| dir.modified(name).ok().flatten();
+    let segments = ledger.sub(dir::SEGMENTS).ok();
+    let newest = segments.as_ref().and_then(|segments| {
+        let names = segments.names().ok()?;
+        changed(segments, names.last()?)
+    });
+    let times = [changed(ledger, "."), changed(ledger, dir::BLOCKS), newest];
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let since = i64::try_from(now.as_secs()).unwrap_or(i64::MAX) - 3;
+    times.into_iter().flatten().any(|seconds| seconds >= since)
 }

@@ -98,7 +98,9 @@ pub enum RecordError {
     #[error("record not written: {0}")]
     Value(#[from] JcsError),
     /// A name is empty, too long, or has other characters than `[A-Za-z0-9_.:-]`.
-    #[error("record not written: {field} is {given:?}; it must be 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . : -")]
+    #[error(
+        "record not written: {field} is {given:?}; it must be 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . : -"
+    )]
     Name {
         /// Which field.
         field: &'static str,
@@ -135,7 +137,12 @@ impl Draft {
     /// # Errors
     /// What is wrong with it, naming the field.
     pub fn check(&self) -> Result<(), RecordError> {
-        let stamp = Stamp { height: 1, prev_hash: &GENESIS_PREV, ts_us: 0, hostname: "" };
+        let stamp = Stamp {
+            height: 1,
+            prev_hash: &GENESIS_PREV,
+            ts_us: 0,
+            hostname: "",
+        };
         self.encode(&stamp).map(|_| ())
     }
 
@@ -178,7 +185,10 @@ impl Draft {
         ] {
             let absent = name.is_empty() && !required;
             if !absent && (!jcs::is_record_key(name) || name.len() > MAX_NAME_BYTES) {
-                return Err(RecordError::Name { field, given: name.escape_default().take(80).collect() });
+                return Err(RecordError::Name {
+                    field,
+                    given: name.escape_default().take(80).collect(),
+                });
             }
         }
         for (field, text) in [
@@ -190,13 +200,21 @@ impl Draft {
             if let Some(text) = text
                 && text.len() > MAX_TEXT_BYTES
             {
-                return Err(RecordError::Text { field, bytes: text.len() });
+                return Err(RecordError::Text {
+                    field,
+                    bytes: text.len(),
+                });
             }
         }
         Ok(())
     }
 
-    fn build(&self, stamp: &Stamp<'_>, metadata: &Value, canonical: &[u8]) -> Result<Vec<u8>, RecordError> {
+    fn build(
+        &self,
+        stamp: &Stamp<'_>,
+        metadata: &Value,
+        canonical: &[u8],
+    ) -> Result<Vec<u8>, RecordError> {
         let timestamp = stamp.ts_us.div_euclid(1_000_000);
         let content = format!("{}:{}:{timestamp}", self.plugin_id, self.operation);
         let mut record = json!({
@@ -249,7 +267,10 @@ pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
 /// when a payload is there, `prev_hash`.
 pub(crate) fn late_text<'a>(record: &'a [u8], quoted_key: &str) -> Option<&'a [u8]> {
     let key = quoted_key.as_bytes();
-    let at = record.windows(key.len()).rposition(|window| window == key)? + key.len();
+    let at = record
+        .windows(key.len())
+        .rposition(|window| window == key)?
+        + key.len();
     let rest = record[at..].strip_prefix(b":\"")?;
     rest.split(|b| *b == b'"').next()
 }
@@ -257,8 +278,13 @@ pub(crate) fn late_text<'a>(record: &'a [u8], quoted_key: &str) -> Option<&'a [u
 /// The time written in a record, in seconds since 1970 UTC. Sorts after everything nested.
 pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
     const KEY: &[u8] = b"\"timestamp\":";
-    let at = record.windows(KEY.len()).rposition(|window| window == KEY)? + KEY.len();
-    let digits = record[at..].split(|b| !b.is_ascii_digit() && *b != b'-').next()?;
+    let at = record
+        .windows(KEY.len())
+        .rposition(|window| window == KEY)?
+        + KEY.len();
+    let digits = record[at..]
+        .split(|b| !b.is_ascii_digit() && *b != b'-')
+        .next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -290,39 +316,108 @@ mod tests {
     }
 
     fn stamp() -> Stamp<'static> {
-        Stamp { height: 7, prev_hash: &[0xab; 32], ts_us: 1_700_000_000_123_456, hostname: "h" }
+        Stamp {
+            height: 7,
+            prev_hash: &[0xab; 32],
+            ts_us: 1_700_000_000_123_456,
+            hostname: "h",
+        }
     }
 
     #[test]
     fn bad_names_long_texts_and_floats_are_refused_naming_the_field() {
         let base = draft(Phase::Intent, "op1");
-        assert!(matches!(Draft { op_id: String::new(), ..base.clone() }.check(), Err(RecordError::Name { field: "op_id", .. })));
-        assert!(Draft { op_id: String::new(), phase: Phase::Event, ..base.clone() }.check().is_ok());
-        assert!(matches!(Draft { action: "a b".into(), ..base.clone() }.check(), Err(RecordError::Name { field: "action", .. })));
-        assert!(matches!(Draft { category: "x".repeat(129), ..base.clone() }.check(), Err(RecordError::Name { field: "category", .. })));
-        assert!(matches!(Draft { exe: Some("x".repeat(5000)), ..base.clone() }.check(), Err(RecordError::Text { field: "exe", bytes: 5000 })));
+        assert!(matches!(
+            Draft {
+                op_id: String::new(),
+                ..base.clone()
+            }
+            .check(),
+            Err(RecordError::Name { field: "op_id", .. })
+        ));
+        assert!(
+            Draft {
+                op_id: String::new(),
+                phase: Phase::Event,
+                ..base.clone()
+            }
+            .check()
+            .is_ok()
+        );
+        assert!(matches!(
+            Draft {
+                action: "a b".into(),
+                ..base.clone()
+            }
+            .check(),
+            Err(RecordError::Name {
+                field: "action",
+                ..
+            })
+        ));
+        assert!(matches!(
+            Draft {
+                category: "x".repeat(129),
+                ..base.clone()
+            }
+            .check(),
+            Err(RecordError::Name {
+                field: "category",
+                ..
+            })
+        ));
+        assert!(matches!(
+            Draft {
+                exe: Some("x".repeat(5000)),
+                ..base.clone()
+            }
+            .check(),
+            Err(RecordError::Text {
+                field: "exe",
+                bytes: 5000
+            })
+        ));
         let mut float = base;
         float.metadata.insert("rate".into(), json!(1.5));
-        assert_eq!(float.check().expect_err("refused").to_string().split(':').nth(1), Some(" metadata.rate"));
+        assert_eq!(
+            float
+                .check()
+                .expect_err("refused")
+                .to_string()
+                .split(':')
+                .nth(1),
+            Some(" metadata.rate")
+        );
     }
 
     #[test]
     fn an_outcome_is_recorded_even_when_its_metadata_cannot_be() {
         let mut outcome = draft(Phase::Outcome, "op1");
         outcome.metadata.insert("text".into(), json!("a\u{7f}b"));
-        let record: Value = serde_json::from_slice(&outcome.encode(&stamp()).expect("recorded")).expect("JSON");
-        assert!(record["metadata"]["metadata_refused"].as_str().expect("note").starts_with("metadata.text:"));
+        let record: Value =
+            serde_json::from_slice(&outcome.encode(&stamp()).expect("recorded")).expect("JSON");
+        assert!(
+            record["metadata"]["metadata_refused"]
+                .as_str()
+                .expect("note")
+                .starts_with("metadata.text:")
+        );
     }
 
     #[test]
     fn metadata_too_large_for_one_record_is_replaced_by_its_digest() {
         let mut large = draft(Phase::Intent, "op1");
-        large.metadata.insert("text".into(), json!("x".repeat(70_000)));
+        large
+            .metadata
+            .insert("text".into(), json!("x".repeat(70_000)));
         let bytes = large.encode(&stamp()).expect("recorded");
         assert!(bytes.len() < 2000);
         let record: Value = serde_json::from_slice(&bytes).expect("JSON");
         let original = jcs::to_record_vec(&Value::Object(large.metadata)).expect("canonical");
-        assert_eq!(record["metadata"]["metadata_sha256"], hex(&sha256(&original)));
+        assert_eq!(
+            record["metadata"]["metadata_sha256"],
+            hex(&sha256(&original))
+        );
         assert_eq!(record["metadata"]["metadata_bytes"], original.len());
     }
 
@@ -334,8 +429,14 @@ mod tests {
         let bytes = draft.encode(&stamp()).expect("recorded");
         let record: Value = serde_json::from_slice(&bytes).expect("JSON");
         assert_eq!(jcs::to_vec(&record).expect("canonical"), bytes);
-        assert_eq!(record["data_hash"], hex(&sha256("{\"a\":{\"x\":\"\u{e9}\"},\"b\":1}".as_bytes())));
-        assert_eq!(record["content_hash"], hex(&sha256(b"qm:create:1700000000")));
+        assert_eq!(
+            record["data_hash"],
+            hex(&sha256("{\"a\":{\"x\":\"\u{e9}\"},\"b\":1}".as_bytes()))
+        );
+        assert_eq!(
+            record["content_hash"],
+            hex(&sha256(b"qm:create:1700000000"))
+        );
         assert_eq!(record["timestamp"], 1_700_000_000);
         assert_eq!(record["height"], 7);
         assert_eq!(record["v"], 1);

@@ -51,7 +51,10 @@ impl OpenIntent {
             action: text("action"),
             resource: text("resource"),
             user: text("user"),
-            uid: record["uid"].as_u64().and_then(|uid| u32::try_from(uid).ok()).unwrap_or(u32::MAX),
+            uid: record["uid"]
+                .as_u64()
+                .and_then(|uid| u32::try_from(uid).ok())
+                .unwrap_or(u32::MAX),
         })
     }
 }
@@ -81,18 +84,27 @@ pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
 
 /// The published checkpoint, verified; `None` when nothing was published yet.
 pub(crate) fn published(ledger: &LedgerDir, key: &Vkey) -> Result<Option<Checkpoint>, OpenError> {
-    let Some(bytes) = ledger.read(dir::CHECKPOINT, 64 * 1024)? else { return Ok(None) };
-    let text = String::from_utf8(bytes).map_err(|_| OpenError::Checkpoint(NoteError::Shape("it is not text")))?;
+    let Some(bytes) = ledger.read(dir::CHECKPOINT, 64 * 1024)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(bytes)
+        .map_err(|_| OpenError::Checkpoint(NoteError::Shape("it is not text")))?;
     key.open(&text).map(Some).map_err(OpenError::Checkpoint)
 }
 
 /// Reads all segments and compares them with what was published.
-pub(crate) fn read(ledger: &LedgerDir, key: &Vkey, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+pub(crate) fn read(
+    ledger: &LedgerDir,
+    key: &Vkey,
+    published: Option<&Checkpoint>,
+) -> Result<Found, OpenError> {
     let mut chain = BlockChain::default();
     let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
     let mut visit = |index: u64, bytes: &[u8]| {
         chain.push(leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0));
-        let Some(op_id) = record::late_text(bytes, "\"op_id\"") else { return };
+        let Some(op_id) = record::late_text(bytes, "\"op_id\"") else {
+            return;
+        };
         match record::late_text(bytes, "\"phase\"") {
             Some(b"intent") => {
                 intents.insert(op_id.to_vec(), (index, bytes.to_vec()));
@@ -106,7 +118,10 @@ pub(crate) fn read(ledger: &LedgerDir, key: &Vkey, published: Option<&Checkpoint
     let plan = &mut Plan {
         key: Some(key),
         signatures: Signatures::Last,
-        roots_at: published.map(|checkpoint| checkpoint.size).into_iter().collect(),
+        roots_at: published
+            .map(|checkpoint| checkpoint.size)
+            .into_iter()
+            .collect(),
         record: &mut visit,
         progress: &mut |_, _| {},
     };
@@ -117,20 +132,36 @@ pub(crate) fn read(ledger: &LedgerDir, key: &Vkey, published: Option<&Checkpoint
     if let Some(checkpoint) = published {
         let found = scan.frontier.size();
         if found < checkpoint.size {
-            return Err(OpenError::Rollback { published: checkpoint.size, found });
+            return Err(OpenError::Rollback {
+                published: checkpoint.size,
+                found,
+            });
         }
         if !scan.roots.contains(&(checkpoint.size, checkpoint.root)) {
-            return Err(OpenError::Rewritten { published: checkpoint.size });
+            return Err(OpenError::Rewritten {
+                published: checkpoint.size,
+            });
         }
     }
-    let mut open_intents: Vec<OpenIntent> =
-        intents.into_values().filter_map(|(index, bytes)| OpenIntent::read(index, &bytes)).collect();
+    let mut open_intents: Vec<OpenIntent> = intents
+        .into_values()
+        .filter_map(|(index, bytes)| OpenIntent::read(index, &bytes))
+        .collect();
     open_intents.sort_by_key(|intent| intent.index);
-    Ok(Found { scan, chain, open_intents })
+    Ok(Found {
+        scan,
+        chain,
+        open_intents,
+    })
 }
 
-/// Records of the blocks that have to be written: the open one, and full ones whose file is missing.
-pub(crate) fn unpublished(ledger: &LedgerDir, scan: &Scan) -> Result<Vec<(u64, Vec<Place>)>, FileError> {
+/// Records of the blocks that have to be written: those that the published checkpoint does not cover (their file, if
+/// any, may be of a time when they were not full), and those whose file is missing.
+pub(crate) fn unpublished(
+    ledger: &LedgerDir,
+    scan: &Scan,
+    published: u64,
+) -> Result<Vec<(u64, Vec<Place>)>, FileError> {
     let there = match ledger.sub(dir::BLOCKS) {
         Ok(blocks) => blocks.names()?,
         Err(error) if error.errno() == Some(Errno::NOENT) => Vec::new(),
@@ -138,21 +169,30 @@ pub(crate) fn unpublished(ledger: &LedgerDir, scan: &Scan) -> Result<Vec<(u64, V
     };
     let mut handles = Vec::new();
     for segment in &scan.segments {
-        let fd = segment.fd.try_clone().map_err(on("duplicate the descriptor of", &segment.name))?;
+        let fd = segment
+            .fd
+            .try_clone()
+            .map_err(on("duplicate the descriptor of", &segment.name))?;
         handles.push(Arc::new(fd));
     }
     let size = scan.entries.len() as u64;
     let mut work = Vec::new();
     for id in 1..=size.div_ceil(BLOCK_RECORDS) {
         let (from, to) = ((id - 1) * BLOCK_RECORDS, (id * BLOCK_RECORDS).min(size));
-        let full = to - from == BLOCK_RECORDS;
-        if full && there.binary_search(&blocks::file_name(id)).is_ok() {
+        let whole = to - from == BLOCK_RECORDS && to <= published;
+        if whole && there.binary_search(&blocks::file_name(id)).is_ok() {
             continue;
         }
-        let range = usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
+        let range =
+            usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
         let places = scan.entries[range].iter().filter_map(|entry| {
             let fd = Arc::clone(handles.get(entry.segment)?);
-            Some(Place { fd, offset: entry.offset, length: entry.length, leaf: entry.leaf })
+            Some(Place {
+                fd,
+                offset: entry.offset,
+                length: entry.length,
+                leaf: entry.leaf,
+            })
         });
         work.push((id, places.collect()));
     }

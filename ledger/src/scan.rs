@@ -121,7 +121,9 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
     let mut files = Vec::new();
     let mut total = 0;
     for name in dir.names()? {
-        let Some(first) = segment::first_of(&name) else { continue };
+        let Some(first) = segment::first_of(&name) else {
+            continue;
+        };
         let fd = dir.file(&name, OFlags::RDONLY, 0)?;
         let stat = rustix::fs::fstat(&fd).map_err(on("look at", &name))?;
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
@@ -150,7 +152,11 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
             problem => {
                 let why = problem.err().unwrap_or("it ends inside its header");
                 let blank = head.iter().all(|b| *b == 0) || first > 0;
-                if last && blank && (file_bytes <= segment::HEADER_BYTES || is_zero(fd.as_fd(), &name, file_bytes)?) {
+                if last
+                    && blank
+                    && (file_bytes <= segment::HEADER_BYTES
+                        || is_zero(fd.as_fd(), &name, file_bytes)?)
+                {
                     scan.unborn = Some(name);
                     break;
                 }
@@ -158,9 +164,19 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
             }
         };
         if header.first_height != first + 1 || header.root_before != scan.frontier.root() {
-            return Err(fault(&scan, 0, "the header does not continue the segment before it".to_owned()));
+            return Err(fault(
+                &scan,
+                0,
+                "the header does not continue the segment before it".to_owned(),
+            ));
         }
-        scan.segments.push(Segment { name, fd, header, end: segment::HEADER_BYTES, file_bytes });
+        scan.segments.push(Segment {
+            name,
+            fd,
+            header,
+            end: segment::HEADER_BYTES,
+            file_bytes,
+        });
         read_segment(&mut scan, plan, last, before, total)?;
         before += file_bytes;
     }
@@ -169,7 +185,12 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
         && !signature_is_good(key, &commit)
         && let Some(segment) = scan.segments.last()
     {
-        return Err(fault(&scan, &segment.name, segment.end, wrong_signature(key)));
+        return Err(fault(
+            &scan,
+            &segment.name,
+            segment.end,
+            wrong_signature(key),
+        ));
     }
     (plan.progress)(total, total);
     Ok(scan)
@@ -182,30 +203,56 @@ struct Pending {
     leaf: Hash,
 }
 
-fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, total: u64) -> Result<(), ScanError> {
+fn read_segment(
+    scan: &mut Scan,
+    plan: &mut Plan<'_>,
+    last: bool,
+    before: u64,
+    total: u64,
+) -> Result<(), ScanError> {
     let at = scan.segments.len() - 1;
     let (fd, name, salt) = {
         let segment = &scan.segments[at];
-        (segment.fd.try_clone().map_err(on("duplicate the descriptor of", &segment.name))?, segment.name.clone(), segment.header.salt)
+        (
+            segment
+                .fd
+                .try_clone()
+                .map_err(on("duplicate the descriptor of", &segment.name))?,
+            segment.name.clone(),
+            segment.header.salt,
+        )
     };
     let mut frames = FrameReader::new(fd.as_fd(), &name, salt);
     let mut pending: Vec<Pending> = Vec::new();
     // The batch is checked on a copy: what is not committed must leave no trace.
     let mut frontier = scan.frontier.clone();
-    let mut prev = scan.entries.last().map_or(record::GENESIS_PREV, |entry| entry.leaf);
+    let mut prev = scan
+        .entries
+        .last()
+        .map_or(record::GENESIS_PREV, |entry| entry.leaf);
     let mut batch: Vec<u8> = Vec::new();
     let mut told = 0_u64;
-    let stopped = loop {
+    let (stopped, tail) = loop {
         match frames.next_frame()? {
-            Step::Frame { offset, kind: segment::RECORD, payload } => {
+            Step::Frame {
+                offset,
+                kind: segment::RECORD,
+                payload,
+            } => {
                 let height = frontier.size() + 1;
                 if record::height_of(payload) != Some(height) {
-                    let found = record::height_of(payload).map_or("none".to_owned(), |h| h.to_string());
-                    let why = format!("the record here says height {found}: records were moved, removed or added");
+                    let found =
+                        record::height_of(payload).map_or("none".to_owned(), |h| h.to_string());
+                    let why = format!(
+                        "the record here says height {found}: records were moved, removed or added"
+                    );
                     return Err(fault_at(scan, &name, offset, height, why));
                 }
                 if !record::follows(payload, &prev) {
-                    let why = format!("prev_hash is not the hash of the record before it ({}): one of the two was changed", hex(&prev));
+                    let why = format!(
+                        "prev_hash is not the hash of the record before it ({}): one of the two was changed",
+                        hex(&prev)
+                    );
                     return Err(fault_at(scan, &name, offset, height, why));
                 }
                 let leaf = leaf_hash(payload);
@@ -214,18 +261,34 @@ fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, t
                 if plan.roots_at.contains(&frontier.size()) {
                     scan.roots.push((frontier.size(), frontier.root()));
                 }
-                pending.push(Pending { offset: offset + segment::FRAME_BYTES as u64, length: payload.len(), leaf });
+                pending.push(Pending {
+                    offset: offset + segment::FRAME_BYTES as u64,
+                    length: payload.len(),
+                    leaf,
+                });
                 batch.extend_from_slice(payload);
             }
-            Step::Frame { offset, kind: segment::COMMIT, payload } => {
+            Step::Frame {
+                offset,
+                kind: segment::COMMIT,
+                payload,
+            } => {
                 let height = scan.frontier.size() + 1;
                 let Some(commit) = Commit::decode(payload) else {
-                    return Err(fault(scan, &name, offset, "a commit of the wrong length".to_owned()));
+                    return Err(fault(
+                        scan,
+                        &name,
+                        offset,
+                        "a commit of the wrong length".to_owned(),
+                    ));
                 };
                 if commit.size != frontier.size() || commit.root != frontier.root() {
                     let why = format!(
                         "the commit signs {} records with root {}, but the records before it are {} with root {}: records were changed, removed or added",
-                        commit.size, hex(&commit.root), frontier.size(), hex(&frontier.root())
+                        commit.size,
+                        hex(&commit.root),
+                        frontier.size(),
+                        hex(&frontier.root())
                     );
                     return Err(fault_at(scan, &name, offset, height, why));
                 }
@@ -236,9 +299,17 @@ fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, t
                 }
                 let mut start = 0;
                 for waiting in pending.drain(..) {
-                    (plan.record)(scan.entries.len() as u64, &batch[start..start + waiting.length]);
+                    (plan.record)(
+                        scan.entries.len() as u64,
+                        &batch[start..start + waiting.length],
+                    );
                     start += waiting.length;
-                    scan.entries.push(Entry { segment: at, offset: waiting.offset, length: waiting.length, leaf: waiting.leaf });
+                    scan.entries.push(Entry {
+                        segment: at,
+                        offset: waiting.offset,
+                        length: waiting.length,
+                        leaf: waiting.leaf,
+                    });
                 }
                 batch.clear();
                 scan.frontier.clone_from(&frontier);
@@ -252,23 +323,43 @@ fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, t
                 }
             }
             Step::Frame { offset, kind, .. } => {
-                return Err(fault(scan, &name, offset, format!("a frame of the unknown type {kind}: written by a newer version?")));
+                return Err(fault(
+                    scan,
+                    &name,
+                    offset,
+                    format!("a frame of the unknown type {kind}: written by a newer version?"),
+                ));
             }
-            Step::End => break None,
-            Step::Damage(why) => break Some(why),
+            stop @ (Step::End | Step::Damage(_)) => {
+                let stopped = if let Step::Damage(why) = stop {
+                    why
+                } else {
+                    "nothing is written here"
+                };
+                let tail = segment::look_behind(fd.as_fd(), &name, &salt, scan.segments[at].end)?;
+                // Beside a writer, what stands behind may have been written since we stopped: then go on reading.
+                if tail.bytes == 0 || !frames.goes_on()? {
+                    break (stopped, tail);
+                }
+            }
         }
     };
     scan.roots.retain(|(size, _)| *size <= scan.frontier.size());
     let stopped_at = frames.position();
     let stopped_height = frontier.size() + 1;
     let good_end = scan.segments[at].end;
-    let tail = segment::look_behind(fd.as_fd(), &name, &salt, good_end)?;
     if tail.bytes == 0 {
         return Ok(());
     }
-    let why = stopped.unwrap_or("nothing is written here");
+    let why = stopped;
     if !last {
-        return Err(fault_at(scan, &name, stopped_at, stopped_height, format!("{why}, and more segments follow")));
+        return Err(fault_at(
+            scan,
+            &name,
+            stopped_at,
+            stopped_height,
+            format!("{why}, and more segments follow"),
+        ));
     }
     // A crash can lose sectors of the write it interrupted, and of no other: the commit at its end may then have
     // reached the disk while a sector before it reads as zeros. Anything else with a valid commit behind it is no crash.
@@ -281,8 +372,13 @@ fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, t
         _ => false,
     };
     if !interrupted {
-        let (offset, commit) = tail.commits.last().map_or((0, 0), |(offset, commit)| (*offset, commit.size));
-        let why = format!("{why}; but a valid commit of {commit} records follows at byte {offset}, so this is not a crash");
+        let (offset, commit) = tail
+            .commits
+            .last()
+            .map_or((0, 0), |(offset, commit)| (*offset, commit.size));
+        let why = format!(
+            "{why}; but a valid commit of {commit} records follows at byte {offset}, so this is not a crash"
+        );
         return Err(fault_at(scan, &name, stopped_at, stopped_height, why));
     }
     scan.torn_bytes = tail.bytes;
@@ -290,12 +386,19 @@ fn read_segment(scan: &mut Scan, plan: &mut Plan<'_>, last: bool, before: u64, t
 }
 
 fn signature_is_good(key: &Vkey, commit: &Commit) -> bool {
-    let head = Checkpoint { origin: key.name().to_owned(), size: commit.size, root: commit.root };
+    let head = Checkpoint {
+        origin: key.name().to_owned(),
+        size: commit.size,
+        root: commit.root,
+    };
     key.verifies(&head.body(), &commit.signature)
 }
 
 fn wrong_signature(key: &Vkey) -> String {
-    format!("the signature of the commit was not made by the key {}: another key, or the history was rewritten", crate::note::short_name(key))
+    format!(
+        "the signature of the commit was not made by the key {}: another key, or the history was rewritten",
+        crate::note::short_name(key)
+    )
 }
 
 fn fault(scan: &Scan, segment: &str, offset: u64, why: String) -> ScanError {
@@ -304,7 +407,13 @@ fn fault(scan: &Scan, segment: &str, offset: u64, why: String) -> ScanError {
 
 fn fault_at(scan: &Scan, segment: &str, offset: u64, height: u64, why: String) -> ScanError {
     let segment = format!("{}/{segment}", crate::dir::SEGMENTS);
-    ScanError::Fault(Box::new(Fault { height, segment, offset, why, good: scan.frontier.size() }))
+    ScanError::Fault(Box::new(Fault {
+        height,
+        segment,
+        offset,
+        why,
+        good: scan.frontier.size(),
+    }))
 }
 
 /// Does the file hold only zeros?

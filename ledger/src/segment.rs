@@ -78,7 +78,11 @@ impl Header {
         if u32_at(bytes, 8) != VERSION {
             return Err("it was written by another version of this program");
         }
-        Ok(Self { first_height: u64_at(bytes, 12), root_before: array_at(bytes, 20), salt: array_at(bytes, 52) })
+        Ok(Self {
+            first_height: u64_at(bytes, 12),
+            root_before: array_at(bytes, 20),
+            salt: array_at(bytes, 52),
+        })
     }
 }
 
@@ -175,7 +179,14 @@ impl<'f> FrameReader<'f> {
     /// Begins behind the header.
     #[must_use]
     pub fn new(fd: BorrowedFd<'f>, name: &str, salt: [u8; 8]) -> Self {
-        Self { fd, name: name.to_owned(), salt, position: HEADER_BYTES, buffer: Vec::new(), buffer_at: 0 }
+        Self {
+            fd,
+            name: name.to_owned(),
+            salt,
+            position: HEADER_BYTES,
+            buffer: Vec::new(),
+            buffer_at: 0,
+        }
     }
 
     /// Where the next frame begins.
@@ -211,9 +222,27 @@ impl<'f> FrameReader<'f> {
         let payload = &self.buffer[start..start + length];
         if checksum(&self.salt, offset, kind, payload) != crc {
             self.position = offset;
-            return Ok(Step::Damage("the checksum is wrong: the bytes were changed, or belong to another place"));
+            return Ok(Step::Damage(
+                "the checksum is wrong: the bytes were changed, or belong to another place",
+            ));
         }
-        Ok(Step::Frame { offset, kind, payload })
+        Ok(Step::Frame {
+            offset,
+            kind,
+            payload,
+        })
+    }
+
+    /// Looks again, at the file and not at the buffer, whether there is a frame at the position now.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn goes_on(&mut self) -> Result<bool, FileError> {
+        self.buffer.clear();
+        let position = self.position;
+        let frame = matches!(self.next_frame()?, Step::Frame { .. });
+        self.position = position;
+        Ok(frame)
     }
 
     /// Makes at least `want` bytes from the position available if the file has them; says how many there are.
@@ -223,7 +252,8 @@ impl<'f> FrameReader<'f> {
         let have = self.buffer.len().saturating_sub(start);
         if self.position < self.buffer_at || have < want {
             let mut fresh = vec![0; CHUNK.max(want)];
-            let read = read_at(self.fd, &mut fresh, self.position).map_err(on("read", self.name.as_str()))?;
+            let read = read_at(self.fd, &mut fresh, self.position)
+                .map_err(on("read", self.name.as_str()))?;
             fresh.truncate(read);
             self.buffer = fresh;
             self.buffer_at = self.position;
@@ -257,22 +287,36 @@ pub struct Tail {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn look_behind(fd: BorrowedFd<'_>, name: &str, salt: &[u8; 8], from: u64) -> Result<Tail, FileError> {
+pub fn look_behind(
+    fd: BorrowedFd<'_>,
+    name: &str,
+    salt: &[u8; 8],
+    from: u64,
+) -> Result<Tail, FileError> {
     const SECTOR: u64 = 512;
     const CHUNK: usize = 256 * 1024;
     const COMMIT_FRAME: usize = FRAME_BYTES + COMMIT_BYTES;
-    let length = (COMMIT_BYTES as u32).to_le_bytes();
+    let length = u32::try_from(COMMIT_BYTES)
+        .unwrap_or(u32::MAX)
+        .to_le_bytes();
     let (mut tail, mut at, mut missing) = (Tail::default(), from, false);
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = read_at(fd, &mut chunk, at).map_err(on("read", name))?;
         let bytes = &chunk[..read];
-        let written = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        let written = bytes
+            .iter()
+            .rposition(|b| *b != 0)
+            .map_or(0, |last| last + 1);
         if written > 0 {
             tail.bytes = tail.bytes.max(at + written as u64 - from);
         }
         // Zeros are the common case and hold no commit; one may itself end with a few zeros.
-        let searched = if written == 0 { 0 } else { read.min(written + COMMIT_FRAME) };
+        let searched = if written == 0 {
+            0
+        } else {
+            read.min(written + COMMIT_FRAME)
+        };
         for (index, window) in bytes[..searched].windows(COMMIT_FRAME).enumerate() {
             if window[8] != COMMIT || window[..4] != length {
                 continue;
@@ -307,8 +351,12 @@ fn sector_missing(bytes: &[u8], at: u64, end: u64, sector: u64) -> bool {
     let mut start = at;
     while start < end {
         let stop = ((start / sector + 1) * sector).min(end);
-        let range = usize::try_from(start - at).unwrap_or(usize::MAX)..usize::try_from(stop - at).unwrap_or(usize::MAX);
-        if bytes.get(range).is_some_and(|part| part.len() >= FRAME_BYTES && part.iter().all(|b| *b == 0)) {
+        let range = usize::try_from(start - at).unwrap_or(usize::MAX)
+            ..usize::try_from(stop - at).unwrap_or(usize::MAX);
+        if bytes
+            .get(range)
+            .is_some_and(|part| part.len() >= FRAME_BYTES && part.iter().all(|b| *b == 0))
+        {
             return true;
         }
         start = stop;

@@ -5,7 +5,7 @@ use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::dir::{self, LedgerDir, read_at};
 use crate::merkle::{Hash, hex};
 use crate::note::{Checkpoint, Vkey};
-use crate::reader::{ReadError, key_beside, steady};
+use crate::reader::{ReadError, being_written, key_beside, steady};
 use crate::record;
 use crate::scan::{self, Plan, Scan, ScanError, Signatures};
 use rustix::fd::AsFd;
@@ -65,11 +65,19 @@ pub struct Trust {
 ///
 /// # Errors
 /// Only when the ledger cannot be read at all; what is wrong with it is in the report.
-pub fn verify(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, ReadError> {
+pub fn verify(
+    ledger: &LedgerDir,
+    trust: &Trust,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<VerifyReport, ReadError> {
     let mut report = verify_once(ledger, trust, progress)?;
     // A writer at work may publish between two of our steps; what is really wrong is still wrong a moment later.
     for _ in 0..3 {
-        if report.ok || report.problems.iter().all(|problem| problem.place.starts_with(dir::SEGMENTS)) {
+        let settled = report
+            .problems
+            .iter()
+            .all(|problem| problem.place.starts_with(dir::SEGMENTS));
+        if report.ok || settled || !being_written(ledger) {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -78,8 +86,15 @@ pub fn verify(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, u
     Ok(report)
 }
 
-fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, ReadError> {
-    let mut check = Check { problems: Vec::new(), notes: Vec::new() };
+fn verify_once(
+    ledger: &LedgerDir,
+    trust: &Trust,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<VerifyReport, ReadError> {
+    let mut check = Check {
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
     let key = match &trust.key {
         Some(key) => Some(key.clone()),
         None => key_beside(ledger).unwrap_or_else(|error| {
@@ -89,16 +104,28 @@ fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, 
     };
     // Published files first: they never run ahead of the segments.
     let published = check.checkpoint(ledger, key.as_ref());
-    let trusted = trust.checkpoint.as_deref().and_then(|note| check.trusted(note, key.as_ref()));
-    let wanted: Vec<u64> = [&published, &trusted].into_iter().flatten().map(|checkpoint| checkpoint.size).collect();
+    let trusted = trust
+        .checkpoint
+        .as_deref()
+        .and_then(|note| check.trusted(note, key.as_ref()));
+    let wanted: Vec<u64> = [&published, &trusted]
+        .into_iter()
+        .flatten()
+        .map(|checkpoint| checkpoint.size)
+        .collect();
     let mut chain = BlockChain::default();
-    let scanned = steady(|| {
+    let scanned = steady(ledger, || {
         chain = BlockChain::default();
         let plan = &mut Plan {
             key: key.as_ref(),
             signatures: Signatures::All,
             roots_at: wanted.clone(),
-            record: &mut |_, bytes| chain.push(crate::merkle::leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0)),
+            record: &mut |_, bytes| {
+                chain.push(
+                    crate::merkle::leaf_hash(bytes),
+                    record::timestamp_of(bytes).unwrap_or(0),
+                )
+            },
             progress,
         };
         scan::scan(ledger, plan)
@@ -122,7 +149,11 @@ fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, 
         Err(ScanError::Fault(fault)) => {
             report.records = fault.good;
             let place = fault.segment.clone();
-            check.problem(Some(fault.height), &place, format!("byte {}: {}", fault.offset, fault.why));
+            check.problem(
+                Some(fault.height),
+                &place,
+                format!("byte {}: {}", fault.offset, fault.why),
+            );
         }
         Ok(scan) => {
             report.records = scan.frontier.size();
@@ -130,7 +161,12 @@ fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, 
             report.commits = scan.commits;
             report.segments = scan.segments.len() as u64;
             check.reaches(&scan, published.as_ref(), dir::CHECKPOINT, "published");
-            check.reaches(&scan, trusted.as_ref(), "the trusted checkpoint", "kept elsewhere");
+            check.reaches(
+                &scan,
+                trusted.as_ref(),
+                "the trusted checkpoint",
+                "kept elsewhere",
+            );
             if scan.torn_bytes > 0 {
                 check.notes.push(format!(
                     "{} bytes behind the last commit: an append going on or interrupted; not part of the history",
@@ -138,15 +174,22 @@ fn verify_once(ledger: &LedgerDir, trust: &Trust, progress: &mut dyn FnMut(u64, 
                 ));
             }
             let origin = key.as_ref().map(Vkey::name);
-            report.blocks = check.blocks(ledger, &scan, &chain, origin, report.published.unwrap_or(0))?;
+            report.blocks =
+                check.blocks(ledger, &scan, &chain, origin, report.published.unwrap_or(0))?;
         }
     }
     if key.is_none() {
-        check.problem(None, dir::VKEY, "there is no verifier key: no signature was checked; give it with --key".to_owned());
+        check.problem(
+            None,
+            dir::VKEY,
+            "there is no verifier key: no signature was checked; give it with --key".to_owned(),
+        );
     } else if !report.key_given {
         check.notes.push("the key was read beside the ledger: this shows that nothing is inconsistent, not that it is authentic; give the key kept elsewhere with --key".to_owned());
     }
-    check.problems.sort_by_key(|problem| problem.height.unwrap_or(u64::MAX));
+    check
+        .problems
+        .sort_by_key(|problem| problem.height.unwrap_or(u64::MAX));
     report.ok = check.problems.is_empty();
     report.problems = check.problems;
     report.notes = check.notes;
@@ -160,7 +203,11 @@ struct Check {
 
 impl Check {
     fn problem(&mut self, height: Option<u64>, place: &str, what: String) {
-        self.problems.push(Problem { height, place: place.to_owned(), what });
+        self.problems.push(Problem {
+            height,
+            place: place.to_owned(),
+            what,
+        });
     }
 
     /// The published checkpoint, if there is one and it can be believed.
@@ -174,10 +221,14 @@ impl Check {
         };
         let opened = match (text, key) {
             (Ok(text), Some(key)) => key.open(&text).map_err(|error| error.to_string()),
-            (Ok(text), None) => Checkpoint::parse_unverified(&text).map_err(|error| error.to_string()),
+            (Ok(text), None) => {
+                Checkpoint::parse_unverified(&text).map_err(|error| error.to_string())
+            }
             (Err(_), _) => Err("it is not text".to_owned()),
         };
-        opened.map_err(|error| self.problem(None, dir::CHECKPOINT, error)).ok()
+        opened
+            .map_err(|error| self.problem(None, dir::CHECKPOINT, error))
+            .ok()
     }
 
     fn trusted(&mut self, note: &str, key: Option<&Vkey>) -> Option<Checkpoint> {
@@ -185,7 +236,9 @@ impl Check {
             Some(key) => key.open(note),
             None => Checkpoint::parse_unverified(note),
         };
-        opened.map_err(|error| self.problem(None, "the trusted checkpoint", error.to_string())).ok()
+        opened
+            .map_err(|error| self.problem(None, "the trusted checkpoint", error.to_string()))
+            .ok()
     }
 
     /// Does the history contain what a checkpoint says?
@@ -218,7 +271,9 @@ impl Check {
     ) -> Result<u64, ReadError> {
         let dir = match ledger.sub(dir::BLOCKS) {
             Ok(dir) => dir,
-            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) && published == 0 => return Ok(0),
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) && published == 0 => {
+                return Ok(0);
+            }
             Err(error) => {
                 self.problem(None, dir::BLOCKS, error.to_string());
                 return Ok(0);
@@ -232,15 +287,22 @@ impl Check {
             // A block holds at most 256 records of at most 64 KiB, and their hashes.
             let Some(found) = dir.read(&head.file_name(), 20 << 20)? else {
                 if published >= head.first_height {
-                    self.problem(Some(head.first_height), &place, "the block file is missing; it is rebuilt when the agent starts".to_owned());
+                    self.problem(
+                        Some(head.first_height),
+                        &place,
+                        "the block file is missing; it is rebuilt when the agent starts".to_owned(),
+                    );
                 }
                 continue;
             };
             compared += 1;
-            let expected = match self.head_as_published(head, &found, scan, chain) {
-                Some(expected) => expected,
-                None => head.clone(),
+            // What the published checkpoint does not cover may be of a moment ago.
+            let earlier = if head.tree_size > published {
+                earlier_head(head, &found, scan)
+            } else {
+                None
             };
+            let expected = earlier.unwrap_or_else(|| head.clone());
             if render(scan, &expected)? != found {
                 let height = first_difference(scan, &expected, &found)?;
                 let what = "the block file is not what the segments say; remove it, it is rebuilt when the agent starts";
@@ -250,7 +312,11 @@ impl Check {
         for name in dir.names()? {
             let known = heads.iter().any(|head| head.file_name() == name);
             if name.starts_with("block_") && !known {
-                self.problem(None, &format!("{}/{name}", dir::BLOCKS), "a block file of records that the ledger does not have".to_owned());
+                self.problem(
+                    None,
+                    &format!("{}/{name}", dir::BLOCKS),
+                    "a block file of records that the ledger does not have".to_owned(),
+                );
             }
         }
         if let Some(origin) = origin {
@@ -259,27 +325,32 @@ impl Check {
         Ok(compared)
     }
 
-    /// The open block's file may be of a moment ago: same first record, fewer of them.
-    fn head_as_published(&self, head: &BlockHead, found: &[u8], scan: &Scan, chain: &BlockChain) -> Option<BlockHead> {
-        let size = serde_json::from_slice::<Value>(found).ok()?.get("tree_size")?.as_u64()?;
-        let filling = Some(head) == chain.open().as_ref() || head.tree_size == scan.frontier.size();
-        if !filling || size >= head.tree_size || size < head.first_height {
-            return None;
-        }
-        Some(BlockHead { tree_size: size, ..head_at(scan, head, size)? })
-    }
-
-    fn index(&mut self, dir: &LedgerDir, scan: &Scan, chain: &BlockChain, origin: &str, published: u64) -> Result<(), ReadError> {
+    fn index(
+        &mut self,
+        dir: &LedgerDir,
+        scan: &Scan,
+        chain: &BlockChain,
+        origin: &str,
+        published: u64,
+    ) -> Result<(), ReadError> {
         let place = format!("{}/{}", dir::BLOCKS, blocks::INDEX);
         let Some(found) = dir.read(blocks::INDEX, 1 << 30)? else {
             if published > 0 {
-                self.problem(None, &place, "the index is missing; it is rewritten when the agent starts".to_owned());
+                self.problem(
+                    None,
+                    &place,
+                    "the index is missing; it is rewritten when the agent starts".to_owned(),
+                );
             }
             return Ok(());
         };
-        let size = serde_json::from_slice::<Value>(&found).ok().and_then(|index| index.get("tree_size")?.as_u64());
+        let size = serde_json::from_slice::<Value>(&found)
+            .ok()
+            .and_then(|index| index.get("tree_size")?.as_u64());
         let size = size.unwrap_or(0).min(scan.frontier.size());
-        let full = usize::try_from(size / BLOCK_RECORDS).unwrap_or(usize::MAX).min(chain.closed().len());
+        let full = usize::try_from(size / BLOCK_RECORDS)
+            .unwrap_or(usize::MAX)
+            .min(chain.closed().len());
         let mut heads: Vec<BlockHead> = chain.closed()[..full].to_vec();
         if !size.is_multiple_of(BLOCK_RECORDS) {
             let base = chain.closed().get(full).cloned().or_else(|| chain.open());
@@ -292,13 +363,31 @@ impl Check {
     }
 }
 
+/// The head of the same block with fewer records, if that is what the file claims to be.
+fn earlier_head(head: &BlockHead, found: &[u8], scan: &Scan) -> Option<BlockHead> {
+    let size = serde_json::from_slice::<Value>(found)
+        .ok()?
+        .get("tree_size")?
+        .as_u64()?;
+    if (head.first_height..head.tree_size).contains(&size) {
+        head_at(scan, head, size)
+    } else {
+        None
+    }
+}
+
 /// The head that `head`'s block had when the tree had `size` records.
 fn head_at(scan: &Scan, head: &BlockHead, size: u64) -> Option<BlockHead> {
     if size == head.tree_size {
         return Some(head.clone());
     }
     let count = usize::try_from(size).ok()?;
-    let leaves: Vec<Hash> = scan.entries.get(..count)?.iter().map(|entry| entry.leaf).collect();
+    let leaves: Vec<Hash> = scan
+        .entries
+        .get(..count)?
+        .iter()
+        .map(|entry| entry.leaf)
+        .collect();
     let last = bytes_of(scan, size.checked_sub(1)?).ok()??;
     Some(BlockHead {
         tree_size: size,
@@ -309,10 +398,18 @@ fn head_at(scan: &Scan, head: &BlockHead, size: u64) -> Option<BlockHead> {
 }
 
 fn bytes_of(scan: &Scan, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
-    let Some(entry) = usize::try_from(index).ok().and_then(|index| scan.entries.get(index)) else { return Ok(None) };
-    let Some(segment) = scan.segments.get(entry.segment) else { return Ok(None) };
+    let Some(entry) = usize::try_from(index)
+        .ok()
+        .and_then(|index| scan.entries.get(index))
+    else {
+        return Ok(None);
+    };
+    let Some(segment) = scan.segments.get(entry.segment) else {
+        return Ok(None);
+    };
     let mut bytes = vec![0; entry.length];
-    let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset).map_err(dir::on("read", &segment.name))?;
+    let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset)
+        .map_err(dir::on("read", &segment.name))?;
     bytes.truncate(read);
     Ok(Some(bytes))
 }
@@ -324,13 +421,34 @@ fn render(scan: &Scan, head: &BlockHead) -> Result<Vec<u8>, ReadError> {
             records.push((crate::merkle::leaf_hash(&bytes), bytes));
         }
     }
-    Ok(blocks::render_block(head, records.iter().map(|(leaf, bytes)| (*leaf, bytes.as_slice()))))
+    Ok(blocks::render_block(
+        head,
+        records
+            .iter()
+            .map(|(leaf, bytes)| (*leaf, bytes.as_slice())),
+    ))
 }
 
 /// The first height whose line in a block file differs.
 fn first_difference(scan: &Scan, head: &BlockHead, found: &[u8]) -> Result<u64, ReadError> {
     let expected = render(scan, head)?;
-    let same = expected.split(|b| *b == b'\n').zip(found.split(|b| *b == b'\n')).take_while(|(a, b)| a == b).count();
-    // The first line is the head's; records follow, one a line.
-    Ok((head.first_height + (same as u64).saturating_sub(1)).min(head.tree_size))
+    // The first line is the head's; records follow, one a line, with a comma behind all but the last.
+    let lines = |bytes: &[u8]| -> Vec<Vec<u8>> {
+        let records = bytes.split(|b| *b == b'\n').skip(1);
+        records
+            .map(|line| line.strip_suffix(b",").unwrap_or(line).to_vec())
+            .collect()
+    };
+    let same = lines(&expected)
+        .iter()
+        .zip(lines(found))
+        .take_while(|(a, b)| **a == *b)
+        .count();
+    let records = head.tree_size + 1 - head.first_height;
+    // All records alike: then it is the head that was changed.
+    Ok(if same as u64 > records {
+        head.first_height
+    } else {
+        head.first_height + same as u64
+    })
 }

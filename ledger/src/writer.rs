@@ -28,7 +28,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { preallocate_bytes: 1 << 20, reserve_bytes: 256 << 10, segment_records: segment::MAX_RECORDS }
+        Self {
+            preallocate_bytes: 1 << 20,
+            reserve_bytes: 256 << 10,
+            segment_records: segment::MAX_RECORDS,
+        }
     }
 }
 
@@ -67,13 +71,18 @@ pub struct Head {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process writes it.
-    #[error("another process is writing this ledger (it holds {}); stop it first", dir::WRITER_LOCK)]
+    #[error(
+        "another process is writing this ledger (it holds {}); stop it first",
+        dir::WRITER_LOCK
+    )]
     Locked,
     /// No crash explains what was found.
     #[error("the ledger is damaged and stays read-only: {0}. {HELP}")]
     Damaged(Box<Fault>),
     /// Fewer records than were published.
-    #[error("the ledger has {found} records but {published} were published: it was cut or an old copy was put back; it stays read-only. {HELP}")]
+    #[error(
+        "the ledger has {found} records but {published} were published: it was cut or an old copy was put back; it stays read-only. {HELP}"
+    )]
     Rollback {
         /// Size of the published checkpoint.
         published: u64,
@@ -81,13 +90,17 @@ pub enum OpenError {
         found: u64,
     },
     /// The published head is of another history.
-    #[error("the first {published} records do not have the root that was published for them: the history was rewritten; the ledger stays read-only. {HELP}")]
+    #[error(
+        "the first {published} records do not have the root that was published for them: the history was rewritten; the ledger stays read-only. {HELP}"
+    )]
     Rewritten {
         /// Size of the published checkpoint.
         published: u64,
     },
     /// The published checkpoint cannot be believed.
-    #[error("the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}")]
+    #[error(
+        "the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}"
+    )]
     Checkpoint(NoteError),
     /// The system refused.
     #[error("cannot open the ledger: cannot {0}")]
@@ -111,7 +124,9 @@ pub enum AppendError {
         source: RecordError,
     },
     /// The disk is full. What is left is kept for outcomes; try again with those alone.
-    #[error("no space for {wanted} more bytes of ledger ({left} are kept for outcomes of what is running): {source}")]
+    #[error(
+        "no space for {wanted} more bytes of ledger ({left} are kept for outcomes of what is running): {source}"
+    )]
     NoSpace {
         /// Bytes the batch needs.
         wanted: u64,
@@ -194,15 +209,21 @@ impl Writer {
         let segments = ledger.make_sub(dir::SEGMENTS)?;
         let scan = found.scan;
         if let Some(name) = &scan.unborn {
-            rustix::fs::unlinkat(&segments, name, rustix::fs::AtFlags::empty()).map_err(on("remove", name))?;
+            rustix::fs::unlinkat(&segments, name, rustix::fs::AtFlags::empty())
+                .map_err(on("remove", name))?;
         }
-        let unpublished = recover::unpublished(&ledger, &scan)?;
+        let unpublished = recover::unpublished(
+            &ledger,
+            &scan,
+            published.as_ref().map_or(0, |checkpoint| checkpoint.size),
+        )?;
         let size = scan.frontier.size();
         let active = match scan.segments.last().filter(|_| scan.unborn.is_none()) {
             Some(last) => {
                 let fd = segments.file(&last.name, OFlags::RDWR, 0)?;
                 if scan.torn_bytes > 0 {
-                    rustix::fs::ftruncate(&fd, last.end).map_err(on("cut the torn end of", &last.name))?;
+                    rustix::fs::ftruncate(&fd, last.end)
+                        .map_err(on("cut the torn end of", &last.name))?;
                     rustix::fs::fsync(&fd).map_err(on("sync", &last.name))?;
                 }
                 Active {
@@ -210,7 +231,11 @@ impl Writer {
                     name: last.name.clone(),
                     header: last.header.clone(),
                     position: last.end,
-                    file_bytes: if scan.torn_bytes > 0 { last.end } else { last.file_bytes },
+                    file_bytes: if scan.torn_bytes > 0 {
+                        last.end
+                    } else {
+                        last.file_bytes
+                    },
                     fd: Arc::new(fd),
                 }
             }
@@ -235,10 +260,15 @@ impl Writer {
             poisoned: None,
             _lock: lock,
         };
-        let recovery = Recovery { torn_bytes: scan.torn_bytes, open_intents: found.open_intents };
+        let recovery = Recovery {
+            torn_bytes: scan.torn_bytes,
+            open_intents: found.open_intents,
+        };
         if recovery.torn_bytes > 0 {
             let draft = recover::recovery_draft(recovery.torn_bytes, size, &writer.active.name);
-            writer.append(&[draft]).map_err(|error| OpenError::Append(Box::new(error)))?;
+            writer
+                .append(&[draft])
+                .map_err(|error| OpenError::Append(Box::new(error)))?;
         }
         Ok((writer, recovery))
     }
@@ -255,15 +285,22 @@ impl Writer {
             return Ok(Vec::new());
         }
         if drafts.len() as u64 > self.options.segment_records {
-            return Err(AppendError::TooMany { drafts: drafts.len(), most: self.options.segment_records });
+            return Err(AppendError::TooMany {
+                drafts: drafts.len(),
+                most: self.options.segment_records,
+            });
         }
         self.check_still_there()?;
-        if self.head.size + drafts.len() as u64 > self.active.header.first_height - 1 + self.options.segment_records {
+        if self.head.size + drafts.len() as u64
+            > self.active.header.first_height - 1 + self.options.segment_records
+        {
             self.next_segment()?;
         }
         let batch = self.encode(drafts)?;
         // New work must leave room for the outcomes of what is running; outcomes may use it up.
-        let new_work = drafts.iter().any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
+        let new_work = drafts
+            .iter()
+            .any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
         self.make_room(batch.bytes.len() as u64, new_work)?;
         let fd = self.active.fd.as_fd();
         if let Err(errno) = write_all_at(fd, &batch.bytes, self.active.position) {
@@ -313,7 +350,9 @@ impl Writer {
     /// # Errors
     /// The system refused. The log is unharmed; the next call tries again.
     pub fn publish(&mut self) -> Result<(), FileError> {
-        if self.published_size == Some(self.head.size) && self.unpublished.iter().all(|(id, _)| !self.is_closed(*id)) {
+        if self.published_size == Some(self.head.size)
+            && self.unpublished.iter().all(|(id, _)| !self.is_closed(*id))
+        {
             return Ok(());
         }
         let blocks = self.ledger.make_sub(dir::BLOCKS)?;
@@ -322,15 +361,23 @@ impl Writer {
         for (id, places) in &self.unpublished {
             let index = usize::try_from(id - 1).unwrap_or(usize::MAX);
             let closed = self.chain.closed().get(index);
-            let Some(head) = closed.or(open.as_ref()) else { continue };
+            let Some(head) = closed.or(open.as_ref()) else {
+                continue;
+            };
             let mut records = Vec::with_capacity(places.len());
             for place in places {
                 let mut bytes = vec![0; place.length];
-                let read = read_at(place.fd.as_fd(), &mut bytes, place.offset).map_err(on("read", "the active segment"))?;
+                let read = read_at(place.fd.as_fd(), &mut bytes, place.offset)
+                    .map_err(on("read", "the active segment"))?;
                 bytes.truncate(read);
                 records.push((place.leaf, bytes));
             }
-            let bytes = blocks::render_block(head, records.iter().map(|(leaf, bytes)| (*leaf, bytes.as_slice())));
+            let bytes = blocks::render_block(
+                head,
+                records
+                    .iter()
+                    .map(|(leaf, bytes)| (*leaf, bytes.as_slice())),
+            );
             // A full block is written for good; the open one will be written again within a second.
             blocks.replace(&head.file_name(), &bytes, SHARED_FILE, closed.is_some())?;
             if closed.is_some() {
@@ -340,7 +387,12 @@ impl Writer {
         let heads = self.chain.closed().iter().chain(open.as_ref());
         let index = blocks::render_index(self.signer.vkey().name(), heads);
         blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
-        self.ledger.replace(dir::CHECKPOINT, self.head.note.as_bytes(), SHARED_FILE, true)?;
+        self.ledger.replace(
+            dir::CHECKPOINT,
+            self.head.note.as_bytes(),
+            SHARED_FILE,
+            true,
+        )?;
         self.unpublished.retain(|(id, _)| !done.contains(id));
         self.published_size = Some(self.head.size);
         if self.poisoned.is_none() {
@@ -356,26 +408,63 @@ impl Writer {
     fn encode(&self, drafts: &[Draft]) -> Result<Batch, AppendError> {
         let ts_us = now_us();
         let (mut frontier, mut prev) = (self.frontier.clone(), self.prev);
-        let (mut bytes, base, salt) = (Vec::with_capacity(drafts.len() * 1024), self.active.position, self.active.header.salt);
-        let (mut appended, mut places) = (Vec::with_capacity(drafts.len()), Vec::with_capacity(drafts.len()));
+        let (mut bytes, base, salt) = (
+            Vec::with_capacity(drafts.len() * 1024),
+            self.active.position,
+            self.active.header.salt,
+        );
+        let (mut appended, mut places) = (
+            Vec::with_capacity(drafts.len()),
+            Vec::with_capacity(drafts.len()),
+        );
         for (index, draft) in drafts.iter().enumerate() {
             let height = frontier.size() + 1;
-            let stamp = Stamp { height, prev_hash: &prev, ts_us, hostname: &self.hostname };
-            let record = draft.encode(&stamp).map_err(|source| AppendError::Draft { index, source })?;
+            let stamp = Stamp {
+                height,
+                prev_hash: &prev,
+                ts_us,
+                hostname: &self.hostname,
+            };
+            let record = draft
+                .encode(&stamp)
+                .map_err(|source| AppendError::Draft { index, source })?;
             let leaf = leaf_hash(&record);
             let offset = base + (bytes.len() + segment::FRAME_BYTES) as u64;
             push_frame(&mut bytes, base, &salt, segment::RECORD, &record);
-            places.push(Place { fd: Arc::clone(&self.active.fd), offset, length: record.len(), leaf });
-            appended.push(Appended { index: height - 1, height, leaf });
+            places.push(Place {
+                fd: Arc::clone(&self.active.fd),
+                offset,
+                length: record.len(),
+                leaf,
+            });
+            appended.push(Appended {
+                index: height - 1,
+                height,
+                leaf,
+            });
             frontier.push(leaf);
             prev = leaf;
         }
         let (size, root) = (frontier.size(), frontier.root());
         let signature = self.signer.sign_head(size, root);
-        let commit = Commit { size, root, ts_us, epoch: self.signer.epoch(), signature };
+        let commit = Commit {
+            size,
+            root,
+            ts_us,
+            epoch: self.signer.epoch(),
+            signature,
+        };
         push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
         let head = head_of(&self.signer, size, root, &signature);
-        Ok(Batch { bytes, appended, places, head, prev, frontier, timestamp: ts_us.div_euclid(1_000_000) })
+        Ok(Batch {
+            bytes,
+            appended,
+            places,
+            head,
+            prev,
+            frontier,
+            timestamp: ts_us.div_euclid(1_000_000),
+        })
     }
 
     /// A file that was unlinked or replaced would take our records with it.
@@ -388,7 +477,8 @@ impl Writer {
         if stat.st_nlink == 0 || now.ok().flatten() != self.active.identity {
             let why = format!(
                 "the segment {}/{} was removed or replaced while it was open; put it back and start the agent again",
-                dir::SEGMENTS, self.active.name
+                dir::SEGMENTS,
+                self.active.name
             );
             self.poisoned = Some(why.clone());
             return Err(AppendError::Poisoned(why));
@@ -402,17 +492,27 @@ impl Writer {
         if with_reserve <= self.active.file_bytes {
             return Ok(());
         }
-        let Err(source) = self.extend(with_reserve) else { return Ok(()) };
-        let full = matches!(source.errno(), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG));
+        let Err(source) = self.extend(with_reserve) else {
+            return Ok(());
+        };
+        let full = matches!(
+            source.errno(),
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
+        );
         if !full {
             let why = source.to_string();
             self.poisoned = Some(why.clone());
             return Err(AppendError::Poisoned(why));
         }
-        if !new_work && end <= self.active.file_bytes {
+        // It may have grown by less than was asked and still by enough.
+        if with_reserve <= self.active.file_bytes || !new_work && end <= self.active.file_bytes {
             return Ok(());
         }
-        Err(AppendError::NoSpace { wanted, left: self.active.file_bytes - self.active.position, source })
+        Err(AppendError::NoSpace {
+            wanted,
+            left: self.active.file_bytes - self.active.position,
+            source,
+        })
     }
 
     /// Grows the file with zeros to at least `to`, rounded up, and makes that durable.
@@ -421,28 +521,48 @@ impl Writer {
         let fd = Arc::clone(&self.active.fd);
         let (grown, result) = grow(&fd, self.active.file_bytes, to.next_multiple_of(step));
         self.active.file_bytes = grown;
-        result.map_err(on("extend", format!("{}/{}", dir::SEGMENTS, self.active.name)))
+        result.map_err(on(
+            "extend",
+            format!("{}/{}", dir::SEGMENTS, self.active.name),
+        ))
     }
 
     fn top_up(&mut self) -> Result<(), FileError> {
-        let low = self.active.position + self.options.reserve_bytes + self.options.preallocate_bytes / 2;
+        let low =
+            self.active.position + self.options.reserve_bytes + self.options.preallocate_bytes / 2;
         if low <= self.active.file_bytes {
             return Ok(());
         }
         match self.extend(low) {
             // The next append finds out by itself and knows which drafts may go on.
-            Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
+                ) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
 
     fn next_segment(&mut self) -> Result<(), AppendError> {
-        match create_segment(&self.segments, self.head.size, self.head.root, &self.options) {
+        match create_segment(
+            &self.segments,
+            self.head.size,
+            self.head.root,
+            &self.options,
+        ) {
             Ok(active) => {
                 self.active = active;
                 Ok(())
             }
-            Err(source) => Err(AppendError::NoSpace { wanted: self.options.preallocate_bytes, left: 0, source }),
+            Err(source) => Err(AppendError::NoSpace {
+                wanted: self.options.preallocate_bytes,
+                left: 0,
+                source,
+            }),
         }
     }
 
@@ -464,12 +584,25 @@ struct Batch {
     timestamp: i64,
 }
 
-fn create_segment(segments: &LedgerDir, first: u64, root_before: Hash, options: &Options) -> Result<Active, FileError> {
+fn create_segment(
+    segments: &LedgerDir,
+    first: u64,
+    root_before: Hash,
+    options: &Options,
+) -> Result<Active, FileError> {
     let name = segment::file_name(first);
     let mut salt = [0; 8];
     crate::keys::random(&mut salt).map_err(on("get random bytes for", &name))?;
-    let header = Header { first_height: first + 1, root_before, salt };
-    let fd = segments.file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, SHARED_FILE)?;
+    let header = Header {
+        first_height: first + 1,
+        root_before,
+        salt,
+    };
+    let fd = segments.file(
+        &name,
+        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        SHARED_FILE,
+    )?;
     let made = (|| {
         rustix::fs::fchmod(&fd, rustix::fs::Mode::from_raw_mode(SHARED_FILE))?;
         let want = options.preallocate_bytes.max(options.reserve_bytes + 4096);
@@ -488,7 +621,14 @@ fn create_segment(segments: &LedgerDir, first: u64, root_before: Hash, options: 
     };
     segments.sync()?;
     let identity = segments.identity(&name)?;
-    Ok(Active { fd: Arc::new(fd), name, identity, header, position: segment::HEADER_BYTES, file_bytes })
+    Ok(Active {
+        fd: Arc::new(fd),
+        name,
+        identity,
+        header,
+        position: segment::HEADER_BYTES,
+        file_bytes,
+    })
 }
 
 /// Writes zeros from `from` to `to` and syncs. Real zeros rather than `fallocate`: overwriting them later changes no
@@ -520,8 +660,17 @@ fn grow(fd: &OwnedFd, from: u64, to: u64) -> (u64, Result<(), Errno>) {
 }
 
 fn head_of(signer: &Signer, size: u64, root: Hash, signature: &[u8; 64]) -> Head {
-    let body = Checkpoint { origin: signer.vkey().name().to_owned(), size, root }.body();
-    Head { size, root, note: assemble(&body, signer.vkey(), signature) }
+    let body = Checkpoint {
+        origin: signer.vkey().name().to_owned(),
+        size,
+        root,
+    }
+    .body();
+    Head {
+        size,
+        root,
+        note: assemble(&body, signer.vkey(), signature),
+    }
 }
 
 fn make_head(signer: &Signer, size: u64, root: Hash) -> Head {
@@ -529,6 +678,8 @@ fn make_head(signer: &Signer, size: u64, root: Hash) -> Head {
 }
 
 fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(0)
 }
