@@ -16,7 +16,7 @@ use crate::command::command;
 use crate::namespace;
 use crate::scenario::ScenarioError;
 use crate::world::services::{Service, start_agent};
-use crate::world::{World, built_programs, init_program, repository};
+use crate::world::{AGENT_ONLY, World, built_programs, init_program, repository};
 use load::Connection;
 
 /// Our root agent beside a plain Python asyncio agent, measured in one run.
@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
 fn measure(dir: &Path, requests: usize) -> Result<Vec<Row>, ScenarioError> {
     let wrong = |error: &dyn std::fmt::Display| ScenarioError::Wrong(error.to_string());
     namespace::prepare().map_err(|error| wrong(&error))?;
-    let world = World::create(dir, &built_programs())?;
+    let world = World::create(dir, &built_programs(), AGENT_ONLY)?;
     world.network()?;
     let mut agent = start_agent(&world)?;
     let socket = world.layout.agent_socket();

@@ -16,7 +16,7 @@ use crate::customer::{self, Access, ChainError, Purchase, Wallet};
 use crate::report::Report;
 use crate::world::config::{self, PUBLIC_SECRET, RPC_URL, random_key};
 use crate::world::services::{self, Service};
-use crate::world::{World, WorldError, at};
+use crate::world::{PROGRAMS, World, WorldError, at};
 
 pub use machine::{GuestFacts, Record, guest_facts};
 pub use proof::LedgerFacts;
@@ -116,7 +116,7 @@ pub fn open_host(dir: &Path, built: &Path, report: &mut Report) -> Result<Host, 
         "setup",
         "directories, users, configuration, bridge",
         || -> Result<_, ScenarioError> {
-            let world = World::create(dir, built)?;
+            let world = World::create(dir, built, PROGRAMS)?;
             world.network()?;
             Ok(world)
         },

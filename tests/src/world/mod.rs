@@ -39,6 +39,13 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-vm-gc",
 ];
 
+/// Where a world appears inside its mount namespace. The agent runs only programs in directories that only root may
+/// write, all the way up; a demo in `/var/tmp` or a test in a temporary directory would not qualify by its own path.
+const MOUNTED_AT: &str = "/srv";
+
+/// What is needed where only the agent is looked at.
+pub const AGENT_ONLY: &[&str] = &["blockhost-root-agent", "blockhost-qm"];
+
 /// The directories of an installed host.
 const TMPFILES: &str = include_str!("../../../packaging/tmpfiles.d/blockhost.conf");
 
@@ -117,15 +124,15 @@ pub struct World {
 }
 
 impl World {
-    /// Makes the directories, installs the programs from `built` (a cargo target directory's profile) and writes the
+    /// Makes the directories, installs these programs from `built` (a cargo target directory's profile) and writes the
     /// configuration that does not depend on the chain. An earlier world in the same place is removed.
     ///
     /// # Errors
     /// [`WorldError`] with path and reason.
-    pub fn create(dir: &Path, built: &Path) -> Result<Self, WorldError> {
-        let root = dir.join("world");
-        if root.exists() {
-            clear(&root, &dir.join("images"))?;
+    pub fn create(dir: &Path, built: &Path, programs: &[&str]) -> Result<Self, WorldError> {
+        let files = dir.join("world");
+        if files.exists() {
+            clear(&files, &dir.join("images"))?;
         }
         let logs = dir.join("logs");
         if logs.exists() {
@@ -133,15 +140,23 @@ impl World {
         }
         let world = Self {
             dir: dir.to_owned(),
-            layout: Layout::new(&root),
+            layout: Layout::new(MOUNTED_AT),
             logs,
             blockhost: account("blockhost")?,
-            bin: root.join("usr/bin"),
+            bin: Path::new(MOUNTED_AT).join("usr/bin"),
         };
         account("blockhost-agent")?;
         account("blockhost-vm")?;
+        make_directory(&world.dir, 0, 0, 0o755)?;
+        make_directory(&world.logs, 0, 0, 0o755)?;
+        make_directory(&files, 0, 0, 0o755)?;
+        let (from, to) = (files.display().to_string(), MOUNTED_AT);
+        run(
+            with_args("mount", &["--bind", &from, to]),
+            Duration::from_secs(10),
+        )?;
         world.make_directories()?;
-        world.install(built)?;
+        world.install(built, programs)?;
         config::write_static(&world)?;
         world.bring_images()?;
         Ok(world)
@@ -149,8 +164,6 @@ impl World {
 
     /// Directories as the packages make them: from the very file that systemd-tmpfiles reads on a real host.
     fn make_directories(&self) -> Result<(), WorldError> {
-        make_directory(&self.dir, 0, 0, 0o755)?;
-        make_directory(&self.logs, 0, 0, 0o755)?;
         for plain in [
             "",
             "etc",
@@ -181,8 +194,8 @@ impl World {
     }
 
     /// Copies the programs, owned by root as a package would, so that a clone in somebody's home works too.
-    fn install(&self, built: &Path) -> Result<(), WorldError> {
-        for program in PROGRAMS {
+    fn install(&self, built: &Path, programs: &[&str]) -> Result<(), WorldError> {
+        for program in programs {
             let from = built.join(program);
             if !from.is_file() {
                 return Err(WorldError::NotBuilt { path: from });
@@ -299,7 +312,8 @@ impl World {
     fn bring_images(&self) -> Result<(), WorldError> {
         let kept = self.dir.join("images");
         if kept.exists() {
-            let images = self.layout.images();
+            // By its path below the mount: files do not move between mounts.
+            let images = Layout::new(self.dir.join("world")).images();
             at("replacing", &images, fs::remove_dir(&images))?;
             at("moving the images to", &images, fs::rename(&kept, &images))?;
         }
@@ -311,7 +325,11 @@ impl World {
     /// # Errors
     /// [`WorldError::File`].
     pub fn remove(self) -> Result<(), WorldError> {
-        clear(self.layout.root(), &self.dir.join("images"))
+        run(
+            with_args("umount", &["--lazy", MOUNTED_AT]),
+            Duration::from_secs(10),
+        )?;
+        clear(&self.dir.join("world"), &self.dir.join("images"))
     }
 }
 

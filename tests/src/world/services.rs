@@ -170,7 +170,7 @@ pub fn start_chain(world: &World) -> Result<Service, WorldError> {
         return Err(WorldError::NoAnvil);
     }
     // Copied, because a clone in a home directory is not readable for the user it runs as.
-    let program = world.dir.join("world/usr/bin/anvil");
+    let program = world.bin.join("anvil");
     at("installing", &program, fs::copy(&anvil, &program))?;
     let mut start = command("setpriv");
     start
