@@ -46,7 +46,10 @@ impl Accounts {
     /// [`AccountsError::Read`].
     pub fn read() -> Result<Self, AccountsError> {
         let read = |path: &str| {
-            std::fs::read(Path::new(path)).map_err(|source| AccountsError::Read { file: path.to_owned(), source })
+            std::fs::read(Path::new(path)).map_err(|source| AccountsError::Read {
+                file: path.to_owned(),
+                source,
+            })
         };
         Ok(Self::parse(&read("/etc/passwd")?, &read("/etc/group")?))
     }
@@ -58,7 +61,10 @@ impl Accounts {
             if let [name, _, uid, gid, ..] = fields.as_slice()
                 && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
             {
-                accounts.users.entry((*name).to_owned()).or_insert(Identity { uid, gid });
+                accounts
+                    .users
+                    .entry((*name).to_owned())
+                    .or_insert(Identity { uid, gid });
             }
         }
         for fields in lines(group) {
@@ -82,7 +88,9 @@ impl Accounts {
     /// [`AccountsError::NoUser`] for the first that is missing.
     pub fn identities(&self, policy: &Policy) -> Result<Identities, AccountsError> {
         let find = |name: &'static str, key: &'static str, given: Option<Identity>| {
-            given.or_else(|| self.user(name)).ok_or(AccountsError::NoUser { name, key })
+            given
+                .or_else(|| self.user(name))
+                .ok_or(AccountsError::NoUser { name, key })
         };
         Ok(Identities {
             agent: find("blockhost-agent", "agent", policy.identities.agent)?,
@@ -96,25 +104,38 @@ impl Accounts {
     /// # Errors
     /// [`PolicyError::NoAccount`] for the first unknown name.
     pub fn resolve(&self, policy: &Policy, file: &str) -> Result<Vec<ResolvedRule>, PolicyError> {
-        let missing = |kind, name: &str| PolicyError::NoAccount { file: file.to_owned(), kind, name: name.to_owned() };
+        let missing = |kind, name: &str| PolicyError::NoAccount {
+            file: file.to_owned(),
+            kind,
+            name: name.to_owned(),
+        };
         let mut rules = Vec::new();
         for rule in &policy.rules {
             let uid = match &rule.user {
                 None => None,
                 Some(Account::Id(uid)) => Some(*uid),
-                Some(Account::Name(name)) => Some(match (name.as_str(), policy.identities.blockhost) {
-                    ("blockhost", Some(identity)) => identity.uid,
-                    _ => self.user(name).ok_or_else(|| missing("user", name))?.uid,
-                }),
+                Some(Account::Name(name)) => {
+                    Some(match (name.as_str(), policy.identities.blockhost) {
+                        ("blockhost", Some(identity)) => identity.uid,
+                        _ => self.user(name).ok_or_else(|| missing("user", name))?.uid,
+                    })
+                }
             };
             let gid = match &rule.group {
                 None => None,
                 Some(Account::Id(gid)) => Some(*gid),
-                Some(Account::Name(name)) => {
-                    Some(self.groups.get(name).copied().ok_or_else(|| missing("group", name))?)
-                }
+                Some(Account::Name(name)) => Some(
+                    self.groups
+                        .get(name)
+                        .copied()
+                        .ok_or_else(|| missing("group", name))?,
+                ),
             };
-            rules.push(ResolvedRule { uid, gid, actions: rule.actions.clone() });
+            rules.push(ResolvedRule {
+                uid,
+                gid,
+                actions: rule.actions.clone(),
+            });
         }
         Ok(rules)
     }
@@ -132,7 +153,9 @@ impl Accounts {
 
 /// The colon-separated fields of each readable line.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = Vec<&str>> {
-    bytes.split(|&b| b == b'\n').filter_map(|line| Some(std::str::from_utf8(line).ok()?.split(':').collect()))
+    bytes
+        .split(|&b| b == b'\n')
+        .filter_map(|line| Some(std::str::from_utf8(line).ok()?.split(':').collect()))
 }
 
 #[cfg(test)]
@@ -142,20 +165,30 @@ mod tests {
     #[test]
     fn a_missing_system_user_is_named_with_the_step_that_creates_it() {
         let accounts = Accounts::parse(b"root:x:0:0::/root:/bin/sh\n", b"root:x:0:\n");
-        let error = accounts.identities(&Policy::default()).expect_err("no users there").to_string();
-        assert!(error.contains("blockhost-agent") && error.contains("make setup"), "{error}");
+        let error = accounts
+            .identities(&Policy::default())
+            .expect_err("no users there")
+            .to_string();
+        assert!(
+            error.contains("blockhost-agent") && error.contains("make setup"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_rule_for_an_unknown_user_is_refused_by_name() {
         let accounts = Accounts::parse(b"", b"");
-        let error = accounts.resolve(&Policy::default(), "root-agent.yaml").expect_err("no blockhost").to_string();
+        let error = accounts
+            .resolve(&Policy::default(), "root-agent.yaml")
+            .expect_err("no blockhost")
+            .to_string();
         assert!(error.contains("`blockhost`"), "{error}");
     }
 
     #[test]
     fn the_first_line_of_a_name_wins_and_broken_lines_are_skipped() {
-        let accounts = Accounts::parse(b"a:x:1:1:\nbroken\na:x:0:0:\n\xff:x:0:0:\nb:x:-1:0:\n", b"");
+        let accounts =
+            Accounts::parse(b"a:x:1:1:\nbroken\na:x:0:0:\n\xff:x:0:0:\nb:x:-1:0:\n", b"");
         assert_eq!(accounts.user("a"), Some(Identity { uid: 1, gid: 1 }));
         assert_eq!(accounts.user("b"), None);
     }

@@ -76,8 +76,14 @@ impl Default for Allowlists {
             snippet_storages: names(&["local"]),
             image_dirs: vec![PathBuf::from("/var/lib/blockhost/images")],
             reserved_wallets: names(&["admin", "server", "dev", "broker"]),
-            firewall_ports: vec![PortRange { first: 1, last: u16::MAX }],
-            vmids: VmidRange { first: 100, last: 999_999 },
+            firewall_ports: vec![PortRange {
+                first: 1,
+                last: u16::MAX,
+            }],
+            vmids: VmidRange {
+                first: 100,
+                last: 999_999,
+            },
             route_prefixes: Vec::new(),
         }
     }
@@ -115,12 +121,16 @@ impl Allowlists {
             Action::GenerateWallet(a) => {
                 let name = a.name.to_string();
                 one_of(&name, &self.reserved_wallets).map_or(Ok(()), |_| {
-                    let message = format!("the wallet name `{name}` is reserved (allow.reserved_wallets)");
+                    let message =
+                        format!("the wallet name `{name}` is reserved (allow.reserved_wallets)");
                     Err(Failure::new(ErrorCode::Forbidden, message))
                 })
             }
             // Which entries of the address book may change depends on its present contents: the keys compartment knows.
-            Action::AddressbookSave(_) | Action::LedgerAppend(_) | Action::AgentInfo(_) | Action::QmList(_) => Ok(()),
+            Action::AddressbookSave(_)
+            | Action::LedgerAppend(_)
+            | Action::AgentInfo(_)
+            | Action::QmList(_) => Ok(()),
         }
     }
 
@@ -129,7 +139,12 @@ impl Allowlists {
         if (first..=last).contains(&vmid.get()) {
             return Ok(());
         }
-        Err(not_allowed("machine", &vmid.to_string(), &format!("{first}-{last}"), "vmids"))
+        Err(not_allowed(
+            "machine",
+            &vmid.to_string(),
+            &format!("{first}-{last}"),
+            "vmids",
+        ))
     }
 
     fn storage(&self, storage: &StorageName) -> Result<(), Failure> {
@@ -137,38 +152,92 @@ impl Allowlists {
     }
 
     fn options(&self, options: &QmOptions) -> Result<(), Failure> {
-        options.bridges().try_for_each(|bridge| listed("bridge", bridge.as_str(), &self.bridges, "bridges"))?;
-        options.storages().try_for_each(|storage| self.storage(storage))?;
+        options
+            .bridges()
+            .try_for_each(|bridge| listed("bridge", bridge.as_str(), &self.bridges, "bridges"))?;
+        options
+            .storages()
+            .try_for_each(|storage| self.storage(storage))?;
         options.snippets().try_for_each(|snippet| {
-            listed("snippet storage", snippet.storage().as_str(), &self.snippet_storages, "snippet_storages")
+            listed(
+                "snippet storage",
+                snippet.storage().as_str(),
+                &self.snippet_storages,
+                "snippet_storages",
+            )
         })
     }
 
     fn image(&self, image: &ImagePath) -> Result<(), Failure> {
-        if self.image_dirs.iter().any(|directory| image.below(directory).is_some()) {
+        if self
+            .image_dirs
+            .iter()
+            .any(|directory| image.below(directory).is_some())
+        {
             return Ok(());
         }
-        let directories: Vec<String> = self.image_dirs.iter().map(|path| path.display().to_string()).collect();
-        Err(not_allowed("image path", &image.to_string(), &directories.join(", "), "image_dirs"))
+        let directories: Vec<String> = self
+            .image_dirs
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        Err(not_allowed(
+            "image path",
+            image.as_ref(),
+            &directories.join(", "),
+            "image_dirs",
+        ))
     }
 
     fn route(&self, address: HostIpv6, device: &IfName) -> Result<(), Failure> {
-        listed("route device", device.as_str(), &self.route_devices, "route_devices")?;
+        listed(
+            "route device",
+            device.as_str(),
+            &self.route_devices,
+            "route_devices",
+        )?;
         let address = IpAddr::V6(address.address());
-        if self.route_prefixes.is_empty() || self.route_prefixes.iter().any(|prefix| prefix.contains(address)) {
+        if self.route_prefixes.is_empty()
+            || self
+                .route_prefixes
+                .iter()
+                .any(|prefix| prefix.contains(address))
+        {
             return Ok(());
         }
-        let prefixes: Vec<String> = self.route_prefixes.iter().map(|&prefix| prefix.into()).collect();
-        Err(not_allowed("address", &address.to_string(), &prefixes.join(", "), "route_prefixes"))
+        let prefixes: Vec<String> = self
+            .route_prefixes
+            .iter()
+            .map(|&prefix| prefix.into())
+            .collect();
+        Err(not_allowed(
+            "address",
+            &address.to_string(),
+            &prefixes.join(", "),
+            "route_prefixes",
+        ))
     }
 
     fn port(&self, port: Port) -> Result<(), Failure> {
         let port = port.get();
-        if self.firewall_ports.iter().any(|range| (range.first..=range.last).contains(&port)) {
+        if self
+            .firewall_ports
+            .iter()
+            .any(|range| (range.first..=range.last).contains(&port))
+        {
             return Ok(());
         }
-        let ranges: Vec<String> = self.firewall_ports.iter().map(|&range| range.into()).collect();
-        Err(not_allowed("port", &port.to_string(), &ranges.join(", "), "firewall_ports"))
+        let ranges: Vec<String> = self
+            .firewall_ports
+            .iter()
+            .map(|&range| range.into())
+            .collect();
+        Err(not_allowed(
+            "port",
+            &port.to_string(),
+            &ranges.join(", "),
+            "firewall_ports",
+        ))
     }
 }
 
@@ -177,14 +246,18 @@ fn one_of<'a>(name: &str, list: &'a [String]) -> Option<&'a String> {
 }
 
 fn listed(what: &str, name: &str, list: &[String], key: &str) -> Result<(), Failure> {
-    one_of(name, list).map(|_| ()).ok_or_else(|| not_allowed(what, name, &list.join(", "), key))
+    one_of(name, list)
+        .map(|_| ())
+        .ok_or_else(|| not_allowed(what, name, &list.join(", "), key))
 }
 
 fn not_allowed(what: &str, given: &str, allowed: &str, key: &str) -> Failure {
     let allowed = if allowed.is_empty() { "none" } else { allowed };
     Failure::new(
         ErrorCode::Forbidden,
-        format!("{what} {given} is not allowed on this host; allowed: {allowed} (allow.{key} of root-agent.yaml)"),
+        format!(
+            "{what} {given} is not allowed on this host; allowed: {allowed} (allow.{key} of root-agent.yaml)"
+        ),
     )
 }
 
@@ -200,7 +273,10 @@ impl TryFrom<String> for PortRange {
         let (first, last) = text.split_once('-').unwrap_or((&text, &text));
         match (digits(first.trim()), digits(last.trim())) {
             (Some(first), Some(last)) if first > 0 && first <= last => Ok(Self { first, last }),
-            _ => Err(format!("`{}` is no port range; write `22` or `1000-2000`", text.escape_default())),
+            _ => Err(format!(
+                "`{}` is no port range; write `22` or `1000-2000`",
+                text.escape_default()
+            )),
         }
     }
 }
@@ -215,10 +291,17 @@ impl TryFrom<String> for Prefix {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let error = || format!("`{}` is no prefix; write it like `fd77:b10c::/64`", text.escape_default());
+        let error = || {
+            format!(
+                "`{}` is no prefix; write it like `fd77:b10c::/64`",
+                text.escape_default()
+            )
+        };
         let (address, length) = text.split_once('/').ok_or_else(error)?;
         let address: IpAddr = address.parse().map_err(|_| error())?;
-        let length = digits(length).and_then(|n| u8::try_from(n).ok()).ok_or_else(error)?;
+        let length = digits(length)
+            .and_then(|n| u8::try_from(n).ok())
+            .ok_or_else(error)?;
         if length > if address.is_ipv4() { 32 } else { 128 } {
             return Err(error());
         }
@@ -236,7 +319,9 @@ impl Prefix {
     /// Whether the address lies in the prefix.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (ours, theirs, width) = match (self.address, address) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (u128::from(a.to_bits()), u128::from(b.to_bits()), 32)
+            }
             (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
             _ => return false,
         };
@@ -252,10 +337,18 @@ mod tests {
 
     #[test]
     fn nonsense_port_ranges_are_refused() {
-        for text in ["", "0", "+80", "80-", "-80", "90-80", "65536", "80,90", "eighty"] {
+        for text in [
+            "", "0", "+80", "80-", "-80", "90-80", "65536", "80,90", "eighty",
+        ] {
             assert!(PortRange::try_from(text.to_owned()).is_err(), "{text}");
         }
-        assert_eq!(PortRange::try_from("22".to_owned()), Ok(PortRange { first: 22, last: 22 }));
+        assert_eq!(
+            PortRange::try_from("22".to_owned()),
+            Ok(PortRange {
+                first: 22,
+                last: 22
+            })
+        );
     }
 
     #[test]

@@ -53,9 +53,16 @@ fn live(role: Role) -> Result<(), String> {
         })?);
     }
     let mut inherited = inherited.into_iter();
-    let mut next = || inherited.next().ok_or_else(|| "a descriptor is missing".to_owned());
+    let mut next = || {
+        inherited
+            .next()
+            .ok_or_else(|| "a descriptor is missing".to_owned())
+    };
     let control = ControlSocket::from_fd(next()?);
-    let start = match control.receive::<Control>(true).map_err(|e| e.to_string())? {
+    let start = match control
+        .receive::<Control>(true)
+        .map_err(|e| e.to_string())?
+    {
         Some((Control::Start(start), _)) => *start,
         _ => return Err("the supervisor did not begin with the start message".to_owned()),
     };
@@ -66,7 +73,8 @@ fn live(role: Role) -> Result<(), String> {
             let (gate, listener) = (next()?, next()?);
             let abi = confine(role, &start, &layout, &[])?;
             let gate = Channel::new(gate).map_err(|e| e.to_string())?;
-            let mut front = Front::new(start, listener, clone(&control)?, gate, abi).map_err(|e| e.to_string())?;
+            let mut front = Front::new(start, listener, clone(&control)?, gate, abi)
+                .map_err(|e| e.to_string())?;
             ready(&control, abi)?;
             drop(control);
             front.run().map_err(|e| e.to_string())
@@ -75,9 +83,17 @@ fn live(role: Role) -> Result<(), String> {
             let front = next()?;
             let compartments = [next()?, next()?, next()?];
             let directory = LedgerDir::open(&layout.ledger()).map_err(|e| e.to_string())?;
-            let signer = Signer::load_or_generate(&layout.ledger_keys(), &start.hostname).map_err(|e| e.to_string())?;
+            let signer = Signer::load_or_generate(&layout.ledger_keys(), &start.hostname)
+                .map_err(|e| e.to_string())?;
             let abi = confine(role, &start, &layout, &[])?;
-            let gate = Gate::open(&start, directory, signer, clone(&control)?, front, compartments)?;
+            let gate = Gate::open(
+                &start,
+                directory,
+                signer,
+                clone(&control)?,
+                front,
+                compartments,
+            )?;
             ready(&control, abi)?;
             drop(control);
             gate.run().map_err(|e| e.to_string())
@@ -87,8 +103,15 @@ fn live(role: Role) -> Result<(), String> {
             let (compartment, handler) = prepare(role, &start, &layout)?;
             let abi = confine(role, &start, &layout, &handler.programs())?;
             let allow = start.policy.allow.clone();
-            let runner = Runner::new(compartment, handler, layout, allow, channel, clone(&control)?)
-                .map_err(|e| e.to_string())?;
+            let runner = Runner::new(
+                compartment,
+                handler,
+                layout,
+                allow,
+                channel,
+                clone(&control)?,
+            )
+            .map_err(|e| e.to_string())?;
             ready(&control, abi)?;
             drop(control);
             runner.run().map_err(|e| e.to_string())
@@ -96,9 +119,17 @@ fn live(role: Role) -> Result<(), String> {
     }
 }
 
-fn prepare(role: Role, start: &Start, layout: &Layout) -> Result<(Compartment, Box<dyn Handler>), String> {
-    let info =
-        StartInfo { layout, policy: &start.policy, identities: start.identities, backend: start.backend };
+fn prepare(
+    role: Role,
+    start: &Start,
+    layout: &Layout,
+) -> Result<(Compartment, Box<dyn Handler>), String> {
+    let info = StartInfo {
+        layout,
+        policy: &start.policy,
+        identities: start.identities,
+        backend: start.backend,
+    };
     Ok(match role {
         Role::Net => (Compartment::Net, net::prepare(&info)?),
         Role::Keys => (Compartment::Keys, keys::prepare(&info)?),
@@ -125,10 +156,15 @@ fn confine(
 
 fn clone(control: &ControlSocket) -> Result<ControlSocket, String> {
     use std::os::fd::AsFd;
-    let copy: OwnedFd = control.as_fd().try_clone_to_owned().map_err(|e| format!("control socket: {e}"))?;
+    let copy: OwnedFd = control
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| format!("control socket: {e}"))?;
     Ok(ControlSocket::from_fd(copy))
 }
 
 fn ready(control: &ControlSocket, landlock_abi: u32) -> Result<(), String> {
-    control.send(&Report::Ready { landlock_abi }, None).map_err(|e| format!("supervisor: {e}"))
+    control
+        .send(&Report::Ready { landlock_abi }, None)
+        .map_err(|e| format!("supervisor: {e}"))
 }

@@ -13,7 +13,10 @@ use crate::{child, log_error, supervisor};
 
 /// The only privileged process of BlockHost: takes requests on a socket, records them, executes them confined.
 #[derive(Debug, Parser)]
-#[command(name = "blockhost-root-agent", version, after_help = "\
+#[command(
+    name = "blockhost-root-agent",
+    version,
+    after_help = "\
 Examples:
   blockhost-root-agent                       run in the foreground (systemd does this)
   blockhost-root-agent catalog               what the agent can do, and with which privileges
@@ -21,7 +24,8 @@ Examples:
   blockhost-root-agent check-policy          check /etc/blockhost/root-agent.yaml before a reload
 
 Exit codes: 0 success, 1 failure, 2 wrong usage.
-SIGHUP reloads the policy, SIGTERM stops after the running actions.")]
+SIGHUP reloads the policy, SIGTERM stops after the running actions."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Verb>,
@@ -83,7 +87,10 @@ pub fn main() -> ExitCode {
         Verb::CheckPolicy { file } => {
             let file = file.unwrap_or_else(|| Layout::from_env().agent_policy());
             match read_policy(&file) {
-                Ok(policy) => print(&format!("{}\n", serde_json::to_string_pretty(&policy).unwrap_or_default())),
+                Ok(policy) => print(&format!(
+                    "{}\n",
+                    serde_json::to_string_pretty(&policy).unwrap_or_default()
+                )),
                 Err(error) => {
                     log_error!("{error}");
                     ExitCode::FAILURE
@@ -113,10 +120,19 @@ fn catalog_text() -> String {
         let params: Vec<String> = spec
             .params
             .iter()
-            .map(|param| if param.required { param.name.to_owned() } else { format!("{}?", param.name) })
+            .map(|param| {
+                if param.required {
+                    param.name.to_owned()
+                } else {
+                    format!("{}?", param.name)
+                }
+            })
             .collect();
-        let capabilities =
-            if spec.capabilities.is_empty() { "none".to_owned() } else { spec.capabilities.join(",") };
+        let capabilities = if spec.capabilities.is_empty() {
+            "none".to_owned()
+        } else {
+            spec.capabilities.join(",")
+        };
         text.push_str(&format!(
             "{:<18} {}\n{:18} params: {}\n{:18} compartment: {}, capabilities: {capabilities}, at most {} s{}\n",
             spec.name,

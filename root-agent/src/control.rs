@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,12 @@ impl ControlSocket {
     /// # Errors
     /// The kernel's.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self(ours), theirs))
     }
 
@@ -40,10 +46,18 @@ impl ControlSocket {
     ///
     /// # Errors
     /// [`ChannelError`]; a full socket is an error too: the other side stopped reading.
-    pub fn send<M: Serialize>(&self, message: &M, descriptor: Option<BorrowedFd<'_>>) -> Result<(), ChannelError> {
-        let body = serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
+    pub fn send<M: Serialize>(
+        &self,
+        message: &M,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ChannelError> {
+        let body =
+            serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
         if body.len() > MAX_CONTROL {
-            return Err(ChannelError::Violation(format!("control message of {} bytes", body.len())));
+            return Err(ChannelError::Violation(format!(
+                "control message of {} bytes",
+                body.len()
+            )));
         }
         let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -66,13 +80,26 @@ impl ControlSocket {
     ///
     /// # Errors
     /// [`ChannelError`] when the other side is gone or misbehaves.
-    pub fn receive<M: DeserializeOwned>(&self, wait: bool) -> Result<Option<(M, Option<OwnedFd>)>, ChannelError> {
+    pub fn receive<M: DeserializeOwned>(
+        &self,
+        wait: bool,
+    ) -> Result<Option<(M, Option<OwnedFd>)>, ChannelError> {
         let mut body = vec![0u8; MAX_CONTROL];
         let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let flags = RecvFlags::CMSG_CLOEXEC
+            | if wait {
+                RecvFlags::empty()
+            } else {
+                RecvFlags::DONTWAIT
+            };
         let received = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut body)], &mut ancillary, flags) {
+            match recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut body)],
+                &mut ancillary,
+                flags,
+            ) {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),
@@ -87,11 +114,14 @@ impl ControlSocket {
         if received.bytes == 0 {
             return Err(ChannelError::Closed);
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(ChannelError::Violation("control message cut".to_owned()));
         }
-        let message =
-            serde_json::from_slice(&body[..received.bytes]).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let message = serde_json::from_slice(&body[..received.bytes])
+            .map_err(|e| ChannelError::Violation(e.to_string()))?;
         Ok(Some((message, descriptor)))
     }
 }

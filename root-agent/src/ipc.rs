@@ -274,7 +274,12 @@ impl Channel {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&socket)?;
         rustix::fs::fcntl_setfl(&socket, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Self { socket, decoder: FrameDecoder::new(MAX_MESSAGE), out: Vec::new(), written: 0 })
+        Ok(Self {
+            socket,
+            decoder: FrameDecoder::new(MAX_MESSAGE),
+            out: Vec::new(),
+            written: 0,
+        })
     }
 
     /// Queues a message; [`Self::flush`] sends it.
@@ -282,8 +287,10 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Violation`] when it is longer than [`MAX_MESSAGE`].
     pub fn queue<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
-        let body = serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
-        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let body =
+            serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame =
+            encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
         if self.out.is_empty() {
             self.out = frame;
         } else {
@@ -298,7 +305,11 @@ impl Channel {
     /// [`ChannelError`] when the channel is dead.
     pub fn flush(&mut self) -> Result<bool, ChannelError> {
         while self.written < self.out.len() {
-            match rustix::net::send(&self.socket, &self.out[self.written..], rustix::net::SendFlags::NOSIGNAL) {
+            match rustix::net::send(
+                &self.socket,
+                &self.out[self.written..],
+                rustix::net::SendFlags::NOSIGNAL,
+            ) {
                 Ok(n) => self.written += n,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
@@ -321,19 +332,35 @@ impl Channel {
     ///
     /// # Errors
     /// [`ChannelError`] when the channel is dead or the other side misbehaves.
-    pub fn receive<M: DeserializeOwned>(&mut self, buffer: &mut [u8]) -> Result<Vec<M>, ChannelError> {
+    pub fn receive<M: DeserializeOwned>(
+        &mut self,
+        buffer: &mut [u8],
+    ) -> Result<Vec<M>, ChannelError> {
         let mut messages = Vec::new();
         loop {
-            let n = match rustix::net::recv(&self.socket, &mut *buffer, rustix::net::RecvFlags::empty()) {
-                Ok((0, _)) | Err(Errno::CONNRESET) if messages.is_empty() => return Err(ChannelError::Closed),
+            let n = match rustix::net::recv(
+                &self.socket,
+                &mut *buffer,
+                rustix::net::RecvFlags::empty(),
+            ) {
+                Ok((0, _)) | Err(Errno::CONNRESET) if messages.is_empty() => {
+                    return Err(ChannelError::Closed);
+                }
                 Ok((0, _)) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(messages),
                 Ok((n, _)) => n,
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             self.decoder.feed(&buffer[..n]);
-            while let Some(frame) = self.decoder.next_frame().map_err(|e| ChannelError::Violation(e.to_string()))? {
-                messages.push(serde_json::from_slice(&frame).map_err(|e| ChannelError::Violation(e.to_string()))?);
+            while let Some(frame) = self
+                .decoder
+                .next_frame()
+                .map_err(|e| ChannelError::Violation(e.to_string()))?
+            {
+                messages.push(
+                    serde_json::from_slice(&frame)
+                        .map_err(|e| ChannelError::Violation(e.to_string()))?,
+                );
             }
             if n < buffer.len() {
                 return Ok(messages);
@@ -354,5 +381,10 @@ impl AsFd for Channel {
 /// The kernel's.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }

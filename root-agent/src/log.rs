@@ -25,8 +25,15 @@ pub fn init(process: &'static str, journal: bool) {
 /// Writes one line.
 pub fn line(level: Level, sentence: &str) {
     let (process, journal) = SETTINGS.get().copied().unwrap_or(("agent", false));
-    let clean: String = sentence.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let prefix = if journal { format!("<{}>", level as u8) } else { String::new() };
+    let clean: String = sentence
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let prefix = if journal {
+        format!("<{}>", level as u8)
+    } else {
+        String::new()
+    };
     let word = match level {
         Level::Error => "error",
         Level::Warning => "warning",

@@ -32,7 +32,9 @@ pub enum PolicyError {
         detail: String,
     },
     /// A rule names an account that does not exist.
-    #[error("{file}: rules: there is no {kind} `{name}` on this host; create it or remove the rule")]
+    #[error(
+        "{file}: rules: there is no {kind} `{name}` on this host; create it or remove the rule"
+    )]
     NoAccount {
         /// The file as the operator knows it.
         file: String,
@@ -70,8 +72,16 @@ impl Default for Policy {
         let everything = vec!["*".to_owned()];
         Self {
             rules: vec![
-                Rule { user: Some(Account::Id(0)), group: None, actions: everything.clone() },
-                Rule { user: Some(Account::Name("blockhost".to_owned())), group: None, actions: everything },
+                Rule {
+                    user: Some(Account::Id(0)),
+                    group: None,
+                    actions: everything.clone(),
+                },
+                Rule {
+                    user: Some(Account::Name("blockhost".to_owned())),
+                    group: None,
+                    actions: everything,
+                },
             ],
             backend: BackendChoice::Auto,
             landlock: LandlockChoice::Required,
@@ -219,9 +229,15 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`] with line and key.
     pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
-        let syntax = |detail: String| PolicyError::Syntax { file: file.to_owned(), detail };
+        let syntax = |detail: String| PolicyError::Syntax {
+            file: file.to_owned(),
+            detail,
+        };
         if text.len() > MAX_POLICY_BYTES {
-            return Err(syntax(format!("{} bytes long, at most {MAX_POLICY_BYTES} are read", text.len())));
+            return Err(syntax(format!(
+                "{} bytes long, at most {MAX_POLICY_BYTES} are read",
+                text.len()
+            )));
         }
         let only_comments = text.lines().all(|line| {
             let line = line.trim();
@@ -230,7 +246,8 @@ impl Policy {
         if only_comments {
             return Ok(Self::default());
         }
-        let policy: Self = serde_saphyr::from_str(text).map_err(|e| syntax(e.to_string().replace('\n', " ")))?;
+        let policy: Self =
+            serde_saphyr::from_str(text).map_err(|e| syntax(e.to_string().replace('\n', " ")))?;
         policy.check(file)?;
         Ok(policy)
     }
@@ -238,55 +255,107 @@ impl Policy {
     /// What the types cannot say.
     fn check(&self, file: &str) -> Result<(), PolicyError> {
         let wrong = |key: &str, detail: String| {
-            Err(PolicyError::Value { file: file.to_owned(), key: key.to_owned(), detail })
+            Err(PolicyError::Value {
+                file: file.to_owned(),
+                key: key.to_owned(),
+                detail,
+            })
         };
         for rule in &self.rules {
             if rule.user.is_some() == rule.group.is_some() {
-                return wrong("rules", "each rule names either a user or a group".to_owned());
+                return wrong(
+                    "rules",
+                    "each rule names either a user or a group".to_owned(),
+                );
             }
             for pattern in &rule.actions {
                 if !matches_some_action(pattern) {
-                    let detail = format!("`{}` names no action of the catalog", pattern.escape_default());
+                    let detail = format!(
+                        "`{}` names no action of the catalog",
+                        pattern.escape_default()
+                    );
                     return wrong("rules", detail);
                 }
             }
         }
         for (name, seconds) in &self.time_limits {
             if blockhost_proto::catalog::find(name).is_none() {
-                return wrong("time_limits", format!("`{}` is no action of the catalog", name.escape_default()));
+                return wrong(
+                    "time_limits",
+                    format!("`{}` is no action of the catalog", name.escape_default()),
+                );
             }
             if !(1..=86_400).contains(seconds) {
-                return wrong("time_limits", format!("{name}: {seconds} s; between 1 and 86400"));
+                return wrong(
+                    "time_limits",
+                    format!("{name}: {seconds} s; between 1 and 86400"),
+                );
             }
         }
         let limits = &self.limits;
         let in_range = |key: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) { Ok(()) } else { wrong(key, format!("{value}; between {low} and {high}")) }
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                wrong(key, format!("{value}; between {low} and {high}"))
+            }
         };
-        in_range("limits.request_bytes", limits.request_bytes.into(), 1024, 4 << 20)?;
-        in_range("limits.response_bytes", limits.response_bytes.into(), 1024, 4 << 20)?;
+        in_range(
+            "limits.request_bytes",
+            limits.request_bytes.into(),
+            1024,
+            4 << 20,
+        )?;
+        in_range(
+            "limits.response_bytes",
+            limits.response_bytes.into(),
+            1024,
+            4 << 20,
+        )?;
         in_range("limits.frame_s", limits.frame_s, 1, 3600)?;
         in_range("limits.idle_s", limits.idle_s, 1, 86_400)?;
         in_range("limits.write_stall_s", limits.write_stall_s, 1, 3600)?;
         in_range("limits.connections", limits.connections as u64, 1, 480)?;
-        in_range("limits.connections_per_uid", limits.connections_per_uid as u64, 1, 480)?;
+        in_range(
+            "limits.connections_per_uid",
+            limits.connections_per_uid as u64,
+            1,
+            480,
+        )?;
         in_range("limits.in_flight", limits.in_flight as u64, 1, 1024)?;
         in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
         let range = self.allow.vmids;
         if range.first < 100 || range.last > 999_999 || range.first > range.last {
-            return wrong("allow.vmids", format!("{}-{}; inside 100-999999", range.first, range.last));
+            return wrong(
+                "allow.vmids",
+                format!("{}-{}; inside 100-999999", range.first, range.last),
+            );
         }
         let absolute = |key: &str, path: &std::path::Path| {
-            let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+            let plain = path
+                .components()
+                .all(|part| !matches!(part, std::path::Component::ParentDir));
             if path.is_absolute() && plain {
                 Ok(())
             } else {
-                wrong(key, format!("`{}` is not an absolute path without `..`", path.display()))
+                wrong(
+                    key,
+                    format!("`{}` is not an absolute path without `..`", path.display()),
+                )
             }
         };
-        self.allow.image_dirs.iter().try_for_each(|path| absolute("allow.image_dirs", path))?;
-        self.programs.qm.iter().try_for_each(|path| absolute("programs.qm", path))?;
-        self.programs.xtables.iter().try_for_each(|path| absolute("programs.xtables", path))
+        self.allow
+            .image_dirs
+            .iter()
+            .try_for_each(|path| absolute("allow.image_dirs", path))?;
+        self.programs
+            .qm
+            .iter()
+            .try_for_each(|path| absolute("programs.qm", path))?;
+        self.programs
+            .xtables
+            .iter()
+            .try_for_each(|path| absolute("programs.xtables", path))
     }
 }
 
@@ -300,7 +369,9 @@ pub fn covers(pattern: &str, action: &str) -> bool {
 }
 
 fn matches_some_action(pattern: &str) -> bool {
-    blockhost_proto::catalog::CATALOG.iter().any(|spec| covers(pattern, spec.name))
+    blockhost_proto::catalog::CATALOG
+        .iter()
+        .any(|spec| covers(pattern, spec.name))
 }
 
 #[cfg(test)]
@@ -309,14 +380,17 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_with_its_name_and_line() {
-        let error = Policy::parse("backend: embedded\nbridgez: [vmbr0]\n", "root-agent.yaml").expect_err("unknown key");
+        let error = Policy::parse("backend: embedded\nbridgez: [vmbr0]\n", "root-agent.yaml")
+            .expect_err("unknown key");
         let text = error.to_string();
         assert!(text.contains("bridgez") && text.contains('2'), "{text}");
     }
 
     #[test]
     fn an_unknown_key_inside_the_allowlists_is_refused() {
-        let error = Policy::parse("allow:\n  bridgez: [vmbr0]\n", "p").expect_err("unknown key").to_string();
+        let error = Policy::parse("allow:\n  bridgez: [vmbr0]\n", "p")
+            .expect_err("unknown key")
+            .to_string();
         assert!(error.contains("bridgez"), "{error}");
     }
 
@@ -328,13 +402,24 @@ mod tests {
     #[test]
     fn a_rule_for_an_action_that_does_not_exist_is_refused() {
         let text = "rules:\n  - user: root\n    actions: [\"rm-rf\"]\n";
-        assert!(Policy::parse(text, "p").expect_err("no such action").to_string().contains("rm-rf"));
+        assert!(
+            Policy::parse(text, "p")
+                .expect_err("no such action")
+                .to_string()
+                .contains("rm-rf")
+        );
     }
 
     #[test]
     fn a_rule_without_or_with_two_subjects_is_refused() {
         assert!(Policy::parse("rules: [{actions: [\"*\"]}]\n", "p").is_err());
-        assert!(Policy::parse("rules: [{user: root, group: root, actions: [\"*\"]}]\n", "p").is_err());
+        assert!(
+            Policy::parse(
+                "rules: [{user: root, group: root, actions: [\"*\"]}]\n",
+                "p"
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -356,21 +441,38 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_policy() {
         for text in ["", "# nothing\n", "---\n"] {
-            assert_eq!(Policy::parse(text, "p").expect("default"), Policy::default());
+            assert_eq!(
+                Policy::parse(text, "p").expect("default"),
+                Policy::default()
+            );
         }
     }
 
     #[test]
     fn a_policy_survives_the_way_to_a_child() {
-        let policy = Policy::parse("rules: [{group: blockhost, actions: [\"qm-*\"]}]\nallow: {firewall_ports: [\"22\"]}\n", "p")
-            .expect("valid");
+        let policy = Policy::parse(
+            "rules: [{group: blockhost, actions: [\"qm-*\"]}]\nallow: {firewall_ports: [\"22\"]}\n",
+            "p",
+        )
+        .expect("valid");
         let text = serde_json::to_string(&policy).expect("serialises");
-        assert_eq!(serde_json::from_str::<Policy>(&text).expect("reads back"), policy);
+        assert_eq!(
+            serde_json::from_str::<Policy>(&text).expect("reads back"),
+            policy
+        );
     }
 
     #[test]
     fn a_family_pattern_covers_its_family_only() {
-        assert!(covers("*", "agent-info") && covers("qm-*", "qm-start") && covers("qm-start", "qm-start"));
-        assert!(!covers("qm-*", "ip6-route-add") && !covers("qm-start", "qm-stop") && !covers("q*", "qm-start"));
+        assert!(
+            covers("*", "agent-info")
+                && covers("qm-*", "qm-start")
+                && covers("qm-start", "qm-start")
+        );
+        assert!(
+            !covers("qm-*", "ip6-route-add")
+                && !covers("qm-start", "qm-stop")
+                && !covers("q*", "qm-start")
+        );
     }
 }

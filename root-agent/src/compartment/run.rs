@@ -73,7 +73,12 @@ impl Runner {
             answers,
             waiting: Mutex::new(Pool::default()),
         };
-        Ok(Self { shared: Arc::new(shared), channel: Channel::new(channel)?, control, compartment })
+        Ok(Self {
+            shared: Arc::new(shared),
+            channel: Channel::new(channel)?,
+            control,
+            compartment,
+        })
     }
 
     /// Works until the supervisor or the gate goes away.
@@ -84,8 +89,10 @@ impl Runner {
         let mut buffer = vec![0u8; 16 << 10];
         loop {
             let (jobs, told) = {
-                let mut fds =
-                    [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
+                let mut fds = [
+                    PollFd::new(&self.channel, PollFlags::IN),
+                    PollFd::new(&self.control, PollFlags::IN),
+                ];
                 match poll(&mut fds, None) {
                     Ok(_) => {}
                     Err(Errno::INTR) => continue,
@@ -113,10 +120,18 @@ impl Runner {
                 Ok(None) => return Ok(true),
                 Ok(Some((Control::Policy { policy, .. }, _))) => {
                     let allow = Arc::new(policy.allow);
-                    *self.shared.allow.write().unwrap_or_else(PoisonError::into_inner) = allow;
+                    *self
+                        .shared
+                        .allow
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner) = allow;
                 }
                 Ok(Some((Control::Stop, _))) | Err(ChannelError::Closed) => return Ok(false),
-                Ok(Some(_)) => return Err(ChannelError::Violation("unexpected control message".to_owned())),
+                Ok(Some(_)) => {
+                    return Err(ChannelError::Violation(
+                        "unexpected control message".to_owned(),
+                    ));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -127,25 +142,39 @@ impl Runner {
         let action = Action::from_parts(&work.action, &work.params)
             .map_err(|error| ChannelError::Violation(format!("job {}: {error}", work.op)))?;
         if action.spec().compartment != self.compartment {
-            let text = format!("job {} of compartment {}", work.op, action.spec().compartment);
+            let text = format!(
+                "job {} of compartment {}",
+                work.op,
+                action.spec().compartment
+            );
             return Err(ChannelError::Violation(text));
         }
         if self.shared.handler.quick(&action) {
             return self.shared.finish(&work, &action);
         }
-        let mut pool = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self
+            .shared
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         pool.queue.push_back((work, action));
         if pool.threads < MAX_THREADS {
             let shared = Arc::clone(&self.shared);
-            let spawned = std::thread::Builder::new().stack_size(THREAD_STACK).spawn(move || shared.drain());
+            let spawned = std::thread::Builder::new()
+                .stack_size(THREAD_STACK)
+                .spawn(move || shared.drain());
             match spawned {
                 Ok(_) => pool.threads += 1,
                 // With no thread at all nobody would come to take it.
                 Err(error) if pool.threads == 0 => {
-                    let Some((work, _)) = pool.queue.pop_back() else { return Ok(()) };
+                    let Some((work, _)) = pool.queue.pop_back() else {
+                        return Ok(());
+                    };
                     drop(pool);
                     let message = format!("no thread for the action: {error}; try again");
-                    return self.shared.send(work.op, Err(Failure::new(ErrorCode::Busy, message)));
+                    return self
+                        .shared
+                        .send(work.op, Err(Failure::new(ErrorCode::Busy, message)));
                 }
                 Err(_) => {}
             }
@@ -169,7 +198,10 @@ impl Shared {
             let Some((work, action)) = next else { return };
             if let Err(error) = self.finish(&work, &action) {
                 // The reading thread sees the same closed channel and ends the process.
-                log_error!("the result of job {} could not be delivered: {error}", work.op);
+                log_error!(
+                    "the result of job {} could not be delivered: {error}",
+                    work.op
+                );
             }
         }
     }
@@ -185,7 +217,10 @@ impl Shared {
         let result = allow.check(action).and_then(|()| {
             catch_unwind(AssertUnwindSafe(|| self.handler.run(action, &ctx))).unwrap_or_else(|_| {
                 log_error!("{} panicked; the panic message is above", work.action);
-                let message = format!("{} failed inside the agent; its log has the details", work.action);
+                let message = format!(
+                    "{} failed inside the agent; its log has the details",
+                    work.action
+                );
                 Err(Failure::new(ErrorCode::Internal, message))
             })
         });
@@ -197,9 +232,10 @@ impl Shared {
             Ok(done) => escape::cut(&mut done.output, MAX_OUTPUT),
             Err(failure) => escape::cut(&mut failure.message, 64 << 10),
         };
-        let body =
-            serde_json::to_vec(&Finished { op, result }).map_err(|e| ChannelError::Violation(e.to_string()))?;
-        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let body = serde_json::to_vec(&Finished { op, result })
+            .map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame =
+            encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
         let socket = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = frame.as_slice();
         while !rest.is_empty() {

@@ -7,12 +7,14 @@ pub mod syscalls;
 use std::io;
 
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
-    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 use rustix::thread::{Gid, Uid};
 
@@ -33,8 +35,14 @@ pub struct ConfineError {
 }
 
 /// Names the step in an error.
-fn step<T, E: Into<io::Error>>(step: &'static str, result: Result<T, E>) -> Result<T, ConfineError> {
-    result.map_err(|e| ConfineError { step, source: e.into() })
+fn step<T, E: Into<io::Error>>(
+    step: &'static str,
+    result: Result<T, E>,
+) -> Result<T, ConfineError> {
+    result.map_err(|e| ConfineError {
+        step,
+        source: e.into(),
+    })
 }
 
 /// First half, before anything is opened: own session, limits, and only the descriptors 0 to `last_descriptor`.
@@ -46,11 +54,17 @@ pub fn clear_inheritance(last_descriptor: i32, open_files: u64) -> Result<(), Co
     let _ = rustix::process::setsid();
     step("signal mask", sys::unblock_signals())?;
     for (resource, value) in [(Resource::Core, 0), (Resource::Nofile, open_files)] {
-        let limit = Rlimit { current: Some(value), maximum: Some(value) };
+        let limit = Rlimit {
+            current: Some(value),
+            maximum: Some(value),
+        };
         step("resource limits", setrlimit(resource, limit))?;
     }
     step("closing descriptors", sys::close_from(last_descriptor + 1))?;
-    step("parent death signal", set_parent_process_death_signal(Some(Signal::KILL)))?;
+    step(
+        "parent death signal",
+        set_parent_process_death_signal(Some(Signal::KILL)),
+    )?;
     sys::tame_allocator();
     Ok(())
 }
@@ -63,9 +77,15 @@ pub fn clear_inheritance(last_descriptor: i32, open_files: u64) -> Result<(), Co
 pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
     become_identity(profile.identity)?;
     limit_capabilities(profile.capabilities, profile.ambient)?;
-    step("dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    step(
+        "dumpable",
+        set_dumpable_behavior(DumpableBehavior::NotDumpable),
+    )?;
     // Changing credentials clears the signal that was set at the start, so it is set again.
-    step("parent death signal", set_parent_process_death_signal(Some(Signal::KILL)))?;
+    step(
+        "parent death signal",
+        set_parent_process_death_signal(Some(Signal::KILL)),
+    )?;
     step("no_new_privs", set_no_new_privs(true))?;
     let abi = match (&profile.landlock, landlock::abi()) {
         (None, abi) => abi,
@@ -76,10 +96,16 @@ pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
         }
     };
     if let Some(limit) = profile.address_space {
-        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
         step("resource limits", setrlimit(Resource::As, limit))?;
     }
-    syscalls::apply(&profile.filter).map_err(|source| ConfineError { step: "seccomp", source })?;
+    syscalls::apply(&profile.filter).map_err(|source| ConfineError {
+        step: "seccomp",
+        source,
+    })?;
     Ok(abi)
 }
 
@@ -95,13 +121,27 @@ fn become_identity(identity: Identity) -> Result<(), ConfineError> {
 fn limit_capabilities(wanted: CapabilitySet, ambient: bool) -> Result<(), ConfineError> {
     // Dropping from the bounding set takes CAP_SETPCAP; it goes last.
     let with_setpcap = wanted | CapabilitySet::SETPCAP;
-    let sets = |permitted, inheritable| CapabilitySets { effective: permitted, permitted, inheritable };
-    let inheritable = if ambient { wanted } else { CapabilitySet::empty() };
-    step("capabilities", set_capabilities(None, sets(with_setpcap, inheritable)))?;
+    let sets = |permitted, inheritable| CapabilitySets {
+        effective: permitted,
+        permitted,
+        inheritable,
+    };
+    let inheritable = if ambient {
+        wanted
+    } else {
+        CapabilitySet::empty()
+    };
+    step(
+        "capabilities",
+        set_capabilities(None, sets(with_setpcap, inheritable)),
+    )?;
     step("ambient capabilities", clear_ambient_capability_set())?;
     if ambient {
         for capability in wanted.iter() {
-            step("ambient capabilities", configure_capability_in_ambient_set(capability, true))?;
+            step(
+                "ambient capabilities",
+                configure_capability_in_ambient_set(capability, true),
+            )?;
         }
     }
     for number in 0..64 {
@@ -116,5 +156,8 @@ fn limit_capabilities(wanted: CapabilitySet, ambient: bool) -> Result<(), Confin
             Err(error) => return step("bounding set", Err(error)),
         }
     }
-    step("capabilities", set_capabilities(None, sets(wanted, inheritable)))
+    step(
+        "capabilities",
+        set_capabilities(None, sets(wanted, inheritable)),
+    )
 }

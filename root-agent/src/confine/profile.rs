@@ -9,7 +9,9 @@ use super::syscalls::Filter;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
 use crate::policy::LandlockChoice;
-use crate::sys::landlock::{IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE};
+use crate::sys::landlock::{
+    IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE,
+};
 
 /// Everything [`super::irrevocably_confine`] needs to know.
 #[derive(Debug, Clone)]
@@ -58,7 +60,10 @@ pub struct Inputs<'a> {
 
 /// The profile of a role.
 pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
-    let root = Identity { uid: 0, gid: inputs.identities.blockhost.gid };
+    let root = Identity {
+        uid: 0,
+        gid: inputs.identities.blockhost.gid,
+    };
     let sealed = |identity, landlock, filter| Profile {
         identity,
         capabilities: CapabilitySet::empty(),
@@ -69,15 +74,34 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
         address_space: Some(SMALL_ADDRESS_SPACE),
     };
     match role {
-        Role::Front => sealed(inputs.identities.agent, Ruleset::default(), Filter::sockets_only()),
-        Role::Ledger => sealed(root, only([(inputs.layout.ledger(), READ_WRITE)]), Filter::files_only()),
-        Role::Keys => sealed(root, only([(inputs.layout.etc(), READ_WRITE)]), Filter::files_only()),
+        Role::Front => sealed(
+            inputs.identities.agent,
+            Ruleset::default(),
+            Filter::sockets_only(),
+        ),
+        Role::Ledger => sealed(
+            root,
+            only([(inputs.layout.ledger(), READ_WRITE)]),
+            Filter::files_only(),
+        ),
+        Role::Keys => sealed(
+            root,
+            only([(inputs.layout.etc(), READ_WRITE)]),
+            Filter::files_only(),
+        ),
         Role::Net => Profile {
             capabilities: CapabilitySet::NET_ADMIN,
             ambient: true,
-            ..sealed(inputs.identities.agent, net_files(inputs.programs), Filter::no_unix_sockets())
+            ..sealed(
+                inputs.identities.agent,
+                net_files(inputs.programs),
+                Filter::no_unix_sockets(),
+            )
         },
-        Role::Vm => Profile { address_space: None, ..vm(inputs, root) },
+        Role::Vm => Profile {
+            address_space: None,
+            ..vm(inputs, root)
+        },
     }
 }
 
@@ -117,7 +141,10 @@ fn every_capability() -> u64 {
 }
 
 fn only<const N: usize>(paths: [(PathBuf, u64); N]) -> Ruleset {
-    Ruleset { paths: paths.into(), ..Ruleset::default() }
+    Ruleset {
+        paths: paths.into(),
+        ..Ruleset::default()
+    }
 }
 
 /// What a dynamically linked program needs to start.
@@ -126,23 +153,39 @@ fn system_programs() -> Vec<(PathBuf, u64)> {
         .iter()
         .map(|path| (PathBuf::from(path), READ_EXECUTE))
         .collect();
-    for file in ["/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/nsswitch.conf", "/etc/protocols", "/etc/services"] {
+    for file in [
+        "/etc/ld.so.cache",
+        "/etc/ld.so.preload",
+        "/etc/nsswitch.conf",
+        "/etc/protocols",
+        "/etc/services",
+    ] {
         paths.push((PathBuf::from(file), READ_FILE));
     }
-    paths.push((PathBuf::from("/dev/null"), READ_FILE | WRITE_FILE | TRUNCATE));
+    paths.push((
+        PathBuf::from("/dev/null"),
+        READ_FILE | WRITE_FILE | TRUNCATE,
+    ));
     paths
 }
 
 /// Programs outside the system directories: the file itself.
 fn with_programs(mut paths: Vec<(PathBuf, u64)>, programs: &[PathBuf]) -> Vec<(PathBuf, u64)> {
-    paths.extend(programs.iter().map(|program| (program.clone(), READ_EXECUTE)));
+    paths.extend(
+        programs
+            .iter()
+            .map(|program| (program.clone(), READ_EXECUTE)),
+    );
     paths
 }
 
 fn net_files(programs: &[PathBuf]) -> Ruleset {
     let mut paths = with_programs(system_programs(), programs);
     paths.push((PathBuf::from("/proc"), READ));
-    Ruleset { paths, ..Ruleset::default() }
+    Ruleset {
+        paths,
+        ..Ruleset::default()
+    }
 }
 
 fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
@@ -152,7 +195,13 @@ fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
         add(&directory, READ_WRITE);
     }
     // Account names, for handing files to the machines' user.
-    for file in ["/etc/passwd", "/etc/group", "/etc/localtime", "/etc/qemu", "/etc/ssl/openssl.cnf"] {
+    for file in [
+        "/etc/passwd",
+        "/etc/group",
+        "/etc/localtime",
+        "/etc/qemu",
+        "/etc/ssl/openssl.cnf",
+    ] {
         add(Path::new(file), READ);
     }
     for device in ["/dev/kvm", "/dev/net/tun", "/dev/vhost-net"] {
@@ -162,8 +211,18 @@ fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
         add(Path::new(device), READ_FILE);
     }
     // QEMU reads the machine's topology; qm reads and judges its own children's state.
-    for tree in ["/proc", "/sys/devices/system", "/sys/class/net", "/sys/devices/virtual/net", "/sys/module/kvm"] {
+    for tree in [
+        "/proc",
+        "/sys/devices/system",
+        "/sys/class/net",
+        "/sys/devices/virtual/net",
+        "/sys/module/kvm",
+    ] {
         add(Path::new(tree), READ);
     }
-    Ruleset { paths, tcp: true, signals: true }
+    Ruleset {
+        paths,
+        tcp: true,
+        signals: true,
+    }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use crate::compartment::Backend;
@@ -79,8 +79,13 @@ const LIFE_OLD: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait, libc::
 const LIFE_OLD: &[libc::c_long] = &[];
 
 /// Serving connections that arrive on an open listener. No `socket`, no `connect`, no `open`.
-const SERVING: &[libc::c_long] =
-    &[libc::SYS_accept4, libc::SYS_getsockopt, libc::SYS_setsockopt, libc::SYS_getpeername, libc::SYS_getsockname];
+const SERVING: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+];
 
 /// Files below a directory that Landlock names.
 const FILES: &[libc::c_long] = &[
@@ -209,7 +214,11 @@ impl Filter {
         let mut calls: Vec<_> = lists.concat();
         calls.sort_unstable();
         calls.dedup();
-        Self { calls, kind, families: Vec::new() }
+        Self {
+            calls,
+            kind,
+            families: Vec::new(),
+        }
     }
 
     /// The front: connections and nothing else.
@@ -225,7 +234,12 @@ impl Filter {
     /// Net: programs, but no way to a unix socket of the host, which Landlock below ABI 9 does not guard.
     pub fn no_unix_sockets() -> Self {
         let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);
-        filter.families = vec![libc::AF_UNIX, libc::AF_VSOCK, libc::AF_PACKET, libc::AF_BLUETOOTH];
+        filter.families = vec![
+            libc::AF_UNIX,
+            libc::AF_VSOCK,
+            libc::AF_PACKET,
+            libc::AF_BLUETOOTH,
+        ];
         filter
     }
 
@@ -239,25 +253,29 @@ impl Filter {
     }
 
     fn compile(&self) -> Result<Vec<BpfProgram>, seccompiler::Error> {
-        let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::Backend)?;
+        let arch =
+            TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::Backend)?;
         let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
         let (mismatch, matched) = match self.kind {
             Kind::Only => (SeccompAction::KillProcess, SeccompAction::Allow),
             Kind::AllBut => (SeccompAction::Allow, eperm),
         };
-        let rules: BTreeMap<i64, Vec<SeccompRule>> = self.calls.iter().map(|&call| (call, Vec::new())).collect();
+        let rules: BTreeMap<i64, Vec<SeccompRule>> =
+            self.calls.iter().map(|&call| (call, Vec::new())).collect();
         let mut programs: Vec<BpfProgram> = Vec::new();
         if !self.families.is_empty() {
             // A second, earlier filter: the verdicts of all filters are combined, the strictest wins.
             let mut socket_rules = Vec::new();
             for &family in &self.families {
                 let family = u64::from(family.unsigned_abs());
-                let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
+                let condition =
+                    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
                 socket_rules.push(SeccompRule::new(vec![condition])?);
             }
             let refuse = SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs());
             let rules = BTreeMap::from([(libc::SYS_socket, socket_rules)]);
-            programs.push(SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?);
+            programs
+                .push(SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?);
         }
         programs.push(SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()?);
         Ok(programs)

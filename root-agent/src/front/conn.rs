@@ -127,7 +127,9 @@ impl Conn {
     /// Answers the request of that place; everything that is next in order moves to the write buffer.
     pub fn answer(&mut self, slot: u64, response: &Response, limit: usize) {
         let payload = response.encode(limit);
-        let Ok(frame) = encode_frame(&payload, limit.max(payload.len())) else { return };
+        let Ok(frame) = encode_frame(&payload, limit.max(payload.len())) else {
+            return;
+        };
         if self.slots.len() == 1 && slot == self.first_slot && self.out.is_empty() {
             // The common case: one request, one answer, no copy.
             self.slots.clear();
@@ -135,7 +137,9 @@ impl Conn {
             self.out = frame;
             return;
         }
-        let index = slot.checked_sub(self.first_slot).and_then(|i| usize::try_from(i).ok());
+        let index = slot
+            .checked_sub(self.first_slot)
+            .and_then(|i| usize::try_from(i).ok());
         if let Some(place) = index.and_then(|i| self.slots.get_mut(i)) {
             *place = Some(frame);
         }

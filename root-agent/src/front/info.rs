@@ -66,7 +66,10 @@ impl Facts<'_> {
         extra.insert("landlock_abi".to_owned(), Value::from(self.landlock_abi));
         extra.insert("uptime_s".to_owned(), Value::from(self.uptime_s));
         extra.insert("counters".to_owned(), counters);
-        extra.insert("ledger".to_owned(), json!({"size": self.ledger_size, "root": self.ledger_root}));
+        extra.insert(
+            "ledger".to_owned(),
+            json!({"size": self.ledger_size, "root": self.ledger_root}),
+        );
         Done { output, extra }
     }
 }

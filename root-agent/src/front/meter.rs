@@ -27,8 +27,13 @@ impl Meter {
             self.buckets.clear();
         }
         let full = u64::from(per_minute) * 1000;
-        let bucket = self.buckets.entry(uid).or_insert(Bucket { level: full, filled: now, suppressed: 0 });
-        let elapsed_ms = u64::try_from(now.saturating_duration_since(bucket.filled).as_millis()).unwrap_or(u64::MAX);
+        let bucket = self.buckets.entry(uid).or_insert(Bucket {
+            level: full,
+            filled: now,
+            suppressed: 0,
+        });
+        let elapsed_ms = u64::try_from(now.saturating_duration_since(bucket.filled).as_millis())
+            .unwrap_or(u64::MAX);
         let gained = elapsed_ms.saturating_mul(u64::from(per_minute)) / 60;
         if gained > 0 {
             bucket.level = bucket.level.saturating_add(gained).min(full);
@@ -53,10 +58,16 @@ mod tests {
     fn a_flood_is_cut_to_the_rate_and_counted() {
         let mut meter = Meter::default();
         let start = Instant::now();
-        let passed = (0..100).filter(|_| meter.take(7, 30, start).is_some()).count();
+        let passed = (0..100)
+            .filter(|_| meter.take(7, 30, start).is_some())
+            .count();
         assert_eq!(passed, 30);
         assert_eq!(meter.take(7, 30, start + Duration::from_secs(3)), Some(70));
-        assert_eq!(meter.take(8, 30, start), Some(0), "another user is not affected");
+        assert_eq!(
+            meter.take(8, 30, start),
+            Some(0),
+            "another user is not affected"
+        );
     }
 
     #[test]

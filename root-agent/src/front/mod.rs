@@ -105,8 +105,18 @@ impl Front {
         landlock_abi: u32,
     ) -> Result<Self, FrontError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN)?;
+        epoll::add(
+            &epoll,
+            &listener,
+            EventData::new_u64(LISTENER),
+            EventFlags::IN,
+        )?;
+        epoll::add(
+            &epoll,
+            &control,
+            EventData::new_u64(CONTROL),
+            EventFlags::IN,
+        )?;
         epoll::add(&epoll, &gate, EventData::new_u64(GATE), EventFlags::IN)?;
         Ok(Self {
             epoll,
@@ -149,8 +159,14 @@ impl Front {
             if self.stopped(now) {
                 return Ok(());
             }
-            let timeout = self.wait_time(now).and_then(|t| rustix::event::Timespec::try_from(t).ok());
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            let timeout = self
+                .wait_time(now)
+                .and_then(|t| rustix::event::Timespec::try_from(t).ok());
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -166,7 +182,11 @@ impl Front {
             let drained = self.gate.flush().map_err(FrontError::Gate)?;
             if drained == gate_writes {
                 gate_writes = !drained;
-                let wanted = if gate_writes { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+                let wanted = if gate_writes {
+                    EventFlags::IN | EventFlags::OUT
+                } else {
+                    EventFlags::IN
+                };
                 epoll::modify(&self.epoll, &self.gate, EventData::new_u64(GATE), wanted)?;
             }
         }
@@ -174,23 +194,32 @@ impl Front {
 
     fn wait_time(&self, now: Instant) -> Option<Duration> {
         let stop = self.stopping.map(|_| Duration::from_millis(20));
-        let sweep = self.sweep_at.map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
+        let sweep = self
+            .sweep_at
+            .map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
         stop.into_iter().chain(sweep).min()
     }
 
     /// Everything answered, or no more time.
     fn stopped(&mut self, now: Instant) -> bool {
-        let Some(until) = self.stopping else { return false };
+        let Some(until) = self.stopping else {
+            return false;
+        };
         let idle = self.jobs.is_empty() && self.connections.values().all(|conn| conn.unsent() == 0);
         if !idle && now >= until {
-            log_warning!("stopping with {} requests unfinished; their outcome will be in the ledger", self.jobs.len());
+            log_warning!(
+                "stopping with {} requests unfinished; their outcome will be in the ledger",
+                self.jobs.len()
+            );
         }
         idle || now >= until
     }
 
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPT_BURST {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = &self.listener else {
+                return;
+            };
             match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => self.admit(socket, now),
                 Err(Errno::AGAIN) => return,
@@ -204,10 +233,23 @@ impl Front {
     }
 
     fn admit(&mut self, socket: OwnedFd, now: Instant) {
-        let Ok(peer) = socket_peercred(&socket) else { return };
+        let Ok(peer) = socket_peercred(&socket) else {
+            return;
+        };
         let uid = peer.uid.as_raw();
-        let caller = Caller { uid, pid: Some(peer.pid.as_raw_nonzero().get()), exe: None, unit: None };
-        let mut conn = Conn::new(socket, caller, peer.gid.as_raw(), self.policy.limits.request_bytes as usize, now);
+        let caller = Caller {
+            uid,
+            pid: Some(peer.pid.as_raw_nonzero().get()),
+            exe: None,
+            unit: None,
+        };
+        let mut conn = Conn::new(
+            socket,
+            caller,
+            peer.gid.as_raw(),
+            self.policy.limits.request_bytes as usize,
+            now,
+        );
         let taken = self.per_uid.get(&uid).copied().unwrap_or(0);
         let limits = &self.policy.limits;
         if self.connections.len() >= limits.connections || taken >= limits.connections_per_uid {
@@ -218,14 +260,23 @@ impl Front {
                 self.connections.len()
             );
             let slot = conn.open_slot();
-            conn.answer(slot, &Response::refusal(None, ErrorCode::Busy, message), limits.response_bytes as usize);
+            conn.answer(
+                slot,
+                &Response::refusal(None, ErrorCode::Busy, message),
+                limits.response_bytes as usize,
+            );
             conn.flush(now);
             return;
         }
         conn.groups = sys::peer_groups(conn.as_fd());
         conn.pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
         let number = self.next_connection;
-        if let Err(error) = epoll::add(&self.epoll, &conn, EventData::new_u64(number), conn.interest) {
+        if let Err(error) = epoll::add(
+            &self.epoll,
+            &conn,
+            EventData::new_u64(number),
+            conn.interest,
+        ) {
             log_warning!("a connection could not be watched: {error}");
             return;
         }
@@ -242,7 +293,11 @@ impl Front {
         }
         // Gone for good and everything it sent is read: nobody is left to answer.
         let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        let read_out = !flags.contains(EventFlags::IN) || self.connections.get(&number).is_none_or(|conn| conn.closing);
+        let read_out = !flags.contains(EventFlags::IN)
+            || self
+                .connections
+                .get(&number)
+                .is_none_or(|conn| conn.closing);
         if gone && read_out {
             self.drop_connection(number);
             return;
@@ -269,7 +324,9 @@ impl Front {
     }
 
     fn end_of_stream(&mut self, number: u64, now: Instant) {
-        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
         conn.closing = true;
         if conn.decoder.mid_frame() {
             let message = "the connection ended inside a frame; nothing of it was executed";
@@ -280,11 +337,14 @@ impl Front {
     fn frames(&mut self, number: u64, now: Instant) {
         loop {
             let in_flight_limit = self.policy.limits.in_flight;
-            let Some(conn) = self.connections.get_mut(&number) else { return };
+            let Some(conn) = self.connections.get_mut(&number) else {
+                return;
+            };
             match conn.next_frame(now) {
                 Ok(Some(frame)) if conn.in_flight() >= in_flight_limit => {
                     drop(frame);
-                    let message = format!("more than {in_flight_limit} requests in flight on one connection");
+                    let message =
+                        format!("more than {in_flight_limit} requests in flight on one connection");
                     self.refuse_stream(number, ErrorCode::Busy, &message, now);
                     return;
                 }
@@ -307,7 +367,9 @@ impl Front {
     /// Answers with an error and reads no further.
     fn refuse_stream(&mut self, number: u64, code: ErrorCode, message: &str, now: Instant) {
         let limit = self.policy.limits.response_bytes as usize;
-        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
         conn.closing = true;
         conn.frame_since = None;
         let slot = conn.open_slot();
@@ -318,8 +380,14 @@ impl Front {
 
     /// Writes, watches for the right readiness, closes what is finished.
     fn settle(&mut self, number: u64, now: Instant) {
-        let Some(conn) = self.connections.get_mut(&number) else { return };
-        let flushed = if conn.unsent() > 0 { conn.flush(now) } else { Flushed::All };
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
+        let flushed = if conn.unsent() > 0 {
+            conn.flush(now)
+        } else {
+            Flushed::All
+        };
         if flushed == Flushed::Gone || conn.finished() {
             self.drop_connection(number);
             return;
@@ -339,7 +407,9 @@ impl Front {
 
     fn drop_connection(&mut self, number: u64) {
         // Closing the descriptor takes it out of epoll; jobs that are under way finish without a listener.
-        let Some(conn) = self.connections.remove(&number) else { return };
+        let Some(conn) = self.connections.remove(&number) else {
+            return;
+        };
         let uid = conn.caller.uid;
         if let Some(count) = self.per_uid.get_mut(&uid) {
             *count -= 1;
@@ -390,7 +460,11 @@ impl Front {
     }
 
     fn hear_control(&mut self, now: Instant) -> Result<(), FrontError> {
-        while let Some((message, _)) = self.control.receive::<Control>(false).map_err(FrontError::Control)? {
+        while let Some((message, _)) = self
+            .control
+            .receive::<Control>(false)
+            .map_err(FrontError::Control)?
+        {
             match message {
                 Control::Policy { policy, rules } => {
                     self.policy = *policy;
@@ -411,7 +485,11 @@ impl Front {
                         self.settle(number, now);
                     }
                 }
-                Control::Who { connection, exe, unit } => self.identified(connection, exe, unit),
+                Control::Who {
+                    connection,
+                    exe,
+                    unit,
+                } => self.identified(connection, exe, unit),
                 Control::Start(_) | Control::Channel { .. } => {
                     let text = "unexpected message for the front".to_owned();
                     return Err(FrontError::Control(ChannelError::Violation(text)));
@@ -423,12 +501,19 @@ impl Front {
 
     fn hear_gate(&mut self, now: Instant) -> Result<(), FrontError> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let messages = self.gate.receive::<FromGate>(&mut buffer).map_err(FrontError::Gate);
+        let messages = self
+            .gate
+            .receive::<FromGate>(&mut buffer)
+            .map_err(FrontError::Gate);
         self.buffer = buffer;
         for message in messages? {
             match message {
                 FromGate::Head { size, root } => self.head = (size, root),
-                FromGate::Answer { id, result, receipt } => self.job_done(id, result, receipt, now),
+                FromGate::Answer {
+                    id,
+                    result,
+                    receipt,
+                } => self.job_done(id, result, receipt, now),
             }
         }
         Ok(())
@@ -442,8 +527,12 @@ impl Front {
             conn.caller.exe.clone_from(&exe);
             conn.caller.unit.clone_from(&unit);
         }
-        let mut waiting: Vec<u64> =
-            self.jobs.iter().filter(|(_, job)| job.connection == number && !job.sent).map(|(&id, _)| id).collect();
+        let mut waiting: Vec<u64> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.connection == number && !job.sent)
+            .map(|(&id, _)| id)
+            .collect();
         waiting.sort_unstable();
         for id in waiting {
             if let Some(job) = self.jobs.get_mut(&id) {

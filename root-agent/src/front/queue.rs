@@ -13,7 +13,10 @@ pub struct ResourceQueues<K> {
 
 impl<K> Default for ResourceQueues<K> {
     fn default() -> Self {
-        Self { queues: HashMap::new(), jobs: HashMap::new() }
+        Self {
+            queues: HashMap::new(),
+            jobs: HashMap::new(),
+        }
     }
 }
 
@@ -21,7 +24,10 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
     /// Takes a place on each resource. True when the job may run at once.
     pub fn arrive(&mut self, job: u64, resources: Vec<K>, shared: bool) -> bool {
         for resource in &resources {
-            self.queues.entry(resource.clone()).or_default().push_back((job, shared));
+            self.queues
+                .entry(resource.clone())
+                .or_default()
+                .push_back((job, shared));
         }
         self.jobs.insert(job, resources);
         self.may_run(job)
@@ -29,22 +35,26 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
 
     /// Gives the places up. Returns the jobs that were waiting behind it and may run now, in order of arrival.
     pub fn leave(&mut self, job: u64) -> Vec<u64> {
-        let mut candidates = Vec::new();
-        for resource in self.jobs.remove(&job).unwrap_or_default() {
-            let Some(queue) = self.queues.get_mut(&resource) else { continue };
-            let place = queue.iter().position(|&(other, _)| other == job);
-            if let Some(place) = place {
-                queue.remove(place);
-                candidates.extend(queue.iter().skip(place).map(|&(other, _)| other));
-            }
-            if queue.is_empty() {
-                self.queues.remove(&resource);
+        let resources = self.jobs.get(&job).cloned().unwrap_or_default();
+        let mut waiting: Vec<u64> = resources
+            .iter()
+            .filter_map(|resource| self.queues.get(resource))
+            .flat_map(|queue| queue.iter().map(|&(other, _)| other))
+            .filter(|&other| other != job && !self.may_run(other))
+            .collect();
+        self.jobs.remove(&job);
+        for resource in resources {
+            if let Some(queue) = self.queues.get_mut(&resource) {
+                queue.retain(|&(other, _)| other != job);
+                if queue.is_empty() {
+                    self.queues.remove(&resource);
+                }
             }
         }
-        candidates.sort_unstable();
-        candidates.dedup();
-        candidates.retain(|&other| self.may_run(other));
-        candidates
+        waiting.sort_unstable();
+        waiting.dedup();
+        waiting.retain(|&other| self.may_run(other));
+        waiting
     }
 
     /// Jobs that hold or wait for something.
@@ -61,8 +71,14 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
         self.jobs.get(&job).is_some_and(|resources| {
             resources.iter().all(|resource| {
                 let queue = self.queues.get(resource).map(|queue| queue.iter());
-                let mut ahead = queue.into_iter().flatten().take_while(|&&(other, _)| other != job);
-                let shared = self.queues.get(resource).is_some_and(|queue| queue.iter().any(|&(j, s)| j == job && s));
+                let mut ahead = queue
+                    .into_iter()
+                    .flatten()
+                    .take_while(|&&(other, _)| other != job);
+                let shared = self
+                    .queues
+                    .get(resource)
+                    .is_some_and(|queue| queue.iter().any(|&(j, s)| j == job && s));
                 ahead.all(|&(_, other_shared)| shared && other_shared)
             })
         })
@@ -92,7 +108,10 @@ mod tests {
         assert_eq!(queues.leave(1), [2]);
         assert_eq!(queues.leave(2), [3]);
         assert!(queues.leave(3).is_empty());
-        assert!(queues.is_empty() && queues.queues.is_empty(), "nothing may be left behind");
+        assert!(
+            queues.is_empty() && queues.queues.is_empty(),
+            "nothing may be left behind"
+        );
     }
 
     #[test]

@@ -19,13 +19,19 @@ use crate::log_warning;
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
         self.counters.requests += 1;
-        let Some(conn) = self.connections.get_mut(&number) else { return };
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
         let slot = conn.open_slot();
         let standing = authority::standing(&self.rules, conn.caller.uid, conn.gid, &conn.groups);
         match decode_request(frame) {
             Ok(request) => self.decoded(number, slot, request, now),
             Err(refusal) => {
-                let action = refusal.action_name.as_deref().map(shown).unwrap_or_default();
+                let action = refusal
+                    .action_name
+                    .as_deref()
+                    .map(shown)
+                    .unwrap_or_default();
                 let failure = match standing {
                     Standing::Stranger => forbidden("this agent"),
                     Standing::Known => Failure::new(refusal.code, refusal.message),
@@ -36,7 +42,9 @@ impl Front {
     }
 
     fn decoded(&mut self, number: u64, slot: u64, request: Request, now: Instant) {
-        let Some(conn) = self.connections.get(&number) else { return };
+        let Some(conn) = self.connections.get(&number) else {
+            return;
+        };
         let name = request.action.name();
         let uid = conn.caller.uid;
         if !authority::allowed(&self.rules, uid, conn.gid, &conn.groups, name) {
@@ -49,7 +57,10 @@ impl Front {
         }
         let spec = request.action.spec();
         if request.dry_run {
-            let done = Done { output: describe(&request.action, spec), ..Done::default() };
+            let done = Done {
+                output: describe(&request.action, spec),
+                ..Done::default()
+            };
             self.answer(number, slot, request.id, Ok(done), None);
             return;
         }
@@ -59,20 +70,40 @@ impl Front {
             return;
         }
         if matches!(request.action, Action::LedgerAppend(_))
-            && self.appends.take(uid, self.policy.limits.appends_per_minute, now).is_none()
+            && self
+                .appends
+                .take(uid, self.policy.limits.appends_per_minute, now)
+                .is_none()
         {
             let message = "too many ledger-append requests a minute; send fewer or raise limits.appends_per_minute";
-            self.answer(number, slot, request.id, Err(Failure::new(ErrorCode::Busy, message)), None);
+            self.answer(
+                number,
+                slot,
+                request.id,
+                Err(Failure::new(ErrorCode::Busy, message)),
+                None,
+            );
             return;
         }
         self.enqueue(number, slot, request.id, &request.action, spec);
     }
 
-    fn enqueue(&mut self, number: u64, slot: u64, id: Option<String>, action: &Action, spec: &'static ActionSpec) {
-        let Some(conn) = self.connections.get_mut(&number) else { return };
+    fn enqueue(
+        &mut self,
+        number: u64,
+        slot: u64,
+        id: Option<String>,
+        action: &Action,
+        spec: &'static ActionSpec,
+    ) {
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
         let job_id = self.next_job;
         self.next_job += 1;
-        let runnable = self.queues.arrive(job_id, action.resources(), spec.read_only);
+        let runnable = self
+            .queues
+            .arrive(job_id, action.resources(), spec.read_only);
         let job = Job {
             connection: number,
             slot,
@@ -86,7 +117,10 @@ impl Front {
         };
         if conn.identified == Identified::No {
             conn.identified = Identified::Asked;
-            let report = Report::Who { connection: number, pid: conn.caller.pid.unwrap_or(0) };
+            let report = Report::Who {
+                connection: number,
+                pid: conn.caller.pid.unwrap_or(0),
+            };
             let pidfd = conn.pidfd.as_ref().map(std::os::fd::AsFd::as_fd);
             // Names in a record are decoration: where nobody can be asked, the request goes without.
             if self.control.send(&report, pidfd).is_err() {
@@ -100,7 +134,9 @@ impl Front {
 
     /// Hands the job to the gate when it is its turn and its caller has a name.
     pub(super) fn send_if_ready(&mut self, job_id: u64, identified: bool) {
-        let Some(job) = self.jobs.get_mut(&job_id) else { return };
+        let Some(job) = self.jobs.get_mut(&job_id) else {
+            return;
+        };
         if job.sent || !job.runnable || !identified {
             return;
         }
@@ -113,7 +149,10 @@ impl Front {
             limit_ms: job.limit_ms,
         };
         if let Err(error) = self.gate.queue(&message) {
-            let failure = Failure::new(ErrorCode::BadParams, format!("the request cannot be passed on: {error}"));
+            let failure = Failure::new(
+                ErrorCode::BadParams,
+                format!("the request cannot be passed on: {error}"),
+            );
             self.job_done(job_id, Err(failure), None, Instant::now());
         }
     }
@@ -125,7 +164,9 @@ impl Front {
         receipt: Option<Receipt>,
         now: Instant,
     ) {
-        let Some(job) = self.jobs.remove(&job_id) else { return };
+        let Some(job) = self.jobs.remove(&job_id) else {
+            return;
+        };
         match &result {
             Ok(_) => self.counters.succeeded += 1,
             Err(_) => self.counters.failed += 1,
@@ -133,10 +174,14 @@ impl Front {
         self.answer(job.connection, job.slot, job.id, result, receipt);
         self.settle(job.connection, now);
         for next in self.queues.leave(job_id) {
-            let Some(waiting) = self.jobs.get_mut(&next) else { continue };
+            let Some(waiting) = self.jobs.get_mut(&next) else {
+                continue;
+            };
             waiting.runnable = true;
-            let identified =
-                self.connections.get(&waiting.connection).is_none_or(|conn| conn.identified == Identified::Yes);
+            let identified = self
+                .connections
+                .get(&waiting.connection)
+                .is_none_or(|conn| conn.identified == Identified::Yes);
             self.send_if_ready(next, identified);
         }
     }
@@ -159,7 +204,15 @@ impl Front {
         }
     }
 
-    fn refuse(&mut self, number: u64, slot: u64, id: Option<String>, action: &str, failure: Failure, now: Instant) {
+    fn refuse(
+        &mut self,
+        number: u64,
+        slot: u64,
+        id: Option<String>,
+        action: &str,
+        failure: Failure,
+        now: Instant,
+    ) {
         if let Some(conn) = self.connections.get(&number) {
             let caller = conn.caller.clone();
             self.record_refusal(caller, action, failure.code, &failure.message, now);
@@ -177,7 +230,10 @@ impl Front {
         now: Instant,
     ) {
         self.counters.refused += 1;
-        let Some(suppressed) = self.refusals.take(caller.uid, self.policy.limits.refusals_per_minute, now) else {
+        let Some(suppressed) =
+            self.refusals
+                .take(caller.uid, self.policy.limits.refusals_per_minute, now)
+        else {
             return;
         };
         log_warning!(
@@ -185,7 +241,11 @@ impl Front {
             caller.uid,
             caller.pid.unwrap_or(0),
             shown(message),
-            if suppressed > 0 { format!(" ({suppressed} more not shown)") } else { String::new() }
+            if suppressed > 0 {
+                format!(" ({suppressed} more not shown)")
+            } else {
+                String::new()
+            }
         );
         let refusal = ToGate::Refusal {
             caller,
@@ -200,7 +260,9 @@ impl Front {
     }
 
     fn facts(&self, now: Instant) -> Facts<'_> {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let wall = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         let since_front = now.saturating_duration_since(self.began).as_secs();
         Facts {
             backend: match self.start.backend {
@@ -221,7 +283,9 @@ impl Front {
 fn forbidden(what: &str) -> Failure {
     Failure::new(
         ErrorCode::Forbidden,
-        format!("you may not use {what}; the rules are in /etc/blockhost/root-agent.yaml on the host"),
+        format!(
+            "you may not use {what}; the rules are in /etc/blockhost/root-agent.yaml on the host"
+        ),
     )
 }
 
@@ -241,8 +305,6 @@ fn describe(action: &Action, spec: &ActionSpec) -> String {
     };
     format!(
         "would run {} on {resource} in the {} compartment {capabilities}: {}",
-        spec.name,
-        spec.compartment,
-        spec.summary
+        spec.name, spec.compartment, spec.summary
     )
 }

@@ -22,11 +22,17 @@ use serde_json::Map;
 use self::records::{Heading, Names};
 use crate::compartment::{Done, Failure};
 use crate::control::ControlSocket;
-use crate::ipc::{Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate, Work};
+use crate::ipc::{
+    Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate, Work,
+};
 use crate::{log_error, log_info, log_warning};
 
 /// Time between publications of derived files.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// An answer that is on its way is not kept waiting by publication, unless publication has waited this long itself.
+const PUBLISH_LATEST: Duration = Duration::from_secs(1);
+/// A job younger than this is likely to be answered at once.
+const FRESH: Duration = Duration::from_millis(20);
 /// How long after its time limit an action may still answer before its compartment counts as hung.
 const GRACE: Duration = Duration::from_secs(20);
 /// How long a job waits for a compartment that is being restarted.
@@ -96,7 +102,10 @@ enum Entry {
 impl Entry {
     fn draft(&self) -> &Draft {
         match self {
-            Self::Intent(_, _, draft) | Self::Outcome(_, _, draft) | Self::Event { draft, .. } | Self::Note(draft) => draft,
+            Self::Intent(_, _, draft)
+            | Self::Outcome(_, _, draft)
+            | Self::Event { draft, .. }
+            | Self::Note(draft) => draft,
         }
     }
 }
@@ -129,13 +138,20 @@ impl Gate {
         front: OwnedFd,
         compartments: [OwnedFd; 3],
     ) -> Result<Self, String> {
-        let (writer, recovery) = Writer::open(directory, signer, &start.hostname, Options::default())
-            .map_err(|error| error.to_string())?;
+        let (writer, recovery) =
+            Writer::open(directory, signer, &start.hostname, Options::default())
+                .map_err(|error| error.to_string())?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
-        let watch = epoll::add(&epoll, &control, EventData::new_u64(CONTROL), EventFlags::IN);
+        let watch = epoll::add(
+            &epoll,
+            &control,
+            EventData::new_u64(CONTROL),
+            EventFlags::IN,
+        );
         watch.map_err(|e| e.to_string())?;
         let mut nonce = [0u8; 8];
-        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty()).map_err(|e| e.to_string())?;
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| e.to_string())?;
         let mut gate = Self {
             writer,
             names: Names::new(&start.users),
@@ -178,15 +194,24 @@ impl Gate {
             if !self.batch.is_empty() {
                 continue;
             }
-            let timeout = self.wait_time(now).and_then(|t| rustix::event::Timespec::try_from(t).ok());
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+            let timeout = self
+                .wait_time(now)
+                .and_then(|t| rustix::event::Timespec::try_from(t).ok());
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             for event in events.drain(..) {
                 if event.data.u64() == CONTROL {
                     self.hear_control()?;
-                } else if let Some(role) = Role::ALL.into_iter().find(|&role| token(role) == event.data.u64()) {
+                } else if let Some(role) = Role::ALL
+                    .into_iter()
+                    .find(|&role| token(role) == event.data.u64())
+                {
                     self.hear_lane(role);
                 }
             }
@@ -195,7 +220,10 @@ impl Gate {
 
     fn close_open_intents(&mut self, recovery: Recovery) -> Result<(), String> {
         if recovery.torn_bytes > 0 {
-            log_warning!("the ledger ended in an interrupted append; {} bytes were cut", recovery.torn_bytes);
+            log_warning!(
+                "the ledger ended in an interrupted append; {} bytes were cut",
+                recovery.torn_bytes
+            );
         }
         for chunk in recovery.open_intents.chunks(MAX_BATCH) {
             let drafts: Vec<Draft> = chunk
@@ -222,8 +250,13 @@ impl Gate {
                     }
                 })
                 .collect();
-            self.writer.append(&drafts).map_err(|error| format!("closing what the last run left open: {error}"))?;
-            log_warning!("{} actions were under way when the agent ended; their outcome is unknown", drafts.len());
+            self.writer
+                .append(&drafts)
+                .map_err(|error| format!("closing what the last run left open: {error}"))?;
+            log_warning!(
+                "{} actions were under way when the agent ended; their outcome is unknown",
+                drafts.len()
+            );
             self.publish_at = Some(Instant::now());
         }
         Ok(())
@@ -231,10 +264,26 @@ impl Gate {
 
     fn connect(&mut self, role: Role, socket: OwnedFd) -> Result<(), String> {
         let channel = Channel::new(socket).map_err(|e| e.to_string())?;
-        epoll::add(&self.epoll, &channel, EventData::new_u64(token(role)), EventFlags::IN)
-            .map_err(|e| e.to_string())?;
-        let waiting = self.lanes.remove(&role).map(|lane| lane.waiting).unwrap_or_default();
-        self.lanes.insert(role, Lane { channel: Some(channel), watching_out: false, waiting: VecDeque::new() });
+        epoll::add(
+            &self.epoll,
+            &channel,
+            EventData::new_u64(token(role)),
+            EventFlags::IN,
+        )
+        .map_err(|e| e.to_string())?;
+        let waiting = self
+            .lanes
+            .remove(&role)
+            .map(|lane| lane.waiting)
+            .unwrap_or_default();
+        self.lanes.insert(
+            role,
+            Lane {
+                channel: Some(channel),
+                watching_out: false,
+                waiting: VecDeque::new(),
+            },
+        );
         if role == Role::Front {
             self.front_life += 1;
             self.tell_head();
@@ -246,7 +295,11 @@ impl Gate {
     }
 
     fn hear_control(&mut self) -> Result<(), GateError> {
-        while let Some((message, descriptor)) = self.control.receive::<Control>(false).map_err(GateError::Control)? {
+        while let Some((message, descriptor)) = self
+            .control
+            .receive::<Control>(false)
+            .map_err(GateError::Control)?
+        {
             match (message, descriptor) {
                 (Control::Channel { role }, Some(socket)) => {
                     self.lose(role, "was replaced");
@@ -267,14 +320,22 @@ impl Gate {
 
     fn hear_lane(&mut self, role: Role) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let Some(channel) = self.lanes.get_mut(&role).and_then(|lane| lane.channel.as_mut()) else {
+        let Some(channel) = self
+            .lanes
+            .get_mut(&role)
+            .and_then(|lane| lane.channel.as_mut())
+        else {
             self.buffer = buffer;
             return;
         };
         let heard = if role == Role::Front {
-            channel.receive::<ToGate>(&mut buffer).map(|list| list.into_iter().for_each(|m| self.hear_front(m)))
+            channel
+                .receive::<ToGate>(&mut buffer)
+                .map(|list| list.into_iter().for_each(|m| self.hear_front(m)))
         } else {
-            channel.receive::<Finished>(&mut buffer).map(|list| list.into_iter().for_each(|m| self.finished(role, m)))
+            channel
+                .receive::<Finished>(&mut buffer)
+                .map(|list| list.into_iter().for_each(|m| self.finished(role, m)))
         };
         self.buffer = buffer;
         if let Err(error) = heard {
@@ -294,19 +355,32 @@ impl Gate {
 
     /// Forgets the channel and closes what ran behind it.
     fn lose(&mut self, role: Role, why: &str) {
-        let Some(lane) = self.lanes.get_mut(&role) else { return };
+        let Some(lane) = self.lanes.get_mut(&role) else {
+            return;
+        };
         if lane.channel.take().is_none() {
             return;
         }
         if role == Role::Front {
             return;
         }
-        let lost: Vec<u64> = self.ops.iter().filter(|(_, op)| op.role == role).map(|(&number, _)| number).collect();
+        let lost: Vec<u64> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| op.role == role)
+            .map(|(&number, _)| number)
+            .collect();
         let mut metadata = Map::new();
         metadata.insert("unfinished".to_owned(), (lost.len() as u64).into());
         metadata.insert("reason".to_owned(), why.into());
         let resource = format!("agent:{}", role.as_str());
-        let draft = records::agent_event("compartment-lost", &resource, metadata, &ourselves(), &self.names);
+        let draft = records::agent_event(
+            "compartment-lost",
+            &resource,
+            metadata,
+            &ourselves(),
+            &self.names,
+        );
         self.batch.push(Entry::Note(draft));
         for number in lost {
             let message = format!(
@@ -319,11 +393,23 @@ impl Gate {
 
     fn hear_front(&mut self, message: ToGate) {
         match message {
-            ToGate::Job { id, caller, action, params, limit_ms } => match Action::from_parts(&action, &params) {
+            ToGate::Job {
+                id,
+                caller,
+                action,
+                params,
+                limit_ms,
+            } => match Action::from_parts(&action, &params) {
                 Ok(action) => {
                     let limit = Duration::from_millis(limit_ms);
                     let life = self.front_life;
-                    self.admit(Pending { id, life, caller, action, limit });
+                    self.admit(Pending {
+                        id,
+                        life,
+                        caller,
+                        action,
+                        limit,
+                    });
                 }
                 Err(error) => {
                     // The front validated it; what arrives here invalid was not written by our front.
@@ -331,8 +417,15 @@ impl Gate {
                     self.answer(self.front_life, id, Err(failure), None);
                 }
             },
-            ToGate::Refusal { caller, action, code, message, suppressed } => {
-                let draft = records::refusal(&caller, &self.names, &action, &code, &message, suppressed);
+            ToGate::Refusal {
+                caller,
+                action,
+                code,
+                message,
+                suppressed,
+            } => {
+                let draft =
+                    records::refusal(&caller, &self.names, &action, &code, &message, suppressed);
                 if draft.check().is_ok() {
                     self.batch.push(Entry::Note(draft));
                 }
@@ -347,9 +440,12 @@ impl Gate {
             Compartment::Vm => Role::Vm,
             Compartment::Ledger | Compartment::Front => return self.admit_event(pending),
         };
-        let Some(lane) = self.lanes.get_mut(&role) else { return };
+        let Some(lane) = self.lanes.get_mut(&role) else {
+            return;
+        };
         if lane.channel.is_none() {
-            lane.waiting.push_back((Instant::now() + RESTART_PATIENCE, pending));
+            lane.waiting
+                .push_back((Instant::now() + RESTART_PATIENCE, pending));
             return;
         }
         let op_id = format!("{:016x}-{}", self.nonce, self.next_op);
@@ -357,10 +453,18 @@ impl Gate {
         let heading = Heading::of(&pending.action, op_id);
         let draft = records::intent(&heading, &pending.caller, &self.names, &pending.action);
         match draft.check() {
-            Ok(()) => self.batch.push(Entry::Intent(Box::new(pending), heading, draft)),
+            Ok(()) => self
+                .batch
+                .push(Entry::Intent(Box::new(pending), heading, draft)),
             Err(error) => {
-                let message = format!("the request cannot be recorded, so it is not executed: {error}");
-                self.answer(pending.life, pending.id, Err(Failure::new(ErrorCode::BadParams, message)), None);
+                let message =
+                    format!("the request cannot be recorded, so it is not executed: {error}");
+                self.answer(
+                    pending.life,
+                    pending.id,
+                    Err(Failure::new(ErrorCode::BadParams, message)),
+                    None,
+                );
             }
         }
     }
@@ -370,10 +474,17 @@ impl Gate {
             None => Failure::new(ErrorCode::Internal, "this action is not the ledger's"),
             Some(draft) => match draft.check() {
                 Ok(()) => {
-                    self.batch.push(Entry::Event { id: pending.id, life: pending.life, draft });
+                    self.batch.push(Entry::Event {
+                        id: pending.id,
+                        life: pending.life,
+                        draft,
+                    });
                     return;
                 }
-                Err(error) => Failure::new(ErrorCode::BadParams, format!("the event cannot be recorded: {error}")),
+                Err(error) => Failure::new(
+                    ErrorCode::BadParams,
+                    format!("the event cannot be recorded: {error}"),
+                ),
             },
         };
         self.answer(pending.life, pending.id, Err(failure), None);
@@ -387,7 +498,9 @@ impl Gate {
 
     /// Queues the outcome of a running operation.
     fn close(&mut self, number: u64, result: Result<Done, Failure>) {
-        let Some(op) = self.ops.remove(&number) else { return };
+        let Some(op) = self.ops.remove(&number) else {
+            return;
+        };
         let duration_us = u64::try_from(op.began.elapsed().as_micros()).unwrap_or(0);
         let draft = records::outcome(&op.heading, &op.caller, &self.names, &result, duration_us);
         self.batch.push(Entry::Outcome(Box::new(op), result, draft));
@@ -408,16 +521,23 @@ impl Gate {
 
     fn pass(&mut self, entries: impl Iterator<Item = (Entry, Appended)>) {
         for (entry, appended) in entries {
-            let receipt = Receipt { index: appended.index, leaf: hex(&appended.leaf) };
+            let receipt = Receipt {
+                index: appended.index,
+                leaf: hex(&appended.leaf),
+            };
             match entry {
                 Entry::Intent(pending, heading, _) => self.forward(*pending, heading),
                 Entry::Outcome(op, result, _) => self.answer(op.life, op.id, result, Some(receipt)),
-                Entry::Event { id, life, .. } => self.answer(life, id, Ok(Done::default()), Some(receipt)),
+                Entry::Event { id, life, .. } => {
+                    self.answer(life, id, Ok(Done::default()), Some(receipt))
+                }
                 Entry::Note(_) => {}
             }
         }
         self.tell_head();
-        let earliest = self.published_last.map_or_else(Instant::now, |last| last + PUBLISH_EVERY);
+        let earliest = self
+            .published_last
+            .map_or_else(Instant::now, |last| last + PUBLISH_EVERY);
         self.publish_at.get_or_insert(earliest);
     }
 
@@ -448,25 +568,38 @@ impl Gate {
             reported: false,
         };
         self.ops.insert(number, op);
-        let sent = match self.lanes.get_mut(&role).and_then(|lane| lane.channel.as_mut()) {
+        let sent = match self
+            .lanes
+            .get_mut(&role)
+            .and_then(|lane| lane.channel.as_mut())
+        {
             Some(channel) => channel.queue(&work).map_err(|e| e.to_string()),
             None => Err("its compartment is gone".to_owned()),
         };
         if let Err(error) = sent {
-            self.close(number, Err(Failure::new(ErrorCode::Internal, format!("nothing was executed: {error}"))));
+            self.close(
+                number,
+                Err(Failure::new(
+                    ErrorCode::Internal,
+                    format!("nothing was executed: {error}"),
+                )),
+            );
         }
     }
 
     /// Nothing of the batch is in the ledger: nothing of it may pass. Outcomes get another chance without the rest.
     fn append_failed(&mut self, entries: Vec<Entry>, error: &AppendError) {
         log_error!("ledger: {error}");
-        let (outcomes, others): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| matches!(entry, Entry::Outcome(..)));
+        let (outcomes, others): (Vec<Entry>, Vec<Entry>) = entries
+            .into_iter()
+            .partition(|entry| matches!(entry, Entry::Outcome(..)));
         for entry in others {
             let message = format!("the ledger cannot record it, so nothing was executed: {error}");
             let failure = Failure::new(ErrorCode::Failed, message);
             match entry {
-                Entry::Intent(pending, ..) => self.answer(pending.life, pending.id, Err(failure), None),
+                Entry::Intent(pending, ..) => {
+                    self.answer(pending.life, pending.id, Err(failure), None)
+                }
                 Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
                 Entry::Outcome(..) | Entry::Note(_) => {}
             }
@@ -477,34 +610,63 @@ impl Gate {
             Ok(_) => {}
             Err(error) => {
                 for entry in outcomes {
-                    let Entry::Outcome(op, result, _) = entry else { continue };
+                    let Entry::Outcome(op, result, _) = entry else {
+                        continue;
+                    };
                     let ended = match &result {
                         Ok(_) => "succeeded".to_owned(),
                         Err(failure) => format!("failed ({})", failure.message),
                     };
-                    let message = format!("{} {ended}, but its outcome could not be recorded: {error}", op.heading.action);
-                    self.answer(op.life, op.id, Err(Failure::new(ErrorCode::Internal, message)), None);
+                    let message = format!(
+                        "{} {ended}, but its outcome could not be recorded: {error}",
+                        op.heading.action
+                    );
+                    self.answer(
+                        op.life,
+                        op.id,
+                        Err(Failure::new(ErrorCode::Internal, message)),
+                        None,
+                    );
                 }
             }
         }
     }
 
-    fn answer(&mut self, life: u64, id: u64, result: Result<Done, Failure>, receipt: Option<Receipt>) {
+    fn answer(
+        &mut self,
+        life: u64,
+        id: u64,
+        result: Result<Done, Failure>,
+        receipt: Option<Receipt>,
+    ) {
         // A restarted front knows nothing of its predecessor's jobs.
         if life != self.front_life {
             return;
         }
-        self.tell_front(&FromGate::Answer { id, result, receipt });
+        self.tell_front(&FromGate::Answer {
+            id,
+            result,
+            receipt,
+        });
     }
 
     fn tell_head(&mut self) {
         let head = self.writer.head();
-        let message = FromGate::Head { size: head.size, root: hex(&head.root) };
+        let message = FromGate::Head {
+            size: head.size,
+            root: hex(&head.root),
+        };
         self.tell_front(&message);
     }
 
     fn tell_front(&mut self, message: &FromGate) {
-        let Some(channel) = self.lanes.get_mut(&Role::Front).and_then(|lane| lane.channel.as_mut()) else { return };
+        let Some(channel) = self
+            .lanes
+            .get_mut(&Role::Front)
+            .and_then(|lane| lane.channel.as_mut())
+        else {
+            return;
+        };
         if let Err(error) = channel.queue(message) {
             log_error!("an answer could not be passed on: {error}");
         }
@@ -513,12 +675,23 @@ impl Gate {
     fn flush_lanes(&mut self) {
         let mut dead = Vec::new();
         for (&role, lane) in &mut self.lanes {
-            let Some(channel) = lane.channel.as_mut() else { continue };
+            let Some(channel) = lane.channel.as_mut() else {
+                continue;
+            };
             match channel.flush() {
                 Ok(drained) if drained == lane.watching_out => {
                     lane.watching_out = !drained;
-                    let wanted = if drained { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-                    let _ = epoll::modify(&self.epoll, channel.as_fd(), EventData::new_u64(token(role)), wanted);
+                    let wanted = if drained {
+                        EventFlags::IN
+                    } else {
+                        EventFlags::IN | EventFlags::OUT
+                    };
+                    let _ = epoll::modify(
+                        &self.epoll,
+                        channel.as_fd(),
+                        EventData::new_u64(token(role)),
+                        wanted,
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => dead.push((role, error)),
@@ -530,15 +703,28 @@ impl Gate {
     }
 
     fn wait_time(&self, now: Instant) -> Option<Duration> {
-        let deadlines = self.ops.values().filter(|op| !op.reported).map(|op| op.deadline);
-        let patience = self.lanes.values().filter_map(|lane| lane.waiting.front().map(|(until, _)| *until));
-        let next = deadlines.chain(patience).chain(self.publish_at).min()?;
+        let deadlines = self
+            .ops
+            .values()
+            .filter(|op| !op.reported)
+            .map(|op| op.deadline);
+        let patience = self
+            .lanes
+            .values()
+            .filter_map(|lane| lane.waiting.front().map(|(until, _)| *until));
+        let publish = self
+            .publish_at
+            .map(|at| if at <= now { now + FRESH } else { at });
+        let next = deadlines.chain(patience).chain(publish).min()?;
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     /// Publishes, gives up on jobs without a compartment, reports compartments that do not answer.
     fn watch_time(&mut self, now: Instant) {
-        if self.publish_at.is_some_and(|at| at <= now) {
+        if self
+            .publish_at
+            .is_some_and(|at| at <= now && (self.nothing_fresh(now) || now >= at + PUBLISH_LATEST))
+        {
             self.publish_at = None;
             self.published_last = Some(now);
             if let Err(error) = self.writer.publish() {
@@ -548,18 +734,45 @@ impl Gate {
         let mut given_up = Vec::new();
         for (role, lane) in &mut self.lanes {
             while lane.waiting.front().is_some_and(|(until, _)| *until <= now) {
-                given_up.extend(lane.waiting.pop_front().map(|(_, pending)| (*role, pending)));
+                given_up.extend(
+                    lane.waiting
+                        .pop_front()
+                        .map(|(_, pending)| (*role, pending)),
+                );
             }
         }
         for (role, pending) in given_up {
-            let message = format!("the {} compartment is being restarted; nothing was executed, try again", role.as_str());
-            self.answer(pending.life, pending.id, Err(Failure::new(ErrorCode::Busy, message)), None);
+            let message = format!(
+                "the {} compartment is being restarted; nothing was executed, try again",
+                role.as_str()
+            );
+            self.answer(
+                pending.life,
+                pending.id,
+                Err(Failure::new(ErrorCode::Busy, message)),
+                None,
+            );
         }
-        for op in self.ops.values_mut().filter(|op| op.deadline <= now && !op.reported) {
+        for op in self
+            .ops
+            .values_mut()
+            .filter(|op| op.deadline <= now && !op.reported)
+        {
             op.reported = true;
-            log_error!("{} on {} does not end; the {} compartment is restarted", op.heading.action, op.heading.resource, op.role.as_str());
+            log_error!(
+                "{} on {} does not end; the {} compartment is restarted",
+                op.heading.action,
+                op.heading.resource,
+                op.role.as_str()
+            );
             let _ = self.control.send(&Report::Hung { role: op.role }, None);
         }
+    }
+
+    fn nothing_fresh(&self, now: Instant) -> bool {
+        self.ops
+            .values()
+            .all(|op| now.saturating_duration_since(op.began) > FRESH)
     }
 
     /// The last act: what still runs is closed as unfinished, everything is published.
@@ -581,6 +794,10 @@ impl Gate {
 /// The agent as the caller of its own events.
 fn ourselves() -> Caller {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
-    Caller { uid: 0, pid: Some(pid), exe: None, unit: None }
+    Caller {
+        uid: 0,
+        pid: Some(pid),
+        exe: None,
+        unit: None,
+    }
 }
-

@@ -31,7 +31,10 @@ impl Names {
 
     /// The name, or `uid:N`.
     pub fn of(&self, uid: u32) -> String {
-        self.0.get(&uid).cloned().unwrap_or_else(|| format!("uid:{uid}"))
+        self.0
+            .get(&uid)
+            .cloned()
+            .unwrap_or_else(|| format!("uid:{uid}"))
     }
 }
 
@@ -63,7 +66,13 @@ impl Heading {
         }
     }
 
-    fn draft(&self, phase: Phase, caller: &Caller, names: &Names, metadata: Map<String, Value>) -> Draft {
+    fn draft(
+        &self,
+        phase: Phase,
+        caller: &Caller,
+        names: &Names,
+        metadata: Map<String, Value>,
+    ) -> Draft {
         Draft {
             phase,
             op_id: self.op_id.clone(),
@@ -101,11 +110,8 @@ pub fn outcome(
         Ok(done) => {
             metadata.insert("result".to_owned(), "ok".into());
             for field in KEPT_FIELDS {
-                match done.extra.get(field) {
-                    Some(value @ (Value::String(_) | Value::Number(_))) => {
-                        metadata.insert(field.to_owned(), value.clone());
-                    }
-                    _ => {}
+                if let Some(value @ (Value::String(_) | Value::Number(_))) = done.extra.get(field) {
+                    metadata.insert(field.to_owned(), value.clone());
                 }
             }
         }
@@ -120,7 +126,9 @@ pub fn outcome(
 
 /// An event that a service records in its own name.
 pub fn event(action: &Action, caller: &Caller, names: &Names) -> Option<Draft> {
-    let Action::LedgerAppend(event) = action else { return None };
+    let Action::LedgerAppend(event) = action else {
+        return None;
+    };
     let spec = action.spec();
     let heading = Heading {
         op_id: String::new(),
@@ -134,7 +142,13 @@ pub fn event(action: &Action, caller: &Caller, names: &Names) -> Option<Draft> {
 }
 
 /// The agent's own events carry the plugin `agent`, which no client's event can.
-pub fn agent_event(action: &str, resource: &str, metadata: Map<String, Value>, caller: &Caller, names: &Names) -> Draft {
+pub fn agent_event(
+    action: &str,
+    resource: &str,
+    metadata: Map<String, Value>,
+    caller: &Caller,
+    names: &Names,
+) -> Draft {
     let heading = Heading {
         op_id: String::new(),
         action: action.to_owned(),
@@ -147,18 +161,31 @@ pub fn agent_event(action: &str, resource: &str, metadata: Map<String, Value>, c
 }
 
 /// A request that was refused before anything happened.
-pub fn refusal(caller: &Caller, names: &Names, action: &str, code: &str, message: &str, suppressed: u64) -> Draft {
+pub fn refusal(
+    caller: &Caller,
+    names: &Names,
+    action: &str,
+    code: &str,
+    message: &str,
+    suppressed: u64,
+) -> Draft {
     let mut metadata = Map::new();
     metadata.insert("requested".to_owned(), printable(action).into());
     metadata.insert("code".to_owned(), printable(code).into());
     metadata.insert("error".to_owned(), printable(message).into());
-    metadata.insert("suppressed_before".to_owned(), suppressed.min((1 << 53) - 1).into());
+    metadata.insert(
+        "suppressed_before".to_owned(),
+        suppressed.min((1 << 53) - 1).into(),
+    );
     agent_event("request-refused", "agent:front", metadata, caller, names)
 }
 
 /// Text for a record: bounded, and without the characters its canonical form excludes.
 fn printable(text: &str) -> String {
-    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     cut(&mut text, MAX_MESSAGE);
     text
 }
@@ -171,7 +198,12 @@ mod tests {
     use super::*;
 
     fn caller() -> Caller {
-        Caller { uid: 1234, pid: Some(5), exe: None, unit: None }
+        Caller {
+            uid: 1234,
+            pid: Some(5),
+            exe: None,
+            unit: None,
+        }
     }
 
     #[test]
@@ -180,18 +212,35 @@ mod tests {
         let action = Action::from_parts("qm-guest-exec", &params).expect("valid");
         let heading = Heading::of(&action, "x-1".to_owned());
         let draft = intent(&heading, &caller(), &Names::default(), &action);
-        assert!(!serde_json::to_string(&draft.metadata).expect("json").contains("hunter2"));
+        assert!(
+            !serde_json::to_string(&draft.metadata)
+                .expect("json")
+                .contains("hunter2")
+        );
     }
 
     #[test]
     fn output_of_a_guest_is_not_in_the_outcome() {
         let action = Action::from_parts("qm-list", &json!({})).expect("valid");
-        let mut done = Done { output: "secret output".to_owned(), ..Done::default() };
-        done.extra.insert("stdout".to_owned(), "secret output".into());
+        let mut done = Done {
+            output: "secret output".to_owned(),
+            ..Done::default()
+        };
+        done.extra
+            .insert("stdout".to_owned(), "secret output".into());
         done.extra.insert("exitcode".to_owned(), 0.into());
-        let draft = outcome(&Heading::of(&action, "x-1".to_owned()), &caller(), &Names::default(), &Ok(done), 7);
+        let draft = outcome(
+            &Heading::of(&action, "x-1".to_owned()),
+            &caller(),
+            &Names::default(),
+            &Ok(done),
+            7,
+        );
         let text = serde_json::to_string(&draft.metadata).expect("json");
-        assert!(!text.contains("secret output") && text.contains("exitcode"), "{text}");
+        assert!(
+            !text.contains("secret output") && text.contains("exitcode"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -199,7 +248,10 @@ mod tests {
         let names = Names::new(&[(1234, "bob".to_owned())]);
         let action = Action::from_parts("qm-start", &json!({"vmid": 100})).expect("valid");
         let heading = Heading::of(&action, "0a-1".to_owned());
-        let failed = Err(Failure::new(ErrorCode::Failed, "line\nbreak \u{7f}".repeat(200)));
+        let failed = Err(Failure::new(
+            ErrorCode::Failed,
+            "line\nbreak \u{7f}".repeat(200),
+        ));
         let drafts = [
             intent(&heading, &caller(), &names, &action),
             outcome(&heading, &caller(), &names, &failed, 1),

@@ -31,13 +31,17 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The policy file could be changed by somebody who is not root.
-    #[error("{path}: must belong to root and be writable by root alone (`chown root {path}; chmod go-w {path}`)")]
+    #[error(
+        "{path}: must belong to root and be writable by root alone (`chown root {path}; chmod go-w {path}`)"
+    )]
     Writable {
         /// The file.
         path: PathBuf,
     },
     /// Kernel without Landlock.
-    #[error("this kernel has no Landlock; boot with `lsm=...,landlock`, or accept less with `landlock: optional` in the policy")]
+    #[error(
+        "this kernel has no Landlock; boot with `lsm=...,landlock`, or accept less with `landlock: optional` in the policy"
+    )]
     NoLandlock,
     /// A directory cannot be made.
     #[error("{path}: {source}")]
@@ -56,7 +60,10 @@ pub enum ConfigError {
 pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
     use std::io::Read;
     use std::os::unix::fs::MetadataExt;
-    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let read = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
@@ -64,10 +71,15 @@ pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
     };
     let metadata = file.metadata().map_err(read)?;
     if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-        return Err(ConfigError::Writable { path: path.to_owned() });
+        return Err(ConfigError::Writable {
+            path: path.to_owned(),
+        });
     }
     let mut text = String::new();
-    file.by_ref().take(1 << 20).read_to_string(&mut text).map_err(read)?;
+    file.by_ref()
+        .take(1 << 20)
+        .read_to_string(&mut text)
+        .map_err(read)?;
     Ok(Policy::parse(&text, &path.display().to_string())?)
 }
 
@@ -82,7 +94,11 @@ pub fn gather(layout: &Layout, policy: Policy, journal: bool) -> Result<Start, C
     let accounts = Accounts::read()?;
     let identities = accounts.identities(&policy)?;
     let rules = accounts.resolve(&policy, &layout.agent_policy().display().to_string())?;
-    let hostname = rustix::system::uname().nodename().to_str().unwrap_or("localhost").to_owned();
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_str()
+        .unwrap_or("localhost")
+        .to_owned();
     Ok(Start {
         root: layout.root().to_owned(),
         hostname,
@@ -92,7 +108,9 @@ pub fn gather(layout: &Layout, policy: Policy, journal: bool) -> Result<Start, C
         rules,
         policy,
         journal,
-        started_s: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        started_s: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
     })
 }
 
@@ -100,7 +118,9 @@ fn backend(layout: &Layout, choice: BackendChoice) -> Backend {
     match choice {
         BackendChoice::Proxmox => Backend::Proxmox,
         BackendChoice::Embedded => Backend::Embedded,
-        BackendChoice::Auto if layout.is_host() && Path::new("/usr/sbin/qm").exists() => Backend::Proxmox,
+        BackendChoice::Auto if layout.is_host() && Path::new("/usr/sbin/qm").exists() => {
+            Backend::Proxmox
+        }
         BackendChoice::Auto => Backend::Embedded,
     }
 }
@@ -118,7 +138,10 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
         (layout.ledger(), group, 0o750),
         (layout.ledger_keys(), 0, 0o700),
     ] {
-        let failed = |source: Errno| ConfigError::Directory { path: path.clone(), source: source.into() };
+        let failed = |source: Errno| ConfigError::Directory {
+            path: path.clone(),
+            source: source.into(),
+        };
         match mkdir(&path, Mode::from_raw_mode(0o700)) {
             Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(error)),

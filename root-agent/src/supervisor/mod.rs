@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use blockhost_proto::layout::Layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_dumpable_behavior,
+};
 
 use self::config::{ConfigError, gather, make_directories, read_policy};
 use self::notify::Notifier;
@@ -119,7 +121,14 @@ pub fn run(layout: Layout) -> Result<(), SupervisorError> {
             return Err(error);
         }
     };
-    let result = supervisor.bring_up().map(|()| supervisor.watch());
+    let result = supervisor.bring_up().map(|wish| match wish {
+        Some(libc::SIGHUP) => {
+            supervisor.reload();
+            supervisor.watch();
+        }
+        Some(_) => supervisor.stop(),
+        None => supervisor.watch(),
+    });
     supervisor.listener.remove();
     supervisor.kill_all();
     result
@@ -141,7 +150,8 @@ impl Supervisor {
             let signals = sys::signal_descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
             let signals = signals.map_err(system("signals"))?;
             rustix::thread::set_no_new_privs(true).map_err(|e| system("no_new_privs")(e.into()))?;
-            set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| system("dumpable")(e.into()))?;
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .map_err(|e| system("dumpable")(e.into()))?;
             Ok((reserved, signals))
         })();
         match prepared {
@@ -160,12 +170,19 @@ impl Supervisor {
         }
     }
 
-    /// Starts everything and waits until everything is ready.
-    fn bring_up(&mut self) -> Result<(), SupervisorError> {
+    /// Starts everything and waits until everything is ready. Gives the signal that came meanwhile, if one did.
+    fn bring_up(&mut self) -> Result<Option<i32>, SupervisorError> {
         self.start_all()?;
+        let mut wish = None;
         let until = Instant::now() + START_LIMIT;
-        while let Some(role) = Role::ALL.into_iter().find(|role| !self.running.get(role).is_some_and(|r| r.ready)) {
-            let failed = |detail: &str| SupervisorError::Child { role: role.as_str(), detail: detail.to_owned() };
+        while let Some(role) = Role::ALL
+            .into_iter()
+            .find(|role| !self.running.get(role).is_some_and(|r| r.ready))
+        {
+            let failed = |detail: &str| SupervisorError::Child {
+                role: role.as_str(),
+                detail: detail.to_owned(),
+            };
             if Instant::now() >= until {
                 return Err(failed("it is not ready after 30 s"));
             }
@@ -175,17 +192,33 @@ impl Supervisor {
                     Event::Died(role) => {
                         let detail = self.bury(role).unwrap_or_default();
                         let name = role.as_str();
-                        return Err(SupervisorError::Child { role: name, detail: format!("{detail}; see its message above") });
+                        return Err(SupervisorError::Child {
+                            role: name,
+                            detail: format!("{detail}; see its message above"),
+                        });
                     }
-                    Event::Signal(libc::SIGHUP) | Event::Time => {}
-                    Event::Signal(_) => return Err(failed("stopped while starting")),
+                    Event::Signal(signal) => {
+                        // A stop is not forgotten for a reload.
+                        if wish.is_none_or(|earlier| earlier == libc::SIGHUP) {
+                            wish = Some(signal);
+                        }
+                    }
+                    Event::Time => {}
                 }
             }
         }
-        let source = if self.listener.is_activated() { "systemd's socket".to_owned() } else { self.layout.agent_socket().display().to_string() };
-        log_info!("ready on {source}, backend {:?}, landlock ABI {}", self.start.backend, sys::landlock::abi());
+        let source = if self.listener.is_activated() {
+            "systemd's socket".to_owned()
+        } else {
+            self.layout.agent_socket().display().to_string()
+        };
+        log_info!(
+            "ready on {source}, backend {:?}, landlock ABI {}",
+            self.start.backend,
+            sys::landlock::abi()
+        );
         self.notifier.tell("READY=1");
-        Ok(())
+        Ok(wish)
     }
 
     /// Ledger and compartments with a channel each, then the front.
@@ -213,16 +246,30 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, role: Role, descriptors: Vec<OwnedFd>) -> Result<(), SupervisorError> {
-        let failed = |detail: String| SupervisorError::Child { role: role.as_str(), detail };
+        let failed = |detail: String| SupervisorError::Child {
+            role: role.as_str(),
+            detail,
+        };
         let (control, theirs) = ControlSocket::pair().map_err(system("socket pair"))?;
         let mut all = vec![theirs];
         all.extend(descriptors);
         let child = spawn::respawn(role.as_str(), &all).map_err(|e| failed(e.to_string()))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| failed("no pid".to_owned()))?;
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| failed("no pid".to_owned()))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.to_string()))?;
         let start = Control::Start(Box::new(self.start.clone()));
-        control.send(&start, None).map_err(|e| failed(e.to_string()))?;
-        let running = Running { child, pidfd, control, started: Instant::now(), ready: false };
+        control
+            .send(&start, None)
+            .map_err(|e| failed(e.to_string()))?;
+        let running = Running {
+            child,
+            pidfd,
+            control,
+            started: Instant::now(),
+            ready: false,
+        };
         self.running.insert(role, running);
         Ok(())
     }
@@ -245,7 +292,11 @@ impl Supervisor {
     }
 
     fn wait(&self, until: Option<Instant>) -> Vec<Event> {
-        let roles: Vec<(Role, &Running)> = self.running.iter().map(|(&role, running)| (role, running)).collect();
+        let roles: Vec<(Role, &Running)> = self
+            .running
+            .iter()
+            .map(|(&role, running)| (role, running))
+            .collect();
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         for (_, running) in &roles {
             fds.push(PollFd::new(&running.control, PollFlags::IN));
@@ -260,7 +311,11 @@ impl Supervisor {
         }
         let mut events = Vec::new();
         if !fds[0].revents().is_empty() {
-            events.extend(sys::read_signals(self.signals.as_fd()).into_iter().map(Event::Signal));
+            events.extend(
+                sys::read_signals(self.signals.as_fd())
+                    .into_iter()
+                    .map(Event::Signal),
+            );
         }
         for (pair, (role, _)) in fds[1..].chunks_exact(2).zip(&roles) {
             if pair[0].revents().contains(PollFlags::IN) {
@@ -277,7 +332,9 @@ impl Supervisor {
     }
 
     fn hear(&mut self, role: Role) {
-        let Some(running) = self.running.get_mut(&role) else { return };
+        let Some(running) = self.running.get_mut(&role) else {
+            return;
+        };
         loop {
             let (report, descriptor) = match running.control.receive::<Report>(false) {
                 Ok(Some(message)) => message,
@@ -292,7 +349,14 @@ impl Supervisor {
                 (_, Report::Ready { .. }) => running.ready = true,
                 (Role::Front, Report::Who { connection, pid }) => {
                     let (exe, unit) = who::who(pid, descriptor.as_ref());
-                    if let Err(error) = running.control.send(&Control::Who { connection, exe, unit }, None) {
+                    if let Err(error) = running.control.send(
+                        &Control::Who {
+                            connection,
+                            exe,
+                            unit,
+                        },
+                        None,
+                    ) {
                         log_error!("front: {error}; killed");
                         let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
                         return;
@@ -319,14 +383,23 @@ impl Supervisor {
         if running.started.elapsed() > GOOD_LIFE {
             self.back_off.remove(&role);
         }
-        Some(running.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string()))
+        Some(
+            running
+                .child
+                .wait()
+                .map_or_else(|e| e.to_string(), |status| status.to_string()),
+        )
     }
 
     fn died(&mut self, role: Role) {
         let Some(how) = self.bury(role) else { return };
         let pause = self.back_off.get(&role).copied().unwrap_or(BACK_OFF.0);
         self.back_off.insert(role, (pause * 2).min(BACK_OFF.1));
-        log_error!("{} ended ({how}); restart in {} ms", role.as_str(), pause.as_millis());
+        log_error!(
+            "{} ended ({how}); restart in {} ms",
+            role.as_str(),
+            pause.as_millis()
+        );
         if role == Role::Ledger {
             // Without the gate nothing can be done and everything the others hold is stale.
             self.kill_all();
@@ -336,10 +409,21 @@ impl Supervisor {
 
     fn restart_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<Role> = self.restarts.iter().filter(|(_, at)| **at <= now).map(|(&role, _)| role).collect();
+        let due: Vec<Role> = self
+            .restarts
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(&role, _)| role)
+            .collect();
         for role in due {
-            let Some(_) = self.restarts.remove(&role) else { continue };
-            let result = if role == Role::Ledger { self.start_all() } else { self.restart(role) };
+            let Some(_) = self.restarts.remove(&role) else {
+                continue;
+            };
+            let result = if role == Role::Ledger {
+                self.start_all()
+            } else {
+                self.restart(role)
+            };
             if let Err(error) = result {
                 log_error!("{error}");
                 let pause = self.back_off.get(&role).copied().unwrap_or(BACK_OFF.1);
@@ -353,17 +437,27 @@ impl Supervisor {
 
     fn restart(&mut self, role: Role) -> Result<(), SupervisorError> {
         let (theirs, gates) = ipc::pair().map_err(system("socket pair"))?;
-        let Some(ledger) = self.running.get(&Role::Ledger) else { return Ok(()) };
+        let Some(ledger) = self.running.get(&Role::Ledger) else {
+            return Ok(());
+        };
         let message = Control::Channel { role };
-        ledger.control.send(&message, Some(gates.as_fd())).map_err(|e| SupervisorError::Child {
-            role: Role::Ledger.as_str(),
-            detail: e.to_string(),
-        })?;
-        if role == Role::Front { self.spawn_front(theirs) } else { self.spawn(role, vec![theirs]) }
+        ledger
+            .control
+            .send(&message, Some(gates.as_fd()))
+            .map_err(|e| SupervisorError::Child {
+                role: Role::Ledger.as_str(),
+                detail: e.to_string(),
+            })?;
+        if role == Role::Front {
+            self.spawn_front(theirs)
+        } else {
+            self.spawn(role, vec![theirs])
+        }
     }
 
     fn reload(&mut self) {
-        self.notifier.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
+        self.notifier
+            .tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
         match self.read_again() {
             Ok(()) => log_info!("policy reloaded"),
             Err(error) => log_error!("the policy was not changed: {error}"),
@@ -376,17 +470,26 @@ impl Supervisor {
         let accounts = Accounts::read()?;
         let file = self.layout.agent_policy().display().to_string();
         let rules = accounts.resolve(&policy, &file)?;
-        let fixed = |p: &crate::policy::Policy| (p.backend, p.landlock, p.programs.clone(), p.identities);
+        let fixed =
+            |p: &crate::policy::Policy| (p.backend, p.landlock, p.programs.clone(), p.identities);
         if fixed(&policy) != fixed(&self.start.policy) {
-            log_warning!("backend, landlock, programs and identities change at the next restart only");
+            log_warning!(
+                "backend, landlock, programs and identities change at the next restart only"
+            );
         }
         self.start.users = accounts.names(&rules);
         self.start.rules = rules.clone();
         self.start.policy = policy.clone();
-        let message = Control::Policy { policy: Box::new(policy), rules };
+        let message = Control::Policy {
+            policy: Box::new(policy),
+            rules,
+        };
         for (role, running) in &self.running {
             if let Err(error) = running.control.send(&message, None) {
-                log_error!("{}: {error}; killed, it comes back with the new policy", role.as_str());
+                log_error!(
+                    "{}: {error}; killed, it comes back with the new policy",
+                    role.as_str()
+                );
                 let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
             }
         }
@@ -409,7 +512,9 @@ impl Supervisor {
 
     /// Asks a child to end and sees to it that it does.
     fn end(&mut self, role: Role, patience: Duration) {
-        let Some(running) = self.running.get(&role) else { return };
+        let Some(running) = self.running.get(&role) else {
+            return;
+        };
         let _ = running.control.send(&Control::Stop, None);
         let until = Instant::now() + patience;
         while self.running.contains_key(&role) && Instant::now() < until {
@@ -427,7 +532,11 @@ impl Supervisor {
             }
         }
         if let Some(running) = self.running.get(&role) {
-            log_warning!("{} did not end in {} s; killed", role.as_str(), patience.as_secs());
+            log_warning!(
+                "{} did not end in {} s; killed",
+                role.as_str(),
+                patience.as_secs()
+            );
             let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
             self.bury(role);
         }
@@ -459,5 +568,7 @@ fn reserve_descriptors() -> std::io::Result<Vec<OwnedFd>> {
 
 fn monotonic_us() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000)
+    now.tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(now.tv_nsec / 1000)
 }

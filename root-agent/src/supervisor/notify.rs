@@ -11,7 +11,9 @@ pub struct Notifier(Option<(UnixDatagram, SocketAddr)>);
 impl Notifier {
     /// From `NOTIFY_SOCKET`; a path or an abstract name after `@`.
     pub fn from_env() -> Self {
-        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Self(None) };
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+            return Self(None);
+        };
         let address = match name.as_bytes().split_first() {
             Some((b'@', abstract_name)) => SocketAddr::from_abstract_name(abstract_name),
             _ => SocketAddr::from_pathname(&name),

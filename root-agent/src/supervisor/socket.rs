@@ -19,7 +19,9 @@ const LISTEN_FDS_START: i32 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another agent runs.
-    #[error("{path}: another agent answers there; stop it first (`systemctl stop blockhost-root-agent`)")]
+    #[error(
+        "{path}: another agent answers there; stop it first (`systemctl stop blockhost-root-agent`)"
+    )]
     Taken {
         /// The socket.
         path: PathBuf,
@@ -75,7 +77,9 @@ impl Listener {
 
     /// Takes the file away, if it is the one we made.
     pub fn remove(&self) {
-        let Some((path, device, inode)) = &self.own else { return };
+        let Some((path, device, inode)) = &self.own else {
+            return;
+        };
         if lstat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (*device, *inode)) {
             let _ = unlink(path);
         }
@@ -85,22 +89,33 @@ impl Listener {
 /// The socket of `LISTEN_FDS`, if `LISTEN_PID` is this process.
 fn activated() -> Result<Option<OwnedFd>, SocketError> {
     let wrong = |detail: String| SocketError::Activation { detail };
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<i32>().ok())
+    };
     if number("LISTEN_PID") != Some(rustix::process::getpid().as_raw_nonzero().get()) {
         return Ok(None);
     }
     match number("LISTEN_FDS") {
         None | Some(0) => return Ok(None),
         Some(1) => {}
-        Some(n) => return Err(wrong(format!("{n} sockets passed, exactly one is expected"))),
+        Some(n) => {
+            return Err(wrong(format!(
+                "{n} sockets passed, exactly one is expected"
+            )));
+        }
     }
-    let fd = sys::take_inherited(LISTEN_FDS_START).map_err(|e| wrong(format!("descriptor 3: {e}")))?;
+    let fd =
+        sys::take_inherited(LISTEN_FDS_START).map_err(|e| wrong(format!("descriptor 3: {e}")))?;
     let query = |e: Errno| wrong(format!("descriptor 3: {e}"));
     let listening = sockopt::socket_acceptconn(&fd).map_err(query)?;
     let stream = sockopt::socket_type(&fd).map_err(query)? == SocketType::STREAM;
     let unix = sockopt::socket_domain(&fd).map_err(query)? == AddressFamily::UNIX;
     if !(listening && stream && unix) {
-        return Err(wrong("descriptor 3 is not a listening unix stream socket".to_owned()));
+        return Err(wrong(
+            "descriptor 3 is not a listening unix stream socket".to_owned(),
+        ));
     }
     non_blocking(&fd).map_err(query)?;
     Ok(Some(fd))
@@ -112,7 +127,13 @@ fn non_blocking(fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 fn make(path: &Path, gid: u32) -> Result<Listener, SocketError> {
-    let failed = |step| move |source: io::Error| SocketError::System { path: path.to_owned(), step, source };
+    let failed = |step| {
+        move |source: io::Error| SocketError::System {
+            path: path.to_owned(),
+            step,
+            source,
+        }
+    };
     clear_the_way(path)?;
     // Owner and mode are set under a name nobody connects to; the rename makes the finished socket appear at once.
     let temporary = path.with_extension(format!("{}", std::process::id()));
@@ -133,19 +154,28 @@ fn make(path: &Path, gid: u32) -> Result<Listener, SocketError> {
     // A backlog for bursts; std's default is 128 on older releases.
     rustix::net::listen(fd.as_fd(), 256).map_err(|e| failed("listen")(e.into()))?;
     non_blocking(&fd).map_err(|e| failed("non-blocking")(e.into()))?;
-    Ok(Listener { fd, own: Some((path.to_owned(), device, inode)) })
+    Ok(Listener {
+        fd,
+        own: Some((path.to_owned(), device, inode)),
+    })
 }
 
 /// Removes a socket that nothing answers on.
 fn clear_the_way(path: &Path) -> Result<(), SocketError> {
-    let failed = |step, source: io::Error| SocketError::System { path: path.to_owned(), step, source };
+    let failed = |step, source: io::Error| SocketError::System {
+        path: path.to_owned(),
+        step,
+        source,
+    };
     let stat = match lstat(path) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(failed("stat", error.into())),
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-        return Err(SocketError::NotASocket { path: path.to_owned() });
+        return Err(SocketError::NotASocket {
+            path: path.to_owned(),
+        });
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -153,8 +183,12 @@ fn clear_the_way(path: &Path) -> Result<(), SocketError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // It answers, or it is too busy to answer: somebody is there.
-        Ok(_) => Err(SocketError::Taken { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Taken { path: path.to_owned() }),
+        Ok(_) => Err(SocketError::Taken {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Taken {
+            path: path.to_owned(),
+        }),
         Err(error) => Err(failed("connect", error)),
     }
 }

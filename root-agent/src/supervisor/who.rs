@@ -8,12 +8,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Program and unit of the process, escaped. With a process descriptor the answer is certain to be about the process
 /// that connected; without one nothing is said.
 pub fn who(pid: i32, pidfd: Option<&OwnedFd>) -> (Option<String>, Option<String>) {
-    let Some(pidfd) = pidfd else { return (None, None) };
+    let Some(pidfd) = pidfd else {
+        return (None, None);
+    };
     let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     // Still alive now: the number was not reused while we read.
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     if !matches!(poll(&mut fds, Some(&now)), Ok(0)) {
         return (None, None);
     }
@@ -24,8 +29,13 @@ pub fn who(pid: i32, pidfd: Option<&OwnedFd>) -> (Option<String>, Option<String>
 /// The innermost unit of a cgroup file's lines.
 fn unit_of(cgroup: &str) -> Option<String> {
     let is_unit = |name: &&str| [".service", ".scope"].iter().any(|end| name.ends_with(end));
-    let path = cgroup.lines().filter_map(|line| line.rsplit(':').next()).find(|path| path.len() > 1)?;
-    path.rsplit('/').find(is_unit).map(|unit| shown_up_to(unit, 100))
+    let path = cgroup
+        .lines()
+        .filter_map(|line| line.rsplit(':').next())
+        .find(|path| path.len() > 1)?;
+    path.rsplit('/')
+        .find(is_unit)
+        .map(|unit| shown_up_to(unit, 100))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub const READ_FILE: u64 = 1 << 2;
 /// List a directory.
 pub const READ_DIR: u64 = 1 << 3;
 /// Remove and make every kind of entry but device nodes.
-pub const EDIT_DIR: u64 = REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM | REFER;
+pub const EDIT_DIR: u64 =
+    REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM | REFER;
 const REMOVE_DIR: u64 = 1 << 4;
 const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_CHAR: u64 = 1 << 6;
@@ -77,12 +78,20 @@ pub struct Ruleset {
 /// The ABI of the running kernel; 0 without Landlock.
 pub fn abi() -> u32 {
     // SAFETY: a null attribute of size 0 with LANDLOCK_CREATE_RULESET_VERSION (1) only asks for a number.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0usize,
+            1u32,
+        )
+    };
     u32::try_from(version).unwrap_or(0)
 }
 
 fn handled_fs(abi: u32) -> u64 {
-    let all = EXECUTE | WRITE_FILE | READ | EDIT_DIR | MAKE_CHAR | MAKE_BLOCK | TRUNCATE | IOCTL_DEV;
+    let all =
+        EXECUTE | WRITE_FILE | READ | EDIT_DIR | MAKE_CHAR | MAKE_BLOCK | TRUNCATE | IOCTL_DEV;
     match abi {
         0 => 0,
         1 => all & !(REFER | TRUNCATE | IOCTL_DEV),
@@ -99,7 +108,11 @@ fn handled_fs(abi: u32) -> u64 {
 pub fn restrict(rules: &Ruleset) -> io::Result<()> {
     let abi = abi();
     let handled = handled_fs(abi);
-    let scope = if rules.signals { SCOPE_ALL & !2 } else { SCOPE_ALL };
+    let scope = if rules.signals {
+        SCOPE_ALL & !2
+    } else {
+        SCOPE_ALL
+    };
     let attr = RulesetAttr {
         handled_access_fs: handled,
         handled_access_net: if abi >= 4 && !rules.tcp { NET_ALL } else { 0 },
@@ -112,7 +125,14 @@ pub fn restrict(rules: &Ruleset) -> io::Result<()> {
         _ => 24,
     };
     // SAFETY: `attr` is a live struct of at least `size` bytes laid out as the kernel's landlock_ruleset_attr.
-    let raw = check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size, 0u32) })?;
+    let raw = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attr,
+            size,
+            0u32,
+        )
+    })?;
     let raw = RawFd::try_from(raw).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the descriptor is new and nobody else knows it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(raw) };
@@ -132,10 +152,19 @@ fn add_path(ruleset: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {
     };
     let is_dir = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode).is_dir();
     let allowed_access = if is_dir { rights } else { rights & FILE_RIGHTS };
-    let attr = PathBeneathAttr { allowed_access, parent_fd: target.as_raw_fd() };
+    let attr = PathBeneathAttr {
+        allowed_access,
+        parent_fd: target.as_raw_fd(),
+    };
     // SAFETY: `attr` is laid out as landlock_path_beneath_attr (packed) and lives through the call; both descriptors are open.
     check(unsafe {
-        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), 1u32, &raw const attr, 0u32)
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            1u32,
+            &raw const attr,
+            0u32,
+        )
     })?;
     Ok(())
 }

@@ -10,7 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Turns a libc return value into a result.
 fn check(value: libc::c_long) -> io::Result<libc::c_long> {
-    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+    if value < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
 }
 
 /// Takes over a descriptor that this process was started with.
@@ -35,7 +39,8 @@ pub fn take_inherited(raw: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// The kernel's, for example `ENOSYS` before Linux 5.9.
 pub fn close_from(first: RawFd) -> io::Result<()> {
-    let first = libc::c_uint::try_from(first).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let first =
+        libc::c_uint::try_from(first).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     // SAFETY: called at the start of a child before it owns descriptors at or above `first`; nothing refers to them.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) })?;
     Ok(())
@@ -48,9 +53,14 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
 pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
     let set = signal_set(signals);
     // SAFETY: `set` is initialised and lives through the call; the old mask is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into())?;
+    let blocked =
+        unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    check(blocked.into())?;
     // SAFETY: `set` is initialised; -1 asks for a new descriptor.
-    let raw = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())?;
+    let raw = check(
+        unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }
+            .into(),
+    )?;
     let raw = RawFd::try_from(raw).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the descriptor is new and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
@@ -76,7 +86,9 @@ pub fn read_signals(fd: BorrowedFd<'_>) -> Vec<i32> {
 pub fn unblock_signals() -> io::Result<()> {
     let set = signal_set(&[]);
     // SAFETY: `set` is initialised and lives through the call.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into())?;
+    let unblocked =
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+    check(unblocked.into())?;
     Ok(())
 }
 
@@ -123,7 +135,13 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut bytes: libc::socklen_t = 4;
     // SAFETY: `raw` is a live i32 of the four bytes announced in `bytes`.
     let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut raw).cast(), &raw mut bytes)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut raw).cast(),
+            &raw mut bytes,
+        )
     };
     if result == 0 && raw >= 0 {
         // SAFETY: the kernel installed this descriptor for us in the call above; nobody else knows it.
@@ -139,9 +157,11 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
 /// Makes the allocator give large buffers back to the kernel as soon as they are freed, and keep one arena.
 pub fn tame_allocator() {
     #[cfg(target_env = "gnu")]
-    for (parameter, value) in
-        [(libc::M_MMAP_THRESHOLD, 128 * 1024), (libc::M_TRIM_THRESHOLD, 256 * 1024), (libc::M_ARENA_MAX, 1)]
-    {
+    for (parameter, value) in [
+        (libc::M_MMAP_THRESHOLD, 128 * 1024),
+        (libc::M_TRIM_THRESHOLD, 256 * 1024),
+        (libc::M_ARENA_MAX, 1),
+    ] {
         // SAFETY: mallopt only stores a tuning number; called before the first thread starts.
         unsafe { libc::mallopt(parameter, value) };
     }

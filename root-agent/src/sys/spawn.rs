@@ -16,7 +16,10 @@ const PARKING: i32 = 64;
 ///
 /// # Errors
 /// When the process cannot be started.
-#[expect(clippy::disallowed_methods, reason = "re-executes ourselves; the exec module is for foreign programs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "re-executes ourselves; the exec module is for foreign programs"
+)]
 pub fn respawn(role: &str, descriptors: &[OwnedFd]) -> io::Result<Child> {
     let sources: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let mut command = Command::new("/proc/self/exe");

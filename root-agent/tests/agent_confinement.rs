@@ -1,0 +1,124 @@
+//! What each process holds, read back from the kernel, not from our own tables.
+
+mod common;
+
+use common::{AGENT, Agent, BLOCKHOST, status};
+
+const ROLES: [&str; 5] = ["front", "ledger", "net", "keys", "vm"];
+
+#[test]
+fn every_process_holds_its_capabilities_and_no_others() {
+    let agent = Agent::start("backend: embedded\n");
+    let net_admin = 1u64 << 12;
+    let vm = [0, 1, 3, 5, 6, 7, 12]
+        .iter()
+        .fold(0u64, |set, bit| set | 1 << bit);
+    for (role, wanted, ambient) in [
+        ("front", 0, 0),
+        ("ledger", 0, 0),
+        ("keys", 0, 0),
+        ("net", net_admin, net_admin),
+        ("vm", vm, 0),
+    ] {
+        let pid = agent.pid(role).expect(role);
+        for key in ["CapEff", "CapPrm", "CapBnd"] {
+            let set = u64::from_str_radix(&status(pid, key), 16).expect("hex");
+            assert_eq!(set, wanted, "{role} {key} {set:#x}");
+        }
+        let set = u64::from_str_radix(&status(pid, "CapAmb"), 16).expect("hex");
+        assert_eq!(set, ambient, "{role} CapAmb");
+    }
+}
+
+#[test]
+fn every_process_is_who_it_should_be_without_supplementary_groups() {
+    let agent = Agent::start("backend: embedded\n");
+    let all = |id: u32| format!("{id} {id} {id} {id}");
+    for (role, uid, gid) in [
+        ("front", AGENT, AGENT),
+        ("net", AGENT, AGENT),
+        ("ledger", 0, BLOCKHOST),
+        ("keys", 0, BLOCKHOST),
+        ("vm", 0, BLOCKHOST),
+    ] {
+        let pid = agent.pid(role).expect(role);
+        assert_eq!(status(pid, "Uid"), all(uid), "{role}");
+        assert_eq!(status(pid, "Gid"), all(gid), "{role}");
+        assert_eq!(status(pid, "Groups"), "", "{role}");
+    }
+}
+
+#[test]
+fn every_process_is_filtered_and_cannot_gain_privileges() {
+    let agent = Agent::start("");
+    for role in ROLES {
+        let pid = agent.pid(role).expect(role);
+        assert_eq!(status(pid, "NoNewPrivs"), "1", "{role}");
+        assert_eq!(status(pid, "Seccomp"), "2", "{role}");
+    }
+    assert_eq!(status(agent.supervisor(), "NoNewPrivs"), "1");
+}
+
+#[test]
+fn no_process_holds_a_descriptor_it_does_not_need() {
+    let agent = Agent::start("");
+    for (role, sockets) in [
+        // Control, gate, listener.
+        ("front", 3),
+        // Control, front and three compartments.
+        ("ledger", 5),
+        // Control, channel for reading and for answering, netlink.
+        ("net", 4),
+        ("keys", 3),
+        ("vm", 3),
+    ] {
+        let pid = agent.pid(role).expect(role);
+        // The connection that found the agent ready may still be closing.
+        let kinds = common::wait_for(|| {
+            let kinds = descriptors(pid);
+            let count = kinds.iter().filter(|kind| *kind == "socket").count();
+            (count <= sockets).then_some(kinds)
+        });
+        assert!(
+            kinds.iter().all(|kind| !kind.ends_with(".key")),
+            "{role} holds {kinds:?}"
+        );
+    }
+}
+
+fn descriptors(pid: i32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("fd");
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|link| {
+            let text = link.to_str().expect("text");
+            text.split(':').next().unwrap_or(text).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn the_children_have_no_environment_of_the_starter() {
+    let agent = Agent::start("");
+    for role in ROLES {
+        let pid = agent.pid(role).expect(role);
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("environ");
+        assert!(environment.is_empty(), "{role}");
+    }
+}
+
+#[test]
+fn the_children_die_with_the_supervisor() {
+    let mut agent = Agent::start("");
+    let pids: Vec<i32> = ROLES
+        .iter()
+        .map(|role| agent.pid(role).expect(role))
+        .collect();
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    for pid in pids {
+        common::wait_for(|| {
+            (!std::path::Path::new(&format!("/proc/{pid}/status")).exists()).then_some(())
+        });
+    }
+}

@@ -1,0 +1,277 @@
+//! Crashes, signals, restarts and sockets: the agent comes back, the ledger tells the truth.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Agent, World, signal_process, wait_for};
+use rustix::process::Signal;
+use serde_json::json;
+
+fn info() -> serde_json::Value {
+    json!({"action": "agent-info"})
+}
+
+#[test]
+fn every_process_that_is_killed_comes_back_and_works() {
+    let mut agent = Agent::start("");
+    for role in ["net", "keys", "vm", "front", "ledger"] {
+        let old = agent.pid(role).expect(role);
+        signal_process(old, Signal::KILL);
+        agent.wait_for_new(role, old);
+        agent.wait_until_ready();
+        for (name, action) in [
+            ("keys", "generate-wallet"),
+            ("vm", "qm-list"),
+            ("net", "iptables-close"),
+        ] {
+            let params = match action {
+                "generate-wallet" => json!({"name": format!("after-{role}")}),
+                "iptables-close" => json!({"port": 80, "comment": "x"}),
+                _ => json!({}),
+            };
+            let answer = agent
+                .client()
+                .call(&json!({"action": action, "params": params}));
+            assert!(
+                answer["receipt"]["index"].is_u64(),
+                "{name} after {role} was killed: {answer}"
+            );
+        }
+    }
+    let records = agent.world.records();
+    for role in ["net", "keys", "vm"] {
+        let resource = format!("agent:{role}");
+        let lost = records
+            .iter()
+            .any(|r| r["action"] == "compartment-lost" && r["resource"] == resource.as_str());
+        assert!(lost, "the death of {role} is on record");
+    }
+}
+
+#[test]
+fn after_the_whole_agent_is_killed_the_next_one_starts_over_the_stale_socket() {
+    let mut agent = Agent::start("");
+    assert_eq!(
+        agent
+            .client()
+            .call(&json!({"action": "generate-wallet", "params": {"name": "a"}}))["ok"],
+        true
+    );
+    agent.signal(Signal::KILL);
+    agent.wait();
+    assert!(
+        agent.world.layout.agent_socket().exists(),
+        "a killed agent cannot clean up"
+    );
+    let world = agent.into_world();
+    let agent = Agent::start_in(world);
+    let size = agent.client().call(&info())["ledger"]["size"]
+        .as_u64()
+        .expect("a size");
+    assert!(size >= 2, "the records of the first life are there");
+}
+
+#[test]
+fn sigterm_ends_in_order_and_leaves_no_socket() {
+    let mut agent = Agent::start("");
+    assert_eq!(
+        agent.client().call(&json!({"action": "qm-list"}))["code"],
+        "failed"
+    );
+    assert!(agent.stop().success(), "{}", agent.world.log());
+    assert!(!agent.world.layout.agent_socket().exists());
+    assert!(
+        agent.world.layout.ledger().join("checkpoint").exists(),
+        "the head is published"
+    );
+}
+
+#[test]
+fn a_second_agent_does_not_take_a_live_socket() {
+    let agent = Agent::start("");
+    let output = agent
+        .world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("another agent answers there"), "{text}");
+    assert_eq!(
+        agent.client().call(&info())["ok"],
+        true,
+        "the first one is unharmed"
+    );
+}
+
+#[test]
+fn a_file_in_the_sockets_place_is_not_removed() {
+    let world = World::new("");
+    std::fs::write(world.layout.agent_socket(), "precious").expect("write");
+    let output = world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+    assert_eq!(
+        std::fs::read_to_string(world.layout.agent_socket()).expect("still there"),
+        "precious"
+    );
+}
+
+#[test]
+fn a_passed_socket_is_used_and_left_alone() {
+    let world = World::new("");
+    let path = world.layout.agent_socket();
+    let listener = UnixListener::bind(&path).expect("bind");
+    // A shell moves the socket to descriptor 3 and names its own pid, as systemd does before it executes.
+    let raw = listener.as_raw_fd();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("inheritable");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the test starts the program under test"
+    )]
+    let mut command = Command::new("sh");
+    let script = format!(
+        "exec 3<&{raw}; export LISTEN_FDS=1 LISTEN_PID=$$; exec '{}' run",
+        env!("CARGO_BIN_EXE_blockhost-root-agent")
+    );
+    let log = std::fs::File::create(world.log_path()).expect("log");
+    command
+        .args(["-c", &script])
+        .env("BLOCKHOST_ROOT", world.layout.root())
+        .stderr(log);
+    let mut child = command.spawn().expect("sh");
+    drop(listener);
+    let mut client =
+        common::Client::on(std::os::unix::net::UnixStream::connect(&path).expect("connect"));
+    let answer = client.try_call(&info());
+    signal_process(i32::try_from(child.id()).expect("pid"), Signal::TERM);
+    let status = wait_for(|| child.try_wait().expect("wait"));
+    assert_eq!(answer.expect("an answer")["ok"], true, "{}", world.log());
+    assert!(status.success(), "{}", world.log());
+    assert!(path.exists(), "systemd's socket stays");
+}
+
+#[test]
+fn a_reload_takes_a_good_policy_and_refuses_a_bad_one() {
+    let agent = Agent::start("");
+    let mut client = agent.client();
+    let dry = json!({"action": "qm-start", "params": {"vmid": 500}, "dry_run": true});
+    assert_eq!(client.call(&dry)["ok"], true);
+    agent
+        .world
+        .write_policy("allow: {vmids: {first: 100, last: 199}}\n");
+    agent.signal(Signal::HUP);
+    wait_for(|| (client.call(&dry)["code"] == "forbidden").then_some(()));
+    agent.world.write_policy("allow: {vmid: 5}\n");
+    agent.signal(Signal::HUP);
+    wait_for(|| {
+        agent
+            .world
+            .log()
+            .contains("the policy was not changed")
+            .then_some(())
+    });
+    assert!(agent.world.log().contains("vmid"), "the key is named");
+    assert_eq!(
+        client.call(&dry)["code"],
+        "forbidden",
+        "the old policy is in force"
+    );
+}
+
+#[test]
+fn an_unknown_policy_key_stops_the_start_with_its_name() {
+    let world = World::new("bridgez: [vmbr0]\n");
+    let output = world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("bridgez"), "{text}");
+    assert!(!world.layout.agent_socket().exists());
+}
+
+#[test]
+fn a_policy_that_others_may_write_stops_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new("");
+    std::fs::set_permissions(
+        world.layout.agent_policy(),
+        PermissionsExt::from_mode(0o666),
+    )
+    .expect("mode");
+    let output = world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+}
+
+#[test]
+fn a_damaged_ledger_stops_the_start() {
+    let mut agent = Agent::start("");
+    for name in ["a", "b", "c"] {
+        agent
+            .client()
+            .call(&json!({"action": "generate-wallet", "params": {"name": name}}));
+    }
+    assert!(agent.stop().success());
+    let world = agent.into_world();
+    let log = world.layout.ledger().join("seg/000000000000.log");
+    let mut bytes = std::fs::read(&log).expect("the log");
+    bytes[200] ^= 1;
+    std::fs::write(&log, bytes).expect("write");
+    let output = world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("ledger"), "{text}");
+    assert!(
+        !world.layout.agent_socket().exists(),
+        "the socket is not left behind"
+    );
+}
+
+#[test]
+fn systemd_is_told() {
+    let world = World::new("");
+    let path = world.layout.root().join("notify");
+    let notify = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
+    notify
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("timeout");
+    let mut command = world.command();
+    let log = std::fs::File::create(world.log_path()).expect("log");
+    let mut child = command
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(log)
+        .spawn()
+        .expect("run");
+    let hear = || {
+        let mut buffer = [0; 256];
+        let n = notify.recv(&mut buffer).expect("a message");
+        std::str::from_utf8(&buffer[..n]).expect("text").to_owned()
+    };
+    let pid = i32::try_from(child.id()).expect("pid");
+    assert_eq!(hear(), "READY=1");
+    signal_process(pid, Signal::HUP);
+    assert!(hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(hear(), "READY=1");
+    signal_process(pid, Signal::TERM);
+    assert_eq!(hear(), "STOPPING=1");
+    assert!(wait_for(|| child.try_wait().expect("wait")).success());
+}

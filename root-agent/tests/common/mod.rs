@@ -1,0 +1,337 @@
+//! A real agent for tests: its own root directory, its own network namespace, real processes, real socket.
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use blockhost_ledger::dir::LedgerDir;
+use blockhost_ledger::reader::Reader;
+use blockhost_proto::layout::Layout;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Numbers for the product's users, so that the host needs none of them.
+pub const AGENT: u32 = 64_101;
+/// Stands for `blockhost`.
+pub const BLOCKHOST: u32 = 64_102;
+/// Stands for `blockhost-vm`.
+pub const VM: u32 = 64_103;
+
+/// How long anything may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A root directory.
+pub struct World {
+    directory: TempDir,
+    pub layout: Layout,
+}
+
+impl World {
+    /// A fresh world whose policy is the default plus `policy` (YAML lines).
+    pub fn new(policy: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("mode");
+        let layout = Layout::new(directory.path());
+        for path in [layout.etc(), layout.state(), layout.run()] {
+            std::fs::create_dir_all(path).expect("directories of the world");
+        }
+        let world = Self { directory, layout };
+        world.write_policy(policy);
+        world
+    }
+
+    /// Replaces the policy file.
+    pub fn write_policy(&self, policy: &str) {
+        let identity = |name: &str, id: u32| format!("  {name}: {{uid: {id}, gid: {id}}}\n");
+        let text = format!(
+            "identities:\n{}{}{}{policy}",
+            identity("agent", AGENT),
+            identity("blockhost", BLOCKHOST),
+            identity("vm", VM)
+        );
+        std::fs::write(self.layout.agent_policy(), text).expect("policy file");
+    }
+
+    /// The command line of an agent in this world.
+    pub fn command(&self) -> Command {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the test starts the program under test"
+        )]
+        let mut command = Command::new("unshare");
+        command
+            .args(["--net", "--", env!("CARGO_BIN_EXE_blockhost-root-agent")])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("BLOCKHOST_ROOT", self.layout.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Where the agent's messages go.
+    pub fn log_path(&self) -> PathBuf {
+        self.layout.root().join("agent.log")
+    }
+
+    /// The agent's messages.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Every record of the ledger, parsed; fails the test when the ledger does not verify as readable.
+    pub fn records(&self) -> Vec<Value> {
+        let directory = LedgerDir::open(&self.layout.ledger()).expect("ledger directory");
+        let reader = Reader::open(directory, None).expect("a readable ledger");
+        reader
+            .records(0)
+            .map(|record| {
+                let (_, bytes) = record.expect("a record");
+                serde_json::from_slice(&bytes).expect("JSON")
+            })
+            .collect()
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    pub world: World,
+    child: Child,
+}
+
+impl World {
+    /// Another handle on the same directory; whoever holds the first keeps it alive.
+    fn hand_over(&mut self) -> Self {
+        let layout = self.layout.clone();
+        let empty = tempfile::tempdir().expect("a temporary directory");
+        Self {
+            directory: std::mem::replace(&mut self.directory, empty),
+            layout,
+        }
+    }
+}
+
+impl Agent {
+    /// Starts one in a fresh world and waits until it answers.
+    pub fn start(policy: &str) -> Self {
+        Self::start_in(World::new(policy))
+    }
+
+    /// Starts one in that world and waits until it answers.
+    pub fn start_in(world: World) -> Self {
+        let ready = |log: String| log.matches(": ready on ").count();
+        let before = ready(world.log());
+        let mut agent = Self::spawn_in(world);
+        agent.wait_until_ready();
+        // The front answers a moment before the supervisor has heard from everybody.
+        wait_for(|| (ready(agent.world.log()) > before).then_some(()));
+        agent
+    }
+
+    /// Starts one without waiting.
+    pub fn spawn_in(world: World) -> Self {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(world.log_path())
+            .expect("log");
+        let child = world
+            .command()
+            .stderr(log)
+            .spawn()
+            .expect("unshare is installed");
+        Self { world, child }
+    }
+
+    /// Waits until `agent-info` answers.
+    pub fn wait_until_ready(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                panic!("the agent ended with {status}: {}", self.world.log());
+            }
+            let answered = UnixStream::connect(self.world.layout.agent_socket())
+                .ok()
+                .and_then(|stream| Client::on(stream).try_call(&json!({"action": "agent-info"})));
+            if answered.is_some() {
+                return;
+            }
+            assert!(
+                Instant::now() < until,
+                "the agent does not answer: {}",
+                self.world.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Pid of the supervisor.
+    pub fn supervisor(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid")
+    }
+
+    /// Pid of a child by role.
+    pub fn pid(&self, role: &str) -> Option<i32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.supervisor());
+        let children = std::fs::read_to_string(children).ok()?;
+        children.split_whitespace().find_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            line.ends_with(format!("\0internal\0{role}\0").as_bytes())
+                .then(|| pid.parse().ok())?
+        })
+    }
+
+    /// Waits for a child of that role other than `old`.
+    pub fn wait_for_new(&self, role: &str, old: i32) -> i32 {
+        wait_for(|| self.pid(role).filter(|&pid| pid != old))
+    }
+
+    /// A connection.
+    pub fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.world.layout.agent_socket()).expect("connect");
+        Client::on(stream)
+    }
+
+    /// A connection made as another user, with that primary group and nothing else.
+    pub fn client_as(&self, uid: u32, gid: u32) -> Client {
+        let path = self.world.layout.agent_socket();
+        // Credentials belong to a thread for the kernel; std's threads keep their own.
+        let thread = std::thread::spawn(move || {
+            let (uid, gid) = (
+                rustix::thread::Uid::from_raw(uid),
+                rustix::thread::Gid::from_raw(gid),
+            );
+            rustix::thread::set_thread_groups(&[]).expect("setgroups");
+            rustix::thread::set_thread_res_gid(gid, gid, gid).expect("setgid");
+            rustix::thread::set_thread_res_uid(uid, uid, uid).expect("setuid");
+            UnixStream::connect(path)
+        });
+        Client::on(thread.join().expect("the thread").expect("connect"))
+    }
+
+    /// Sends a signal to the supervisor.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        signal_process(self.supervisor(), signal);
+    }
+
+    /// The world outlives its agent.
+    pub fn into_world(mut self) -> World {
+        self.world.hand_over()
+    }
+
+    /// SIGTERM and the exit status.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for(|| self.child.try_wait().expect("wait"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the agent's log ---\n{}", self.world.log());
+        }
+        // The children die with their parent.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal.
+pub fn signal_process(pid: i32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("kill");
+}
+
+/// Polls until there is something.
+pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(
+            Instant::now() < until,
+            "it did not happen within {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A raw client: writes bytes, reads frames.
+pub struct Client {
+    pub stream: UnixStream,
+}
+
+impl Client {
+    /// On an open connection.
+    pub fn on(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        Self { stream }
+    }
+
+    /// Writes bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("write");
+    }
+
+    /// Writes a framed request.
+    pub fn request(&mut self, request: &Value) {
+        let body = request.to_string();
+        self.send(&frame(body.as_bytes()));
+    }
+
+    /// Reads one answer; `None` at the end of the stream.
+    pub fn answer(&mut self) -> Option<Value> {
+        let mut header = [0; 4];
+        self.stream.read_exact(&mut header).ok()?;
+        let mut body = vec![0; u32::from_be_bytes(header) as usize];
+        self.stream.read_exact(&mut body).ok()?;
+        Some(serde_json::from_slice(&body).expect("an answer is JSON"))
+    }
+
+    /// One request, one answer.
+    pub fn call(&mut self, request: &Value) -> Value {
+        self.request(request);
+        self.answer().expect("an answer")
+    }
+
+    /// The same where the agent may not be there.
+    pub fn try_call(&mut self, request: &Value) -> Option<Value> {
+        self.stream
+            .write_all(&frame(request.to_string().as_bytes()))
+            .ok()?;
+        self.answer()
+    }
+
+    /// True when the agent has closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+    }
+}
+
+/// Length and payload.
+pub fn frame(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("a frame's length");
+    [&length.to_be_bytes(), body].concat()
+}
+
+/// A line of `/proc/PID/status`.
+pub fn status(pid: i32, key: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let prefix = format!("{key}:");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .unwrap_or_default();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
