@@ -56,7 +56,13 @@ pub struct Choice {
 /// Identity of a QEMU binary: replacing the package changes it.
 fn identity(qemu: &Path) -> Result<String> {
     let meta = fs::metadata(qemu).at("cannot inspect", qemu)?;
-    Ok(format!("{} {} {}.{}", qemu.display(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    Ok(format!(
+        "{} {} {}.{}",
+        qemu.display(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    ))
 }
 
 /// The accelerator of this host, from the cache or by trying.
@@ -66,15 +72,25 @@ fn identity(qemu: &Path) -> Result<String> {
 pub fn choose(host: &Host, qemu: &Path) -> Result<Choice> {
     let path = host.run_dir().join("accel.json");
     let (boot_id, identity) = (runtime::boot_id()?, identity(qemu)?);
-    let cached = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Choice>(&bytes).ok());
+    let cached = fs::read(&path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Choice>(&bytes).ok());
     if let Some(choice) = cached.filter(|c| c.boot_id == boot_id && c.qemu == identity) {
         return Ok(choice);
     }
-    let (kind, reason) = match probe(host, qemu) {
-        Ok(elapsed) => (Kind::Kvm, format!("a test guest ran under KVM in {} ms", elapsed.as_millis())),
-        Err(why) => (Kind::Tcg, why),
+    let (kind, reason) = match probe_kvm(host, qemu) {
+        Ok(elapsed) => (
+            Kind::Kvm,
+            format!("a test guest ran under KVM in {} ms", elapsed.as_millis()),
+        ),
+        Err(why) => (Kind::Tcg, format!("KVM does not work here: {why}")),
     };
-    let choice = Choice { kind, reason, boot_id, qemu: identity };
+    let choice = Choice {
+        kind,
+        reason,
+        boot_id,
+        qemu: identity,
+    };
     let text = serde_json::to_vec(&choice).map_err(|e| Error::Failed(e.to_string()))?;
     config::write_atomically(&path, &text, 0o644)?;
     Ok(choice)
@@ -85,71 +101,123 @@ pub fn choose(host: &Host, qemu: &Path) -> Result<Choice> {
 /// # Errors
 /// As `open`.
 pub fn open_kvm() -> std::io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        "/dev/kvm",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
-/// Boots a boot sector that writes one byte to the debug-exit port; how long it took.
-fn probe(host: &Host, qemu: &Path) -> std::result::Result<Duration, String> {
+fn probe_kvm(host: &Host, qemu: &Path) -> std::result::Result<Duration, String> {
     let kvm = open_kvm().map_err(|e| format!("/dev/kvm cannot be opened: {e}"))?;
     let ids = host.machine_user().map_err(|e| e.to_string())?;
+    probe(ids, qemu, Some(&kvm))
+}
+
+/// Boots a boot sector that writes one byte to the debug-exit port, under KVM where its descriptor is given and else
+/// under TCG; how long it took.
+fn probe(ids: Ids, qemu: &Path, kvm: Option<&OwnedFd>) -> std::result::Result<Duration, String> {
     let disk = boot_sector().map_err(|e| format!("no memory file for the test guest: {e}"))?;
     let start = Instant::now();
-    let mut child = probe_run(qemu, ids, &kvm, &disk).spawn().map_err(|e| e.to_string())?;
+    let mut child = probe_run(qemu, ids, kvm, &disk)
+        .spawn()
+        .map_err(|e| e.to_string())?;
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.code() == Some(PROBE_EXIT) => return Ok(start.elapsed()),
-            Ok(Some(status)) => return Err(format!("a test guest under KVM ended with {status}")),
-            Ok(None) if start.elapsed() < PROBE_LIMIT => std::thread::sleep(Duration::from_millis(10)),
+            Ok(Some(status)) => return Err(format!("a test guest ended with {status}")),
+            Ok(None) if start.elapsed() < PROBE_LIMIT => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
             outcome => {
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(match outcome {
                     Err(e) => e.to_string(),
-                    _ => format!("a test guest under KVM did not end within {} s", PROBE_LIMIT.as_secs()),
+                    _ => format!(
+                        "a test guest did not end within {} s",
+                        PROBE_LIMIT.as_secs()
+                    ),
                 });
             }
         }
     }
 }
 
-fn probe_run<'a>(qemu: &Path, ids: Ids, kvm: &'a OwnedFd, disk: &'a File) -> Run<'a> {
-    let args = [
-        "-nodefaults".to_owned(),
-        "-no-user-config".to_owned(),
-        "-display".to_owned(),
-        "none".to_owned(),
-        "-machine".to_owned(),
-        "q35".to_owned(),
-        "-cpu".to_owned(),
-        "host".to_owned(),
-        "-m".to_owned(),
-        "64".to_owned(),
-        "-add-fd".to_owned(),
-        format!("fd={},set=1", fd_number(kvm)),
-        "-add-fd".to_owned(),
-        format!("fd={},set=2", fd_number(disk)),
-        "-accel".to_owned(),
-        "kvm,device=/dev/fdset/1".to_owned(),
-        "-blockdev".to_owned(),
+fn probe_run<'a>(qemu: &Path, ids: Ids, kvm: Option<&'a OwnedFd>, disk: &'a OwnedFd) -> Run<'a> {
+    let mut args: Vec<String> = [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-machine",
+        "q35",
+        "-m",
+        "64",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut arg = |option: &str, value: String| args.extend([option.to_owned(), value]);
+    arg("-add-fd", format!("fd={},set=2", fd_number(disk)));
+    if let Some(kvm) = kvm {
+        arg("-add-fd", format!("fd={},set=1", fd_number(kvm)));
+        arg("-accel", "kvm,device=/dev/fdset/1".to_owned());
+        arg("-cpu", "host".to_owned());
+    }
+    arg(
+        "-blockdev",
         "driver=file,node-name=file0,filename=/dev/fdset/2,read-only=on,locking=off".to_owned(),
-        "-blockdev".to_owned(),
+    );
+    arg(
+        "-blockdev",
         "driver=raw,node-name=disk0,file=file0,read-only=on".to_owned(),
-        "-device".to_owned(),
+    );
+    arg(
+        "-device",
         "virtio-blk-pci,drive=disk0,bootindex=0".to_owned(),
-        "-device".to_owned(),
-        "isa-debug-exit,iobase=0x501,iosize=1".to_owned(),
-    ];
-    Run::new(qemu, args).user(ids).keep([kvm.as_fd(), disk.as_fd()])
+    );
+    arg("-device", "isa-debug-exit,iobase=0x501,iosize=1".to_owned());
+    Run::new(qemu, args)
+        .user(ids)
+        .keep(kvm.into_iter().chain([disk]).map(AsFd::as_fd))
 }
 
 /// `mov dx, 0x501; mov al, 0x2a; out dx, al; hlt; jmp $-1` and the boot signature, on a disk of 1 MiB.
-fn boot_sector() -> std::io::Result<File> {
+fn boot_sector() -> std::io::Result<OwnedFd> {
     let mut sector = [0u8; 512];
     let code = [0xba, 0x01, 0x05, 0xb0, 0x2a, 0xee, 0xf4, 0xeb, 0xfd];
-    sector.iter_mut().zip(code).for_each(|(to, from)| *to = from);
+    sector
+        .iter_mut()
+        .zip(code)
+        .for_each(|(to, from)| *to = from);
     sector[510..].copy_from_slice(&[0x55, 0xaa]);
     let file = File::from(rustix::fs::memfd_create("kvm-probe", MemfdFlags::CLOEXEC)?);
     std::os::unix::fs::FileExt::write_all_at(&file, &sector, 0)?;
     file.set_len(1 << 20)?;
-    Ok(file)
+    // QEMU insists on a descriptor that is open for reading only when it is told read-only.
+    let path = format!("/proc/self/fd/{}", fd_number(&file));
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Were the test guest itself broken, every host would be found to have no KVM.
+    #[test]
+    fn the_test_guest_runs_to_its_end_where_the_accelerator_works() {
+        let Ok(qemu) = crate::exec::find(crate::launch::QEMU, "qemu-system-x86") else {
+            eprintln!("skipped: no QEMU");
+            return;
+        };
+        let ids = Ids {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        };
+        probe(ids, &qemu, None).unwrap();
+    }
 }

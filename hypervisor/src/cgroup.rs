@@ -27,7 +27,10 @@ pub fn place(vmid: Vmid, pid: i32) -> String {
 
 /// What [`place`] would do.
 pub fn plan(vmid: Vmid) -> String {
-    own_group().map_or_else(|why| why, |own| own.join(format!("vm-{vmid}")).display().to_string())
+    own_group().map_or_else(
+        |why| why,
+        |own| own.join(format!("vm-{vmid}")).display().to_string(),
+    )
 }
 
 /// Removes the group of a machine that has stopped.
@@ -41,11 +44,17 @@ fn own_group() -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("none: {e}"))?;
     let mount = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        right.starts_with("cgroup2 ").then(|| left.split(' ').nth(4)).flatten()
+        right
+            .starts_with("cgroup2 ")
+            .then(|| left.split(' ').nth(4))
+            .flatten()
     });
     let mount = mount.ok_or("none: no cgroup v2 is mounted")?;
     let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("none: {e}"))?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("none: not in a cgroup v2")?;
+    let own = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .ok_or("none: not in a cgroup v2")?;
     // The root group belongs to the host, not to a service.
     if own.is_empty() || own.contains("..") {
         return Err("none: the caller has no control group of its own".to_owned());

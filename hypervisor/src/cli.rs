@@ -43,7 +43,11 @@ enum Verb {
         /// Number of the machine
         vmid: Vmid,
         /// Options such as --memory 2048 --net0 virtio,bridge=vmbr0
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTIONS"
+        )]
         options: Vec<String>,
     },
     /// Change options; a running machine takes them over at its next start
@@ -51,7 +55,11 @@ enum Verb {
         /// Number of the machine
         vmid: Vmid,
         /// Options as for create, and --delete KEY,KEY
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTIONS"
+        )]
         options: Vec<String>,
     },
     /// Print the configuration
@@ -224,13 +232,21 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(6) } else { ExitCode::SUCCESS };
+            return if e.use_stderr() {
+                ExitCode::from(6)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     if matches!(cli.verb, Verb::ConsoleLogWriter) {
         return console::run();
     }
-    let done = run(cli.verb).and_then(|text| std::io::stdout().write_all(text.as_bytes()).at("cannot write", "stdout"));
+    let done = run(cli.verb).and_then(|text| {
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .at("cannot write", "stdout")
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -244,26 +260,54 @@ fn run(verb: Verb) -> Result<String> {
     let host = &Host::from_env();
     let silent = |result: Result<()>| result.map(|()| String::new());
     match verb {
-        Verb::Create { vmid, options } => silent(disks::create(host, vmid, options::read_args(&options)?)),
-        Verb::Set { vmid, options } => silent(disks::set(host, vmid, options::read_args(&options)?)),
+        Verb::Create { vmid, options } => {
+            silent(disks::create(host, vmid, options::read_args(&options)?))
+        }
+        Verb::Set { vmid, options } => {
+            silent(disks::set(host, vmid, options::read_args(&options)?))
+        }
         Verb::Config { vmid, .. } => Ok(VmConfig::load(host, vmid)?.to_listing()),
         Verb::Start { vmid } => silent(power::start(host, vmid)),
         Verb::Stop { vmid, .. } => silent(power::stop(host, vmid)),
-        Verb::Shutdown { vmid, timeout, force_stop } => {
-            silent(power::shutdown(host, vmid, Duration::from_secs(timeout), force_stop != 0))
-        }
+        Verb::Shutdown {
+            vmid,
+            timeout,
+            force_stop,
+        } => silent(power::shutdown(
+            host,
+            vmid,
+            Duration::from_secs(timeout),
+            force_stop != 0,
+        )),
         Verb::Reset { vmid } => silent(power::reset(host, vmid)),
         Verb::Destroy { vmid, .. } => silent(disks::destroy(host, vmid)),
         Verb::Status { vmid, verbose } => power::status(host, vmid, verbose != 0),
         Verb::List => list::table(host),
-        Verb::Importdisk { vmid, source, storage, source_format, .. } => {
-            silent(disks::importdisk(host, vmid, &source, &storage, source_format))
-        }
+        Verb::Importdisk {
+            vmid,
+            source,
+            storage,
+            source_format,
+            ..
+        } => silent(disks::importdisk(
+            host,
+            vmid,
+            &source,
+            &storage,
+            source_format,
+        )),
         Verb::Template { vmid } => silent(disks::template(host, vmid)),
-        Verb::Clone { vmid, newid, name, full, description } => {
+        Verb::Clone {
+            vmid,
+            newid,
+            name,
+            full,
+            description,
+        } => {
             let checked = |key: &str, value: Option<String>| -> Result<Option<String>> {
                 let Some(value) = value else { return Ok(None) };
-                let option = blockhost_proto::qm::QmOption::parse(key, &value).map_err(|e| Error::option(key, e.to_string()))?;
+                let option = blockhost_proto::qm::QmOption::parse(key, &value)
+                    .map_err(|e| Error::option(key, e.to_string()))?;
                 Ok(Some(option.value()))
             };
             let request = disks::Clone {
@@ -285,19 +329,44 @@ fn run_guest(host: &Host, verb: GuestVerb) -> Result<String> {
     match verb {
         GuestVerb::Cmd { vmid, command } => guest::cmd(host, vmid, &command),
         GuestVerb::ExecStatus { vmid, pid } => guest::exec_status(host, vmid, pid),
-        GuestVerb::Exec { vmid, timeout, synchronous, pass_stdin, command } => {
-            let input = if pass_stdin == 0 { None } else { Some(read_stdin()?) };
+        GuestVerb::Exec {
+            vmid,
+            timeout,
+            synchronous,
+            pass_stdin,
+            command,
+        } => {
+            let input = if pass_stdin == 0 {
+                None
+            } else {
+                Some(read_stdin()?)
+            };
             let timeout = (timeout > 0).then(|| Duration::from_secs(timeout));
-            guest::exec(host, vmid, guest::Exec { command, timeout, synchronous: synchronous != 0, input })
+            guest::exec(
+                host,
+                vmid,
+                guest::Exec {
+                    command,
+                    timeout,
+                    synchronous: synchronous != 0,
+                    input,
+                },
+            )
         }
     }
 }
 
 fn read_stdin() -> Result<Vec<u8>> {
     let mut input = Vec::new();
-    std::io::stdin().take((1 << 20) + 1).read_to_end(&mut input).at("cannot read", "stdin")?;
+    std::io::stdin()
+        .take((1 << 20) + 1)
+        .read_to_end(&mut input)
+        .at("cannot read", "stdin")?;
     if input.len() > 1 << 20 {
-        return Err(Error::option("pass-stdin", "'input-data' (STDIN) is limited to 1 MiB, aborting"));
+        return Err(Error::option(
+            "pass-stdin",
+            "'input-data' (STDIN) is limited to 1 MiB, aborting",
+        ));
     }
     Ok(input)
 }

@@ -46,7 +46,12 @@ pub fn build(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Seed> {
     let custom = match config.get("cicustom") {
         Some(value) => match QmOption::parse("cicustom", value) {
             Ok(QmOption::CiCustom(custom)) => Some(custom),
-            _ => return Err(Error::option("cicustom", format!("stored value '{}' is not valid", value.escape_default()))),
+            _ => {
+                return Err(Error::option(
+                    "cicustom",
+                    format!("stored value '{}' is not valid", value.escape_default()),
+                ));
+            }
         },
         None => None,
     };
@@ -66,32 +71,52 @@ pub fn build(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Seed> {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    let digest: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = hash
+        .finalize()
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let meta = json!({ "instance-id": format!("{vmid}-{digest}"), "local-hostname": hostname(vmid, config) });
-    Ok(Seed { user, meta: format!("{meta}\n"), network, vendor })
+    Ok(Seed {
+        user,
+        meta: format!("{meta}\n"),
+        network,
+        vendor,
+    })
 }
 
 fn hostname(vmid: Vmid, config: &VmConfig) -> String {
-    config.get("name").map_or_else(|| format!("VM{vmid}"), str::to_owned)
+    config
+        .get("name")
+        .map_or_else(|| format!("VM{vmid}"), str::to_owned)
 }
 
 fn snippet(host: &Host, custom: Option<&CiCustom>, part: &str) -> Result<Option<String>> {
-    let Some(reference) = custom.and_then(|custom| custom.get(part)) else { return Ok(None) };
-    let refuse = |problem: String| Error::option("cicustom", format!("snippet '{reference}': {problem}"));
+    let Some(reference) = custom.and_then(|custom| custom.get(part)) else {
+        return Ok(None);
+    };
+    let refuse =
+        |problem: String| Error::option("cicustom", format!("snippet '{reference}': {problem}"));
     if reference.storage().to_string() != "local" {
         return Err(refuse("only the storage 'local' holds snippets".to_owned()));
     }
     let dir = sys::open_dir(&host.layout.snippets()).at("cannot open", host.layout.snippets())?;
     // NONBLOCK: a fifo planted under the name must not hang the start.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let file = sys::open_beneath(&dir, Path::new(reference.file()), flags, Mode::empty()).map_err(|e| refuse(e.to_string()))?;
+    let file = sys::open_beneath(&dir, Path::new(reference.file()), flags, Mode::empty())
+        .map_err(|e| refuse(e.to_string()))?;
     let bytes = sys::read_limited(file, SNIPPET_LIMIT).map_err(|e| refuse(e.to_string()))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| refuse("not UTF-8".to_owned()))
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|_| refuse("not UTF-8".to_owned()))
 }
 
 /// The stored SSH keys, one per element.
 fn ssh_keys(config: &VmConfig) -> Result<Vec<String>> {
-    let Some(stored) = config.get("sshkeys") else { return Ok(Vec::new()) };
+    let Some(stored) = config.get("sshkeys") else {
+        return Ok(Vec::new());
+    };
     SshKeys::from_percent_encoded(stored)
         .map(|keys| keys.lines().to_vec())
         .ok_or_else(|| Error::option("sshkeys", "stored value is not valid"))
@@ -107,7 +132,10 @@ fn user_data(vmid: Vmid, config: &VmConfig) -> Result<Value> {
         "users": ["default"],
         "package_upgrade": false,
     });
-    if let Some(domain) = config.get("searchdomain").and_then(|list| list.split(' ').next()) {
+    if let Some(domain) = config
+        .get("searchdomain")
+        .and_then(|list| list.split(' ').next())
+    {
         data["fqdn"] = format!("{hostname}.{domain}").into();
     }
     if let Some(user) = config.get("ciuser") {
@@ -127,15 +155,23 @@ fn user_data(vmid: Vmid, config: &VmConfig) -> Result<Value> {
 fn network_config(config: &VmConfig) -> Result<Value> {
     let mut ethernets = serde_json::Map::new();
     let list = |key: &str| -> Vec<String> {
-        config.get(key).map(|text| text.split(' ').map(str::to_owned).collect()).unwrap_or_default()
+        config
+            .get(key)
+            .map(|text| text.split(' ').map(str::to_owned).collect())
+            .unwrap_or_default()
     };
     let (servers, domains) = (list("nameserver"), list("searchdomain"));
     for (index, card) in net::cards(config)? {
         let Some(mac) = card.mac else { continue };
         let key = format!("ipconfig{index}");
-        let Some(value) = config.get(&key) else { continue };
+        let Some(value) = config.get(&key) else {
+            continue;
+        };
         let Some(ip) = IpConfig::read(value) else {
-            return Err(Error::option(key, format!("stored value '{}' is not valid", value.escape_default())));
+            return Err(Error::option(
+                key,
+                format!("stored value '{}' is not valid", value.escape_default()),
+            ));
         };
         let name = format!("eth{index}");
         let mut entry = ethernet(&ip);
@@ -154,7 +190,11 @@ fn ethernet(ip: &IpConfig) -> Value {
     let mut entry = json!({});
     match ip.ip4 {
         Some(Ip4Config::Dhcp) => entry["dhcp4"] = true.into(),
-        Some(Ip4Config::Static { address, prefix, gateway }) => {
+        Some(Ip4Config::Static {
+            address,
+            prefix,
+            gateway,
+        }) => {
             addresses.push(format!("{address}/{prefix}"));
             if let Some(gateway) = gateway {
                 // cloud-init 22.4 drops `on-link` for systemd-networkd, so a gateway outside the prefix gets a route
@@ -170,10 +210,16 @@ fn ethernet(ip: &IpConfig) -> Value {
     match ip.ip6 {
         Some(Ip6Config::Dhcp) => entry["dhcp6"] = true.into(),
         Some(Ip6Config::Auto) => entry["accept-ra"] = true.into(),
-        Some(Ip6Config::Static { address, prefix, gateway }) => {
+        Some(Ip6Config::Static {
+            address,
+            prefix,
+            gateway,
+        }) => {
             addresses.push(format!("{address}/{prefix}"));
             if let Some(gateway) = gateway {
-                if !covers6(address.into(), prefix, gateway.into()) && !gateway.is_unicast_link_local() {
+                if !covers6(address.into(), prefix, gateway.into())
+                    && !gateway.is_unicast_link_local()
+                {
                     routes.push(json!({ "to": format!("{gateway}/128") }));
                 }
                 routes.push(json!({ "to": "::/0", "via": gateway.to_string() }));
@@ -217,20 +263,30 @@ pub fn write_iso(host: &Host, vmid: Vmid, seed: &Seed) -> Result<OwnedFd> {
         let path = sources.join(name);
         std::fs::write(&path, text).at("cannot write", &path)?;
         // Readable for the ISO tool, which runs as the machine user; the directory above is root's alone.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).at("cannot open up", &path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            .at("cannot open up", &path)?;
     }
     let run = sys::open_dir(&path).at("cannot open", &path)?;
     let create = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
-    let iso = sys::open_beneath(&run, Path::new(SEED), create, Mode::from_raw_mode(0o600)).at("cannot create", path.join(SEED))?;
+    let iso = sys::open_beneath(&run, Path::new(SEED), create, Mode::from_raw_mode(0o600))
+        .at("cannot create", path.join(SEED))?;
     let options = ["-quiet", "-volid", "cidata", "-joliet", "-rock"];
     let (program, first) = match exec::find("genisoimage", "genisoimage") {
         Ok(program) => (program, &[][..]),
-        Err(missing) => (exec::find("xorriso", "xorriso").map_err(|_| missing)?, &["-as", "mkisofs"][..]),
+        Err(missing) => (
+            exec::find("xorriso", "xorriso").map_err(|_| missing)?,
+            &["-as", "mkisofs"][..],
+        ),
     };
     let args = first.iter().chain(&options).chain(&names).copied();
     let out = File::from(iso.try_clone().at("cannot use", path.join(SEED))?);
-    Run::new(program, args).user(host.machine_user()?).directory(dir.as_fd()).stdout(out).output()?;
-    sys::open_beneath(&run, Path::new(SEED), OFlags::RDONLY, Mode::empty()).at("cannot open", path.join(SEED))
+    Run::new(program, args)
+        .user(host.machine_user()?)
+        .directory(dir.as_fd())
+        .stdout(out)
+        .output()?;
+    sys::open_beneath(&run, Path::new(SEED), OFlags::RDONLY, Mode::empty())
+        .at("cannot open", path.join(SEED))
 }
 
 #[cfg(test)]
@@ -240,7 +296,10 @@ mod tests {
 
     fn world() -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host { layout: Layout::new(dir.path()), node: "n".to_owned() };
+        let host = Host {
+            layout: Layout::new(dir.path()),
+            node: "n".to_owned(),
+        };
         std::fs::create_dir_all(host.layout.snippets()).unwrap();
         (dir, host)
     }
@@ -262,7 +321,14 @@ mod tests {
         std::os::unix::fs::symlink("/etc/shadow", &at).unwrap();
         assert!(build(&host, vmid(), &with).is_err(), "link");
         std::fs::remove_file(&at).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &at, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &at,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o644),
+            0,
+        )
+        .unwrap();
         assert!(build(&host, vmid(), &with).is_err(), "fifo");
     }
 
@@ -294,8 +360,17 @@ mod tests {
     #[test]
     fn a_users_snippet_takes_the_place_of_user_data_and_the_rest_becomes_vendor_data() {
         let (_dir, host) = world();
-        std::fs::write(host.layout.snippets().join("x.yaml"), "#cloud-config\nruncmd: []\n").unwrap();
-        let seed = build(&host, vmid(), &config("ciuser: u\ncicustom: user=local:snippets/x.yaml\n")).unwrap();
+        std::fs::write(
+            host.layout.snippets().join("x.yaml"),
+            "#cloud-config\nruncmd: []\n",
+        )
+        .unwrap();
+        let seed = build(
+            &host,
+            vmid(),
+            &config("ciuser: u\ncicustom: user=local:snippets/x.yaml\n"),
+        )
+        .unwrap();
         assert_eq!(seed.user, "#cloud-config\nruncmd: []\n");
         assert!(seed.vendor.unwrap().contains("\"user\":\"u\""));
     }

@@ -34,7 +34,9 @@ impl VmConfig {
 
     /// Value of an integer option, or what holds without it. A stored value that is no number counts as absent.
     pub fn number(&self, key: &str, default: u64) -> u64 {
-        self.get(key).and_then(|value| value.parse().ok()).unwrap_or(default)
+        self.get(key)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(default)
     }
 
     /// Whether a `0|1` option is set.
@@ -54,13 +56,17 @@ impl VmConfig {
 
     /// All options by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Options `prefix0`, `prefix1`, ... with their number, in order.
     pub fn numbered<'a>(&'a self, prefix: &str) -> Vec<(u32, &'a str)> {
-        let mut found: Vec<(u32, &str)> =
-            self.iter().filter_map(|(key, value)| Some((index_of(key, prefix)?, value))).collect();
+        let mut found: Vec<(u32, &str)> = self
+            .iter()
+            .filter_map(|(key, value)| Some((index_of(key, prefix)?, value)))
+            .collect();
         found.sort_unstable();
         found
     }
@@ -69,7 +75,11 @@ impl VmConfig {
     pub fn drives(&self) -> Vec<(String, &str)> {
         ["scsi", "virtio", "sata", "ide"]
             .iter()
-            .flat_map(|bus| self.numbered(bus).into_iter().map(move |(n, value)| (format!("{bus}{n}"), value)))
+            .flat_map(|bus| {
+                self.numbered(bus)
+                    .into_iter()
+                    .map(move |(n, value)| (format!("{bus}{n}"), value))
+            })
             .collect()
     }
 
@@ -80,7 +90,10 @@ impl VmConfig {
 
     /// First free `unusedN`.
     pub fn free_unused(&self) -> String {
-        (0..).map(|n: u32| format!("unused{n}")).find(|key| self.get(key).is_none()).unwrap_or_default()
+        (0..)
+            .map(|n: u32| format!("unused{n}"))
+            .find(|key| self.get(key).is_none())
+            .unwrap_or_default()
     }
 
     /// Reads the file format; `path` is for errors.
@@ -91,10 +104,17 @@ impl VmConfig {
         let mut config = VmConfig::default();
         let mut description: Option<String> = None;
         for (number, line) in text.lines().enumerate() {
-            let fail = |problem: String| Error::Config { path: path.to_owned(), line: number + 1, problem };
+            let fail = |problem: String| Error::Config {
+                path: path.to_owned(),
+                line: number + 1,
+                problem,
+            };
             if let Some(comment) = line.strip_prefix('#') {
-                let decoded = decode(comment).ok_or_else(|| fail("broken %-escape in the description".to_owned()))?;
-                let joined = description.take().map_or_else(|| decoded.clone(), |old| format!("{old}\n{decoded}"));
+                let decoded = decode(comment)
+                    .ok_or_else(|| fail("broken %-escape in the description".to_owned()))?;
+                let joined = description
+                    .take()
+                    .map_or_else(|| decoded.clone(), |old| format!("{old}\n{decoded}"));
                 description = Some(joined);
                 continue;
             }
@@ -104,11 +124,20 @@ impl VmConfig {
             if line.starts_with('[') {
                 return Err(fail(format!("section {line} (snapshots) is not supported")));
             }
-            let (key, value) = line.split_once(':').ok_or_else(|| fail("expected 'key: value'".to_owned()))?;
+            let (key, value) = line
+                .split_once(':')
+                .ok_or_else(|| fail("expected 'key: value'".to_owned()))?;
             if !is_key(key) {
-                return Err(fail(format!("'{}' is no option name", key.escape_default())));
+                return Err(fail(format!(
+                    "'{}' is no option name",
+                    key.escape_default()
+                )));
             }
-            if config.entries.insert(key.to_owned(), value.trim().to_owned()).is_some() {
+            if config
+                .entries
+                .insert(key.to_owned(), value.trim().to_owned())
+                .is_some()
+            {
                 return Err(fail(format!("option '{key}' stands here twice")));
             }
         }
@@ -181,7 +210,15 @@ impl VmConfig {
             other => other.at("cannot read", &dir)?,
         };
         let mut found: Vec<Vmid> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".conf")?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".conf")?
+                    .parse()
+                    .ok()
+            })
             .collect();
         found.sort_unstable();
         Ok(found)
@@ -195,10 +232,15 @@ impl VmConfig {
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(dir).at("cannot create", dir)?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("file");
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode)).at("cannot create", &temporary)?;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))
+        .at("cannot create", &temporary)?;
     let mut file = File::from(fd);
     let written = file.write_all(content).and_then(|()| file.sync_all());
     written.at("cannot write", &temporary)?;
@@ -243,7 +285,8 @@ impl VmLock {
         fs::create_dir_all(&dir).at("cannot create", &dir)?;
         let path = dir.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
+        let file =
+            rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
         let end = Instant::now() + wait;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -283,7 +326,10 @@ impl Props {
 
     /// Value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.pairs
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Sets or replaces a key.
@@ -296,7 +342,10 @@ impl Props {
 impl std::fmt::Display for Props {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let head = self.head.iter().cloned();
-        let pairs = self.pairs.iter().map(|(key, value)| format!("{key}={value}"));
+        let pairs = self
+            .pairs
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
         f.write_str(&head.chain(pairs).collect::<Vec<_>>().join(","))
     }
 }
@@ -304,11 +353,16 @@ impl std::fmt::Display for Props {
 /// Number in `prefixN`.
 pub fn index_of(key: &str, prefix: &str) -> Option<u32> {
     let digits = key.strip_prefix(prefix)?;
-    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 fn is_key(key: &str) -> bool {
-    !key.is_empty() && key.len() <= 32 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    !key.is_empty()
+        && key.len() <= 32
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Percent-encodes what does not belong on one line of the file.
@@ -318,7 +372,10 @@ pub fn encode(text: &str) -> String {
             '%' | ':' => format!("%{:02X}", u32::from(c)),
             c if c.is_control() => {
                 let mut buffer = [0; 4];
-                c.encode_utf8(&mut buffer).bytes().map(|b| format!("%{b:02X}")).collect()
+                c.encode_utf8(&mut buffer)
+                    .bytes()
+                    .map(|b| format!("%{b:02X}"))
+                    .collect()
             }
             c => c.to_string(),
         })
@@ -335,7 +392,9 @@ pub fn decode(text: &str) -> Option<String> {
             continue;
         }
         let pair = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&pair).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let digits = std::str::from_utf8(&pair)
+            .ok()
+            .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
     }
     String::from_utf8(bytes).ok()
@@ -349,9 +408,17 @@ mod tests {
     #[test]
     fn a_damaged_line_is_named_with_its_number() {
         let path = Path::new("/x/100.conf");
-        for (text, line) in [("memory 512\n", 1), ("cores: 1\n../x: 2\n", 2), ("a: 1\na: 2\n", 2), ("[snap]\n", 1)] {
+        for (text, line) in [
+            ("memory 512\n", 1),
+            ("cores: 1\n../x: 2\n", 2),
+            ("a: 1\na: 2\n", 2),
+            ("[snap]\n", 1),
+        ] {
             let error = VmConfig::parse(text, path).unwrap_err();
-            assert!(matches!(&error, Error::Config { line: at, .. } if *at == line), "{text:?}: {error}");
+            assert!(
+                matches!(&error, Error::Config { line: at, .. } if *at == line),
+                "{text:?}: {error}"
+            );
         }
     }
 
@@ -368,7 +435,10 @@ mod tests {
         config.set("description", "one: 100%\n#two\n\nfour");
         let back = VmConfig::parse(&config.to_file(), Path::new("x")).unwrap();
         assert_eq!(back, config);
-        assert_eq!(config.to_listing(), "description: one%3A 100%25%0A#two%0A%0Afour\n");
+        assert_eq!(
+            config.to_listing(),
+            "description: one%3A 100%25%0A#two%0A%0Afour\n"
+        );
     }
 
     proptest! {

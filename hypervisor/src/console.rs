@@ -35,9 +35,11 @@ pub fn start(host: &Host, vmid: Vmid, ids: Ids) -> Result<OwnedFd> {
             .map(File::from)
             .at("cannot open", dir_path.join(name))
     };
-    let (from_qemu, to_log) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("cannot make a pipe for", &dir_path)?;
+    let (from_qemu, to_log) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .at("cannot make a pipe for", &dir_path)?;
     // This very program; the link works also where the directories above it are closed to the machine user.
     Run::new("/proc/self/exe", [COMMAND])
+        .shown_as("blockhost-qm")
         .user(ids)
         .stdin(File::from(from_qemu))
         .stdout(log(LOGS[0])?)
@@ -52,8 +54,10 @@ pub fn run() -> std::process::ExitCode {
         // Fails only for a group leader, which is as good.
         let _ = rustix::process::setsid();
         let mut from = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-        let mut logs =
-            [File::from(std::io::stdout().as_fd().try_clone_to_owned()?), File::from(std::io::stderr().as_fd().try_clone_to_owned()?)];
+        let mut logs = [
+            File::from(std::io::stdout().as_fd().try_clone_to_owned()?),
+            File::from(std::io::stderr().as_fd().try_clone_to_owned()?),
+        ];
         pump(&mut from, &mut logs, LOG_LIMIT)
     };
     match copy() {
@@ -92,7 +96,10 @@ mod tests {
         let mut logs = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
         let mut talk = std::io::repeat(b'x').take(100_000).chain(&b"the end"[..]);
         pump(&mut talk, &mut logs, 20_000).unwrap();
-        let sizes: Vec<u64> = logs.iter().map(|log| log.metadata().unwrap().len()).collect();
+        let sizes: Vec<u64> = logs
+            .iter()
+            .map(|log| log.metadata().unwrap().len())
+            .collect();
         assert!(sizes.iter().all(|size| *size <= 20_000), "{sizes:?}");
         let mut text = Vec::new();
         std::io::Seek::rewind(&mut logs[0]).unwrap();

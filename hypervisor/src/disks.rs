@@ -28,7 +28,8 @@ pub fn create(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
     let storages = Storages::load(host)?;
     let mut config = VmConfig::default();
     config.set("smbios1", format!("uuid={}", new_uuid()?));
-    let made = options::apply(host, &storages, vmid, &mut config, changes).and_then(|()| config.store(host, vmid));
+    let made = options::apply(host, &storages, vmid, &mut config, changes)
+        .and_then(|()| config.store(host, vmid));
     if made.is_err() {
         let _ = storages.free_all(vmid);
     }
@@ -37,7 +38,10 @@ pub fn create(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
 
 fn refuse_existing(host: &Host, vmid: Vmid) -> Result<()> {
     if host.conf_path(vmid).symlink_metadata().is_ok() {
-        return Err(Error::Exists { vmid, node: host.node.clone() });
+        return Err(Error::Exists {
+            vmid,
+            node: host.node.clone(),
+        });
     }
     Ok(())
 }
@@ -48,7 +52,13 @@ fn new_uuid() -> Result<String> {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [hex.get(..8), hex.get(8..12), hex.get(12..16), hex.get(16..20), hex.get(20..)];
+    let parts = [
+        hex.get(..8),
+        hex.get(8..12),
+        hex.get(12..16),
+        hex.get(16..20),
+        hex.get(20..),
+    ];
     Ok(parts.into_iter().flatten().collect::<Vec<_>>().join("-"))
 }
 
@@ -68,7 +78,9 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
                     refuse_base_in_use(host, &volume)?;
                 }
                 if running {
-                    return Err(Error::Conflict(format!("VM is running - cannot remove the volume of {key}")));
+                    return Err(Error::Conflict(format!(
+                        "VM is running - cannot remove the volume of {key}"
+                    )));
                 }
             }
             _ => {}
@@ -93,7 +105,9 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
 pub fn destroy(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     match VmConfig::load(host, vmid) {
-        Err(Error::Config { .. }) => eprintln!("warning: the configuration of VM {vmid} is damaged; removing it all the same"),
+        Err(Error::Config { .. }) => eprintln!(
+            "warning: the configuration of VM {vmid} is damaged; removing it all the same"
+        ),
         Err(e) => return Err(e),
         Ok(config) => {
             for (_, value) in config.drives() {
@@ -104,7 +118,9 @@ pub fn destroy(host: &Host, vmid: Vmid) -> Result<()> {
         }
     }
     if runtime::is_running(host, vmid)? {
-        return Err(Error::Conflict(format!("VM {vmid} is running - destroy failed")));
+        return Err(Error::Conflict(format!(
+            "VM {vmid} is running - destroy failed"
+        )));
     }
     // Volumes first: while the configuration stands, an interrupted destroy can be repeated.
     Storages::load(host)?.free_all(vmid)?;
@@ -117,9 +133,15 @@ pub fn destroy(host: &Host, vmid: Vmid) -> Result<()> {
 fn refuse_base_in_use(host: &Host, volume: &Volume) -> Result<()> {
     for vmid in VmConfig::all(host)? {
         let config = VmConfig::load(host, vmid)?;
-        let uses = |value: &str| options::volume_of(value).and_then(|other| other.backing()).is_some_and(|base| base == *volume);
+        let uses = |value: &str| {
+            options::volume_of(value)
+                .and_then(|other| other.backing())
+                .is_some_and(|base| base == *volume)
+        };
         if config.iter().any(|(_, value)| uses(value)) {
-            return Err(Error::Conflict(format!("base volume '{volume}' is still in use by linked clone {vmid}")));
+            return Err(Error::Conflict(format!(
+                "base volume '{volume}' is still in use by linked clone {vmid}"
+            )));
         }
     }
     Ok(())
@@ -129,14 +151,24 @@ fn refuse_base_in_use(host: &Host, volume: &Volume) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Image`] when the image is refused.
-pub fn importdisk(host: &Host, vmid: Vmid, source: &Path, storage: &str, format: Option<Format>) -> Result<()> {
+pub fn importdisk(
+    host: &Host,
+    vmid: Vmid,
+    source: &Path,
+    storage: &str,
+    format: Option<Format>,
+) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     let mut config = VmConfig::load(host, vmid)?;
     let storages = Storages::load(host)?;
     storages.root(storage)?;
     storages.sweep(vmid);
     let name = source.display().to_string();
-    let file = rustix::fs::open(source, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, rustix::fs::Mode::empty());
+    let file = rustix::fs::open(
+        source,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        rustix::fs::Mode::empty(),
+    );
     let file = File::from(file.at("cannot open image", source)?);
     let format = match format.or_else(|| Format::declared_by(source)) {
         Some(format) => format,
@@ -176,17 +208,30 @@ pub fn template(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     let mut config = VmConfig::load(host, vmid)?;
     if config.is_template() {
-        return Err(Error::Conflict("you can't convert a template to a template".to_owned()));
+        return Err(Error::Conflict(
+            "you can't convert a template to a template".to_owned(),
+        ));
     }
     if runtime::is_running(host, vmid)? {
-        return Err(Error::Conflict(format!("you can't convert a VM to template if VM is running (VM {vmid})")));
+        return Err(Error::Conflict(format!(
+            "you can't convert a VM to template if VM is running (VM {vmid})"
+        )));
     }
     let storages = Storages::load(host)?;
-    let drives: Vec<(String, String)> = config.drives().into_iter().map(|(key, value)| (key, value.to_owned())).collect();
+    let drives: Vec<(String, String)> = config
+        .drives()
+        .into_iter()
+        .map(|(key, value)| (key, value.to_owned()))
+        .collect();
     for (key, value) in drives {
-        let Some(volume) = options::volume_of(&value).filter(|volume| !volume.is_cloudinit()) else { continue };
+        let Some(volume) = options::volume_of(&value).filter(|volume| !volume.is_cloudinit())
+        else {
+            continue;
+        };
         if volume.base.is_some() {
-            return Err(Error::Conflict(format!("VM {vmid} is a linked clone; clone it with --full and make that the template")));
+            return Err(Error::Conflict(format!(
+                "VM {vmid} is a linked clone; clone it with --full and make that the template"
+            )));
         }
         let base = volume.as_base();
         let (from, to) = (storages.path(&volume)?, storages.path(&base)?);
@@ -194,7 +239,8 @@ pub fn template(host: &Host, vmid: Vmid) -> Result<()> {
         if from.exists() || !to.exists() {
             std::fs::rename(&from, &to).at("cannot rename", &from)?;
         }
-        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o400)).at("cannot protect", &to)?;
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o400))
+            .at("cannot protect", &to)?;
         let mut props = Props::parse(&value);
         props.head = Some(base.to_string());
         config.set(key, props.to_string());
@@ -220,18 +266,28 @@ pub struct Clone {
 /// When the source runs, the number is taken or a volume cannot be made; nothing stays then.
 pub fn clone(host: &Host, vmid: Vmid, newid: Vmid, request: &Clone) -> Result<()> {
     // Always in the same order, so that two clones cannot wait for each other.
-    let _locks = (VmLock::take(host, vmid.min(newid))?, (vmid != newid).then(|| VmLock::take(host, vmid.max(newid))).transpose()?);
+    let _locks = (
+        VmLock::take(host, vmid.min(newid))?,
+        (vmid != newid)
+            .then(|| VmLock::take(host, vmid.max(newid)))
+            .transpose()?,
+    );
     let source = VmConfig::load(host, vmid)?;
     refuse_existing(host, newid)?;
     let full = request.full.unwrap_or(!source.is_template());
     if !full && !source.is_template() {
-        return Err(Error::Conflict("Linked clone feature is only supported for templates (use --full)".to_owned()));
+        return Err(Error::Conflict(
+            "Linked clone feature is only supported for templates (use --full)".to_owned(),
+        ));
     }
     if !source.is_template() && runtime::is_running(host, vmid)? {
-        return Err(Error::Conflict(format!("VM is running: stop VM {vmid} before it is cloned")));
+        return Err(Error::Conflict(format!(
+            "VM is running: stop VM {vmid} before it is cloned"
+        )));
     }
     let storages = Storages::load(host)?;
-    let done = clone_into(host, &storages, newid, &source, full, request).and_then(|config| config.store(host, newid));
+    let done = clone_into(host, &storages, newid, &source, full, request)
+        .and_then(|config| config.store(host, newid));
     if done.is_err() {
         let _ = storages.free_all(newid);
     }
@@ -254,7 +310,10 @@ fn clone_into(
             continue;
         }
         match options::stored_mac(value).filter(|_| crate::config::index_of(key, "net").is_some()) {
-            Some(old) => config.set(key, value.replace(&old.to_string(), &options::random_mac()?.to_string())),
+            Some(old) => config.set(
+                key,
+                value.replace(&old.to_string(), &options::random_mac()?.to_string()),
+            ),
             None => config.set(key, value),
         }
     }
@@ -266,10 +325,17 @@ fn clone_into(
         config.set("description", description);
     }
     for (key, value) in volumes {
-        let Some(old) = options::volume_of(value) else { continue };
+        let Some(old) = options::volume_of(value) else {
+            continue;
+        };
         let mut props = Props::parse(value);
         let new = if old.is_cloudinit() {
-            Volume { vmid: newid, file: format!("vm-{newid}-cloudinit.qcow2"), base: None, storage: old.storage.clone() }
+            Volume {
+                vmid: newid,
+                file: format!("vm-{newid}-cloudinit.qcow2"),
+                base: None,
+                storage: old.storage.clone(),
+            }
         } else {
             let mut new = storages.allocate(host, &old.storage, newid)?;
             if full {
@@ -296,28 +362,56 @@ pub fn resize(host: &Host, vmid: Vmid, disk: &str, size: &str) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     let mut config = VmConfig::load(host, vmid)?;
     let drives = config.drives();
-    let value = drives.iter().find(|(key, _)| key == disk).map(|(_, value)| (*value).to_owned());
-    let value = value.ok_or_else(|| Error::option("disk", format!("disk '{}' does not exist", disk.escape_default())))?;
+    let value = drives
+        .iter()
+        .find(|(key, _)| key == disk)
+        .map(|(_, value)| (*value).to_owned());
+    let value = value.ok_or_else(|| {
+        Error::option(
+            "disk",
+            format!("disk '{}' does not exist", disk.escape_default()),
+        )
+    })?;
     let volume = options::volume_of(&value).filter(|volume| !volume.is_cloudinit());
-    let volume = volume.ok_or_else(|| Error::option("disk", format!("'{disk}' is no disk that can grow")))?;
+    let volume = volume
+        .ok_or_else(|| Error::option("disk", format!("'{disk}' is no disk that can grow")))?;
     if config.is_template() {
-        return Err(Error::Conflict("you can't resize a disk of a template".to_owned()));
+        return Err(Error::Conflict(
+            "you can't resize a disk of a template".to_owned(),
+        ));
     }
     let storages = Storages::load(host)?;
     let old = image::virtual_size(&storages, &volume)?;
-    let wrong = || Error::option("size", format!("'{}' is no size such as 20G or +10G", size.escape_default()));
+    let wrong = || {
+        Error::option(
+            "size",
+            format!("'{}' is no size such as 20G or +10G", size.escape_default()),
+        )
+    };
     let new = match size.strip_prefix('+') {
         Some(more) => options::parse_size(more).and_then(|more| old.checked_add(more)),
         None => options::parse_size(size),
     };
-    let new = new.filter(|new| *new > 0 && *new <= 64 << 40 && new.is_multiple_of(512)).ok_or_else(wrong)?;
+    let new = new
+        .filter(|new| *new > 0 && *new <= 64 << 40 && new.is_multiple_of(512))
+        .ok_or_else(wrong)?;
     if new < old {
-        return Err(Error::option("size", format!("shrinking disks is not supported ({} to {size})", options::size_text(old))));
+        return Err(Error::option(
+            "size",
+            format!(
+                "shrinking disks is not supported ({} to {size})",
+                options::size_text(old)
+            ),
+        ));
     }
     if new > old {
         if runtime::is_running(host, vmid)? {
             let size = i64::try_from(new).map_err(|_| wrong())?;
-            let command = qmp::block_resize { device: None, node_name: Some(format!("drive-{disk}")), size };
+            let command = qmp::block_resize {
+                device: None,
+                node_name: Some(format!("drive-{disk}")),
+                size,
+            };
             Monitor::open(host, vmid, QMP_LIMIT)?.run(&command)?;
         } else {
             image::resize(host, &storages, &volume, new)?;

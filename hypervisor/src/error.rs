@@ -130,7 +130,10 @@ impl Error {
 
     /// An [`Error::Option`] from anything printable.
     pub fn option(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Option { key: key.into(), problem: problem.into() }
+        Error::Option {
+            key: key.into(),
+            problem: problem.into(),
+        }
     }
 }
 
@@ -145,6 +148,10 @@ pub trait IoContext<T> {
 
 impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| Error::Io { action, path: path.into(), source: source.into() })
+        self.map_err(|source| Error::Io {
+            action,
+            path: path.into(),
+            source: source.into(),
+        })
     }
 }

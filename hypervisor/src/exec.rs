@@ -27,12 +27,17 @@ pub fn find(program: &str, package: &str) -> Result<PathBuf> {
         .iter()
         .map(|dir| Path::new(dir).join(program))
         .find(|path| path.is_file())
-        .ok_or_else(|| Error::Environment(format!("program '{program}' is missing: apt install {package}")))
+        .ok_or_else(|| {
+            Error::Environment(format!(
+                "program '{program}' is missing: apt install {package}"
+            ))
+        })
 }
 
 /// A program run: path, arguments and what it is given.
 pub struct Run<'a> {
     program: PathBuf,
+    shown: Option<&'static str>,
     args: Vec<String>,
     user: Option<Ids>,
     directory: Option<BorrowedFd<'a>>,
@@ -44,9 +49,13 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Prepares `program` with its arguments.
-    pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(
+        program: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         Run {
             program: program.into(),
+            shown: None,
             args: args.into_iter().map(Into::into).collect(),
             user: None,
             directory: None,
@@ -55,6 +64,13 @@ impl<'a> Run<'a> {
             stdout: None,
             stderr: None,
         }
+    }
+
+    /// Name in the process list, where the path says too little.
+    #[must_use]
+    pub fn shown_as(mut self, name: &'static str) -> Self {
+        self.shown = Some(name);
+        self
     }
 
     /// Runs as this user: std then drops supplementary groups, and with the uid all capabilities.
@@ -100,33 +116,52 @@ impl<'a> Run<'a> {
     }
 
     fn name(&self) -> String {
-        self.program.file_name().and_then(|name| name.to_str()).unwrap_or("?").to_owned()
+        self.program
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or("?")
+            .to_owned()
     }
 
     fn start(&mut self, out: Stdio, err: Stdio) -> Result<Child> {
         let name = self.name();
-        let fail = |problem: String| Error::Program { program: name.clone(), problem };
+        let fail = |problem: String| Error::Program {
+            program: name.clone(),
+            problem,
+        };
         for fd in &self.keep {
             sys::inherit(fd).map_err(|e| fail(e.to_string()))?;
         }
-        #[expect(clippy::disallowed_methods, reason = "this is the module that starts programs")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the module that starts programs"
+        )]
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear();
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").env("HOME", "/");
+        command
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .env("HOME", "/");
         match &self.directory {
             // The child still holds the descriptor when it changes directory, after it has changed user.
             Some(dir) => command.current_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())),
             None => command.current_dir("/"),
         };
+        if let Some(name) = self.shown {
+            command.arg0(name);
+        }
         if let Some(ids) = self.user {
             command.uid(ids.uid).gid(ids.gid);
         }
         command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from));
         command.stdout(self.stdout.take().map_or(out, Stdio::from));
         command.stderr(self.stderr.take().map_or(err, Stdio::from));
-        let child = command.spawn().map_err(|e| fail(format!("cannot be started: {e}")));
+        let child = command
+            .spawn()
+            .map_err(|e| fail(format!("cannot be started: {e}")));
         for fd in &self.keep {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| fail(e.to_string()))?;
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)
+                .map_err(|e| fail(e.to_string()))?;
         }
         child
     }
@@ -146,13 +181,21 @@ impl<'a> Run<'a> {
     pub fn status(mut self) -> Result<Finished> {
         let name = self.name();
         let mut child = self.start(Stdio::piped(), Stdio::piped())?;
-        let fail = |e: std::io::Error| Error::Program { program: name.clone(), problem: e.to_string() };
+        let fail = |e: std::io::Error| Error::Program {
+            program: name.clone(),
+            problem: e.to_string(),
+        };
         let stderr = child.stderr.take();
         let errors = std::thread::spawn(move || stderr.map(drain).unwrap_or_default());
         let output = child.stdout.take().map(drain).unwrap_or_default();
         let status = child.wait().map_err(fail)?;
         let errors = errors.join().unwrap_or_default();
-        Ok(Finished { program: name, status, output, errors })
+        Ok(Finished {
+            program: name,
+            status,
+            output,
+            errors,
+        })
     }
 
     /// Runs to the end and insists on success.
@@ -186,7 +229,10 @@ impl Finished {
             return Ok(self.output);
         }
         let problem = format!("{}: {}", self.status, self.errors.trim());
-        Err(Error::Program { program: self.program, problem })
+        Err(Error::Program {
+            program: self.program,
+            problem,
+        })
     }
 }
 
@@ -197,7 +243,15 @@ fn drain(mut from: impl Read) -> String {
     if read.is_ok() {
         let _ = std::io::copy(&mut from, &mut std::io::sink());
     }
-    kept.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect()
+    kept.iter()
+        .map(|byte| {
+            if byte.is_ascii() {
+                char::from(*byte)
+            } else {
+                '?'
+            }
+        })
+        .collect()
 }
 
 /// A descriptor's name for a child that inherits it.

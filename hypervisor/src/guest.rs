@@ -89,7 +89,14 @@ plain_commands! {
 /// [`Error::Agent`] when it does not answer or refuses.
 pub fn cmd(host: &Host, vmid: Vmid, name: &str) -> Result<String> {
     if !COMMANDS.contains(&name) {
-        return Err(Error::option("command", format!("'{}' is none of {}", name.escape_default(), COMMANDS.join(", "))));
+        return Err(Error::option(
+            "command",
+            format!(
+                "'{}' is none of {}",
+                name.escape_default(),
+                COMMANDS.join(", ")
+            ),
+        ));
     }
     let mut session = agent(host, vmid)?;
     if name == "shutdown" {
@@ -119,7 +126,9 @@ pub struct Exec {
 /// [`Error::Agent`] when the agent does not answer or the program cannot be started.
 pub fn exec(host: &Host, vmid: Vmid, request: Exec) -> Result<String> {
     let mut words = request.command.into_iter();
-    let Some(path) = words.next() else { return Err(Error::option("extra-args", "no command given")) };
+    let Some(path) = words.next() else {
+        return Err(Error::option("extra-args", "no command given"));
+    };
     let mut session = agent(host, vmid)?;
     let command = qga::guest_exec {
         path,
@@ -171,14 +180,21 @@ fn exec_result(status: qga::GuestExecStatus) -> Value {
     put("signal", status.signal.map(Value::from));
     put("out-data", status.out_data.map(|data| as_text(data).into()));
     put("err-data", status.err_data.map(|data| as_text(data).into()));
-    put("out-truncated", status.out_truncated.map(|cut| u8::from(cut).into()));
-    put("err-truncated", status.err_truncated.map(|cut| u8::from(cut).into()));
+    put(
+        "out-truncated",
+        status.out_truncated.map(|cut| u8::from(cut).into()),
+    );
+    put(
+        "err-truncated",
+        status.err_truncated.map(|cut| u8::from(cut).into()),
+    );
     Value::Object(result)
 }
 
 /// Output as text: UTF-8 as it is, other bytes one character each (Latin-1), so that nothing is lost.
 fn as_text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().into_iter().map(char::from).collect())
+    String::from_utf8(bytes)
+        .unwrap_or_else(|e| e.into_bytes().into_iter().map(char::from).collect())
 }
 
 /// Proxmox's way: nothing for an empty object, a bare value on a line, else JSON with sorted keys and three spaces.
@@ -189,8 +205,11 @@ fn print_answer(answer: &Value) -> Result<String> {
         Value::String(text) => Ok(format!("{}\n", text.trim_end())),
         Value::Object(_) | Value::Array(_) => {
             let mut bytes = Vec::new();
-            let mut printer = serde_json::Serializer::with_formatter(&mut bytes, PerlStyle::default());
-            answer.serialize(&mut printer).map_err(|e| Error::Failed(e.to_string()))?;
+            let mut printer =
+                serde_json::Serializer::with_formatter(&mut bytes, PerlStyle::default());
+            answer
+                .serialize(&mut printer)
+                .map_err(|e| Error::Failed(e.to_string()))?;
             bytes.push(b'\n');
             String::from_utf8(bytes).map_err(|e| Error::Failed(e.to_string()))
         }
@@ -214,7 +233,11 @@ impl serde_json::ser::Formatter for PerlStyle {
     fn end_array<W: ?Sized + Write>(&mut self, w: &mut W) -> std::io::Result<()> {
         self.0.end_array(w)
     }
-    fn begin_array_value<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         self.0.begin_array_value(w, first)
     }
     fn end_array_value<W: ?Sized + Write>(&mut self, w: &mut W) -> std::io::Result<()> {
@@ -226,7 +249,11 @@ impl serde_json::ser::Formatter for PerlStyle {
     fn end_object<W: ?Sized + Write>(&mut self, w: &mut W) -> std::io::Result<()> {
         self.0.end_object(w)
     }
-    fn begin_object_key<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         self.0.begin_object_key(w, first)
     }
     fn begin_object_value<W: ?Sized + Write>(&mut self, w: &mut W) -> std::io::Result<()> {
@@ -246,7 +273,10 @@ mod tests {
         assert_eq!(print_answer(&json!({})).unwrap(), "");
         assert_eq!(print_answer(&json!("thawed")).unwrap(), "thawed\n");
         let text = print_answer(&json!({ "out-data": "a\n", "exitcode": 0, "exited": 1 })).unwrap();
-        assert_eq!(text, "{\n   \"exitcode\" : 0,\n   \"exited\" : 1,\n   \"out-data\" : \"a\\n\"\n}\n");
+        assert_eq!(
+            text,
+            "{\n   \"exitcode\" : 0,\n   \"exited\" : 1,\n   \"out-data\" : \"a\\n\"\n}\n"
+        );
     }
 
     #[test]

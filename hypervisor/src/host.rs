@@ -33,7 +33,10 @@ pub struct Host {
 impl Host {
     /// The host below `BLOCKHOST_ROOT`.
     pub fn from_env() -> Self {
-        Host { layout: Layout::from_env(), node: sys::node_name() }
+        Host {
+            layout: Layout::from_env(),
+            node: sys::node_name(),
+        }
     }
 
     /// The user of the machines.
@@ -43,7 +46,9 @@ impl Host {
     pub fn machine_user(&self) -> Result<Ids> {
         let found = sys::lookup_user(MACHINE_USER).at("cannot read", "/etc/passwd")?;
         match found {
-            Some((0, _)) => Err(Error::Environment(format!("user '{MACHINE_USER}' has uid 0; give it one of its own"))),
+            Some((0, _)) => Err(Error::Environment(format!(
+                "user '{MACHINE_USER}' has uid 0; give it one of its own"
+            ))),
             Some((uid, gid)) => Ok(Ids { uid, gid }),
             None => Err(Error::Environment(format!(
                 "user '{MACHINE_USER}' does not exist: run the setup script, or `useradd --system --user-group {MACHINE_USER}`"
@@ -68,6 +73,9 @@ impl Host {
 
     /// The error for a machine that is not there.
     pub fn not_found(&self, vmid: Vmid) -> Error {
-        Error::NotFound { vmid, node: self.node.clone() }
+        Error::NotFound {
+            vmid,
+            node: self.node.clone(),
+        }
     }
 }

@@ -82,8 +82,18 @@ pub struct Header {
 /// # Errors
 /// A sentence: not qcow2, an external data file, encrypted, unknown features.
 pub fn read_header(bytes: &[u8]) -> std::result::Result<Header, String> {
-    let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-    let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+    let u32_at = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_be_bytes)
+    };
+    let u64_at = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map(u64::from_be_bytes)
+    };
     let short = || "shorter than a qcow2 header".to_owned();
     if !bytes.starts_with(&QCOW2_MAGIC) {
         return Err("not a qcow2 image".to_owned());
@@ -104,9 +114,14 @@ pub fn read_header(bytes: &[u8]) -> std::result::Result<Header, String> {
         return Err("it keeps its data in an external file".to_owned());
     }
     if incompatible & !QCOW2_KNOWN_INCOMPATIBLE != 0 {
-        return Err(format!("it needs unknown features ({incompatible:#x}), or is marked corrupt"));
+        return Err(format!(
+            "it needs unknown features ({incompatible:#x}), or is marked corrupt"
+        ));
     }
-    Ok(Header { virtual_size, backed: backing_offset != 0 })
+    Ok(Header {
+        virtual_size,
+        backed: backing_offset != 0,
+    })
 }
 
 /// Header of an open qcow2 file.
@@ -117,8 +132,10 @@ pub fn header_of(fd: impl AsFd, name: &str) -> Result<Header> {
     let mut bytes = [0; 104];
     let file = File::from(fd.as_fd().try_clone_to_owned().at("cannot use", name)?);
     let read = file.read_at(&mut bytes, 0).at("cannot read", name)?;
-    read_header(bytes.get(..read).unwrap_or_default())
-        .map_err(|problem| Error::Image { image: name.to_owned(), problem })
+    read_header(bytes.get(..read).unwrap_or_default()).map_err(|problem| Error::Image {
+        image: name.to_owned(),
+        problem,
+    })
 }
 
 /// Size of a volume's disk in bytes.
@@ -135,7 +152,10 @@ pub fn virtual_size(storages: &Storages, volume: &Volume) -> Result<u64> {
 /// # Errors
 /// [`Error::Image`] for anything but a complete, self-contained image.
 pub fn check(file: &File, format: Format, name: &str) -> Result<()> {
-    let refuse = |problem: &str| Error::Image { image: name.to_owned(), problem: problem.to_owned() };
+    let refuse = |problem: &str| Error::Image {
+        image: name.to_owned(),
+        problem: problem.to_owned(),
+    };
     let meta = file.metadata().at("cannot inspect", name)?;
     if !meta.is_file() {
         return Err(refuse("non-existent or non-regular file"));
@@ -148,7 +168,9 @@ pub fn check(file: &File, format: Format, name: &str) -> Result<()> {
             let mut magic = [0; 4];
             let read = file.read_at(&mut magic, 0).at("cannot read", name)?;
             if read == 4 && magic == QCOW2_MAGIC {
-                return Err(refuse("declared raw, but it is qcow2; declare it so (--source-format qcow2)"));
+                return Err(refuse(
+                    "declared raw, but it is qcow2; declare it so (--source-format qcow2)",
+                ));
             }
         }
         Format::Qcow2 => {
@@ -167,7 +189,11 @@ pub fn check(file: &File, format: Format, name: &str) -> Result<()> {
 pub fn detect(file: &File, name: &str) -> Result<Format> {
     let mut magic = [0; 4];
     let read = file.read_at(&mut magic, 0).at("cannot read", name)?;
-    Ok(if read == 4 && magic == QCOW2_MAGIC { Format::Qcow2 } else { Format::Raw })
+    Ok(if read == 4 && magic == QCOW2_MAGIC {
+        Format::Qcow2
+    } else {
+        Format::Raw
+    })
 }
 
 /// Copies and converts a foreign image into a new volume of a machine.
@@ -201,12 +227,26 @@ pub fn import(
 /// # Errors
 /// [`Error::Program`] with qemu-img's words.
 pub fn convert(host: &Host, dir: &OwnedFd, format: Format, from: &str, to: &str) -> Result<()> {
-    let args = ["convert", "-f", format.as_str(), "-O", "qcow2", "-t", "none", "-T", "none", from, to];
+    let args = [
+        "convert",
+        "-f",
+        format.as_str(),
+        "-O",
+        "qcow2",
+        "-t",
+        "none",
+        "-T",
+        "none",
+        from,
+        to,
+    ];
     match qemu_img(host, dir, &args) {
         // Some file systems (tmpfs) have no direct I/O.
-        Err(Error::Program { problem, .. }) if problem.contains("O_DIRECT") => {
-            qemu_img(host, dir, &["convert", "-f", format.as_str(), "-O", "qcow2", from, to])
-        }
+        Err(Error::Program { problem, .. }) if problem.contains("O_DIRECT") => qemu_img(
+            host,
+            dir,
+            &["convert", "-f", format.as_str(), "-O", "qcow2", from, to],
+        ),
         other => other,
     }
 }
@@ -217,7 +257,10 @@ pub fn convert(host: &Host, dir: &OwnedFd, format: Format, from: &str, to: &str)
 /// [`Error::Program`] with qemu-img's words.
 pub fn create(host: &Host, storages: &Storages, volume: &Volume, bytes: Option<u64>) -> Result<()> {
     let dir = storages.machine_dir(&volume.storage, volume.vmid)?;
-    let backing = volume.base.as_ref().map(|(vmid, file)| format!("../{vmid}/{file}"));
+    let backing = volume
+        .base
+        .as_ref()
+        .map(|(vmid, file)| format!("../{vmid}/{file}"));
     let mut args = vec!["create", "-q", "-f", "qcow2"];
     if let Some(backing) = &backing {
         args.extend(["-F", "qcow2", "-b", backing]);
@@ -234,7 +277,18 @@ pub fn create(host: &Host, storages: &Storages, volume: &Volume, bytes: Option<u
 /// [`Error::Program`] with qemu-img's words.
 pub fn resize(host: &Host, storages: &Storages, volume: &Volume, bytes: u64) -> Result<()> {
     let dir = storages.machine_dir(&volume.storage, volume.vmid)?;
-    qemu_img(host, &dir, &["resize", "-q", "-f", "qcow2", &volume.file, &bytes.to_string()])
+    qemu_img(
+        host,
+        &dir,
+        &[
+            "resize",
+            "-q",
+            "-f",
+            "qcow2",
+            &volume.file,
+            &bytes.to_string(),
+        ],
+    )
 }
 
 /// Full copy of one volume into another, through the whole backing chain.
@@ -244,17 +298,28 @@ pub fn resize(host: &Host, storages: &Storages, volume: &Volume, bytes: u64) -> 
 pub fn copy(host: &Host, storages: &Storages, from: &Volume, to: &Volume) -> Result<()> {
     let dir = storages.machine_dir(&to.storage, to.vmid)?;
     if from.storage != to.storage {
-        return Err(Error::option("storage", "a clone into another storage is not supported"));
+        return Err(Error::option(
+            "storage",
+            "a clone into another storage is not supported",
+        ));
     }
     let source = format!("../{}/{}", from.vmid, from.file);
-    qemu_img(host, &dir, &["convert", "-f", "qcow2", "-O", "qcow2", &source, &to.file])
+    qemu_img(
+        host,
+        &dir,
+        &["convert", "-f", "qcow2", "-O", "qcow2", &source, &to.file],
+    )
 }
 
 /// Runs qemu-img as the machine user in a directory; names are relative to it.
 fn qemu_img(host: &Host, dir: &OwnedFd, args: &[&str]) -> Result<()> {
     let program = exec::find("qemu-img", "qemu-utils")?;
     let ids = host.machine_user()?;
-    Run::new(program, args.iter().copied()).user(ids).directory(dir.as_fd()).output().map(drop)
+    Run::new(program, args.iter().copied())
+        .user(ids)
+        .directory(dir.as_fd())
+        .output()
+        .map(drop)
 }
 
 /// Copies only what is data; holes stay holes.
@@ -272,10 +337,15 @@ fn copy_sparse(from: &File, to: &File) -> std::io::Result<()> {
             Err(rustix::io::Errno::NXIO) => break,
             Err(_) => at,
         };
-        let end = rustix::fs::seek(from, Hole::Hole(start)).unwrap_or(length).min(length);
+        let end = rustix::fs::seek(from, Hole::Hole(start))
+            .unwrap_or(length)
+            .min(length);
         reader.seek(SeekFrom::Start(start))?;
         writer.seek(SeekFrom::Start(start))?;
-        std::io::copy(&mut Read::by_ref(&mut reader).take(end - start), &mut writer)?;
+        std::io::copy(
+            &mut Read::by_ref(&mut reader).take(end - start),
+            &mut writer,
+        )?;
         at = end.max(start + 1);
     }
     Ok(())
@@ -302,12 +372,22 @@ mod tests {
 
     #[test]
     fn an_image_that_reaches_outside_itself_is_recognised() {
-        assert!(read_header(&qcow2(3, 0, 4)).unwrap_err().contains("external file"));
+        assert!(
+            read_header(&qcow2(3, 0, 4))
+                .unwrap_err()
+                .contains("external file")
+        );
         assert!(read_header(&qcow2(3, 0x200, 0)).unwrap().backed);
         assert!(read_header(&qcow2(3, 0, 1 << 40)).is_err());
         assert!(read_header(&qcow2(4, 0, 0)).is_err());
         assert!(read_header(b"QFI\xfb").is_err());
-        assert_eq!(read_header(&qcow2(2, 0, u64::MAX)).unwrap(), Header { virtual_size: 1 << 30, backed: false });
+        assert_eq!(
+            read_header(&qcow2(2, 0, u64::MAX)).unwrap(),
+            Header {
+                virtual_size: 1 << 30,
+                backed: false
+            }
+        );
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use serde_json::{Value, json};
 
 use crate::accel::{self, Kind};
 use crate::config::{Props, VmConfig};
@@ -50,13 +51,23 @@ impl Plan {
     /// # Errors
     /// When the configuration cannot be run on this host.
     pub fn show(host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<Self> {
-        let mut plan = Plan { args: Vec::new(), held: Vec::new(), files: Files::Show, sets: 0 };
+        let mut plan = Plan {
+            args: Vec::new(),
+            held: Vec::new(),
+            files: Files::Show,
+            sets: 0,
+        };
         plan.build(host, vmid, config, kind)?;
         Ok(plan)
     }
 
     fn open(host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<Self> {
-        let mut plan = Plan { args: Vec::new(), held: Vec::new(), files: Files::Open, sets: 0 };
+        let mut plan = Plan {
+            args: Vec::new(),
+            held: Vec::new(),
+            files: Files::Open,
+            sets: 0,
+        };
         plan.build(host, vmid, config, kind)?;
         Ok(plan)
     }
@@ -90,18 +101,34 @@ impl Plan {
     fn socket(&mut self, host: &Host, vmid: Vmid, id: &str, name: &str, extra: &str) -> Result<()> {
         let place = match self.files {
             Files::Show => format!("path={}", host.machine_run_dir(vmid).join(name).display()),
-            Files::Open => format!("fd={}", self.hold(monitor::listen(host, vmid, name)?.into())),
+            Files::Open => format!(
+                "fd={}",
+                self.hold(monitor::listen(host, vmid, name)?.into())
+            ),
         };
-        self.arg("-chardev", format!("socket,id={id},{place},server=on,wait=off{extra}"));
+        self.arg(
+            "-chardev",
+            format!("socket,id={id},{place},server=on,wait=off{extra}"),
+        );
         Ok(())
     }
 
     fn build(&mut self, host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<()> {
         let storages = Storages::load(host)?;
-        self.arg("-name", format!("guest={},debug-threads=on", config.get("name").unwrap_or("VM")));
-        self.args.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
+        self.arg(
+            "-name",
+            format!(
+                "guest={},debug-threads=on",
+                config.get("name").unwrap_or("VM")
+            ),
+        );
+        self.args
+            .extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
         self.arg("-display", "none");
-        self.arg("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        self.arg(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
         self.machine(config, kind)?;
         self.socket(host, vmid, "qmp", monitor::QMP_SOCKET, "")?;
         self.arg("-mon", "chardev=qmp,mode=control");
@@ -111,7 +138,10 @@ impl Plan {
         if agent_enabled(config) {
             self.socket(host, vmid, "qga0", monitor::AGENT_SOCKET, "")?;
             self.arg("-device", "virtio-serial-pci,id=qga0-bus");
-            self.arg("-device", "virtserialport,bus=qga0-bus.0,chardev=qga0,name=org.qemu.guest_agent.0");
+            self.arg(
+                "-device",
+                "virtserialport,bus=qga0-bus.0,chardev=qga0,name=org.qemu.guest_agent.0",
+            );
         }
         self.drives(host, &storages, vmid, config)?;
         self.cards(vmid, config)
@@ -123,16 +153,27 @@ impl Plan {
             Some(other) => other.to_owned(),
         };
         // Devices that nobody uses but the firmware and the kernel spend time on.
-        let machine = format!("{machine},hpet=off,vmport=off,graphics=off,usb=off,dump-guest-core=off");
+        let machine =
+            format!("{machine},hpet=off,vmport=off,graphics=off,usb=off,dump-guest-core=off");
         self.arg("-machine", machine);
         if config.get("bios").is_some_and(|bios| bios != "seabios") {
-            return Err(Error::option("bios", "only seabios is supported by this backend"));
+            return Err(Error::option(
+                "bios",
+                "only seabios is supported by this backend",
+            ));
         }
         self.accelerator(config, kind)?;
         let (sockets, cores) = (config.number("sockets", 1), config.number("cores", 1));
-        self.arg("-smp", format!("{},sockets={sockets},cores={cores}", sockets * cores));
+        self.arg(
+            "-smp",
+            format!("{},sockets={sockets},cores={cores}", sockets * cores),
+        );
         self.arg("-m", format!("{}M", config.number("memory", 512)));
-        if let Some(uuid) = config.get("smbios1").map(Props::parse).and_then(|props| props.get("uuid").map(str::to_owned)) {
+        if let Some(uuid) = config
+            .get("smbios1")
+            .map(Props::parse)
+            .and_then(|props| props.get("uuid").map(str::to_owned))
+        {
             self.arg("-smbios", format!("type=1,uuid={uuid}"));
         }
         self.arg("-boot", "menu=off,strict=on,reboot-timeout=1000");
@@ -142,7 +183,12 @@ impl Plan {
             Some("cirrus") => self.arg("-device", "cirrus-vga"),
             Some("virtio") => self.arg("-device", "virtio-vga"),
             Some("vmware") => self.arg("-device", "vmware-svga"),
-            Some("qxl") => return Err(Error::option("vga", "qxl is not supported by this backend; use std or virtio")),
+            Some("qxl") => {
+                return Err(Error::option(
+                    "vga",
+                    "qxl is not supported by this backend; use std or virtio",
+                ));
+            }
             _ => {}
         }
         Ok(())
@@ -151,7 +197,11 @@ impl Plan {
     fn accelerator(&mut self, config: &VmConfig, kind: Kind) -> Result<()> {
         let asked = config.get("cpu").map(Props::parse).unwrap_or_default();
         let model = asked.head.as_deref().or_else(|| asked.get("cputype"));
-        let flags = asked.get("flags").unwrap_or_default().split(';').filter(|flag| !flag.is_empty());
+        let flags = asked
+            .get("flags")
+            .unwrap_or_default()
+            .split(';')
+            .filter(|flag| !flag.is_empty());
         let flags: String = flags
             .map(|flag| match flag.split_at_checked(1) {
                 Some(("+", name)) => format!(",{name}=on"),
@@ -164,12 +214,17 @@ impl Plan {
             (Kind::Kvm, Some(model)) => proxmox_model(model),
             // Under TCG every vector extension is emulated at a loss and the guest would pick it: the plainest model
             // that Debian runs on boots fastest.
-            (Kind::Tcg, None | Some("host" | "max" | "kvm64" | "x86-64-v2-AES" | "x86-64-v3" | "x86-64-v4")) => TCG_CPU,
+            (
+                Kind::Tcg,
+                None | Some("host" | "max" | "kvm64" | "x86-64-v2-AES" | "x86-64-v3" | "x86-64-v4"),
+            ) => TCG_CPU,
             (Kind::Tcg, Some(model)) => proxmox_model(model),
         };
         match kind {
             Kind::Kvm => {
-                let device = self.file(Path::new("/dev/kvm"), || accel::open_kvm().at("cannot open", "/dev/kvm"))?;
+                let device = self.file(Path::new("/dev/kvm"), || {
+                    accel::open_kvm().at("cannot open", "/dev/kvm")
+                })?;
                 self.arg("-accel", format!("kvm,device={device}"));
             }
             Kind::Tcg => self.arg("-accel", "tcg,thread=multi,tb-size=512"),
@@ -192,80 +247,156 @@ impl Plan {
         Ok(())
     }
 
-    fn drives(&mut self, host: &Host, storages: &Storages, vmid: Vmid, config: &VmConfig) -> Result<()> {
+    fn drives(
+        &mut self,
+        host: &Host,
+        storages: &Storages,
+        vmid: Vmid,
+        config: &VmConfig,
+    ) -> Result<()> {
         let drives = config.drives();
         let order = boot_order(config);
         if drives.iter().any(|(key, _)| key.starts_with("scsi")) {
-            self.arg("-device", format!("{},id=scsihw0", scsi_controller(config)?));
+            self.arg(
+                "-device",
+                format!("{},id=scsihw0", scsi_controller(config)?),
+            );
         }
         if drives.iter().any(|(key, _)| key.starts_with("sata")) {
             self.arg("-device", "ich9-ahci,id=ahci0");
         }
         for (key, value) in &drives {
             let props = Props::parse(value);
-            let volume = options::volume_of(value)
-                .ok_or_else(|| Error::option(key.as_str(), format!("stored value '{}' names no volume", value.escape_default())))?;
-            let boot = order.iter().position(|name| name == key).map(|at| format!(",bootindex={}", 100 + at)).unwrap_or_default();
+            let volume = options::volume_of(value).ok_or_else(|| {
+                Error::option(
+                    key.as_str(),
+                    format!("stored value '{}' names no volume", value.escape_default()),
+                )
+            })?;
+            let boot = order
+                .iter()
+                .position(|name| name == key)
+                .map(|at| format!(",bootindex={}", 100 + at))
+                .unwrap_or_default();
             if volume.is_cloudinit() {
-                self.seed(host, vmid, config, key, !drives.iter().any(|(key, _)| key.starts_with("scsi")))?;
+                self.seed(
+                    host,
+                    vmid,
+                    config,
+                    key,
+                    !drives.iter().any(|(key, _)| key.starts_with("scsi")),
+                )?;
             } else {
                 self.disk(storages, key, &volume, &props)?;
                 let device = device_of(config, key, props.get("media") == Some("cdrom"))?;
-                let ssd = if props.get("ssd") == Some("1") && !key.starts_with("virtio") { ",rotation_rate=1" } else { "" };
-                self.arg("-device", format!("{device},drive=drive-{key},id={key},serial=drive-{key}{boot}{ssd}"));
+                let ssd = if props.get("ssd") == Some("1") && !key.starts_with("virtio") {
+                    ",rotation_rate=1"
+                } else {
+                    ""
+                };
+                self.arg(
+                    "-device",
+                    format!("{device},drive=drive-{key},id={key},serial=drive-{key}{boot}{ssd}"),
+                );
             }
         }
         Ok(())
     }
 
+    /// A node of the block layer, as JSON: nothing in it can be read as another option.
+    fn blockdev(&mut self, node: &serde_json::Value) {
+        self.arg("-blockdev", node.to_string());
+    }
+
     /// The chain of nodes of one disk, from the template's file up. Nothing is probed: every format is spelled out.
-    fn disk(&mut self, storages: &Storages, key: &str, volume: &Volume, props: &Props) -> Result<()> {
-        let mut backing = String::new();
+    fn disk(
+        &mut self,
+        storages: &Storages,
+        key: &str,
+        volume: &Volume,
+        props: &Props,
+    ) -> Result<()> {
+        let mut backing = Value::Null;
         if let Some(base) = volume.backing() {
-            let file = self.file(&storages.path(&base)?, || storages.open(&base, OFlags::RDONLY))?;
-            self.arg("-blockdev", format!("driver=file,node-name=file-{key}-base,filename={file},read-only=on,auto-read-only=off"));
-            self.arg("-blockdev", format!("driver=qcow2,node-name=base-{key},file=file-{key}-base,read-only=on,backing="));
-            backing = format!(",backing=base-{key}");
+            let file = self.file(&storages.path(&base)?, || {
+                storages.open(&base, OFlags::RDONLY)
+            })?;
+            let (name, below) = (format!("base-{key}"), format!("file-{key}-base"));
+            self.blockdev(&json!({ "driver": "file", "node-name": below, "filename": file, "read-only": true, "auto-read-only": false }));
+            self.blockdev(&json!({ "driver": "qcow2", "node-name": name, "file": below, "read-only": true, "backing": null }));
+            backing = name.into();
         }
         let readonly = props.get("ro") == Some("1") || props.get("media") == Some("cdrom");
-        let (mode, access) = if readonly { (OFlags::RDONLY, "on") } else { (OFlags::RDWR, "off") };
-        let file = self.file(&storages.path(volume)?, || storages.open(volume, mode))?;
-        let cache = match props.get("cache") {
-            Some("none") | Some("directsync") => ",cache.direct=on",
-            Some("unsafe") => ",cache.no-flush=on",
-            _ => "",
+        let mode = if readonly {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
         };
-        let discard = if props.get("discard") == Some("on") { ",discard=unmap" } else { "" };
-        self.arg(
-            "-blockdev",
-            format!("driver=file,node-name=file-{key},filename={file},read-only={access},auto-read-only=off{cache}{discard}"),
-        );
-        let backing = if backing.is_empty() { ",backing=".to_owned() } else { backing };
-        let (reads, writes) = (props.get("iops_rd"), props.get("iops_wr"));
-        let throttled = reads.is_some() || writes.is_some();
-        let top = if throttled { format!("format-{key}") } else { format!("drive-{key}") };
-        self.arg(
-            "-blockdev",
-            format!("driver=qcow2,node-name={top},file=file-{key},read-only={access}{backing}{cache}{discard}"),
-        );
+        let file = self.file(&storages.path(volume)?, || storages.open(volume, mode))?;
+        let cache = props.get("cache");
+        let shared = json!({
+            "read-only": readonly,
+            "cache": { "direct": matches!(cache, Some("none" | "directsync")), "no-flush": cache == Some("unsafe") },
+            "discard": if props.get("discard") == Some("on") { "unmap" } else { "ignore" },
+        });
+        let node = |parts: Value| {
+            let mut node = shared.clone();
+            if let (Some(node), Value::Object(parts)) = (node.as_object_mut(), parts) {
+                node.extend(parts);
+            }
+            node
+        };
+        let below = format!("file-{key}");
+        self.blockdev(&node(json!({ "driver": "file", "node-name": below, "filename": file, "auto-read-only": false })));
+        let (reads, writes) = (limit(props, "iops_rd"), limit(props, "iops_wr"));
+        let throttled = reads + writes > 0;
+        let top = if throttled {
+            format!("format-{key}")
+        } else {
+            format!("drive-{key}")
+        };
+        self.blockdev(&node(
+            json!({ "driver": "qcow2", "node-name": top, "file": below, "backing": backing }),
+        ));
         if throttled {
-            let limit = |name: &str, value: Option<&str>| value.map(|v| format!(",x-{name}={v}")).unwrap_or_default();
-            let limits = format!("{}{}", limit("iops-read", reads), limit("iops-write", writes));
-            self.arg("-object", format!("throttle-group,id=limits-{key}{limits}"));
-            self.arg("-blockdev", format!("driver=throttle,node-name=drive-{key},throttle-group=limits-{key},file={top}"));
+            self.arg(
+                "-object",
+                format!("throttle-group,id=limits-{key},x-iops-read={reads},x-iops-write={writes}"),
+            );
+            let name = format!("drive-{key}");
+            self.blockdev(&json!({ "driver": "throttle", "node-name": name, "throttle-group": format!("limits-{key}"), "file": top }));
         }
         Ok(())
     }
 
     /// The cloud-init drive. Whatever bus it is configured on, it is attached where Debian's cloud kernel finds it
     /// without further drivers: beside the disks on virtio-scsi, or as virtio-blk.
-    fn seed(&mut self, host: &Host, vmid: Vmid, config: &VmConfig, key: &str, as_blk: bool) -> Result<()> {
+    fn seed(
+        &mut self,
+        host: &Host,
+        vmid: Vmid,
+        config: &VmConfig,
+        key: &str,
+        as_blk: bool,
+    ) -> Result<()> {
         let path = host.machine_run_dir(vmid).join(cloudinit::SEED);
-        let file = self.file(&path, || cloudinit::write_iso(host, vmid, &cloudinit::build(host, vmid, config)?))?;
-        self.arg("-blockdev", format!("driver=file,node-name=file-{key},filename={file},read-only=on,auto-read-only=off"));
-        self.arg("-blockdev", format!("driver=raw,node-name=drive-{key},file=file-{key},read-only=on"));
-        let device = if as_blk { "virtio-blk-pci" } else { "scsi-hd,bus=scsihw0.0,scsi-id=100,lun=0" };
-        self.arg("-device", format!("{device},drive=drive-{key},id={key},serial=drive-{key}"));
+        let file = self.file(&path, || {
+            cloudinit::write_iso(host, vmid, &cloudinit::build(host, vmid, config)?)
+        })?;
+        let (name, below) = (format!("drive-{key}"), format!("file-{key}"));
+        self.blockdev(&json!({ "driver": "file", "node-name": below, "filename": file, "read-only": true, "auto-read-only": false }));
+        self.blockdev(
+            &json!({ "driver": "raw", "node-name": name, "file": below, "read-only": true }),
+        );
+        let device = if as_blk {
+            "virtio-blk-pci"
+        } else {
+            "scsi-hd,bus=scsihw0.0,scsi-id=100,lun=0"
+        };
+        self.arg(
+            "-device",
+            format!("{device},drive={name},id={key},serial={name}"),
+        );
         Ok(())
     }
 
@@ -274,7 +405,10 @@ impl Plan {
         for (index, card) in net::cards(config)? {
             let key = format!("net{index}");
             let place = match self.files {
-                Files::Show => format!("ifname={},script=no,downscript=no", net::tap_name(vmid, index)),
+                Files::Show => format!(
+                    "ifname={},script=no,downscript=no",
+                    net::tap_name(vmid, index)
+                ),
                 Files::Open => format!("fd={}", self.hold(net::plug(vmid, index, &card)?)),
             };
             self.arg("-netdev", format!("tap,id={key},{place}"));
@@ -282,7 +416,10 @@ impl Plan {
                 "virtio" => "virtio-net-pci",
                 other => other,
             };
-            let mac = card.mac.map(|mac| format!(",mac={mac}")).unwrap_or_default();
+            let mac = card
+                .mac
+                .map(|mac| format!(",mac={mac}"))
+                .unwrap_or_default();
             let boot = match order.iter().position(|name| *name == key) {
                 Some(at) => format!(",bootindex={}", 100 + at),
                 // Without network boot the option ROM only costs time.
@@ -292,7 +429,10 @@ impl Plan {
                 Some(mtu) if mtu > 1 && model == "virtio-net-pci" => format!(",host_mtu={mtu}"),
                 _ => String::new(),
             };
-            self.arg("-device", format!("{model},netdev={key},id={key}{mac}{boot}{mtu}"));
+            self.arg(
+                "-device",
+                format!("{model},netdev={key},id={key}{mac}{boot}{mtu}"),
+            );
         }
         Ok(())
     }
@@ -321,7 +461,10 @@ pub fn agent_enabled(config: &VmConfig) -> bool {
 
 /// Devices to boot from: as configured, else the first disk.
 pub fn boot_order(config: &VmConfig) -> Vec<String> {
-    match config.get("boot").and_then(|value| value.strip_prefix("order=")) {
+    match config
+        .get("boot")
+        .and_then(|value| value.strip_prefix("order="))
+    {
         Some(order) => order.split(';').map(str::to_owned).collect(),
         None => config
             .drives()
@@ -332,6 +475,14 @@ pub fn boot_order(config: &VmConfig) -> Vec<String> {
     }
 }
 
+/// A limit per second; 0 for none.
+fn limit(props: &Props, key: &str) -> u64 {
+    props
+        .get(key)
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
+}
+
 fn scsi_controller(config: &VmConfig) -> Result<&'static str> {
     match config.get("scsihw") {
         // Proxmox's default is an LSI controller; no Linux cloud kernel has its driver.
@@ -339,19 +490,32 @@ fn scsi_controller(config: &VmConfig) -> Result<&'static str> {
         Some("lsi") => Ok("lsi53c895a"),
         Some("pvscsi") => Ok("pvscsi"),
         Some("megasas") => Ok("megasas"),
-        Some(other) => Err(Error::option("scsihw", format!("'{}' is not supported by this backend", other.escape_default()))),
+        Some(other) => Err(Error::option(
+            "scsihw",
+            format!(
+                "'{}' is not supported by this backend",
+                other.escape_default()
+            ),
+        )),
     }
 }
 
 fn device_of(config: &VmConfig, key: &str, cdrom: bool) -> Result<String> {
     let (bus, index) = key.split_at(key.find(|c: char| c.is_ascii_digit()).unwrap_or(key.len()));
-    let number: u32 = index.parse().map_err(|_| Error::option(key, "no drive name"))?;
+    let number: u32 = index
+        .parse()
+        .map_err(|_| Error::option(key, "no drive name"))?;
     let kind = if cdrom { "cd" } else { "hd" };
     Ok(match bus {
         "virtio" => "virtio-blk-pci".to_owned(),
         "scsi" => format!("scsi-{kind},bus=scsihw0.0,scsi-id={number},lun=0"),
         "sata" => format!("ide-{kind},bus=ahci0.{number}"),
-        _ if config.get("machine").is_some_and(|machine| machine.contains("q35")) => format!("ide-{kind},bus=ide.{number}"),
+        _ if config
+            .get("machine")
+            .is_some_and(|machine| machine.contains("q35")) =>
+        {
+            format!("ide-{kind},bus=ide.{number}")
+        }
         _ => format!("ide-{kind},bus=ide.{},unit={}", number / 2, number % 2),
     })
 }
@@ -370,9 +534,14 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     let dir_path = host.machine_run_dir(vmid);
     let dir = sys::open_dir(&dir_path).at("cannot open", &dir_path)?;
     let log = |flags: OFlags| {
-        sys::open_beneath(&dir, Path::new("qemu.log"), flags, Mode::from_raw_mode(0o600))
-            .map(fs::File::from)
-            .at("cannot open", dir_path.join("qemu.log"))
+        sys::open_beneath(
+            &dir,
+            Path::new("qemu.log"),
+            flags,
+            Mode::from_raw_mode(0o600),
+        )
+        .map(fs::File::from)
+        .at("cannot open", dir_path.join("qemu.log"))
     };
     let stderr = log(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND)?;
     let stdout = stderr.try_clone().at("cannot use", &dir_path)?;
@@ -380,7 +549,12 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     let keep: Vec<BorrowedFd<'_>> = plan.held.iter().chain([&alive]).map(AsFd::as_fd).collect();
     // setsid replaces itself by QEMU: same process, own session, so neither a signal to the caller's group nor the end
     // of its terminal reaches the machine.
-    let mut child = Run::new(exec::find("setsid", "util-linux")?, args).user(ids).keep(keep).stdout(stdout).stderr(stderr).spawn()?;
+    let mut child = Run::new(exec::find("setsid", "util-linux")?, args)
+        .user(ids)
+        .keep(keep)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()?;
     // From here on the descriptors are QEMU's alone.
     drop(plan);
     let pid = i32::try_from(child.id()).map_err(|e| Error::Failed(e.to_string()))?;
@@ -393,16 +567,29 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
         cgroup: cgroup::place(vmid, pid),
         started: runtime::now(),
     };
-    let ready = runtime::write_record(host, vmid, &process).and_then(|()| wait_ready(host, vmid, &mut child));
+    let ready = runtime::write_record(host, vmid, &process)
+        .and_then(|()| wait_ready(host, vmid, &mut child));
     if let Err(e) = ready {
         let _ = child.kill();
         let _ = child.wait();
         let words = fs::read(dir_path.join("qemu.log")).unwrap_or_default();
-        let tail: Vec<&[u8]> = words.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let tail: Vec<String> = tail.iter().rev().take(5).rev().map(|line| line.escape_ascii().to_string()).collect();
+        let tail: Vec<&[u8]> = words
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .collect();
+        let tail: Vec<String> = tail
+            .iter()
+            .rev()
+            .take(5)
+            .rev()
+            .map(|line| line.escape_ascii().to_string())
+            .collect();
         drop(alive);
         runtime::clean(host, vmid);
-        return Err(Error::Failed(format!("start failed: QEMU exited or did not answer: {e}\n{}", tail.join("\n"))));
+        return Err(Error::Failed(format!(
+            "start failed: QEMU exited or did not answer: {e}\n{}",
+            tail.join("\n")
+        )));
     }
     Ok(process)
 }

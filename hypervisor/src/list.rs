@@ -30,11 +30,20 @@ pub fn table(host: &Host) -> Result<String> {
             State::Stopped => ("stopped", 0),
             State::Running(process) => ("running", process.map_or(0, |process| process.pid)),
         };
-        let name = config.get("name").map_or_else(|| format!("VM {vmid}"), str::to_owned);
+        let name = config
+            .get("name")
+            .map_or_else(|| format!("VM {vmid}"), str::to_owned);
         let hundredths = boot_disk_bytes(host, &config).saturating_mul(100) >> 30;
         let disk = format!("{}.{:02}", hundredths / 100, hundredths % 100);
         let memory = config.number("memory", 512).to_string();
-        text.push_str(&row(&vmid.to_string(), &name, status, &memory, &disk, &pid.to_string()));
+        text.push_str(&row(
+            &vmid.to_string(),
+            &name,
+            status,
+            &memory,
+            &disk,
+            &pid.to_string(),
+        ));
     }
     Ok(text)
 }
@@ -45,7 +54,9 @@ fn row(vmid: &str, name: &str, status: &str, memory: &str, disk: &str, pid: &str
 
 /// Size of the disk a machine boots from; 0 without one.
 pub fn boot_disk_bytes(host: &Host, config: &VmConfig) -> u64 {
-    let first = launch::boot_order(config).into_iter().find_map(|key| config.get(&key).and_then(options::volume_of));
+    let first = launch::boot_order(config)
+        .into_iter()
+        .find_map(|key| config.get(&key).and_then(options::volume_of));
     let size = |volume| image::virtual_size(&Storages::load(host)?, &volume);
     first.and_then(|volume| size(volume).ok()).unwrap_or(0)
 }

@@ -61,11 +61,16 @@ impl Read for Bounded {
             return Err(io::ErrorKind::TimedOut.into());
         }
         if self.left == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the answer is too long",
+            ));
         }
         self.stream.set_read_timeout(Some(wait))?;
         let want = buffer.len().min(self.left);
-        let read = self.stream.read(buffer.get_mut(..want).unwrap_or_default())?;
+        let read = self
+            .stream
+            .read(buffer.get_mut(..want).unwrap_or_default())?;
         self.left -= read;
         Ok(read)
     }
@@ -75,7 +80,11 @@ type Line = Stream<BufReader<Bounded>, UnixStream>;
 
 fn line(stream: UnixStream, limit: Duration) -> io::Result<Line> {
     stream.set_write_timeout(Some(limit))?;
-    let bounded = Bounded { stream: stream.try_clone()?, end: Instant::now() + limit, left: ANSWER_LIMIT };
+    let bounded = Bounded {
+        stream: stream.try_clone()?,
+        end: Instant::now() + limit,
+        left: ANSWER_LIMIT,
+    };
     Ok(Stream::new(BufReader::new(bounded), stream))
 }
 
@@ -87,7 +96,10 @@ fn reset(line: &mut Line, limit: Duration) {
 
 /// Whether an I/O error is "no answer in time".
 fn is_timeout(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+    matches!(
+        e.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+    )
 }
 
 /// A QMP session.
@@ -102,8 +114,13 @@ impl Monitor {
     /// # Errors
     /// [`Error::Qmp`] when nobody answers in time.
     pub fn open(host: &Host, vmid: Vmid, limit: Duration) -> Result<Self> {
-        let fail = |problem: String| Error::Qmp { vmid, command: "qmp_capabilities".to_owned(), problem };
-        let stream = connect(host, vmid, QMP_SOCKET).map_err(|e| fail(format!("unable to connect: {e}")))?;
+        let fail = |problem: String| Error::Qmp {
+            vmid,
+            command: "qmp_capabilities".to_owned(),
+            problem,
+        };
+        let stream =
+            connect(host, vmid, QMP_SOCKET).map_err(|e| fail(format!("unable to connect: {e}")))?;
         let mut line = line(stream, limit).map_err(|e| fail(e.to_string()))?;
         let greeted = line.fill_buf().map(|greeting| !greeting.is_empty());
         match greeted {
@@ -129,7 +146,11 @@ impl Monitor {
                 ExecuteError::Io(e) if is_timeout(&e) => "got timeout".to_owned(),
                 other => other.to_string(),
             };
-            Error::Qmp { vmid, command: C::NAME.to_owned(), problem }
+            Error::Qmp {
+                vmid,
+                command: C::NAME.to_owned(),
+                problem,
+            }
         })
     }
 }
@@ -151,7 +172,9 @@ impl Agent {
         let turn = VmLock::take_file(host, &format!("{vmid}.agent.lock"), limit)?;
         let stream = connect(host, vmid, AGENT_SOCKET).map_err(|_| silent())?;
         let mut qga = Qga::new(line(stream, limit).map_err(|_| silent())?);
-        let id = i64::from(u32::from_ne_bytes(sys::random().at("cannot read", "/dev/urandom")?));
+        let id = i64::from(u32::from_ne_bytes(
+            sys::random().at("cannot read", "/dev/urandom")?,
+        ));
         let sync = qapi::qga::guest_sync { id };
         qga.write_command(&sync).map_err(|_| silent())?;
         loop {
@@ -159,7 +182,8 @@ impl Agent {
                 Ok(answer) if answer == id => break,
                 // An answer to somebody else's question, or half of one.
                 Ok(_) | Err(ExecuteError::Qapi(_)) => {}
-                Err(ExecuteError::Io(e)) if e.kind() == io::ErrorKind::InvalidData && !is_timeout(&e) => {}
+                Err(ExecuteError::Io(e))
+                    if e.kind() == io::ErrorKind::InvalidData && !is_timeout(&e) => {}
                 Err(ExecuteError::Io(_)) => return Err(silent()),
             }
         }
@@ -173,9 +197,10 @@ impl Agent {
     pub fn run<C: Command>(&mut self, command: &C, limit: Duration) -> Result<C::Ok> {
         reset(self.qga.inner_mut(), limit);
         self.qga.execute(command).map_err(|e| match e {
-            ExecuteError::Io(e) if is_timeout(&e) => {
-                Error::Agent(format!("QEMU guest agent: command '{}' - got timeout", C::NAME))
-            }
+            ExecuteError::Io(e) if is_timeout(&e) => Error::Agent(format!(
+                "QEMU guest agent: command '{}' - got timeout",
+                C::NAME
+            )),
             other => Error::Agent(format!("Agent error: {other}")),
         })
     }
@@ -185,6 +210,8 @@ impl Agent {
     /// # Errors
     /// [`Error::Agent`] when it cannot be sent.
     pub fn send<C: Command>(&mut self, command: &C) -> Result<()> {
-        self.qga.write_command(command).map_err(|e| Error::Agent(format!("Agent error: {e}")))
+        self.qga
+            .write_command(command)
+            .map_err(|e| Error::Agent(format!("Agent error: {e}")))
     }
 }

@@ -16,11 +16,13 @@ pub fn cards(config: &VmConfig) -> Result<Vec<(u32, NetDevice)>> {
     config
         .numbered("net")
         .into_iter()
-        .map(|(index, value)| match QmOption::parse(&format!("net{index}"), value) {
-            Ok(QmOption::Net(_, device)) => Ok((index, device)),
-            Ok(_) => Err(Error::option(format!("net{index}"), "no network card")),
-            Err(e) => Err(Error::option(format!("net{index}"), e.to_string())),
-        })
+        .map(
+            |(index, value)| match QmOption::parse(&format!("net{index}"), value) {
+                Ok(QmOption::Net(_, device)) => Ok((index, device)),
+                Ok(_) => Err(Error::option(format!("net{index}"), "no network card")),
+                Err(e) => Err(Error::option(format!("net{index}"), e.to_string())),
+            },
+        )
         .collect()
 }
 
@@ -45,7 +47,10 @@ pub fn check_bridge(bridge: &str) -> Result<()> {
         )));
     }
     let links: serde_json::Value = serde_json::from_str(&found.output).unwrap_or_default();
-    match links.pointer("/0/linkinfo/info_kind").and_then(serde_json::Value::as_str) {
+    match links
+        .pointer("/0/linkinfo/info_kind")
+        .and_then(serde_json::Value::as_str)
+    {
         Some("bridge") => Ok(()),
         Some("openvswitch") => Err(Error::Environment(format!(
             "'{bridge}' is an Open vSwitch bridge, which blockhost-qm cannot use yet; use a Linux bridge"
@@ -65,13 +70,18 @@ pub fn check_bridge(bridge: &str) -> Result<()> {
 pub fn plug(vmid: Vmid, index: u32, card: &NetDevice) -> Result<OwnedFd> {
     let key = format!("net{index}");
     if card.rate_kbps.is_some() {
-        return Err(Error::option(key, "rate is not supported by this backend; use the vm-throttle action"));
+        return Err(Error::option(
+            key,
+            "rate is not supported by this backend; use the vm-throttle action",
+        ));
     }
     let bridge = card.bridge.to_string();
     check_bridge(&bridge)?;
     let name = tap_name(vmid, index);
     let tap = sys::open_tap(&name).map_err(|e| {
-        Error::Environment(format!("tap device '{name}' cannot be made (/dev/net/tun, CAP_NET_ADMIN): {e}"))
+        Error::Environment(format!(
+            "tap device '{name}' cannot be made (/dev/net/tun, CAP_NET_ADMIN): {e}"
+        ))
     })?;
     let mtu = card.mtu.filter(|mtu| *mtu > 1).map(|mtu| mtu.to_string());
     let mut args = vec!["link", "set", "dev", &name, "master", &bridge];

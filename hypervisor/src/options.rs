@@ -37,7 +37,10 @@ pub fn read_args(args: &[String]) -> Result<Vec<Change>> {
     while let Some(arg) = rest.next() {
         let name = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(Error::option(arg.escape_default().to_string(), "expected an option such as --memory 2048"));
+            return Err(Error::option(
+                arg.escape_default().to_string(),
+                "expected an option such as --memory 2048",
+            ));
         };
         let (key, value) = match name.split_once('=') {
             Some((key, value)) => (key, value.to_owned()),
@@ -47,10 +50,16 @@ pub fn read_args(args: &[String]) -> Result<Vec<Change>> {
             },
         };
         match key {
-            "delete" => changes.extend(value.split([',', ';', ' ']).filter(|k| !k.is_empty()).map(deletion)),
+            "delete" => changes.extend(
+                value
+                    .split([',', ';', ' '])
+                    .filter(|k| !k.is_empty())
+                    .map(deletion),
+            ),
             "sshkeys" => changes.push(Change::Set(Box::new(QmOption::SshKeys(read_keys(&value)?)))),
             _ => {
-                let option = QmOption::parse(key, &value).map_err(|e| Error::option(key, e.to_string()))?;
+                let option =
+                    QmOption::parse(key, &value).map_err(|e| Error::option(key, e.to_string()))?;
                 changes.push(Change::Set(Box::new(option)));
             }
         }
@@ -69,12 +78,17 @@ fn read_keys(value: &str) -> Result<SshKeys> {
         return Ok(keys);
     }
     if !value.starts_with('/') {
-        return Err(bad("neither OpenSSH public keys, one per line, nor the absolute path of a file with them"));
+        return Err(bad(
+            "neither OpenSSH public keys, one per line, nor the absolute path of a file with them",
+        ));
     }
     let mut text = String::new();
     let file = File::open(value).at("cannot open", value)?;
-    file.take(KEYS_LIMIT).read_to_string(&mut text).at("cannot read", value)?;
-    SshKeys::read(text.trim_end()).ok_or_else(|| bad("the file holds something else than OpenSSH public keys"))
+    file.take(KEYS_LIMIT)
+        .read_to_string(&mut text)
+        .at("cannot read", value)?;
+    SshKeys::read(text.trim_end())
+        .ok_or_else(|| bad("the file holds something else than OpenSSH public keys"))
 }
 
 /// Applies changes to a configuration, making the volumes they ask for. On an error the volumes made so far are removed
@@ -82,7 +96,13 @@ fn read_keys(value: &str) -> Result<SshKeys> {
 ///
 /// # Errors
 /// When a value cannot be used on this host.
-pub fn apply(host: &Host, storages: &Storages, vmid: Vmid, config: &mut VmConfig, changes: Vec<Change>) -> Result<()> {
+pub fn apply(
+    host: &Host,
+    storages: &Storages,
+    vmid: Vmid,
+    config: &mut VmConfig,
+    changes: Vec<Change>,
+) -> Result<()> {
     let mut made = Vec::new();
     let result = changes.into_iter().try_for_each(|change| match change {
         Change::Set(option) => set(host, storages, vmid, config, *option, &mut made),
@@ -148,7 +168,10 @@ fn drive_value(
 ) -> Result<String> {
     let storage = drive.storage.to_string();
     storages.root(&storage)?;
-    if drive.option("format").is_some_and(|format| format != "qcow2") {
+    if drive
+        .option("format")
+        .is_some_and(|format| format != "qcow2")
+    {
         return Err(Error::option(key, "this backend keeps disks as qcow2 only"));
     }
     let text = drive.to_string();
@@ -167,7 +190,8 @@ fn drive_value(
             props.set("media", "cdrom");
         }
         DiskSource::Volume(name) => {
-            let wrong = |problem: &str| Error::option(key, format!("volume '{storage}:{name}': {problem}"));
+            let wrong =
+                |problem: &str| Error::option(key, format!("volume '{storage}:{name}': {problem}"));
             let volume = Volume::parse(&format!("{storage}:{name}"))
                 .ok_or_else(|| wrong("expected <storage>:<vmid>/vm-<vmid>-disk-<n>.qcow2"))?;
             if volume.vmid != vmid {
@@ -200,13 +224,20 @@ fn delete(storages: &Storages, config: &mut VmConfig, key: &str) -> Result<()> {
             config.remove(key);
             Ok(())
         }
-        None => Err(Error::option("delete", format!("unknown setting '{}'", key.escape_default()))),
+        None => Err(Error::option(
+            "delete",
+            format!("unknown setting '{}'", key.escape_default()),
+        )),
     }
 }
 
 /// Keeps the disk of a drive that is about to go, as `unusedN`.
 fn detach(config: &mut VmConfig, key: &str) {
-    if let Some(volume) = config.get(key).and_then(volume_of).filter(|volume| !volume.is_cloudinit()) {
+    if let Some(volume) = config
+        .get(key)
+        .and_then(volume_of)
+        .filter(|volume| !volume.is_cloudinit())
+    {
         let unused = config.free_unused();
         config.set(unused, volume.to_string());
     }
@@ -228,16 +259,25 @@ pub fn stored_mac(value: &str) -> Option<MacAddress> {
 /// A new address in Proxmox's own range.
 pub fn random_mac() -> Result<MacAddress> {
     let [a, b, c] = sys::random::<3>().at("cannot read", "/dev/urandom")?;
-    MacAddress::new([0xbc, 0x24, 0x11, a, b, c]).ok_or_else(|| Error::Failed("no MAC address".to_owned()))
+    MacAddress::new([0xbc, 0x24, 0x11, a, b, c])
+        .ok_or_else(|| Error::Failed("no MAC address".to_owned()))
 }
 
 /// A size as Proxmox prints it: the largest unit that fits without a remainder.
 pub fn size_text(bytes: u64) -> String {
-    let units = [(1u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    let units = [
+        (1u64 << 40, "T"),
+        (1 << 30, "G"),
+        (1 << 20, "M"),
+        (1 << 10, "K"),
+    ];
     units
         .into_iter()
         .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
-        .map_or_else(|| bytes.to_string(), |(unit, letter)| format!("{}{letter}", bytes / unit))
+        .map_or_else(
+            || bytes.to_string(),
+            |(unit, letter)| format!("{}{letter}", bytes / unit),
+        )
 }
 
 /// Reads `20G`, `512M`, `1073741824`.
@@ -260,7 +300,12 @@ mod tests {
 
     #[test]
     fn sizes_are_printed_as_they_were_meant() {
-        for (bytes, text) in [(10 << 30, "10G"), (1536 << 20, "1536M"), (512, "512"), (2 << 40, "2T")] {
+        for (bytes, text) in [
+            (10 << 30, "10G"),
+            (1536 << 20, "1536M"),
+            (512, "512"),
+            (2 << 40, "2T"),
+        ] {
             assert_eq!(size_text(bytes), text);
             assert_eq!(parse_size(text), Some(bytes));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use qapi::qmp;
 
 use crate::accel;
+use crate::cgroup;
 use crate::config::{VmConfig, VmLock};
 use crate::error::{Error, Result};
 use crate::exec;
@@ -16,7 +17,6 @@ use crate::machine::Vmid;
 use crate::monitor::{Agent, Monitor, QMP_LIMIT};
 use crate::runtime::{self, State};
 use crate::storage::Storages;
-use crate::cgroup;
 
 /// How long QEMU may take to end after `quit` before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_secs(15);
@@ -31,7 +31,9 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     let config = VmConfig::load(host, vmid)?;
     if config.is_template() {
-        return Err(Error::Conflict("you can't start a vm if it's a template".to_owned()));
+        return Err(Error::Conflict(
+            "you can't start a vm if it's a template".to_owned(),
+        ));
     }
     if runtime::is_running(host, vmid)? {
         eprintln!("VM {vmid} already running");
@@ -53,8 +55,13 @@ pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
         return Ok(());
     };
     // QEMU may close the connection before it has answered; only its end counts.
-    let asked = Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::quit {}));
-    let wait = if asked.is_ok() || process.is_none() { QUIT_LIMIT } else { Duration::from_millis(500) };
+    let asked =
+        Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::quit {}));
+    let wait = if asked.is_ok() || process.is_none() {
+        QUIT_LIMIT
+    } else {
+        Duration::from_millis(500)
+    };
     if !runtime::wait_stopped(host, vmid, wait)? {
         if let Some(process) = &process {
             eprintln!("VM still running - terminating now with SIGKILL");
@@ -96,7 +103,9 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
         drop(lock);
         return stop(host, vmid);
     }
-    Err(Error::Timeout("VM quit/powerdown failed - got timeout".to_owned()))
+    Err(Error::Timeout(
+        "VM quit/powerdown failed - got timeout".to_owned(),
+    ))
 }
 
 fn after_stop(host: &Host, vmid: Vmid, process: Option<&runtime::Process>) {
@@ -116,7 +125,9 @@ pub fn reset(host: &Host, vmid: Vmid) -> Result<()> {
     if !runtime::is_running(host, vmid)? {
         return Err(Error::NotRunning(vmid));
     }
-    Monitor::open(host, vmid, QMP_LIMIT)?.run(&qmp::system_reset {}).map(drop)
+    Monitor::open(host, vmid, QMP_LIMIT)?
+        .run(&qmp::system_reset {})
+        .map(drop)
 }
 
 /// What `qm status` prints.
@@ -126,12 +137,19 @@ pub fn reset(host: &Host, vmid: Vmid) -> Result<()> {
 pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     let config = VmConfig::load(host, vmid)?;
     let state = runtime::state(host, vmid)?;
-    let word = if state == State::Stopped { "stopped" } else { "running" };
+    let word = if state == State::Stopped {
+        "stopped"
+    } else {
+        "running"
+    };
     if !verbose {
         return Ok(format!("status: {word}\n"));
     }
     let mut lines = vec![
-        format!("cpus: {}", config.number("cores", 1) * config.number("sockets", 1)),
+        format!(
+            "cpus: {}",
+            config.number("cores", 1) * config.number("sockets", 1)
+        ),
         format!("maxdisk: {}", list::boot_disk_bytes(host, &config)),
         format!("maxmem: {}", config.number("memory", 512) << 20),
         format!("status: {word}"),
@@ -144,8 +162,14 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
             lines.push(format!("qmpstatus: {}", qmp_status(host, vmid)));
             if let Some(process) = process {
                 lines.push(format!("pid: {}", process.pid));
-                lines.push(format!("uptime: {}", runtime::now().saturating_sub(process.started)));
-                lines.push(format!("accel: {} ({})", process.accel, process.accel_reason));
+                lines.push(format!(
+                    "uptime: {}",
+                    runtime::now().saturating_sub(process.started)
+                ));
+                lines.push(format!(
+                    "accel: {} ({})",
+                    process.accel, process.accel_reason
+                ));
                 lines.push(format!("cgroup: {}", process.cgroup));
             }
         }
@@ -156,11 +180,13 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
 
 /// QEMU's own word for its state.
 fn qmp_status(host: &Host, vmid: Vmid) -> String {
-    let asked = Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::query_status {}));
+    let asked = Monitor::open(host, vmid, QMP_LIMIT)
+        .and_then(|mut monitor| monitor.run(&qmp::query_status {}));
     match asked {
         Ok(status) => {
             let word = serde_json::to_value(status.status).ok();
-            word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| "running".to_owned())
+            word.and_then(|word| word.as_str().map(str::to_owned))
+                .unwrap_or_else(|| "running".to_owned())
         }
         Err(_) => "unresponsive".to_owned(),
     }
@@ -178,7 +204,11 @@ pub fn showcmd(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     let quoted: Vec<String> = plan.args.iter().map(|arg| shell_quoted(arg)).collect();
     let mut text = format!("{} {}\n", qemu.display(), quoted.join(" "));
     if verbose {
-        text.push_str(&format!("# accelerator: {} ({})\n", choice.kind.as_str(), choice.reason));
+        text.push_str(&format!(
+            "# accelerator: {} ({})\n",
+            choice.kind.as_str(),
+            choice.reason
+        ));
         text.push_str(&format!("# control group: {}\n", cgroup::plan(vmid)));
         text.push_str("# at a start, files, taps and sockets are handed over as descriptors\n");
     }
@@ -186,8 +216,15 @@ pub fn showcmd(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
 }
 
 fn shell_quoted(arg: &str) -> String {
-    let plain = !arg.is_empty() && arg.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b));
-    if plain { arg.to_owned() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
+    let plain = !arg.is_empty()
+        && arg
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b));
+    if plain {
+        arg.to_owned()
+    } else {
+        format!("'{}'", arg.replace('\'', "'\\''"))
+    }
 }
 
 /// Starts every machine with `onboot: 1`; one that fails does not stop the others.
@@ -210,5 +247,9 @@ pub fn autostart(host: &Host) -> Result<()> {
             failed.push(vmid.to_string());
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(Error::Failed(format!("not started: {}", failed.join(", ")))) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Failed(format!("not started: {}", failed.join(", "))))
+    }
 }

@@ -50,7 +50,10 @@ pub enum State {
 /// When `/proc` is missing.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(fs::read_to_string(path).at("cannot read", path)?.trim().to_owned())
+    Ok(fs::read_to_string(path)
+        .at("cannot read", path)?
+        .trim()
+        .to_owned())
 }
 
 /// Start time of a process in clock ticks since boot; `None` when it is gone or a zombie.
@@ -64,7 +67,9 @@ pub fn start_time(pid: i32) -> Option<u64> {
 
 /// Seconds since the epoch.
 pub fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 fn alive_path(host: &Host, vmid: Vmid) -> PathBuf {
@@ -82,10 +87,13 @@ fn record_path(host: &Host, vmid: Vmid) -> PathBuf {
 pub fn claim(host: &Host, vmid: Vmid) -> Result<OwnedFd> {
     let path = alive_path(host, vmid);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
+    let file =
+        rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Conflict(format!("VM {vmid} already running"))),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::Conflict(format!("VM {vmid} already running")))
+        }
         Err(e) => Err(e).at("cannot lock", &path),
     }
 }
@@ -118,7 +126,8 @@ pub fn is_running(host: &Host, vmid: Vmid) -> Result<bool> {
 
 fn read_record(host: &Host, vmid: Vmid) -> Option<Process> {
     let record: Process = serde_json::from_slice(&fs::read(record_path(host, vmid)).ok()?).ok()?;
-    let same = record.boot_id == boot_id().ok()? && start_time(record.pid) == Some(record.start_time);
+    let same =
+        record.boot_id == boot_id().ok()? && start_time(record.pid) == Some(record.start_time);
     same.then_some(record)
 }
 
@@ -154,7 +163,9 @@ pub fn wait_stopped(host: &Host, vmid: Vmid, limit: Duration) -> Result<bool> {
 /// # Errors
 /// When the kernel refuses; a process that is gone is fine.
 pub fn kill(process: &Process) -> Result<()> {
-    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
+    let Some(pid) = Pid::from_raw(process.pid) else {
+        return Ok(());
+    };
     let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         other => other.at("cannot open process", process.pid.to_string())?,

@@ -69,11 +69,17 @@ impl Storages {
         let file: StorageFile = serde_saphyr::from_str(&text).map_err(|e| bad(e.to_string()))?;
         for (name, entry) in file.storages {
             if !is_storage_name(&name) {
-                return Err(bad(format!("storages: '{}' is no storage name", name.escape_default())));
+                return Err(bad(format!(
+                    "storages: '{}' is no storage name",
+                    name.escape_default()
+                )));
             }
             let StorageKind::Dir = entry.kind;
             if !entry.path.is_absolute() {
-                return Err(bad(format!("storages.{name}.path: '{}' is not absolute", entry.path.display())));
+                return Err(bad(format!(
+                    "storages.{name}.path: '{}' is not absolute",
+                    entry.path.display()
+                )));
             }
             roots.insert(name, host.layout.join(&entry.path));
         }
@@ -85,10 +91,12 @@ impl Storages {
     /// # Errors
     /// [`Error::Option`] when there is no such storage.
     pub fn root(&self, name: &str) -> Result<&Path> {
-        self.roots
-            .get(name)
-            .map(PathBuf::as_path)
-            .ok_or_else(|| Error::option("storage", format!("storage '{}' does not exist", name.escape_default())))
+        self.roots.get(name).map(PathBuf::as_path).ok_or_else(|| {
+            Error::option(
+                "storage",
+                format!("storage '{}' does not exist", name.escape_default()),
+            )
+        })
     }
 
     /// Directory of one machine's volumes, made when missing, as a descriptor.
@@ -106,7 +114,11 @@ impl Storages {
     /// # Errors
     /// When its storage does not exist.
     pub fn path(&self, volume: &Volume) -> Result<PathBuf> {
-        Ok(self.root(&volume.storage)?.join("images").join(volume.vmid.to_string()).join(&volume.file))
+        Ok(self
+            .root(&volume.storage)?
+            .join("images")
+            .join(volume.vmid.to_string())
+            .join(&volume.file))
     }
 
     /// Opens a volume's file; links and anything but a regular file are refused.
@@ -116,10 +128,14 @@ impl Storages {
     pub fn open(&self, volume: &Volume, flags: OFlags) -> Result<OwnedFd> {
         let path = self.path(volume)?;
         let dir = self.machine_dir(&volume.storage, volume.vmid)?;
-        let fd = sys::open_beneath(&dir, Path::new(&volume.file), flags, Mode::empty()).at("cannot open volume", &path)?;
+        let fd = sys::open_beneath(&dir, Path::new(&volume.file), flags, Mode::empty())
+            .at("cannot open volume", &path)?;
         let stat = rustix::fs::fstat(&fd).at("cannot inspect", &path)?;
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(Error::Image { image: volume.to_string(), problem: "not a regular file".to_owned() });
+            return Err(Error::Image {
+                image: volume.to_string(),
+                problem: "not a regular file".to_owned(),
+            });
         }
         Ok(fd)
     }
@@ -137,11 +153,14 @@ impl Storages {
             }
             match create_owned(host, &dir, &volume.file) {
                 Ok(_) => return Ok(volume),
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::Failed(format!("VM {vmid} has too many disks on storage '{storage}'")))
+        Err(Error::Failed(format!(
+            "VM {vmid} has too many disks on storage '{storage}'"
+        )))
     }
 
     /// Removes a volume's file; an absent one is fine.
@@ -164,7 +183,9 @@ impl Storages {
         for root in self.roots.values() {
             let path = root.join("images").join(vmid.to_string());
             match fs::remove_dir_all(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at("cannot remove", &path),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).at("cannot remove", &path);
+                }
                 _ => {}
             }
         }
@@ -176,7 +197,11 @@ impl Storages {
         for root in self.roots.values() {
             let entries = fs::read_dir(root.join("images").join(vmid.to_string()));
             for entry in entries.into_iter().flatten().flatten() {
-                if entry.file_name().to_str().is_some_and(|name| name.starts_with(".import-")) {
+                if entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| name.starts_with(".import-"))
+                {
                     let _ = fs::remove_file(entry.path());
                 }
             }
@@ -191,8 +216,12 @@ impl Storages {
 pub fn create_owned(host: &Host, dir: &OwnedFd, name: &str) -> Result<OwnedFd> {
     let ids = host.machine_user()?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-    let fd = sys::open_beneath(dir, Path::new(name), flags, Mode::from_raw_mode(0o600)).at("cannot create", name)?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(ids.uid), rustix::fs::Gid::from_raw(ids.gid));
+    let fd = sys::open_beneath(dir, Path::new(name), flags, Mode::from_raw_mode(0o600))
+        .at("cannot create", name)?;
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(ids.uid),
+        rustix::fs::Gid::from_raw(ids.gid),
+    );
     rustix::fs::fchown(&fd, Some(uid), Some(gid)).at("cannot give to the machine user", name)?;
     Ok(fd)
 }
@@ -214,7 +243,12 @@ pub struct Volume {
 impl Volume {
     /// The ordinary name of a machine's disk.
     pub fn disk(storage: &str, vmid: Vmid, number: u32) -> Self {
-        Volume { storage: storage.to_owned(), base: None, vmid, file: format!("vm-{vmid}-disk-{number}.qcow2") }
+        Volume {
+            storage: storage.to_owned(),
+            base: None,
+            vmid,
+            file: format!("vm-{vmid}-disk-{number}.qcow2"),
+        }
     }
 
     /// Reads a volume name.
@@ -236,13 +270,24 @@ impl Volume {
             Some((vmid, file)) => Some(checked(vmid, file)?),
             None => None,
         };
-        Some(Volume { storage: storage.to_owned(), base, vmid, file })
+        Some(Volume {
+            storage: storage.to_owned(),
+            base,
+            vmid,
+            file,
+        })
     }
 
     /// The same volume under the name it has once the machine is a template.
     pub fn as_base(&self) -> Self {
-        let file = self.file.strip_prefix("vm-").map_or_else(|| self.file.clone(), |rest| format!("base-{rest}"));
-        Volume { file, ..self.clone() }
+        let file = self
+            .file
+            .strip_prefix("vm-")
+            .map_or_else(|| self.file.clone(), |rest| format!("base-{rest}"));
+        Volume {
+            file,
+            ..self.clone()
+        }
     }
 
     /// Whether it is a cloud-init drive, whose content is made at every start.
@@ -253,7 +298,12 @@ impl Volume {
     /// The volume below a linked clone.
     pub fn backing(&self) -> Option<Volume> {
         let (vmid, file) = self.base.clone()?;
-        Some(Volume { storage: self.storage.clone(), base: None, vmid, file })
+        Some(Volume {
+            storage: self.storage.clone(),
+            base: None,
+            vmid,
+            file,
+        })
     }
 }
 
@@ -271,16 +321,26 @@ impl fmt::Display for Volume {
 pub fn is_storage_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// `vm-<vmid>-disk-N.qcow2`, `base-...`, or the cloud-init drive of that machine, and nothing else.
 fn is_volume_file(vmid: Vmid, file: &str) -> bool {
-    let rest = file.strip_prefix("vm-").or_else(|| file.strip_prefix("base-"));
-    let Some(stem) = rest.and_then(|rest| rest.strip_prefix(&format!("{vmid}-"))) else { return false };
-    let Some(stem) = stem.strip_suffix(".qcow2") else { return false };
+    let rest = file
+        .strip_prefix("vm-")
+        .or_else(|| file.strip_prefix("base-"));
+    let Some(stem) = rest.and_then(|rest| rest.strip_prefix(&format!("{vmid}-"))) else {
+        return false;
+    };
+    let Some(stem) = stem.strip_suffix(".qcow2") else {
+        return false;
+    };
     let number = stem.strip_prefix("disk-");
-    stem == "cloudinit" || number.is_some_and(|n| (1..=4).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
+    stem == "cloudinit"
+        || number
+            .is_some_and(|n| (1..=4).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -310,6 +370,9 @@ mod tests {
         let text = "local:9000/base-9000-disk-0.qcow2/100/vm-100-disk-0.qcow2";
         let volume = Volume::parse(text).unwrap();
         assert_eq!(volume.to_string(), text);
-        assert_eq!(volume.backing().unwrap().to_string(), "local:9000/base-9000-disk-0.qcow2");
+        assert_eq!(
+            volume.backing().unwrap().to_string(),
+            "local:9000/base-9000-disk-0.qcow2"
+        );
     }
 }

@@ -15,7 +15,13 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 /// `EXDEV` for escapes, `ELOOP` for links, else as `open`.
 pub fn open_beneath(dir: impl AsFd, name: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(dir, name, flags | OFlags::CLOEXEC, mode, resolve)?)
+    Ok(rustix::fs::openat2(
+        dir,
+        name,
+        flags | OFlags::CLOEXEC,
+        mode,
+        resolve,
+    )?)
 }
 
 /// Opens a directory by a path of ours (not a client's).
@@ -23,7 +29,12 @@ pub fn open_beneath(dir: impl AsFd, name: &Path, flags: OFlags, mode: Mode) -> i
 /// # Errors
 /// As `open`.
 pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Reads a whole regular file, refusing anything longer than `limit` bytes.
@@ -33,12 +44,18 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 pub fn read_limited(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
     let file = File::from(file);
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a regular file",
+        ));
     }
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {limit} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("longer than {limit} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -79,7 +96,14 @@ pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
 /// This host's name, as Proxmox's node name.
 pub fn node_name() -> String {
     let uname = rustix::system::uname();
-    uname.nodename().to_str().unwrap_or("localhost").split('.').next().unwrap_or("localhost").to_owned()
+    uname
+        .nodename()
+        .to_str()
+        .unwrap_or("localhost")
+        .split('.')
+        .next()
+        .unwrap_or("localhost")
+        .to_owned()
 }
 
 /// Creates (or attaches to) the tap device `name` and returns the descriptor that keeps it alive. The device is not
@@ -88,12 +112,19 @@ pub fn node_name() -> String {
 /// # Errors
 /// When `/dev/net/tun` cannot be opened or the kernel refuses the name.
 pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
-    let tun = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+    let tun = rustix::fs::open(
+        "/dev/net/tun",
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
     tap::attach(&tun, name)?;
     Ok(tun)
 }
 
-#[expect(unsafe_code, reason = "TUNSETIFF has no safe wrapper; its argument is a plain struct the kernel only reads here")]
+#[expect(
+    unsafe_code,
+    reason = "TUNSETIFF has no safe wrapper; its argument is a plain struct the kernel only reads here"
+)]
 mod tap {
     use std::io;
     use std::os::fd::OwnedFd;
@@ -116,10 +147,21 @@ mod tap {
     pub(super) fn attach(tun: &OwnedFd, name: &str) -> io::Result<()> {
         let bytes = name.as_bytes();
         if bytes.is_empty() || bytes.len() > 15 || bytes.contains(&0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' is no interface name")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("'{name}' is no interface name"),
+            ));
         }
-        let mut request = IfReq { name: [0; 16], flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, padding: [0; 22] };
-        request.name.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        let mut request = IfReq {
+            name: [0; 16],
+            flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR,
+            padding: [0; 22],
+        };
+        request
+            .name
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from);
         // SAFETY: the opcode is TUNSETIFF, whose argument is a pointer to a `struct ifreq`, which IfReq is.
         let setter = unsafe { Setter::<TUNSETIFF, IfReq>::new(request) };
         // SAFETY: `setter` owns the request for the whole call; the kernel copies it in and writes back at most its size.

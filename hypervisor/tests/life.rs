@@ -1,0 +1,240 @@
+//! Machines with a real guest: they boot, answer, crash, are cloned and end.
+
+mod common;
+
+use common::World;
+
+fn world_with_guest() -> Option<(World, std::path::PathBuf)> {
+    let world = World::new()?;
+    let image = world.guest_image()?;
+    Some((world, image))
+}
+
+fn status_of(pid: &str, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{field}:")))
+        .unwrap();
+    line.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_machine_boots_answers_and_shuts_down() {
+    let Some((world, image)) = world_with_guest() else {
+        return;
+    };
+    world.guest("100", &image);
+    world.fails(5, &["guest", "cmd", "100", "ping"]);
+    world.ok(&["start", "100"]);
+    let pid = world.field("100", "pid");
+    for (field, value) in [
+        ("CapEff", "0000000000000000"),
+        ("CapBnd", ""),
+        ("Seccomp", "2"),
+        ("NoNewPrivs", "1"),
+    ] {
+        let found = status_of(&pid, field);
+        assert!(
+            value.is_empty() || found == value,
+            "{field} of QEMU is {found}"
+        );
+    }
+    assert_ne!(status_of(&pid, "Uid"), "0");
+    assert!(world.bridge_ports().contains("tap100i0"));
+    world.wait_agent("100");
+
+    let output = world.ok(&[
+        "guest",
+        "exec",
+        "100",
+        "--",
+        "/bin/sh",
+        "-c",
+        "hostname; echo no >&2; exit 3",
+    ]);
+    let answer: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(
+        answer,
+        serde_json::json!({"exitcode": 3, "exited": 1, "out-data": "probe\n", "err-data": "no\n"})
+    );
+    let output = world.ok(&["guest", "cmd", "100", "network-get-interfaces"]);
+    let mac = world
+        .ok(&["config", "100"])
+        .split("virtio=")
+        .nth(1)
+        .unwrap()[..17]
+        .to_lowercase();
+    assert!(output.contains(&mac), "{output}");
+
+    let started = std::time::Instant::now();
+    let output = world.ok(&[
+        "guest",
+        "exec",
+        "100",
+        "--timeout",
+        "1",
+        "--",
+        "/bin/sleep",
+        "60",
+    ]);
+    assert!(started.elapsed().as_secs() < 10);
+    let pid: serde_json::Value = serde_json::from_str(&output).unwrap();
+    let status = world.ok(&["guest", "exec-status", "100", &pid["pid"].to_string()]);
+    assert!(status.contains("\"exited\" : 0"), "{status}");
+
+    world.ok(&["start", "100"]);
+    assert!(world.fails(3, &["destroy", "100"]).contains("is running"));
+    assert!(world.ok(&["list"]).contains("running"));
+    world.ok(&["resize", "100", "scsi0", "+1G"]);
+    world.ok(&["guest", "exec", "100", "--", "/bin/touch", "/run/no-agent"]);
+
+    world.ok(&["shutdown", "100", "--timeout", "30"]);
+    assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
+    assert!(!world.bridge_ports().contains("tap100i0"));
+    world.ok(&["shutdown", "100"]);
+    world.ok(&["destroy", "100", "--purge"]);
+    assert!(
+        world
+            .fails(2, &["status", "100"])
+            .contains("100.conf' does not exist")
+    );
+    assert!(
+        !world
+            .path("var/lib/blockhost/qm-storage/local/images/100")
+            .exists()
+    );
+}
+
+#[test]
+fn a_guest_that_ignores_shutdown_costs_a_timeout_and_keeps_running() {
+    let Some((world, image)) = world_with_guest() else {
+        return;
+    };
+    world.guest("100", &image);
+    world.ok(&["start", "100"]);
+    world.wait_agent("100");
+    world.ok(&[
+        "guest",
+        "exec",
+        "100",
+        "--",
+        "/bin/sh",
+        "-c",
+        "touch /run/no-agent; (sleep 0.3; killall qemu-ga) >/dev/null 2>&1 &",
+    ]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    world.fails(5, &["guest", "cmd", "100", "ping"]);
+    assert!(
+        world
+            .fails(4, &["shutdown", "100", "--timeout", "4"])
+            .contains("got timeout")
+    );
+    assert_eq!(world.ok(&["status", "100"]), "status: running\n");
+    world.ok(&["shutdown", "100", "--timeout", "1", "--forceStop", "1"]);
+    assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
+}
+
+#[test]
+fn a_killed_qemu_is_a_stopped_machine_that_starts_again() {
+    let Some((world, image)) = world_with_guest() else {
+        return;
+    };
+    world.guest("100", &image);
+    world.ok(&["start", "100"]);
+    let pid = world.field("100", "pid");
+    world.inside("kill", &["-KILL", &pid]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while world.ok(&["status", "100"]) != "status: stopped\n" {
+        assert!(std::time::Instant::now() < end);
+    }
+    assert!(world.ok(&["list"]).contains("stopped"));
+    world.ok(&["start", "100"]);
+    // One that no longer answers is ended all the same.
+    let pid = world.field("100", "pid");
+    world.inside("kill", &["-STOP", &pid]);
+    assert_eq!(world.ok(&["status", "100"]), "status: running\n");
+    world.ok(&["stop", "100"]);
+    assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
+    world.ok(&["stop", "100"]);
+}
+
+#[test]
+fn a_linked_clone_boots_and_protects_its_template() {
+    let Some((world, image)) = world_with_guest() else {
+        return;
+    };
+    world.guest("9000", &image);
+    assert!(
+        world
+            .fails(3, &["clone", "9000", "101", "--full", "0"])
+            .contains("only supported for templates")
+    );
+    world.ok(&["template", "9000"]);
+    world.fails(3, &["template", "9000"]);
+    world.fails(3, &["start", "9000"]);
+    world.fails(3, &["resize", "9000", "scsi0", "+1G"]);
+    world.ok(&["clone", "9000", "101", "--name", "copy"]);
+    world.fails(3, &["clone", "9000", "101"]);
+    let config = world.ok(&["config", "101"]);
+    assert!(
+        config.contains("scsi0: local:9000/base-9000-disk-0.qcow2/101/vm-101-disk-0.qcow2,size="),
+        "{config}"
+    );
+    assert!(
+        config.contains("name: copy\n") && !config.contains("template"),
+        "{config}"
+    );
+    let mac =
+        |vmid: &str| world.ok(&["config", vmid]).split("virtio=").nth(1).unwrap()[..17].to_owned();
+    assert_ne!(mac("9000"), mac("101"));
+    world.ok(&["set", "101", "--onboot", "1", "--name", "other"]);
+    world.ok(&["autostart"]);
+    world.wait_agent("101");
+    let hostname = world.ok(&["guest", "exec", "101", "--", "/bin/hostname"]);
+    assert!(hostname.contains("other"), "{hostname}");
+    assert!(
+        world
+            .fails(3, &["destroy", "9000"])
+            .contains("in use by linked clone 101")
+    );
+    world.ok(&["stop", "101"]);
+
+    world.ok(&["clone", "9000", "102", "--full"]);
+    let config = world.ok(&["config", "102"]);
+    assert!(
+        config.contains("scsi0: local:102/vm-102-disk-0.qcow2,size="),
+        "{config}"
+    );
+    world.ok(&["destroy", "101"]);
+    world.ok(&["destroy", "9000"]);
+    world.ok(&["start", "102"]);
+    world.wait_agent("102");
+}
+
+#[test]
+fn two_starts_at_once_make_one_qemu() {
+    let Some(world) = World::new() else { return };
+    world.ok(&["create", "100", "--memory", "64", "--scsi0", "local:1"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.ok(&["start", "100"]));
+        }
+    });
+    let root = world.path("").display().to_string();
+    let mine = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let fds = std::fs::read_dir(entry.path().join("fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            line.starts_with(b"/usr/bin/qemu-system")
+                && fds
+                    .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                    .any(|to| to.starts_with(root.trim_end_matches('/')))
+        });
+    assert_eq!(mine.count(), 1);
+}
