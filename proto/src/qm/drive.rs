@@ -115,7 +115,7 @@ const OPTIONS: &[(&str, Rule)] = &[
 ];
 
 impl DriveSpec {
-    pub(super) const RULE: &'static str = "<storage>:<GiB, cloudinit or volume>[,known=options], never a path of the host or import-from";
+    pub(super) const RULE: &'static str = "<storage>:<GiB, cloudinit or volume>[,known=options], never a path of the host or import-from; a format only for a new disk, an ISO image only as a CD-ROM";
 
     /// A drive without options.
     #[must_use]
@@ -161,7 +161,29 @@ impl DriveSpec {
                 Err(at) => drive.options.insert(at, (*name, value)),
             }
         }
-        Some(drive)
+        drive.agrees_with_its_source()
+    }
+
+    /// The format of something that exists is not a client's to declare: a guest writes a qcow2 header that names a file
+    /// of the host into its raw disk, and `format=qcow2` makes QEMU follow it. And an ISO image is shared by machines, so
+    /// it is never a disk that one of them could write to.
+    fn agrees_with_its_source(mut self) -> Option<Self> {
+        let media = self.option("media");
+        match &self.source {
+            DiskSource::NewGib(_) => Some(self),
+            DiskSource::CloudInit => (media.as_deref() != Some("disk")).then_some(self),
+            DiskSource::Volume(_) if self.option("format").is_some() => None,
+            DiskSource::Volume(volume) if volume.is_iso() => match media.as_deref() {
+                None => {
+                    let at = self.options.partition_point(|(name, _)| *name < "media");
+                    let cdrom = DriveValue::Choice(Choice::read(&["cdrom"], "cdrom")?);
+                    self.options.insert(at, ("media", cdrom));
+                    Some(self)
+                }
+                media => (media == Some("cdrom")).then_some(self),
+            },
+            DiskSource::Volume(_) => Some(self),
+        }
     }
 
     /// The value of a known option, printed: `cache` -> `writeback`, `iothread` -> `1`.

@@ -55,6 +55,11 @@ fn good_options_come_out_canonical_and_are_accepted_again() {
             "local:iso/debian-12.iso,media=cdrom",
         ),
         (
+            "scsi1",
+            "local:iso/debian-12.iso",
+            "local:iso/debian-12.iso,media=cdrom",
+        ),
+        (
             "virtio15",
             "local-lvm:vm-100-disk-0,cache=writeback,iops_rd=500",
             "local-lvm:vm-100-disk-0,cache=writeback,iops_rd=500",
