@@ -122,3 +122,34 @@ fn the_children_die_with_the_supervisor() {
         });
     }
 }
+
+#[test]
+fn what_a_compartment_starts_is_confined_with_it() {
+    // Each line tries what it must not; the answer goes where it may write.
+    let attempts = r#"try() { name=$1; shift; if "$@" >/dev/null 2>&1; then echo "$name: done"; else echo "$name: refused"; fi; }
+{
+try read-shadow cat /etc/shadow
+try read-root ls /root
+try read-ledger cat "$BLOCKHOST_ROOT/var/lib/blockhost-ledger/checkpoint"
+try read-wallets ls "$BLOCKHOST_ROOT/etc/blockhost"
+try write-etc touch /etc/blockhost-was-here
+try write-tmp touch /tmp/blockhost-was-here
+try mount mount -t tmpfs none /mnt
+try namespace unshare -m true
+try hostname hostname elsewhere
+try state ls "$BLOCKHOST_ROOT/var/lib/blockhost"
+} >"$BLOCKHOST_ROOT/var/lib/blockhost/attempts""#;
+    let agent = Agent::start_in(common::World::with_qm(attempts, ""));
+    let answer = agent
+        .client()
+        .call(&serde_json::json!({"action": "qm-start", "params": {"vmid": 100}}));
+    assert_eq!(answer["ok"], true, "{answer}");
+    let text =
+        std::fs::read_to_string(agent.world.layout.state().join("attempts")).expect("attempts");
+    let done: Vec<&str> = text
+        .lines()
+        .filter(|line| line.ends_with(": done"))
+        .collect();
+    assert_eq!(text.lines().count(), 10, "{text}");
+    assert_eq!(done, ["state: done"], "{text}");
+}

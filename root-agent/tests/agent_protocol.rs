@@ -368,48 +368,6 @@ fn stalled_frames_cost_no_memory() {
 }
 
 #[test]
-fn a_slow_action_does_not_delay_one_on_another_resource_but_its_own() {
-    let agent = Agent::start(&format!("programs: {{qm: {}}}\n", SLOW_QM));
-    if !std::path::Path::new(SLOW_QM).exists() {
-        eprintln!("skipped: no {SLOW_QM} to stand for a slow program");
-        return;
-    }
-    // `sleep` refuses the arguments at once; what matters here is the order on one resource.
-    let mut client = agent.client();
-    client.request(&json!({"action": "qm-start", "params": {"vmid": 100}, "id": "a"}));
-    client.request(&json!({"action": "qm-stop", "params": {"vmid": 100}, "id": "b"}));
-    client.request(&json!({"action": "agent-info", "id": "c"}));
-    let ids: Vec<Value> = (0..3)
-        .map(|_| client.answer().expect("an answer")["id"].clone())
-        .collect();
-    assert_eq!(ids, ["a", "b", "c"]);
-    let order: Vec<String> = agent
-        .world
-        .records()
-        .iter()
-        .map(|record| {
-            format!(
-                "{} {}",
-                record["phase"].as_str().unwrap_or(""),
-                record["action"].as_str().unwrap_or("")
-            )
-        })
-        .collect();
-    assert_eq!(
-        order,
-        [
-            "intent qm-start",
-            "outcome qm-start",
-            "intent qm-stop",
-            "outcome qm-stop"
-        ]
-    );
-}
-
-/// A program that exists everywhere and is owned by root; it stands for a backend that fails.
-const SLOW_QM: &str = "/usr/bin/sleep";
-
-#[test]
 fn an_executed_request_has_a_receipt_that_names_its_outcome() {
     let agent = Agent::start("");
     let answer = agent

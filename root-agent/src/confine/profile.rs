@@ -220,9 +220,20 @@ fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
     ] {
         add(Path::new(tree), READ);
     }
+    if let Some(group) = own_control_group() {
+        add(&group, READ_WRITE);
+    }
     Ruleset {
         paths,
         tcp: true,
         signals: true,
     }
+}
+
+/// The agent's own control group, below which machines get theirs; `None` in the host's root group.
+fn own_control_group() -> Option<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let plain = !own.is_empty() && !own.split('/').any(|part| part == "..");
+    plain.then(|| Path::new("/sys/fs/cgroup").join(own))
 }

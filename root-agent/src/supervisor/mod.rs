@@ -383,12 +383,10 @@ impl Supervisor {
         if running.started.elapsed() > GOOD_LIFE {
             self.back_off.remove(&role);
         }
-        Some(
-            running
-                .child
-                .wait()
-                .map_or_else(|e| e.to_string(), |status| status.to_string()),
-        )
+        Some(match running.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        })
     }
 
     fn died(&mut self, role: Role) {
@@ -522,10 +520,8 @@ impl Supervisor {
                 match event {
                     Event::Told(role) => self.hear(role),
                     Event::Died(dead) => {
-                        let how = self.bury(dead).unwrap_or_default();
-                        if dead != role {
-                            log_warning!("{} ended while stopping ({how})", dead.as_str());
-                        }
+                        // Compartments end by themselves when the ledger closes their channels.
+                        self.bury(dead);
                     }
                     Event::Signal(_) | Event::Time => {}
                 }

@@ -33,7 +33,11 @@ pub struct World {
 impl World {
     /// A fresh world whose policy is the default plus `policy` (YAML lines).
     pub fn new(policy: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        // Programs are only run from directories that nobody but root can write to: not from /tmp.
+        let directory = tempfile::Builder::new()
+            .prefix("blockhost-")
+            .tempdir_in("/run")
+            .expect("a temporary directory");
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("mode");
         let layout = Layout::new(directory.path());
         for path in [layout.etc(), layout.state(), layout.run()] {
@@ -54,6 +58,19 @@ impl World {
             identity("vm", VM)
         );
         std::fs::write(self.layout.agent_policy(), text).expect("policy file");
+    }
+
+    /// A world whose `qm` is this shell script; `$BLOCKHOST_ROOT` is the world's root.
+    pub fn with_qm(script: &str, policy: &str) -> Self {
+        let world = Self::new("");
+        let path = world.layout.root().join("qm");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("script");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("mode");
+        world.write_policy(&format!(
+            "backend: embedded\nprograms: {{qm: {}}}\n{policy}",
+            path.display()
+        ));
+        world
     }
 
     /// The command line of an agent in this world.

@@ -104,14 +104,13 @@ pub(super) fn guest_result(text: &[u8]) -> Option<GuestResult> {
             .contains_key("pid")
             .then_some(GuestResult::StillRunning);
     }
-    let by_signal = result
-        .get("signal")
-        .and_then(Value::as_i64)
-        .map(|signal| 128 + signal);
-    let exitcode = result
-        .get("exitcode")
-        .and_then(Value::as_i64)
-        .or(by_signal)?;
+    // A hostile guest answers what it likes; a code is a number that some system could have given.
+    let within = |key: &str, range: std::ops::RangeInclusive<i64>| {
+        let number = result.get(key).and_then(Value::as_i64)?;
+        range.contains(&number).then_some(number)
+    };
+    let exitcode = within("exitcode", i64::from(i32::MIN)..=i64::from(u32::MAX))
+        .or_else(|| within("signal", 1..=127).map(|signal| 128 + signal))?;
     Some(GuestResult::Ended {
         exitcode,
         stdout: stream("out-data"),
@@ -150,7 +149,7 @@ pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure
         );
     }
     let said = words_of(output);
-    if let (true, Some(vmid)) = (says_absent(&said), vmid) {
+    if let Some(vmid) = vmid.filter(|vmid| says_absent(*vmid, output)) {
         return Failure::new(ErrorCode::NotFound, format!("there is no VM {vmid}"));
     }
     let code = [
@@ -172,8 +171,17 @@ pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure
     )
 }
 
-fn says_absent(said: &str) -> bool {
-    said.contains("onfiguration file '") && said.contains("does not exist")
+/// Whether `qm` stopped because that machine does not exist. That is its first word or none at all: what comes later,
+/// or in the middle of a line, may be an agent's error, and a guest must not be able to make its machine look gone.
+fn says_absent(vmid: u32, output: &Output) -> bool {
+    let text = output.stderr.to_text();
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+    first
+        .and_then(|line| line.strip_prefix(['C', 'c']))
+        .and_then(|line| line.strip_prefix("onfiguration file '"))
+        .and_then(|line| line.strip_suffix("' does not exist"))
+        .and_then(|path| path.strip_suffix(".conf")?.rsplit('/').next())
+        .is_some_and(|name| name == vmid.to_string())
 }
 
 fn decode_percent(text: &str) -> String {
@@ -303,6 +311,50 @@ mod tests {
                 stdout: "hi\n".into(),
                 stderr: "no\\u{1b}".into()
             })
+        );
+    }
+
+    #[test]
+    fn a_guest_cannot_answer_with_a_code_that_is_none() {
+        for number in [
+            i64::MAX.to_string(),
+            i64::MIN.to_string(),
+            "9007199254740993".into(),
+        ] {
+            for key in ["signal", "exitcode"] {
+                let answer = format!("{{\"exited\": 1, \"{key}\": {number}}}");
+                assert_eq!(guest_result(answer.as_bytes()), None, "{answer}");
+            }
+        }
+        let windows = guest_result(br#"{"exited": 1, "exitcode": 3221225477}"#);
+        assert!(matches!(
+            windows,
+            Some(GuestResult::Ended {
+                exitcode: 0xC000_0005,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn words_of_a_guest_cannot_make_its_machine_look_absent() {
+        let absent = "onfiguration file 'nodes/pve/qemu-server/100.conf' does not exist";
+        for said in [
+            format!("VM 100 qmp command 'guest-exec' failed - C{absent}\n"),
+            format!("Agent error: x\nC{absent}\n"),
+            format!("Agent error: x\rC{absent}\n"),
+            "Configuration file 'nodes/pve/qemu-server/101.conf' does not exist\n".to_owned(),
+        ] {
+            for verb in ["guest exec", "guest cmd", "shutdown"] {
+                let failure = failure(verb, Some(100), &output(255, &said));
+                assert_ne!(failure.code, ErrorCode::NotFound, "{verb}: {said}");
+            }
+        }
+        let mut printed = output(1, "");
+        printed.stdout.push(format!("C{absent}\n").as_bytes());
+        assert_ne!(
+            failure("guest exec", Some(100), &printed).code,
+            ErrorCode::NotFound
         );
     }
 

@@ -1,0 +1,215 @@
+//! Queues, time limits and crashes while something runs, with a `qm` that is slow on purpose.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Agent, World, signal_process, wait_for};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// Runs until the file `go` exists; says on the way that it has begun.
+const HELD: &str = r#"echo "$*" >>"$BLOCKHOST_ROOT/var/lib/blockhost/called"
+while [ ! -e "$BLOCKHOST_ROOT/var/lib/blockhost/go" ]; do sleep 0.05; done"#;
+
+fn start(vmid: u32) -> Value {
+    json!({"action": "qm-start", "params": {"vmid": vmid}, "id": format!("start-{vmid}")})
+}
+
+fn called(world: &World) -> Vec<String> {
+    let text = std::fs::read_to_string(world.layout.state().join("called")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn wait_for_call(world: &World, line: &str) {
+    wait_for(|| {
+        called(world)
+            .iter()
+            .any(|call| call.starts_with(line))
+            .then_some(())
+    });
+}
+
+fn go(world: &World) {
+    std::fs::write(world.layout.state().join("go"), "").expect("go");
+}
+
+fn phases(world: &World, action: &str) -> Vec<String> {
+    let records = world.records();
+    let of_action = records.iter().filter(|record| record["action"] == action);
+    of_action
+        .map(|record| {
+            format!(
+                "{} {}",
+                record["phase"].as_str().expect("phase"),
+                record["resource"].as_str().expect("resource")
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_running_action_does_not_delay_one_on_another_resource() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut slow = agent.client();
+    slow.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    let began = Instant::now();
+    let mut client = agent.client();
+    assert_eq!(
+        client.call(&json!({"action": "generate-wallet", "params": {"name": "hot"}}))["ok"],
+        true
+    );
+    assert!(began.elapsed() < Duration::from_secs(3));
+    // Neither another machine: it is running at the same time.
+    client.request(&start(101));
+    wait_for_call(&agent.world, "start 101");
+    go(&agent.world);
+    assert_eq!(slow.answer().expect("an answer")["ok"], true);
+    assert_eq!(client.answer().expect("an answer")["ok"], true);
+}
+
+#[test]
+fn two_actions_on_one_machine_run_one_after_the_other_in_order_of_arrival() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let (mut first, mut second) = (agent.client(), agent.client());
+    first.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    second.request(&json!({"action": "qm-destroy", "params": {"vmid": 100}}));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(
+        phases(&agent.world, "qm-destroy").len(),
+        0,
+        "what waits is not even announced"
+    );
+    go(&agent.world);
+    assert_eq!(first.answer().expect("an answer")["ok"], true);
+    assert!(second.answer().is_some());
+    assert_eq!(
+        phases(&agent.world, "qm-start"),
+        ["intent vm:100", "outcome vm:100"]
+    );
+    assert_eq!(
+        phases(&agent.world, "qm-destroy"),
+        ["intent vm:100", "outcome vm:100"]
+    );
+}
+
+#[test]
+fn an_action_over_its_time_is_ended_with_timeout() {
+    let agent = Agent::start_in(World::with_qm(HELD, "time_limits: {qm-start: 1}\n"));
+    let began = Instant::now();
+    let answer = agent.client().call(&start(100));
+    assert_eq!(answer["code"], "timeout", "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert!(
+        answer["receipt"]["index"].is_u64(),
+        "it was executed, so it is on record"
+    );
+}
+
+#[test]
+fn a_killed_compartment_fails_its_running_requests_and_no_others() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut client = agent.client();
+    client.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    let old = agent.pid("vm").expect("vm");
+    signal_process(old, Signal::KILL);
+    let answer = client.answer().expect("an answer");
+    assert_eq!(answer["code"], "internal", "{answer}");
+    let index =
+        usize::try_from(answer["receipt"]["index"].as_u64().expect("a receipt")).expect("small");
+    assert_eq!(agent.world.records()[index]["metadata"]["code"], "internal");
+    // On the same connection, by the next compartment.
+    go(&agent.world);
+    agent.wait_for_new("vm", old);
+    assert_eq!(client.call(&start(100))["ok"], true);
+}
+
+#[test]
+fn sigterm_lets_a_running_action_finish_and_answer() {
+    let mut agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut client = agent.client();
+    client.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    agent.signal(Signal::TERM);
+    wait_for(|| (!agent.world.layout.agent_socket().exists()).then_some(()));
+    go(&agent.world);
+    assert_eq!(client.answer().expect("an answer")["ok"], true);
+    assert!(agent.wait().success());
+    assert_eq!(
+        phases(&agent.world, "qm-start"),
+        ["intent vm:100", "outcome vm:100"]
+    );
+}
+
+#[test]
+fn sigterm_does_not_wait_for_ever_and_the_ledger_says_what_was_left() {
+    let mut agent = Agent::start_in(World::with_qm(HELD, "limits: {drain_s: 1}\n"));
+    let mut client = agent.client();
+    client.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    assert!(agent.stop().success());
+    go(&agent.world);
+    let records = agent.world.records();
+    let outcome = records
+        .iter()
+        .find(|record| record["phase"] == "outcome")
+        .expect("an outcome");
+    assert_eq!(outcome["metadata"]["code"], "internal", "{outcome}");
+}
+
+#[test]
+fn after_kill_9_of_everything_an_open_intent_is_closed_as_unknown() {
+    let mut agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut client = agent.client();
+    client.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    agent.signal(Signal::KILL);
+    agent.wait();
+    go(&agent.world);
+    let agent = Agent::start_in(agent.into_world());
+    let records = agent.world.records();
+    let outcome = records
+        .iter()
+        .find(|record| record["phase"] == "outcome")
+        .expect("an outcome");
+    assert_eq!(outcome["metadata"]["result"], "unknown");
+    assert_eq!(outcome["op_id"], records[0]["op_id"]);
+}
+
+#[test]
+fn a_killed_ledger_closes_what_ran_as_unknown_and_everything_works_again() {
+    let mut agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut client = agent.client();
+    client.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    let old = agent.pid("ledger").expect("ledger");
+    signal_process(old, Signal::KILL);
+    assert!(
+        client.answer().is_none(),
+        "without the ledger there is no answer"
+    );
+    agent.wait_for_new("ledger", old);
+    go(&agent.world);
+    agent.wait_until_ready();
+    assert_eq!(agent.client().call(&start(101))["ok"], true);
+    let records = agent.world.records();
+    let unknown = records
+        .iter()
+        .filter(|record| record["metadata"]["result"] == "unknown")
+        .count();
+    assert_eq!(unknown, 1);
+}
+
+#[test]
+fn a_client_that_leaves_does_not_stop_what_it_asked_for() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut client = agent.client();
+    client.request(&start(100));
+    drop(client);
+    wait_for_call(&agent.world, "start 100");
+    go(&agent.world);
+    wait_for(|| (phases(&agent.world, "qm-start").len() == 2).then_some(()));
+}
