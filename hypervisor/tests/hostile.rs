@@ -1,5 +1,6 @@
 //! What must be refused: absent machines, options that reach the host, images that reach outside themselves.
 
+#[expect(dead_code, reason = "each test file uses its part of the world")]
 mod common;
 
 use common::World;

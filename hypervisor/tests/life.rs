@@ -54,10 +54,15 @@ fn a_machine_boots_answers_and_shuts_down() {
         "hostname; echo no >&2; exit 3",
     ]);
     let answer: serde_json::Value = serde_json::from_str(&output).unwrap();
-    assert_eq!(
-        answer,
-        serde_json::json!({"exitcode": 3, "exited": 1, "out-data": "probe\n", "err-data": "no\n"})
-    );
+    let expected: [(&str, serde_json::Value); 4] = [
+        ("exitcode", 3.into()),
+        ("exited", 1.into()),
+        ("out-data", "probe\n".into()),
+        ("err-data", "no\n".into()),
+    ];
+    for (key, value) in expected {
+        assert_eq!(answer[key], value, "{key} in {answer}");
+    }
     let output = world.ok(&["guest", "cmd", "100", "network-get-interfaces"]);
     let mac = world
         .ok(&["config", "100"])
