@@ -2,5 +2,7 @@
 //! [`routes`] reads the kernel's table; carrying out is the provisioner's library.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod plan;
 pub mod routes;
+pub mod run;

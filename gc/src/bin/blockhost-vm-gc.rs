@@ -1,0 +1,5 @@
+//! See `blockhost_gc::cli`.
+
+fn main() -> std::process::ExitCode {
+    blockhost_gc::cli::main()
+}

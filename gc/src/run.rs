@@ -1,0 +1,205 @@
+//! Looks at the world, and carries a plan out. One machine that fails does not stop the others.
+
+use std::collections::BTreeSet;
+
+use blockhost_proto::escape;
+use blockhost_proto::value::HostIpv6;
+use blockhost_provisioner::create::World;
+use blockhost_provisioner::record::{Status, VmRecord};
+use blockhost_provisioner::store::StoreError;
+use blockhost_provisioner::{backend::BackendError, lifecycle, undo};
+
+use crate::plan::{Observed, Plan, Route, TooMany, Wishes, plan};
+use crate::routes;
+
+/// Why a run could not even begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The list of machines.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The kernel's routes.
+    #[error("{}: {0}", routes::TABLE)]
+    Routes(std::io::Error),
+    /// The guard.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+}
+
+/// What became of one thing in the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// `suspend`, `destroy`, `free` or `route`.
+    pub phase: &'static str,
+    /// Machine or address.
+    pub what: String,
+    /// What was wrong, where something was.
+    pub failure: Option<String>,
+}
+
+/// Looks at the world. The order matters: whatever has a route or a machine at the time of those looks is in the
+/// database by the time it is read, because a create reserves before it acts.
+///
+/// # Errors
+/// [`RunError`].
+pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
+    let routes = if mock { Vec::new() } else { own_routes(world)? };
+    let machines = if mock { None } else { Some(own_machines(world)?) };
+    let (in_the_making, abandoned) = world
+        .store
+        .reservations()?
+        .into_iter()
+        .filter(|r| r.mock == mock)
+        .partition(|r| r.holder().is_alive());
+    // Without an agent, real machines are out of reach, and their records must keep saying what is true of them.
+    let records = world.store.list(None)?.into_iter().filter(|r| !mock || r.mock).collect();
+    Ok(Observed {
+        records,
+        abandoned,
+        in_the_making,
+        machines,
+        routes,
+    })
+}
+
+fn own_routes(world: &World<'_>) -> Result<Vec<Route>, RunError> {
+    let (Some(pool), Some(broker)) = (&world.config.db.ipv6_pool, &world.config.broker) else {
+        return Ok(Vec::new());
+    };
+    let (Some(first), Some(last)) = (broker.prefix.at(pool.start), broker.prefix.at(pool.end)) else {
+        return Ok(Vec::new());
+    };
+    let table = match std::fs::read_to_string(routes::TABLE) {
+        Ok(table) => table,
+        // A kernel without IPv6 has no such routes.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(RunError::Routes(e)),
+    };
+    let bridge = world.config.host.bridge.to_string();
+    let mut found = routes::host_routes(&table, |address| (first..=last).contains(&address));
+    found.retain(|route| route.device == bridge);
+    Ok(found)
+}
+
+fn own_machines(world: &World<'_>) -> Result<BTreeSet<blockhost_proto::value::Vmid>, RunError> {
+    let range = &world.config.db.vmids;
+    let template = world.config.host.template_vmid;
+    let all = world.backend.machines()?;
+    Ok(all
+        .into_iter()
+        .map(|machine| machine.vmid)
+        .filter(|vmid| range.contains(&vmid.get()) && *vmid != template)
+        .collect())
+}
+
+/// Carries the plan out and tells `report` of each part. True when everything succeeded.
+///
+/// # Errors
+/// [`RunError::TooMany`] before anything is touched.
+pub fn execute(
+    world: &World<'_>,
+    decided: &Plan,
+    wishes: &Wishes,
+    mut report: impl FnMut(&Event),
+) -> Result<bool, RunError> {
+    if let Some(guard) = decided.too_many {
+        return Err(guard.into());
+    }
+    let mut clean = true;
+    let mut tell = |phase, what: String, result: Result<(), String>| {
+        clean &= result.is_ok();
+        let failure = result.err();
+        report(&Event {
+            phase,
+            what,
+            failure,
+        });
+    };
+    for record in &decided.suspend {
+        if world.interrupt.is_raised() {
+            break;
+        }
+        if let Some(result) = suspend(world, record, wishes) {
+            tell("suspend", record.vm_name.to_string(), result);
+        }
+    }
+    for record in &decided.destroy {
+        if world.interrupt.is_raised() {
+            break;
+        }
+        if let Some(result) = destroy(world, record, wishes) {
+            tell("destroy", record.vm_name.to_string(), result);
+        }
+    }
+    for left in &decided.free {
+        let backend = (!left.mock).then_some(world.backend);
+        let undone = undo::undo(world.store, backend, world.config, &world.layout.snippets(), left);
+        let result = if undone.is_clean() { Ok(()) } else { Err(undone.failed.join("; ")) };
+        tell("free", left.name.to_string(), result);
+    }
+    for route in &decided.routes {
+        if let Some(result) = remove_route(world, route) {
+            tell("route", route.address.to_string(), result);
+        }
+    }
+    Ok(clean)
+}
+
+/// Decides about one machine again, by its record of now: it may have been extended or destroyed since the plan was
+/// made, which then is not ours to undo.
+fn still(world: &World<'_>, record: &VmRecord, wishes: &Wishes, list: fn(Plan) -> Vec<VmRecord>) -> Option<Result<VmRecord, String>> {
+    let current = match world.store.get(&record.vm_name) {
+        Ok(current) => current,
+        Err(StoreError::UnknownVm { .. }) => return None,
+        Err(e) => return Some(Err(e.to_string())),
+    };
+    let observed = Observed {
+        records: vec![current],
+        ..Observed::default()
+    };
+    list(plan(&observed, wishes)).pop().map(Ok)
+}
+
+fn suspend(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
+    let current = still(world, record, wishes, |plan| plan.suspend)?;
+    Some(current.and_then(|current| lifecycle::suspend(world, &current, wishes.now).map_err(|e| e.to_string())))
+}
+
+fn destroy(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
+    let current = still(world, record, wishes, |plan| plan.destroy)?;
+    Some(current.and_then(|current| {
+        lifecycle::destroy(world, &current.vm_name)
+            .map(drop)
+            .map_err(|e| e.to_string())
+    }))
+}
+
+fn remove_route(world: &World<'_>, route: &Route) -> Option<Result<(), String>> {
+    // The address may have been given to a new machine since the plan was made.
+    match in_use(world, route) {
+        Ok(true) => return None,
+        Ok(false) => {}
+        Err(e) => return Some(Err(e.to_string())),
+    }
+    let address = match HostIpv6::try_from(route.address) {
+        Ok(address) => address,
+        Err(e) => return Some(Err(e.to_string())),
+    };
+    match world.backend.route_del(address, &world.config.host.bridge) {
+        Err(e) if !e.is_not_found() => Some(Err(escape::shown(&e.to_string()))),
+        _ => Some(Ok(())),
+    }
+}
+
+fn in_use(world: &World<'_>, route: &Route) -> Result<bool, StoreError> {
+    let reserved = world.store.reservations()?.iter().any(|r| r.ipv6 == Some(route.address));
+    let held = world
+        .store
+        .list(None)?
+        .iter()
+        .any(|r| r.status != Status::Destroyed && r.ipv6_address == Some(route.address));
+    Ok(reserved || held)
+}
