@@ -5,6 +5,7 @@
 //! `tlog-proof` files. Nothing here needs a thread, a runtime or an absolute path.
 #![forbid(unsafe_code)]
 
+mod active;
 pub mod blocks;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -15,6 +15,9 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// How often the lock is tried, 20 ms apart.
+const LOCK_TRIES: u32 = 15;
+
 /// An intent that no outcome closed: the writer before this one ended while it was being done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenIntent {
@@ -69,10 +72,18 @@ pub(crate) struct Found {
 /// Takes the lock, or says that somebody has it. The file is 0600: who may only read cannot keep the writer out.
 pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
     let fd = ledger.file(dir::WRITER_LOCK, OFlags::RDWR | OFlags::CREATE, 0o600)?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked),
-        Err(errno) => return Err(on("lock", dir::WRITER_LOCK)(errno).into()),
+    // A writer that was killed a moment ago may not be gone yet; one that lives will still be there.
+    let mut tries = 0;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Locked),
+            Err(errno) => return Err(on("lock", dir::WRITER_LOCK)(errno).into()),
+        }
     }
     let stat = rustix::fs::fstat(&fd).map_err(on("look at", dir::WRITER_LOCK))?;
     // Somebody removed the file between opening and locking: the lock would be of a file nobody else sees.

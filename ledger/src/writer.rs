@@ -1,6 +1,7 @@
 //! The one writer of a ledger: group commit with one write and one fdatasync, recovery at start, publishing afterwards.
 //! Single-threaded, relative to a directory descriptor, without capabilities. Lives in the root agent's ledger process.
 
+use crate::active::Active;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on, read_at, write_all_at};
 use crate::keys::Signer;
@@ -9,9 +10,8 @@ use crate::note::{Checkpoint, NoteError, assemble};
 use crate::record::{Draft, GENESIS_PREV, Phase, RecordError, Stamp};
 use crate::recover::{self, OpenIntent};
 use crate::scan::Fault;
-use crate::segment::{self, Commit, Header, push_frame};
+use crate::segment::{self, Commit, push_frame};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -158,19 +158,6 @@ pub(crate) struct Place {
     pub leaf: Hash,
 }
 
-/// The open segment.
-#[derive(Debug)]
-struct Active {
-    fd: Arc<OwnedFd>,
-    name: String,
-    identity: Option<(u64, u64)>,
-    header: Header,
-    /// Where the next batch goes.
-    position: u64,
-    /// Bytes of the file: everything between is preallocated zeros.
-    file_bytes: u64,
-}
-
 /// The writer. Holds the lock until dropped.
 #[derive(Debug)]
 pub struct Writer {
@@ -186,6 +173,7 @@ pub struct Writer {
     chain: BlockChain,
     /// Records of blocks that are not published in full, by block number from 1, in order.
     unpublished: Vec<(u64, Vec<Place>)>,
+    /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
     published_size: Option<u64>,
     poisoned: Option<String>,
     _lock: OwnedFd,
@@ -219,27 +207,8 @@ impl Writer {
         )?;
         let size = scan.frontier.size();
         let active = match scan.segments.last().filter(|_| scan.unborn.is_none()) {
-            Some(last) => {
-                let fd = segments.file(&last.name, OFlags::RDWR, 0)?;
-                if scan.torn_bytes > 0 {
-                    rustix::fs::ftruncate(&fd, last.end)
-                        .map_err(on("cut the torn end of", &last.name))?;
-                    rustix::fs::fsync(&fd).map_err(on("sync", &last.name))?;
-                }
-                Active {
-                    identity: segments.identity(&last.name)?,
-                    name: last.name.clone(),
-                    header: last.header.clone(),
-                    position: last.end,
-                    file_bytes: if scan.torn_bytes > 0 {
-                        last.end
-                    } else {
-                        last.file_bytes
-                    },
-                    fd: Arc::new(fd),
-                }
-            }
-            None => create_segment(&segments, size, scan.frontier.root(), &options)?,
+            Some(last) => Active::resume(&segments, last, scan.torn_bytes)?,
+            None => Active::create(&segments, size, scan.frontier.root(), &options)?,
         };
         let head = make_head(&signer, size, scan.frontier.root());
         let prev = scan.entries.last().map_or(GENESIS_PREV, |entry| entry.leaf);
@@ -256,7 +225,7 @@ impl Writer {
             head,
             chain: found.chain,
             unpublished,
-            published_size: published.map(|checkpoint| checkpoint.size),
+            published_size: None,
             poisoned: None,
             _lock: lock,
         };
@@ -350,9 +319,7 @@ impl Writer {
     /// # Errors
     /// The system refused. The log is unharmed; the next call tries again.
     pub fn publish(&mut self) -> Result<(), FileError> {
-        if self.published_size == Some(self.head.size)
-            && self.unpublished.iter().all(|(id, _)| !self.is_closed(*id))
-        {
+        if self.published_size == Some(self.head.size) {
             return Ok(());
         }
         let blocks = self.ledger.make_sub(dir::BLOCKS)?;
@@ -399,10 +366,6 @@ impl Writer {
             self.top_up()?;
         }
         Ok(())
-    }
-
-    fn is_closed(&self, block: u64) -> bool {
-        block <= self.chain.closed().len() as u64
     }
 
     fn encode(&self, drafts: &[Draft]) -> Result<Batch, AppendError> {
@@ -467,23 +430,17 @@ impl Writer {
         })
     }
 
-    /// A file that was unlinked or replaced would take our records with it.
     fn check_still_there(&mut self) -> Result<(), AppendError> {
-        let stat = match rustix::fs::fstat(&*self.active.fd) {
-            Ok(stat) => stat,
-            Err(errno) => return Err(self.poison("look at", errno)),
+        let why = match self.active.is_still_there(&self.segments) {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!(
+                "the segment {} was removed or replaced while it was open; put it back and start the agent again",
+                self.active.path()
+            ),
+            Err(error) => error.to_string(),
         };
-        let now = self.segments.identity(&self.active.name);
-        if stat.st_nlink == 0 || now.ok().flatten() != self.active.identity {
-            let why = format!(
-                "the segment {}/{} was removed or replaced while it was open; put it back and start the agent again",
-                dir::SEGMENTS,
-                self.active.name
-            );
-            self.poisoned = Some(why.clone());
-            return Err(AppendError::Poisoned(why));
-        }
-        Ok(())
+        self.poisoned = Some(why.clone());
+        Err(AppendError::Poisoned(why))
     }
 
     fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
@@ -492,7 +449,10 @@ impl Writer {
         if with_reserve <= self.active.file_bytes {
             return Ok(());
         }
-        let Err(source) = self.extend(with_reserve) else {
+        let Err(source) = self
+            .active
+            .extend(with_reserve, self.options.preallocate_bytes)
+        else {
             return Ok(());
         };
         let full = matches!(
@@ -515,25 +475,13 @@ impl Writer {
         })
     }
 
-    /// Grows the file with zeros to at least `to`, rounded up, and makes that durable.
-    fn extend(&mut self, to: u64) -> Result<(), FileError> {
-        let step = self.options.preallocate_bytes.max(4096);
-        let fd = Arc::clone(&self.active.fd);
-        let (grown, result) = grow(&fd, self.active.file_bytes, to.next_multiple_of(step));
-        self.active.file_bytes = grown;
-        result.map_err(on(
-            "extend",
-            format!("{}/{}", dir::SEGMENTS, self.active.name),
-        ))
-    }
-
     fn top_up(&mut self) -> Result<(), FileError> {
         let low =
             self.active.position + self.options.reserve_bytes + self.options.preallocate_bytes / 2;
         if low <= self.active.file_bytes {
             return Ok(());
         }
-        match self.extend(low) {
+        match self.active.extend(low, self.options.preallocate_bytes) {
             // The next append finds out by itself and knows which drafts may go on.
             Err(error)
                 if matches!(
@@ -548,7 +496,7 @@ impl Writer {
     }
 
     fn next_segment(&mut self) -> Result<(), AppendError> {
-        match create_segment(
+        match Active::create(
             &self.segments,
             self.head.size,
             self.head.root,
@@ -567,7 +515,7 @@ impl Writer {
     }
 
     fn poison(&mut self, doing: &'static str, errno: Errno) -> AppendError {
-        let why = on(doing, format!("{}/{}", dir::SEGMENTS, self.active.name))(errno).to_string();
+        let why = on(doing, self.active.path())(errno).to_string();
         self.poisoned = Some(why.clone());
         AppendError::Poisoned(why)
     }
@@ -582,81 +530,6 @@ struct Batch {
     prev: Hash,
     frontier: Frontier,
     timestamp: i64,
-}
-
-fn create_segment(
-    segments: &LedgerDir,
-    first: u64,
-    root_before: Hash,
-    options: &Options,
-) -> Result<Active, FileError> {
-    let name = segment::file_name(first);
-    let mut salt = [0; 8];
-    crate::keys::random(&mut salt).map_err(on("get random bytes for", &name))?;
-    let header = Header {
-        first_height: first + 1,
-        root_before,
-        salt,
-    };
-    let fd = segments.file(
-        &name,
-        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
-        SHARED_FILE,
-    )?;
-    let made = (|| {
-        rustix::fs::fchmod(&fd, rustix::fs::Mode::from_raw_mode(SHARED_FILE))?;
-        let want = options.preallocate_bytes.max(options.reserve_bytes + 4096);
-        let (file_bytes, result) = grow(&fd, 0, want);
-        result?;
-        write_all_at(fd.as_fd(), &header.encode(), 0)?;
-        rustix::fs::fsync(&fd)?;
-        Ok(file_bytes)
-    })();
-    let file_bytes = match made {
-        Ok(bytes) => bytes,
-        Err(errno) => {
-            let _ = rustix::fs::unlinkat(segments, &name, rustix::fs::AtFlags::empty());
-            return Err(on::<Errno>("make", &*name)(errno));
-        }
-    };
-    segments.sync()?;
-    let identity = segments.identity(&name)?;
-    Ok(Active {
-        fd: Arc::new(fd),
-        name,
-        identity,
-        header,
-        position: segment::HEADER_BYTES,
-        file_bytes,
-    })
-}
-
-/// Writes zeros from `from` to `to` and syncs. Real zeros rather than `fallocate`: overwriting them later changes no
-/// extent, so the fdatasync of an append has only data to write. Says how far it came.
-fn grow(fd: &OwnedFd, from: u64, to: u64) -> (u64, Result<(), Errno>) {
-    const CHUNK: u64 = 64 * 1024;
-    let zeros = vec![0; 64 * 1024];
-    let mut at = from;
-    let mut result = Ok(());
-    while at < to {
-        let length = usize::try_from(CHUNK.min(to - at)).unwrap_or(zeros.len());
-        match rustix::io::pwrite(fd, &zeros[..length], at) {
-            Ok(0) => {
-                result = Err(Errno::NOSPC);
-                break;
-            }
-            Ok(n) => at += n as u64,
-            Err(Errno::INTR) => {}
-            Err(errno) => {
-                result = Err(errno);
-                break;
-            }
-        }
-    }
-    match rustix::fs::fsync(fd) {
-        Ok(()) => (at, result),
-        Err(errno) => (at, Err(errno)),
-    }
 }
 
 fn head_of(signer: &Signer, size: u64, root: Hash, signature: &[u8; 64]) -> Head {

@@ -335,6 +335,10 @@ fn changed_missing_and_foreign_block_files_are_told_and_rebuilt_when_removed() {
     let report = world.verify();
     assert!(report.ok, "{report:?}");
     assert_eq!(report.blocks, 2);
+    drop(writer);
+    std::fs::remove_file(block(2)).expect("removed");
+    world.open().0.publish().expect("published");
+    assert!(world.verify().ok, "the open block is rebuilt too");
 }
 
 #[test]
