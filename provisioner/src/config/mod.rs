@@ -1,0 +1,54 @@
+//! Configuration files of this room, each a typed struct: `db.yaml`, our part of `blockhost.yaml`,
+//! `broker-allocation.json`. Reading never changes anything; what is unknown is a warning.
+
+mod blockhost;
+mod broker;
+mod db;
+mod net;
+mod tree;
+
+pub use blockhost::{BlockhostConfig, VmDefaults};
+pub use broker::BrokerAllocation;
+pub use db::{DbConfig, Ip4Pool, Ip6Pool};
+pub use net::{Ipv4Net, Ipv6Net};
+pub use tree::{ConfigError, Section, Warning};
+
+use blockhost_proto::Layout;
+
+/// Everything the commands of this room read.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `db.yaml`.
+    pub db: DbConfig,
+    /// Our part of `blockhost.yaml`.
+    pub host: BlockhostConfig,
+    /// `broker-allocation.json`, where there is one: without it machines get no IPv6 address.
+    pub broker: Option<BrokerAllocation>,
+    /// What was found and not understood.
+    pub warnings: Vec<Warning>,
+}
+
+impl Config {
+    /// Reads all files of the world.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with file, line and key.
+    pub fn load(layout: &Layout) -> Result<Self, ConfigError> {
+        let mut warnings = Vec::new();
+        let db = DbConfig::load(layout, &mut warnings)?;
+        let host = BlockhostConfig::load(layout, &mut warnings)?;
+        let broker = BrokerAllocation::load(layout)?;
+        if let (Some(broker), Some(pool)) = (&broker, &db.ipv6_pool) {
+            pool.check(&broker.prefix)?;
+        }
+        Ok(Self {
+            db,
+            host,
+            broker,
+            warnings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,503 @@
+//! Creating a machine: allocate, clone, configure, start, route, wait, register. Every step is noted in the reservation
+//! before it is taken; a failure or a signal takes everything back; what a crash left behind is cleaned up by the next
+//! run of the same name, or by the garbage collector.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use blockhost_proto::Layout;
+use blockhost_proto::value::{GuestCommand, Seconds, Vmid};
+use serde_json::{Value, json};
+
+use crate::backend::{Backend, BackendError};
+use crate::cloudinit::{self, CloudInitError, Facts, Nonce, READY_FILE};
+use crate::config::Config;
+use crate::lifecycle;
+use crate::lock::{LockError, ProvisioningLock};
+use crate::mint::{self, MintError};
+use crate::plan::{self, CreateRequest, Plan, PlanError};
+use crate::progress::Progress;
+use crate::record::{Holder, Reservation, Status, Step, VmRecord};
+use crate::signals::Interrupt;
+use crate::store::{Store, StoreError, Wanted};
+use crate::time::Time;
+use crate::undo::{self, Report};
+
+/// How often a silent guest is asked.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one question for the nonce waits inside the guest: signals are noticed between two of them.
+const NONCE_WAIT_S: u16 = 10;
+
+/// A machine that was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root agent or the backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The user data.
+    #[error(transparent)]
+    CloudInit(#[from] CloudInitError),
+    /// A value that the agent would refuse.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The access token.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// The lock that says that a create is running.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file of ours.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The template does not exist.
+    #[error("there is no template VM {0}; build it with blockhost-build-template")]
+    NoTemplate(Vmid),
+    /// The guest did not become ready.
+    #[error("VM {vmid} was not ready after {seconds} s: {last}; its console log says more")]
+    NotReady {
+        /// Its number.
+        vmid: Vmid,
+        /// How long was waited.
+        seconds: u64,
+        /// The last thing seen.
+        last: String,
+    },
+    /// A signal.
+    #[error("interrupted by a signal")]
+    Interrupted,
+    /// It failed, and this is what became of what had been done.
+    #[error("{cause}")]
+    Undone {
+        /// Why it failed.
+        cause: Box<CreateError>,
+        /// What was taken back.
+        report: Report,
+    },
+}
+
+/// Where and with what a command works.
+pub struct World<'a> {
+    /// Paths.
+    pub layout: &'a Layout,
+    /// Settings.
+    pub config: &'a Config,
+    /// The database.
+    pub store: &'a dyn Store,
+    /// The machines' host.
+    pub backend: &'a dyn Backend,
+    /// Raised by signals.
+    pub interrupt: &'a Interrupt,
+}
+
+/// What a create came to.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The machine.
+    pub record: VmRecord,
+    /// Things that are not as they should be, though the machine is there.
+    pub remarks: Vec<String>,
+}
+
+impl Created {
+    /// The one line for the caller.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let record = &self.record;
+        let mut value = json!({
+            "status": "ok",
+            "vm_name": record.vm_name,
+            "ip": record.ip_address,
+            "ipv6": record.ipv6_address,
+            "vmid": record.vmid,
+            "nft_token_id": record.nft_token_id,
+            "username": record.username,
+        });
+        if record.mock {
+            value["mock"] = json!(true);
+        }
+        value
+    }
+}
+
+fn wanted(request: &CreateRequest, avoid: Vec<Vmid>) -> Wanted {
+    Wanted {
+        name: request.name.clone(),
+        vmid: request.vmid,
+        ip: request.ip,
+        ipv6: request.ipv6,
+        avoid,
+        holder: Holder::current(),
+        mock: request.mock,
+    }
+}
+
+fn make_plan(
+    world: &World<'_>,
+    request: &CreateRequest,
+    reservation: &Reservation,
+    nonce: Nonce,
+) -> Result<Plan, CreateError> {
+    let etc = world.layout.etc();
+    let ssh_keys = plan::operator_keys(&etc.join("terraform_ssh_key.pub"))?;
+    let facts = Facts {
+        vm_name: request.name.clone(),
+        username: world.config.host.vm.username.clone(),
+        wallet: request.wallet,
+        nft_token_id: request.nft_token_id,
+        ssh_keys: ssh_keys.clone(),
+        purpose: request.purpose.clone(),
+        nonce,
+    };
+    let user_data = cloudinit::user_data(&etc, &request.source, &facts)?;
+    Ok(plan::plan(
+        request,
+        world.config,
+        reservation,
+        &ssh_keys,
+        user_data,
+    )?)
+}
+
+/// What would be done. Nothing is changed, and no agent is needed: numbers of the backend's other machines are heeded
+/// where it answers.
+///
+/// # Errors
+/// [`CreateError`].
+pub fn preview(world: &World<'_>, request: &CreateRequest) -> Result<Plan, CreateError> {
+    let avoid = world
+        .backend
+        .machines()
+        .map(|list| list.into_iter().map(|m| m.vmid).collect())
+        .unwrap_or_default();
+    let reservation = world.store.preview(&wanted(request, avoid))?;
+    make_plan(world, request, &reservation, Nonce::placeholder())
+}
+
+/// Creates the machine and waits until it is ready.
+///
+/// # Errors
+/// [`CreateError`]; whatever had been done is undone, see [`CreateError::Undone`].
+pub fn create(
+    world: &World<'_>,
+    request: &CreateRequest,
+    progress: &mut Progress,
+) -> Result<Created, CreateError> {
+    let _lock = ProvisioningLock::enter(world.layout)?;
+    clean_up_after_crash(world, request, progress)?;
+
+    progress.step("allocate number and addresses");
+    let avoid = if request.mock {
+        Vec::new()
+    } else {
+        let machines = world.backend.machines()?;
+        let template = world.config.host.template_vmid;
+        if !machines.iter().any(|machine| machine.vmid == template) {
+            return Err(CreateError::NoTemplate(template));
+        }
+        machines.into_iter().map(|machine| machine.vmid).collect()
+    };
+    let reservation = world.store.allocate(&wanted(request, avoid))?;
+    match build(world, request, &reservation, progress) {
+        Ok(created) => {
+            progress.finish();
+            Ok(created)
+        }
+        Err(cause) => {
+            progress.finish();
+            progress.note(&format!("failed: {cause}; undoing"));
+            let report = take_back(world, request);
+            Err(CreateError::Undone {
+                cause: Box::new(cause),
+                report,
+            })
+        }
+    }
+}
+
+fn take_back(world: &World<'_>, request: &CreateRequest) -> Report {
+    let mut report = match world.store.reservations() {
+        Ok(list) => match list.into_iter().find(|r| r.name == request.name) {
+            Some(reservation) => undo_one(world, &reservation),
+            None => Report::default(),
+        },
+        Err(e) => Report {
+            undone: Vec::new(),
+            failed: vec![format!("the reservation could not be read: {e}")],
+        },
+    };
+    if let Some(token) = request.nft_token_id {
+        if let Err(e) = world.store.fail_token(token) {
+            report
+                .failed
+                .push(format!("token {token} could not be given back: {e}"));
+        }
+    }
+    report
+}
+
+fn undo_one(world: &World<'_>, reservation: &Reservation) -> Report {
+    let backend = (!reservation.mock).then_some(world.backend);
+    undo::undo(
+        world.store,
+        backend,
+        world.config,
+        &world.layout.snippets(),
+        reservation,
+    )
+}
+
+/// A reservation of this name whose maker is dead: take back what it had begun, then start anew.
+fn clean_up_after_crash(
+    world: &World<'_>,
+    request: &CreateRequest,
+    progress: &Progress,
+) -> Result<(), CreateError> {
+    let left = world
+        .store
+        .reservations()?
+        .into_iter()
+        .find(|r| r.name == request.name);
+    let Some(left) = left.filter(|r| !r.holder().is_alive()) else {
+        return Ok(());
+    };
+    progress.note(&format!(
+        "an earlier create of {} did not end (process {}); cleaning up",
+        left.name, left.pid
+    ));
+    let report = undo_one(world, &left);
+    for line in &report.undone {
+        progress.note(&format!("  {line}"));
+    }
+    if report.is_clean() {
+        return Ok(());
+    }
+    Err(CreateError::Undone {
+        cause: Box::new(StoreError::InTheMaking(Box::new(left)).into()),
+        report,
+    })
+}
+
+fn build(
+    world: &World<'_>,
+    request: &CreateRequest,
+    reservation: &Reservation,
+    progress: &mut Progress,
+) -> Result<Created, CreateError> {
+    let (store, backend, name) = (world.store, world.backend, &request.name);
+    let (vmid, bridge) = (reservation.vmid, &world.config.host.bridge);
+    let nonce = Nonce::fresh().map_err(|source| CreateError::File {
+        path: "/dev/urandom".into(),
+        source,
+    })?;
+    let plan = make_plan(world, request, reservation, nonce.clone())?;
+    if let Some(token) = request.nft_token_id {
+        store.reserve_token(token, name)?;
+    }
+    if request.mock {
+        let record = record(world, request, reservation);
+        store.register_vm(&record)?;
+        return Ok(Created {
+            record,
+            remarks: vec!["--mock: there is no machine behind this record".into()],
+        });
+    }
+    let step = |step: Step| -> Result<(), CreateError> {
+        stop_here(world)?;
+        Ok(store.begin_step(name, step)?)
+    };
+
+    step(Step::Snippet)?;
+    write_snippet(&world.layout.snippets(), &plan.snippet, &plan.user_data)?;
+
+    progress.step(format!("clone template {} to VM {vmid}", plan.template));
+    step(Step::Clone)?;
+    backend.clone_machine(plan.template, vmid, name)?;
+
+    progress.step("configure");
+    stop_here(world)?;
+    backend.configure(vmid, plan.options.clone())?;
+    backend.resize(vmid, Plan::boot_disk().map_err(PlanError::from)?, plan.disk)?;
+
+    progress.step("start");
+    step(Step::Start)?;
+    backend.start(vmid)?;
+
+    if let Some(address) = plan.route {
+        progress.step(format!("route {address} to {bridge}"));
+        step(Step::Route)?;
+        backend.route_add(address, bridge)?;
+    }
+
+    progress.step("wait for the guest");
+    wait_until_ready(world, vmid, &nonce, progress)?;
+
+    progress.step("register");
+    stop_here(world)?;
+    finish(world, request, reservation)
+}
+
+/// Mints where that was asked for, and registers. After the mint nothing is undone any more: a token on the chain stays.
+fn finish(
+    world: &World<'_>,
+    request: &CreateRequest,
+    reservation: &Reservation,
+) -> Result<Created, CreateError> {
+    let (store, name) = (world.store, &request.name);
+    let mut record = record(world, request, reservation);
+    let mut remarks = Vec::new();
+    if request.skip_mint {
+        store.register_vm(&record)?;
+        return Ok(Created { record, remarks });
+    }
+    let Some(secret) = &request.signature else {
+        remarks.push("no token was minted: that takes --user-signature and --public-secret".into());
+        store.register_vm(&record)?;
+        return Ok(Created { record, remarks });
+    };
+    let username = &world.config.host.vm.username;
+    let hostname = reservation
+        .ipv6
+        .map_or_else(|| reservation.ip.to_string(), |address| address.to_string());
+    let encrypted = mint::encrypt_access(secret, &hostname, username)?;
+    store.register_vm(&record)?;
+    match mint::mint(request.wallet, &encrypted) {
+        Ok(token) => {
+            store.mint_token(token, name)?;
+            record.nft_token_id = Some(token);
+            record.nft_minted = Some(true);
+            if let Err(e) = lifecycle::update_gecos(world, &record, request.wallet, token) {
+                remarks.push(format!("the guest's GECOS field does not name token {token} yet: {e}; run blockhost-vm-update-gecos"));
+            }
+            Ok(Created {
+                record: store.get(name)?,
+                remarks,
+            })
+        }
+        // Whether it is on the chain is not known: the machine is kept for the one who may hold its token.
+        Err(e) => {
+            remarks.push(format!("minting failed: {e}; the machine is kept, mint with blockhost-mint-nft and run blockhost-vm-update-gecos"));
+            Ok(Created { record, remarks })
+        }
+    }
+}
+
+fn record(world: &World<'_>, request: &CreateRequest, reservation: &Reservation) -> VmRecord {
+    let now = Time::now();
+    VmRecord {
+        vm_name: request.name.clone(),
+        vmid: reservation.vmid,
+        ip_address: Some(reservation.ip),
+        ipv6_address: reservation.ipv6,
+        expires_at: now.plus_days(
+            request
+                .expiry_days
+                .unwrap_or(world.config.db.default_expiry_days),
+        ),
+        owner: request.wallet.to_string(),
+        status: Status::Active,
+        created_at: now,
+        purpose: request.purpose.clone(),
+        wallet_address: Some(request.wallet),
+        username: Some(world.config.host.vm.username.clone()),
+        suspended_at: None,
+        destroyed_at: None,
+        nft_token_id: request.nft_token_id,
+        nft_minted: None,
+        gecos_synced: Some(request.nft_token_id.is_some() && !request.mock),
+        node: world.config.host.node.clone(),
+        mock: request.mock,
+        extra: serde_json::Map::new(),
+    }
+}
+
+fn stop_here(world: &World<'_>) -> Result<(), CreateError> {
+    if world.interrupt.is_raised() {
+        Err(CreateError::Interrupted)
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes the cloud-init file so that the backend sees all of it or nothing. It holds no secret; the agent reads it.
+fn write_snippet(directory: &Path, name: &str, text: &str) -> Result<(), CreateError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = directory.join(name);
+    let temporary = directory.join(format!(".{name}.new"));
+    let write = || {
+        std::fs::create_dir_all(directory)?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().map_err(|source| CreateError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// Waits until the guest agent answers and the nonce comes back: a machine that answers but has not done all of its
+/// cloud-init is not ready, and an old answer cannot be taken for a new one.
+fn wait_until_ready(
+    world: &World<'_>,
+    vmid: Vmid,
+    nonce: &Nonce,
+    progress: &Progress,
+) -> Result<(), CreateError> {
+    let timeout = Duration::from_secs(u64::from(world.config.host.vm.ready_timeout_s));
+    let began = Instant::now();
+    let not_ready = |last: &str| CreateError::NotReady {
+        vmid,
+        seconds: timeout.as_secs(),
+        last: last.to_owned(),
+    };
+    // The waiting is done inside the guest, so that a slow boot does not fill the ledger with questions.
+    let script = format!(
+        "i=0; while [ $i -lt {} ]; do [ -f {READY_FILE} ] && exec cat {READY_FILE}; i=$((i+1)); sleep 0.5; done; exit 75",
+        NONCE_WAIT_S * 2
+    );
+    let command: GuestCommand = script.parse().map_err(PlanError::from)?;
+    let limit = Seconds::try_from(NONCE_WAIT_S * 6).map_err(PlanError::from)?;
+    let mut last = "the guest agent does not answer".to_owned();
+    while began.elapsed() < timeout {
+        stop_here(world)?;
+        if world.backend.guest_ping(vmid) {
+            progress.detail("the guest agent answers, cloud-init is at work");
+            match world.backend.guest_exec(vmid, command.clone(), limit) {
+                Ok(output) if output.exitcode == 0 && output.stdout.trim() == nonce.as_str() => {
+                    return Ok(());
+                }
+                Ok(output) if output.exitcode == 0 => {
+                    let found = blockhost_proto::escape::shown(&output.stdout);
+                    return Err(not_ready(&format!(
+                        "it answered with \"{found}\" instead of this machine's nonce"
+                    )));
+                }
+                Ok(_) => last = "the guest agent answers, cloud-init is not done".into(),
+                Err(e) => last = e.to_string(),
+            }
+        } else {
+            progress.detail("booting");
+            let running = world.backend.status(vmid)?;
+            if running.as_deref() == Some("stopped") {
+                return Err(not_ready("it stopped on its own"));
+            }
+        }
+        std::thread::sleep(PING_INTERVAL);
+    }
+    Err(not_ready(&last))
+}

@@ -1,0 +1,340 @@
+//! What happens to a machine after its creation: start, stop, suspend, resume, destroy, commands inside the guest.
+//! The commands and the garbage collector share these; each is idempotent.
+
+use blockhost_proto::value::{EthAddress, GuestCommand, HostIpv6, Seconds, ValueError, VmName};
+
+use crate::backend::{BackendError, GuestOutput};
+use crate::cloudinit::gecos;
+use crate::create::World;
+use crate::plan::snippet_name;
+use crate::record::{Status, VmRecord};
+use crate::store::StoreError;
+use crate::time::Time;
+use crate::undo;
+
+/// How long a guest may take to power off before the plug is pulled.
+const SHUTDOWN_S: u16 = 60;
+
+/// Something that could not be done to a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root agent or the backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A value that the agent would refuse.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The record was made with `--mock`.
+    #[error("{0} was made with --mock: there is no machine behind it")]
+    Mock(VmName),
+    /// Under the record's number lives somebody else's machine.
+    #[error("VM {vmid} is called \"{found}\", not {name}: it was left alone; look at it yourself")]
+    Foreign {
+        /// The name in the record.
+        name: VmName,
+        /// The number.
+        vmid: u32,
+        /// The name at the backend.
+        found: String,
+    },
+    /// Some parts of a destruction failed; what is left will be tried again next time.
+    #[error("{name} is not wholly destroyed: {}", problems.join("; "))]
+    Partly {
+        /// The machine.
+        name: VmName,
+        /// What failed.
+        problems: Vec<String>,
+    },
+    /// A command in the guest failed.
+    #[error("in the guest of {name}: {what} ended with {exitcode}: {stderr}")]
+    Guest {
+        /// The machine.
+        name: VmName,
+        /// What was run.
+        what: &'static str,
+        /// Its exit code.
+        exitcode: i64,
+        /// What it complained.
+        stderr: String,
+    },
+    /// The destruction of a machine whose creation runs.
+    #[error("{name} is being created by process {pid}; wait for it or end it")]
+    Busy {
+        /// The machine.
+        name: VmName,
+        /// The creator.
+        pid: u32,
+    },
+}
+
+type Result<T> = std::result::Result<T, LifecycleError>;
+
+fn living(record: &VmRecord, needed: &'static str) -> Result<()> {
+    if record.status == Status::Destroyed {
+        return Err(StoreError::WrongStatus {
+            name: record.vm_name.clone(),
+            status: record.status,
+            needed,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn route_of(record: &VmRecord) -> Option<HostIpv6> {
+    record
+        .ipv6_address
+        .and_then(|address| HostIpv6::try_from(address).ok())
+}
+
+/// Starts the machine; a running one is fine. A suspended one has to be resumed instead.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    if record.status != Status::Active {
+        let needed = "resume it with blockhost-vm-resume";
+        return Err(StoreError::WrongStatus {
+            name: record.vm_name.clone(),
+            status: record.status,
+            needed,
+        }
+        .into());
+    }
+    if record.mock {
+        Ok(())
+    } else {
+        Ok(world.backend.start(record.vmid)?)
+    }
+}
+
+/// Asks the guest to power off; pulls the plug when it does not. An absent machine is stopped.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn stop(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    living(record, "there is nothing to stop")?;
+    if record.mock
+        || world
+            .backend
+            .status(record.vmid)?
+            .is_none_or(|status| status == "stopped")
+    {
+        return Ok(());
+    }
+    match world
+        .backend
+        .shutdown(record.vmid, Seconds::try_from(SHUTDOWN_S)?)
+    {
+        Ok(()) => Ok(()),
+        Err(_) => Ok(world.backend.stop(record.vmid)?),
+    }
+}
+
+/// Pulls the plug.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn kill(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    living(record, "there is nothing to stop")?;
+    if record.mock {
+        Ok(())
+    } else {
+        Ok(world.backend.stop(record.vmid)?)
+    }
+}
+
+/// Stops the machine and its route and notes it: first phase of the garbage collector.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn suspend(world: &World<'_>, record: &VmRecord, at: Time) -> Result<()> {
+    stop(world, record)?;
+    if !record.mock {
+        remove_route(world, record)?;
+    }
+    world.store.mark_suspended(&record.vm_name, at)?;
+    Ok(())
+}
+
+fn remove_route(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    let Some(address) = route_of(record) else {
+        return Ok(());
+    };
+    match world.backend.route_del(address, &world.config.host.bridge) {
+        Err(e) if !e.is_not_found() => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a machine active again: started, with its route; with a later expiry when `extend_days` is given.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
+    living(record, "it has to be created anew")?;
+    if !record.mock {
+        if let Some(address) = route_of(record) {
+            world
+                .backend
+                .route_add(address, &world.config.host.bridge)?;
+        }
+        world.backend.start(record.vmid)?;
+    }
+    let expires_at = extend_days.map(|days| record.expires_at.max(Time::now()).plus_days(days));
+    Ok(world.store.mark_active(&record.vm_name, expires_at)?)
+}
+
+/// What a destruction did, one sentence each.
+pub type Done = Vec<String>;
+
+/// Removes everything that belongs to a name: machine, disks, route, cloud-init file, addresses. The record stays as
+/// history. Goes on after a failure, so that a second call has less to do; nothing of that name is fine.
+///
+/// # Errors
+/// [`LifecycleError::Partly`] with everything that failed.
+pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
+    let mut done = Vec::new();
+    if let Some(left) = world
+        .store
+        .reservations()?
+        .into_iter()
+        .find(|r| r.name == *name)
+    {
+        if left.holder().is_alive() && left.pid != std::process::id() {
+            return Err(LifecycleError::Busy {
+                name: name.clone(),
+                pid: left.pid,
+            });
+        }
+        let backend = (!left.mock).then_some(world.backend);
+        let report = undo::undo(
+            world.store,
+            backend,
+            world.config,
+            &world.layout.snippets(),
+            &left,
+        );
+        done.extend(report.undone);
+        if !report.failed.is_empty() {
+            return Err(LifecycleError::Partly {
+                name: name.clone(),
+                problems: report.failed,
+            });
+        }
+    }
+    let record = match world.store.get(name) {
+        Ok(record) if record.status != Status::Destroyed => record,
+        Ok(_) => return Ok(done),
+        Err(StoreError::UnknownVm { .. }) => return Ok(done),
+        Err(e) => return Err(e.into()),
+    };
+    let mut problems = Vec::new();
+    if !record.mock {
+        match destroy_machine(world, &record) {
+            Ok(true) => done.push(format!("destroyed VM {}", record.vmid)),
+            Ok(false) => done.push(format!("there was no VM {}", record.vmid)),
+            Err(e) => problems.push(e.to_string()),
+        }
+        if let Err(e) = remove_route(world, &record) {
+            problems.push(e.to_string());
+        }
+    }
+    let snippet = world.layout.snippets().join(snippet_name(name));
+    match std::fs::remove_file(&snippet) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            problems.push(format!("{}: {e}", snippet.display()))
+        }
+        _ => {}
+    }
+    if !problems.is_empty() {
+        return Err(LifecycleError::Partly {
+            name: name.clone(),
+            problems,
+        });
+    }
+    world.store.mark_destroyed(name, Time::now())?;
+    done.push("freed its addresses".into());
+    Ok(done)
+}
+
+/// False when there was none.
+fn destroy_machine(world: &World<'_>, record: &VmRecord) -> Result<bool> {
+    let Some(config) = world.backend.config(record.vmid)? else {
+        return Ok(false);
+    };
+    let found = config.get("name").cloned().unwrap_or_default();
+    if found != record.vm_name.as_str() {
+        return Err(LifecycleError::Foreign {
+            name: record.vm_name.clone(),
+            vmid: record.vmid.get(),
+            found,
+        });
+    }
+    world.backend.stop(record.vmid)?;
+    match world.backend.destroy(record.vmid, false) {
+        Err(e) if !e.is_not_found() => Err(e.into()),
+        _ => Ok(true),
+    }
+}
+
+/// Runs a command through the guest's shell.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn guest_exec(
+    world: &World<'_>,
+    record: &VmRecord,
+    command: GuestCommand,
+    timeout: Seconds,
+) -> Result<GuestOutput> {
+    living(record, "there is no guest")?;
+    if record.mock {
+        return Err(LifecycleError::Mock(record.vm_name.clone()));
+    }
+    Ok(world.backend.guest_exec(record.vmid, command, timeout)?)
+}
+
+/// Writes wallet and token into the GECOS field of the guest's user and into the record. Every part of the command is a
+/// typed value, so none can end the quotes it stands in.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn update_gecos(
+    world: &World<'_>,
+    record: &VmRecord,
+    wallet: EthAddress,
+    nft: u64,
+) -> Result<VmRecord> {
+    let name = &record.vm_name;
+    let username = record
+        .username
+        .as_deref()
+        .unwrap_or(&world.config.host.vm.username);
+    // A record comes from a file that others write too: the agent's rule for user names is checked again.
+    blockhost_proto::qm::QmOption::parse("ciuser", username).map_err(|_| {
+        ValueError::new(
+            "user name",
+            username,
+            "a letter or _, then up to 31 of a-z, 0-9, _ and -",
+        )
+    })?;
+    let command: GuestCommand =
+        format!("usermod -c '{}' '{username}'", gecos(wallet, Some(nft))).parse()?;
+    if !record.mock {
+        let output = guest_exec(world, record, command, Seconds::GUEST_EXEC)?;
+        if output.exitcode != 0 {
+            let stderr = blockhost_proto::escape::shown(&output.stderr);
+            return Err(LifecycleError::Guest {
+                name: name.clone(),
+                what: "usermod",
+                exitcode: output.exitcode,
+                stderr,
+            });
+        }
+    }
+    Ok(world.store.set_access(name, wallet, Some(nft), true)?)
+}

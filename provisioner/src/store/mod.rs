@@ -1,0 +1,262 @@
+//! The machines' database behind one interface. [`JsonStore`] is the embedded default, a file; a database server for
+//! several hosts takes its place behind the same trait. Commands, the garbage collector and the engine use it.
+
+mod file;
+mod json;
+mod pool;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use blockhost_proto::value::{EthAddress, VmName, Vmid};
+
+use crate::config::Config;
+use crate::record::{Holder, Reservation, Status, Step, VmRecord};
+use crate::time::Time;
+
+pub use json::JsonStore;
+pub use pool::Pools;
+
+/// What can go wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file exists and is not a database. It is never overwritten.
+    #[error("{} is damaged ({problem}); it is left as it is: repair it or restore a copy", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Reading or writing failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another process holds the lock for too long.
+    #[error("{} has been locked by another process for {seconds} s; find it with fuser", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Nothing left to give out.
+    #[error("the pool of {what} ({range}) is exhausted; widen it in db.yaml or destroy machines")]
+    Exhausted {
+        /// VM numbers, IPv4 or IPv6 addresses.
+        what: &'static str,
+        /// The pool.
+        range: String,
+    },
+    /// Something that was asked for by value is in use or outside the pools.
+    #[error("{what} {value} cannot be given out: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A machine of that name exists.
+    #[error("a machine named {name} exists already (VM {vmid}, {status})")]
+    NameTaken {
+        /// The name.
+        name: VmName,
+        /// Its number.
+        vmid: Vmid,
+        /// Its status.
+        status: Status,
+    },
+    /// A machine of that name is being made.
+    #[error("a machine named {} is being created by process {} since {}", .0.name, .0.pid, .0.created_at)]
+    InTheMaking(Box<Reservation>),
+    /// No such machine.
+    #[error("there is no machine named {name}")]
+    UnknownVm {
+        /// The name.
+        name: String,
+    },
+    /// The machine's status does not allow it.
+    #[error("machine {name} is {status}; {needed}")]
+    WrongStatus {
+        /// The name.
+        name: VmName,
+        /// Its status.
+        status: Status,
+        /// What it would have to be.
+        needed: &'static str,
+    },
+    /// The token is promised to or held by another machine.
+    #[error("token {token} is {status} for machine {holder}")]
+    TokenTaken {
+        /// The token.
+        token: u64,
+        /// `reserved` or `minted`.
+        status: &'static str,
+        /// Its machine.
+        holder: VmName,
+    },
+    /// The database is set to one this program cannot speak to.
+    #[error("db_url \"{url}\": this build has only the file database; remove db_url from db.yaml")]
+    Unsupported {
+        /// The setting, without credentials.
+        url: String,
+    },
+}
+
+/// What a new machine needs. What is `None` comes from the pools.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Its name.
+    pub name: VmName,
+    /// This number and no other.
+    pub vmid: Option<Vmid>,
+    /// This IPv4 address and no other.
+    pub ip: Option<Ipv4Addr>,
+    /// This IPv6 address and no other.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Numbers that the backend uses for machines this database may not know.
+    pub avoid: Vec<Vmid>,
+    /// Who makes it.
+    pub holder: Holder,
+    /// True for `--mock`.
+    pub mock: bool,
+}
+
+/// All operations. Each is one transaction: a crash leaves the state before or after it.
+pub trait Store {
+    /// Promises a number and addresses to a machine, in one transaction with the note of who makes it.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], [`StoreError::InTheMaking`], [`StoreError::Exhausted`], [`StoreError::Unavailable`].
+    fn allocate(&self, wanted: &Wanted) -> Result<Reservation, StoreError>;
+
+    /// The same without promising: for plans.
+    ///
+    /// # Errors
+    /// As [`Store::allocate`].
+    fn preview(&self, wanted: &Wanted) -> Result<Reservation, StoreError>;
+
+    /// Notes that `step` is about to be taken for the machine in the making.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`] when there is no such reservation.
+    fn begin_step(&self, name: &VmName, step: Step) -> Result<(), StoreError>;
+
+    /// Drops a reservation; its number and addresses are free again. None: nothing happens.
+    ///
+    /// # Errors
+    /// As for every transaction.
+    fn release(&self, name: &VmName) -> Result<(), StoreError>;
+
+    /// Turns the reservation of that name into a record.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`].
+    fn register_vm(&self, record: &VmRecord) -> Result<(), StoreError>;
+
+    /// Active from now on, with another expiry where one is given.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`], [`StoreError::WrongStatus`] for a destroyed one.
+    fn mark_active(&self, name: &VmName, expires_at: Option<Time>) -> Result<VmRecord, StoreError>;
+
+    /// Suspended since `at`; a suspended one keeps its date.
+    ///
+    /// # Errors
+    /// As [`Store::mark_active`].
+    fn mark_suspended(&self, name: &VmName, at: Time) -> Result<VmRecord, StoreError>;
+
+    /// Destroyed at `at`; its addresses are free again. Again: nothing changes.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`].
+    fn mark_destroyed(&self, name: &VmName, at: Time) -> Result<VmRecord, StoreError>;
+
+    /// Sets another expiry.
+    ///
+    /// # Errors
+    /// As [`Store::mark_active`].
+    fn extend_expiry(&self, name: &VmName, expires_at: Time) -> Result<VmRecord, StoreError>;
+
+    /// Notes wallet and token of a machine, and whether its guest knows.
+    ///
+    /// # Errors
+    /// As [`Store::mark_active`].
+    fn set_access(
+        &self,
+        name: &VmName,
+        wallet: EthAddress,
+        token: Option<u64>,
+        gecos_synced: bool,
+    ) -> Result<VmRecord, StoreError>;
+
+    /// Active machines past their expiry.
+    ///
+    /// # Errors
+    /// As for every reading.
+    fn vms_to_suspend(&self, now: Time) -> Result<Vec<VmRecord>, StoreError>;
+
+    /// Suspended machines past `grace_days` of suspension.
+    ///
+    /// # Errors
+    /// As for every reading.
+    fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Result<Vec<VmRecord>, StoreError>;
+
+    /// Promises a token to a machine.
+    ///
+    /// # Errors
+    /// [`StoreError::TokenTaken`].
+    fn reserve_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
+
+    /// The token is on the chain.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`], [`StoreError::TokenTaken`].
+    fn mint_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
+
+    /// Minting failed: the promise is void.
+    ///
+    /// # Errors
+    /// As for every transaction.
+    fn fail_token(&self, token: u64) -> Result<(), StoreError>;
+
+    /// All machines, or those of one status, by name.
+    ///
+    /// # Errors
+    /// As for every reading.
+    fn list(&self, status: Option<Status>) -> Result<Vec<VmRecord>, StoreError>;
+
+    /// One machine.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`].
+    fn get(&self, name: &VmName) -> Result<VmRecord, StoreError>;
+
+    /// Machines in the making, crash leftovers included.
+    ///
+    /// # Errors
+    /// As for every reading.
+    fn reservations(&self) -> Result<Vec<Reservation>, StoreError>;
+}
+
+/// Opens the database that `config` names.
+///
+/// # Errors
+/// [`StoreError::Unsupported`].
+pub fn open(config: &Config) -> Result<JsonStore, StoreError> {
+    if let Some(url) = &config.db.db_url {
+        let url = url.split_once('@').map_or(url.as_str(), |(_, host)| host);
+        return Err(StoreError::Unsupported {
+            url: blockhost_proto::escape::shown(url),
+        });
+    }
+    Ok(JsonStore::new(&config.db.db_file, Pools::of(config)))
+}
