@@ -1,6 +1,7 @@
 //! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
 //! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch.
 
+mod jobs;
 pub mod records;
 
 use std::collections::{HashMap, VecDeque};
@@ -10,11 +11,10 @@ use std::time::{Duration, Instant};
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::record::{Draft, Phase};
-use blockhost_ledger::writer::{AppendError, Appended, Options, Recovery, Writer};
+use blockhost_ledger::writer::{Options, Recovery, Writer};
 use blockhost_proto::action::Action;
-use blockhost_proto::catalog::Compartment;
 use blockhost_proto::escape::hex;
-use blockhost_proto::response::{ErrorCode, Receipt};
+use blockhost_proto::response::ErrorCode;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use serde_json::Map;
@@ -23,7 +23,7 @@ use self::records::{Heading, Names};
 use crate::compartment::{Done, Failure};
 use crate::control::ControlSocket;
 use crate::ipc::{
-    Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate, Work,
+    Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate,
 };
 use crate::{log_error, log_info, log_warning};
 
@@ -431,223 +431,6 @@ impl Gate {
                 }
             }
         }
-    }
-
-    fn admit(&mut self, pending: Pending) {
-        let role = match pending.action.spec().compartment {
-            Compartment::Net => Role::Net,
-            Compartment::Keys => Role::Keys,
-            Compartment::Vm => Role::Vm,
-            Compartment::Ledger | Compartment::Front => return self.admit_event(pending),
-        };
-        let Some(lane) = self.lanes.get_mut(&role) else {
-            return;
-        };
-        if lane.channel.is_none() {
-            lane.waiting
-                .push_back((Instant::now() + RESTART_PATIENCE, pending));
-            return;
-        }
-        let op_id = format!("{:016x}-{}", self.nonce, self.next_op);
-        self.next_op += 1;
-        let heading = Heading::of(&pending.action, op_id);
-        let draft = records::intent(&heading, &pending.caller, &self.names, &pending.action);
-        match draft.check() {
-            Ok(()) => self
-                .batch
-                .push(Entry::Intent(Box::new(pending), heading, draft)),
-            Err(error) => {
-                let message =
-                    format!("the request cannot be recorded, so it is not executed: {error}");
-                self.answer(
-                    pending.life,
-                    pending.id,
-                    Err(Failure::new(ErrorCode::BadParams, message)),
-                    None,
-                );
-            }
-        }
-    }
-
-    fn admit_event(&mut self, pending: Pending) {
-        let failure = match records::event(&pending.action, &pending.caller, &self.names) {
-            None => Failure::new(ErrorCode::Internal, "this action is not the ledger's"),
-            Some(draft) => match draft.check() {
-                Ok(()) => {
-                    self.batch.push(Entry::Event {
-                        id: pending.id,
-                        life: pending.life,
-                        draft,
-                    });
-                    return;
-                }
-                Err(error) => Failure::new(
-                    ErrorCode::BadParams,
-                    format!("the event cannot be recorded: {error}"),
-                ),
-            },
-        };
-        self.answer(pending.life, pending.id, Err(failure), None);
-    }
-
-    fn finished(&mut self, role: Role, finished: Finished) {
-        if self.ops.get(&finished.op).is_some_and(|op| op.role == role) {
-            self.close(finished.op, finished.result);
-        }
-    }
-
-    /// Queues the outcome of a running operation.
-    fn close(&mut self, number: u64, result: Result<Done, Failure>) {
-        let Some(op) = self.ops.remove(&number) else {
-            return;
-        };
-        let duration_us = u64::try_from(op.began.elapsed().as_micros()).unwrap_or(0);
-        let draft = records::outcome(&op.heading, &op.caller, &self.names, &result, duration_us);
-        self.batch.push(Entry::Outcome(Box::new(op), result, draft));
-    }
-
-    /// Makes everything that waits durable, then lets it through.
-    fn commit(&mut self) {
-        while !self.batch.is_empty() {
-            let rest = self.batch.split_off(self.batch.len().min(MAX_BATCH));
-            let entries = std::mem::replace(&mut self.batch, rest);
-            let drafts: Vec<Draft> = entries.iter().map(|entry| entry.draft().clone()).collect();
-            match self.writer.append(&drafts) {
-                Ok(appended) => self.pass(entries.into_iter().zip(appended)),
-                Err(error) => self.append_failed(entries, &error),
-            }
-        }
-    }
-
-    fn pass(&mut self, entries: impl Iterator<Item = (Entry, Appended)>) {
-        for (entry, appended) in entries {
-            let receipt = Receipt {
-                index: appended.index,
-                leaf: hex(&appended.leaf),
-            };
-            match entry {
-                Entry::Intent(pending, heading, _) => self.forward(*pending, heading),
-                Entry::Outcome(op, result, _) => self.answer(op.life, op.id, result, Some(receipt)),
-                Entry::Event { id, life, .. } => {
-                    self.answer(life, id, Ok(Done::default()), Some(receipt))
-                }
-                Entry::Note(_) => {}
-            }
-        }
-        self.tell_head();
-        let earliest = self
-            .published_last
-            .map_or_else(Instant::now, |last| last + PUBLISH_EVERY);
-        self.publish_at.get_or_insert(earliest);
-    }
-
-    fn forward(&mut self, pending: Pending, heading: Heading) {
-        let role = match pending.action.spec().compartment {
-            Compartment::Net => Role::Net,
-            Compartment::Keys => Role::Keys,
-            _ => Role::Vm,
-        };
-        let number = self.next_op;
-        self.next_op += 1;
-        let began = Instant::now();
-        let work = Work {
-            op: number,
-            action: pending.action.name().to_owned(),
-            params: pending.action.params(),
-            limit_ms: u64::try_from(pending.limit.as_millis()).unwrap_or(u64::MAX),
-            caller_uid: pending.caller.uid,
-        };
-        let op = Op {
-            id: pending.id,
-            life: pending.life,
-            caller: pending.caller,
-            heading,
-            role,
-            began,
-            deadline: began + pending.limit + GRACE,
-            reported: false,
-        };
-        self.ops.insert(number, op);
-        let sent = match self
-            .lanes
-            .get_mut(&role)
-            .and_then(|lane| lane.channel.as_mut())
-        {
-            Some(channel) => channel.queue(&work).map_err(|e| e.to_string()),
-            None => Err("its compartment is gone".to_owned()),
-        };
-        if let Err(error) = sent {
-            self.close(
-                number,
-                Err(Failure::new(
-                    ErrorCode::Internal,
-                    format!("nothing was executed: {error}"),
-                )),
-            );
-        }
-    }
-
-    /// Nothing of the batch is in the ledger: nothing of it may pass. Outcomes get another chance without the rest.
-    fn append_failed(&mut self, entries: Vec<Entry>, error: &AppendError) {
-        log_error!("ledger: {error}");
-        let (outcomes, others): (Vec<Entry>, Vec<Entry>) = entries
-            .into_iter()
-            .partition(|entry| matches!(entry, Entry::Outcome(..)));
-        for entry in others {
-            let message = format!("the ledger cannot record it, so nothing was executed: {error}");
-            let failure = Failure::new(ErrorCode::Failed, message);
-            match entry {
-                Entry::Intent(pending, ..) => {
-                    self.answer(pending.life, pending.id, Err(failure), None)
-                }
-                Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
-                Entry::Outcome(..) | Entry::Note(_) => {}
-            }
-        }
-        let drafts: Vec<Draft> = outcomes.iter().map(|entry| entry.draft().clone()).collect();
-        match self.writer.append(&drafts) {
-            Ok(appended) if !appended.is_empty() => self.pass(outcomes.into_iter().zip(appended)),
-            Ok(_) => {}
-            Err(error) => {
-                for entry in outcomes {
-                    let Entry::Outcome(op, result, _) = entry else {
-                        continue;
-                    };
-                    let ended = match &result {
-                        Ok(_) => "succeeded".to_owned(),
-                        Err(failure) => format!("failed ({})", failure.message),
-                    };
-                    let message = format!(
-                        "{} {ended}, but its outcome could not be recorded: {error}",
-                        op.heading.action
-                    );
-                    self.answer(
-                        op.life,
-                        op.id,
-                        Err(Failure::new(ErrorCode::Internal, message)),
-                        None,
-                    );
-                }
-            }
-        }
-    }
-
-    fn answer(
-        &mut self,
-        life: u64,
-        id: u64,
-        result: Result<Done, Failure>,
-        receipt: Option<Receipt>,
-    ) {
-        // A restarted front knows nothing of its predecessor's jobs.
-        if life != self.front_life {
-            return;
-        }
-        self.tell_front(&FromGate::Answer {
-            id,
-            result,
-            receipt,
-        });
     }
 
     fn tell_head(&mut self) {
