@@ -2,7 +2,17 @@
 //! needs privileges goes through the provisioner's commands or the root agent's socket.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod daemon;
+pub mod exec;
+pub mod handler;
+pub mod log;
+pub mod machines;
+pub mod manifest;
+pub mod monitor;
+pub mod notify;
+pub mod outbox;

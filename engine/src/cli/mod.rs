@@ -2,8 +2,13 @@
 //! `src/bin`. Nothing here decides; it parses, calls, prints.
 
 pub mod bhcrypt;
+pub mod config;
 pub mod deploy;
+pub mod engine;
+pub mod jobs;
+pub mod ledger;
 pub mod mint_nft;
+pub mod operator;
 
 use std::process::ExitCode;
 

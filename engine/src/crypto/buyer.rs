@@ -135,7 +135,8 @@ mod tests {
         fn what_was_encrypted_decrypts_and_only_with_its_signature(text: Vec<u8>, signature in prop::array::uniform32(any::<u8>())) {
             let key = BuyerKey::from_signature(&signature).unwrap();
             let sealed = key.encrypt(&text).unwrap();
-            prop_assert_eq!(key.decrypt(&sealed).unwrap().as_slice(), text.as_slice());
+            let back = key.decrypt(&sealed).unwrap();
+            prop_assert_eq!(back.as_slice(), text.as_slice());
             let mut other = signature;
             other[0] ^= 1;
             prop_assert!(BuyerKey::from_signature(&other).unwrap().decrypt(&sealed).is_err());

@@ -1,0 +1,111 @@
+//! `blockhost config check`: reads every file of the engine and says what is effective, without secrets.
+
+use crate::config::{Config, SetupError};
+use crate::crypto::keys::PrivateKey;
+use crate::manifest::Manifest;
+use blockhost_proto::layout::Layout;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The configuration.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check all files and print the effective values
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the command. Exit code 1 when something is wrong.
+#[must_use]
+pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
+    let Verb::Check { json } = args.verb;
+    let mut problems = Vec::new();
+    let mut values = Map::new();
+    match Config::load(layout) {
+        Ok(config) => engine(&config, &mut values, &mut problems),
+        Err(e) => problems.push(e.to_string()),
+    }
+    match Manifest::load(layout) {
+        Ok(manifest) => drop(values.insert("provisioner".into(), json!(manifest.name))),
+        Err(e) => problems.push(e.to_string()),
+    }
+    if let Err(e) = blockhost_provisioner::config::Config::load(layout) {
+        problems.push(e.to_string());
+    }
+    if json {
+        println!(
+            "{}",
+            json!({"ok": problems.is_empty(), "values": values, "problems": problems})
+        );
+    } else {
+        for (key, value) in &values {
+            println!(
+                "{key}\t{}",
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            );
+        }
+        for problem in &problems {
+            eprintln!("blockhost: {problem}");
+        }
+    }
+    ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<String>) {
+    let mut set = |key: &str, value: Value| drop(values.insert(key.into(), value));
+    let chain = &config.web3.blockchain;
+    set("chain_id", json!(chain.chain_id));
+    set("confirmations", json!(config.confirmations()));
+    set("rpc_endpoints", json!(chain.urls().len()));
+    set("engine.workers", json!(config.host.engine.workers));
+    set(
+        "engine.max_attempts",
+        json!(config.host.engine.max_attempts),
+    );
+    let mut contract = |key: &str, found: Result<crate::chain::Address, SetupError>| match found {
+        Ok(address) => set(key, json!(address.to_string())),
+        Err(e) => problems.push(e.to_string()),
+    };
+    contract("nft_contract", config.nft_contract());
+    contract("subscription_contract", config.subscription_contract());
+    problems.extend(config.chain().err().map(|e| e.to_string()));
+    problems.extend(config.warnings.iter().map(ToString::to_string));
+    let mut key = |name: &str, path: &Path| match PrivateKey::from_file(path) {
+        Ok(key) => {
+            values.insert(
+                format!("{name}.address"),
+                json!(key.public_key().address().to_string()),
+            );
+            Some(key)
+        }
+        Err(e) => {
+            problems.push(e.to_string());
+            None
+        }
+    };
+    key("deployer", &config.deployer_key_path());
+    let server = key("server", &config.server_key_path());
+    if let (Some(server), Some(stated)) = (server, &config.web3.server_public_key) {
+        let stated = stated.trim().trim_start_matches("0x").to_ascii_lowercase();
+        // Buyers would encrypt to a key that nobody holds.
+        if stated != server.public_key().to_hex() {
+            problems.push(format!(
+                "{}: server.public_key does not belong to the server's key file",
+                Config::web3_path(&config.layout).display()
+            ));
+        }
+    }
+}

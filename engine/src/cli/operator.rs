@@ -1,0 +1,63 @@
+//! `blockhost`: the operator's command. Each subcommand has a module of its own.
+
+use super::config::ConfigArgs;
+use super::jobs::JobsArgs;
+use super::ledger::LedgerArgs;
+use super::{config, fail, jobs, ledger};
+use blockhost_proto::layout::Layout;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Look after a BlockHost.
+#[derive(Parser)]
+#[command(name = "blockhost", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  blockhost config check
+  blockhost jobs
+  blockhost jobs list --state parked --json
+  blockhost jobs retry 17
+  blockhost ledger verify";
+
+#[derive(Subcommand)]
+enum Command {
+    /// The tamper-evident history of everything privileged
+    Ledger(LedgerArgs),
+    /// What the engine has done, does and gave up
+    Jobs(JobsArgs),
+    /// The configuration
+    Config(ConfigArgs),
+}
+
+/// The command line, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let layout = Layout::from_env();
+    match Cli::parse().command {
+        Command::Ledger(args) => ledger::run(args, &layout),
+        Command::Config(args) => config::run(&args, &layout),
+        Command::Jobs(args) => match jobs::run(args, &layout) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => fail("blockhost", &e),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

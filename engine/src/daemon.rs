@@ -1,0 +1,338 @@
+//! The daemon: one task watches the chain, up to so many work on jobs, and a signal ends both in good order.
+
+use crate::chain::ChainError;
+use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
+use crate::handler::{self, Context, Sender, StepError};
+use crate::machines::Machines;
+use crate::manifest::{Manifest, ManifestError};
+use crate::monitor::{Monitor, Start};
+use crate::outbox::{Job, Outbox, OutboxError, Retry};
+use crate::{log, notify};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+const DEFAULT_POLL: Duration = Duration::from_secs(5);
+const DEFAULT_LOG_RANGE: u64 = 2000;
+/// How long running jobs may go on after the signal; the unit waits a little longer.
+const STOP_LIMIT: Duration = Duration::from_secs(300);
+
+/// Why the daemon could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Configuration, keys, contracts.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The provisioner.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// Signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// A look at the chain failed, with `--once`.
+    #[error(transparent)]
+    Monitor(#[from] crate::monitor::MonitorError),
+    /// Jobs are left, with `--once`.
+    #[error("{0} jobs are parked or wait for another attempt; see `blockhost jobs`")]
+    Unfinished(usize),
+}
+
+impl From<ChainError> for DaemonError {
+    fn from(error: ChainError) -> Self {
+        Self::Setup(error.into())
+    }
+}
+
+/// Runs until a signal, or with `once` until the chain is processed and every job that is due was tried.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
+    for warning in &config.warnings {
+        log::warn("configuration", &[("problem", warning)]);
+    }
+    let (stop_sender, stop) = watch::channel(false);
+    listen(stop_sender)?;
+    let (context, monitor) = prepare(&config, stop.clone())?;
+    log::info(
+        "engine started",
+        &[
+            ("version", &env!("CARGO_PKG_VERSION")),
+            ("chain_id", &context.chain.chain_id()),
+            ("account", &context.wallet().address()),
+            ("provisioner", &context.manifest.name),
+        ],
+    );
+    notify::state("READY=1");
+    let ended = if once {
+        process_once(context, monitor).await
+    } else {
+        serve(context, monitor, &config, stop).await
+    };
+    notify::state("STOPPING=1");
+    ended
+}
+
+fn prepare(
+    config: &Config,
+    stop: watch::Receiver<bool>,
+) -> Result<(Arc<Context>, Monitor), DaemonError> {
+    let layout = config.layout.clone();
+    let outbox = Arc::new(Outbox::open(&Outbox::path(&layout))?);
+    let chain = &config.web3.blockchain;
+    let start = match chain.start_block {
+        Some(block) => Start::Block(block),
+        // Short and all there: no need to search.
+        None if chain.chain_id == LOCAL_CHAIN_ID => Start::Block(0),
+        None => Start::Deployment,
+    };
+    let range = chain.max_log_range.unwrap_or(DEFAULT_LOG_RANGE);
+    let monitor = Monitor::new(
+        config.subscription_contract()?,
+        config.confirmations(),
+        start,
+        range,
+        outbox.clone(),
+    );
+    let context = Context {
+        chain: config.chain()?,
+        nft_contract: config.nft_contract()?,
+        manifest: Manifest::load(&layout)?,
+        machines: Machines::new(&layout),
+        server_key: config.server_key().map_err(SetupError::from)?,
+        sender: Sender::new(config.deployer().map_err(SetupError::from)?, layout.state()),
+        settings: config.host.engine.clone(),
+        outbox,
+        layout,
+        stop,
+    };
+    Ok((Arc::new(context), monitor))
+}
+
+fn listen(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        log::info("stopping: no new jobs, running steps end", &[]);
+        // Fails only when everybody who could listen is gone.
+        let _ = stop.send(true);
+    });
+    Ok(())
+}
+
+async fn process_once(context: Arc<Context>, mut monitor: Monitor) -> Result<(), DaemonError> {
+    while !monitor.look(&context.chain).await?.caught_up {}
+    let retry = retry_of(&context);
+    while !*context.stop.borrow() {
+        let Some(job) = context.outbox.claim()? else {
+            break;
+        };
+        attempt(&context, &job, retry).await?;
+    }
+    let open = context
+        .outbox
+        .list(None, 10_000)?
+        .into_iter()
+        .filter(|job| {
+            use crate::outbox::JobState;
+            matches!(job.state, JobState::Pending | JobState::Parked)
+        });
+    match open.count() {
+        0 => Ok(()),
+        left => Err(DaemonError::Unfinished(left)),
+    }
+}
+
+async fn serve(
+    context: Arc<Context>,
+    monitor: Monitor,
+    config: &Config,
+    stop: watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let poll = config
+        .web3
+        .blockchain
+        .poll_interval_s
+        .map_or(DEFAULT_POLL, |s| Duration::from_secs(s.max(1)));
+    let news = Arc::new(Notify::new());
+    let watching = tokio::spawn(watch_chain(
+        context.clone(),
+        monitor,
+        poll,
+        news.clone(),
+        stop.clone(),
+    ));
+    let worked = work(&context, &news, stop).await;
+    watching.abort();
+    log::info("engine stopped", &[]);
+    worked
+}
+
+async fn watch_chain(
+    context: Arc<Context>,
+    mut monitor: Monitor,
+    poll: Duration,
+    news: Arc<Notify>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut last_error = String::new();
+    while !*stop.borrow() {
+        let caught_up = match monitor.look(&context.chain).await {
+            Ok(progress) => {
+                if !last_error.is_empty() {
+                    log::info("the chain answers again", &[]);
+                    last_error.clear();
+                }
+                if progress.new_jobs > 0 {
+                    news.notify_one();
+                }
+                progress.caught_up || progress.rolled_back.is_some()
+            }
+            Err(e) => {
+                // Once per reason: a node that is down for a night must not fill the disk.
+                if e.to_string() != last_error {
+                    last_error = e.to_string();
+                    log::error("looking at the chain", &[("error", &last_error)]);
+                }
+                true
+            }
+        };
+        if caught_up {
+            tokio::select! {
+                () = tokio::time::sleep(poll) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+    }
+}
+
+async fn work(
+    context: &Arc<Context>,
+    news: &Notify,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), DaemonError> {
+    let retry = retry_of(context);
+    let workers = context.settings.workers.max(1);
+    let mut running: JoinSet<Result<(), OutboxError>> = JoinSet::new();
+    while !*stop.borrow() {
+        while running.len() < workers {
+            let Some(job) = context.outbox.claim()? else {
+                break;
+            };
+            let context = context.clone();
+            running.spawn(async move { attempt(&context, &job, retry).await });
+        }
+        // A job that waits behind a running one shows as due; looking again at once would only spin.
+        let due = context
+            .outbox
+            .next_due()?
+            .unwrap_or(Duration::MAX)
+            .clamp(Duration::from_millis(250), Duration::from_secs(60));
+        tokio::select! {
+            Some(ended) = running.join_next() => settled(ended)?,
+            () = news.notified() => {}
+            () = tokio::time::sleep(due), if running.len() < workers => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+    let drain = async {
+        while let Some(ended) = running.join_next().await {
+            settled(ended)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(STOP_LIMIT, drain).await.unwrap_or_else(|_| {
+        log::error("steps still running at the end of the time; they go on where they stopped at the next start", &[]);
+        Ok(())
+    })
+}
+
+fn settled(
+    ended: Result<Result<(), OutboxError>, tokio::task::JoinError>,
+) -> Result<(), DaemonError> {
+    match ended {
+        Ok(done) => Ok(done?),
+        // The job stays `running` and becomes pending at the next start.
+        Err(e) => {
+            log::error("a job broke off", &[("error", &e)]);
+            Ok(())
+        }
+    }
+}
+
+/// One attempt at one job, and the note of how it ended.
+async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), OutboxError> {
+    let (event, subscription) = (job.event.name(), job.event.subscription_id());
+    log::info(
+        "job",
+        &[
+            ("job", &job.id),
+            ("event", &event),
+            ("subscription", &subscription),
+            ("attempt", &job.attempt),
+        ],
+    );
+    match handler::handle(context, job).await {
+        Ok(()) => {
+            context.outbox.finish(job.id)?;
+            log::info(
+                "job done",
+                &[
+                    ("job", &job.id),
+                    ("event", &event),
+                    ("subscription", &subscription),
+                ],
+            );
+        }
+        Err(StepError::Stopped) => context.outbox.put_back(job.id)?,
+        Err(StepError::Park(reason)) => {
+            context.outbox.park(job.id, &reason)?;
+            log::error("job parked", &[("job", &job.id), ("reason", &reason)]);
+        }
+        Err(StepError::Retry(reason)) => match retry.pause(job.attempt, jitter()) {
+            Some(pause) => {
+                context.outbox.postpone(job.id, pause, &reason)?;
+                log::warn(
+                    "job failed, will be tried again",
+                    &[
+                        ("job", &job.id),
+                        ("in_s", &pause.as_secs()),
+                        ("reason", &reason),
+                    ],
+                );
+            }
+            None => {
+                context.outbox.park(job.id, &reason)?;
+                log::error(
+                    "job parked after its last attempt",
+                    &[("job", &job.id), ("reason", &reason)],
+                );
+            }
+        },
+    }
+    Ok(())
+}
+
+fn retry_of(context: &Context) -> Retry {
+    Retry {
+        max_attempts: context.settings.max_attempts.max(1),
+        first: Duration::from_secs(context.settings.first_retry_s),
+    }
+}
+
+/// Between 0 and 1; the middle where the kernel has no random number.
+fn jitter() -> f64 {
+    let mut bytes = [0; 2];
+    getrandom::fill(&mut bytes).map_or(0.5, |()| {
+        f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX)
+    })
+}

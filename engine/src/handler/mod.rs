@@ -1,0 +1,213 @@
+//! From a job to its effect: which steps, in which order, and what happens when one fails. Steps are remembered in the
+//! outbox, so that a job that was interrupted anywhere goes on where it stopped.
+
+mod created;
+mod lifecycle;
+mod mint;
+
+use crate::agent::{self, RecordError};
+use crate::chain::tx::Wallet;
+use crate::chain::{Address, Chain, ChainError};
+use crate::config::EngineSection;
+use crate::crypto::keys::PrivateKey;
+use crate::exec::{self, ExecError, Finished, Program};
+use crate::machines::{Machines, MachinesError};
+use crate::manifest::Manifest;
+use crate::outbox::{Job, Outbox, OutboxError};
+use blockhost_proto::layout::Layout;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub use mint::Sender;
+
+/// What all jobs share.
+#[derive(Debug)]
+pub struct Context {
+    /// Where everything lies.
+    pub layout: Layout,
+    /// How the engine works.
+    pub settings: EngineSection,
+    /// The chain.
+    pub chain: Chain,
+    /// The credential contract.
+    pub nft_contract: Address,
+    /// The jobs.
+    pub outbox: Arc<Outbox>,
+    /// The provisioner.
+    pub manifest: Manifest,
+    /// The machines' database.
+    pub machines: Machines,
+    /// The key that buyers encrypt to.
+    pub server_key: PrivateKey,
+    /// The owner of the contracts, with its nonces.
+    pub sender: Sender,
+    /// True once the engine is to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Context {
+    /// The account that owns the contracts.
+    #[must_use]
+    pub fn wallet(&self) -> &Wallet {
+        self.sender.wallet()
+    }
+
+    fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Waits, or ends early because the engine is to end.
+    async fn pause(&self, time: Duration) -> Result<(), StepError> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            _ = stop.wait_for(|stop| *stop) => Err(StepError::Stopped),
+        }
+    }
+
+    async fn command(&self, verb: &str, args: &[&str]) -> Result<Finished, StepError> {
+        if self.stopping() {
+            return Err(StepError::Stopped);
+        }
+        let limit = if verb == "create" {
+            self.settings.create_timeout_s
+        } else {
+            self.settings.command_timeout_s
+        };
+        let program = Program {
+            path: self.manifest.program(verb).clone(),
+            args: args.iter().map(OsString::from).collect(),
+            root: self.layout.root().to_owned(),
+            limit: Duration::from_secs(limit),
+        };
+        Ok(exec::run(&program).await?)
+    }
+
+    /// Records what a job did, with the event that caused it.
+    async fn record(&self, job: &Job, action: &str, mut data: Value) -> Result<(), StepError> {
+        if self
+            .outbox
+            .step::<Option<u64>>(job.id, "recorded")?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let subscription = job.event.subscription_id();
+        let resource = if subscription == 0 {
+            format!("contract:{}", job.contract)
+        } else {
+            format!("subscription:{subscription}")
+        };
+        if let Some(map) = data.as_object_mut() {
+            map.insert("chain_id".into(), json!(self.chain.chain_id()));
+            map.insert("contract".into(), json!(job.contract.to_string()));
+            map.insert("block".into(), json!(job.block_number));
+            map.insert("event_tx".into(), json!(job.tx_hash.to_string()));
+            map.insert("job".into(), json!(job.id));
+        }
+        let index = agent::record(&self.layout, action, &resource, data).await?;
+        // Between the two, a crash leaves a second, identical record: it names the same job.
+        self.outbox.record_step(job.id, "recorded", &index)?;
+        Ok(())
+    }
+}
+
+/// How an attempt at a job ended, when it did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Trying again can help.
+    #[error("{0}")]
+    Retry(String),
+    /// Trying again cannot help; somebody has to decide.
+    #[error("{0}")]
+    Park(String),
+    /// The engine stops; the attempt does not count.
+    #[error("the engine is stopping")]
+    Stopped,
+}
+
+macro_rules! retry_on {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StepError {
+            fn from(error: $error) -> Self {
+                Self::Retry(error.to_string())
+            }
+        }
+    )*};
+}
+retry_on!(ExecError, MachinesError, ChainError, OutboxError);
+
+impl From<RecordError> for StepError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Event { .. } => Self::Park(error.to_string()),
+            RecordError::Call(_) => Self::Retry(error.to_string()),
+        }
+    }
+}
+
+/// Does one job, from the step where it stopped.
+///
+/// # Errors
+/// [`StepError`].
+pub async fn handle(context: &Context, job: &Job) -> Result<(), StepError> {
+    use crate::chain::events::Event;
+    match &job.event {
+        Event::SubscriptionCreated {
+            subscription_id,
+            subscriber,
+            expires_at,
+            user_encrypted,
+            ..
+        } => {
+            let purchase = created::Purchase {
+                id: *subscription_id,
+                subscriber: *subscriber,
+                expires_at: *expires_at,
+                user_encrypted,
+            };
+            created::run(context, job, &purchase).await
+        }
+        Event::SubscriptionExtended {
+            subscription_id,
+            new_expires_at,
+            ..
+        } => lifecycle::extended(context, job, *subscription_id, *new_expires_at).await,
+        Event::SubscriptionCancelled {
+            subscription_id, ..
+        } => lifecycle::cancelled(context, job, *subscription_id).await,
+        Event::Other { name, detail } => context
+            .record(
+                job,
+                &kebab(name),
+                json!({"detail": detail.replace('\u{7f}', "\u{fffd}").replace('\0', "\u{fffd}")}),
+            )
+            .await,
+    }
+}
+
+/// `PlanCreated` as the ledger writes names: `plan-created`.
+fn kebab(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !text.is_empty() {
+            text.push('-');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn event_names_become_ledger_names() {
+        assert_eq!(
+            super::kebab("PrimaryStablecoinSet"),
+            "primary-stablecoin-set"
+        );
+    }
+}

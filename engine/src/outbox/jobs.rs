@@ -1,0 +1,389 @@
+//! The life of a job: claimed in order, its steps remembered, retried with growing pauses, parked at last.
+
+use super::{Outbox, OutboxError, int, now_ms, unsigned};
+use crate::chain::events::Event;
+use crate::chain::{Address, B256};
+use rusqlite::{OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::time::Duration;
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(900);
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waits for its turn or its next attempt.
+    Pending,
+    /// Somebody works on it.
+    Running,
+    /// Closed.
+    Done,
+    /// Given up until somebody retries it.
+    Parked,
+    /// Parked, then made pointless by a cancellation.
+    Superseded,
+}
+
+impl JobState {
+    fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Done,
+            Self::Parked,
+            Self::Superseded,
+        ]
+        .into_iter()
+        .find(|s| s.to_string() == text)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Parked => "parked",
+            Self::Superseded => "superseded",
+        })
+    }
+}
+
+/// A claimed job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its number in the outbox.
+    pub id: i64,
+    /// The contract.
+    pub contract: Address,
+    /// Block of the event.
+    pub block_number: u64,
+    /// Transaction of the event.
+    pub tx_hash: B256,
+    /// What happened.
+    pub event: Event,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// A job as operators see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobView {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub state: JobState,
+    /// Name of the event.
+    pub event: String,
+    /// The subscription; 0 for events about none.
+    pub subscription_id: u64,
+    /// Chain.
+    pub chain_id: u64,
+    /// Contract.
+    pub contract: String,
+    /// Block of the event.
+    pub block_number: u64,
+    /// Transaction of the event.
+    pub tx_hash: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// A reorganisation took its event away.
+    pub orphaned: bool,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// Not tried before, milliseconds since 1970.
+    pub not_before_ms: i64,
+    /// When it came, milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it last changed, milliseconds since 1970.
+    pub updated_ms: i64,
+    /// The steps that are done.
+    pub steps: Vec<String>,
+}
+
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts before a job is parked.
+    pub max_attempts: u32,
+    /// Pause after the first failure; doubles each time, up to 15 minutes.
+    pub first: Duration,
+}
+
+impl Retry {
+    /// The pause after attempt number `attempt` (from 1), or none if it was the last. `jitter` in 0..=1 spreads it by a
+    /// fifth to both sides, so that jobs that failed together do not return together.
+    #[must_use]
+    pub fn pause(&self, attempt: u32, jitter: f64) -> Option<Duration> {
+        if attempt >= self.max_attempts {
+            return None;
+        }
+        let doubled = self
+            .first
+            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+        Some(
+            doubled
+                .min(LONGEST_PAUSE)
+                .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)),
+        )
+    }
+}
+
+impl Outbox {
+    pub(super) fn recover(&self) -> Result<(), OutboxError> {
+        self.write(|t| {
+            t.execute(
+                "UPDATE jobs SET state = 'pending' WHERE state = 'running'",
+                [],
+            )
+            .map(drop)
+        })
+    }
+
+    /// Takes the next job whose turn it is: the oldest that is due and has no open job of the same subscription before
+    /// it. A parked job blocks those behind it, except a cancellation.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`]; [`OutboxError::Content`] for a job that cannot be read, which is parked.
+    pub fn claim(&self) -> Result<Option<Job>, OutboxError> {
+        let found = self.write(|t| {
+            t.query_row(
+                "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
+                    SELECT id FROM jobs AS job WHERE state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
+                        SELECT 1 FROM jobs AS before WHERE before.id < job.id AND before.subscription_id = job.subscription_id
+                        AND before.contract = job.contract AND before.chain_id = job.chain_id
+                        AND (before.state IN ('pending', 'running') OR (before.state = 'parked' AND job.event <> 'SubscriptionCancelled'))
+                    ) ORDER BY id LIMIT 1
+                ) RETURNING id, contract, block_number, tx_hash, payload, attempts",
+                params![now_ms()],
+                |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?, row.get(5)?)),
+            )
+            .optional()
+        })?;
+        let Some((id, contract, block_number, tx_hash, payload, attempt)) = found else {
+            return Ok(None);
+        };
+        let parsed = (|| {
+            let contract = contract.parse().map_err(|e| format!("contract: {e}"))?;
+            let tx_hash = tx_hash.parse().map_err(|e| format!("tx_hash: {e}"))?;
+            let event = serde_json::from_str(&payload).map_err(|e| format!("payload: {e}"))?;
+            Ok::<_, String>(Job {
+                id,
+                contract,
+                block_number: unsigned(block_number),
+                tx_hash,
+                event,
+                attempt,
+            })
+        })();
+        match parsed {
+            Ok(job) => Ok(Some(job)),
+            Err(reason) => {
+                self.park(id, &reason)?;
+                Err(self.bad(id, reason))
+            }
+        }
+    }
+
+    /// Closes a job. A cancellation also closes what was parked before it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn finish(&self, id: i64) -> Result<(), OutboxError> {
+        self.write(|t| {
+            let now = now_ms();
+            t.execute("UPDATE jobs SET state = 'done', last_error = NULL, updated_ms = ? WHERE id = ?", params![now, id])?;
+            t.execute(
+                "UPDATE jobs SET state = 'superseded', updated_ms = ?1 WHERE state = 'parked' AND id < ?2 AND EXISTS (
+                    SELECT 1 FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled' AND c.subscription_id = jobs.subscription_id
+                    AND c.contract = jobs.contract AND c.chain_id = jobs.chain_id)",
+                params![now, id],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Puts a job back for another attempt after a pause.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn postpone(&self, id: i64, pause: Duration, error: &str) -> Result<(), OutboxError> {
+        let at = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+        self.write(|t| {
+            t.execute(
+                "UPDATE jobs SET state = 'pending', not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
+                params![at, error, now_ms(), id],
+            )
+            .map(drop)
+        })
+    }
+
+    /// Puts a job back as if this attempt had not been: the engine stops.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn put_back(&self, id: i64) -> Result<(), OutboxError> {
+        self.write(|t| {
+            t.execute("UPDATE jobs SET state = 'pending', attempts = max(attempts - 1, 0) WHERE id = ? AND state = 'running'", [id]).map(drop)
+        })
+    }
+
+    /// Gives a job up until somebody retries it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn park(&self, id: i64, error: &str) -> Result<(), OutboxError> {
+        self.write(|t| {
+            t.execute(
+                "UPDATE jobs SET state = 'parked', last_error = ?, updated_ms = ? WHERE id = ?",
+                params![error, now_ms(), id],
+            )
+            .map(drop)
+        })
+    }
+
+    /// Lets a parked job run again, from the step where it stopped, with all its attempts.
+    ///
+    /// # Errors
+    /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
+    pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
+        let state: Option<String> = self.write(|t| {
+            let state: Option<String> = t.query_row("SELECT state FROM jobs WHERE id = ?", [id], |row| row.get(0)).optional()?;
+            if state.as_deref() == Some("parked") {
+                t.execute("UPDATE jobs SET state = 'pending', attempts = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?", params![now_ms(), id])?;
+            }
+            Ok(state)
+        })?;
+        let state = state.ok_or(OutboxError::NoJob(id))?;
+        match JobState::parse(&state) {
+            Some(JobState::Parked) => Ok(()),
+            Some(state) => Err(OutboxError::NotParked { id, state }),
+            None => Err(self.bad(id, format!("state {state:?}"))),
+        }
+    }
+
+    /// What a step of a job gave, if it was done.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn step<T: DeserializeOwned>(
+        &self,
+        job: i64,
+        name: &str,
+    ) -> Result<Option<T>, OutboxError> {
+        let text: Option<String> = self.read(|c| {
+            c.prepare_cached("SELECT result FROM steps WHERE job_id = ? AND name = ?")?
+                .query_row(params![job, name], |row| row.get(0))
+                .optional()
+        })?;
+        text.map(|text| {
+            serde_json::from_str(&text).map_err(|e| self.bad(job, format!("step {name}: {e}")))
+        })
+        .transpose()
+    }
+
+    /// Remembers that a step is done and what it gave. The first result stays.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn record_step<T: Serialize>(
+        &self,
+        job: i64,
+        name: &str,
+        result: &T,
+    ) -> Result<(), OutboxError> {
+        let text = serde_json::to_string(result)
+            .map_err(|e| self.bad(job, format!("step {name}: {e}")))?;
+        self.write(|t| {
+            t.execute(
+                "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
+                params![job, name, text, now_ms()],
+            )
+            .map(drop)
+        })
+    }
+
+    /// When the next waiting job becomes due, in milliseconds from now; none if nothing waits.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn next_due(&self) -> Result<Option<Duration>, OutboxError> {
+        let at: Option<i64> = self.read(|c| {
+            c.query_row(
+                "SELECT min(not_before_ms) FROM jobs WHERE state = 'pending'",
+                [],
+                |row| row.get(0),
+            )
+        })?;
+        Ok(at.map(|at| Duration::from_millis(unsigned(at.saturating_sub(now_ms())))))
+    }
+
+    /// Jobs, newest first, optionally of one state.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn list(&self, state: Option<JobState>, limit: u64) -> Result<Vec<JobView>, OutboxError> {
+        self.views(
+            "?1 IS NULL OR state = ?1",
+            params![state.map(|s| s.to_string()), int(limit)],
+        )
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// [`OutboxError::NoJob`], [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn show(&self, id: i64) -> Result<JobView, OutboxError> {
+        self.views("id = ?1", params![id, 1])?
+            .pop()
+            .ok_or(OutboxError::NoJob(id))
+    }
+
+    fn views(
+        &self,
+        condition: &str,
+        params: &[&dyn rusqlite::ToSql],
+    ) -> Result<Vec<JobView>, OutboxError> {
+        let sql = format!(
+            "SELECT id, state, event, subscription_id, chain_id, contract, block_number, tx_hash, attempts, orphaned, last_error,
+             not_before_ms, created_ms, updated_ms, (SELECT json_group_array(name) FROM (SELECT name FROM steps WHERE job_id = jobs.id ORDER BY done_ms, name))
+             FROM jobs WHERE {condition} ORDER BY id DESC LIMIT ?2"
+        );
+        let rows: Vec<(String, String, JobView)> =
+            self.read(|c| c.prepare(&sql)?.query_map(params, view)?.collect())?;
+        rows.into_iter()
+            .map(|(state, steps, mut view)| {
+                view.state = JobState::parse(&state)
+                    .ok_or_else(|| self.bad(view.id, format!("state {state:?}")))?;
+                view.steps = serde_json::from_str(&steps).map_err(|e| self.bad(view.id, e))?;
+                Ok(view)
+            })
+            .collect()
+    }
+}
+
+fn view(row: &Row<'_>) -> rusqlite::Result<(String, String, JobView)> {
+    let view = JobView {
+        id: row.get(0)?,
+        state: JobState::Pending,
+        event: row.get(2)?,
+        subscription_id: unsigned(row.get(3)?),
+        chain_id: unsigned(row.get(4)?),
+        contract: row.get(5)?,
+        block_number: unsigned(row.get(6)?),
+        tx_hash: row.get(7)?,
+        attempts: row.get(8)?,
+        orphaned: row.get(9)?,
+        last_error: row.get(10)?,
+        not_before_ms: row.get(11)?,
+        created_ms: row.get(12)?,
+        updated_ms: row.get(13)?,
+        steps: Vec::new(),
+    };
+    Ok((row.get(1)?, row.get(14)?, view))
+}
