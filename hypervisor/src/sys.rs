@@ -24,7 +24,8 @@ pub fn open_beneath(dir: impl AsFd, name: &Path, flags: OFlags, mode: Mode) -> i
     )?)
 }
 
-/// Opens a directory by a path of ours (not a client's).
+/// Opens a directory by a path of ours (not a client's). Not through a link: the snippets directory belongs to an
+/// unprivileged user, who may put a link to another directory in its place.
 ///
 /// # Errors
 /// As `open`.
@@ -32,7 +33,7 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         CWD,
         path,
-        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
 }
