@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
-    let layout = Layout::from_env()?;
+    let layout = Layout::from_env();
     let config = Config::load(&layout)?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
@@ -125,7 +125,11 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     if args.json {
         println!("{}", to_json(&decided, &wishes, args.execute, &events));
     } else if !clean {
-        let failed: Vec<&str> = events.iter().filter(|e| e.failure.is_some()).map(|e| e.what.as_str()).collect();
+        let failed: Vec<&str> = events
+            .iter()
+            .filter(|e| e.failure.is_some())
+            .map(|e| e.what.as_str())
+            .collect();
         if !failed.is_empty() {
             eprintln!("blockhost-vm-gc: failed: {}", failed.join(", "));
         }
@@ -134,20 +138,41 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
 }
 
 fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
-    let mode = if execute { "" } else { " (dry run, nothing is changed; --execute does it)" };
+    let mode = if execute {
+        ""
+    } else {
+        " (dry run, nothing is changed; --execute does it)"
+    };
     println!("judged by {}{mode}", wishes.now);
     println!("phase 1: {} to suspend", plan.suspend.len());
     for record in &plan.suspend {
-        println!("  {} (VM {}) expired {}", record.vm_name, record.vmid, record.expires_at);
+        println!(
+            "  {} (VM {}) expired {}",
+            record.vm_name, record.vmid, record.expires_at
+        );
     }
-    println!("phase 2: {} to destroy (grace {} days)", plan.destroy.len(), wishes.grace_days);
+    println!(
+        "phase 2: {} to destroy (grace {} days)",
+        plan.destroy.len(),
+        wishes.grace_days
+    );
     for record in &plan.destroy {
         let since = record.suspended_at.unwrap_or(record.expires_at);
-        println!("  {} (VM {}) suspended {since}", record.vm_name, record.vmid);
+        println!(
+            "  {} (VM {}) suspended {since}",
+            record.vm_name, record.vmid
+        );
     }
-    println!("leftovers: {} reservations, {} routes", plan.free.len(), plan.routes.len());
+    println!(
+        "leftovers: {} reservations, {} routes",
+        plan.free.len(),
+        plan.routes.len()
+    );
     for left in &plan.free {
-        println!("  reservation of {} (VM {}), its maker {} is gone", left.name, left.vmid, left.pid);
+        println!(
+            "  reservation of {} (VM {}), its maker {} is gone",
+            left.name, left.vmid, left.pid
+        );
     }
     for route in &plan.routes {
         println!("  route {} on {}", route.address, route.device);

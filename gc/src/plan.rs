@@ -113,7 +113,11 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
 }
 
 fn pick(records: &[&VmRecord], wanted: impl Fn(&VmRecord) -> bool) -> Vec<VmRecord> {
-    records.iter().filter(|r| wanted(r)).map(|r| (*r).clone()).collect()
+    records
+        .iter()
+        .filter(|r| wanted(r))
+        .map(|r| (*r).clone())
+        .collect()
 }
 
 fn guard(wanted: usize, living: usize, wishes: &Wishes) -> Option<TooMany> {

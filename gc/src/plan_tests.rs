@@ -68,27 +68,66 @@ fn expired_machines_are_suspended_and_only_suspended_ones_past_their_grace_are_d
 #[test]
 fn each_phase_can_be_left_out() {
     let observed = Observed {
-        records: vec![record(1, "active", -1, None), record(2, "suspended", -10, Some(-8))],
+        records: vec![
+            record(1, "active", -1, None),
+            record(2, "suspended", -10, Some(-8)),
+        ],
         ..Observed::default()
     };
-    let only = |suspend, destroy| plan(&observed, &Wishes { suspend, destroy, ..wishes() });
+    let only = |suspend, destroy| {
+        plan(
+            &observed,
+            &Wishes {
+                suspend,
+                destroy,
+                ..wishes()
+            },
+        )
+    };
     assert!(only(false, true).suspend.is_empty());
     assert!(only(true, false).destroy.is_empty());
 }
 
 #[test]
 fn a_host_on_which_everything_has_expired_is_not_wiped() {
-    let records = (1..=20).map(|n| record(n, "suspended", -90, Some(-80))).collect();
-    let observed = Observed { records, ..Observed::default() };
+    let records = (1..=20)
+        .map(|n| record(n, "suspended", -90, Some(-80)))
+        .collect();
+    let observed = Observed {
+        records,
+        ..Observed::default()
+    };
     let refused = plan(&observed, &wishes());
-    assert_eq!(refused.too_many, Some(TooMany { wanted: 20, living: 20, allowed: 5 }));
-    assert_eq!(plan(&observed, &Wishes { force: true, ..wishes() }).too_many, None);
+    assert_eq!(
+        refused.too_many,
+        Some(TooMany {
+            wanted: 20,
+            living: 20,
+            allowed: 5
+        })
+    );
+    assert_eq!(
+        plan(
+            &observed,
+            &Wishes {
+                force: true,
+                ..wishes()
+            }
+        )
+        .too_many,
+        None
+    );
 }
 
 #[test]
 fn a_small_host_can_still_clean_up() {
-    let records = (1..=3).map(|n| record(n, "suspended", -90, Some(-80))).collect();
-    let observed = Observed { records, ..Observed::default() };
+    let records = (1..=3)
+        .map(|n| record(n, "suspended", -90, Some(-80)))
+        .collect();
+    let observed = Observed {
+        records,
+        ..Observed::default()
+    };
     assert_eq!(plan(&observed, &wishes()).too_many, None);
 }
 
@@ -104,15 +143,23 @@ fn routes_of_machines_and_of_machines_in_the_making_are_kept() {
     }))
     .unwrap();
     let observed = Observed {
-        records: vec![record(1, "active", 5, None), record(3, "destroyed", -5, None)],
+        records: vec![
+            record(1, "active", 5, None),
+            record(3, "destroyed", -5, None),
+        ],
         in_the_making: vec![reservation],
-        machines: Some([101, 150, 177].into_iter().map(|n| Vmid::try_from(n).unwrap()).collect()),
+        machines: Some(
+            [101u32, 150, 177]
+                .into_iter()
+                .map(|n| Vmid::try_from(n).unwrap())
+                .collect(),
+        ),
         routes: vec![route(1), route(2), route(3), route(4), route(4)],
         ..Observed::default()
     };
     let plan = plan(&observed, &wishes());
     assert_eq!(plan.routes, [route(3), route(4)]);
-    assert_eq!(plan.unknown, [Vmid::try_from(177).unwrap()]);
+    assert_eq!(plan.unknown, [Vmid::try_from(177u32).unwrap()]);
 }
 
 proptest! {

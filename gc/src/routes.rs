@@ -15,7 +15,11 @@ const LOCAL: u32 = 0x8000_0000;
 /// read as the kernel writes them are passed over.
 #[must_use]
 pub fn host_routes(table: &str, ours: impl Fn(Ipv6Addr) -> bool) -> Vec<Route> {
-    table.lines().filter_map(read).filter(|r| ours(r.address)).collect()
+    table
+        .lines()
+        .filter_map(read)
+        .filter(|r| ours(r.address))
+        .collect()
 }
 
 /// destination, its length, source, its length, next hop, metric, references, uses, flags, device.
@@ -27,11 +31,16 @@ fn read(line: &str) -> Option<Route> {
     let flags = u32::from_str_radix(flags, 16).ok()?;
     let address = Ipv6Addr::from(u128::from_str_radix(destination, 16).ok()?);
     let direct = u128::from_str_radix(next_hop, 16).ok()? == 0;
-    (length == "80" && direct && flags & UP != 0 && flags & LOCAL == 0 && device != "lo" && !address.is_multicast())
-        .then(|| Route {
-            address,
-            device: device.to_owned(),
-        })
+    (length == "80"
+        && direct
+        && flags & UP != 0
+        && flags & LOCAL == 0
+        && device != "lo"
+        && !address.is_multicast())
+    .then(|| Route {
+        address,
+        device: device.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +59,10 @@ garbage
     fn only_direct_host_routes_that_someone_set_are_seen() {
         let routes = host_routes(SAMPLE, |_| true);
         assert_eq!(routes.len(), 1);
-        assert_eq!(routes[0].address, "fd77:b10c::102".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            routes[0].address,
+            "fd77:b10c::102".parse::<Ipv6Addr>().unwrap()
+        );
         assert_eq!(routes[0].device, "vmbr0");
     }
 

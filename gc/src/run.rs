@@ -22,7 +22,7 @@ pub enum RunError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The kernel's routes.
-    #[error("{}: {0}", routes::TABLE)]
+    #[error("reading the kernel's routes: {0}")]
     Routes(std::io::Error),
     /// The guard.
     #[error(transparent)]
@@ -47,7 +47,11 @@ pub struct Event {
 /// [`RunError`].
 pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
     let routes = if mock { Vec::new() } else { own_routes(world)? };
-    let machines = if mock { None } else { Some(own_machines(world)?) };
+    let machines = if mock {
+        None
+    } else {
+        Some(own_machines(world)?)
+    };
     let (in_the_making, abandoned) = world
         .store
         .reservations()?
@@ -55,7 +59,12 @@ pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
         .filter(|r| r.mock == mock)
         .partition(|r| r.holder().is_alive());
     // Without an agent, real machines are out of reach, and their records must keep saying what is true of them.
-    let records = world.store.list(None)?.into_iter().filter(|r| !mock || r.mock).collect();
+    let records = world
+        .store
+        .list(None)?
+        .into_iter()
+        .filter(|r| !mock || r.mock)
+        .collect();
     Ok(Observed {
         records,
         abandoned,
@@ -69,7 +78,8 @@ fn own_routes(world: &World<'_>) -> Result<Vec<Route>, RunError> {
     let (Some(pool), Some(broker)) = (&world.config.db.ipv6_pool, &world.config.broker) else {
         return Ok(Vec::new());
     };
-    let (Some(first), Some(last)) = (broker.prefix.at(pool.start), broker.prefix.at(pool.end)) else {
+    let (Some(first), Some(last)) = (broker.prefix.at(pool.start), broker.prefix.at(pool.end))
+    else {
         return Ok(Vec::new());
     };
     let table = match std::fs::read_to_string(routes::TABLE) {
@@ -136,8 +146,18 @@ pub fn execute(
     }
     for left in &decided.free {
         let backend = (!left.mock).then_some(world.backend);
-        let undone = undo::undo(world.store, backend, world.config, &world.layout.snippets(), left);
-        let result = if undone.is_clean() { Ok(()) } else { Err(undone.failed.join("; ")) };
+        let undone = undo::undo(
+            world.store,
+            backend,
+            world.config,
+            &world.layout.snippets(),
+            left,
+        );
+        let result = if undone.is_clean() {
+            Ok(())
+        } else {
+            Err(undone.failed.join("; "))
+        };
         tell("free", left.name.to_string(), result);
     }
     for route in &decided.routes {
@@ -150,7 +170,12 @@ pub fn execute(
 
 /// Decides about one machine again, by its record of now: it may have been extended or destroyed since the plan was
 /// made, which then is not ours to undo.
-fn still(world: &World<'_>, record: &VmRecord, wishes: &Wishes, list: fn(Plan) -> Vec<VmRecord>) -> Option<Result<VmRecord, String>> {
+fn still(
+    world: &World<'_>,
+    record: &VmRecord,
+    wishes: &Wishes,
+    list: fn(Plan) -> Vec<VmRecord>,
+) -> Option<Result<VmRecord, String>> {
     let current = match world.store.get(&record.vm_name) {
         Ok(current) => current,
         Err(StoreError::UnknownVm { .. }) => return None,
@@ -165,7 +190,9 @@ fn still(world: &World<'_>, record: &VmRecord, wishes: &Wishes, list: fn(Plan) -
 
 fn suspend(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
     let current = still(world, record, wishes, |plan| plan.suspend)?;
-    Some(current.and_then(|current| lifecycle::suspend(world, &current, wishes.now).map_err(|e| e.to_string())))
+    Some(current.and_then(|current| {
+        lifecycle::suspend(world, &current, wishes.now).map_err(|e| e.to_string())
+    }))
 }
 
 fn destroy(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
@@ -195,7 +222,11 @@ fn remove_route(world: &World<'_>, route: &Route) -> Option<Result<(), String>> 
 }
 
 fn in_use(world: &World<'_>, route: &Route) -> Result<bool, StoreError> {
-    let reserved = world.store.reservations()?.iter().any(|r| r.ipv6 == Some(route.address));
+    let reserved = world
+        .store
+        .reservations()?
+        .iter()
+        .any(|r| r.ipv6 == Some(route.address));
     let held = world
         .store
         .list(None)?

@@ -1,0 +1,193 @@
+//! The real command on a private root, with records that were made with `--mock`: no agent is needed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn gc(root: &Path, arguments: &[&str]) -> Output {
+    #[expect(clippy::disallowed_methods, reason = "the program under test")]
+    std::process::Command::new(env!("CARGO_BIN_EXE_blockhost-vm-gc"))
+        .args(arguments)
+        .env_clear()
+        .env("BLOCKHOST_ROOT", root)
+        .output()
+        .unwrap()
+}
+
+fn world(records: &[(u32, &str, &str, Option<&str>)]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let etc = root.path().join("etc/blockhost");
+    let state = root.path().join("var/lib/blockhost");
+    fs::create_dir_all(&etc).unwrap();
+    fs::create_dir_all(&state).unwrap();
+    fs::write(
+        etc.join("db.yaml"),
+        "ip_pool: {network: '10.77.0.0/24', start: 100, end: 200, gateway: 10.77.0.1}\ngc_grace_days: 7\n",
+    )
+    .unwrap();
+    let vms: serde_json::Map<String, Value> = records
+        .iter()
+        .map(|(n, status, expires, suspended)| {
+            let name = format!("vm-{n}");
+            let mut record = json!({
+                "vm_name": name, "vmid": 100 + n, "ip_address": format!("10.77.0.{}", 100 + n), "ipv6_address": null,
+                "expires_at": expires, "owner": "o", "status": status, "created_at": "2026-01-01T00:00:00Z",
+                "purpose": "", "wallet_address": null, "mock": true,
+            });
+            if let Some(at) = suspended {
+                record["suspended_at"] = json!(at);
+            }
+            (name, record)
+        })
+        .collect();
+    let database = json!({
+        "vms": vms, "next_vmid": 150,
+        "allocated_ips": records.iter().map(|r| format!("10.77.0.{}", 100 + r.0)).collect::<Vec<_>>(),
+        "allocated_ipv6": [], "reserved_nft_tokens": {},
+    });
+    fs::write(state.join("vms.json"), database.to_string()).unwrap();
+    root
+}
+
+fn database(root: &TempDir) -> Value {
+    serde_json::from_slice(&fs::read(root.path().join("var/lib/blockhost/vms.json")).unwrap())
+        .unwrap()
+}
+
+fn status(root: &TempDir, name: &str) -> String {
+    database(root)["vms"][name]["status"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_dry_run_names_every_candidate_and_changes_nothing() {
+    let root = world(&[(1, "active", "2026-02-01T00:00:00Z", None)]);
+    let before = database(&root);
+    let output = gc(root.path(), &["--mock", "--at", "2026-03-01T00:00:00Z"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout)
+            .contains("phase 1: 1 to suspend\n  vm-1 (VM 101) expired 2026-02-01T00:00:00Z")
+    );
+    assert_eq!(database(&root), before);
+}
+
+#[test]
+fn an_expired_machine_is_suspended_first_and_destroyed_only_after_its_grace() {
+    let root = world(&[
+        (1, "active", "2026-02-01T00:00:00Z", None),
+        (2, "active", "2026-09-01T00:00:00Z", None),
+    ]);
+    let run = |at: &str| {
+        let output = gc(root.path(), &["--mock", "--execute", "--at", at]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    run("2026-02-02T00:00:00Z");
+    assert_eq!(status(&root, "vm-1"), "suspended");
+    run("2026-02-08T00:00:00Z");
+    assert_eq!(
+        status(&root, "vm-1"),
+        "suspended",
+        "the grace is seven days"
+    );
+    run("2026-02-10T00:00:00Z");
+    assert_eq!(status(&root, "vm-1"), "destroyed");
+    assert_eq!(status(&root, "vm-2"), "active");
+    assert_eq!(
+        database(&root)["allocated_ips"],
+        json!(["10.77.0.102"]),
+        "its address is free again"
+    );
+}
+
+#[test]
+fn a_wrong_clock_does_not_wipe_a_host_unless_forced() {
+    let records: Vec<_> = (1..=8)
+        .map(|n| {
+            (
+                n,
+                "suspended",
+                "2026-01-01T00:00:00Z",
+                Some("2026-01-02T00:00:00Z"),
+            )
+        })
+        .collect();
+    let root = world(&records);
+    let before = database(&root);
+    let output = gc(
+        root.path(),
+        &["--mock", "--execute", "--at", "2036-01-01T00:00:00Z"],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("--force"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(database(&root), before);
+
+    let forced = gc(
+        root.path(),
+        &[
+            "--mock",
+            "--execute",
+            "--force",
+            "--json",
+            "--at",
+            "2036-01-01T00:00:00Z",
+        ],
+    );
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    let report: Value = serde_json::from_slice(&forced.stdout).unwrap();
+    assert_eq!(report["results"].as_array().unwrap().len(), 8);
+    assert_eq!(status(&root, "vm-8"), "destroyed");
+}
+
+#[test]
+fn without_an_agent_records_of_real_machines_are_left_alone() {
+    let root = world(&[(1, "active", "2026-02-01T00:00:00Z", None)]);
+    let path = root.path().join("var/lib/blockhost/vms.json");
+    let mut real = database(&root);
+    real["vms"]["vm-1"]["mock"] = json!(false);
+    fs::write(&path, real.to_string()).unwrap();
+    let mock = gc(
+        root.path(),
+        &["--mock", "--execute", "--at", "2026-03-01T00:00:00Z"],
+    );
+    assert!(mock.status.success());
+    assert_eq!(status(&root, "vm-1"), "active");
+
+    // And without --mock, an agent that does not answer stops the run before anything is noted.
+    let lost = gc(root.path(), &["--execute", "--at", "2026-03-01T00:00:00Z"]);
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(
+        text(&lost.stderr).contains("root-agent.sock"),
+        "{}",
+        text(&lost.stderr)
+    );
+    assert_eq!(status(&root, "vm-1"), "active");
+}
+
+#[test]
+fn a_damaged_database_is_left_as_it_is() {
+    let root = world(&[]);
+    let path = root.path().join("var/lib/blockhost/vms.json");
+    fs::write(&path, b"{\"vms\": {").unwrap();
+    let output = gc(root.path(), &["--mock", "--execute"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("damaged"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"{\"vms\": {");
+}
