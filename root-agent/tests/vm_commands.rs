@@ -191,6 +191,32 @@ fn no_value_of_a_client_becomes_an_option_or_a_second_word() {
     );
 }
 
+/// Other users of the host see the words of every process; the inside of a pipe they do not.
+#[test]
+fn a_secret_command_is_not_among_the_words_of_a_process() {
+    let Some(vm) = Vm::new() else { return };
+    // What the guest's agent would do: run the words with the input, here by the host's own shell.
+    vm.answers(
+        "while [ \"$1\" != -- ]; do shift; done; shift; \"$@\" >\"$BLOCKHOST_ROOT/ran\"; echo \"{\\\"exited\\\":1,\\\"exitcode\\\":$?}\"",
+    );
+    let command = "-x 2>/dev/null\nread line\necho \"hunter2 $(printf %s b)$line\"\n(exit 3)";
+    let done = vm
+        .ask(
+            "qm-guest-exec",
+            json!({"vmid": 100, "command": command, "secret": true}),
+        )
+        .expect("executed");
+    assert_eq!(done.extra["exitcode"], 3);
+    let ran = std::fs::read_to_string(vm.world.path().join("ran")).expect("run");
+    assert_eq!(ran, "hunter2 b\n");
+    let calls = vm.calls();
+    assert!(
+        calls.iter().flatten().all(|word| !word.contains("hunter2")),
+        "{calls:?}"
+    );
+    assert!(calls[0].contains(&"--pass-stdin".to_owned()), "{calls:?}");
+}
+
 #[test]
 fn ssh_keys_travel_in_a_file_without_a_name() {
     let Some(vm) = Vm::new() else { return };

@@ -18,6 +18,7 @@ pub(super) struct Command {
     vmid: Option<u32>,
     words: Vec<String>,
     files: Vec<OwnedFd>,
+    input: String,
     parsed: bool,
 }
 
@@ -30,6 +31,7 @@ impl Command {
             vmid: None,
             words,
             files: Vec::new(),
+            input: String::new(),
             parsed: false,
         }
     }
@@ -75,6 +77,11 @@ impl Command {
 
     pub(super) fn files(&self) -> &[OwnedFd] {
         &self.files
+    }
+
+    /// Its standard input.
+    pub(super) fn input(&self) -> &[u8] {
+        self.input.as_bytes()
     }
 
     pub(super) fn is_parsed(&self) -> bool {
@@ -137,16 +144,24 @@ pub(super) fn shutdown(action: &QmShutdown) -> Command {
         .option("timeout", action.timeout.to_string())
 }
 
-/// A shell command for the inside of the guest; the only shell is the guest's.
+/// A shell command for the inside of the guest; the only shell is the guest's. A secret one is handed over as input, as
+/// every user of the host sees the words of a process; the guest's shell reads it whole, then runs it.
 pub(super) fn guest_exec(action: &QmGuestExec) -> Command {
-    Command::new("guest exec")
+    let command = Command::new("guest exec")
         .vm(action.vmid)
         .option("timeout", action.timeout.to_string())
-        .word("--")
-        .word("/bin/sh")
-        .word("-c")
-        .word(action.command.as_str())
-        .parsed()
+        .parsed();
+    let shell = |command: Command, text: &str| {
+        let words = ["--", "/bin/sh", "-c", text];
+        words.into_iter().fold(command, Command::word)
+    };
+    if action.secret {
+        let mut command = shell(command.option("pass-stdin", "1"), "eval \" $(cat)\"");
+        action.command.as_str().clone_into(&mut command.input);
+        command
+    } else {
+        shell(command, action.command.as_str())
+    }
 }
 
 /// SSH keys as a file in memory.

@@ -169,6 +169,7 @@ impl Vm {
         })?;
         let mut run = Run::new(qm, deadline)
             .args(command.words())
+            .stdin(command.input())
             .root(ctx.layout.root());
         for file in command.files() {
             run = run.pass(file.as_fd());
