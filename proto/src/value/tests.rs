@@ -289,3 +289,18 @@ fn resizes_know_growth_from_target() {
         (false, "1500M")
     );
 }
+
+/// Refusals are recorded for ever: somebody who mistakes a private key for an address must not lose it by that.
+#[test]
+fn a_private_key_in_the_place_of_an_address_is_not_quoted_back() {
+    let key = format!("0x{}", "4c0883a69102937d".repeat(4));
+    for book in [
+        json!({"hot": {"address": key}}),
+        json!({"hot": {"address": key[2..]}}),
+        json!({"hot": key}),
+        json!(key),
+    ] {
+        let message = AddressBook::from_json(&book).unwrap_err().to_string();
+        assert!(!message.contains("4c0883a6"), "{message}");
+    }
+}

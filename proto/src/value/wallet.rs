@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sha3::{Digest, Keccak256};
 
 use super::{KeyFile, Param, Text, ValueError, made_of, text_newtype, text_value};
-use crate::escape;
+use crate::{escape, json as strict};
 
 /// Names that `generate-wallet` refuses, and whose existing address-book entries only uid 0 changes.
 pub const RESERVED_WALLETS: [&str; 4] = ["admin", "server", "dev", "broker"];
@@ -146,6 +146,8 @@ impl fmt::Display for EthAddress {
 impl Text for EthAddress {
     const KIND: &'static str = "address";
     const RULE: &'static str = "0x and 40 hexadecimal digits";
+    // What is longer may be a private key by mistake, and refusals go into the ledger.
+    const QUOTED: bool = false;
     fn read(text: &str) -> Option<Self> {
         let digits = text
             .strip_prefix("0x")
@@ -215,7 +217,7 @@ impl AddressBook {
 
 impl Param for AddressBook {
     fn from_json(value: &Value) -> Result<Self, ValueError> {
-        let wrong = |v: &Value| ValueError::of_json(Self::KIND, v, Self::RULE);
+        let wrong = |v: &Value| ValueError::new(Self::KIND, strict::kind(v), Self::RULE);
         let map = value.as_object().ok_or_else(|| wrong(value))?;
         let mut entries = BTreeMap::new();
         for (name, entry) in map {
