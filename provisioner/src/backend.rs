@@ -288,7 +288,9 @@ impl<A: Agent> Backend for ActionsBackend<A> {
         image: &Path,
         storage: &StorageName,
     ) -> Result<Option<String>> {
-        let disk_path: ImagePath = image.display().to_string().parse()?;
+        // A name in the image directory: the agent knows where that is, under whatever root.
+        let name = image.file_name().unwrap_or(image.as_os_str());
+        let disk_path: ImagePath = name.to_string_lossy().parse()?;
         let reply = self.ask(QmImportdisk {
             vmid,
             disk_path,
