@@ -113,6 +113,8 @@ impl Wallet {
             .build()
             .map_err(|error| refused("starting the runtime", error))?;
         let wallet = EthereumWallet::from(signer.clone());
+        // Another wallet of this process may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // The transport spawns nothing before its first request, but wants the runtime it will live in.
         let provider = {
             let _entered = runtime.enter();
