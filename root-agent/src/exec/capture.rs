@@ -50,8 +50,8 @@ impl Captured {
         (self.dropped() == 0).then(|| self.head.iter().chain(&self.tail).copied().collect())
     }
 
-    /// Readable text: UTF-8 as it is, line feeds and tabs kept, every other control character or broken byte as
-    /// `\xNN`, a line that says what is missing in the middle.
+    /// Readable text: UTF-8 as it is, line feeds and tabs kept, every other control character, changer of
+    /// direction or broken byte escaped, a line that says what is missing in the middle.
     #[must_use]
     pub fn to_text(&self) -> String {
         if let Some(whole) = self.whole() {
@@ -75,7 +75,7 @@ pub fn escape(bytes: &[u8]) -> String {
         for character in chunk.valid().chars() {
             match character {
                 '\n' | '\t' => text.push(character),
-                c if c.is_control() => text.extend(c.escape_default()),
+                c if c.is_control() || rearranges(c) => text.extend(c.escape_default()),
                 c => text.push(c),
             }
         }
@@ -84,6 +84,11 @@ pub fn escape(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Characters that separate lines or turn the direction of what follows: in a log they forge what the eye reads.
+fn rearranges(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -110,6 +115,12 @@ mod tests {
         captured.push(b"abc");
         captured.push(b"defgh");
         assert_eq!(captured.whole().as_deref(), Some(&b"abcdefgh"[..]));
+    }
+
+    #[test]
+    fn a_line_cannot_be_made_to_read_backwards_or_to_look_like_two() {
+        let text = escape("to\u{202e}dab\u{2066}\u{2028}line é".as_bytes());
+        assert_eq!(text, "to\\u{202e}dab\\u{2066}\\u{2028}line é");
     }
 
     #[test]
