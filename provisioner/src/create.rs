@@ -233,12 +233,12 @@ fn take_back(world: &World<'_>, request: &CreateRequest) -> Report {
             failed: vec![format!("the reservation could not be read: {e}")],
         },
     };
-    if let Some(token) = request.nft_token_id {
-        if let Err(e) = world.store.fail_token(token) {
-            report
-                .failed
-                .push(format!("token {token} could not be given back: {e}"));
-        }
+    if let Some(token) = request.nft_token_id
+        && let Err(e) = world.store.fail_token(token, &request.name)
+    {
+        report
+            .failed
+            .push(format!("token {token} could not be given back: {e}"));
     }
     report
 }

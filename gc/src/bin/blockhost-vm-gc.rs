@@ -1,4 +1,5 @@
-//! See `blockhost_gc::cli`.
+//! One call into the library, where everything is.
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
     blockhost_gc::cli::main()

@@ -109,7 +109,7 @@ impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(input)?;
         Ok(Self {
-            line: spanned.referenced.line().into(),
+            line: spanned.referenced.line(),
             kind: spanned.value,
         })
     }

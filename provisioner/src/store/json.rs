@@ -371,12 +371,13 @@ impl Store for JsonStore {
         })
     }
 
-    fn fail_token(&self, token: u64) -> Result<(), StoreError> {
+    fn fail_token(&self, token: u64, name: &VmName) -> Result<(), StoreError> {
         self.change(|db| {
-            if let Some(held) = db.reserved_nft_tokens.get_mut(&token.to_string()) {
-                if held.status == TokenStatus::Reserved {
-                    held.status = TokenStatus::Failed;
-                }
+            if let Some(held) = db.reserved_nft_tokens.get_mut(&token.to_string())
+                && held.status == TokenStatus::Reserved
+                && held.vm_name == *name
+            {
+                held.status = TokenStatus::Failed;
             }
             Ok(())
         })

@@ -222,11 +222,11 @@ pub trait Store {
     /// [`StoreError::UnknownVm`], [`StoreError::TokenTaken`].
     fn mint_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
 
-    /// Minting failed: the promise is void.
+    /// Minting failed: the promise to this machine is void.
     ///
     /// # Errors
     /// As for every transaction.
-    fn fail_token(&self, token: u64) -> Result<(), StoreError>;
+    fn fail_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
 
     /// All machines, or those of one status, by name.
     ///

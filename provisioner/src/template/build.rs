@@ -160,6 +160,36 @@ fn has_range(text: &str, user: &str, uid: u32) -> bool {
         })
 }
 
+/// Memory where there is plenty of it: a build writes and removes a gigabyte of small files.
+fn build_directory() -> &'static Path {
+    let (memory, disk) = (Path::new("/dev/shm"), Path::new("/var/tmp"));
+    let free = rustix::fs::statvfs(memory).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = text.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    let executable = std::fs::read_to_string("/proc/mounts")
+        .unwrap_or_default()
+        .lines()
+        .any(|line| {
+            let fields: Vec<&str> = line.split(' ').collect();
+            fields.get(1) == Some(&"/dev/shm")
+                && fields
+                    .get(3)
+                    .is_some_and(|options| !options.split(',').any(|o| o == "noexec"))
+        });
+    if executable && free >= 2 << 30 && available.unwrap_or(0) >= 4 << 20 {
+        memory
+    } else {
+        disk
+    }
+}
+
 /// The directory of one build, removed at the end whatever happens. Packages' files inside it belong to subordinate ids,
 /// so removing them takes the namespace as well.
 struct WorkDir {
@@ -170,7 +200,7 @@ impl WorkDir {
     fn make() -> Result<Self, BuildError> {
         let nonce =
             crate::cloudinit::Nonce::fresh().map_err(file_error(Path::new("/dev/urandom")))?;
-        let path = Path::new("/var/tmp").join(format!("blockhost-template-{}", nonce.as_str()));
+        let path = build_directory().join(format!("blockhost-template-{}", nonce.as_str()));
         std::fs::create_dir(&path).map_err(file_error(&path))?;
         let this = Self { path };
         this.set_mode(0o711)?;
@@ -216,20 +246,20 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Ok(mmdebstrap) = exec::find("mmdebstrap", "") {
-            if self.set_mode(0o733).is_ok() {
-                let inner = std::fs::read_dir(&self.path)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .map(|entry| entry.path());
-                let args: Vec<_> = ["--unshare-helper", "rm", "-rf", "--"]
-                    .iter()
-                    .map(Into::into)
-                    .chain(inner)
-                    .collect();
-                let _ = exec::run(&mmdebstrap, &args, None);
-            }
+        if let Ok(mmdebstrap) = exec::find("mmdebstrap", "")
+            && self.set_mode(0o733).is_ok()
+        {
+            let inner = std::fs::read_dir(&self.path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path());
+            let args: Vec<_> = ["--unshare-helper", "rm", "-rf", "--"]
+                .iter()
+                .map(Into::into)
+                .chain(inner)
+                .collect();
+            let _ = exec::run(&mmdebstrap, &args, None);
         }
         let _ = std::fs::remove_dir_all(&self.path);
     }
