@@ -258,6 +258,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<String> {
     let host = &Host::from_env();
+    host.check_state()?;
     let silent = |result: Result<()>| result.map(|()| String::new());
     match verb {
         Verb::Create { vmid, options } => {

@@ -202,7 +202,7 @@ fn ethernet(ip: &IpConfig) -> Value {
                 if !covers4(address.into(), prefix, gateway.into()) {
                     routes.push(json!({ "to": format!("{gateway}/32") }));
                 }
-                routes.push(json!({ "to": "0.0.0.0/0", "via": gateway.to_string() }));
+                entry["gateway4"] = gateway.to_string().into();
             }
         }
         None => {}
@@ -222,7 +222,8 @@ fn ethernet(ip: &IpConfig) -> Value {
                 {
                     routes.push(json!({ "to": format!("{gateway}/128") }));
                 }
-                routes.push(json!({ "to": "::/0", "via": gateway.to_string() }));
+                // Not a route to `::/0`: cloud-init 22.4 makes `::/64` of that for systemd-networkd.
+                entry["gateway6"] = gateway.to_string().into();
             }
         }
         None => {}
@@ -333,6 +334,18 @@ mod tests {
     }
 
     #[test]
+    fn a_snippets_directory_that_became_a_link_is_refused() {
+        let (dir, host) = world();
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("shadow"), "root's").unwrap();
+        let with = config("cicustom: user=local:snippets/shadow\n");
+        std::fs::remove_dir(host.layout.snippets()).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, host.layout.snippets()).unwrap();
+        assert!(build(&host, vmid(), &with).is_err());
+    }
+
+    #[test]
     fn the_instance_id_changes_exactly_with_the_content() {
         let (_dir, host) = world();
         let one = config("name: a\nciuser: u\n");
@@ -352,9 +365,10 @@ mod tests {
         assert_eq!(eth0["match"]["macaddress"], "bc:24:11:00:00:01");
         assert_eq!(eth0["addresses"], json!(["10.0.0.5/24", "fd00::5/128"]));
         assert_eq!(
-            eth0["routes"],
-            json!([{"to": "0.0.0.0/0", "via": "10.0.0.1"}, {"to": "fd00::1/128"}, {"to": "::/0", "via": "fd00::1"}])
+            (&eth0["gateway4"], &eth0["gateway6"]),
+            (&json!("10.0.0.1"), &json!("fd00::1"))
         );
+        assert_eq!(eth0["routes"], json!([{ "to": "fd00::1/128" }]));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::config::VmConfig;
 use crate::error::{Error, Result};
+use crate::hardware;
 use crate::host::Host;
-use crate::launch;
 use crate::machine::Vmid;
 use crate::monitor::Agent;
 use crate::runtime;
@@ -25,7 +25,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_mi
 
 fn agent(host: &Host, vmid: Vmid) -> Result<Agent> {
     let config = VmConfig::load(host, vmid)?;
-    if !launch::agent_enabled(&config) {
+    if !hardware::agent_enabled(&config) {
         return Err(Error::Agent("No QEMU guest agent configured".to_owned()));
     }
     if !runtime::is_running(host, vmid)? {

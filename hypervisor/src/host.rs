@@ -1,6 +1,7 @@
 //! Where this host keeps things, and who runs the machines. Passed to every command.
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use blockhost_proto::layout::Layout;
@@ -54,6 +55,33 @@ impl Host {
                 "user '{MACHINE_USER}' does not exist: run the setup script, or `useradd --system --user-group {MACHINE_USER}`"
             ))),
         }
+    }
+
+    /// Insists that the directories this program keeps in the services' directory are its own: not links, not put there
+    /// by the services' user.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] naming the directory.
+    pub fn check_state(&self) -> Result<()> {
+        let own = rustix::process::geteuid().as_raw();
+        for dir in [
+            self.layout.qm_conf_dir(),
+            self.layout.state().join("qm-storage"),
+            self.run_dir(),
+        ] {
+            match std::fs::symlink_metadata(&dir) {
+                Ok(meta) if meta.is_dir() && meta.uid() == own && meta.mode() & 0o022 == 0 => {}
+                Ok(_) => {
+                    return Err(Error::Environment(format!(
+                        "'{}' must be a directory of root that nobody else may write; move away what is there",
+                        dir.display()
+                    )));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).at("cannot inspect", dir),
+            }
+        }
+        Ok(())
     }
 
     /// Configuration file of a machine.

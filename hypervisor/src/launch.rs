@@ -1,34 +1,24 @@
-//! From a configuration to a QEMU command line ([`Plan`]) and from that to a running QEMU ([`start`]).
-//! QEMU gets every file, tap and socket as an open descriptor: it runs as the machine user, in a seccomp sandbox, and
-//! needs no right on any path of ours.
+//! From a configuration to a QEMU command line. QEMU gets every file, tap and socket as an open descriptor: it runs as
+//! the machine user, in a seccomp sandbox, and needs no right on any path of ours.
 #![forbid(unsafe_code)]
 
-use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Child;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use crate::accel::{self, Kind};
 use crate::config::{Props, VmConfig};
 use crate::error::{Error, IoContext, Result};
-use crate::exec::{self, Run, fd_number};
+use crate::exec::fd_number;
 use crate::host::Host;
 use crate::machine::Vmid;
-use crate::monitor::{self, Monitor};
-use crate::options;
-use crate::runtime::{self, Process};
 use crate::storage::{Storages, Volume};
-use crate::{cgroup, cloudinit, console, net, sys};
+use crate::{cloudinit, console, hardware, monitor, net, options};
 
 /// QEMU's program.
 pub const QEMU: &str = "qemu-system-x86_64";
-/// How long a started QEMU may take until its monitor answers.
-const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a command line refers to: real descriptors for a start, names for `showcmd`.
 enum Files {
@@ -40,7 +30,8 @@ enum Files {
 pub struct Plan {
     /// Arguments after the program name.
     pub args: Vec<String>,
-    held: Vec<OwnedFd>,
+    /// What must be open in QEMU, under the same numbers.
+    pub held: Vec<OwnedFd>,
     files: Files,
     sets: u32,
 }
@@ -61,7 +52,11 @@ impl Plan {
         Ok(plan)
     }
 
-    fn open(host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<Self> {
+    /// The command line for a start: files opened, sockets listening, taps in their bridges, the seed written.
+    ///
+    /// # Errors
+    /// When any of that fails; what was made goes away with the descriptors.
+    pub fn open(host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<Self> {
         let mut plan = Plan {
             args: Vec::new(),
             held: Vec::new(),
@@ -114,6 +109,7 @@ impl Plan {
     }
 
     fn build(&mut self, host: &Host, vmid: Vmid, config: &VmConfig, kind: Kind) -> Result<()> {
+        hardware::check_stored(config)?;
         let storages = Storages::load(host)?;
         self.arg(
             "-name",
@@ -135,7 +131,7 @@ impl Plan {
         self.console(host, vmid, config)?;
         self.arg("-object", "rng-builtin,id=rng0");
         self.arg("-device", "virtio-rng-pci,rng=rng0");
-        if agent_enabled(config) {
+        if hardware::agent_enabled(config) {
             self.socket(host, vmid, "qga0", monitor::AGENT_SOCKET, "")?;
             self.arg("-device", "virtio-serial-pci,id=qga0-bus");
             self.arg(
@@ -211,14 +207,13 @@ impl Plan {
             .collect();
         let cpu = match (kind, model) {
             (Kind::Kvm, None) => "host",
-            (Kind::Kvm, Some(model)) => proxmox_model(model),
-            // Under TCG every vector extension is emulated at a loss and the guest would pick it: the plainest model
-            // that Debian runs on boots fastest.
+            (Kind::Kvm, Some(model)) => hardware::proxmox_model(model),
+            // Models that stand for "what the processor has": under TCG that is everything that can be translated.
             (
                 Kind::Tcg,
-                None | Some("host" | "max" | "kvm64" | "x86-64-v2-AES" | "x86-64-v3" | "x86-64-v4"),
-            ) => TCG_CPU,
-            (Kind::Tcg, Some(model)) => proxmox_model(model),
+                None | Some("host" | "kvm64" | "x86-64-v2-AES" | "x86-64-v3" | "x86-64-v4"),
+            ) => hardware::TCG_CPU,
+            (Kind::Tcg, Some(model)) => hardware::proxmox_model(model),
         };
         match kind {
             Kind::Kvm => {
@@ -255,11 +250,11 @@ impl Plan {
         config: &VmConfig,
     ) -> Result<()> {
         let drives = config.drives();
-        let order = boot_order(config);
+        let order = hardware::boot_order(config);
         if drives.iter().any(|(key, _)| key.starts_with("scsi")) {
             self.arg(
                 "-device",
-                format!("{},id=scsihw0", scsi_controller(config)?),
+                format!("{},id=scsihw0", hardware::scsi_controller(config)?),
             );
         }
         if drives.iter().any(|(key, _)| key.starts_with("sata")) {
@@ -288,7 +283,7 @@ impl Plan {
                 )?;
             } else {
                 self.disk(storages, key, &volume, &props)?;
-                let device = device_of(config, key, props.get("media") == Some("cdrom"))?;
+                let device = hardware::device_of(config, key, props.get("media") == Some("cdrom"))?;
                 let ssd = if props.get("ssd") == Some("1") && !key.starts_with("virtio") {
                     ",rotation_rate=1"
                 } else {
@@ -348,7 +343,10 @@ impl Plan {
         };
         let below = format!("file-{key}");
         self.blockdev(&node(json!({ "driver": "file", "node-name": below, "filename": file, "auto-read-only": false })));
-        let (reads, writes) = (limit(props, "iops_rd"), limit(props, "iops_wr"));
+        let (reads, writes) = (
+            hardware::limit(props, "iops_rd"),
+            hardware::limit(props, "iops_wr"),
+        );
         let throttled = reads + writes > 0;
         let top = if throttled {
             format!("format-{key}")
@@ -401,7 +399,7 @@ impl Plan {
     }
 
     fn cards(&mut self, vmid: Vmid, config: &VmConfig) -> Result<()> {
-        let order = boot_order(config);
+        let order = hardware::boot_order(config);
         for (index, card) in net::cards(config)? {
             let key = format!("net{index}");
             let place = match self.files {
@@ -435,188 +433,5 @@ impl Plan {
             );
         }
         Ok(())
-    }
-}
-
-/// CPU model under TCG; measured: a minbase Debian boots 15 to 25 % quicker than with `max`.
-const TCG_CPU: &str = "Nehalem";
-
-/// Proxmox's own names of CPU models, in QEMU's words.
-fn proxmox_model(model: &str) -> &str {
-    match model {
-        "x86-64-v2" => "Nehalem",
-        "x86-64-v2-AES" => "Westmere",
-        "x86-64-v3" => "Haswell-noTSX",
-        "x86-64-v4" => "Skylake-Server-noTSX-IBRS",
-        other => other,
-    }
-}
-
-/// Whether `agent` is on.
-pub fn agent_enabled(config: &VmConfig) -> bool {
-    config.get("agent").map(Props::parse).is_some_and(|props| {
-        props.head.as_deref() == Some("1") || props.get("enabled") == Some("1")
-    })
-}
-
-/// Devices to boot from: as configured, else the first disk.
-pub fn boot_order(config: &VmConfig) -> Vec<String> {
-    match config
-        .get("boot")
-        .and_then(|value| value.strip_prefix("order="))
-    {
-        Some(order) => order.split(';').map(str::to_owned).collect(),
-        None => config
-            .drives()
-            .into_iter()
-            .find(|(_, value)| Props::parse(value).get("media") != Some("cdrom"))
-            .map(|(key, _)| vec![key])
-            .unwrap_or_default(),
-    }
-}
-
-/// A limit per second; 0 for none.
-fn limit(props: &Props, key: &str) -> u64 {
-    props
-        .get(key)
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0)
-}
-
-fn scsi_controller(config: &VmConfig) -> Result<&'static str> {
-    match config.get("scsihw") {
-        // Proxmox's default is an LSI controller; no Linux cloud kernel has its driver.
-        None | Some("virtio-scsi-pci" | "virtio-scsi-single") => Ok("virtio-scsi-pci"),
-        Some("lsi") => Ok("lsi53c895a"),
-        Some("pvscsi") => Ok("pvscsi"),
-        Some("megasas") => Ok("megasas"),
-        Some(other) => Err(Error::option(
-            "scsihw",
-            format!(
-                "'{}' is not supported by this backend",
-                other.escape_default()
-            ),
-        )),
-    }
-}
-
-fn device_of(config: &VmConfig, key: &str, cdrom: bool) -> Result<String> {
-    let (bus, index) = key.split_at(key.find(|c: char| c.is_ascii_digit()).unwrap_or(key.len()));
-    let number: u32 = index
-        .parse()
-        .map_err(|_| Error::option(key, "no drive name"))?;
-    let kind = if cdrom { "cd" } else { "hd" };
-    Ok(match bus {
-        "virtio" => "virtio-blk-pci".to_owned(),
-        "scsi" => format!("scsi-{kind},bus=scsihw0.0,scsi-id={number},lun=0"),
-        "sata" => format!("ide-{kind},bus=ahci0.{number}"),
-        _ if config
-            .get("machine")
-            .is_some_and(|machine| machine.contains("q35")) =>
-        {
-            format!("ide-{kind},bus=ide.{number}")
-        }
-        _ => format!("ide-{kind},bus=ide.{},unit={}", number / 2, number % 2),
-    })
-}
-
-/// Starts the machine; the caller holds its lock and knows that it is stopped.
-///
-/// # Errors
-/// When it cannot be started; everything made for it is gone again then.
-pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
-    let ids = host.machine_user()?;
-    let qemu = exec::find(QEMU, "qemu-system-x86")?;
-    prepare_run_dir(host, vmid)?;
-    let alive = runtime::claim(host, vmid)?;
-    let choice = accel::choose(host, &qemu)?;
-    let plan = Plan::open(host, vmid, config, choice.kind)?;
-    let dir_path = host.machine_run_dir(vmid);
-    let dir = sys::open_dir(&dir_path).at("cannot open", &dir_path)?;
-    let log = |flags: OFlags| {
-        sys::open_beneath(
-            &dir,
-            Path::new("qemu.log"),
-            flags,
-            Mode::from_raw_mode(0o600),
-        )
-        .map(fs::File::from)
-        .at("cannot open", dir_path.join("qemu.log"))
-    };
-    let stderr = log(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND)?;
-    let stdout = stderr.try_clone().at("cannot use", &dir_path)?;
-    let args = std::iter::once(qemu.display().to_string()).chain(plan.args.iter().cloned());
-    let keep: Vec<BorrowedFd<'_>> = plan.held.iter().chain([&alive]).map(AsFd::as_fd).collect();
-    // setsid replaces itself by QEMU: same process, own session, so neither a signal to the caller's group nor the end
-    // of its terminal reaches the machine.
-    let mut child = Run::new(exec::find("setsid", "util-linux")?, args)
-        .user(ids)
-        .keep(keep)
-        .stdout(stdout)
-        .stderr(stderr)
-        .spawn()?;
-    // From here on the descriptors are QEMU's alone.
-    drop(plan);
-    let pid = i32::try_from(child.id()).map_err(|e| Error::Failed(e.to_string()))?;
-    let process = Process {
-        pid,
-        start_time: runtime::start_time(pid).unwrap_or(0),
-        boot_id: runtime::boot_id()?,
-        accel: choice.kind.as_str().to_owned(),
-        accel_reason: choice.reason,
-        cgroup: cgroup::place(vmid, pid),
-        started: runtime::now(),
-    };
-    let ready = runtime::write_record(host, vmid, &process)
-        .and_then(|()| wait_ready(host, vmid, &mut child));
-    if let Err(e) = ready {
-        let _ = child.kill();
-        let _ = child.wait();
-        let words = fs::read(dir_path.join("qemu.log")).unwrap_or_default();
-        let tail: Vec<&[u8]> = words
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .collect();
-        let tail: Vec<String> = tail
-            .iter()
-            .rev()
-            .take(5)
-            .rev()
-            .map(|line| line.escape_ascii().to_string())
-            .collect();
-        drop(alive);
-        runtime::clean(host, vmid);
-        return Err(Error::Failed(format!(
-            "start failed: QEMU exited or did not answer: {e}\n{}",
-            tail.join("\n")
-        )));
-    }
-    Ok(process)
-}
-
-fn prepare_run_dir(host: &Host, vmid: Vmid) -> Result<()> {
-    let dir = host.machine_run_dir(vmid);
-    fs::create_dir_all(&dir).at("cannot create", &dir)?;
-    for dir in [&host.run_dir(), &dir] {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).at("cannot close", dir)?;
-    }
-    runtime::clean(host, vmid);
-    Ok(())
-}
-
-/// Waits until QEMU has set everything up and answers.
-fn wait_ready(host: &Host, vmid: Vmid, child: &mut Child) -> Result<()> {
-    let end = Instant::now() + READY_LIMIT;
-    loop {
-        if let Some(status) = child.try_wait().at("cannot wait for", QEMU)? {
-            return Err(Error::Failed(format!("{status}")));
-        }
-        // The sockets listen from the start, so this waits for QEMU's first word, or for its end.
-        let left = end.saturating_duration_since(Instant::now());
-        match Monitor::open(host, vmid, left.min(Duration::from_millis(500))) {
-            Ok(_) => return Ok(()),
-            Err(e) if Instant::now() >= end => return Err(e),
-            Err(_) => {}
-        }
     }
 }

@@ -13,6 +13,7 @@ pub mod disks;
 pub mod error;
 pub mod exec;
 pub mod guest;
+pub mod hardware;
 pub mod host;
 pub mod image;
 pub mod launch;
@@ -23,6 +24,7 @@ pub mod net;
 pub mod options;
 pub mod power;
 pub mod runtime;
+pub mod start;
 pub mod storage;
 pub mod sys;
 #[cfg(feature = "test-guest")]

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::runtime::{self, State};
 use crate::storage::Storages;
-use crate::{image, launch, options};
+use crate::{hardware, image, options};
 
 /// The table; empty text without machines, as in Proxmox.
 ///
@@ -54,7 +54,7 @@ fn row(vmid: &str, name: &str, status: &str, memory: &str, disk: &str, pid: &str
 
 /// Size of the disk a machine boots from; 0 without one.
 pub fn boot_disk_bytes(host: &Host, config: &VmConfig) -> u64 {
-    let first = launch::boot_order(config)
+    let first = hardware::boot_order(config)
         .into_iter()
         .find_map(|key| config.get(&key).and_then(options::volume_of));
     let size = |volume| image::virtual_size(&Storages::load(host)?, &volume);

@@ -10,12 +10,14 @@ use crate::cgroup;
 use crate::config::{VmConfig, VmLock};
 use crate::error::{Error, Result};
 use crate::exec;
+use crate::hardware;
 use crate::host::Host;
 use crate::launch::{self, Plan};
 use crate::list;
 use crate::machine::Vmid;
 use crate::monitor::{Agent, Monitor, QMP_LIMIT};
 use crate::runtime::{self, State};
+use crate::start;
 use crate::storage::Storages;
 
 /// How long QEMU may take to end after `quit` before it is killed.
@@ -40,7 +42,7 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<()> {
         return Ok(());
     }
     Storages::load(host)?.sweep(vmid);
-    launch::start(host, vmid, &config).map(drop)
+    start::start(host, vmid, &config).map(drop)
 }
 
 /// Ends a machine as pulling the plug does: QEMU quits in order, or is killed when it does not.
@@ -87,7 +89,7 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
         return Ok(());
     };
     let end = Instant::now() + limit;
-    let by_agent = launch::agent_enabled(&config)
+    let by_agent = hardware::agent_enabled(&config)
         && Agent::open(host, vmid, AGENT_LIMIT.min(limit))
             .and_then(|mut agent| agent.send(&qapi::qga::guest_shutdown { mode: None }))
             .is_ok();

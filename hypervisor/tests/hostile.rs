@@ -195,3 +195,34 @@ fn a_disk_that_loses_its_place_is_kept_as_unused() {
             .exists()
     );
 }
+
+#[test]
+fn a_state_directory_that_is_a_link_or_belongs_to_another_user_stops_everything() {
+    let Some(world) = World::new() else { return };
+    let conf = world.path("var/lib/blockhost/qm");
+    std::os::unix::fs::symlink("/etc", &conf).unwrap();
+    assert!(world.fails(7, &["list"]).contains("var/lib/blockhost/qm'"));
+    std::fs::remove_file(&conf).unwrap();
+    std::fs::create_dir(&conf).unwrap();
+    std::os::unix::fs::chown(&conf, Some(1), None).unwrap();
+    world.fails(7, &["create", "100"]);
+    std::fs::remove_dir(&conf).unwrap();
+}
+
+#[test]
+fn an_edited_configuration_carries_nothing_into_qemus_command_line() {
+    let Some(world) = World::new() else { return };
+    world.ok(&["create", "100", "--memory", "64"]);
+    let path = world.path("var/lib/blockhost/qm/100.conf");
+    for line in [
+        "machine: pc,firmware=/etc/shadow",
+        "name: x,process=y",
+        "cpu: max,flags=+aes,vendor=x",
+        "smbios1: uuid=1;file=/etc/shadow",
+        "scsi0: local:100/../../x",
+    ] {
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        world.fails(6, &["showcmd", "100"]);
+        world.fails(6, &["start", "100"]);
+    }
+}
