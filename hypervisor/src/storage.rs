@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -106,6 +107,10 @@ impl Storages {
     pub fn machine_dir(&self, storage: &str, vmid: Vmid) -> Result<OwnedFd> {
         let path = self.root(storage)?.join("images").join(vmid.to_string());
         fs::create_dir_all(&path).at("cannot create", &path)?;
+        // Closed at the top: machines share one user, and none may reach another's disks by path. Its own come as
+        // descriptors, and qemu-img works from inside this directory.
+        let root = self.root(storage)?;
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("cannot close", root)?;
         sys::open_dir(&path).at("cannot open", &path)
     }
 
