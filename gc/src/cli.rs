@@ -1,217 +1,211 @@
-//! The program `blockhost-vm-gc`.
+//! The command line of `blockhost-vm-gc`: parses, calls, prints.
 
 use std::process::ExitCode;
 
-use blockhost_provisioner::backend::Backend;
-use blockhost_provisioner::cli::{EXIT_CODES, Failure, Setup, exit, print, say};
-use blockhost_provisioner::lock;
+use blockhost_proto::Layout;
+use blockhost_provisioner::agent::SocketAgent;
+use blockhost_provisioner::backend::ActionsBackend;
+use blockhost_provisioner::config::Config;
+use blockhost_provisioner::create::World;
+use blockhost_provisioner::signals::Interrupt;
+use blockhost_provisioner::store;
 use blockhost_provisioner::time::Time;
-use clap::{CommandFactory as _, Parser};
-use serde_json::json;
+use clap::{CommandFactory, Parser};
+use serde_json::{Value, json};
 
-use crate::execute::{Outcome, execute, observe};
-use crate::plan::{Phases, Plan, Rules, plan};
-use crate::routes::host_routes;
+use crate::plan::{Plan, Wishes, plan};
+use crate::run::{Event, execute, observe};
 
-/// Suspend machines that have expired, destroy those suspended for long
+/// Suspend machines past their expiry, destroy suspended ones past their grace, free what crashes left behind.
 ///
-/// Without --execute nothing is changed: the counts and one line per candidate are printed. What crashed creations left
-/// behind is found and, with --execute, freed; machines that the database does not know are only reported.
-#[derive(Debug, Parser)]
-#[command(name = "blockhost-vm-gc", version, after_help = format!("Examples:
-  blockhost-vm-gc
-  blockhost-vm-gc --execute --grace-days 14
-  blockhost-vm-gc --at 2026-12-31T00:00:00Z --json
-
-{EXIT_CODES}"))]
+/// Without --execute nothing is changed: the plan is printed. A run that would destroy more than a quarter of all
+/// machines (gc_max_destroy_fraction in db.yaml; three are always allowed) stops and asks for --force.
+#[derive(Parser, Debug)]
+#[command(
+    name = "blockhost-vm-gc",
+    version,
+    after_help = "Examples:\n  \
+        blockhost-vm-gc                          what would be done now\n  \
+        blockhost-vm-gc --execute                do it (the nightly timer runs this)\n  \
+        blockhost-vm-gc --at 2026-12-24T00:00:00Z  what would be done on Christmas Eve\n\n\
+        Exit status: 0 done, 1 something failed or the guard stopped the run, 2 wrong usage."
+)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Args {
-    /// Do it
+    /// Carry the plan out.
     #[arg(long)]
     execute: bool,
-    /// Days between suspension and destruction [default: gc_grace_days of db.yaml]
+    /// Days between suspension and destruction [default: gc_grace_days of db.yaml].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=3650))]
     grace_days: Option<u32>,
-    /// Only suspend
+    /// Leave destruction out.
     #[arg(long, conflicts_with = "destroy_only")]
     suspend_only: bool,
-    /// Only destroy
+    /// Leave suspension out.
     #[arg(long)]
     destroy_only: bool,
-    /// For development: change the database only, ask no agent
-    #[arg(long)]
-    mock: bool,
-    /// Destroy even more machines than gc_max_destroy_fraction of db.yaml allows in one run
+    /// Destroy however many there are.
     #[arg(long)]
     force: bool,
-    /// Judge as of this moment instead of now, for drills
-    #[arg(long, value_name = "RFC3339")]
+    /// Judge by this moment instead of the clock; for drills and tests.
+    #[arg(long, value_name = "TIME")]
     at: Option<Time>,
-    /// Print JSON
+    /// Without root agent: only records that were made with --mock.
+    #[arg(long)]
+    mock: bool,
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
 }
 
-/// The definition.
+/// The definition, for manuals and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// The program.
+/// Runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    exit(run(&Args::parse()))
-}
-
-fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let setup = Setup::load()?;
-    let now = args.at.unwrap_or_else(Time::now);
-    let rules = Rules {
-        now,
-        grace_days: args.grace_days.unwrap_or(setup.config.db.gc_grace_days),
-        phases: match (args.suspend_only, args.destroy_only) {
-            (true, _) => Phases::Suspend,
-            (_, true) => Phases::Destroy,
-            _ => Phases::All,
-        },
-        max_destroy_fraction: setup.config.db.gc_max_destroy_fraction,
-        vmids: setup.config.db.vmids.clone(),
-        template: setup.config.host.template_vmid,
-    };
-    let backend: Option<&dyn Backend> = if args.mock {
-        None
-    } else {
-        Some(&setup.backend)
-    };
-    let routes = match (&setup.config.broker, args.mock) {
-        (Some(broker), false) => host_routes(setup.config.host.bridge.as_str(), broker.prefix),
-        _ => Vec::new(),
-    };
-    let observed = observe(&setup.store, backend, routes).map_err(|e| match e {
-        crate::execute::ObserveError::Store(e) => Failure::from(e),
-        crate::execute::ObserveError::Backend(e) => Failure::from(e),
-    })?;
-    for pid in lock::running(&setup.layout) {
-        say(&format!(
-            "note: process {pid} is creating a machine; its reservation is left alone"
-        ));
-    }
-    let plan = plan(&observed, &rules);
-    if !args.json {
-        show(&plan, now)?;
-    }
-    if let (Some(over), true, false) = (plan.over_limit, args.execute, args.force) {
-        let message = format!(
-            "{} of {} machines would be destroyed, at most {} may be in one run; nothing was done. Check the clock and the database, then use --force",
-            over.wanted, over.living, over.allowed
-        );
-        return Err(Failure { message, code: 1 });
-    }
-    if !args.execute {
-        if args.json {
-            print(&as_json(&plan, None).to_string())?;
-        } else {
-            say("nothing was changed; --execute does it");
+    let args = Args::parse();
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("blockhost-vm-gc: {error}");
+            ExitCode::FAILURE
         }
-        return Ok(ExitCode::SUCCESS);
     }
-    let outcome = execute(&setup.world(), &plan, now, args.mock);
+}
+
+fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let layout = Layout::from_env();
+    let config = Config::load(&layout)?;
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let store = store::open(&config)?;
+    let backend = ActionsBackend::new(SocketAgent::new(&layout));
+    let interrupt = Interrupt::install()?;
+    let world = World {
+        layout: &layout,
+        config: &config,
+        store: &store,
+        backend: &backend,
+        interrupt: &interrupt,
+    };
+    let wishes = Wishes {
+        now: args.at.unwrap_or_else(Time::now),
+        grace_days: args.grace_days.unwrap_or(config.db.gc_grace_days),
+        max_destroy_fraction: config.db.gc_max_destroy_fraction,
+        suspend: !args.destroy_only,
+        destroy: !args.suspend_only,
+        force: args.force,
+    };
+    let decided = plan(&observe(&world, args.mock)?, &wishes);
+    if !args.json {
+        print_plan(&decided, &wishes, args.execute);
+    }
+    let mut events = Vec::new();
+    let mut clean = true;
+    if args.execute {
+        clean = execute(&world, &decided, &wishes, |event| {
+            if !args.json {
+                print_event(event);
+            }
+            events.push(event.clone());
+        })?;
+        if interrupt.is_raised() {
+            eprintln!("blockhost-vm-gc: interrupted; what is left waits for the next run");
+            clean = false;
+        }
+    } else if let (Some(guard), false) = (&decided.too_many, args.json) {
+        eprintln!("warning: {guard}");
+    }
     if args.json {
-        print(&as_json(&plan, Some(&outcome)).to_string())?;
-    } else {
-        let Outcome {
-            suspended,
-            destroyed,
-            freed,
-            failed,
-        } = &outcome;
-        print(&format!(
-            "done: {} suspended, {} destroyed, {} freed, {} failed",
-            suspended.len(),
-            destroyed.len(),
-            freed.len(),
-            failed.len()
-        ))?;
-    }
-    for (name, reason) in &outcome.failed {
-        say(&format!("failed: {name}: {reason}"));
-    }
-    Ok(if outcome.failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
-}
-
-fn show(plan: &Plan, now: Time) -> Result<(), Failure> {
-    print(&format!(
-        "as of {now}: {} to suspend, {} to destroy, {} leftovers and {} routes to free, {} unknown, {} missing",
-        plan.suspend.len(),
-        plan.destroy.len(),
-        plan.free.len(),
-        plan.stray_routes.len(),
-        plan.unknown.len(),
-        plan.missing.len()
-    ))?;
-    for vm in &plan.suspend {
-        print(&format!(
-            "suspend\t{}\tVM {}\texpired {}",
-            vm.vm_name, vm.vmid, vm.expires_at
-        ))?;
-    }
-    for vm in &plan.destroy {
-        let since = vm.suspended_at.unwrap_or(vm.expires_at);
-        print(&format!(
-            "destroy\t{}\tVM {}\tsuspended {since}",
-            vm.vm_name, vm.vmid
-        ))?;
-    }
-    for left in &plan.free {
-        print(&format!(
-            "free\t{}\tVM {}\treserved {} by process {}, which is gone",
-            left.name, left.vmid, left.created_at, left.pid
-        ))?;
-    }
-    for address in &plan.stray_routes {
-        print(&format!(
-            "free\troute {address}\t-\tno machine has this address"
-        ))?;
-    }
-    for machine in &plan.unknown {
-        print(&format!(
-            "unknown\t{}\tVM {}\t{}, not in the database; look at it yourself",
-            machine.name, machine.vmid, machine.status
-        ))?;
-    }
-    for vm in &plan.missing {
-        print(&format!(
-            "missing\t{}\tVM {}\t{} in the database, not at the backend; blockhost-vm-destroy drops it",
-            vm.vm_name, vm.vmid, vm.status
-        ))?;
-    }
-    Ok(())
-}
-
-fn as_json(plan: &Plan, outcome: Option<&Outcome>) -> serde_json::Value {
-    let mut value = json!({
-        "suspend": plan.suspend.iter().map(|vm| &vm.vm_name).collect::<Vec<_>>(),
-        "destroy": plan.destroy.iter().map(|vm| &vm.vm_name).collect::<Vec<_>>(),
-        "free": plan.free.iter().map(|r| &r.name).collect::<Vec<_>>(),
-        "routes": plan.stray_routes,
-        "unknown": plan.unknown.iter().map(|m| m.vmid).collect::<Vec<_>>(),
-        "missing": plan.missing.iter().map(|vm| &vm.vm_name).collect::<Vec<_>>(),
-        "over_limit": plan.over_limit.is_some(),
-        "executed": outcome.is_some(),
-    });
-    if let Some(outcome) = outcome {
-        value["suspended"] = json!(outcome.suspended);
-        value["destroyed"] = json!(outcome.destroyed);
-        value["freed"] = json!(outcome.freed);
-        value["failed"] = outcome
-            .failed
+        println!("{}", to_json(&decided, &wishes, args.execute, &events));
+    } else if !clean {
+        let failed: Vec<&str> = events
             .iter()
-            .map(|(name, reason)| json!({"name": name, "reason": reason}))
+            .filter(|e| e.failure.is_some())
+            .map(|e| e.what.as_str())
             .collect();
+        if !failed.is_empty() {
+            eprintln!("blockhost-vm-gc: failed: {}", failed.join(", "));
+        }
     }
-    value
+    Ok(clean)
+}
+
+fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
+    let mode = if execute {
+        ""
+    } else {
+        " (dry run, nothing is changed; --execute does it)"
+    };
+    println!("judged by {}{mode}", wishes.now);
+    println!("phase 1: {} to suspend", plan.suspend.len());
+    for record in &plan.suspend {
+        println!(
+            "  {} (VM {}) expired {}",
+            record.vm_name, record.vmid, record.expires_at
+        );
+    }
+    println!(
+        "phase 2: {} to destroy (grace {} days)",
+        plan.destroy.len(),
+        wishes.grace_days
+    );
+    for record in &plan.destroy {
+        let since = record.suspended_at.unwrap_or(record.expires_at);
+        println!(
+            "  {} (VM {}) suspended {since}",
+            record.vm_name, record.vmid
+        );
+    }
+    println!(
+        "leftovers: {} reservations, {} routes",
+        plan.free.len(),
+        plan.routes.len()
+    );
+    for left in &plan.free {
+        println!(
+            "  reservation of {} (VM {}), its maker {} is gone",
+            left.name, left.vmid, left.pid
+        );
+    }
+    for route in &plan.routes {
+        println!("  route {} on {}", route.address, route.device);
+    }
+    for vmid in &plan.unknown {
+        println!("  VM {vmid} is in our range and not in the database: look at it yourself");
+    }
+}
+
+fn print_event(event: &Event) {
+    match &event.failure {
+        None => println!("done: {} {}", event.phase, event.what),
+        Some(problem) => eprintln!("failed: {} {}: {problem}", event.phase, event.what),
+    }
+}
+
+fn to_json(plan: &Plan, wishes: &Wishes, executed: bool, events: &[Event]) -> Value {
+    let names = |records: &[blockhost_provisioner::record::VmRecord]| -> Vec<Value> {
+        records
+            .iter()
+            .map(|r| json!({"name": r.vm_name, "vmid": r.vmid, "expires_at": r.expires_at, "suspended_at": r.suspended_at}))
+            .collect()
+    };
+    json!({
+        "at": wishes.now,
+        "grace_days": wishes.grace_days,
+        "executed": executed,
+        "suspend": names(&plan.suspend),
+        "destroy": names(&plan.destroy),
+        "reservations": plan.free.iter().map(|r| json!({"name": r.name, "vmid": r.vmid})).collect::<Vec<_>>(),
+        "routes": plan.routes.iter().map(|r| json!({"address": r.address, "device": r.device})).collect::<Vec<_>>(),
+        "unknown": plan.unknown,
+        "too_many": plan.too_many.map(|guard| guard.to_string()),
+        "results": events.iter().map(|e| json!({"phase": e.phase, "what": e.what, "error": e.failure})).collect::<Vec<_>>(),
+    })
 }

@@ -1,8 +1,8 @@
-//! `blockhost-vm-gc`: suspends machines that have expired, destroys those suspended for long, frees what crashes left.
-//! [`plan`] decides and is pure; [`execute`] does, through the provisioner's library. Run daily by a timer, or by hand.
+//! `blockhost-vm-gc`: suspends and destroys what has expired, and finds what crashes left behind. [`plan`] decides,
+//! [`routes`] reads the kernel's table; carrying out is the provisioner's library.
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod execute;
 pub mod plan;
 pub mod routes;
+pub mod run;

@@ -1,68 +1,73 @@
-//! Host routes to machines, as the kernel shows them to everybody. A route whose machine is gone swallows packets for
-//! the next one that gets the address. Parsing is pure.
+//! Reads the kernel's host routes. Anyone may read them, so this needs no help of the root agent.
 
 use std::net::Ipv6Addr;
 
-use blockhost_provisioner::config::Ipv6Net;
+use crate::plan::Route;
 
+/// Where the kernel lists them.
+pub const TABLE: &str = "/proc/net/ipv6_route";
+
+/// `RTF_UP | RTF_HOST` of `linux/route.h`; local addresses carry `RTF_LOCAL` beside them.
+const UP: u32 = 0x0001;
 const LOCAL: u32 = 0x8000_0000;
-const ANYCAST: u32 = 0x0010_0000;
 
-/// The /128 routes within `prefix` that lead to `bridge`; the host's own addresses are none.
+/// The /128 routes of `table` (the text of [`TABLE`]) that someone set and that satisfy `ours`. Lines that do not
+/// read as the kernel writes them are passed over.
 #[must_use]
-pub fn host_routes(bridge: &str, prefix: Ipv6Net) -> Vec<Ipv6Addr> {
-    parse(
-        &std::fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default(),
-        bridge,
-        prefix,
-    )
+pub fn host_routes(table: &str, ours: impl Fn(Ipv6Addr) -> bool) -> Vec<Route> {
+    table
+        .lines()
+        .filter_map(read)
+        .filter(|r| ours(r.address))
+        .collect()
 }
 
-fn parse(text: &str, bridge: &str, prefix: Ipv6Net) -> Vec<Ipv6Addr> {
-    let route = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let [destination, length, _, _, via, _, _, _, flags, device] = fields[..] else {
-            return None;
-        };
-        let address = Ipv6Addr::from_bits(u128::from_str_radix(destination, 16).ok()?);
-        let flags = u32::from_str_radix(flags, 16).ok()?;
-        let direct = via.bytes().all(|digit| digit == b'0');
-        let ours = device == bridge
-            && length == "80"
-            && direct
-            && flags & (LOCAL | ANYCAST) == 0
-            && prefix.contains(address);
-        ours.then_some(address)
+/// destination, its length, source, its length, next hop, metric, references, uses, flags, device.
+fn read(line: &str) -> Option<Route> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, length, _, _, next_hop, _, _, _, flags, device] = fields[..] else {
+        return None;
     };
-    text.lines().filter_map(route).collect()
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    let address = Ipv6Addr::from(u128::from_str_radix(destination, 16).ok()?);
+    let direct = u128::from_str_radix(next_hop, 16).ok()? == 0;
+    (length == "80"
+        && direct
+        && flags & UP != 0
+        && flags & LOCAL == 0
+        && device != "lo"
+        && !address.is_multicast())
+    .then(|| Route {
+        address,
+        device: device.to_owned(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SAMPLE: &str = "\
+fd77b10c000000000000000000000102 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00000001    vmbr0
+fd77b10c000000000000000000000001 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000000 00000002 00000000 80200001    vmbr0
+fd77b10c000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001    vmbr0
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
+garbage
+";
+
     #[test]
-    fn only_host_routes_to_machines_are_taken() {
-        let zero = "0".repeat(32);
-        let line = |address: &str, length: &str, via: &str, flags: &str, device: &str| {
-            let address = address.parse::<Ipv6Addr>().unwrap().to_bits();
-            format!(
-                "{address:032x} {length} {zero} 00 {via} 00000400 00000001 00000000 {flags} {device}\n"
-            )
-        };
-        let text = [
-            line("fd77::5", "80", &zero, "00000001", "vmbr0"),
-            line("fd77::1", "80", &zero, "80200001", "vmbr0"),
-            line("fd77::", "40", &zero, "00000001", "vmbr0"),
-            line("fd77::6", "80", &zero, "00000001", "eth0"),
-            line("fd78::7", "80", &zero, "00000001", "vmbr0"),
-            line("fd77::8", "80", &"1".repeat(32), "00000003", "vmbr0"),
-            "garbage\n".to_owned(),
-        ]
-        .concat();
+    fn only_direct_host_routes_that_someone_set_are_seen() {
+        let routes = host_routes(SAMPLE, |_| true);
+        assert_eq!(routes.len(), 1);
         assert_eq!(
-            parse(&text, "vmbr0", "fd77::/64".parse().unwrap()),
-            ["fd77::5".parse::<Ipv6Addr>().unwrap()]
+            routes[0].address,
+            "fd77:b10c::102".parse::<Ipv6Addr>().unwrap()
         );
+        assert_eq!(routes[0].device, "vmbr0");
+    }
+
+    #[test]
+    fn routes_outside_our_pool_are_nobody_of_ours() {
+        assert!(host_routes(SAMPLE, |_| false).is_empty());
     }
 }

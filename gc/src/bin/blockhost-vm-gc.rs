@@ -1,5 +1,4 @@
-//! One call into the library, where everything is.
-#![forbid(unsafe_code)]
+//! See `blockhost_gc::cli`.
 
 fn main() -> std::process::ExitCode {
     blockhost_gc::cli::main()

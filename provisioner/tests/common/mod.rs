@@ -1,0 +1,258 @@
+//! A world in a temporary directory, and a recorder in the agent's place: it keeps machines in memory, writes down what
+//! it is asked, and fails where a test says so. The real agent and backend are met in the end-to-end tests.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use blockhost_proto::action::Action;
+use blockhost_proto::client::{CallError, Reply};
+use blockhost_proto::{ErrorCode, Layout};
+use blockhost_provisioner::agent::Agent;
+use blockhost_provisioner::backend::ActionsBackend;
+use blockhost_provisioner::cloudinit::Source;
+use blockhost_provisioner::config::Config;
+use blockhost_provisioner::create::World;
+use blockhost_provisioner::plan::CreateRequest;
+use blockhost_provisioner::signals::Interrupt;
+use blockhost_provisioner::store::{self, JsonStore};
+use serde_json::{Map, json};
+
+/// What the recorder knows of a machine.
+#[derive(Debug, Clone)]
+pub struct FakeMachine {
+    pub name: String,
+    pub running: bool,
+    pub template: bool,
+}
+
+/// The recorder.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    pub machines: RefCell<BTreeMap<u32, FakeMachine>>,
+    pub routes: RefCell<Vec<String>>,
+    pub asked: RefCell<Vec<&'static str>>,
+    /// The action that fails, every time.
+    pub broken: RefCell<Vec<&'static str>>,
+    /// Raised when this action was done.
+    pub interrupt_after: RefCell<Option<(&'static str, Interrupt)>>,
+    pub snippets: std::path::PathBuf,
+}
+
+fn refused(code: ErrorCode, message: &str) -> CallError {
+    CallError::Refused {
+        code,
+        message: message.to_owned(),
+    }
+}
+
+fn said(output: impl ToString) -> Reply {
+    Reply {
+        output: output.to_string(),
+        receipt: None,
+        extra: Map::new(),
+    }
+}
+
+impl Recorder {
+    fn nonce_of(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.snippets.join(format!("{name}-user.yaml")))
+            .unwrap_or_default();
+        let rest = text.split("printf %s ").nth(1).unwrap_or_default();
+        rest.split(' ').next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Agent for &Recorder {
+    fn call(&self, action: &Action, _: Option<Duration>) -> Result<Reply, CallError> {
+        let name = action.name();
+        self.asked.borrow_mut().push(name);
+        if self.broken.borrow().contains(&name) {
+            return Err(refused(ErrorCode::Failed, "broken on purpose"));
+        }
+        let mut machines = self.machines.borrow_mut();
+        let absent = || refused(ErrorCode::NotFound, "no such machine");
+        let reply = match action {
+            Action::QmList(_) => {
+                let rows = machines
+                    .iter()
+                    .map(|(vmid, m)| json!({"vmid": vmid, "name": m.name, "status": "running"}));
+                said(rows.collect::<serde_json::Value>())
+            }
+            Action::QmClone(a) => {
+                machines.insert(
+                    a.newid.get(),
+                    FakeMachine {
+                        name: a.name.to_string(),
+                        running: false,
+                        template: false,
+                    },
+                );
+                said("")
+            }
+            Action::QmConfig(a) => {
+                let m = machines.get(&a.vmid.get()).ok_or_else(absent)?;
+                said(json!({"name": m.name, "template": if m.template { "1" } else { "0" }}))
+            }
+            Action::QmStatus(a) => {
+                let m = machines.get(&a.vmid.get()).ok_or_else(absent)?;
+                said(json!({"status": if m.running { "running" } else { "stopped" }}))
+            }
+            Action::QmStart(a) => {
+                machines.get_mut(&a.vmid.get()).ok_or_else(absent)?.running = true;
+                said("")
+            }
+            Action::QmStop(a) => {
+                machines.get_mut(&a.vmid.get()).ok_or_else(absent)?.running = false;
+                said("")
+            }
+            Action::QmShutdown(a) => {
+                machines.get_mut(&a.vmid.get()).ok_or_else(absent)?.running = false;
+                said("")
+            }
+            Action::QmDestroy(a) => {
+                machines.remove(&a.vmid.get()).ok_or_else(absent)?;
+                said("")
+            }
+            Action::Ip6RouteAdd(a) => {
+                self.routes.borrow_mut().push(a.address.to_string());
+                said("")
+            }
+            Action::Ip6RouteDel(a) => {
+                let address = a.address.to_string();
+                let mut routes = self.routes.borrow_mut();
+                let at = routes
+                    .iter()
+                    .position(|r| *r == address)
+                    .ok_or_else(absent)?;
+                routes.remove(at);
+                said("")
+            }
+            Action::QmGuestExec(a) => {
+                let name = machines.get(&a.vmid.get()).ok_or_else(absent)?.name.clone();
+                let mut reply = said("exit code 0");
+                reply.extra.insert("exitcode".into(), 0.into());
+                reply
+                    .extra
+                    .insert("stdout".into(), self.nonce_of(&name).into());
+                reply
+            }
+            _ => said(""),
+        };
+        if let Some((after, interrupt)) = &*self.interrupt_after.borrow()
+            && *after == name
+        {
+            interrupt.raise();
+        }
+        Ok(reply)
+    }
+}
+
+/// A world with a database, a template at 9000 and no agent.
+pub struct TestWorld {
+    pub directory: tempfile::TempDir,
+    pub layout: Layout,
+    pub config: Config,
+    pub store: JsonStore,
+    pub recorder: Recorder,
+    pub interrupt: Interrupt,
+}
+
+pub const DB_YAML: &str = "db_file: /var/lib/blockhost/vms.json
+vmid_range: {start: 100, end: 109}
+ip_pool: {network: 10.77.0.0/24, start: 100, end: 120, gateway: 10.77.0.1}
+ipv6_pool: {start: 16, end: 64}
+";
+
+impl TestWorld {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path());
+        for path in [layout.etc(), layout.state(), layout.run()] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        std::fs::write(layout.etc().join("db.yaml"), DB_YAML).unwrap();
+        let broker = "{\"prefix\": \"fd77:b10c::/64\", \"gateway\": \"fd77:b10c::1\"}";
+        std::fs::write(layout.etc().join("broker-allocation.json"), broker).unwrap();
+        let config = Config::load(&layout).unwrap();
+        let store = store::open(&config).unwrap();
+        let recorder = Recorder {
+            snippets: layout.snippets(),
+            ..Recorder::default()
+        };
+        let template = FakeMachine {
+            name: "blockhost-template".into(),
+            running: false,
+            template: true,
+        };
+        recorder.machines.borrow_mut().insert(9000, template);
+        Self {
+            directory,
+            layout,
+            config,
+            store,
+            recorder,
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    pub fn with<T>(&self, work: impl FnOnce(&World<'_>) -> T) -> T {
+        let backend = ActionsBackend::new(&self.recorder);
+        work(&World {
+            layout: &self.layout,
+            config: &self.config,
+            store: &self.store,
+            backend: &backend,
+            interrupt: &self.interrupt,
+        })
+    }
+
+    /// Nothing of any machine is left: neither at the backend nor in the database nor on disk.
+    pub fn assert_empty(&self) {
+        assert_eq!(
+            self.recorder
+                .machines
+                .borrow()
+                .keys()
+                .copied()
+                .collect::<Vec<_>>(),
+            [9000]
+        );
+        assert!(self.recorder.routes.borrow().is_empty());
+        let snippets = std::fs::read_dir(self.layout.snippets())
+            .into_iter()
+            .flatten()
+            .count();
+        assert_eq!(snippets, 0);
+        let text = std::fs::read_to_string(self.store.path()).unwrap();
+        let database: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(database["allocated_ips"], json!([]));
+        assert_eq!(database["allocated_ipv6"], json!([]));
+        assert!(database.get("reservations").is_none());
+        assert!(!self.layout.provisioning_lock().exists());
+    }
+}
+
+pub fn request(name: &str) -> CreateRequest {
+    CreateRequest {
+        name: name.parse().unwrap(),
+        wallet: "0x52908400098527886E0F7030069857D2E4169EE7"
+            .parse()
+            .unwrap(),
+        signature: None,
+        nft_token_id: None,
+        expiry_days: Some(30),
+        cores: None,
+        memory_mib: None,
+        disk_gib: None,
+        purpose: String::new(),
+        source: Source::Template("nft-auth".into()),
+        ip: None,
+        ipv6: None,
+        vmid: None,
+        skip_mint: true,
+        mock: false,
+    }
+}

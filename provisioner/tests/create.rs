@@ -1,0 +1,296 @@
+//! Creating, failing, crashing, resuming: what is asked of the agent in which order, and what is left behind.
+
+mod common;
+
+use blockhost_provisioner::create::{CreateError, create, preview};
+use blockhost_provisioner::lifecycle;
+use blockhost_provisioner::progress::Progress;
+use blockhost_provisioner::record::{Holder, Status, Step};
+use blockhost_provisioner::store::{Store as _, StoreError, Wanted};
+use blockhost_provisioner::time::Time;
+use common::{FakeMachine, TestWorld, request};
+
+fn run(
+    world: &TestWorld,
+    name: &str,
+) -> Result<blockhost_provisioner::create::Created, CreateError> {
+    world.with(|w| create(w, &request(name), &mut Progress::silent()))
+}
+
+/// As a process that was killed leaves it.
+fn leave_behind(world: &TestWorld, name: &str, steps: &[Step]) {
+    let wanted = Wanted {
+        name: name.parse().unwrap(),
+        vmid: None,
+        ip: None,
+        ipv6: None,
+        avoid: vec![],
+        holder: Holder {
+            start: 1,
+            ..Holder::current()
+        },
+        mock: false,
+    };
+    world.store.allocate(&wanted).unwrap();
+    for step in steps {
+        world.store.begin_step(&wanted.name, *step).unwrap();
+    }
+}
+
+#[test]
+fn a_failure_at_any_action_leaves_nothing_behind() {
+    for action in [
+        "qm-clone",
+        "qm-set",
+        "qm-resize",
+        "qm-start",
+        "ip6-route-add",
+    ] {
+        let world = TestWorld::new();
+        world.recorder.broken.borrow_mut().push(action);
+        let error = run(&world, "web-1").unwrap_err();
+        let CreateError::Undone { report, cause } = error else {
+            panic!("{action}: {error}")
+        };
+        assert!(report.is_clean(), "{action}: {report:?}");
+        assert!(cause.to_string().contains(action), "{cause}");
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn a_signal_at_any_action_leaves_nothing_behind() {
+    for action in [
+        "qm-list",
+        "qm-clone",
+        "qm-set",
+        "qm-start",
+        "ip6-route-add",
+        "qm-guest-ping",
+        "qm-guest-exec",
+    ] {
+        let world = TestWorld::new();
+        *world.recorder.interrupt_after.borrow_mut() = Some((action, world.interrupt.clone()));
+        let error = run(&world, "web-1").unwrap_err();
+        assert!(
+            matches!(&error, CreateError::Undone { cause, .. } if matches!(**cause, CreateError::Interrupted)),
+            "{action}: {error}"
+        );
+        world.assert_empty();
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_is_reported_and_its_number_is_not_given_out_again() {
+    let world = TestWorld::new();
+    *world.recorder.broken.borrow_mut() = vec!["qm-start", "qm-destroy"];
+    let CreateError::Undone { report, .. } = run(&world, "web-1").unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(report.failed.len(), 1, "{report:?}");
+    assert!(
+        report.failed[0].contains("VM 100 could not be destroyed"),
+        "{report:?}"
+    );
+    world.recorder.broken.borrow_mut().clear();
+    assert_eq!(run(&world, "web-2").unwrap().record.vmid.get(), 101);
+}
+
+#[test]
+fn a_machine_under_our_number_that_is_not_ours_is_never_destroyed() {
+    let world = TestWorld::new();
+    leave_behind(&world, "web-1", &[Step::Snippet, Step::Clone]);
+    let foreign = FakeMachine {
+        name: "somebody".into(),
+        running: true,
+        template: false,
+    };
+    world.recorder.machines.borrow_mut().insert(100, foreign);
+    let error = run(&world, "web-1").unwrap_err();
+    assert!(
+        matches!(&error, CreateError::Undone { report, .. } if report.failed[0].contains("somebody")),
+        "{error:?}"
+    );
+    assert!(world.recorder.machines.borrow()[&100].running);
+}
+
+#[test]
+fn running_it_again_after_a_crash_at_any_step_makes_one_machine() {
+    let steps = [Step::Snippet, Step::Clone, Step::Start, Step::Route];
+    for count in 0..=steps.len() {
+        for really_there in [false, true] {
+            let world = TestWorld::new();
+            leave_behind(&world, "web-1", &steps[..count]);
+            if really_there && count > 1 {
+                let left = FakeMachine {
+                    name: "web-1".into(),
+                    running: count > 2,
+                    template: false,
+                };
+                world.recorder.machines.borrow_mut().insert(100, left);
+            }
+            let created = run(&world, "web-1").unwrap();
+            assert_eq!(world.recorder.machines.borrow().len(), 2, "steps {count}");
+            assert_eq!(world.store.list(None).unwrap().len(), 1);
+            assert!(world.store.reservations().unwrap().is_empty());
+            assert_eq!(created.record.status, Status::Active);
+        }
+    }
+}
+
+#[test]
+fn a_second_create_of_a_living_name_or_of_one_in_the_making_is_refused_and_changes_nothing() {
+    let world = TestWorld::new();
+    run(&world, "web-1").unwrap();
+    let error = run(&world, "web-1").unwrap_err();
+    assert!(
+        matches!(error, CreateError::Store(StoreError::NameTaken { .. })),
+        "{error}"
+    );
+    let wanted = Wanted {
+        name: "web-2".parse().unwrap(),
+        vmid: None,
+        ip: None,
+        ipv6: None,
+        avoid: vec![],
+        holder: Holder::current(),
+        mock: false,
+    };
+    world.store.allocate(&wanted).unwrap();
+    let error = run(&world, "web-2").unwrap_err();
+    assert!(
+        matches!(error, CreateError::Store(StoreError::InTheMaking(_))),
+        "{error}"
+    );
+    assert_eq!(world.store.reservations().unwrap().len(), 1);
+    assert_eq!(
+        world.store.get(&"web-1".parse().unwrap()).unwrap().status,
+        Status::Active
+    );
+}
+
+#[test]
+fn without_a_template_nothing_is_allocated() {
+    let world = TestWorld::new();
+    world.recorder.machines.borrow_mut().clear();
+    assert!(matches!(
+        run(&world, "web-1"),
+        Err(CreateError::NoTemplate(_))
+    ));
+    assert!(world.store.reservations().unwrap().is_empty());
+}
+
+#[test]
+fn a_token_of_another_machine_is_refused_and_stays_with_it() {
+    let world = TestWorld::new();
+    world
+        .store
+        .reserve_token(7, &"other".parse().unwrap())
+        .unwrap();
+    let mut wanted = request("web-1");
+    wanted.nft_token_id = Some(7);
+    assert!(
+        world
+            .with(|w| create(w, &wanted, &mut Progress::silent()))
+            .is_err()
+    );
+    world.assert_empty();
+    assert!(matches!(
+        world.store.reserve_token(7, &"web-1".parse().unwrap()),
+        Err(StoreError::TokenTaken { .. })
+    ));
+}
+
+#[test]
+fn a_plan_changes_nothing_and_names_the_actions_in_their_order() {
+    let world = TestWorld::new();
+    let plan = world.with(|w| preview(w, &request("web-1"))).unwrap();
+    let names: Vec<&str> = plan
+        .actions(&world.config)
+        .unwrap()
+        .iter()
+        .map(|a| a.name())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "qm-clone",
+            "qm-set",
+            "qm-resize",
+            "qm-start",
+            "ip6-route-add"
+        ]
+    );
+    assert_eq!(*world.recorder.asked.borrow(), ["qm-list"]);
+    assert!(!world.store.path().exists());
+    assert!(!world.layout.snippets().exists());
+}
+
+#[test]
+fn a_machine_lives_from_creation_over_suspension_to_destruction() {
+    let world = TestWorld::new();
+    let created = run(&world, "web-1").unwrap();
+    assert_eq!(
+        *world.recorder.asked.borrow(),
+        [
+            "qm-list",
+            "qm-clone",
+            "qm-set",
+            "qm-resize",
+            "qm-start",
+            "ip6-route-add",
+            "qm-guest-ping",
+            "qm-guest-exec"
+        ]
+    );
+    let json = created.to_json();
+    assert_eq!(
+        (json["status"].as_str(), json["vm_name"].as_str()),
+        (Some("ok"), Some("web-1"))
+    );
+    assert_eq!(
+        (json["ip"].as_str(), json["ipv6"].as_str()),
+        (Some("10.77.0.100"), Some("fd77:b10c::10"))
+    );
+    let name = created.record.vm_name.clone();
+    world.with(|w| {
+        lifecycle::suspend(w, &created.record, Time::now()).unwrap();
+        let suspended = w.store.get(&name).unwrap();
+        assert_eq!(suspended.status, Status::Suspended);
+        assert!(
+            world.recorder.routes.borrow().is_empty()
+                && !world.recorder.machines.borrow()[&100].running
+        );
+        assert!(
+            lifecycle::start(w, &suspended).is_err(),
+            "a suspended machine must not be started past its resumption"
+        );
+        let resumed = lifecycle::resume(w, &suspended, Some(10)).unwrap();
+        assert!(resumed.expires_at > created.record.expires_at && resumed.suspended_at.is_none());
+        assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
+        lifecycle::destroy(w, &name).unwrap();
+        assert!(lifecycle::destroy(w, &name).unwrap().is_empty());
+    });
+    world.assert_empty();
+    assert_eq!(world.store.get(&name).unwrap().status, Status::Destroyed);
+    assert_eq!(
+        run(&world, "web-1").unwrap().record.ip_address,
+        created.record.ip_address
+    );
+}
+
+#[test]
+fn a_mock_asks_no_agent_and_is_marked() {
+    let world = TestWorld::new();
+    let mut wanted = request("web-1");
+    wanted.mock = true;
+    let created = world
+        .with(|w| create(w, &wanted, &mut Progress::silent()))
+        .unwrap();
+    assert!(world.recorder.asked.borrow().is_empty());
+    assert_eq!(created.to_json()["mock"], true);
+    world
+        .with(|w| lifecycle::destroy(w, &created.record.vm_name))
+        .unwrap();
+    assert!(world.recorder.asked.borrow().is_empty());
+}
