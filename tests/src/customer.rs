@@ -287,7 +287,7 @@ impl Wallet {
         })
     }
 
-    /// Customer: gives the subscription up.
+    /// Owner of the contract: ends a subscription.
     ///
     /// # Errors
     /// [`ChainError`].

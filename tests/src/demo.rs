@@ -1,10 +1,12 @@
 //! The program `blockhost-demo`: enters the private namespaces, runs [`crate::scenario`], prints the result as the last
 //! line. All decisions about the main job are in the scenario.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::namespace;
@@ -56,9 +58,11 @@ pub fn main() -> ExitCode {
         return ExitCode::from(77);
     }
     let mut report = Report::new(Style::detect(cli.json_only));
-    match inside(&cli, &mut report) {
-        Ok(outcome) => {
-            println!("{}", last_line(&outcome, &report));
+    let result = inside(&cli, &mut report)
+        .and_then(|outcome| last_line(&outcome, &report).map_err(|error| error.to_string()));
+    match result {
+        Ok(line) => {
+            println!("{line}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -84,18 +88,52 @@ fn inside(cli: &Cli, report: &mut Report) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// The line that other programs read.
-fn last_line(outcome: &Outcome, report: &Report) -> serde_json::Value {
-    json!({
-        "ok": true,
-        "subscription": outcome.purchase.subscription,
-        "vm": outcome.record.name,
-        "vmid": outcome.record.vmid,
-        "ip": outcome.record.ip,
-        "ipv6": outcome.record.ipv6,
-        "nft_token_id": outcome.nft_token_id,
-        "guest": {"hostname": outcome.guest.hostname, "gecos": outcome.guest.gecos},
-        "ledger": {"records": outcome.ledger.records, "verified": outcome.ledger.verified, "head": outcome.ledger.head},
-        "seconds": report.seconds(),
+/// The line that other programs read; its fields in the order that people expect.
+#[derive(Serialize)]
+struct LastLine<'a> {
+    ok: bool,
+    subscription: u64,
+    vm: &'a str,
+    vmid: u32,
+    ip: Ipv4Addr,
+    ipv6: Ipv6Addr,
+    nft_token_id: u64,
+    guest: Guest<'a>,
+    ledger: Ledger<'a>,
+    seconds: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct Guest<'a> {
+    hostname: &'a str,
+    gecos: &'a str,
+}
+
+#[derive(Serialize)]
+struct Ledger<'a> {
+    records: u64,
+    verified: bool,
+    head: &'a str,
+}
+
+fn last_line(outcome: &Outcome, report: &Report) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&LastLine {
+        ok: true,
+        subscription: outcome.purchase.subscription,
+        vm: &outcome.record.name,
+        vmid: outcome.record.vmid,
+        ip: outcome.record.ip,
+        ipv6: outcome.record.ipv6,
+        nft_token_id: outcome.nft_token_id,
+        guest: Guest {
+            hostname: &outcome.guest.hostname,
+            gecos: &outcome.guest.gecos,
+        },
+        ledger: Ledger {
+            records: outcome.ledger.records,
+            verified: outcome.ledger.verified,
+            head: &outcome.ledger.head,
+        },
+        seconds: report.seconds(),
     })
 }

@@ -18,7 +18,7 @@ use crate::world::config::{self, PUBLIC_SECRET, RPC_URL, random_key};
 use crate::world::services::{self, Service};
 use crate::world::{PROGRAMS, World, WorldError, at};
 
-pub use machine::{GuestFacts, Record, guest_facts};
+pub use machine::{GuestFacts, Record, backend_state, guest_facts, record};
 pub use proof::LedgerFacts;
 
 /// Price of the demo's plan.
@@ -129,14 +129,7 @@ pub fn open_host(dir: &Path, built: &Path, report: &mut Report) -> Result<Host, 
     })?;
     template::ready(&world, report)?;
 
-    let operator_key = at(
-        "reading",
-        &world.layout.etc().join("deployer.key"),
-        std::fs::read_to_string(world.layout.etc().join("deployer.key")),
-    )?;
-    let operator_key = hex::decode(operator_key.trim())
-        .map_err(|error| ScenarioError::Wrong(format!("deployer.key: {error}")))?;
-    let operator = Wallet::new(&operator_key, RPC_URL)?;
+    let operator = owner(&world)?;
     let contracts = report.step(
         "contracts",
         "contracts deployed, plan \"small\" at 0.50 USD a day",
@@ -155,6 +148,14 @@ pub fn open_host(dir: &Path, built: &Path, report: &mut Report) -> Result<Host, 
         operator,
         contracts,
     })
+}
+
+fn owner(world: &World) -> Result<Wallet, ScenarioError> {
+    let path = world.layout.etc().join("deployer.key");
+    let text = at("reading", &path, std::fs::read_to_string(&path))?;
+    let key = hex::decode(text.trim())
+        .map_err(|error| ScenarioError::Wrong(format!("{}: {error}", path.display())))?;
+    Ok(Wallet::new(&key, RPC_URL)?)
 }
 
 fn deploy(world: &World, operator: &Wallet) -> Result<Contracts, ScenarioError> {
@@ -198,9 +199,18 @@ impl Host {
     pub fn new_customer(&self) -> Result<Wallet, ScenarioError> {
         let customer = Wallet::new(&random_key().to_bytes(), RPC_URL)?;
         self.operator.give_ether(customer.address(), 10)?;
-        self.operator
-            .mint_tokens(self.contracts.stablecoin, customer.address(), 1_000_000_000)?;
+        // Anyone may print the test coin; the operator's account is the engine's now, and so are its nonces.
+        customer.mint_tokens(self.contracts.stablecoin, customer.address(), 1_000_000_000)?;
         Ok(customer)
+    }
+
+    /// The owner of the contracts once more. The engine uses the same account, so what an earlier wallet remembers of
+    /// its nonces is out of date.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] when the key cannot be read.
+    pub fn owner(&self) -> Result<Wallet, ScenarioError> {
+        owner(&self.world)
     }
 
     /// The customer's part: sign the public secret, encrypt the signature to the server, approve, buy.

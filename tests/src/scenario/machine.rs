@@ -47,6 +47,9 @@ pub struct GuestFacts {
 }
 
 /// Reads one machine from the database file.
+///
+/// # Errors
+/// [`ScenarioError`] for a file that is missing or has another shape.
 pub fn record(world: &World, name: &str) -> Result<Option<Record>, ScenarioError> {
     let path = world.layout.state().join("vms.json");
     let text = at("reading", &path, std::fs::read_to_string(&path))?;
@@ -321,8 +324,7 @@ pub(super) fn extend(
     poll(Duration::from_secs(60), late, || {
         host.engine.check()?;
         let now = existing(&host.world, name)?.expires_at;
-        let added = now.as_second() - before.as_second();
-        Ok(((added - 86_400 * 10).abs() <= 86_400).then_some(()))
+        Ok((u64::try_from(now.as_second()) == Ok(end)).then_some(()))
     })
 }
 
@@ -398,7 +400,10 @@ fn end(host: &Host, name: &str) -> Result<Timestamp, ScenarioError> {
 }
 
 /// What the backend says about a machine; `None` when it does not know it.
-pub(super) fn backend_state(world: &World, vmid: u32) -> Result<Option<String>, ScenarioError> {
+///
+/// # Errors
+/// [`ScenarioError`] when the agent does not answer.
+pub fn backend_state(world: &World, vmid: u32) -> Result<Option<String>, ScenarioError> {
     let wrong = |error: &dyn std::fmt::Display| ScenarioError::Wrong(format!("qm-list: {error}"));
     let mut client = Client::connect_layout(&world.layout).map_err(|error| wrong(&error))?;
     let reply = client

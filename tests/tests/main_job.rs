@@ -1,0 +1,181 @@
+//! The main job on real components: chain, agent, engine, a real Debian guest. The scenario asserts every step; here it
+//! runs while hostile clients hammer the agent, and a second purchase loses its engine in the middle and is cancelled.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use blockhost_proto::corpus::hostile_requests;
+use blockhost_tests::customer::poll;
+use blockhost_tests::namespace::{find, test_ran_inside};
+use blockhost_tests::report::{Report, Style};
+use blockhost_tests::scenario::{self, DAYS, Host, ScenarioError};
+use blockhost_tests::world::services::start_engine;
+use blockhost_tests::world::{PROGRAMS, built_programs};
+
+/// Template build, two boots and their ends without KVM, on a machine that does other things as well.
+const LIMIT: Duration = Duration::from_secs(1200);
+/// Kept between runs of the tests for the template in it; the rest is made anew.
+const PLACE: &str = "/var/tmp/blockhost-tests";
+
+/// Sends the whole list again and again until told to stop.
+struct Attack {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+    thread: JoinHandle<Vec<String>>,
+}
+
+impl Attack {
+    fn start(socket: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU32::new(0));
+        let (socket, stopped, count) =
+            (socket.to_owned(), Arc::clone(&stop), Arc::clone(&answered));
+        let thread = thread::spawn(move || {
+            let mut wrong = Vec::new();
+            for hostile in hostile_requests().iter().cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                match code_of(&socket, &hostile.bytes) {
+                    Ok(code) if code == hostile.expected_code.as_str() => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(code) => wrong.push(format!("{}: {code}", hostile.name)),
+                    Err(error) => wrong.push(format!("{}: {error}", hostile.name)),
+                }
+                // Hostile, not a load test: the guest needs the processor.
+                thread::sleep(Duration::from_millis(20));
+            }
+            wrong
+        });
+        Self {
+            stop,
+            answered,
+            thread,
+        }
+    }
+
+    fn end(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        let wrong = self.thread.join().expect("the attacker does not panic");
+        assert!(
+            wrong.is_empty(),
+            "hostile requests were answered wrongly:\n{}",
+            wrong.join("\n")
+        );
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+fn code_of(socket: &Path, bytes: &[u8]) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    // The agent may close before it has read all of a frame that is too long.
+    let _ = stream.write_all(bytes);
+    let mut header = [0; 4];
+    stream.read_exact(&mut header)?;
+    let mut body = vec![0; u32::from_be_bytes(header) as usize];
+    stream.read_exact(&mut body)?;
+    let answer: serde_json::Value = serde_json::from_slice(&body)?;
+    Ok(answer["code"].as_str().unwrap_or("success").to_owned())
+}
+
+fn possible() -> Result<(), String> {
+    for program in ["qemu-system-x86_64", "mmdebstrap", "ssh"] {
+        find(program)
+            .ok_or_else(|| format!("{program} is not installed; run: bash scripts/setup.sh"))?;
+    }
+    // These belong to other packages of the workspace; `make test` builds them first.
+    for program in PROGRAMS {
+        let path = built_programs().join(program);
+        if !path.is_file() {
+            return Err(format!(
+                "{} is not built; run: cargo build --workspace --bins",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_paid_subscription_becomes_a_machine_and_ends_while_hostile_clients_hammer_the_agent() {
+    const NAME: &str =
+        "a_paid_subscription_becomes_a_machine_and_ends_while_hostile_clients_hammer_the_agent";
+    if let Err(reason) = possible() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let init = PathBuf::from(env!("CARGO_BIN_EXE_blockhost-world-init"));
+    if test_ran_inside(NAME, &init, LIMIT) {
+        return;
+    }
+    let mut report = Report::new(Style::Plain);
+    let mut host = scenario::open_host(Path::new(PLACE), &built_programs(), &mut report)
+        .expect("the host opens");
+    let attack = Attack::start(&host.world.layout.agent_socket());
+    let outcome = scenario::business(&mut host, &mut report).expect("the whole main job");
+    let hostile = attack.end();
+    assert!(
+        hostile > 100,
+        "only {hostile} hostile requests were sent meanwhile"
+    );
+    assert_eq!(outcome.purchase.subscription, 1);
+    assert_eq!(outcome.record.name, "blockhost-001");
+    assert_eq!(outcome.guest.hostname, "blockhost-001");
+    assert_eq!(outcome.nft_token_id, 0);
+
+    cancelled_after_a_crash(&mut host).expect("the second purchase");
+    let world = host.close().expect("everything ends when asked");
+    world.remove().expect("nothing is left but the template");
+}
+
+/// The engine is killed while the machine is being made; started again, it finishes with one machine and one
+/// credential. Then the customer cancels, and the machine goes at once.
+fn cancelled_after_a_crash(host: &mut Host) -> Result<(), ScenarioError> {
+    let customer = host.new_customer()?;
+    let purchase = host.buy(&customer, DAYS)?;
+    let name = format!("blockhost-{:03}", purchase.subscription);
+    // Long enough to be in the middle of creation, well before the guest answers.
+    thread::sleep(Duration::from_secs(6));
+    host.engine.kill();
+    assert!(
+        customer.credential(host.contracts.nft)?.is_none(),
+        "it was finished before it could be killed"
+    );
+    host.engine = start_engine(&host.world)?;
+    let (token, _) = host.credential(&customer, Duration::from_secs(400))?;
+    assert_eq!(token, 1);
+    assert_eq!(
+        host.operator.credentials_in_all(host.contracts.nft)?,
+        2,
+        "minted twice"
+    );
+    let record = scenario::record(&host.world, &name)?.expect("it is in the database");
+    assert_eq!(record.status, "active");
+    assert_eq!(
+        scenario::backend_state(&host.world, record.vmid)?.as_deref(),
+        Some("running")
+    );
+
+    let contract = host.contracts.subscriptions;
+    let refused = customer.cancel(contract, purchase.subscription);
+    assert!(refused.is_err(), "cancelling is the contract owner's right");
+    host.owner()?.cancel(contract, purchase.subscription)?;
+    let late = || ScenarioError::Wrong(format!("{name} was not destroyed after it was cancelled"));
+    poll(Duration::from_secs(120), late, || {
+        let status = scenario::record(&host.world, &name)?.map(|record| record.status);
+        Ok((status.as_deref() == Some("destroyed")).then_some(()))
+    })?;
+    assert_eq!(
+        scenario::backend_state(&host.world, record.vmid)?,
+        None,
+        "the machine is still there"
+    );
+    Ok(())
+}
