@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the Debian packages into target/deb from release binaries, generated man pages and completions, and the
+# Builds the Debian packages into target/deb from optimised binaries, generated man pages and completions, and the
 # files in packaging/; then checks each package. Needs dpkg-dev (dpkg-shlibdeps) and gzip; no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,11 +13,11 @@ export SOURCE_DATE_EPOCH=$epoch
 
 say() { printf '== %s\n' "$*"; }
 
-say "building release binaries"
-cargo build --release --workspace --bins --exclude blockhost-tests
+say "building (profile dist)"
+cargo build --profile dist --workspace --bins --exclude blockhost-tests
 say "generating man pages and completions"
 rm -rf "$out" && mkdir -p "$out"
-"$target/release/blockhost-docs" --out "$target/docs"
+"$target/dist/blockhost-docs" --out "$target/docs"
 
 # stage NAME FILE... : copies programs with their man pages and completions into the package's tree.
 stage() {
@@ -26,7 +26,7 @@ stage() {
   install -d "$tree/usr/share/bash-completion/completions" "$tree/usr/share/zsh/vendor-completions" "$tree/usr/share/fish/vendor_completions.d"
   local program page
   for program in "$@"; do
-    install -m 0755 "$target/release/$program" "$tree/$dir/$program"
+    install -m 0755 "$target/dist/$program" "$tree/$dir/$program"
     for page in "$target/docs/man/$program".[18] "$target/docs/man/$program"-*.[18]; do
       [ -f "$page" ] || continue
       install -d "$tree/usr/share/man/man${page##*.}"
@@ -77,7 +77,7 @@ ln -s ../lib/blockhost/blockhost-qm "$out/blockhost-hypervisor/usr/sbin/blockhos
 control blockhost-hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "" \
   "BlockHost embedded backend" "The qm command line on any Debian with QEMU, for hosts that are not Proxmox VE."
 
-mapfile -t programs < <("$target/release/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm)
+mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm)
 stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"

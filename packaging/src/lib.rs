@@ -38,24 +38,35 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 /// [`WriteError`] names the file.
 pub fn generate(program: &Program, directory: &Path) -> Result<usize, WriteError> {
     let mut files = 0;
-    let mut command = (program.command)().name(program.name);
-    command.build();
-    manual(&command, program.name, program.section, directory, &mut files)?;
+    let name = program.name();
+    manual(
+        &program.command,
+        name,
+        program.section,
+        directory,
+        &mut files,
+    )?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        let name = match shell {
-            Shell::Zsh => format!("_{}", program.name),
-            Shell::Fish => format!("{}.fish", program.name),
-            _ => format!("{}.bash", program.name),
+        let file = match shell {
+            Shell::Zsh => format!("_{name}"),
+            Shell::Fish => format!("{name}.fish"),
+            _ => format!("{name}.bash"),
         };
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut (program.command)(), program.name, &mut text);
-        write(&directory.join("completions").join(name), &text)?;
+        clap_complete::generate(shell, &mut program.command.clone(), name, &mut text);
+        write(&directory.join("completions").join(file), &text)?;
         files += 1;
     }
     Ok(files)
 }
 
-fn manual(command: &Command, name: &str, section: &str, directory: &Path, files: &mut usize) -> Result<(), WriteError> {
+fn manual(
+    command: &Command,
+    name: &str,
+    section: &str,
+    directory: &Path,
+    files: &mut usize,
+) -> Result<(), WriteError> {
     let mut page = Vec::new();
     let path = directory.join("man").join(format!("{name}.{section}"));
     clap_mangen::Man::new(command.clone().name(name.to_owned()))
@@ -73,7 +84,13 @@ fn manual(command: &Command, name: &str, section: &str, directory: &Path, files:
         if sub.is_hide_set() || sub.get_name() == "help" {
             continue;
         }
-        manual(sub, &format!("{name}-{}", sub.get_name()), section, directory, files)?;
+        manual(
+            sub,
+            &format!("{name}-{}", sub.get_name()),
+            section,
+            directory,
+            files,
+        )?;
     }
     Ok(())
 }
@@ -99,28 +116,28 @@ mod tests {
     #[test]
     fn every_program_has_valid_definitions_a_manual_and_completions() {
         let directory = tempfile::tempdir().unwrap();
-        for program in programs::ALL {
-            (program.command)().debug_assert();
-            let files = generate(program, directory.path()).unwrap();
-            assert!(files >= 4, "{}", program.name);
-            let page = directory
-                .path()
-                .join("man")
-                .join(format!("{}.{}", program.name, program.section));
-            let text = fs::read_to_string(page).unwrap();
-            assert!(text.contains(".SH SYNOPSIS"), "{}", program.name);
+        for program in programs::all() {
+            program.command.clone().debug_assert();
+            let files = generate(&program, directory.path()).unwrap();
+            assert!(files >= 4, "{}", program.name());
+            let page = format!("man/{}.{}", program.name(), program.section);
+            let text = fs::read_to_string(directory.path().join(page)).unwrap();
+            assert!(text.contains(".SH SYNOPSIS"), "{}", program.name());
         }
     }
 
     #[test]
     fn every_program_says_what_it_does_and_shows_an_example() {
-        for program in programs::ALL {
-            let mut command = (program.command)();
-            let help = command.render_long_help().to_string();
+        for program in programs::all() {
+            let help = program.command.clone().render_long_help().to_string();
+            let name = program.name();
             assert!(
                 help.to_lowercase().contains("example"),
-                "{} --help has no example",
-                program.name
+                "{name} --help has no example"
+            );
+            assert!(
+                program.command.get_about().is_some(),
+                "{name} does not say what it is"
             );
         }
     }
@@ -129,7 +146,10 @@ mod tests {
     fn the_committed_protocol_reference_is_what_the_catalog_says() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
         let committed = fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == protocol(), "docs/protocol.md is out of date: run `make docs`");
+        assert!(
+            committed == protocol(),
+            "docs/protocol.md is out of date: run `make docs`"
+        );
     }
 
     #[test]
@@ -139,8 +159,15 @@ mod tests {
         for entry in fs::read_dir(units).unwrap() {
             let text = fs::read_to_string(entry.unwrap().path()).unwrap();
             for line in text.lines().filter_map(|l| l.strip_prefix("ExecStart=")) {
-                let program = line.split(' ').next().and_then(|p| p.rsplit('/').next()).unwrap();
-                assert!(programs::ALL.iter().any(|p| p.name == program), "{line}");
+                let program = line
+                    .split(' ')
+                    .next()
+                    .and_then(|p| p.rsplit('/').next())
+                    .unwrap();
+                assert!(
+                    programs::all().iter().any(|p| p.name() == program),
+                    "{line}"
+                );
                 seen += 1;
             }
         }

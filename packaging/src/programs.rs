@@ -4,28 +4,44 @@ use clap::Command;
 
 /// One installed program.
 pub struct Program {
-    /// File name.
-    pub name: &'static str,
-    /// Section of the manual: 1 for everybody's commands, 8 for the administrator's and daemons.
+    /// Section of the manual: 1 for commands, 8 for daemons and what only they start.
     pub section: &'static str,
-    /// Its command line.
-    pub command: fn() -> Command,
+    /// Its command line; it knows the name.
+    pub command: Command,
 }
 
-const fn program(name: &'static str, section: &'static str, command: fn() -> Command) -> Program {
-    Program {
-        name,
-        section,
-        command,
+impl Program {
+    /// File name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.command.get_name()
     }
 }
 
 /// All of them.
-pub const ALL: &[Program] = &[
-    program("blockhost-root-agent", "8", blockhost_root_agent::cli::command),
-    program("blockhost-qm", "8", blockhost_hypervisor::cli::command),
-    program("blockhost-vm-gc", "8", blockhost_gc::cli::command),
-    program("bhcrypt", "1", blockhost_engine::cli::bhcrypt::command),
-    program("blockhost-mint-nft", "1", blockhost_engine::cli::mint_nft::command),
-    program("blockhost-deploy-contracts", "1", blockhost_engine::cli::deploy::command),
-];
+#[must_use]
+pub fn all() -> Vec<Program> {
+    let daemons = [
+        blockhost_root_agent::cli::command(),
+        blockhost_hypervisor::cli::command(),
+        blockhost_engine::cli::engine::command(),
+        blockhost_gc::cli::command(),
+    ];
+    let commands = [
+        blockhost_engine::cli::operator::command(),
+        blockhost_engine::cli::bhcrypt::command(),
+        blockhost_engine::cli::mint_nft::command(),
+        blockhost_engine::cli::deploy::command(),
+    ];
+    let of = |section| move |command| Program { section, command };
+    daemons
+        .into_iter()
+        .map(of("8"))
+        .chain(commands.into_iter().map(of("1")))
+        .chain(
+            blockhost_provisioner::cli::commands()
+                .into_iter()
+                .map(of("1")),
+        )
+        .collect()
+}

@@ -9,7 +9,10 @@ use clap::Parser;
 
 /// Generate manual pages, shell completions and the protocol reference from the programs themselves.
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  blockhost-docs --out target/docs --protocol docs/protocol.md")]
+#[command(
+    version,
+    after_help = "Example:\n  blockhost-docs --out target/docs --protocol docs/protocol.md"
+)]
 struct Args {
     /// Write man/ and completions/ below this directory.
     #[arg(long, value_name = "DIR")]
@@ -34,14 +37,14 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), blockhost_packaging::WriteError> {
     if args.list {
-        for program in programs::ALL {
-            println!("{}", program.name);
+        for program in programs::all() {
+            println!("{}", program.name());
         }
     }
     if let Some(directory) = &args.out {
         let mut files = 0;
-        for program in programs::ALL {
-            files += generate(program, directory)?;
+        for program in programs::all() {
+            files += generate(&program, directory)?;
         }
         eprintln!("wrote {files} files below {}", directory.display());
     }
