@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 
 const DEFAULT_POLL: Duration = Duration::from_secs(5);
 const DEFAULT_LOG_RANGE: u64 = 2000;
+/// An operator's retry comes from another process: the outbox is looked at again at least this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// How long running jobs may go on after the signal; the unit waits a little longer.
 const STOP_LIMIT: Duration = Duration::from_secs(300);
 
@@ -236,7 +238,7 @@ async fn work(
             .outbox
             .next_due()?
             .unwrap_or(Duration::MAX)
-            .clamp(Duration::from_millis(250), Duration::from_secs(60));
+            .clamp(Duration::from_millis(250), LOOK_AGAIN);
         tokio::select! {
             Some(ended) = running.join_next() => settled(ended)?,
             () = news.notified() => {}

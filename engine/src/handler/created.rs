@@ -13,6 +13,8 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 const SECONDS_PER_DAY: i64 = 86_400;
+/// The most that `create` takes; the exact time is set afterwards.
+const MOST_DAYS: i64 = 36_500;
 
 pub(super) struct Purchase<'a> {
     pub id: u64,
@@ -193,7 +195,7 @@ fn read_answer(stdout: &str, name: &str) -> Result<Made, StepError> {
 /// Whole days until then, at least one: the exact time is set afterwards.
 fn days_left(expires_at: i64, now: i64) -> i64 {
     let seconds = expires_at.saturating_sub(now).max(1);
-    (seconds + SECONDS_PER_DAY - 1) / SECONDS_PER_DAY
+    (seconds.saturating_add(SECONDS_PER_DAY - 1) / SECONDS_PER_DAY).min(MOST_DAYS)
 }
 
 async fn set_expiry(

@@ -47,12 +47,9 @@ pub(super) async fn extended(
 pub(super) async fn cancelled(context: &Context, job: &Job, id: u64) -> Result<(), StepError> {
     let name = machine_name(id);
     if context.outbox.step::<bool>(job.id, "destroyed")?.is_none() {
-        // A purchase that was parked before anything was created leaves nothing to destroy.
-        let known = context.machines.get(&name).await?.is_some();
-        if known {
-            context.command("destroy", &[&name]).await?;
-        }
-        context.outbox.record_step(job.id, "destroyed", &known)?;
+        // Also when no machine is known: a create that died may have left a half-made one, and destroying none is no error.
+        context.command("destroy", &[&name]).await?;
+        context.outbox.record_step(job.id, "destroyed", &true)?;
     }
     context
         .record(

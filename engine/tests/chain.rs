@@ -1,0 +1,364 @@
+//! Endpoints that fail, lie or lag, and histories that change, on real local chains.
+
+mod common;
+
+use alloy::primitives::{Address, Bytes, U256};
+use alloy::providers::Provider;
+use blockhost_engine::chain::bindings::{BlockhostSubscriptions, MockUSD};
+use blockhost_engine::chain::{Chain, ChainError};
+use blockhost_engine::monitor::{Monitor, MonitorError, Start};
+use blockhost_engine::outbox::{JobState, Outbox};
+use common::Anvil;
+use std::sync::Arc;
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const DEAD: &str = "http://127.0.0.1:1";
+
+#[tokio::test]
+async fn a_dead_endpoint_and_one_on_another_chain_are_passed_over() {
+    let (Some(good), Some(foreign)) = (Anvil::start(&[]), Anvil::start(&["--chain-id", "5"]))
+    else {
+        return;
+    };
+    let chain = Chain::new(
+        31337,
+        &[DEAD.into(), foreign.url.clone(), good.url.clone()],
+        TIMEOUT,
+    )
+    .unwrap();
+    let (endpoint, head) = chain.select().await.unwrap();
+    assert_eq!(
+        (endpoint.host(), head),
+        (format!("127.0.0.1:{}", good.port).as_str(), 0)
+    );
+    assert_eq!(
+        chain
+            .call(
+                "the chain id",
+                |node| async move { node.get_chain_id().await }
+            )
+            .await
+            .unwrap(),
+        31337
+    );
+
+    let only_bad = Chain::new(31337, &[DEAD.into(), foreign.url.clone()], TIMEOUT).unwrap();
+    let error = only_bad.select().await.unwrap_err().to_string();
+    assert!(
+        error.contains("is on chain id 5") && error.contains("cannot be reached"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_is_passed_over_until_it_has_caught_up() {
+    let (Some(behind), Some(ahead)) = (Anvil::start(&[]), Anvil::start(&[])) else {
+        return;
+    };
+    ahead.ask("anvil_mine", serde_json::json!([20])).await;
+    let chain = Chain::new(31337, &[behind.url.clone(), ahead.url.clone()], TIMEOUT).unwrap();
+    assert_eq!(chain.select().await.unwrap().1, 20);
+    behind.ask("anvil_mine", serde_json::json!([18])).await;
+    assert_eq!(
+        chain.select().await.unwrap().1,
+        18,
+        "the first in the list is preferred again"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_dies_between_two_requests_is_replaced_by_the_next() {
+    let (Some(first), Some(second)) = (Anvil::start(&[]), Anvil::start(&[])) else {
+        return;
+    };
+    let chain = Chain::new(31337, &[first.url.clone(), second.url.clone()], TIMEOUT).unwrap();
+    chain.select().await.unwrap();
+    drop(first);
+    assert_eq!(
+        chain
+            .call(
+                "the head",
+                |node| async move { node.get_block_number().await }
+            )
+            .await
+            .unwrap(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn what_a_contract_refuses_is_not_asked_of_the_next_node_and_is_named() {
+    let Some(anvil) = Anvil::start(&[]) else {
+        return;
+    };
+    let pos = *BlockhostSubscriptions::deploy(anvil.account(0))
+        .await
+        .unwrap()
+        .address();
+    let chain = anvil.chain();
+    let error = chain
+        .call("reading a plan", |node| async move {
+            let pos = BlockhostSubscriptions::new(pos, node);
+            pos.getPlan(U256::from(9))
+                .call()
+                .await
+                .map_err(|e| match e {
+                    alloy::contract::Error::TransportError(e) => e,
+                    other => alloy::transports::RpcError::local_usage(other),
+                })
+        })
+        .await
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        matches!(&error, ChainError::Refused { message, .. } if message.contains("PlanNotFound")),
+        "{error}"
+    );
+}
+
+struct Shop {
+    anvil: Anvil,
+    chain: Chain,
+    pos: Address,
+    _dir: tempfile::TempDir,
+    outbox: Arc<Outbox>,
+}
+
+impl Shop {
+    async fn open() -> Option<Self> {
+        let anvil = Anvil::start(&[])?;
+        let owner = anvil.account(0);
+        let pos = BlockhostSubscriptions::deploy(owner.clone()).await.unwrap();
+        let usd = MockUSD::deploy(owner.clone(), "USD".into(), "USD".into(), 6)
+            .await
+            .unwrap();
+        pos.setPrimaryStablecoin(*usd.address())
+            .send()
+            .await
+            .unwrap()
+            .get_receipt()
+            .await
+            .unwrap();
+        pos.createPlan("small".into(), U256::from(1))
+            .send()
+            .await
+            .unwrap()
+            .get_receipt()
+            .await
+            .unwrap();
+        usd.mint(common::address(0), U256::from(1_000_000_000u64))
+            .send()
+            .await
+            .unwrap()
+            .get_receipt()
+            .await
+            .unwrap();
+        usd.approve(*pos.address(), U256::MAX)
+            .send()
+            .await
+            .unwrap()
+            .get_receipt()
+            .await
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Arc::new(Outbox::open(&dir.path().join("outbox.db")).unwrap());
+        Some(Self {
+            chain: anvil.chain(),
+            anvil,
+            pos: *pos.address(),
+            _dir: dir,
+            outbox,
+        })
+    }
+
+    async fn buy(&self) {
+        let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(0));
+        let sent = pos
+            .buySubscription(U256::from(1), U256::from(1), U256::from(1), Bytes::new())
+            .send()
+            .await
+            .unwrap();
+        assert!(sent.get_receipt().await.unwrap().status());
+    }
+
+    fn monitor(&self, confirmations: u64, range: u64) -> Monitor {
+        Monitor::new(
+            self.pos,
+            confirmations,
+            Start::Block(0),
+            range,
+            self.outbox.clone(),
+        )
+    }
+
+    async fn catch_up(&self, monitor: &mut Monitor) -> usize {
+        let mut new = 0;
+        loop {
+            let progress = monitor.look(&self.chain).await.unwrap();
+            new += progress.new_jobs;
+            if progress.caught_up {
+                return new;
+            }
+        }
+    }
+
+    fn purchases(&self) -> Vec<(u64, JobState, bool)> {
+        let mut jobs = self.outbox.list(None, 1000).unwrap();
+        jobs.reverse();
+        jobs.into_iter()
+            .filter(|j| j.event == "SubscriptionCreated")
+            .map(|j| (j.subscription_id, j.state, j.orphaned))
+            .collect()
+    }
+
+    /// Claims up to the first purchase and closes what comes before it.
+    fn start_purchase(&self) -> i64 {
+        loop {
+            let job = self.outbox.claim().unwrap().expect("a job is due");
+            if job.event.name() == "SubscriptionCreated" {
+                return job.id;
+            }
+            self.outbox.finish(job.id).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_without_a_contract_is_an_error_and_not_an_eternal_silence() {
+    let Some(anvil) = Anvil::start(&[]) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = Arc::new(Outbox::open(&dir.path().join("outbox.db")).unwrap());
+    let mut monitor = Monitor::new(Address::repeat_byte(7), 0, Start::Deployment, 100, outbox);
+    assert!(matches!(
+        monitor.look(&anvil.chain()).await,
+        Err(MonitorError::NoContract { .. })
+    ));
+}
+
+#[tokio::test]
+async fn events_count_only_with_their_confirmations() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    shop.buy().await;
+    let mut monitor = shop.monitor(3, 1000);
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases(), []);
+    shop.anvil.ask("anvil_mine", serde_json::json!([3])).await;
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+}
+
+#[tokio::test]
+async fn small_pieces_bring_the_same_events_as_one_and_the_beginning_is_found() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    for _ in 0..3 {
+        shop.buy().await;
+        shop.anvil.ask("anvil_mine", serde_json::json!([7])).await;
+    }
+    let mut monitor = Monitor::new(shop.pos, 0, Start::Deployment, 2, shop.outbox.clone());
+    let jobs = shop.catch_up(&mut monitor).await;
+    assert_eq!(
+        shop.purchases()
+            .iter()
+            .map(|(id, ..)| *id)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    // Seen by a monitor that starts anew: nothing is new.
+    shop.outbox.roll_back(31337, shop.pos, Some(0)).unwrap();
+    assert_eq!(shop.catch_up(&mut shop.monitor(0, 1000)).await, jobs);
+    assert_eq!(shop.catch_up(&mut shop.monitor(0, 1000)).await, 0);
+}
+
+#[tokio::test]
+async fn a_reorganisation_takes_back_what_has_not_begun() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let mut monitor = shop.monitor(0, 1000);
+    shop.catch_up(&mut monitor).await;
+    shop.buy().await;
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases().len(), 1);
+    shop.anvil
+        .ask("anvil_reorg", serde_json::json!([1, []]))
+        .await;
+    let progress = monitor.look(&shop.chain).await.unwrap();
+    assert_eq!(progress.rolled_back.unwrap().removed, 1);
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases(), []);
+    // Life goes on with the new history.
+    shop.buy().await;
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+}
+
+#[tokio::test]
+async fn a_reorganisation_reports_what_has_begun_and_does_not_serve_its_id_twice() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let mut monitor = shop.monitor(0, 1000);
+    shop.catch_up(&mut monitor).await;
+    shop.buy().await;
+    shop.catch_up(&mut monitor).await;
+    let job = shop.start_purchase();
+    shop.anvil
+        .ask("anvil_reorg", serde_json::json!([1, []]))
+        .await;
+    assert_eq!(
+        monitor
+            .look(&shop.chain)
+            .await
+            .unwrap()
+            .rolled_back
+            .unwrap()
+            .started,
+        [job]
+    );
+    assert_eq!(shop.purchases(), [(1, JobState::Running, true)]);
+    // Somebody else buys and gets the same id: a person has to decide. Another gas limit makes another transaction.
+    let pos = BlockhostSubscriptions::new(shop.pos, shop.anvil.account(0));
+    let sent = pos
+        .buySubscription(U256::from(1), U256::from(2), U256::from(1), Bytes::new())
+        .send()
+        .await
+        .unwrap();
+    sent.get_receipt().await.unwrap();
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(
+        shop.purchases(),
+        [(1, JobState::Running, true), (1, JobState::Parked, false)]
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_only_behind_is_no_reorganisation() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    shop.buy().await;
+    shop.catch_up(&mut shop.monitor(0, 1000)).await;
+    let before = shop.purchases();
+    // The same history, without its newest block.
+    let head = shop.outbox.cursor(31337, shop.pos).unwrap().unwrap().number;
+    let at = (head - 1).to_string();
+    let Some(behind) = Anvil::start(&[
+        "--fork-url",
+        &shop.anvil.url,
+        "--fork-block-number",
+        &at,
+        "--no-rate-limit",
+    ]) else {
+        return;
+    };
+    let progress = shop.monitor(0, 1000).look(&behind.chain()).await.unwrap();
+    assert_eq!((progress.rolled_back, progress.caught_up), (None, true));
+    assert_eq!(shop.purchases(), before);
+}

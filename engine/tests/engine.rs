@@ -1,0 +1,291 @@
+//! The engine's binary from the event to the closed job, across real process boundaries: a real chain, a provisioner of
+//! scripts, kill -9 at every boundary.
+
+mod common;
+
+use alloy::primitives::U256;
+use blockhost_engine::chain::bindings::AccessCredentialNFT;
+use blockhost_engine::crypto::buyer::BuyerKey;
+use common::address;
+use common::world::World;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const VM: &str = "blockhost-001";
+
+fn once(world: &World) -> bool {
+    world.engine(&["--once"]).wait(LIMIT).success()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purchase_that_cannot_be_decrypted_is_parked_before_anything_is_created() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, vec![4; 200]).await;
+    assert!(!once(&world));
+    assert_eq!(world.state_of("SubscriptionCreated"), "parked");
+    assert_eq!(world.effects(), Vec::<String>::new());
+    assert_eq!(world.minted().await, 0);
+    // Retrying it by hand changes nothing about that, and a cancellation closes it.
+    world.operator(&[
+        "jobs",
+        "retry",
+        &world.jobs().last().unwrap()["id"].to_string(),
+    ]);
+    assert!(!once(&world));
+    assert_eq!(world.state_of("SubscriptionCreated"), "parked");
+    world.cancel(1).await;
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.state_of("SubscriptionCreated"), "superseded");
+    assert!(
+        !world
+            .effects()
+            .iter()
+            .any(|effect| effect.starts_with("create"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_provisioner_is_tried_again_and_parked_at_last_and_nothing_is_minted() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    std::fs::write(
+        world.dir.path().join("fail-create"),
+        "no space left in the pool",
+    )
+    .unwrap();
+    world.buy(30, world.user_encrypted()).await;
+    let mut engine = world.engine(&[]);
+    let deadline = Instant::now() + LIMIT;
+    while world.layout.state().join("outbox.db").metadata().is_err()
+        || !world.log().contains("parked after its last attempt")
+    {
+        assert!(Instant::now() < deadline, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let job = world
+        .jobs()
+        .into_iter()
+        .find(|job| job["event"] == "SubscriptionCreated")
+        .unwrap();
+    assert_eq!(
+        (job["attempts"].as_u64(), job["state"].as_str()),
+        (Some(3), Some("parked"))
+    );
+    assert!(
+        job["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("no space left in the pool")
+    );
+    assert_eq!(world.minted().await, 0);
+    // The cause is gone, the operator retries, the running engine notices.
+    std::fs::remove_file(world.dir.path().join("fail-create")).unwrap();
+    world.operator(&["jobs", "retry", &job["id"].to_string()]);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    while world.state_of("SubscriptionCreated") != "done" {
+        assert!(Instant::now() < deadline + LIMIT, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(
+        engine.wait(LIMIT).success(),
+        "SIGTERM ends it in good order"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purchase_becomes_one_machine_and_a_credential_that_only_the_buyer_can_read() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    assert!(once(&world), "{}", world.log());
+
+    let buyer = address(1).to_string();
+    assert_eq!(
+        world.effects(),
+        [
+            format!("create {VM} {buyer} 30"),
+            format!("gecos {VM} {buyer} 0")
+        ]
+    );
+    let nft = AccessCredentialNFT::new(world.nft, world.owner.clone());
+    assert_eq!(nft.ownerOf(U256::ZERO).call().await.unwrap(), address(1));
+    let sealed = nft.getUserEncrypted(U256::ZERO).call().await.unwrap();
+    let plain = BuyerKey::from_signature(&world.signature())
+        .unwrap()
+        .decrypt(&sealed)
+        .unwrap();
+    let access: serde_json::Value = serde_json::from_slice(&plain).unwrap();
+    assert_eq!(
+        access,
+        serde_json::json!({"hostname": "fd77:b10c::2", "port": 22, "username": "tenant"})
+    );
+
+    let machine = world.machine(VM);
+    assert_eq!(
+        (
+            machine["nft_token_id"].as_u64(),
+            machine["nft_minted"].as_bool(),
+            machine["gecos_synced"].as_bool()
+        ),
+        (Some(0), Some(true), Some(true))
+    );
+    assert_eq!(
+        world.recorded().last().map(String::as_str),
+        Some("subscription-created")
+    );
+    // Nothing is left to do, and looking again does nothing.
+    assert!(once(&world));
+    assert_eq!(world.effects().len(), 2);
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_outbox_neither_creates_nor_mints_again() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    assert!(once(&world), "{}", world.log());
+    for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+        let _ = std::fs::remove_file(world.layout.state().join(name));
+    }
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.minted().await, 1);
+    assert_eq!(
+        world
+            .effects()
+            .iter()
+            .filter(|effect| effect.starts_with("create"))
+            .count(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extension_and_cancellation_follow_the_purchase_in_order() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    world.extend(1, 10).await;
+    assert!(once(&world), "{}", world.log());
+    let until = |world: &World| {
+        world.machine(VM)["expires_at"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+            .as_second()
+    };
+    let days = (until(&world) - jiff::Timestamp::now().as_second()) / 86_400;
+    assert!((39..=40).contains(&days), "{days}");
+    assert!(
+        !world
+            .effects()
+            .iter()
+            .any(|effect| effect.starts_with("resume")),
+        "an active machine is not resumed"
+    );
+
+    world.change_machine(VM, "status", "suspended".into());
+    world.change_machine(VM, "suspended_at", "2026-01-01T00:00:00Z".into());
+    let before = until(&world);
+    world.extend(1, 5).await;
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(until(&world) - before, 5 * 86_400);
+    assert_eq!(world.effects().last().unwrap(), &format!("resume {VM}"));
+
+    world.cancel(1).await;
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.effects().last().unwrap(), &format!("destroy {VM}"));
+    assert_eq!(world.machine(VM)["status"], "destroyed");
+    let recorded = world.recorded();
+    assert_eq!(
+        recorded[recorded.len() - 4..],
+        [
+            "subscription-created",
+            "subscription-extended",
+            "subscription-extended",
+            "subscription-cancelled"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn extending_a_machine_that_is_gone_is_parked_for_a_decision() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    assert!(once(&world), "{}", world.log());
+    world.change_machine(VM, "status", "destroyed".into());
+    world.extend(1, 10).await;
+    assert!(!once(&world));
+    assert_eq!(world.state_of("SubscriptionExtended"), "parked");
+}
+
+/// The promise of the outbox: whenever the engine is killed, one machine and one credential come of one purchase.
+async fn killed_at(point: &'static str) {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    world.crash_once(point);
+    let status = world.engine(&["--once"]).wait(LIMIT);
+    assert!(
+        !status.success() && world.has_crashed(),
+        "{point}: was not killed ({status}); log:\n{}",
+        world.log()
+    );
+    assert!(
+        once(&world),
+        "{point}: does not go on; log:\n{}",
+        world.log()
+    );
+    assert_eq!(
+        world
+            .effects()
+            .iter()
+            .filter(|effect| effect.starts_with("create"))
+            .count(),
+        1,
+        "{point}: {:?}",
+        world.effects()
+    );
+    assert_eq!(world.minted().await, 1, "{point}; log:\n{}", world.log());
+    assert_eq!(world.state_of("SubscriptionCreated"), "done", "{point}");
+    assert_eq!(world.machine(VM)["nft_token_id"], 0, "{point}");
+    assert!(
+        world.effects().last().unwrap().starts_with("gecos"),
+        "{point}"
+    );
+}
+
+macro_rules! killed {
+    ($($name:ident: $point:literal),* $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            killed_at($point).await;
+        }
+    )*};
+}
+
+killed! {
+    killed_before_the_machine_is_created: "create:before",
+    killed_after_the_machine_is_created_and_before_its_answer: "create:after",
+    killed_while_reading_logs: "rpc:eth_getLogs:before",
+    killed_while_estimating_gas: "rpc:eth_estimateGas:after",
+    killed_after_signing_and_before_the_network_sees_the_mint: "rpc:eth_sendRawTransaction:before",
+    killed_after_the_network_took_the_mint: "rpc:eth_sendRawTransaction:after",
+    killed_before_reading_the_receipt: "rpc:eth_getTransactionReceipt:before",
+    killed_with_the_receipt_on_its_way: "rpc:eth_getTransactionReceipt:after",
+    killed_before_the_guest_is_told: "update-gecos:before",
+    killed_after_the_guest_is_told: "update-gecos:after",
+    killed_before_the_ledger_hears_of_it: "ledger:before",
+    killed_after_the_ledger_heard_of_it: "ledger:after",
+}
