@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 use crate::plan::Route;
 
-/// Where the kernel lists them.
-pub const TABLE: &str = "/proc/net/ipv6_route";
+/// Where the kernel lists them; by way of our own process, because the unit hides the rest of /proc (ProcSubset=pid).
+pub const TABLE: &str = "/proc/self/net/ipv6_route";
 
 /// `RTF_UP | RTF_HOST` of `linux/route.h`; local addresses carry `RTF_LOCAL` beside them.
 const UP: u32 = 0x0001;
