@@ -290,11 +290,8 @@ fn one_request_too_many_in_flight_ends_the_connection_after_the_answers() {
     let one = frame(json!({"action": "qm-list"}).to_string().as_bytes());
     client.send(&one.repeat(5));
     for _ in 0..4 {
-        assert_eq!(
-            client.answer().expect("an answer")["code"],
-            "failed",
-            "there is no qm here"
-        );
+        // Whether there is a backend here or not: each of them was taken.
+        assert_ne!(client.answer().expect("an answer")["code"], "busy");
     }
     assert_eq!(client.answer().expect("the last word")["code"], "busy");
     assert!(client.is_closed());
