@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::command::command;
 use crate::namespace;
+use crate::report::say;
 use crate::scenario::ScenarioError;
 use crate::world::services::{Service, start_agent};
 use crate::world::{AGENT_ONLY, World, built_programs, init_program, repository};
@@ -89,7 +90,7 @@ pub fn main() -> ExitCode {
     match measure(&cli.dir, cli.requests as usize) {
         Ok(rows) => {
             if cli.json {
-                println!("{}", as_json(&rows, &cli.dir));
+                say!("{}", as_json(&rows, &cli.dir));
             } else {
                 print_table(&rows, &cli.dir);
             }
@@ -289,12 +290,14 @@ fn memory_row(what: &str, mib: f64, peer: Option<f64>, allowed: f64) -> Row {
 }
 
 fn print_table(rows: &[Row], dir: &Path) {
-    println!("{}", memory::machine(dir));
-    println!();
+    say!("{}", memory::machine(dir));
+    say!();
     let width = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
-    println!(
+    say!(
         "{:width$}  {:>10}  {:>10}        promise",
-        "", "BlockHost", "Python"
+        "",
+        "BlockHost",
+        "Python"
     );
     for row in rows {
         let peer = row
@@ -307,9 +310,12 @@ fn print_table(rows: &[Row], dir: &Path) {
                 promise.words
             )
         });
-        println!(
+        say!(
             "{:width$}  {:>10.1}  {:>10}  {:<4}  {promise}",
-            row.what, row.ours, peer, row.unit
+            row.what,
+            row.ours,
+            peer,
+            row.unit
         );
     }
 }

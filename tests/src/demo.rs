@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::namespace;
-use crate::report::{Report, Style};
+use crate::report::{Report, Style, say};
 use crate::scenario::{self, Outcome};
 use crate::world::{built_programs, init_program};
 
@@ -62,14 +62,14 @@ pub fn main() -> ExitCode {
         .and_then(|outcome| last_line(&outcome, &report).map_err(|error| error.to_string()));
     match result {
         Ok(line) => {
-            println!("{line}");
+            say!("{line}");
             ExitCode::SUCCESS
         }
         Err(error) => {
             let logs = scenario::logs(&cli.dir);
             eprintln!("blockhost-demo: {error}");
             eprintln!("blockhost-demo: the logs are in {}", logs.display());
-            println!(
+            say!(
                 "{}",
                 json!({"ok": false, "error": error, "logs": logs, "seconds": report.seconds()})
             );

@@ -6,6 +6,22 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// `println!` for a reader that may leave early (`| head`): the work goes on, nothing panics.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
+/// The same without an end of the line.
+macro_rules! say_part {
+    ($($text:tt)*) => {{
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -52,8 +68,8 @@ impl Report {
     /// A heading between groups of steps.
     pub fn heading(&self, text: &str) {
         match self.style {
-            Style::Terminal => println!("\n\x1b[1m{text}\x1b[0m"),
-            Style::Plain => println!("== {text}"),
+            Style::Terminal => say!("\n\x1b[1m{text}\x1b[0m"),
+            Style::Plain => say!("== {text}"),
             Style::Silent => {}
         }
     }
@@ -61,8 +77,8 @@ impl Report {
     /// A fact worth reading, under the step it belongs to.
     pub fn note(&self, text: &str) {
         match self.style {
-            Style::Terminal => println!("      \x1b[2m{text}\x1b[0m"),
-            Style::Plain => println!("      {text}"),
+            Style::Terminal => say!("      \x1b[2m{text}\x1b[0m"),
+            Style::Plain => say!("      {text}"),
             Style::Silent => {}
         }
     }
@@ -91,13 +107,13 @@ impl Report {
         let seconds = took.as_secs_f64();
         match (self.style, result.is_ok()) {
             (Style::Terminal, true) => {
-                println!("\r\x1b[K  \x1b[32m\u{2713}\x1b[0m {text} \x1b[2m{seconds:.1} s\x1b[0m")
+                say!("\r\x1b[K  \x1b[32m\u{2713}\x1b[0m {text} \x1b[2m{seconds:.1} s\x1b[0m")
             }
             (Style::Terminal, false) => {
-                println!("\r\x1b[K  \x1b[31m\u{2717}\x1b[0m {text} \x1b[2m{seconds:.1} s\x1b[0m")
+                say!("\r\x1b[K  \x1b[31m\u{2717}\x1b[0m {text} \x1b[2m{seconds:.1} s\x1b[0m")
             }
-            (Style::Plain, true) => println!("  ok   {text} ({seconds:.1} s)"),
-            (Style::Plain, false) => println!("  FAIL {text} ({seconds:.1} s)"),
+            (Style::Plain, true) => say!("  ok   {text} ({seconds:.1} s)"),
+            (Style::Plain, false) => say!("  FAIL {text} ({seconds:.1} s)"),
             (Style::Silent, _) => {}
         }
         // A pipe is block-buffered by its reader's end only; ours must not hold lines back.
@@ -130,7 +146,7 @@ impl Ticker {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             loop {
-                print!(
+                say_part!(
                     "\r\x1b[K  \x1b[33m\u{2026}\x1b[0m {text} \x1b[2m{} s\x1b[0m",
                     begun.elapsed().as_secs()
                 );
