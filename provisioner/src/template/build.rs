@@ -320,7 +320,7 @@ pub fn build(
         "biosdisk",
         "part_msdos",
         "ext2",
-        "linux",
+        "linux16",
         "normal",
         "configfile",
         "echo",
