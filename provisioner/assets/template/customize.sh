@@ -62,3 +62,5 @@ unshare --mount --propagation private sh -eu -c '
         -E "offset=1048576,assume_storage_prezeroed=1" -O "^metadata_csum_seed" \
         "$image" "$((size_mib - 1))M"
 '
+# Whoever started the build reads it from outside the namespace.
+chmod 644 "$image"

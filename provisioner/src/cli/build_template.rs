@@ -22,7 +22,7 @@ use crate::template::sources::{self, Mirror};
 #[command(name = "blockhost-build-template", version, after_help = format!("Examples:
   blockhost-build-template
   blockhost-build-template --force
-  blockhost-build-template --output debian.qcow2 --mirror https://deb.debian.org/debian
+  blockhost-build-template --output debian.qcow2 --mirror https://mirror.example.org/debian
 
 {EXIT_CODES}"))]
 struct Args {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::overlay;
 use super::sources::Mirror;
+use super::workdir::WorkDir;
 use crate::exec::{self, ExecError};
 use crate::progress::Progress;
 use crate::signals::Interrupt;
@@ -94,7 +95,7 @@ impl Inputs {
     }
 }
 
-fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
+pub(super) fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
     let path = path.to_owned();
     move |source| BuildError::File { path, source }
 }
@@ -158,111 +159,6 @@ fn has_range(text: &str, user: &str, uid: u32) -> bool {
                     .parse::<u64>()
                     .is_ok_and(|count| count >= 65_536)
         })
-}
-
-/// Memory where there is plenty of it: a build writes and removes a gigabyte of small files.
-fn build_directory() -> &'static Path {
-    let (memory, disk) = (Path::new("/dev/shm"), Path::new("/var/tmp"));
-    let free = rustix::fs::statvfs(memory).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = text.lines().find_map(|line| {
-        line.strip_prefix("MemAvailable:")?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    let executable = std::fs::read_to_string("/proc/mounts")
-        .unwrap_or_default()
-        .lines()
-        .any(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            fields.get(1) == Some(&"/dev/shm")
-                && fields
-                    .get(3)
-                    .is_some_and(|options| !options.split(',').any(|o| o == "noexec"))
-        });
-    if executable && free >= 2 << 30 && available.unwrap_or(0) >= 4 << 20 {
-        memory
-    } else {
-        disk
-    }
-}
-
-/// The directory of one build, removed at the end whatever happens. Packages' files inside it belong to subordinate ids,
-/// so removing them takes the namespace as well.
-struct WorkDir {
-    path: PathBuf,
-}
-
-impl WorkDir {
-    fn make() -> Result<Self, BuildError> {
-        let nonce =
-            crate::cloudinit::Nonce::fresh().map_err(file_error(Path::new("/dev/urandom")))?;
-        let path = build_directory().join(format!("blockhost-template-{}", nonce.as_str()));
-        std::fs::create_dir(&path).map_err(file_error(&path))?;
-        let this = Self { path };
-        this.set_mode(0o711)?;
-        Ok(this)
-    }
-
-    fn set_mode(&self, mode: u32) -> Result<(), BuildError> {
-        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(mode))
-            .map_err(file_error(&self.path))
-    }
-
-    fn join(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    /// A directory that belongs to the namespace's root and nobody else may write: where the image is made.
-    fn namespace_directory(&self, mmdebstrap: &Path) -> Result<PathBuf, BuildError> {
-        let directory = self.join("image");
-        self.set_mode(0o733)?;
-        let made = exec::run(
-            mmdebstrap,
-            &[
-                OsStr::new("--unshare-helper"),
-                "mkdir".as_ref(),
-                directory.as_os_str(),
-            ],
-            None,
-        );
-        self.set_mode(0o711)?;
-        made?;
-        let metadata = std::fs::symlink_metadata(&directory).map_err(file_error(&directory))?;
-        // Somebody who was quicker in that moment owns it with an ordinary uid.
-        if !metadata.is_dir() || metadata.uid() < 65_536 || metadata.mode() & 0o022 != 0 {
-            let source = std::io::Error::other("was made by somebody else");
-            return Err(BuildError::File {
-                path: directory,
-                source,
-            });
-        }
-        Ok(directory)
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if let Ok(mmdebstrap) = exec::find("mmdebstrap", "")
-            && self.set_mode(0o733).is_ok()
-        {
-            let inner = std::fs::read_dir(&self.path)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path());
-            let args: Vec<_> = ["--unshare-helper", "rm", "-rf", "--"]
-                .iter()
-                .map(Into::into)
-                .chain(inner)
-                .collect();
-            let _ = exec::run(&mmdebstrap, &args, None);
-        }
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 /// How many steps [`build`] reports.

@@ -5,3 +5,4 @@ pub mod build;
 pub mod overlay;
 pub mod register;
 pub mod sources;
+mod workdir;
