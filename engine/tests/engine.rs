@@ -229,6 +229,109 @@ async fn extending_a_machine_that_is_gone_is_parked_for_a_decision() {
     assert_eq!(world.state_of("SubscriptionExtended"), "parked");
 }
 
+/// Waits until the log says so.
+async fn until_log(world: &World, text: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while !world.log().contains(text) {
+        assert!(
+            Instant::now() < deadline,
+            "never said {text:?}:\n{}",
+            world.log()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mint_that_is_not_mined_is_replaced_at_the_same_nonce_and_happens_once() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.set_engine("replace_after_s: 1");
+    world.buy(30, world.user_encrypted()).await;
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([false]))
+        .await;
+    let mut engine = world.engine(&["--once"]);
+    until_log(&world, "replaced with higher fees").await;
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([true]))
+        .await;
+    world.anvil.ask("evm_mine", serde_json::json!([])).await;
+    assert!(engine.wait(LIMIT).success(), "{}", world.log());
+    world.anvil.ask("anvil_mine", serde_json::json!([3])).await;
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mint_whose_nonce_another_transaction_takes_is_signed_anew_and_happens_once() {
+    use alloy::network::TransactionBuilder;
+    use alloy::providers::Provider;
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([false]))
+        .await;
+    let mut engine = world.engine(&["--once"]);
+    until_log(&world, "mint signed").await;
+    let account = world.anvil.account(0);
+    let nonce = account.get_transaction_count(address(0)).await.unwrap();
+    let rival = alloy::rpc::types::TransactionRequest::default()
+        .with_to(address(2))
+        .with_value(U256::from(1))
+        .with_nonce(nonce)
+        .with_max_fee_per_gas(500_000_000_000)
+        .with_max_priority_fee_per_gas(100_000_000_000);
+    let sent = account.send_transaction(rival).await.unwrap();
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([true]))
+        .await;
+    world.anvil.ask("evm_mine", serde_json::json!([])).await;
+    sent.get_receipt().await.unwrap();
+    assert!(engine.wait(LIMIT).success(), "{}", world.log());
+    assert!(
+        world.log().contains("overtaken by another transaction"),
+        "{}",
+        world.log()
+    );
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_purchases_at_once_each_get_one_machine_and_one_credential() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    for _ in 0..6 {
+        world.buy(30, world.user_encrypted()).await;
+    }
+    let mut engine = world.engine(&[]);
+    let deadline = Instant::now() + LIMIT;
+    while world.minted().await < 6 || world.jobs().iter().any(|job| job["state"] != "done") {
+        assert!(Instant::now() < deadline, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(engine.wait(LIMIT).success());
+    assert_eq!(world.minted().await, 6);
+    let mut tokens: Vec<u64> = (1..=6)
+        .map(|id| {
+            world.machine(&format!("blockhost-{id:03}"))["nft_token_id"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, [0, 1, 2, 3, 4, 5]);
+}
+
 /// The promise of the outbox: whenever the engine is killed, one machine and one credential come of one purchase.
 async fn killed_at(point: &'static str) {
     let Some(world) = World::new().await else {

@@ -32,8 +32,12 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
     let Verb::Check { json } = args.verb;
     let mut problems = Vec::new();
     let mut values = Map::new();
+    let mut warnings = Vec::new();
     match Config::load(layout) {
-        Ok(config) => engine(&config, &mut values, &mut problems),
+        Ok(config) => {
+            engine(&config, &mut values, &mut problems);
+            warnings.extend(config.warnings.iter().map(ToString::to_string));
+        }
         Err(e) => problems.push(e.to_string()),
     }
     match Manifest::load(layout) {
@@ -46,7 +50,7 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
     if json {
         println!(
             "{}",
-            json!({"ok": problems.is_empty(), "values": values, "problems": problems})
+            json!({"ok": problems.is_empty(), "values": values, "problems": problems, "warnings": warnings})
         );
     } else {
         for (key, value) in &values {
@@ -56,6 +60,9 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
                     .as_str()
                     .map_or_else(|| value.to_string(), str::to_owned)
             );
+        }
+        for warning in &warnings {
+            eprintln!("blockhost: warning: {warning}");
         }
         for problem in &problems {
             eprintln!("blockhost: {problem}");
@@ -82,7 +89,6 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
     contract("nft_contract", config.nft_contract());
     contract("subscription_contract", config.subscription_contract());
     problems.extend(config.chain().err().map(|e| e.to_string()));
-    problems.extend(config.warnings.iter().map(ToString::to_string));
     let mut key = |name: &str, path: &Path| match PrivateKey::from_file(path) {
         Ok(key) => {
             values.insert(

@@ -19,6 +19,7 @@ const KNOWN: &[&str] = &[
     "engine.username",
     // Of other programs and of issues to come.
     "proxmox",
+    "vm",
     "admin",
     "fund_manager",
     "signup",
@@ -71,7 +72,7 @@ impl Default for EngineSection {
             command_timeout_s: 180,
             replace_after_s: 90,
             ssh_port: 22,
-            username: "user".into(),
+            username: "admin".into(),
         }
     }
 }

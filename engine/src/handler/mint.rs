@@ -333,6 +333,14 @@ async fn find_minted(
         else {
             continue;
         };
+        // Minted by another job of this outbox, perhaps a moment ago and not yet in the database.
+        let ours = match log.transaction_hash {
+            Some(hash) => context.outbox.job_of_tx(hash)?,
+            None => None,
+        };
+        if ours.is_some_and(|other| other != job.id) {
+            continue;
+        }
         if others.is_none() {
             others = Some(context.machines.tokens_of_others(wanted.name).await?);
         }

@@ -179,13 +179,15 @@ pub async fn handle(context: &Context, job: &Job) -> Result<(), StepError> {
         Event::SubscriptionCancelled {
             subscription_id, ..
         } => lifecycle::cancelled(context, job, *subscription_id).await,
-        Event::Other { name, detail } => context
-            .record(
-                job,
-                &kebab(name),
-                json!({"detail": detail.replace('\u{7f}', "\u{fffd}").replace('\0', "\u{fffd}")}),
-            )
-            .await,
+        Event::Other { name, detail } => {
+            context
+                .record(
+                    job,
+                    &kebab(name),
+                    json!({"detail": detail.replace(['\u{7f}', '\0'], "\u{fffd}")}),
+                )
+                .await
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::{Outbox, OutboxError, int, now_ms, unsigned};
 use crate::chain::tx::{Call, Fees, Signed};
-use crate::chain::{Address, Bytes};
-use rusqlite::{Row, params};
+use crate::chain::{Address, B256, Bytes};
+use rusqlite::{OptionalExtension, Row, params};
 use std::fmt;
 
 /// What became of a signed transaction.
@@ -98,6 +98,18 @@ impl Outbox {
         rows.into_iter()
             .map(|row| parse(row).map_err(|e| self.bad(job, e)))
             .collect()
+    }
+
+    /// The job that a journaled transaction belongs to.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn job_of_tx(&self, hash: B256) -> Result<Option<i64>, OutboxError> {
+        self.read(|c| {
+            c.prepare_cached("SELECT job_id FROM txs WHERE hash = ?")?
+                .query_row([hash.to_string()], |row| row.get(0))
+                .optional()
+        })
     }
 
     /// All live transactions of an account, by nonce.

@@ -152,13 +152,24 @@ impl World {
         );
     }
 
+    /// Adds a line to the engine's section of the configuration.
+    pub fn set_engine(&self, line: &str) {
+        let text = format!(
+            "server: {{key_file: '/etc/blockhost/server.key'}}\nengine:\n  first_retry_s: 1\n  max_attempts: 3\n  {line}\n"
+        );
+        std::fs::write(self.layout.etc().join("blockhost.yaml"), text).unwrap();
+    }
+
     fn write_provisioner(&self, node: &Path) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/provisioner.mjs");
         let mut commands = serde_json::Map::new();
         for verb in ["create", "resume", "destroy", "update-gecos"] {
             let path = self.dir.path().join(verb);
+            // Under the lock of the machines' database, like every program that changes it.
+            let lock = self.layout.state().join("vms.json.lock");
             let text = format!(
-                "#!/bin/sh\nexec '{}' '{}' {verb} \"$@\"\n",
+                "#!/bin/sh\nexec flock '{}' '{}' '{}' {verb} \"$@\"\n",
+                lock.display(),
                 node.display(),
                 script.display()
             );
