@@ -145,18 +145,19 @@ pub fn execute(
         }
     }
     for left in &decided.free {
-        let backend = (!left.mock).then_some(world.backend);
-        let undone = undo::undo(
+        let undone = undo::undo_abandoned(
             world.store,
-            backend,
+            world.backend,
             world.config,
             &world.layout.snippets(),
             left,
         );
-        let result = if undone.is_clean() {
-            Ok(())
-        } else {
-            Err(undone.failed.join("; "))
+        let result = match undone {
+            // Its maker was started again since the plan was made.
+            Ok(None) => continue,
+            Ok(Some(report)) if report.is_clean() => Ok(()),
+            Ok(Some(report)) => Err(report.failed.join("; ")),
+            Err(e) => Err(e.to_string()),
         };
         tell("free", left.name.to_string(), result);
     }

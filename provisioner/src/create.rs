@@ -272,7 +272,17 @@ fn clean_up_after_crash(
         "an earlier create of {} did not end (process {}); cleaning up",
         left.name, left.pid
     ));
-    let report = undo_one(world, &left);
+    let undone = undo::undo_abandoned(
+        world.store,
+        world.backend,
+        world.config,
+        &world.layout.snippets(),
+        &left,
+    )?;
+    // Somebody else was quicker; whether the name is free, the allocation says.
+    let Some(report) = undone else {
+        return Ok(());
+    };
     for line in &report.undone {
         progress.note(&format!("  {line}"));
     }

@@ -147,7 +147,8 @@ pub fn kill(world: &World<'_>, record: &VmRecord) -> Result<()> {
     }
 }
 
-/// Stops the machine and its route and notes it: first phase of the garbage collector.
+/// Stops the machine and its route and notes it: first phase of the garbage collector. One whose expiry changed since
+/// `record` was read is brought back instead.
 ///
 /// # Errors
 /// [`LifecycleError`].
@@ -156,7 +157,11 @@ pub fn suspend(world: &World<'_>, record: &VmRecord, at: Time) -> Result<()> {
     if !record.mock {
         remove_route(world, record)?;
     }
-    world.store.mark_suspended(&record.vm_name, at)?;
+    let marked = world.store.mark_suspended(record, at)?;
+    if marked.status == Status::Active {
+        // Paid for while it was being stopped; nobody else would start it again.
+        resume(world, &marked, None)?;
+    }
     Ok(())
 }
 
@@ -210,14 +215,17 @@ pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
                 pid: left.pid,
             });
         }
-        let backend = (!left.mock).then_some(world.backend);
-        let report = undo::undo(
+        let undone = undo::undo_abandoned(
             world.store,
-            backend,
+            world.backend,
             world.config,
             &world.layout.snippets(),
             &left,
-        );
+        )?;
+        let Some(report) = undone else {
+            // Somebody else took it up since we looked.
+            return destroy(world, name);
+        };
         done.extend(report.undone);
         if !report.failed.is_empty() {
             return Err(LifecycleError::Partly {

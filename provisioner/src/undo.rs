@@ -8,8 +8,8 @@ use blockhost_proto::value::HostIpv6;
 use crate::backend::{Backend, BackendError};
 use crate::config::Config;
 use crate::plan::snippet_name;
-use crate::record::{Reservation, Step};
-use crate::store::Store;
+use crate::record::{Holder, Reservation, Step};
+use crate::store::{Store, StoreError};
 
 /// What was taken back, and what could not be.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,6 +26,25 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         self.failed.is_empty()
     }
+}
+
+/// Takes back what a dead creator left, after taking its reservation over: a name may be in the making again by now, on
+/// the same address. `None` when it is no longer ours to undo.
+///
+/// # Errors
+/// [`StoreError`], before anything is touched.
+pub fn undo_abandoned(
+    store: &dyn Store,
+    backend: &dyn Backend,
+    config: &Config,
+    snippets: &Path,
+    left: &Reservation,
+) -> Result<Option<Report>, StoreError> {
+    let Some(ours) = store.take_over(left, &Holder::current())? else {
+        return Ok(None);
+    };
+    let backend = (!ours.mock).then_some(backend);
+    Ok(Some(undo(store, backend, config, snippets, &ours)))
 }
 
 /// Takes back every step that `reservation` says was begun, then frees its number and addresses. When something could

@@ -8,6 +8,7 @@ use blockhost_provisioner::progress::Progress;
 use blockhost_provisioner::record::{Holder, Status, Step};
 use blockhost_provisioner::store::{Store as _, StoreError, Wanted};
 use blockhost_provisioner::time::Time;
+use blockhost_provisioner::undo;
 use common::{FakeMachine, TestWorld, request};
 
 fn run(
@@ -136,6 +137,46 @@ fn running_it_again_after_a_crash_at_any_step_makes_one_machine() {
             assert_eq!(created.record.status, Status::Active);
         }
     }
+}
+
+#[test]
+fn leftovers_whose_name_is_in_the_making_again_are_not_undone_under_it() {
+    let world = TestWorld::new();
+    leave_behind(&world, "web-1", &[Step::Snippet, Step::Clone, Step::Route]);
+    let stale = world.store.reservations().unwrap().remove(0);
+    world.store.release(&stale.name).unwrap();
+    let wanted = Wanted {
+        name: stale.name.clone(),
+        vmid: Some(stale.vmid),
+        ip: None,
+        ipv6: None,
+        avoid: Vec::new(),
+        holder: Holder::current(),
+        mock: false,
+    };
+    let fresh = world.store.allocate(&wanted).unwrap();
+    assert_eq!((fresh.ip, fresh.vmid), (stale.ip, stale.vmid));
+    let undone = world.with(|w| {
+        undo::undo_abandoned(w.store, w.backend, w.config, &w.layout.snippets(), &stale).unwrap()
+    });
+    assert_eq!(undone, None);
+    assert_eq!(world.store.reservations().unwrap(), [fresh]);
+    assert!(world.recorder.asked.borrow().is_empty());
+}
+
+#[test]
+fn a_machine_that_is_paid_for_while_it_is_being_suspended_runs_on() {
+    let world = TestWorld::new();
+    let seen = run(&world, "web-1").unwrap().record;
+    let until = seen.expires_at.plus_days(30);
+    world.store.extend_expiry(&seen.vm_name, until).unwrap();
+    world
+        .with(|w| lifecycle::suspend(w, &seen, Time::now()))
+        .unwrap();
+    let now = world.store.get(&seen.vm_name).unwrap();
+    assert_eq!((now.status, now.expires_at), (Status::Active, until));
+    assert!(world.recorder.machines.borrow()[&100].running);
+    assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
 }
 
 #[test]

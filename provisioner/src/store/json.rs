@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Pools, Store, StoreError, Wanted, file};
-use crate::record::{Reservation, Status, Step, TokenReservation, TokenStatus, VmRecord};
+use crate::record::{Holder, Reservation, Status, Step, TokenReservation, TokenStatus, VmRecord};
 use crate::time::Time;
 
 /// The file's contents.
@@ -219,6 +219,26 @@ impl Store for JsonStore {
         })
     }
 
+    fn take_over(
+        &self,
+        left: &Reservation,
+        holder: &Holder,
+    ) -> Result<Option<Reservation>, StoreError> {
+        self.change(|db| {
+            let Some(found) = db.reservations.get_mut(left.name.as_str()) else {
+                return Ok(None);
+            };
+            let maker = found.holder();
+            if maker != left.holder() || maker != *holder && maker.is_alive() {
+                return Ok(None);
+            }
+            found.pid = holder.pid;
+            found.pid_start = holder.start;
+            found.boot_id.clone_from(&holder.boot_id);
+            Ok(Some(found.clone()))
+        })
+    }
+
     fn release(&self, name: &VmName) -> Result<(), StoreError> {
         self.change(|db| {
             if let Some(reservation) = db.reservations.remove(name.as_str()) {
@@ -255,10 +275,10 @@ impl Store for JsonStore {
         })
     }
 
-    fn mark_suspended(&self, name: &VmName, at: Time) -> Result<VmRecord, StoreError> {
+    fn mark_suspended(&self, seen: &VmRecord, at: Time) -> Result<VmRecord, StoreError> {
         self.change(|db| {
-            let vm = db.living_vm(name)?;
-            if vm.status != Status::Suspended {
+            let vm = db.living_vm(&seen.vm_name)?;
+            if vm.status != Status::Suspended && vm.expires_at == seen.expires_at {
                 vm.status = Status::Suspended;
                 vm.suspended_at = Some(at);
             }

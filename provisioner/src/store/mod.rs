@@ -150,6 +150,17 @@ pub trait Store {
     /// [`StoreError::UnknownVm`] when there is no such reservation.
     fn begin_step(&self, name: &VmName, step: Step) -> Result<(), StoreError>;
 
+    /// Makes `holder` the one who holds a reservation whose maker is dead, so that only one process at a time takes it
+    /// back. `None` when it is no longer as `left` says or its maker lives: then it is not the caller's to undo.
+    ///
+    /// # Errors
+    /// As for every transaction.
+    fn take_over(
+        &self,
+        left: &Reservation,
+        holder: &Holder,
+    ) -> Result<Option<Reservation>, StoreError>;
+
     /// Drops a reservation; its number and addresses are free again. None: nothing happens.
     ///
     /// # Errors
@@ -168,11 +179,12 @@ pub trait Store {
     /// [`StoreError::UnknownVm`], [`StoreError::WrongStatus`] for a destroyed one.
     fn mark_active(&self, name: &VmName, expires_at: Option<Time>) -> Result<VmRecord, StoreError>;
 
-    /// Suspended since `at`; a suspended one keeps its date.
+    /// Suspended since `at`; a suspended one keeps its date. One whose expiry is no longer that of `seen` was paid for
+    /// in the meantime and stays active: the record that comes back says so.
     ///
     /// # Errors
     /// As [`Store::mark_active`].
-    fn mark_suspended(&self, name: &VmName, at: Time) -> Result<VmRecord, StoreError>;
+    fn mark_suspended(&self, seen: &VmRecord, at: Time) -> Result<VmRecord, StoreError>;
 
     /// Destroyed at `at`; its addresses are free again. Again: nothing changes.
     ///
