@@ -139,7 +139,7 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
         if first != scan.frontier.size() {
             let why = format!(
                 "this segment begins with height {} but the one before it ends with height {}: a segment is missing or was moved",
-                first + 1,
+                first.saturating_add(1),
                 scan.frontier.size()
             );
             return Err(fault(&scan, 0, why));
