@@ -145,8 +145,9 @@ impl Outbox {
         })
     }
 
-    /// Takes the next job whose turn it is: the oldest that is due and has no open job of the same subscription before
-    /// it. A parked job blocks those behind it, except a cancellation.
+    /// Takes the next job whose turn it is: the oldest that is due and has neither a running job of the same subscription
+    /// beside it nor an open one before it. A parked job, and one that waits although its event is no longer on the chain, blocks those behind it, except a
+    /// cancellation.
     ///
     /// # Errors
     /// [`OutboxError::Database`]; [`OutboxError::Content`] for a job that cannot be read, which is parked.
@@ -155,9 +156,11 @@ impl Outbox {
             t.query_row(
                 "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
                     SELECT id FROM jobs AS job WHERE state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
-                        SELECT 1 FROM jobs AS before WHERE before.id < job.id AND before.subscription_id = job.subscription_id
-                        AND before.contract = job.contract AND before.chain_id = job.chain_id
-                        AND (before.state IN ('pending', 'running') OR (before.state = 'parked' AND job.event <> 'SubscriptionCancelled'))
+                        SELECT 1 FROM jobs AS other WHERE other.subscription_id = job.subscription_id
+                        AND other.contract = job.contract AND other.chain_id = job.chain_id
+                        AND (other.state = 'running' OR other.id < job.id AND (
+                            (other.state = 'pending' AND other.orphaned = 0)
+                            OR (other.state IN ('pending', 'parked') AND job.event <> 'SubscriptionCancelled')))
                     ) ORDER BY id LIMIT 1
                 ) RETURNING id, contract, block_number, tx_hash, payload, attempts",
                 params![now_ms()],
@@ -199,7 +202,7 @@ impl Outbox {
             let now = now_ms();
             t.execute("UPDATE jobs SET state = 'done', last_error = NULL, updated_ms = ? WHERE id = ?", params![now, id])?;
             t.execute(
-                "UPDATE jobs SET state = 'superseded', updated_ms = ?1 WHERE state = 'parked' AND id < ?2 AND EXISTS (
+                "UPDATE jobs SET state = 'superseded', updated_ms = ?1 WHERE state IN ('parked', 'pending') AND id < ?2 AND EXISTS (
                     SELECT 1 FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled' AND c.subscription_id = jobs.subscription_id
                     AND c.contract = jobs.contract AND c.chain_id = jobs.chain_id)",
                 params![now, id],
@@ -247,15 +250,22 @@ impl Outbox {
         })
     }
 
-    /// Lets a parked job run again, from the step where it stopped, with all its attempts.
+    /// Lets a parked job run again, from the step where it stopped, with all its attempts. Somebody decided so: also when
+    /// a reorganisation took its event away.
     ///
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
         let state: Option<String> = self.write(|t| {
-            let state: Option<String> = t.query_row("SELECT state FROM jobs WHERE id = ?", [id], |row| row.get(0)).optional()?;
+            // One that waits for an event that is gone is as good as parked.
+            let state: Option<String> = t
+                .query_row("SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state) FROM jobs WHERE id = ?", [id], |row| row.get(0))
+                .optional()?;
             if state.as_deref() == Some("parked") {
-                t.execute("UPDATE jobs SET state = 'pending', attempts = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?", params![now_ms(), id])?;
+                t.execute(
+                    "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?",
+                    params![now_ms(), id],
+                )?;
             }
             Ok(state)
         })?;
@@ -315,7 +325,7 @@ impl Outbox {
     pub fn next_due(&self) -> Result<Option<Duration>, OutboxError> {
         let at: Option<i64> = self.read(|c| {
             c.query_row(
-                "SELECT min(not_before_ms) FROM jobs WHERE state = 'pending'",
+                "SELECT min(not_before_ms) FROM jobs WHERE state = 'pending' AND orphaned = 0",
                 [],
                 |row| row.get(0),
             )

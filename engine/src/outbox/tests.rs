@@ -337,6 +337,47 @@ fn a_signed_transaction_survives_a_crash_byte_for_byte_and_its_rivals_die_with_i
 }
 
 #[test]
+fn a_job_retried_while_its_cancellation_runs_is_not_run_beside_it_nor_after_it() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1)), at(2, 0, 0, 2, cancelled(1))]);
+    let purchase = world.outbox.claim().unwrap().unwrap().id;
+    world.outbox.park(purchase, "no").unwrap();
+    let end = world.outbox.claim().unwrap().unwrap().id;
+    world.outbox.retry(purchase).unwrap();
+    assert_eq!(world.outbox.claim().unwrap(), None);
+    world.outbox.finish(end).unwrap();
+    assert_eq!(
+        world.states(),
+        [(purchase, JobState::Superseded), (end, JobState::Done)]
+    );
+}
+
+#[test]
+fn a_started_job_whose_event_is_gone_waits_for_a_decision_and_holds_up_no_cancellation() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1)), at(1, 0, 1, 2, created(2))]);
+    let started = [(); 2].map(|()| world.outbox.claim().unwrap().unwrap().id);
+    for id in started {
+        world.outbox.postpone(id, Duration::ZERO, "failed").unwrap();
+    }
+    world.outbox.roll_back(CHAIN, CONTRACT, Some(0)).unwrap();
+    assert_eq!(world.outbox.claim().unwrap(), None);
+    assert_eq!(
+        world.outbox.next_due().unwrap(),
+        None,
+        "nobody waits for it"
+    );
+    world.ingest(&[at(5, 1, 0, 5, cancelled(1))]);
+    let end = world.outbox.claim().unwrap().unwrap();
+    assert_eq!(end.event, cancelled(1));
+    world.outbox.finish(end.id).unwrap();
+    assert_eq!(world.states()[0].1, JobState::Superseded);
+    // The operator wants it served all the same.
+    world.outbox.retry(2).unwrap();
+    assert_eq!(world.outbox.claim().unwrap().unwrap().id, 2);
+}
+
+#[test]
 fn old_block_hashes_are_forgotten_but_for_one() {
     let world = World::new();
     for number in [1, 2, 3, 10_000] {
