@@ -77,7 +77,7 @@ impl Machines {
         .await
     }
 
-    /// Sets until when a machine is paid, seconds since 1970. Never to an earlier time: extensions only add.
+    /// Sets until when a machine is paid, seconds since 1970: exactly what the chain says.
     ///
     /// # Errors
     /// [`MachinesError`].

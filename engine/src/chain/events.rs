@@ -172,7 +172,7 @@ fn typed(event: BlockhostSubscriptionsEvents) -> Result<Event, DecodeError> {
             subscription_id: small("subscriptionId", subscriptionId)?,
             plan_id: planId.to_string(),
             subscriber,
-            expires_at: time("expiresAt", expiresAt)?,
+            expires_at: time(expiresAt),
             paid_amount: paidAmount.to_string(),
             payment_token: paymentToken,
             user_encrypted: userEncrypted,
@@ -187,7 +187,7 @@ fn typed(event: BlockhostSubscriptionsEvents) -> Result<Event, DecodeError> {
         }) => Event::SubscriptionExtended {
             subscription_id: small("subscriptionId", subscriptionId)?,
             extended_by: extendedBy,
-            new_expires_at: time("newExpiresAt", newExpiresAt)?,
+            new_expires_at: time(newExpiresAt),
             paid_amount: paidAmount.to_string(),
             payment_token: paymentToken,
         },
@@ -222,13 +222,11 @@ fn small(what: &'static str, value: U256) -> Result<u64, DecodeError> {
     u64::try_from(value).map_err(|_| DecodeError::TooLarge { what, value })
 }
 
-/// Seconds since 1970 within what calendars can hold: up to the year 9999.
-fn time(what: &'static str, value: U256) -> Result<i64, DecodeError> {
-    const YEAR_9999: i64 = 253_402_300_799;
-    i64::try_from(value)
-        .ok()
-        .filter(|t| *t <= YEAR_9999)
-        .ok_or(DecodeError::TooLarge { what, value })
+/// Seconds since 1970, cut to what calendars can hold: the year 9999. Whoever pays for more is served until then; an
+/// error instead would let one buyer of a cheap plan stop the processing of everybody's events.
+fn time(value: U256) -> i64 {
+    const LAST: i64 = 253_402_207_200;
+    i64::try_from(value).map_or(LAST, |t| t.min(LAST))
 }
 
 /// What a node's error means; reverts with a custom error of ours are named with their arguments.
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_times_beyond_all_bounds_are_errors_and_not_cut() {
+    fn an_id_beyond_all_bounds_is_an_error_and_a_time_is_the_last_one() {
         assert!(matches!(
             decode(&log(created(U256::MAX, U256::from(1)))),
             Err(DecodeError::TooLarge {
@@ -288,13 +286,18 @@ mod tests {
                 ..
             })
         ));
-        assert!(matches!(
-            decode(&log(created(U256::from(1), U256::MAX))),
-            Err(DecodeError::TooLarge {
-                what: "expiresAt",
-                ..
-            })
-        ));
+        for time in [U256::MAX, U256::from(253_402_207_201_u64)] {
+            assert!(matches!(
+                decode(&log(created(U256::from(1), time)))
+                    .unwrap()
+                    .unwrap()
+                    .event,
+                Event::SubscriptionCreated {
+                    expires_at: 253_402_207_200,
+                    ..
+                }
+            ));
+        }
     }
 
     #[test]
