@@ -100,6 +100,20 @@ impl Monitor {
     pub async fn look(&mut self, chain: &Chain) -> Result<Progress, MonitorError> {
         // One node for the whole look: two of them may see different histories.
         let (node, head) = chain.select().await?;
+        let looked = self.look_with(chain, node, head).await;
+        if let Err(MonitorError::Node { .. } | MonitorError::Event(_)) = looked {
+            // It has a head and no answers: with it alone, nothing would ever go on.
+            node.pass_over();
+        }
+        looked
+    }
+
+    async fn look_with(
+        &mut self,
+        chain: &Chain,
+        node: &Endpoint,
+        head: u64,
+    ) -> Result<Progress, MonitorError> {
         let mut progress = Progress::default();
         let mut cursor = self.outbox.cursor(chain.chain_id(), self.contract)?;
         if let Some(known) = cursor {

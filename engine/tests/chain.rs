@@ -338,6 +338,79 @@ async fn a_reorganisation_reports_what_has_begun_and_does_not_serve_its_id_twice
     );
 }
 
+/// A node that passes everything on to another but has no logs, as one whose index is broken or behind a paywall.
+fn without_logs(real: u16) -> String {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = move |mut client: TcpStream| -> std::io::Result<()> {
+        let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+        let body = loop {
+            let n = client.read(&mut piece)?;
+            request.extend_from_slice(&piece[..n]);
+            let text = String::from_utf8(request.clone()).unwrap().to_lowercase();
+            let length = text
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.split_once('\r')?.0.parse().ok());
+            if let (Some((head, body)), Some(length)) = (text.split_once("\r\n\r\n"), length)
+                && body.len() >= length
+            {
+                break request.split_off(head.len() + 4);
+            }
+            if n == 0 {
+                return Ok(());
+            }
+        };
+        let asked: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        if asked["method"] == "eth_getLogs" {
+            let error = serde_json::json!({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32000, "message": "no index"}});
+            let error = error.to_string();
+            return write!(
+                client,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{error}",
+                error.len()
+            );
+        }
+        let mut node = TcpStream::connect((Ipv4Addr::LOCALHOST, real))?;
+        write!(
+            node,
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )?;
+        node.write_all(&body)?;
+        std::io::copy(&mut node, &mut client).map(drop)
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            std::thread::spawn(move || answer(client.unwrap()));
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_node_without_logs_is_passed_over_and_no_event_is_lost() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    shop.buy().await;
+    let urls = [without_logs(shop.anvil.port), shop.anvil.url.clone()];
+    let chain = Chain::new(31337, &urls, TIMEOUT).unwrap();
+    let mut monitor = shop.monitor(0, 1000);
+    let mut errors = 0;
+    loop {
+        match monitor.look(&chain).await {
+            Ok(progress) if progress.caught_up => break,
+            Ok(_) => {}
+            Err(MonitorError::Node { .. }) if errors == 0 => errors += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert_eq!(errors, 1);
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+}
+
 #[tokio::test]
 async fn a_node_that_is_only_behind_is_no_reorganisation() {
     let Some(shop) = Shop::open().await else {

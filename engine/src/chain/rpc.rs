@@ -5,15 +5,17 @@ use alloy::network::Ethereum;
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::transports::{RpcError, TransportErrorKind};
 use std::future::Future;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Error of one request, as alloy reports it.
 pub type TransportError = RpcError<TransportErrorKind>;
 
 /// A node may be this many blocks behind the best one and still be used.
 const MAX_LAG_BLOCKS: u64 = 5;
+/// How long a node that knows the head but failed at what was asked next stands behind the others.
+const PASS_OVER: Duration = Duration::from_secs(60);
 
 /// Why the chain could not be asked, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,7 @@ pub struct Endpoint {
     host: String,
     provider: RootProvider<Ethereum>,
     verified: AtomicBool,
+    passed_over: Mutex<Option<Instant>>,
 }
 
 impl Endpoint {
@@ -83,6 +86,22 @@ impl Endpoint {
     #[must_use]
     pub fn provider(&self) -> &RootProvider<Ethereum> {
         &self.provider
+    }
+
+    /// Lets the others come first for a while: this one knows the head and cannot do what it was asked.
+    pub fn pass_over(&self) {
+        *self.passed_over_at() = Some(Instant::now());
+    }
+
+    fn is_passed_over(&self) -> bool {
+        self.passed_over_at()
+            .is_some_and(|at| at.elapsed() < PASS_OVER)
+    }
+
+    fn passed_over_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.passed_over
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn verify(&self, chain_id: u64) -> Result<(), String> {
@@ -143,7 +162,8 @@ impl Chain {
         self.chain_id
     }
 
-    /// Asks every endpoint for its head and makes the first one that is on our chain and not behind the current one.
+    /// Asks every endpoint for its head and makes the first one that is on our chain and not behind the current one;
+    /// those that were passed over last.
     ///
     /// # Errors
     /// [`ChainError::NoEndpoint`].
@@ -164,9 +184,14 @@ impl Chain {
             }
         }
         let best = heads.iter().map(|(_, head)| *head).max();
+        heads.retain(|(_, head)| {
+            best.is_some_and(|best| head.saturating_add(MAX_LAG_BLOCKS) >= best)
+        });
         let chosen = heads
-            .into_iter()
-            .find(|(_, head)| best.is_some_and(|best| head + MAX_LAG_BLOCKS >= best));
+            .iter()
+            .find(|(i, _)| !self.endpoints[*i].is_passed_over())
+            .or(heads.first())
+            .copied();
         let Some((i, head)) = chosen else {
             return Err(self.exhausted("reading the head of the chain", reasons));
         };
@@ -241,6 +266,7 @@ fn endpoint(number: usize, url: &str, client: &reqwest::Client) -> Result<Endpoi
         host,
         provider,
         verified: AtomicBool::new(false),
+        passed_over: Mutex::new(None),
     })
 }
 
