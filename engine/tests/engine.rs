@@ -266,6 +266,32 @@ async fn a_mint_that_is_not_mined_is_replaced_at_the_same_nonce_and_happens_once
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_chain_that_stands_still_bidding_ends_at_a_few_times_the_asked_fee() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.set_engine("replace_after_s: 0");
+    world.buy(30, world.user_encrypted()).await;
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([false]))
+        .await;
+    let mut engine = world.engine(&["--once"]);
+    until_log(&world, "replaced with higher fees").await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    // 1.25 to the power of 6 is the last below 4.
+    let bids = world.log().matches("replaced with higher fees").count();
+    assert!(bids <= 6, "{bids}");
+    world
+        .anvil
+        .ask("evm_setAutomine", serde_json::json!([true]))
+        .await;
+    world.anvil.ask("evm_mine", serde_json::json!([])).await;
+    assert!(engine.wait(LIMIT).success(), "{}", world.log());
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mint_whose_nonce_another_transaction_takes_is_signed_anew_and_happens_once() {
     use alloy::network::TransactionBuilder;
     use alloy::providers::Provider;

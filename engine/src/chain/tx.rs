@@ -77,13 +77,25 @@ impl Fees {
     #[must_use]
     pub fn bumped(self) -> Self {
         // +1: a quarter of a very small number is nothing.
-        let more = |fee: u128| fee + fee * BUMP_PERCENT / 100 + 1;
+        let more = |fee: u128| {
+            let part = fee.saturating_mul(BUMP_PERCENT) / 100;
+            fee.saturating_add(part).saturating_add(1)
+        };
         match self {
             Self::Dynamic { max, tip } => Self::Dynamic {
                 max: more(max),
                 tip: more(tip),
             },
             Self::Legacy { price } => Self::Legacy { price: more(price) },
+        }
+    }
+
+    /// The most that a unit of gas can cost with these.
+    #[must_use]
+    pub fn most(self) -> u128 {
+        match self {
+            Self::Dynamic { max, .. } => max,
+            Self::Legacy { price } => price,
         }
     }
 }
@@ -190,7 +202,7 @@ pub async fn estimate_gas(chain: &Chain, from: Address, call: &Call) -> Result<u
             async move { node.estimate_gas(request).await }
         })
         .await?;
-    Ok(gas + gas / 5)
+    Ok(gas.saturating_add(gas / 5))
 }
 
 /// Current fees.
@@ -216,7 +228,7 @@ pub async fn current_fees(chain: &Chain) -> Result<Fees, ChainError> {
             .await
             .unwrap_or(1_000_000_000);
         return Ok(Fees::Dynamic {
-            max: u128::from(base) * 2 + tip,
+            max: (u128::from(base) * 2).saturating_add(tip),
             tip,
         });
     }

@@ -17,6 +17,7 @@ const KNOWN: &[&str] = &[
     "engine.replace_after_s",
     "engine.ssh_port",
     "engine.username",
+    "engine.max_fee_gwei",
     // Of other programs and of issues to come.
     "proxmox",
     "vm",
@@ -56,6 +57,8 @@ pub struct EngineSection {
     pub command_timeout_s: u64,
     /// Seconds without a receipt before a transaction is replaced by one that pays more.
     pub replace_after_s: u64,
+    /// The most that a unit of gas may cost, in gwei, whatever a node says; above it, transactions wait.
+    pub max_fee_gwei: u64,
     /// The port that access details name.
     pub ssh_port: u16,
     /// The user they name where the provisioner does not say.
@@ -71,6 +74,7 @@ impl Default for EngineSection {
             create_timeout_s: 900,
             command_timeout_s: 180,
             replace_after_s: 90,
+            max_fee_gwei: 1000,
             ssh_port: 22,
             username: "admin".into(),
         }

@@ -5,7 +5,7 @@
 use super::{Context, StepError};
 use crate::chain::bindings::AccessCredentialNFT;
 use crate::chain::logs::{self, ChunkSize};
-use crate::chain::tx::{self, Call, NonceLock, Wallet};
+use crate::chain::tx::{self, Call, Fees, NonceLock, Wallet};
 use crate::chain::{Address, B256, Bytes, ChainError, U256};
 use crate::crypto::buyer::BuyerKey;
 use crate::log;
@@ -19,6 +19,12 @@ use std::time::Duration;
 const PURPOSE: &str = "mint";
 /// Between two looks for a receipt.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Milliseconds for which the nonce has to look used up by another before anything new is signed: behind one address
+/// there may be several nodes, and the one that is asked for receipts may be behind the one that counts nonces.
+const OVERTAKEN_FOR_MS: i64 = 10_000;
+/// A replacement pays at most so many times what the chain asks for now: fees are not why it waits then.
+const MOST_TIMES_CURRENT: u128 = 4;
+const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 /// The account that owns the contracts, and the one way to choose its nonces.
 #[derive(Debug)]
@@ -98,6 +104,12 @@ async fn sign_new(context: &Context, job: &Job, call: Call) -> Result<JournalTx,
     let from = sender.wallet.address();
     let gas_limit = tx::estimate_gas(chain, from, &call).await?;
     let fees = tx::current_fees(chain).await?;
+    if fees.most() > most_fee(context) {
+        return Err(StepError::Retry(format!(
+            "the node asks for {} gwei per unit of gas, more than engine.max_fee_gwei allows",
+            fees.most() / WEI_PER_GWEI
+        )));
+    }
     let _ours = sender.choosing.lock().await;
     let _others = NonceLock::acquire(&sender.lock_dir, from)
         .await
@@ -140,6 +152,10 @@ async fn sign_new(context: &Context, job: &Job, call: Call) -> Result<JournalTx,
     Ok(row)
 }
 
+fn most_fee(context: &Context) -> u128 {
+    u128::from(context.settings.max_fee_gwei).saturating_mul(WEI_PER_GWEI)
+}
+
 /// Sends again what may not have arrived. A refusal shows in what the chain says next, so it is only logged.
 async fn send(context: &Context, row: &JournalTx) {
     if let Err(e) = tx::broadcast(&context.chain, &row.signed.raw).await {
@@ -157,6 +173,10 @@ async fn follow(
     mut sent: Vec<JournalTx>,
 ) -> Result<Option<TransactionReceipt>, StepError> {
     let mut first = true;
+    let mut overtaken_since = None;
+    let mut acted_ms = sent.last().map_or(0, |row| row.signed_ms);
+    let replace_after_ms =
+        i64::try_from(context.settings.replace_after_s.saturating_mul(1000)).unwrap_or(i64::MAX);
     loop {
         match look(context, &sent).await? {
             Seen::Mined(receipt, row) => {
@@ -174,35 +194,56 @@ async fn follow(
                     row.signed.hash
                 )));
             }
+            Seen::Overtaken
+                if now_ms() - *overtaken_since.get_or_insert_with(now_ms) < OVERTAKEN_FOR_MS =>
+            {
+                context.pause(LOOK_EVERY).await?;
+                continue;
+            }
             Seen::Overtaken => {
                 for row in &sent {
                     context.outbox.settle(&row.signed, TxState::Dead)?;
                 }
                 return Ok(None);
             }
-            Seen::Waiting => {}
+            Seen::Waiting => overtaken_since = None,
         }
         let newest = sent
             .last()
             .ok_or_else(|| StepError::Park("a mint without a transaction".into()))?;
-        let waited_ms = now_ms().saturating_sub(newest.signed_ms);
         if first {
             // After a crash: perhaps it was signed and never sent.
             send(context, newest).await;
             first = false;
-        } else if waited_ms
-            > i64::try_from(context.settings.replace_after_s.saturating_mul(1000))
-                .unwrap_or(i64::MAX)
-        {
-            sent.push(replace(context, job, newest).await?);
+        } else if now_ms().saturating_sub(acted_ms) > replace_after_ms {
+            acted_ms = now_ms();
+            match better_fees(context, newest).await? {
+                Some(fees) => sent.push(replace(context, job, newest, fees).await?),
+                None => send(context, newest).await,
+            }
         }
         context.pause(LOOK_EVERY).await?;
     }
 }
 
-/// Signs the same with the same nonce and higher fees: at most one of the two can ever be mined.
-async fn replace(context: &Context, job: &Job, old: &JournalTx) -> Result<JournalTx, StepError> {
+/// Higher fees for a transaction that waits, unless it pays much more than is asked for already: on a chain that stands
+/// still, bidding on would spend the whole account once it moves again.
+async fn better_fees(context: &Context, old: &JournalTx) -> Result<Option<Fees>, StepError> {
     let fees = old.signed.fees.bumped();
+    let current = tx::current_fees(&context.chain).await?.most();
+    let limit = current
+        .saturating_mul(MOST_TIMES_CURRENT)
+        .min(most_fee(context));
+    Ok((fees.most() <= limit).then_some(fees))
+}
+
+/// Signs the same with the same nonce and higher fees: at most one of the two can ever be mined.
+async fn replace(
+    context: &Context,
+    job: &Job,
+    old: &JournalTx,
+    fees: Fees,
+) -> Result<JournalTx, StepError> {
     let (chain, wallet) = (&context.chain, context.wallet());
     let signed = tx::sign(
         wallet,
