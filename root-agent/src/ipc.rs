@@ -17,6 +17,12 @@ use crate::policy::Policy;
 /// Longest internal message, bytes: a response frame with room for escaping and the envelope.
 pub const MAX_MESSAGE: usize = 8 << 20;
 
+/// Bytes that may wait for the other side. Whoever lets more pile up has stopped reading.
+const MAX_BACKLOG: usize = 64 << 20;
+
+/// Bytes taken in one go, so that a side that never stops sending cannot keep the other from everything else.
+const MAX_INTAKE: usize = 4 << 20;
+
 /// The processes below the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -252,6 +258,9 @@ pub enum ChannelError {
     /// The other side sent what no working process of ours sends.
     #[error("protocol violation: {0}")]
     Violation(String),
+    /// A message of ours that does not fit; nothing was sent and the channel is as before.
+    #[error("a message is longer than {MAX_MESSAGE} bytes")]
+    TooLong,
     /// The kernel's error.
     #[error("channel: {0}")]
     Io(#[from] Errno),
@@ -285,12 +294,16 @@ impl Channel {
     /// Queues a message; [`Self::flush`] sends it.
     ///
     /// # Errors
-    /// [`ChannelError::Violation`] when it is longer than [`MAX_MESSAGE`].
+    /// [`ChannelError::TooLong`] above [`MAX_MESSAGE`]; [`ChannelError::Violation`] when the other side has stopped
+    /// reading.
     pub fn queue<M: Serialize>(&mut self, message: &M) -> Result<(), ChannelError> {
         let body =
             serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
-        let frame =
-            encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|_| ChannelError::TooLong)?;
+        if self.backlog() > MAX_BACKLOG {
+            let text = format!("{} bytes were not read", self.backlog());
+            return Err(ChannelError::Violation(text));
+        }
         if self.out.is_empty() {
             self.out = frame;
         } else {
@@ -328,7 +341,7 @@ impl Channel {
         self.out.len() - self.written
     }
 
-    /// Reads what is there and gives the whole messages. With `Closed` only once nothing is left to read.
+    /// Reads what is there, up to a bound, and gives the whole messages. With `Closed` only once nothing is left to read.
     ///
     /// # Errors
     /// [`ChannelError`] when the channel is dead or the other side misbehaves.
@@ -337,6 +350,7 @@ impl Channel {
         buffer: &mut [u8],
     ) -> Result<Vec<M>, ChannelError> {
         let mut messages = Vec::new();
+        let mut taken = 0;
         loop {
             let n = match rustix::net::recv(
                 &self.socket,
@@ -362,7 +376,8 @@ impl Channel {
                         .map_err(|e| ChannelError::Violation(e.to_string()))?,
                 );
             }
-            if n < buffer.len() {
+            taken += n;
+            if n < buffer.len() || taken >= MAX_INTAKE {
                 return Ok(messages);
             }
         }

@@ -232,10 +232,19 @@ impl Shared {
             Ok(done) => escape::cut(&mut done.output, MAX_OUTPUT),
             Err(failure) => escape::cut(&mut failure.message, 64 << 10),
         };
-        let body = serde_json::to_vec(&Finished { op, result })
-            .map_err(|e| ChannelError::Violation(e.to_string()))?;
-        let frame =
-            encode_frame(&body, MAX_MESSAGE).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let encode = |result| -> Result<Vec<u8>, ChannelError> {
+            let body = serde_json::to_vec(&Finished { op, result })
+                .map_err(|e| ChannelError::Violation(e.to_string()))?;
+            encode_frame(&body, MAX_MESSAGE).map_err(|_| ChannelError::TooLong)
+        };
+        let frame = match encode(result) {
+            // Escapes make six bytes of one. Without any answer the job would look hung.
+            Err(ChannelError::TooLong) => encode(Err(Failure::new(
+                ErrorCode::Internal,
+                "it was done, but what it printed is too long to be passed on",
+            )))?,
+            other => other?,
+        };
         let socket = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = frame.as_slice();
         while !rest.is_empty() {

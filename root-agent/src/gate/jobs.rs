@@ -9,7 +9,9 @@ use blockhost_proto::escape::hex;
 use blockhost_proto::response::{ErrorCode, Receipt};
 
 use super::records::{self, Heading};
-use super::{Entry, GRACE, Gate, MAX_BATCH, Op, PUBLISH_EVERY, Pending, RESTART_PATIENCE};
+use super::{
+    Entry, GRACE, Gate, MAX_BATCH, Op, PUBLISH_EVERY, Pending, RESTART_PATIENCE, RETRY_EVERY,
+};
 use crate::compartment::{Done, Failure};
 use crate::ipc::{Finished, FromGate, Role, Work};
 use crate::log_error;
@@ -113,7 +115,7 @@ impl Gate {
                 Entry::Event { id, life, .. } => {
                     self.answer(life, id, Ok(Done::default()), Some(receipt))
                 }
-                Entry::Note(_) => {}
+                Entry::Note(_) | Entry::Late(_) => {}
             }
         }
         self.tell_head();
@@ -147,7 +149,6 @@ impl Gate {
             role,
             began,
             deadline: began + pending.limit + GRACE,
-            reported: false,
         };
         self.ops.insert(number, op);
         let sent = match self
@@ -174,7 +175,7 @@ impl Gate {
         log_error!("ledger: {error}");
         let (outcomes, others): (Vec<Entry>, Vec<Entry>) = entries
             .into_iter()
-            .partition(|entry| matches!(entry, Entry::Outcome(..)));
+            .partition(|entry| matches!(entry, Entry::Outcome(..) | Entry::Late(_)));
         for entry in others {
             let message = format!("the ledger cannot record it, so nothing was executed: {error}");
             let failure = Failure::new(ErrorCode::Failed, message);
@@ -183,7 +184,7 @@ impl Gate {
                     self.answer(pending.life, pending.id, Err(failure), None)
                 }
                 Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
-                Entry::Outcome(..) | Entry::Note(_) => {}
+                Entry::Outcome(..) | Entry::Note(_) | Entry::Late(_) => {}
             }
         }
         let drafts: Vec<Draft> = outcomes.iter().map(|entry| entry.draft().clone()).collect();
@@ -191,6 +192,12 @@ impl Gate {
             Ok(appended) if !appended.is_empty() => self.pass(outcomes.into_iter().zip(appended)),
             Ok(_) => {}
             Err(error) => {
+                // Until there is space again. A poisoned ledger is closed for good; its next opening closes the intents.
+                if self.writer.poisoned().is_none() {
+                    self.unrecorded
+                        .extend(outcomes.iter().map(|entry| entry.draft().clone()));
+                    self.retry_at = Some(Instant::now() + RETRY_EVERY);
+                }
                 for entry in outcomes {
                     let Entry::Outcome(op, result, _) = entry else {
                         continue;
@@ -225,10 +232,23 @@ impl Gate {
         if life != self.front_life {
             return;
         }
-        self.tell_front(&FromGate::Answer {
+        let answer = FromGate::Answer {
             id,
             result,
             receipt,
-        });
+        };
+        if self.tell_front(&answer) {
+            return;
+        }
+        // A compartment may send as much as fits, and the envelope comes on top. The client is not left waiting.
+        if let FromGate::Answer { id, receipt, .. } = answer {
+            let message = "the answer is too long to be passed on; its outcome is in the ledger";
+            let result = Err(Failure::new(ErrorCode::Internal, message));
+            self.tell_front(&FromGate::Answer {
+                id,
+                result,
+                receipt,
+            });
+        }
     }
 }

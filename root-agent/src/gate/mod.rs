@@ -3,6 +3,8 @@
 
 mod jobs;
 pub mod records;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,6 +39,12 @@ const FRESH: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(20);
 /// How long a job waits for a compartment that is being restarted.
 const RESTART_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts to record outcomes that found no space.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// Longest time limit that is believed: beyond it an intent would stay open for as long as the agent lives.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// Jobs under way at once; a working front cannot reach it (connections times requests in flight).
+const MAX_JOBS: usize = 1 << 15;
 /// Drafts in one append.
 const MAX_BATCH: usize = 1024;
 
@@ -56,6 +64,9 @@ pub struct Gate {
     next_op: u64,
     nonce: u64,
     batch: Vec<Entry>,
+    /// Outcomes that found no space, and when to try again.
+    unrecorded: Vec<Draft>,
+    retry_at: Option<Instant>,
     publish_at: Option<Instant>,
     published_last: Option<Instant>,
     stopping: bool,
@@ -87,16 +98,22 @@ struct Op {
     heading: Heading,
     role: Role,
     began: Instant,
+    /// When its compartment counts as hung (again).
     deadline: Instant,
-    reported: bool,
 }
 
 /// What the next append holds, and what follows it.
 enum Entry {
     Intent(Box<Pending>, Heading, Draft),
     Outcome(Box<Op>, Result<Done, Failure>, Draft),
-    Event { id: u64, life: u64, draft: Draft },
+    Event {
+        id: u64,
+        life: u64,
+        draft: Draft,
+    },
     Note(Draft),
+    /// An outcome whose answer is given already.
+    Late(Draft),
 }
 
 impl Entry {
@@ -105,7 +122,8 @@ impl Entry {
             Self::Intent(_, _, draft)
             | Self::Outcome(_, _, draft)
             | Self::Event { draft, .. }
-            | Self::Note(draft) => draft,
+            | Self::Note(draft)
+            | Self::Late(draft) => draft,
         }
     }
 }
@@ -163,6 +181,8 @@ impl Gate {
             next_op: 1,
             nonce: u64::from_ne_bytes(nonce),
             batch: Vec::new(),
+            unrecorded: Vec::new(),
+            retry_at: None,
             publish_at: None,
             published_last: None,
             stopping: false,
@@ -289,7 +309,10 @@ impl Gate {
             self.tell_head();
         }
         for (_, pending) in waiting {
-            self.admit(pending);
+            // What a front asked for that has died since is nobody's wish any more, and out of its queue's order.
+            if pending.life == self.front_life {
+                self.admit(pending);
+            }
         }
         Ok(())
     }
@@ -372,7 +395,7 @@ impl Gate {
             .collect();
         let mut metadata = Map::new();
         metadata.insert("unfinished".to_owned(), (lost.len() as u64).into());
-        metadata.insert("reason".to_owned(), why.into());
+        metadata.insert("reason".to_owned(), records::printable(why).into());
         let resource = format!("agent:{}", role.as_str());
         let draft = records::agent_event(
             "compartment-lost",
@@ -401,8 +424,12 @@ impl Gate {
                 limit_ms,
             } => match Action::from_parts(&action, &params) {
                 Ok(action) => {
-                    let limit = Duration::from_millis(limit_ms);
+                    let limit = Duration::from_millis(limit_ms).min(LONGEST_LIMIT);
                     let life = self.front_life;
+                    if self.jobs() >= MAX_JOBS {
+                        let failure = Failure::new(ErrorCode::Busy, "too many jobs at once");
+                        return self.answer(life, id, Err(failure), None);
+                    }
                     self.admit(Pending {
                         id,
                         life,
@@ -433,6 +460,12 @@ impl Gate {
         }
     }
 
+    /// Jobs between their arrival and their answer.
+    fn jobs(&self) -> usize {
+        let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
+        self.ops.len() + self.batch.len() + waiting
+    }
+
     fn tell_head(&mut self) {
         let head = self.writer.head();
         let message = FromGate::Head {
@@ -442,16 +475,22 @@ impl Gate {
         self.tell_front(&message);
     }
 
-    fn tell_front(&mut self, message: &FromGate) {
+    /// False when the message is too long.
+    fn tell_front(&mut self, message: &FromGate) -> bool {
         let Some(channel) = self
             .lanes
             .get_mut(&Role::Front)
             .and_then(|lane| lane.channel.as_mut())
         else {
-            return;
+            return true;
         };
-        if let Err(error) = channel.queue(message) {
-            log_error!("an answer could not be passed on: {error}");
+        match channel.queue(message) {
+            Ok(()) => true,
+            Err(ChannelError::TooLong) => false,
+            Err(error) => {
+                self.drop_lane(Role::Front, &error);
+                true
+            }
         }
     }
 
@@ -486,11 +525,7 @@ impl Gate {
     }
 
     fn wait_time(&self, now: Instant) -> Option<Duration> {
-        let deadlines = self
-            .ops
-            .values()
-            .filter(|op| !op.reported)
-            .map(|op| op.deadline);
+        let deadlines = self.ops.values().map(|op| op.deadline);
         let patience = self
             .lanes
             .values()
@@ -498,12 +533,21 @@ impl Gate {
         let publish = self
             .publish_at
             .map(|at| if at <= now { now + FRESH } else { at });
-        let next = deadlines.chain(patience).chain(publish).min()?;
+        let next = deadlines
+            .chain(patience)
+            .chain(publish)
+            .chain(self.retry_at)
+            .min()?;
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     /// Publishes, gives up on jobs without a compartment, reports compartments that do not answer.
     fn watch_time(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            let late = std::mem::take(&mut self.unrecorded);
+            self.batch.extend(late.into_iter().map(Entry::Late));
+        }
         if self
             .publish_at
             .is_some_and(|at| at <= now && (self.nothing_fresh(now) || now >= at + PUBLISH_LATEST))
@@ -536,12 +580,8 @@ impl Gate {
                 None,
             );
         }
-        for op in self
-            .ops
-            .values_mut()
-            .filter(|op| op.deadline <= now && !op.reported)
-        {
-            op.reported = true;
+        for op in self.ops.values_mut().filter(|op| op.deadline <= now) {
+            op.deadline = now + GRACE;
             log_error!(
                 "{} on {} does not end; the {} compartment is restarted",
                 op.heading.action,
@@ -565,6 +605,8 @@ impl Gate {
             let message = "the agent stopped before this ended; whether it took effect is unknown";
             self.close(number, Err(Failure::new(ErrorCode::Internal, message)));
         }
+        let late = std::mem::take(&mut self.unrecorded);
+        self.batch.extend(late.into_iter().map(Entry::Late));
         self.commit();
         self.flush_lanes();
         if let Err(error) = self.writer.publish() {

@@ -181,7 +181,7 @@ pub fn refusal(
 }
 
 /// Text for a record: bounded, and without the characters its canonical form excludes.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let mut text: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

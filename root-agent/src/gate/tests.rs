@@ -1,0 +1,332 @@
+//! The gate with a real ledger, its neighbours played by the test: full disks, and neighbours that were taken over.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::compartment::{Backend, Identities, Identity};
+use crate::ipc::{self, Work};
+
+struct Neighbours {
+    control: ControlSocket,
+    front: Channel,
+    vm: Channel,
+    directory: tempfile::TempDir,
+}
+
+fn start(directory: &tempfile::TempDir) -> Start {
+    let nobody = Identity { uid: 1, gid: 1 };
+    Start {
+        root: directory.path().to_owned(),
+        hostname: "h".to_owned(),
+        backend: Backend::Embedded,
+        identities: Identities {
+            agent: nobody,
+            blockhost: nobody,
+            vm: nobody,
+        },
+        policy: crate::policy::Policy::default(),
+        rules: Vec::new(),
+        users: Vec::new(),
+        journal: false,
+        started_s: 0,
+    }
+}
+
+fn gate() -> (Gate, Neighbours) {
+    let directory = tempfile::tempdir().expect("directory");
+    gate_in(directory)
+}
+
+fn gate_in(directory: tempfile::TempDir) -> (Gate, Neighbours) {
+    let ledger = LedgerDir::open(directory.path()).expect("ledger");
+    let signer = Signer::generate("h/ledger", 1).expect("key");
+    let (ours, theirs) = ControlSocket::pair().expect("control");
+    let pair = || ipc::pair().expect("pair");
+    let (front, gate_front) = pair();
+    let (vm, gate_vm) = pair();
+    let idle: [OwnedFd; 2] = [pair().0, pair().0];
+    let [net, keys] = idle;
+    let gate = Gate::open(
+        &start(&directory),
+        ledger,
+        signer,
+        ControlSocket::from_fd(theirs),
+        gate_front,
+        [net, keys, gate_vm],
+    )
+    .expect("gate");
+    let neighbours = Neighbours {
+        control: ours,
+        front: Channel::new(front).expect("channel"),
+        vm: Channel::new(vm).expect("channel"),
+        directory,
+    };
+    (gate, neighbours)
+}
+
+fn ask(id: u64, action: &str, params: Value, limit_ms: u64) -> ToGate {
+    ToGate::Job {
+        id,
+        caller: ourselves(),
+        action: action.to_owned(),
+        params,
+        limit_ms,
+    }
+}
+
+/// One turn of the loop without the waiting.
+fn turn(gate: &mut Gate, roles: &[Role]) {
+    for &role in roles {
+        gate.hear_lane(role);
+    }
+    gate.commit();
+    gate.flush_lanes();
+}
+
+fn told<M: serde::de::DeserializeOwned>(channel: &mut Channel) -> Vec<M> {
+    channel.receive(&mut [0; 64 << 10]).expect("messages")
+}
+
+fn answers(front: &mut Channel) -> Vec<(u64, Result<Done, Failure>)> {
+    told::<FromGate>(front)
+        .into_iter()
+        .filter_map(|message| match message {
+            FromGate::Answer { id, result, .. } => Some((id, result)),
+            FromGate::Head { .. } => None,
+        })
+        .collect()
+}
+
+fn send<M: serde::Serialize>(channel: &mut Channel, message: &M) {
+    channel.queue(message).expect("fits");
+    assert!(channel.flush().expect("open"));
+}
+
+#[test]
+fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
+    let directory = tempfile::tempdir().expect("directory");
+    let Some(small) = SmallDisk::mount(directory.path(), "6m") else {
+        eprintln!("skipped: no tmpfs can be mounted here");
+        return;
+    };
+    let (mut gate, _neighbours) = gate_in(directory);
+    let action = Action::from_parts("qm-list", &json!({})).expect("valid");
+    let failure = Failure::new(ErrorCode::Failed, "x".repeat(1024));
+    let begin = |number: u64| {
+        let heading = Heading::of(&action, format!("t-{number}"));
+        let draft = records::intent(&heading, &ourselves(), &Names::default(), &action);
+        (heading, draft)
+    };
+    let intents: Vec<Draft> = (0..1000).map(|number| begin(number).1).collect();
+    gate.writer
+        .append(&intents)
+        .expect("there is room for these");
+    std::fs::write(small.path.join("filler"), vec![1; 8 << 20]).expect_err("full");
+    for number in 0..1000 {
+        let op = Op {
+            id: number,
+            life: gate.front_life,
+            caller: ourselves(),
+            heading: begin(number).0,
+            role: Role::Vm,
+            began: Instant::now(),
+            deadline: Instant::now() + GRACE,
+        };
+        gate.ops.insert(number, op);
+        gate.close(number, Err(failure.clone()));
+        gate.commit();
+    }
+    let open = gate.unrecorded.len();
+    assert!(open > 0, "the disk was to be full");
+    assert!(gate.wait_time(Instant::now()).expect("a time") <= RETRY_EVERY * 2);
+    gate.watch_time(Instant::now() + RETRY_EVERY);
+    gate.commit();
+    assert_eq!(gate.unrecorded.len(), open, "still full, and none is lost");
+    std::fs::remove_file(small.path.join("filler")).expect("space again");
+    gate.watch_time(Instant::now() + RETRY_EVERY * 3);
+    gate.commit();
+    assert!(gate.unrecorded.is_empty() && gate.batch.is_empty());
+    assert_eq!(gate.writer.head().size, 2000, "each intent has its outcome");
+}
+
+#[test]
+fn a_compartment_cannot_keep_its_own_loss_out_of_the_ledger_by_how_it_misbehaves() {
+    let (mut gate, mut neighbours) = gate();
+    let nasty = format!("\u{7f}\0{}", "\u{2028}x".repeat(1 << 13));
+    send(&mut neighbours.vm, &json!({ nasty: 1 }));
+    send(
+        &mut neighbours.front,
+        &ask(
+            1,
+            "ledger-append",
+            json!({"category": "chain", "action": "e", "data": {}}),
+            1,
+        ),
+    );
+    turn(&mut gate, &[Role::Vm, Role::Front]);
+    let answers = answers(&mut neighbours.front);
+    assert!(matches!(answers[..], [(1, Ok(_))]), "{answers:?}");
+    assert_eq!(gate.writer.head().size, 2, "the event and the loss");
+    let report = neighbours.control.receive::<Report>(false).expect("open");
+    assert!(matches!(
+        report,
+        Some((Report::Hung { role: Role::Vm }, None))
+    ));
+}
+
+#[test]
+fn an_answer_too_long_to_be_passed_on_is_answered_all_the_same_and_harms_nobody() {
+    let (mut gate, mut neighbours) = gate();
+    send(&mut neighbours.front, &ask(7, "qm-list", json!({}), 1000));
+    turn(&mut gate, &[Role::Front]);
+    let work: Vec<Work> = told(&mut neighbours.vm);
+    let [Work { op, .. }] = work[..] else {
+        panic!("{work:?}")
+    };
+    let mut finished = Finished {
+        op,
+        result: Ok(Done::default()),
+    };
+    let envelope = serde_json::to_vec(&finished).expect("json").len();
+    if let Ok(done) = &mut finished.result {
+        done.output = "x".repeat(ipc::MAX_MESSAGE - envelope);
+    }
+    neighbours.vm.queue(&finished).expect("just fits");
+    let mut heard = Vec::new();
+    for _ in 0..1000 {
+        let _ = neighbours.vm.flush().expect("open");
+        turn(&mut gate, &[Role::Vm]);
+        heard.extend(answers(&mut neighbours.front));
+        if !heard.is_empty() {
+            break;
+        }
+    }
+    assert!(
+        matches!(&heard[..], [(7, Err(failure))] if failure.code == ErrorCode::Internal),
+        "{} answers",
+        heard.len()
+    );
+}
+
+#[test]
+fn a_front_can_neither_keep_an_intent_open_for_ever_nor_have_more_jobs_than_a_front_has() {
+    let (mut gate, mut neighbours) = gate();
+    send(
+        &mut neighbours.front,
+        &ask(1, "qm-list", json!({}), u64::MAX),
+    );
+    turn(&mut gate, &[Role::Front]);
+    let latest = Instant::now() + LONGEST_LIMIT + GRACE;
+    assert!(gate.ops.values().all(|op| op.deadline <= latest));
+    let (_, first) = gate.ops.drain().next().expect("the job");
+    for number in 0..MAX_JOBS as u64 {
+        let op = Op {
+            caller: first.caller.clone(),
+            heading: first.heading.clone(),
+            ..first
+        };
+        gate.ops.insert(number, op);
+    }
+    send(&mut neighbours.front, &ask(2, "qm-list", json!({}), 1000));
+    turn(&mut gate, &[Role::Front]);
+    let answers = answers(&mut neighbours.front);
+    assert!(
+        matches!(&answers[..], [(2, Err(failure))] if failure.code == ErrorCode::Busy),
+        "{answers:?}"
+    );
+}
+
+#[test]
+fn what_a_dead_front_left_waiting_is_not_executed() {
+    let (mut gate, mut neighbours) = gate();
+    gate.lose(Role::Vm, "test");
+    send(&mut neighbours.front, &ask(1, "qm-list", json!({}), 1000));
+    turn(&mut gate, &[Role::Front]);
+    gate.lose(Role::Front, "test");
+    gate.connect(Role::Front, ipc::pair().expect("pair").0)
+        .expect("connected");
+    let (vm, theirs) = ipc::pair().expect("pair");
+    gate.connect(Role::Vm, theirs).expect("connected");
+    turn(&mut gate, &[]);
+    let mut vm = Channel::new(vm).expect("channel");
+    assert!(told::<Work>(&mut vm).is_empty());
+    assert!(gate.ops.is_empty());
+}
+
+#[test]
+fn a_compartment_that_hangs_is_reported_until_it_is_gone() {
+    let (mut gate, mut neighbours) = gate();
+    send(&mut neighbours.front, &ask(1, "qm-list", json!({}), 1));
+    turn(&mut gate, &[Role::Front]);
+    let mut now = Instant::now() + GRACE;
+    for _ in 0..2 {
+        now += GRACE + Duration::from_secs(1);
+        gate.watch_time(now);
+        let report = neighbours.control.receive::<Report>(false).expect("open");
+        assert!(matches!(
+            report,
+            Some((Report::Hung { role: Role::Vm }, None))
+        ));
+    }
+}
+
+#[test]
+fn a_front_that_never_reads_costs_bounded_memory() {
+    let (mut gate, neighbours) = gate();
+    let message = FromGate::Head {
+        size: 0,
+        root: "x".repeat(1 << 20),
+    };
+    for _ in 0..100 {
+        gate.tell_front(&message);
+    }
+    assert!(
+        gate.lanes[&Role::Front].channel.is_none(),
+        "it was given up"
+    );
+    let roles: HashSet<Role> = gate.lanes.keys().copied().collect();
+    assert_eq!(roles.len(), 4);
+    drop(neighbours.directory);
+}
+
+/// A file system of a few pages that is gone when its last descriptor is closed.
+struct SmallDisk {
+    path: std::path::PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(path: &std::path::Path, size: &str) -> Option<Self> {
+        run(
+            &["mount", "-t", "tmpfs", "-o", &format!("size={size}")],
+            path,
+        )
+        .then(|| Self {
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        run(&["umount", "-l"], &self.path);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test mounts its small disk with the system's program"
+)]
+fn run(words: &[&str], path: &std::path::Path) -> bool {
+    let mut command = std::process::Command::new(words[0]);
+    command.args(&words[1..]);
+    if words[0] == "mount" {
+        command.arg("none");
+    }
+    command
+        .arg(path)
+        .status()
+        .is_ok_and(|status| status.success())
+}
