@@ -141,6 +141,24 @@ impl Shop {
 
 const E18: u128 = 1_000_000_000_000_000_000;
 
+#[test]
+fn the_committed_bytecode_is_what_the_sources_compile_to() {
+    if !common::contracts_dir().join("node_modules/solc").exists() {
+        eprintln!("skipped: no compiler; run `npm ci` in engine/contracts");
+        return;
+    }
+    let build = common::contracts_dir().join("build.mjs");
+    let Ok(done) = common::program("node").arg(build).arg("--check").output() else {
+        eprintln!("skipped: no node in PATH");
+        return;
+    };
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8(done.stderr).unwrap()
+    );
+}
+
 #[tokio::test]
 async fn nobody_but_the_owner_may_change_prices_cancel_or_withdraw() {
     let Some(shop) = Shop::open().await else {

@@ -48,13 +48,13 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         problems.push(e.to_string());
     }
     if json {
-        println!(
+        say!(
             "{}",
             json!({"ok": problems.is_empty(), "values": values, "problems": problems, "warnings": warnings})
         );
     } else {
         for (key, value) in &values {
-            println!(
+            say!(
                 "{key}\t{}",
                 value
                     .as_str()

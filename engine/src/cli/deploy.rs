@@ -158,11 +158,11 @@ fn print(cli: &Cli, chain_id: u64, addresses: &Addresses) {
             object.insert(name.into(), deployed.map(|d| d.address.to_string()).into());
         }
         object.insert("block".into(), first_block(addresses).into());
-        println!("{}", serde_json::Value::Object(object));
+        say!("{}", serde_json::Value::Object(object));
     } else {
         for (name, deployed) in named {
             if let Some(deployed) = deployed {
-                println!("{name} {}", deployed.address);
+                say!("{name} {}", deployed.address);
             }
         }
     }

@@ -97,11 +97,11 @@ pub fn run(args: JobsArgs, layout: &Layout) -> Result<(), OutboxError> {
 }
 
 fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::json!(value));
+    say!("{}", serde_json::json!(value));
 }
 
 fn print_table(jobs: &[JobView]) {
-    println!("ID\tSTATE\tEVENT\tSUBSCRIPTION\tBLOCK\tATTEMPTS\tERROR");
+    say!("ID\tSTATE\tEVENT\tSUBSCRIPTION\tBLOCK\tATTEMPTS\tERROR");
     for job in jobs {
         let error = job
             .last_error
@@ -113,9 +113,13 @@ fn print_table(jobs: &[JobView]) {
         } else {
             job.subscription_id.to_string()
         };
-        println!(
+        say!(
             "{}\t{}\t{}\t{subscription}\t{}\t{}\t{error}",
-            job.id, job.state, job.event, job.block_number, job.attempts
+            job.id,
+            job.state,
+            job.event,
+            job.block_number,
+            job.attempts
         );
     }
 }
@@ -124,8 +128,8 @@ fn print_job(job: &JobView) {
     let time = |ms: i64| {
         jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "-".to_owned(), |t| format!("{t:.0}"))
     };
-    println!("job           {}", job.id);
-    println!(
+    say!("job           {}", job.id);
+    say!(
         "state         {}{}",
         job.state,
         if job.orphaned {
@@ -134,18 +138,20 @@ fn print_job(job: &JobView) {
             ""
         }
     );
-    println!("event         {}", job.event);
-    println!("subscription  {}", job.subscription_id);
-    println!(
+    say!("event         {}", job.event);
+    say!("subscription  {}", job.subscription_id);
+    say!(
         "contract      {} on chain id {}",
-        job.contract, job.chain_id
+        job.contract,
+        job.chain_id
     );
-    println!(
+    say!(
         "transaction   {} in block {}",
-        job.tx_hash, job.block_number
+        job.tx_hash,
+        job.block_number
     );
-    println!("attempts      {}", job.attempts);
-    println!(
+    say!("attempts      {}", job.attempts);
+    say!(
         "steps done    {}",
         if job.steps.is_empty() {
             "none".to_owned()
@@ -153,12 +159,12 @@ fn print_job(job: &JobView) {
             job.steps.join(", ")
         }
     );
-    println!("since         {}", time(job.created_ms));
-    println!("changed       {}", time(job.updated_ms));
+    say!("since         {}", time(job.created_ms));
+    say!("changed       {}", time(job.updated_ms));
     if job.state == JobState::Pending && job.not_before_ms > 0 {
-        println!("next attempt  {}", time(job.not_before_ms));
+        say!("next attempt  {}", time(job.not_before_ms));
     }
     if let Some(error) = &job.last_error {
-        println!("last error    {error}");
+        say!("last error    {error}");
     }
 }

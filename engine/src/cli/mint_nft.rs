@@ -132,9 +132,9 @@ fn print(cli: &Cli, token: U256, tx: Option<crate::chain::B256>) {
             "tx": tx.map(|hash| hash.to_string()),
             "dry_run": cli.dry_run,
         });
-        println!("{value}");
+        say!("{value}");
     } else {
-        println!("{token}");
+        say!("{token}");
     }
 }
 

@@ -1,6 +1,14 @@
 //! The command lines. Each module exposes `command()` for man pages and completions, and `main()` for its shim in
 //! `src/bin`. Nothing here decides; it parses, calls, prints.
 
+/// Prints a line of the result. A reader that leaves early, as `head` does, is no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout().lock(), $($text)*);
+    }};
+}
+
 pub mod bhcrypt;
 pub mod config;
 pub mod deploy;
