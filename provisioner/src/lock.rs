@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use blockhost_proto::Layout;
 use rustix::fs::FlockOperation;
 
-use crate::record::start_of;
+use crate::record::{is_hidden, start_of};
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub fn running(layout: &Layout) -> Vec<u32> {
 fn living(text: &str) -> Vec<u32> {
     text.lines()
         .filter_map(|line| line.trim().parse().ok())
-        .filter(|pid| start_of(*pid).is_some())
+        .filter(|pid| start_of(*pid).is_some() || is_hidden(*pid))
         .collect()
 }
 

@@ -197,10 +197,17 @@ impl Holder {
         }
     }
 
-    /// True while the process runs: same boot, same pid, same start.
+    /// True while the process runs: same boot, same pid, same start. In doubt true: what a living process makes must not
+    /// be taken back. Inside our units the boot cannot be read (ProcSubset=pid), neither by the maker nor by the judge.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.boot_id == boot_id() && start_of(self.pid) == Some(self.start)
+        let here = boot_id();
+        let same_boot = self.boot_id.is_empty() || here.is_empty() || self.boot_id == here;
+        same_boot
+            && match start_of(self.pid) {
+                Some(start) => start == self.start,
+                None => is_hidden(self.pid),
+            }
     }
 }
 
@@ -221,6 +228,16 @@ fn boot_id() -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
+}
+
+/// A process of another user, which our units do not see in /proc (ProtectProc=invisible), but which the kernel knows.
+pub(crate) fn is_hidden(pid: u32) -> bool {
+    let known = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .map(rustix::process::test_kill_process);
+    known == Some(Err(rustix::io::Errno::PERM))
+        && !std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Field 22 of `/proc/<pid>/stat`, counted after the parenthesis that closes the name, which may hold anything.
@@ -257,6 +274,20 @@ mod tests {
             }
             .is_alive()
         );
+    }
+
+    #[test]
+    fn a_maker_or_a_judge_that_cannot_read_the_boot_does_not_make_a_living_process_dead() {
+        let in_a_unit = Holder {
+            boot_id: String::new(),
+            ..Holder::current()
+        };
+        assert!(in_a_unit.is_alive());
+        let ended = Holder {
+            start: in_a_unit.start + 1,
+            ..in_a_unit
+        };
+        assert!(!ended.is_alive());
     }
 
     #[test]
