@@ -169,6 +169,35 @@ fn a_damaged_file_is_reported_and_never_overwritten() {
 }
 
 #[test]
+fn what_root_writes_stays_the_services_and_links_in_their_directory_are_not_followed() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let world = TestWorld::new();
+    let state = world.layout.state();
+    std::os::unix::fs::chown(&state, Some(12_345), Some(12_346)).unwrap();
+    let precious = world.directory.path().join("precious");
+    std::fs::write(&precious, "kept").unwrap();
+    for link in ["vms.json.new", "vms.json.lock"] {
+        std::os::unix::fs::symlink(&precious, state.join(link)).unwrap();
+    }
+    assert!(matches!(
+        world.store.allocate(&wanted("web-1")),
+        Err(StoreError::Io { .. })
+    ));
+    std::fs::remove_file(state.join("vms.json.lock")).unwrap();
+    world.store.allocate(&wanted("web-1")).unwrap();
+    for file in ["vms.json", "vms.json.lock"] {
+        let metadata = std::fs::metadata(state.join(file)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (12_345, 12_346), "{file}");
+    }
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kept");
+    assert_eq!(std::fs::metadata(&precious).unwrap().uid(), 0);
+}
+
+#[test]
 fn exhausted_pools_and_wanted_values_in_use_have_their_own_errors() {
     let world = TestWorld::new();
     for n in 0..10 {

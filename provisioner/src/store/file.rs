@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,16 +30,51 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+fn directory_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Makes a file that was not there, never through a link. What root makes here belongs to whom the directory belongs to:
+/// an operator's one command as root must not take the database away from the services.
+fn make(path: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path)?;
+    if rustix::process::geteuid().is_root() {
+        let owner = std::fs::metadata(directory_of(path))?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(file)
+}
+
+fn open_or_make(path: &Path) -> std::io::Result<File> {
+    use std::io::ErrorKind::{AlreadyExists, NotFound};
+    loop {
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        match OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+        {
+            Err(e) if e.kind() == NotFound => {}
+            opened => return opened,
+        }
+        match make(path) {
+            // Somebody was quicker.
+            Err(e) if e.kind() == AlreadyExists => {}
+            made => return made,
+        }
+    }
+}
+
 /// Waits for the lock of `path`, at most half a minute: every holder is done within milliseconds.
 pub(super) fn lock(path: &Path) -> Result<Guard, StoreError> {
     let lock = beside(path, ".lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(MODE)
-        .open(&lock)
-        .map_err(io("cannot open", &lock))?;
+    let file = open_or_make(&lock).map_err(io("cannot open", &lock))?;
     let end = Instant::now() + LOCK_WAIT;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -72,22 +107,19 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 /// Replaces `path`. The caller holds the lock, so the temporary name is never used twice at a time.
 pub(super) fn replace(_held: &Guard, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = beside(path, ".new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(MODE)
-        .open(&temporary)
-        .map_err(io("cannot write", &temporary))?;
+    // A leftover of a writer that was killed.
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("cannot remove", &temporary)(e));
+        }
+        _ => {}
+    }
+    let mut file = make(&temporary).map_err(io("cannot write", &temporary))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(io("cannot write", &temporary))?;
     std::fs::rename(&temporary, path).map_err(io("cannot replace", path))?;
-    let directory = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(directory)
+    File::open(directory_of(path))
         .and_then(|dir| dir.sync_all())
         .map_err(io("cannot sync the directory of", path))
 }
