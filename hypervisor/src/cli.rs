@@ -13,7 +13,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::image::Format;
 use crate::machine::Vmid;
-use crate::{console, disks, guest, list, options, power};
+use crate::{console, disks, guest, launcher, list, options, power};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -184,6 +184,13 @@ enum Verb {
     /// Writes the console log; started by start
     #[command(hide = true, name = console::COMMAND)]
     ConsoleLogWriter,
+    /// Becomes QEMU; started by start
+    #[command(hide = true, name = launcher::COMMAND)]
+    MachineLauncher {
+        /// Program and arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -239,26 +246,30 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    if matches!(cli.verb, Verb::ConsoleLogWriter) {
-        return console::run();
+    match &cli.verb {
+        Verb::ConsoleLogWriter => return console::run(),
+        Verb::MachineLauncher { words } => return launcher::run(words),
+        _ => {}
     }
-    let done = run(cli.verb).and_then(|text| {
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .at("cannot write", "stdout")
-    });
+    let mut host = Host::from_env();
+    let checked = host.check_state();
+    let done = checked
+        .and_then(|()| run(&host, cli.verb))
+        .and_then(|text| {
+            std::io::stdout()
+                .write_all(host.shown(&text).as_bytes())
+                .at("cannot write", "stdout")
+        });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{e}");
+            eprintln!("{}", host.shown(&e.to_string()));
             ExitCode::from(e.exit_code())
         }
     }
 }
 
-fn run(verb: Verb) -> Result<String> {
-    let host = &Host::from_env();
-    host.check_state()?;
+fn run(host: &Host, verb: Verb) -> Result<String> {
     let silent = |result: Result<()>| result.map(|()| String::new());
     match verb {
         Verb::Create { vmid, options } => {
@@ -322,7 +333,7 @@ fn run(verb: Verb) -> Result<String> {
         Verb::Guest { verb } => run_guest(host, verb),
         Verb::Showcmd { vmid, verbose } => power::showcmd(host, vmid, verbose),
         Verb::Autostart => silent(power::autostart(host)),
-        Verb::ConsoleLogWriter => Ok(String::new()),
+        Verb::ConsoleLogWriter | Verb::MachineLauncher { .. } => Ok(String::new()),
     }
 }
 

@@ -300,6 +300,7 @@ mod tests {
         let host = Host {
             layout: Layout::new(dir.path()),
             node: "n".to_owned(),
+            pins: None,
         };
         std::fs::create_dir_all(host.layout.snippets()).unwrap();
         (dir, host)

@@ -204,7 +204,7 @@ impl VmConfig {
     /// # Errors
     /// When the directory cannot be read (an absent one has no machines).
     pub fn all(host: &Host) -> Result<Vec<Vmid>> {
-        let dir = host.layout.qm_conf_dir();
+        let dir = host.conf_dir();
         let entries = match fs::read_dir(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.at("cannot read", &dir)?,
@@ -245,7 +245,8 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let written = file.write_all(content).and_then(|()| file.sync_all());
     written.at("cannot write", &temporary)?;
     fs::rename(&temporary, path).at("cannot replace", path)?;
-    let dir_fd = crate::sys::open_dir(dir).at("cannot open", dir)?;
+    // The dot: the directory may be named by a link to a descriptor.
+    let dir_fd = crate::sys::open_dir(&dir.join(".")).at("cannot open", dir)?;
     rustix::fs::fsync(&dir_fd).at("cannot sync", dir)
 }
 
@@ -256,8 +257,8 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 pub fn remove(host: &Host, vmid: Vmid) -> Result<()> {
     let path = host.conf_path(vmid);
     fs::remove_file(&path).at("cannot remove", &path)?;
-    let dir = host.layout.qm_conf_dir();
-    let dir_fd = crate::sys::open_dir(&dir).at("cannot open", &dir)?;
+    let dir = host.conf_dir();
+    let dir_fd = crate::sys::open_dir(&dir.join(".")).at("cannot open", &dir)?;
     rustix::fs::fsync(&dir_fd).at("cannot sync", &dir)
 }
 

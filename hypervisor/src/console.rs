@@ -1,11 +1,13 @@
-//! The log of a machine's serial console: at most two files of 1 MiB, written by a tiny process that reads QEMU's output
-//! from a pipe, holds nothing but three descriptors and ends with QEMU.
+//! The logs of a machine, its serial console's and QEMU's own: at most two files of 1 MiB each, written by a tiny process
+//! that reads from a pipe, holds nothing but three descriptors and ends with QEMU. QEMU itself holds no file that it
+//! could fill the run directory with.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::Child;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -19,14 +21,18 @@ const LOG_LIMIT: u64 = 1 << 20;
 /// Hidden command under which the program runs as the log writer.
 pub const COMMAND: &str = "console-log-writer";
 
-/// File names of the log: the one written first, the one it changes to.
-pub const LOGS: [&str; 2] = ["console.log", "console-2.log"];
+/// File names of a log: the one written first, the one it changes to.
+pub type Names = [&'static str; 2];
+/// The serial console's.
+pub const LOGS: Names = ["console.log", "console-2.log"];
+/// QEMU's own words.
+pub const QEMU_LOGS: Names = ["qemu.log", "qemu-2.log"];
 
 /// Starts the writer; the returned descriptor is QEMU's end.
 ///
 /// # Errors
 /// When a file, the pipe or the process cannot be made.
-pub fn start(host: &Host, vmid: Vmid, ids: Ids) -> Result<OwnedFd> {
+pub fn start(host: &Host, vmid: Vmid, ids: Ids, names: Names) -> Result<(OwnedFd, Child)> {
     let dir_path = host.machine_run_dir(vmid);
     let dir = crate::sys::open_dir(&dir_path).at("cannot open", &dir_path)?;
     let log = |name: &str| {
@@ -38,14 +44,14 @@ pub fn start(host: &Host, vmid: Vmid, ids: Ids) -> Result<OwnedFd> {
     let (from_qemu, to_log) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .at("cannot make a pipe for", &dir_path)?;
     // This very program; the link works also where the directories above it are closed to the machine user.
-    Run::new("/proc/self/exe", [COMMAND])
+    let child = Run::new("/proc/self/exe", [COMMAND])
         .shown_as("blockhost-qm")
         .user(ids)
         .stdin(File::from(from_qemu))
-        .stdout(log(LOGS[0])?)
-        .stderr(log(LOGS[1])?)
+        .stdout(log(names[0])?)
+        .stderr(log(names[1])?)
         .spawn()?;
-    Ok(to_log)
+    Ok((to_log, child))
 }
 
 /// The writer itself: standard input to standard output and error in turn. Ends when the last writer is gone.
@@ -77,12 +83,12 @@ fn pump(from: &mut impl Read, logs: &mut [File; 2], limit: u64) -> std::io::Resu
         if written + read as u64 > limit {
             logs.swap(0, 1);
             let [log, _] = logs;
-            log.set_len(0)?;
-            std::io::Seek::rewind(log)?;
+            let _ = log.set_len(0).and_then(|()| std::io::Seek::rewind(log));
             written = 0;
         }
         let [log, _] = logs;
-        log.write_all(buffer.get(..read).unwrap_or_default())?;
+        // What finds no space is lost, but the reading goes on: the machine must not feel its log.
+        let _ = log.write_all(buffer.get(..read).unwrap_or_default());
         written += read as u64;
     }
 }
@@ -90,6 +96,17 @@ fn pump(from: &mut impl Read, logs: &mut [File; 2], limit: u64) -> std::io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_without_space_does_not_stop_the_reading() {
+        let full = || {
+            let mut options = File::options();
+            options.write(true).open("/dev/full").unwrap()
+        };
+        let mut talk = std::io::repeat(b'x').take(100_000);
+        pump(&mut talk, &mut [full(), full()], 20_000).unwrap();
+        assert_eq!(talk.limit(), 0);
+    }
 
     #[test]
     fn a_talkative_guest_fills_no_disk_and_its_last_words_stay() {

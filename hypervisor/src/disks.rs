@@ -239,14 +239,22 @@ pub fn template(host: &Host, vmid: Vmid) -> Result<()> {
         if from.exists() || !to.exists() {
             std::fs::rename(&from, &to).at("cannot rename", &from)?;
         }
-        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o400))
-            .at("cannot protect", &to)?;
+        protect(host, &to)?;
         let mut props = Props::parse(&value);
         props.head = Some(base.to_string());
         config.set(key, props.to_string());
     }
     config.set("template", "1");
     config.store(host, vmid)
+}
+
+/// Takes a base away from the machines' user, who may only read it then: every machine cloned from it holds a descriptor
+/// of it, and the owner of a file can make any descriptor of it a writable one.
+fn protect(host: &Host, base: &Path) -> Result<()> {
+    let readers = host.machine_user()?.gid;
+    std::os::unix::fs::lchown(base, Some(0), Some(readers)).at("cannot take over", base)?;
+    std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o440))
+        .at("cannot protect", base)
 }
 
 /// What `qm clone` is told.

@@ -18,6 +18,16 @@ const SEARCH: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 /// Output of a helper that is kept.
 const OUTPUT_LIMIT: u64 = 1 << 20;
 
+/// Replaces this process; returns only the reason why that failed.
+pub fn become_program(program: &str, args: &[String]) -> std::io::Error {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts programs"
+    )]
+    let mut command = Command::new(program);
+    command.args(args).exec()
+}
+
 /// Full path of a program in the system directories.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! Where this host keeps things, and who runs the machines. Passed to every command.
 #![forbid(unsafe_code)]
 
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use blockhost_proto::layout::Layout;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, IoContext, Result};
 use crate::machine::Vmid;
@@ -29,7 +31,20 @@ pub struct Host {
     pub layout: Layout,
     /// Name of this host in messages.
     pub node: String,
+    /// The directories of [`Host::check_state`], held open.
+    pub pins: Option<Arc<Pins>>,
 }
+
+/// Directories inside the services' directory. Their names are in the hands of the services' user, who may exchange them
+/// for something else at any time; so after they were checked they are only reached by descriptor.
+#[derive(Debug)]
+pub struct Pins {
+    conf: OwnedFd,
+    storage: OwnedFd,
+}
+
+/// Name of the directory of volumes in the state directory.
+const STORAGE: &str = "qm-storage";
 
 impl Host {
     /// The host below `BLOCKHOST_ROOT`.
@@ -37,6 +52,7 @@ impl Host {
         Host {
             layout: Layout::from_env(),
             node: sys::node_name(),
+            pins: None,
         }
     }
 
@@ -57,36 +73,78 @@ impl Host {
         }
     }
 
-    /// Insists that the directories this program keeps in the services' directory are its own: not links, not put there
-    /// by the services' user.
+    /// Insists that the directories this program keeps in the services' directory are its own (not links, not put there
+    /// by the services' user), makes them where they are missing, and holds on to them.
     ///
     /// # Errors
     /// [`Error::Environment`] naming the directory.
-    pub fn check_state(&self) -> Result<()> {
-        let own = rustix::process::geteuid().as_raw();
-        for dir in [
-            self.layout.qm_conf_dir(),
-            self.layout.state().join("qm-storage"),
-            self.run_dir(),
-        ] {
-            match std::fs::symlink_metadata(&dir) {
-                Ok(meta) if meta.is_dir() && meta.uid() == own && meta.mode() & 0o022 == 0 => {}
-                Ok(_) => {
-                    return Err(Error::Environment(format!(
-                        "'{}' must be a directory of root that nobody else may write; move away what is there",
-                        dir.display()
-                    )));
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e).at("cannot inspect", dir),
-            }
+    pub fn check_state(&mut self) -> Result<()> {
+        let run = self.run_dir();
+        match sys::open_dir(&run) {
+            Ok(fd) => own_directory(&fd, &run)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => return Err(not_ours(&run)),
         }
+        let state = self.layout.state();
+        let state_fd = match sys::open_dir(&state) {
+            // Before the setup has run there is nothing to reach.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.at("cannot open", &state)?,
+        };
+        let pin = |path: PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            match rustix::fs::mkdirat(&state_fd, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(e) => return Err(e).at("cannot create", path),
+            }
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+            let fd = sys::open_beneath(&state_fd, Path::new(name), flags, Mode::empty())
+                .map_err(|_| not_ours(&path))?;
+            own_directory(&fd, &path)?;
+            Ok(fd)
+        };
+        self.pins = Some(Arc::new(Pins {
+            conf: pin(self.layout.qm_conf_dir())?,
+            storage: pin(state.join(STORAGE))?,
+        }));
         Ok(())
+    }
+
+    /// Directory of the configurations.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.pins.as_ref().map_or_else(
+            || self.layout.qm_conf_dir(),
+            |pins| sys::descriptor_path(&pins.conf),
+        )
+    }
+
+    /// Directory of the storage `local` and of nothing else.
+    pub fn storage_dir(&self) -> PathBuf {
+        self.pins.as_ref().map_or_else(
+            || self.layout.state().join(STORAGE),
+            |pins| sys::descriptor_path(&pins.storage),
+        )
+    }
+
+    /// A text for people: the held directories by their names.
+    pub fn shown(&self, text: &str) -> String {
+        let Some(pins) = &self.pins else {
+            return text.to_owned();
+        };
+        [
+            (&pins.conf, self.layout.qm_conf_dir()),
+            (&pins.storage, self.layout.state().join(STORAGE)),
+        ]
+        .iter()
+        .fold(text.to_owned(), |text, (fd, name)| {
+            let held = format!("{}/", sys::descriptor_path(fd).display());
+            text.replace(&held, &format!("{}/", name.display()))
+        })
     }
 
     /// Configuration file of a machine.
     pub fn conf_path(&self, vmid: Vmid) -> PathBuf {
-        self.layout.qm_conf_dir().join(format!("{vmid}.conf"))
+        self.conf_dir().join(format!("{vmid}.conf"))
     }
 
     /// Directory of volatile files of all machines.
@@ -105,5 +163,61 @@ impl Host {
             vmid,
             node: self.node.clone(),
         }
+    }
+}
+
+fn not_ours(dir: &Path) -> Error {
+    Error::Environment(format!(
+        "'{}' must be a directory of root that nobody else may write; move away what is there",
+        dir.display()
+    ))
+}
+
+fn own_directory(fd: &OwnedFd, dir: &Path) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).at("cannot inspect", dir)?;
+    let own = rustix::process::geteuid().as_raw();
+    if stat.st_uid == own && stat.st_mode & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(not_ours(dir))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Storages;
+
+    #[test]
+    fn what_the_services_user_puts_in_the_place_of_a_checked_directory_is_not_reached() {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = Host {
+            layout: Layout::new(root.path()),
+            node: "n".to_owned(),
+            pins: None,
+        };
+        let (state, elsewhere) = (host.layout.state(), root.path().join("elsewhere"));
+        let vmid: Vmid = "100".parse().unwrap();
+        let victim = elsewhere.join("local/images/100/precious");
+        std::fs::create_dir_all(victim.parent().unwrap()).unwrap();
+        std::fs::write(&victim, "x").unwrap();
+        std::fs::create_dir_all(&state).unwrap();
+        host.check_state().unwrap();
+        for name in ["qm", STORAGE] {
+            std::fs::rename(state.join(name), state.join(format!("real-{name}"))).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, state.join(name)).unwrap();
+        }
+        let storages = Storages::load(&host).unwrap();
+        storages.machine_dir("local", vmid).unwrap();
+        crate::config::VmConfig::default()
+            .store(&host, vmid)
+            .unwrap();
+        storages.free_all(vmid).unwrap();
+        assert!(victim.exists() && !elsewhere.join("100.conf").exists());
+        assert!(state.join("real-qm/100.conf").exists());
+        assert!(state.join("real-qm-storage/local/images").exists());
+        let shown = host.shown(&host.conf_path(vmid).display().to_string());
+        assert_eq!(shown, state.join("qm/100.conf").display().to_string());
+        assert!(host.check_state().is_err(), "nor is it taken for ours");
     }
 }

@@ -231,7 +231,9 @@ impl Plan {
     /// First serial port: always in the log; with `serial0: socket` also on a socket.
     fn console(&mut self, host: &Host, vmid: Vmid, config: &VmConfig) -> Result<()> {
         let log = host.machine_run_dir(vmid).join(console::LOGS[0]);
-        let name = self.file(&log, || console::start(host, vmid, host.machine_user()?))?;
+        let name = self.file(&log, || {
+            console::start(host, vmid, host.machine_user()?, console::LOGS).map(|(log, _)| log)
+        })?;
         if config.get("serial0").is_some() {
             let extra = format!(",logfile={name},logappend=on");
             self.socket(host, vmid, "serial0", monitor::SERIAL_SOCKET, &extra)?;

@@ -17,6 +17,7 @@ pub mod hardware;
 pub mod host;
 pub mod image;
 pub mod launch;
+pub mod launcher;
 pub mod list;
 pub mod machine;
 pub mod monitor;

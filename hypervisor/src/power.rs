@@ -245,7 +245,7 @@ pub fn autostart(host: &Host) -> Result<()> {
             Err(e) => Err(e),
         };
         if let Err(e) = started {
-            eprintln!("VM {vmid}: {e}");
+            eprintln!("VM {vmid}: {}", host.shown(&e.to_string()));
             failed.push(vmid.to_string());
         }
     }

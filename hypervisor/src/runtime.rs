@@ -1,5 +1,6 @@
 //! Whether a machine runs, and as which process. The truth is a lock that QEMU inherits and holds as long as it lives:
-//! no pid file can lie about it, no reused pid can pass for it. Pid and start time are kept beside it for signals.
+//! no pid file can lie about it, no reused pid can pass for it. Pid and start time are kept beside it for signals, and
+//! for a QEMU that drops the lock on purpose.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -86,7 +87,8 @@ fn record_path(host: &Host, vmid: Vmid) -> PathBuf {
 /// [`Error::Conflict`] when a QEMU holds it already.
 pub fn claim(host: &Host, vmid: Vmid) -> Result<OwnedFd> {
     let path = alive_path(host, vmid);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not for writing: QEMU gets it, and is to have no file that it could fill the run directory with.
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
         rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -110,7 +112,11 @@ pub fn state(host: &Host, vmid: Vmid) -> Result<State> {
         other => other.at("cannot open", &path)?,
     };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(State::Stopped),
+        // A QEMU that was taken over may let go of the lock; it does not get rid of its record by that.
+        Ok(()) => {
+            Ok(read_record(host, vmid)
+                .map_or(State::Stopped, |process| State::Running(Some(process))))
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(State::Running(read_record(host, vmid))),
         Err(e) => Err(e).at("cannot ask", &path),
     }
@@ -196,4 +202,46 @@ pub fn clean(host: &Host, vmid: Vmid) {
 pub fn forget(host: &Host, vmid: Vmid) {
     let _ = fs::remove_dir_all(host.machine_run_dir(vmid));
     let _ = fs::remove_file(alive_path(host, vmid));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockhost_proto::layout::Layout;
+
+    #[test]
+    fn a_qemu_that_lets_go_of_its_lock_still_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host {
+            layout: Layout::new(root.path()),
+            node: "n".to_owned(),
+            pins: None,
+        };
+        let vmid: Vmid = "100".parse().unwrap();
+        fs::create_dir_all(host.machine_run_dir(vmid)).unwrap();
+        drop(claim(&host, vmid).unwrap());
+        assert_eq!(state(&host, vmid).unwrap(), State::Stopped);
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let mut process = Process {
+            pid,
+            start_time: start_time(pid).unwrap(),
+            boot_id: boot_id().unwrap(),
+            accel: "tcg".to_owned(),
+            accel_reason: String::new(),
+            cgroup: String::new(),
+            started: 0,
+        };
+        write_record(&host, vmid, &process).unwrap();
+        assert_eq!(
+            state(&host, vmid).unwrap(),
+            State::Running(Some(process.clone()))
+        );
+        process.start_time -= 1;
+        write_record(&host, vmid, &process).unwrap();
+        assert_eq!(
+            state(&host, vmid).unwrap(),
+            State::Stopped,
+            "another process"
+        );
+    }
 }

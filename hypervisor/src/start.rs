@@ -4,11 +4,8 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
-
-use rustix::fs::{Mode, OFlags};
 
 use crate::config::VmConfig;
 use crate::error::{Error, IoContext, Result};
@@ -18,10 +15,13 @@ use crate::launch::{Plan, QEMU};
 use crate::machine::Vmid;
 use crate::monitor::Monitor;
 use crate::runtime::{self, Process};
-use crate::{accel, cgroup, sys};
+use crate::{accel, cgroup, console, launcher};
 
 /// How long a started QEMU may take until its monitor answers.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long its log is waited for when it did not.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Starts the machine; the caller holds its lock and knows that it is stopped.
 ///
@@ -35,24 +35,16 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     let choice = accel::choose(host, &qemu)?;
     let plan = Plan::open(host, vmid, config, choice.kind)?;
     let dir_path = host.machine_run_dir(vmid);
-    let dir = sys::open_dir(&dir_path).at("cannot open", &dir_path)?;
-    let log = |flags: OFlags| {
-        sys::open_beneath(
-            &dir,
-            Path::new("qemu.log"),
-            flags,
-            Mode::from_raw_mode(0o600),
-        )
-        .map(fs::File::from)
-        .at("cannot open", dir_path.join("qemu.log"))
-    };
-    let stderr = log(OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::APPEND)?;
+    let (words, mut writer) = console::start(host, vmid, ids, console::QEMU_LOGS)?;
+    let stderr = fs::File::from(words);
     let stdout = stderr.try_clone().at("cannot use", &dir_path)?;
     let args = std::iter::once(qemu.display().to_string()).chain(plan.args.iter().cloned());
     let keep: Vec<BorrowedFd<'_>> = plan.held.iter().chain([&alive]).map(AsFd::as_fd).collect();
-    // setsid replaces itself by QEMU: same process, own session, so neither a signal to the caller's group nor the end
-    // of its terminal reaches the machine.
-    let mut child = Run::new(exec::find("setsid", "util-linux")?, args)
+    // This very program replaces itself by QEMU: same process, own session, so neither a signal to the caller's group nor
+    // the end of its terminal reaches the machine.
+    let words = std::iter::once(launcher::COMMAND.to_owned()).chain(args);
+    let mut child = Run::new("/proc/self/exe", words)
+        .shown_as("blockhost-qm")
         .user(ids)
         .keep(keep)
         .stdout(stdout)
@@ -75,7 +67,12 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     if let Err(e) = ready {
         let _ = child.kill();
         let _ = child.wait();
-        let words = fs::read(dir_path.join("qemu.log")).unwrap_or_default();
+        // The last of its words are on their way until the writer has seen the end, too.
+        let end = Instant::now() + LAST_WORDS;
+        while matches!(writer.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let words = fs::read(dir_path.join(console::QEMU_LOGS[0])).unwrap_or_default();
         let tail: Vec<&[u8]> = words
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())

@@ -58,8 +58,7 @@ impl Storages {
     /// # Errors
     /// [`Error::Environment`] naming file, line and key.
     pub fn load(host: &Host) -> Result<Self> {
-        let base = host.layout.state().join("qm-storage");
-        let mut roots = BTreeMap::from([("local".to_owned(), base.join("local"))]);
+        let mut roots = BTreeMap::from([("local".to_owned(), host.storage_dir().join("local"))]);
         let path = host.layout.etc().join("storage.yaml");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,

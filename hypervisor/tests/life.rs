@@ -2,12 +2,32 @@
 
 mod common;
 
+use std::os::unix::fs::MetadataExt;
+
 use common::World;
 
 fn world_with_guest() -> Option<(World, std::path::PathBuf)> {
     let world = World::new()?;
     let image = world.guest_image()?;
     Some((world, image))
+}
+
+/// Regular files that a process could write to.
+fn writable_files(pid: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    entries
+        .flatten()
+        .filter(|entry| {
+            let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+            let info = std::fs::read_to_string(info).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+            flags.is_some_and(|flags| flags & 3 != 0)
+        })
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|path| path.is_file())
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 fn status_of(pid: &str, field: &str) -> String {
@@ -41,6 +61,14 @@ fn a_machine_boots_answers_and_shuts_down() {
         );
     }
     assert_ne!(status_of(&pid, "Uid"), "0");
+    let files = writable_files(&pid);
+    assert!(
+        !files.is_empty()
+            && files
+                .iter()
+                .all(|file| file.ends_with("/100/vm-100-disk-0.qcow2")),
+        "QEMU may write to its disk and to no other file: {files:?}"
+    );
     assert!(world.bridge_ports().contains("tap100i0"));
     world.wait_agent("100");
 
@@ -176,6 +204,13 @@ fn a_linked_clone_boots_and_protects_its_template() {
             .contains("only supported for templates")
     );
     world.ok(&["template", "9000"]);
+    let base = world.path("var/lib/blockhost/qm-storage/local/images/9000/base-9000-disk-0.qcow2");
+    let meta = std::fs::metadata(base).unwrap();
+    assert_eq!(
+        (meta.uid(), meta.mode() & 0o777),
+        (0, 0o440),
+        "who owns a base could make his descriptor of it a writable one"
+    );
     world.fails(3, &["template", "9000"]);
     world.fails(3, &["start", "9000"]);
     world.fails(3, &["resize", "9000", "scsi0", "+1G"]);
@@ -242,4 +277,53 @@ fn two_starts_at_once_make_one_qemu() {
                     .any(|to| to.starts_with(root.trim_end_matches('/')))
         });
     assert_eq!(mine.count(), 1);
+}
+
+#[test]
+fn no_machine_looks_into_another_and_none_opens_a_file_for_writing() {
+    let Some(world) = World::new() else { return };
+    let scratch = world.path("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let script = r#"
+        sleep 30 & other=$!
+        "$0" machine-launcher /bin/sleep 30 & machine=$!
+        until grep -q sleep /proc/$machine/comm; do sleep 0.01; done
+        "$0" machine-launcher /bin/sh -c '
+            seen=$(ls -l /proc/self/fd) && echo reads
+            seen=$(ls -l /proc/$0/fd) && echo sees a machine
+            seen=$(ls -l /proc/$1/fd) && echo sees a stranger
+            (echo x > $2/file) && echo writes
+            echo end' $machine $other "$1"
+        kill $machine $other"#;
+    let user = blockhost_hypervisor::host::MACHINE_USER;
+    let (uid, gid) = blockhost_hypervisor::sys::lookup_user(user)
+        .unwrap()
+        .unwrap();
+    std::os::unix::fs::chown(&scratch, Some(uid), Some(gid)).unwrap();
+    let (uid, gid) = (uid.to_string(), gid.to_string());
+    let qm = env!("CARGO_BIN_EXE_blockhost-qm");
+    // A link that the user can reach, as /proc/self/exe is in a start.
+    let program = std::fs::File::open(qm).unwrap();
+    let place = world.path("qm");
+    std::io::copy(&mut &program, &mut std::fs::File::create(&place).unwrap()).unwrap();
+    for (path, mode) in [(world.path(""), 0o755), (place.clone(), 0o755)] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let (place, scratch) = (place.display().to_string(), scratch.display().to_string());
+    let done = world.inside(
+        "setpriv",
+        &[
+            "--reuid",
+            &uid,
+            "--regid",
+            &gid,
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+            &place,
+            &scratch,
+        ],
+    );
+    assert_eq!(done.output, "reads\nend\n", "{}", done.errors);
 }
