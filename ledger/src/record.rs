@@ -265,14 +265,14 @@ pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
 
 /// A text field that sorts after `metadata` and `payload` and is written without escapes: `phase`, `op_id` excepted
 /// when a payload is there, `prev_hash`.
-pub(crate) fn late_text<'a>(record: &'a [u8], quoted_key: &str) -> Option<&'a [u8]> {
-    let key = quoted_key.as_bytes();
+///
+/// `opening` is all of `"key":"`: the key alone, in its quotes, can also be the whole value of a later field.
+pub(crate) fn late_text<'a>(record: &'a [u8], opening: &[u8]) -> Option<&'a [u8]> {
     let at = record
-        .windows(key.len())
-        .rposition(|window| window == key)?
-        + key.len();
-    let rest = record[at..].strip_prefix(b":\"")?;
-    rest.split(|b| *b == b'"').next()
+        .windows(opening.len())
+        .rposition(|window| window == opening)?
+        + opening.len();
+    record[at..].split(|b| *b == b'"').next()
 }
 
 /// The time written in a record, in seconds since 1970 UTC. Sorts after everything nested.
@@ -290,7 +290,7 @@ pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
 
 /// Does this record name `prev` as the one before it?
 pub(crate) fn follows(record: &[u8], prev: &Hash) -> bool {
-    late_text(record, "\"prev_hash\"") == Some(hex(prev).as_bytes())
+    late_text(record, b"\"prev_hash\":\"") == Some(hex(prev).as_bytes())
 }
 
 #[cfg(test)]
@@ -454,7 +454,7 @@ mod tests {
         let bytes = draft.encode(&stamp()).expect("recorded");
         assert_eq!(height_of(&bytes), Some(7));
         assert!(follows(&bytes, &[0xab; 32]));
-        assert_eq!(late_text(&bytes, "\"phase\""), Some(&b"intent"[..]));
-        assert_eq!(late_text(&bytes, "\"op_id\""), Some(&b"real"[..]));
+        assert_eq!(late_text(&bytes, b"\"phase\":\""), Some(&b"intent"[..]));
+        assert_eq!(late_text(&bytes, b"\"op_id\":\""), Some(&b"real"[..]));
     }
 }

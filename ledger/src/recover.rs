@@ -113,10 +113,10 @@ pub(crate) fn read(
     let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
     let mut visit = |index: u64, bytes: &[u8]| {
         chain.push(leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0));
-        let Some(op_id) = record::late_text(bytes, "\"op_id\"") else {
+        let Some(op_id) = record::late_text(bytes, b"\"op_id\":\"") else {
             return;
         };
-        match record::late_text(bytes, "\"phase\"") {
+        match record::late_text(bytes, b"\"phase\":\"") {
             Some(b"intent") => {
                 intents.insert(op_id.to_vec(), (index, bytes.to_vec()));
             }

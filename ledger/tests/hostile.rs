@@ -118,6 +118,32 @@ fn read_all(world: &World) {
     }
 }
 
+/// The names of fields are no reserved words: services choose resources, and users' names come from the system.
+#[test]
+fn texts_equal_to_names_of_fields_do_not_damage_the_ledger() {
+    let world = World::new();
+    let names = ["prev_hash", "op_id", "phase", "height", "timestamp"];
+    let (mut writer, _) = world.open();
+    for name in names {
+        let mut draft = common::draft(blockhost_ledger::record::Phase::Intent, name);
+        draft.resource = name.into();
+        draft.user = name.into();
+        draft.unit = Some(name.into());
+        draft.metadata.insert(name.into(), name.into());
+        writer.append(&[draft]).expect("appended");
+    }
+    writer.publish().expect("published");
+    drop(writer);
+    world.age();
+    let report = world.verify();
+    assert!(report.ok, "{report:?}");
+    let open = world.open().1.open_intents;
+    assert_eq!(
+        open.iter().map(|i| i.op_id.as_str()).collect::<Vec<_>>(),
+        names
+    );
+}
+
 #[test]
 fn a_segment_named_with_the_largest_number_is_an_answer_and_not_an_end() {
     let world = World::with_batches(1);
