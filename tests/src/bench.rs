@@ -127,8 +127,8 @@ fn measure(dir: &Path, requests: usize) -> Result<Vec<Row>, ScenarioError> {
     let mut theirs = Connection::open(&peer_socket)?;
     let mut rows = Vec::new();
 
-    let our_info = ours.times(requests, |_| load::agent_info())?;
-    let peer_info = theirs.times(requests, |_| load::agent_info())?;
+    let (our_info, peer_info) =
+        load::in_turns(&mut ours, &mut theirs, requests, |_| load::agent_info())?;
     rows.push(ratio(
         "agent-info round trip p50",
         our_info.p50(),
@@ -141,8 +141,8 @@ fn measure(dir: &Path, requests: usize) -> Result<Vec<Row>, ScenarioError> {
         peer_info.p99(),
     ));
 
-    let our_route = ours.times(requests, load::route_add)?;
-    let peer_route = theirs.times(requests, load::route_add)?;
+    let (our_route, peer_route) =
+        load::in_turns(&mut ours, &mut theirs, requests, load::route_add)?;
     rows.push(ratio(
         "ip6-route-add p50 (ours with two durable records, the peer with none)",
         our_route.p50(),
@@ -165,6 +165,11 @@ fn measure(dir: &Path, requests: usize) -> Result<Vec<Row>, ScenarioError> {
         2.0,
     ));
 
+    let echo = load::bare_echo(requests)?;
+    rows.push(single(
+        "bare echo between two threads over a Unix socket, p50",
+        echo.p50(),
+    ));
     let sync = load::bare_fdatasync(&world.layout.ledger().join("bench.tmp"), requests)?;
     rows.push(single(
         "bare append + fdatasync of 800 bytes, p50",

@@ -20,6 +20,11 @@ impl Times {
         Self(times)
     }
 
+    /// All of several rounds together.
+    pub(super) fn join(rounds: Vec<Self>) -> Self {
+        Self::new(rounds.into_iter().flat_map(|round| round.0).collect())
+    }
+
     pub(super) fn p50(&self) -> Duration {
         self.at(50)
     }
@@ -98,7 +103,7 @@ impl Connection {
         Ok(Times::new(times?))
     }
 
-    /// Requests for as long as `time`.
+    /// Requests back to back for as long as `time`: the pace of [`Self::times`], or the two could not be compared.
     pub(super) fn times_for(
         &mut self,
         time: Duration,
@@ -108,8 +113,6 @@ impl Connection {
         let mut times = Vec::new();
         while Instant::now() < end {
             times.push(self.ask_well(&request(times.len()))?);
-            // The same pace as one client that does something with its answers.
-            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(Times::new(times))
     }
@@ -146,6 +149,50 @@ pub(super) fn stall(socket: &Path, count: usize) -> Result<Vec<UnixStream>, Scen
             Ok(stream)
         })
         .collect()
+}
+
+/// What a round trip costs here without any agent: a thread that echoes what it reads on a Unix socket. No agent in
+/// another process can be faster.
+pub(super) fn bare_echo(count: usize) -> Result<Times, ScenarioError> {
+    let wrong = |error: std::io::Error| ScenarioError::Wrong(format!("echo: {error}"));
+    let (mut near, mut far) = UnixStream::pair().map_err(wrong)?;
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0; 256];
+        while let Ok(length @ 1..) = far.read(&mut buffer) {
+            if far.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+    });
+    let frame = frame(&agent_info());
+    let mut answer = vec![0; frame.len()];
+    let times: std::io::Result<Vec<_>> = (0..count)
+        .map(|_| {
+            let begun = Instant::now();
+            near.write_all(&frame)?;
+            near.read_exact(&mut answer)?;
+            Ok(begun.elapsed())
+        })
+        .collect();
+    drop(near);
+    let _ = echo.join();
+    Ok(Times::new(times.map_err(wrong)?))
+}
+
+/// The same load on both, in turns, so that what else this machine does meets both alike.
+pub(super) fn in_turns(
+    ours: &mut Connection,
+    theirs: &mut Connection,
+    count: usize,
+    request: impl Fn(usize) -> Value + Copy,
+) -> Result<(Times, Times), ScenarioError> {
+    const ROUNDS: usize = 10;
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        first.push(ours.times(count.div_ceil(ROUNDS), request)?);
+        second.push(theirs.times(count.div_ceil(ROUNDS), request)?);
+    }
+    Ok((Times::join(first), Times::join(second)))
 }
 
 /// What durability costs here by itself.

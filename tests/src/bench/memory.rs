@@ -57,8 +57,20 @@ pub(super) fn machine(dir: &Path) -> String {
     )
     .map(|output| output.stdout.trim().to_owned())
     .unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load
+        .split(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0.0);
+    // Half a processor is what the measurement itself keeps busy.
+    let doubt = if load > 1.5 {
+        format!("\nload {load}: other programs are running; do not trust the latencies below")
+    } else {
+        String::new()
+    };
     format!(
-        "{model}, {cores} cores, Linux {}, {file_system} at {place}",
+        "{model}, {cores} cores, Linux {}, {file_system} at {place}{doubt}",
         kernel.trim()
     )
 }
