@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hardware;
 use crate::host::Host;
 use crate::machine::Vmid;
-use crate::monitor::Agent;
+use crate::monitor::{Agent, OUTPUT_LIMIT};
 use crate::runtime;
 
 /// How long the agent may take to synchronise.
@@ -144,7 +144,7 @@ pub fn exec(host: &Host, vmid: Vmid, request: Exec) -> Result<String> {
     let end = request.timeout.map(|timeout| Instant::now() + timeout);
     let mut pause = POLL.0;
     loop {
-        let status = session.run(&qga::guest_exec_status { pid }, ANSWER_LIMIT)?;
+        let status = exec_state(&mut session, pid)?;
         if status.exited {
             return print_answer(&exec_result(status));
         }
@@ -163,8 +163,13 @@ pub fn exec(host: &Host, vmid: Vmid, request: Exec) -> Result<String> {
 /// # Errors
 /// [`Error::Agent`] when the agent does not answer or does not know the pid.
 pub fn exec_status(host: &Host, vmid: Vmid, pid: i64) -> Result<String> {
-    let status = agent(host, vmid)?.run(&qga::guest_exec_status { pid }, ANSWER_LIMIT)?;
+    let status = exec_state(&mut agent(host, vmid)?, pid)?;
     print_answer(&exec_result(status))
+}
+
+fn exec_state(session: &mut Agent, pid: i64) -> Result<qga::GuestExecStatus> {
+    let command = qga::guest_exec_status { pid };
+    session.run_up_to(&command, ANSWER_LIMIT, OUTPUT_LIMIT)
 }
 
 /// Keys as in Proxmox; `exited` is 1 or 0, output is text.

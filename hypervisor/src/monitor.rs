@@ -15,8 +15,10 @@ use crate::host::Host;
 use crate::machine::Vmid;
 use crate::sys;
 
-/// Longest answer that is read.
-const ANSWER_LIMIT: usize = 64 << 20;
+/// Longest answer that is read. Parsing makes many bytes of one, and the sender may be hostile.
+const ANSWER_LIMIT: usize = 4 << 20;
+/// The same for answers that hold the output of a program.
+pub const OUTPUT_LIMIT: usize = 16 << 20;
 /// How long QEMU may take for an ordinary answer.
 pub const QMP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -61,10 +63,8 @@ impl Read for Bounded {
             return Err(io::ErrorKind::TimedOut.into());
         }
         if self.left == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the answer is too long",
-            ));
+            // Not "invalid data": that would be skipped in the hope of something better.
+            return Err(io::Error::other("the answer is too long"));
         }
         self.stream.set_read_timeout(Some(wait))?;
         let want = buffer.len().min(self.left);
@@ -88,10 +88,10 @@ fn line(stream: UnixStream, limit: Duration) -> io::Result<Line> {
     Ok(Stream::new(BufReader::new(bounded), stream))
 }
 
-fn reset(line: &mut Line, limit: Duration) {
+fn reset(line: &mut Line, limit: Duration, bytes: usize) {
     let bounded = line.get_mut_read().get_mut();
     bounded.end = Instant::now() + limit;
-    bounded.left = ANSWER_LIMIT;
+    bounded.left = bytes;
 }
 
 /// Whether an I/O error is "no answer in time".
@@ -139,7 +139,7 @@ impl Monitor {
     /// # Errors
     /// [`Error::Qmp`] with QEMU's words.
     pub fn run<C: Command>(&mut self, command: &C) -> Result<C::Ok> {
-        reset(self.qmp.inner_mut(), QMP_LIMIT);
+        reset(self.qmp.inner_mut(), QMP_LIMIT, ANSWER_LIMIT);
         let vmid = self.vmid;
         self.qmp.execute(command).map_err(|e| {
             let problem = match e {
@@ -195,7 +195,20 @@ impl Agent {
     /// # Errors
     /// [`Error::Agent`] with the agent's words.
     pub fn run<C: Command>(&mut self, command: &C, limit: Duration) -> Result<C::Ok> {
-        reset(self.qga.inner_mut(), limit);
+        self.run_up_to(command, limit, ANSWER_LIMIT)
+    }
+
+    /// As [`Agent::run`] for answers of up to so many bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_up_to<C: Command>(
+        &mut self,
+        command: &C,
+        limit: Duration,
+        bytes: usize,
+    ) -> Result<C::Ok> {
+        reset(self.qga.inner_mut(), limit, bytes);
         self.qga.execute(command).map_err(|e| match e {
             ExecuteError::Io(e) if is_timeout(&e) => Error::Agent(format!(
                 "QEMU guest agent: command '{}' - got timeout",
@@ -213,5 +226,38 @@ impl Agent {
         self.qga
             .write_command(command)
             .map_err(|e| Error::Agent(format!("Agent error: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockhost_proto::layout::Layout;
+    use std::io::Write;
+
+    #[test]
+    fn an_agent_that_babbles_without_end_is_given_up_soon() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host {
+            layout: Layout::new(root.path()),
+            node: "n".to_owned(),
+            pins: None,
+        };
+        let vmid: Vmid = "100".parse().unwrap();
+        std::fs::create_dir_all(host.machine_run_dir(vmid)).unwrap();
+        let listener = listen(&host, vmid, AGENT_SOCKET).unwrap();
+        let babble = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let nonsense = b"{\n[0,0\n".repeat(1 << 10);
+            let mut bytes = 0;
+            while stream.write_all(&nonsense).is_ok() {
+                bytes += nonsense.len();
+            }
+            bytes
+        });
+        let began = Instant::now();
+        assert!(Agent::open(&host, vmid, Duration::from_secs(60)).is_err());
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert!(babble.join().unwrap() < 2 * ANSWER_LIMIT);
     }
 }
