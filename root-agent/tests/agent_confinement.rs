@@ -153,3 +153,33 @@ try state ls "$BLOCKHOST_ROOT/var/lib/blockhost"
     assert_eq!(text.lines().count(), 10, "{text}");
     assert_eq!(done, ["state: done"], "{text}");
 }
+
+#[test]
+fn the_signing_key_is_out_of_reach_of_root_without_capabilities() {
+    use std::os::unix::fs::PermissionsExt;
+    let agent = Agent::start("");
+    // The test's own directory has to let everybody pass.
+    let root = agent.world.layout.root();
+    std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).expect("mode");
+    let key = agent.world.layout.ledger_keys().join("epoch-1.key");
+    let book = agent.world.layout.agent_policy();
+    let read = |path: &std::path::Path| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the test needs a process as the keys compartment is one"
+        )]
+        let mut command = std::process::Command::new("setpriv");
+        let status = command
+            .args(["--reuid=0", &format!("--regid={BLOCKHOST}")])
+            .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+            .arg("cat")
+            .arg(path)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status();
+        status.expect("setpriv").success()
+    };
+    assert!(key.exists());
+    assert!(read(&book), "what keys may read");
+    assert!(!read(&key), "what it may not");
+}

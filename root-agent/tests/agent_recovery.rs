@@ -78,10 +78,8 @@ fn after_the_whole_agent_is_killed_the_next_one_starts_over_the_stale_socket() {
 #[test]
 fn sigterm_ends_in_order_and_leaves_no_socket() {
     let mut agent = Agent::start("");
-    assert_eq!(
-        agent.client().call(&json!({"action": "qm-list"}))["code"],
-        "failed"
-    );
+    let answer = agent.client().call(&json!({"action": "qm-list"}));
+    assert!(answer["receipt"]["index"].is_u64(), "{answer}");
     assert!(agent.stop().success(), "{}", agent.world.log());
     assert!(!agent.world.layout.agent_socket().exists());
     assert!(
@@ -199,6 +197,18 @@ fn an_unknown_policy_key_stops_the_start_with_its_name() {
     let text = String::from_utf8(output.stderr).expect("text");
     assert!(text.contains("bridgez"), "{text}");
     assert!(!world.layout.agent_socket().exists());
+}
+
+#[test]
+fn a_policy_too_long_to_be_handed_on_is_refused_whole_and_kept_out_at_reload() {
+    let long = format!("allow: {{bridges: [vmbr0{}]}}\n", ", vmbr0".repeat(10_000));
+    let agent = Agent::start("");
+    let front = agent.pid("front");
+    agent.world.write_policy(&long);
+    agent.signal(Signal::HUP);
+    wait_for(|| agent.world.log().contains("was not changed").then_some(()));
+    assert_eq!(agent.pid("front"), front, "nobody was killed for it");
+    assert_eq!(agent.client().call(&info())["ok"], true);
 }
 
 #[test]

@@ -369,7 +369,8 @@ impl Gate {
     /// A process is gone or broke the rules.
     fn drop_lane(&mut self, role: Role, error: &ChannelError) {
         if !matches!(error, ChannelError::Closed) {
-            log_error!("{}: {error}; it will be restarted", role.as_str());
+            let why = records::printable(&error.to_string());
+            log_error!("{}: {why}; it will be restarted", role.as_str());
             // Closing our end ends a confused process: every child exits when its channel closes.
             let _ = self.control.send(&Report::Hung { role }, None);
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::layout::Layout;
-use rustix::fs::{Mode, chmod, chown, mkdir};
+use rustix::fs::{Mode, OFlags, chmod, chown, fchmod, fchown, mkdir, open};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -53,6 +53,9 @@ pub enum ConfigError {
     },
 }
 
+/// Longest policy file, bytes: it has to fit into a control message, also spelled out and with its names resolved.
+const MAX_POLICY: u64 = 32 << 10;
+
 /// Reads the policy; a missing file is the default policy.
 ///
 /// # Errors
@@ -77,9 +80,16 @@ pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
     }
     let mut text = String::new();
     file.by_ref()
-        .take(1 << 20)
+        .take(MAX_POLICY + 1)
         .read_to_string(&mut text)
         .map_err(read)?;
+    if text.len() as u64 > MAX_POLICY {
+        let why = format!("longer than {MAX_POLICY} bytes");
+        return Err(read(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            why,
+        )));
+    }
     Ok(Policy::parse(&text, &path.display().to_string())?)
 }
 
@@ -151,5 +161,17 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
             }
         }
     }
-    Ok(())
+    // The signing key is out of reach of the process that keeps wallets, which Landlock alone cannot say: a rule for
+    // /etc/blockhost cannot leave a directory out. But that process is root without capabilities, and this not root's.
+    let keys = layout.ledger_keys();
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    open(&keys, flags, Mode::empty())
+        .and_then(|fd| {
+            fchown(&fd, Some(Uid::from_raw(identities.agent.uid)), None)?;
+            fchmod(&fd, Mode::from_raw_mode(0o700))
+        })
+        .map_err(|source| ConfigError::Directory {
+            path: keys,
+            source: source.into(),
+        })
 }

@@ -36,6 +36,8 @@ const COMPARTMENT_STOP: Duration = Duration::from_secs(1);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// A life this long clears the back-off.
 const GOOD_LIFE: Duration = Duration::from_secs(30);
+/// Reports of one child that are heard before the others get their turn.
+const REPORTS_AT_ONCE: usize = 64;
 /// Descriptors below this are kept busy, so that placing a child's descriptors cannot hit one that is in use.
 const RESERVED_BELOW: i32 = 16;
 
@@ -335,7 +337,8 @@ impl Supervisor {
         let Some(running) = self.running.get_mut(&role) else {
             return;
         };
-        loop {
+        // Bounded, so that a child that never stops talking does not make us deaf to signals and to the others.
+        for _ in 0..REPORTS_AT_ONCE {
             let (report, descriptor) = match running.control.receive::<Report>(false) {
                 Ok(Some(message)) => message,
                 Ok(None) | Err(ChannelError::Closed) => return,
