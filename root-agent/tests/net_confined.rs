@@ -77,6 +77,13 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
             }
             cannot_read(&world.layout.etc().join("hot.key"));
             cannot_read(Path::new("/etc/shadow"));
+            cannot_read(Path::new("/usr/bin/sh"));
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the test tries to start what must not start"
+            )]
+            let started = std::process::Command::new("/usr/bin/true").status();
+            assert!(started.is_err(), "net starts other programs");
         },
     );
 }

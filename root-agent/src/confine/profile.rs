@@ -147,6 +147,15 @@ fn only<const N: usize>(paths: [(PathBuf, u64); N]) -> Ruleset {
     }
 }
 
+fn loading_only() -> Vec<(PathBuf, u64)> {
+    let programs = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(PathBuf::from);
+    let mut paths = system_programs();
+    paths.retain(|(path, _)| !programs.contains(path));
+    paths.extend(["/usr/lib", "/lib", "/lib64"].map(|path| (PathBuf::from(path), READ)));
+    paths.extend(LOADERS.map(|path| (PathBuf::from(path), READ_EXECUTE)));
+    paths
+}
+
 /// What a dynamically linked program needs to start.
 fn system_programs() -> Vec<(PathBuf, u64)> {
     let mut paths: Vec<(PathBuf, u64)> = ["/usr", "/bin", "/sbin", "/lib", "/lib64"]
@@ -179,8 +188,18 @@ fn with_programs(mut paths: Vec<(PathBuf, u64)>, programs: &[PathBuf]) -> Vec<(P
     paths
 }
 
+/// The loaders of the architectures Debian has; one that is not there is left out.
+const LOADERS: [&str; 4] = [
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/ld-linux-armhf.so.3",
+    "/lib/ld-linux-riscv64-lp64d.so.1",
+];
+
+/// One program with its loader and its libraries. The directories of programs cannot even be read: the loader would run
+/// whatever can be.
 fn net_files(programs: &[PathBuf]) -> Ruleset {
-    let mut paths = with_programs(system_programs(), programs);
+    let mut paths = with_programs(loading_only(), programs);
     paths.push((PathBuf::from("/proc"), READ));
     Ruleset {
         paths,
