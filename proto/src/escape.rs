@@ -62,17 +62,18 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// The longest beginning of `text` of at most `limit` bytes that ends at a character boundary.
+#[must_use]
+pub fn cut_to(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
 /// Cuts `text` to at most `limit` bytes at a character boundary; true when something was cut.
 pub fn cut(text: &mut String, limit: usize) -> bool {
-    if text.len() <= limit {
-        return false;
-    }
-    let end = (0..=limit)
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
-    text.truncate(end);
-    true
+    let kept = cut_to(text, limit).len();
+    let cut = kept < text.len();
+    text.truncate(kept);
+    cut
 }
 
 #[cfg(test)]

@@ -126,8 +126,12 @@ impl Conn {
 
     /// Answers the request of that place; everything that is next in order moves to the write buffer.
     pub fn answer(&mut self, slot: u64, response: &Response, limit: usize) {
-        let payload = response.encode(limit);
-        let Ok(frame) = encode_frame(&payload, limit.max(payload.len())) else {
+        self.answer_encoded(slot, &response.encode(limit));
+    }
+
+    /// The same with a payload that is encoded already and within the limit.
+    pub fn answer_encoded(&mut self, slot: u64, payload: &[u8]) {
+        let Ok(frame) = encode_frame(payload, payload.len()) else {
             return;
         };
         if self.slots.len() == 1 && slot == self.first_slot && self.out.is_empty() {

@@ -10,7 +10,7 @@ use blockhost_proto::response::{Body, ErrorCode, Receipt, Response};
 
 use super::authority::{self, Standing};
 use super::conn::Identified;
-use super::info::Facts;
+use super::info::{Counters, Facts, Head};
 use super::{Front, Job};
 use crate::compartment::{Backend, Done, Failure};
 use crate::ipc::{Caller, Report, ToGate};
@@ -65,8 +65,10 @@ impl Front {
             return;
         }
         if matches!(request.action, Action::AgentInfo(_)) {
-            let done = self.facts(now).answer();
-            self.answer(number, slot, request.id, Ok(done), None);
+            let payload = self.facts(now).encode(request.id.as_deref());
+            if let Some(conn) = self.connections.get_mut(&number) {
+                conn.answer_encoded(slot, &payload);
+            }
             return;
         }
         if matches!(request.action, Action::LedgerAppend(_))
@@ -265,17 +267,22 @@ impl Front {
             .map_or(0, |d| d.as_secs());
         let since_front = now.saturating_duration_since(self.began).as_secs();
         Facts {
+            version: env!("CARGO_PKG_VERSION"),
             backend: match self.start.backend {
                 Backend::Proxmox => "proxmox",
                 Backend::Embedded => "embedded",
             },
             landlock_abi: self.landlock_abi,
             uptime_s: wall.saturating_sub(self.start.started_s).max(since_front),
-            counters: self.counters,
-            open_connections: self.connections.len(),
-            in_flight: self.jobs.len(),
-            ledger_size: self.head.0,
-            ledger_root: &self.head.1,
+            counters: Counters {
+                open_connections: self.connections.len(),
+                in_flight: self.jobs.len(),
+                ..self.counters
+            },
+            ledger: Head {
+                size: self.head.0,
+                root: &self.head.1,
+            },
         }
     }
 }
