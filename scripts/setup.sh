@@ -17,7 +17,9 @@ readonly PACKAGES=(
     mmdebstrap uidmap gpgv debian-archive-keyring   # the guest template, built by an ordinary user
     e2fsprogs grub-common grub-pc-bin genisoimage   # its file system, boot loader and the NoCloud seed
     cpio zstd                                       # the small test guest's initramfs
-    openssh-client                                  # the demo logs in to the guest
+    openssh-client iputils-ping                     # the demo logs in to the guest, tests reach it
+    nftables jq openssl                             # independent views in tests: of the firewall, of the ledger
+    dpkg-dev                                        # make deb
     python3                                         # the benchmark's peer, the offline proof checker
 )
 
