@@ -72,7 +72,8 @@ impl Facts<'_> {
             "blockhost-root-agent {}, backend {}, landlock ABI {}, up {} s, {} ledger records",
             self.version, self.backend, self.landlock_abi, self.uptime_s, self.ledger.size
         );
-        serde_json::to_vec(&Answer {
+        let mut payload = Vec::with_capacity(1024);
+        let answer = Answer {
             ok: true,
             output,
             id,
@@ -82,7 +83,9 @@ impl Facts<'_> {
             uptime_s: self.uptime_s,
             counters: &self.counters,
             ledger: &self.ledger,
-        })
-        .expect("texts and numbers always serialise, and memory takes every byte")
+        };
+        serde_json::to_writer(&mut payload, &answer)
+            .expect("texts and numbers always serialise, and memory takes every byte");
+        payload
     }
 }

@@ -107,12 +107,12 @@ fn send<M: serde::Serialize>(channel: &mut Channel, message: &M) {
 
 #[test]
 fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
-    let directory = tempfile::tempdir().expect("directory");
-    let Some(small) = SmallDisk::mount(directory.path(), "6m") else {
+    let Some(small) = SmallDisk::mount("6m") else {
         eprintln!("skipped: no tmpfs can be mounted here");
         return;
     };
-    let (mut gate, _neighbours) = gate_in(directory);
+    let (mut gate, _neighbours) =
+        gate_in(tempfile::tempdir_in(small.place.path()).expect("directory"));
     let action = Action::from_parts("qm-list", &json!({})).expect("valid");
     let failure = Failure::new(ErrorCode::Failed, "x".repeat(1024));
     let begin = |number: u64| {
@@ -124,7 +124,7 @@ fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
     gate.writer
         .append(&intents)
         .expect("there is room for these");
-    std::fs::write(small.path.join("filler"), vec![1; 8 << 20]).expect_err("full");
+    std::fs::write(small.place.path().join("filler"), vec![1; 8 << 20]).expect_err("full");
     for number in 0..1000 {
         let op = Op {
             id: number,
@@ -145,7 +145,7 @@ fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
     gate.watch_time(Instant::now() + RETRY_EVERY);
     gate.commit();
     assert_eq!(gate.unrecorded.len(), open, "still full, and none is lost");
-    std::fs::remove_file(small.path.join("filler")).expect("space again");
+    std::fs::remove_file(small.place.path().join("filler")).expect("space again");
     gate.watch_time(Instant::now() + RETRY_EVERY * 3);
     gate.commit();
     assert!(gate.unrecorded.is_empty() && gate.batch.is_empty());
@@ -293,25 +293,22 @@ fn a_front_that_never_reads_costs_bounded_memory() {
 }
 
 /// A file system of a few pages that is gone when its last descriptor is closed.
+/// A file system of its own; dropped after what lies in it, it leaves nothing behind.
 struct SmallDisk {
-    path: std::path::PathBuf,
+    place: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    fn mount(path: &std::path::Path, size: &str) -> Option<Self> {
-        run(
-            &["mount", "-t", "tmpfs", "-o", &format!("size={size}")],
-            path,
-        )
-        .then(|| Self {
-            path: path.to_owned(),
-        })
+    fn mount(size: &str) -> Option<Self> {
+        let place = tempfile::tempdir().expect("directory");
+        let options = format!("size={size}");
+        run(&["mount", "-t", "tmpfs", "-o", &options], place.path()).then_some(Self { place })
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        run(&["umount", "-l"], &self.path);
+        run(&["umount", "-l"], self.place.path());
     }
 }
 
