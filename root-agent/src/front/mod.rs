@@ -9,7 +9,7 @@ mod neighbours;
 pub mod queue;
 pub mod requests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -64,10 +64,10 @@ pub struct Front {
     rules: Vec<ResolvedRule>,
     landlock_abi: u32,
     began: Instant,
-    connections: HashMap<u64, Conn>,
+    connections: BTreeMap<u64, Conn>,
     per_uid: HashMap<u32, usize>,
     next_connection: u64,
-    jobs: HashMap<u64, Job>,
+    jobs: BTreeMap<u64, Job>,
     next_job: u64,
     queues: ResourceQueues<ResourceKey>,
     refusals: Meter,
@@ -129,10 +129,10 @@ impl Front {
             start,
             landlock_abi,
             began: Instant::now(),
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             per_uid: HashMap::new(),
             next_connection: FIRST_CONNECTION,
-            jobs: HashMap::new(),
+            jobs: BTreeMap::new(),
             next_job: 1,
             queues: ResourceQueues::default(),
             refusals: Meter::default(),
