@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use blockhost_proto::action::Action;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{HostIpv6, IfName, ImagePath, Port, StorageName, Vmid};
+use blockhost_proto::value::{
+    HostIpv6, IfName, ImagePath, Port, RESERVED_WALLETS, StorageName, Vmid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::compartment::Failure;
@@ -75,7 +77,7 @@ impl Default for Allowlists {
             storages: names(&["local", "local-lvm"]),
             snippet_storages: names(&["local"]),
             image_dirs: vec![PathBuf::from("/var/lib/blockhost/images")],
-            reserved_wallets: names(&["admin", "server", "dev", "broker"]),
+            reserved_wallets: names(&RESERVED_WALLETS),
             firewall_ports: vec![PortRange {
                 first: 1,
                 last: u16::MAX,

@@ -25,7 +25,7 @@ pub struct Counters {
 }
 
 /// Everything `agent-info` says.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Facts<'a> {
     /// Of this program.
     pub version: &'a str,
