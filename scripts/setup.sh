@@ -192,6 +192,7 @@ install_qemu
 ensure_user blockhost-agent
 ensure_user blockhost
 ensure_user blockhost-vm
+ensure_user blockhost-image
 ensure_subids blockhost
 install_node
 install_npm_packages

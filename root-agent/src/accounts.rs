@@ -96,6 +96,7 @@ impl Accounts {
             agent: find("blockhost-agent", "agent", policy.identities.agent)?,
             blockhost: find("blockhost", "blockhost", policy.identities.blockhost)?,
             vm: find("blockhost-vm", "vm", policy.identities.vm)?,
+            image: find("blockhost-image", "image", policy.identities.image)?,
         })
     }
 

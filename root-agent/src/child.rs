@@ -10,7 +10,7 @@ use blockhost_proto::catalog::Compartment;
 use blockhost_proto::layout::Layout;
 
 use crate::compartment::run::Runner;
-use crate::compartment::{Handler, StartInfo, keys, net, vm};
+use crate::compartment::{Handler, StartInfo, image, keys, net, ovs, vm};
 use crate::confine::profile::{Inputs, open_files, profile};
 use crate::confine::{clear_inheritance, irrevocably_confine};
 use crate::control::ControlSocket;
@@ -21,14 +21,15 @@ use crate::sys::spawn::FIRST_DESCRIPTOR;
 use crate::{log, log_error, sys};
 
 /// Descriptors a role is started with: control first, then what the role needs.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of compartments")]
 pub const fn descriptors(role: Role) -> i32 {
     match role {
-        // Control, front, net, keys, vm.
-        Role::Ledger => 5,
+        // Control, front, and one for each compartment.
+        Role::Ledger => 2 + Role::COMPARTMENTS.len() as i32,
         // Control, gate, listener.
         Role::Front => 3,
         // Control, gate.
-        Role::Net | Role::Keys | Role::Vm => 2,
+        Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => 2,
     }
 }
 
@@ -81,7 +82,13 @@ fn live(role: Role) -> Result<(), String> {
         }
         Role::Ledger => {
             let front = next()?;
-            let compartments = [next()?, next()?, next()?];
+            let mut compartments = Vec::new();
+            for _ in Role::COMPARTMENTS {
+                compartments.push(next()?);
+            }
+            let compartments = compartments
+                .try_into()
+                .map_err(|_| "a descriptor is missing".to_owned())?;
             let directory = LedgerDir::open(&layout.ledger()).map_err(|e| e.to_string())?;
             let signer = Signer::load_or_generate(&layout.ledger_keys(), &start.hostname)
                 .map_err(|e| e.to_string())?;
@@ -98,7 +105,7 @@ fn live(role: Role) -> Result<(), String> {
             drop(control);
             gate.run().map_err(|e| e.to_string())
         }
-        Role::Net | Role::Keys | Role::Vm => {
+        Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => {
             let channel = next()?;
             let (compartment, handler) = prepare(role, &start, &layout)?;
             let abi = confine(role, &start, &layout, &handler.programs())?;
@@ -132,8 +139,10 @@ fn prepare(
     };
     Ok(match role {
         Role::Net => (Compartment::Net, net::prepare(&info)?),
+        Role::Ovs => (Compartment::Ovs, ovs::prepare(&info)?),
         Role::Keys => (Compartment::Keys, keys::prepare(&info)?),
         Role::Vm => (Compartment::Vm, vm::prepare(&info)?),
+        Role::Image => (Compartment::Image, image::prepare(&info)?),
         Role::Front | Role::Ledger => return Err(format!("{} is no compartment", role.as_str())),
     })
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use blockhost_proto::catalog::Compartment;
 use blockhost_proto::response::Receipt;
 use blockhost_proto::wire::{FrameDecoder, encode_frame};
 use rustix::io::Errno;
@@ -31,19 +32,31 @@ pub enum Role {
     Front,
     /// Records, and lets through what is recorded.
     Ledger,
-    /// Routes and firewall.
+    /// Routes, links, firewall, WireGuard.
     Net,
+    /// Open vSwitch.
+    Ovs,
     /// Wallets and address book.
     Keys,
     /// Machines.
     Vm,
+    /// What is inside disk images.
+    Image,
 }
 
 impl Role {
     /// Every role, in start order.
-    pub const ALL: [Self; 5] = [Self::Ledger, Self::Net, Self::Keys, Self::Vm, Self::Front];
+    pub const ALL: [Self; 7] = [
+        Self::Ledger,
+        Self::Net,
+        Self::Ovs,
+        Self::Keys,
+        Self::Vm,
+        Self::Image,
+        Self::Front,
+    ];
     /// The roles that execute actions.
-    pub const COMPARTMENTS: [Self; 3] = [Self::Net, Self::Keys, Self::Vm];
+    pub const COMPARTMENTS: [Self; 5] = [Self::Net, Self::Ovs, Self::Keys, Self::Vm, Self::Image];
 
     /// The name in process titles, logs and policy.
     pub const fn as_str(self) -> &'static str {
@@ -51,8 +64,22 @@ impl Role {
             Self::Front => "front",
             Self::Ledger => "ledger",
             Self::Net => "net",
+            Self::Ovs => "ovs",
             Self::Keys => "keys",
             Self::Vm => "vm",
+            Self::Image => "image",
+        }
+    }
+
+    /// The role that carries out what the catalog gives to a compartment; `None` for what front and gate do themselves.
+    pub const fn of(compartment: Compartment) -> Option<Self> {
+        match compartment {
+            Compartment::Front | Compartment::Ledger => None,
+            Compartment::Net => Some(Self::Net),
+            Compartment::Ovs => Some(Self::Ovs),
+            Compartment::Keys => Some(Self::Keys),
+            Compartment::Vm => Some(Self::Vm),
+            Compartment::Image => Some(Self::Image),
         }
     }
 

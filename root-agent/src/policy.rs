@@ -63,7 +63,7 @@ pub struct Policy {
     pub time_limits: BTreeMap<String, u64>,
     /// Programs to use instead of the ones found in the system directories.
     pub programs: Programs,
-    /// Numeric users to use instead of looking up `blockhost-agent`, `blockhost` and `blockhost-vm`.
+    /// Numeric users to use instead of looking up the product's own.
     pub identities: IdentityOverrides,
 }
 
@@ -218,6 +218,8 @@ pub struct IdentityOverrides {
     pub blockhost: Option<Identity>,
     /// Instead of `blockhost-vm`.
     pub vm: Option<Identity>,
+    /// Instead of `blockhost-image`.
+    pub image: Option<Identity>,
 }
 
 /// Longest policy file, bytes: it has to fit into one message to each child.

@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{AGENT, Agent, BLOCKHOST, status};
-
-const ROLES: [&str; 5] = ["front", "ledger", "net", "keys", "vm"];
+use common::{AGENT, Agent, BLOCKHOST, IMAGE, ROLES, status};
 
 #[test]
 fn every_process_holds_its_capabilities_and_no_others() {
@@ -17,6 +15,8 @@ fn every_process_holds_its_capabilities_and_no_others() {
         ("front", 0, 0),
         ("ledger", 0, 0),
         ("keys", 0, 0),
+        ("ovs", 0, 0),
+        ("image", 0, 0),
         ("net", net_admin, net_admin),
         ("vm", vm, 0),
     ] {
@@ -40,6 +40,8 @@ fn every_process_is_who_it_should_be_without_supplementary_groups() {
         ("ledger", 0, BLOCKHOST),
         ("keys", 0, BLOCKHOST),
         ("vm", 0, BLOCKHOST),
+        ("ovs", 0, AGENT),
+        ("image", IMAGE, IMAGE),
     ] {
         let pid = agent.pid(role).expect(role);
         assert_eq!(status(pid, "Uid"), all(uid), "{role}");
@@ -65,12 +67,14 @@ fn no_process_holds_a_descriptor_it_does_not_need() {
     for (role, sockets) in [
         // Control, gate, listener.
         ("front", 3),
-        // Control, front and three compartments.
-        ("ledger", 5),
+        // Control, front and five compartments.
+        ("ledger", 7),
         // Control, channel for reading and for answering, netlink.
         ("net", 4),
         ("keys", 3),
         ("vm", 3),
+        ("ovs", 3),
+        ("image", 3),
     ] {
         let pid = agent.pid(role).expect(role);
         // The connection that found the agent ready may still be closing.

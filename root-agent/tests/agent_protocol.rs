@@ -332,7 +332,7 @@ fn a_client_that_never_reads_harms_nobody() {
 fn stalled_frames_cost_no_memory() {
     let agent = Agent::start("");
     let pss = || -> u64 {
-        ["front", "ledger", "net", "keys", "vm"]
+        common::ROLES
             .iter()
             .filter_map(|role| agent.pid(role))
             .chain([agent.supervisor()])

@@ -24,6 +24,7 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         agent: identity,
         blockhost: identity,
         vm: identity,
+        image: identity,
     };
     let programs = handler.programs();
     let inputs = Inputs {

@@ -37,6 +37,7 @@ impl Agent {
             agent: id,
             blockhost: id,
             vm: id,
+            image: id,
         };
         let start = StartInfo {
             layout: &layout,

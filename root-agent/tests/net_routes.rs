@@ -217,6 +217,7 @@ fn net_handler() -> impl Fn(&str, &str) -> Result<Done, Failure> {
         agent: id,
         blockhost: id,
         vm: id,
+        image: id,
     };
     let start = StartInfo {
         layout: &layout,

@@ -16,12 +16,16 @@ pub enum Compartment {
     Front,
     /// The only writer of the ledger.
     Ledger,
-    /// Routes and firewall, by netlink.
+    /// Routes, links, traffic control, firewall, NAT and WireGuard, by netlink.
     Net,
+    /// Open vSwitch, by its own sockets.
+    Ovs,
     /// Wallets and address book.
     Keys,
-    /// Virtual machines.
+    /// Virtual machines and containers.
     Vm,
+    /// What is inside disk images.
+    Image,
 }
 
 impl Compartment {
@@ -32,8 +36,10 @@ impl Compartment {
             Self::Front => "front",
             Self::Ledger => "ledger",
             Self::Net => "net",
+            Self::Ovs => "ovs",
             Self::Keys => "keys",
             Self::Vm => "vm",
+            Self::Image => "image",
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a compartment is: a confined process that executes catalog actions and nothing else.
-//! The trait and its types live here, the process loop in [`run`], the work in `net`, `keys` and `vm`.
+//! The trait and its types live here, the process loop in [`run`], the work in `net`, `ovs`, `keys`, `vm` and `image`.
 
+pub mod image;
 pub mod keys;
 pub mod net;
+pub mod ovs;
 pub mod run;
 pub mod vm;
 
@@ -37,6 +39,8 @@ pub struct Identities {
     pub blockhost: Identity,
     /// `blockhost-vm`: the machines.
     pub vm: Identity,
+    /// `blockhost-image`: what opens disk images. Not in the group `blockhost`, so it cannot ask the agent for anything.
+    pub image: Identity,
 }
 
 /// Which program stands behind `qm`.

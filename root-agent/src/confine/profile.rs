@@ -37,7 +37,7 @@ pub const fn open_files(role: Role) -> u64 {
     match role {
         Role::Front => 1024,
         Role::Vm => 8192,
-        Role::Ledger | Role::Net | Role::Keys => 256,
+        Role::Ledger | Role::Net | Role::Ovs | Role::Keys | Role::Image => 256,
     }
 }
 
@@ -98,6 +98,20 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
                 Filter::no_unix_sockets(),
             )
         },
+        // Its primary group tells the front that a connection comes from here, and such connections are refused.
+        Role::Ovs => sealed(
+            Identity {
+                uid: 0,
+                gid: inputs.identities.agent.gid,
+            },
+            Ruleset::default(),
+            Filter::files_only(),
+        ),
+        Role::Image => sealed(
+            inputs.identities.image,
+            Ruleset::default(),
+            Filter::files_only(),
+        ),
         Role::Vm => Profile {
             address_space: None,
             ..vm(inputs, root)

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use blockhost_ledger::record::Draft;
 use blockhost_ledger::writer::{AppendError, Appended};
-use blockhost_proto::catalog::Compartment;
 use blockhost_proto::escape::hex;
 use blockhost_proto::response::{ErrorCode, Receipt};
 
@@ -18,11 +17,8 @@ use crate::log_error;
 
 impl Gate {
     pub(super) fn admit(&mut self, pending: Pending) {
-        let role = match pending.action.spec().compartment {
-            Compartment::Net => Role::Net,
-            Compartment::Keys => Role::Keys,
-            Compartment::Vm => Role::Vm,
-            Compartment::Ledger | Compartment::Front => return self.admit_event(pending),
+        let Some(role) = Role::of(pending.action.spec().compartment) else {
+            return self.admit_event(pending);
         };
         let Some(lane) = self.lanes.get_mut(&role) else {
             return;
@@ -126,10 +122,9 @@ impl Gate {
     }
 
     fn forward(&mut self, pending: Pending, heading: Heading) {
-        let role = match pending.action.spec().compartment {
-            Compartment::Net => Role::Net,
-            Compartment::Keys => Role::Keys,
-            _ => Role::Vm,
+        // An action without a compartment was recorded as an event and never came here.
+        let Some(role) = Role::of(pending.action.spec().compartment) else {
+            return;
         };
         let number = self.next_op;
         self.next_op += 1;

@@ -154,7 +154,7 @@ impl Gate {
         signer: Signer,
         control: ControlSocket,
         front: OwnedFd,
-        compartments: [OwnedFd; 3],
+        compartments: [OwnedFd; Role::COMPARTMENTS.len()],
     ) -> Result<Self, String> {
         let (writer, recovery) =
             Writer::open(directory, signer, &start.hostname, Options::default())

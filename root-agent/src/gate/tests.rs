@@ -26,6 +26,7 @@ fn start(directory: &tempfile::TempDir) -> Start {
             agent: nobody,
             blockhost: nobody,
             vm: nobody,
+            image: nobody,
         },
         policy: crate::policy::Policy::default(),
         rules: Vec::new(),
@@ -47,15 +48,15 @@ fn gate_in(directory: tempfile::TempDir) -> (Gate, Neighbours) {
     let pair = || ipc::pair().expect("pair");
     let (front, gate_front) = pair();
     let (vm, gate_vm) = pair();
-    let idle: [OwnedFd; 2] = [pair().0, pair().0];
-    let [net, keys] = idle;
+    let mut ends: [OwnedFd; Role::COMPARTMENTS.len()] = Role::COMPARTMENTS.map(|_| pair().0);
+    ends[3] = gate_vm;
     let gate = Gate::open(
         &start(&directory),
         ledger,
         signer,
         ControlSocket::from_fd(theirs),
         gate_front,
-        [net, keys, gate_vm],
+        ends,
     )
     .expect("gate");
     let neighbours = Neighbours {
@@ -288,7 +289,7 @@ fn a_front_that_never_reads_costs_bounded_memory() {
         "it was given up"
     );
     let roles: HashSet<Role> = gate.lanes.keys().copied().collect();
-    assert_eq!(roles.len(), 4);
+    assert_eq!(roles.len(), 1 + Role::COMPARTMENTS.len());
     drop(neighbours.directory);
 }
 

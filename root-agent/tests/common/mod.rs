@@ -14,12 +14,17 @@ use blockhost_proto::layout::Layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Every process below the supervisor.
+pub const ROLES: [&str; 7] = ["front", "ledger", "net", "ovs", "keys", "vm", "image"];
+
 /// Numbers for the product's users, so that the host needs none of them.
 pub const AGENT: u32 = 64_101;
 /// Stands for `blockhost`.
 pub const BLOCKHOST: u32 = 64_102;
 /// Stands for `blockhost-vm`.
 pub const VM: u32 = 64_103;
+/// Stands for `blockhost-image`.
+pub const IMAGE: u32 = 64_104;
 
 /// How long anything may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,10 +57,11 @@ impl World {
     pub fn write_policy(&self, policy: &str) {
         let identity = |name: &str, id: u32| format!("  {name}: {{uid: {id}, gid: {id}}}\n");
         let text = format!(
-            "identities:\n{}{}{}{policy}",
+            "identities:\n{}{}{}{}{policy}",
             identity("agent", AGENT),
             identity("blockhost", BLOCKHOST),
-            identity("vm", VM)
+            identity("vm", VM),
+            identity("image", IMAGE)
         );
         std::fs::write(self.layout.agent_policy(), text).expect("policy file");
     }

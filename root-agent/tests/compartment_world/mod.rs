@@ -109,6 +109,7 @@ impl World {
                 agent: identity,
                 blockhost: identity,
                 vm: identity,
+                image: identity,
             },
             backend: Backend::Embedded,
         })
