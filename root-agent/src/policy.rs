@@ -326,12 +326,13 @@ impl Policy {
         )?;
         in_range("limits.in_flight", limits.in_flight as u64, 1, 1024)?;
         in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
-        let range = self.allow.vmids;
-        if range.first < 100 || range.last > 999_999 || range.first > range.last {
-            return wrong(
-                "allow.vmids",
-                format!("{}-{}; inside 100-999999", range.first, range.last),
-            );
+        for range in self.allow.vmids.ranges() {
+            if range.first < 100 || range.last > 999_999 || range.first > range.last {
+                return wrong(
+                    "allow.vmids",
+                    format!("{}-{}; inside 100-999999", range.first, range.last),
+                );
+            }
         }
         let absolute = |key: &str, path: &std::path::Path| {
             let plain = path

@@ -1,0 +1,143 @@
+//! The lists as data: name, type and default of each stand once, and both `allow:` and `only:` are made from them.
+
+use std::path::PathBuf;
+
+use blockhost_proto::value::RESERVED_WALLETS;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::range::{PortRange, Prefix, Vmids};
+
+macro_rules! lists {
+    ($($(#[doc = $doc:literal])+ $list:ident: $Type:ty = $default:expr,)+) => {
+        /// `allow:` of the policy file: what actions may name on this host, whoever asks. Defaults are those of the
+        /// reference infrastructure.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Allowlists {
+            $($(#[doc = $doc])+ pub $list: $Type,)+
+        }
+
+        impl Default for Allowlists {
+            fn default() -> Self {
+                Self { $($list: $default,)+ }
+            }
+        }
+
+        /// `only:` of a rule: what its caller may name. A list that is not given is the host's own; both apply.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Only {
+            $(
+                $(#[doc = $doc])+
+                #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+                pub $list: Option<$Type>,
+            )+
+        }
+
+        impl Only {
+            /// The host's lists with those of the rule in their place.
+            pub fn over(&self, allow: &Allowlists) -> Allowlists {
+                Allowlists {
+                    $($list: self.$list.as_ref().unwrap_or(&allow.$list).clone(),)+
+                }
+            }
+
+            /// Names of the lists that are given.
+            pub fn keys(&self) -> Vec<&'static str> {
+                let mut keys = Vec::new();
+                $(if self.$list.is_some() {
+                    keys.push(stringify!($list));
+                })+
+                keys
+            }
+
+            /// Narrows nothing.
+            pub fn is_empty(&self) -> bool {
+                self.keys().is_empty()
+            }
+        }
+    };
+}
+
+lists! {
+    /// Bridges a virtual network card may be attached to.
+    bridges: Vec<String> = names(&["vmbr0"]),
+    /// Devices a host route may point to.
+    route_devices: Vec<String> = names(&["vmbr0"]),
+    /// Storages that disks may live on.
+    storages: Vec<String> = names(&["local", "local-lvm"]),
+    /// Storages that cloud-init snippets may be named from.
+    snippet_storages: Vec<String> = names(&["local"]),
+    /// Directories disk images are imported from, absolute, below the root of the installation.
+    image_dirs: Vec<PathBuf> = vec![PathBuf::from("/var/lib/blockhost/images")],
+    /// Wallet names `generate-wallet` refuses and `addressbook-save` protects.
+    reserved_wallets: Vec<String> = names(&RESERVED_WALLETS),
+    /// Ports that may be opened, as `22` or `1000-2000`.
+    firewall_ports: Vec<PortRange> = vec![PortRange { first: 1, last: u16::MAX }],
+    /// Machines the agent may touch.
+    vmids: Vmids = Vmids::range(100, 999_999),
+    /// Host routes may only be made inside these prefixes; empty means any global unicast or ULA address.
+    route_prefixes: Vec<Prefix> = Vec::new(),
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// A list that is there but `null` is a mistake, not a list that is missing: what is missing narrows nothing.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_left_out_is_the_hosts_own_and_a_null_one_is_a_mistake() {
+        let allow = Allowlists::default();
+        let only: Only = serde_saphyr::from_str("storages: [ssd]\n").expect("valid");
+        assert_eq!(only.keys(), ["storages"]);
+        let narrowed = only.over(&allow);
+        assert_eq!(narrowed.storages, ["ssd"]);
+        assert_eq!(narrowed.bridges, allow.bridges);
+        for text in [
+            "vmids: null\n",
+            "vmids:\n",
+            "firewall_ports: 22\n",
+            "vmid: {}\n",
+        ] {
+            assert!(serde_saphyr::from_str::<Only>(text).is_err(), "{text}");
+        }
+        // A list that is given without entries lets nothing through; it is not one that was left out.
+        let nothing: Only = serde_saphyr::from_str("bridges:\n").expect("an empty list");
+        assert_eq!(nothing.bridges, Some(Vec::new()));
+    }
+
+    #[test]
+    fn machines_are_one_range_or_several() {
+        let read = |text: &str| serde_saphyr::from_str::<Vmids>(text);
+        let several = read("[{first: 100, last: 199}, {first: 9000, last: 9000}]").expect("list");
+        assert!(several.contains(100) && several.contains(199) && several.contains(9000));
+        assert!(!several.contains(99) && !several.contains(200) && !several.contains(9001));
+        assert_eq!(
+            read("{first: 5, last: 6}").expect("one"),
+            Vmids::range(5, 6)
+        );
+        let wrong = read("{first: 5, last: 6, lost: 7}")
+            .expect_err("unknown")
+            .to_string();
+        assert!(wrong.contains("lost"), "{wrong}");
+        for text in ["5-6", "7", "[5-6]", "{first: 5}", "[{first: -1, last: 5}]"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let json = serde_json::to_string(&several).expect("json");
+        assert_eq!(
+            serde_json::from_str::<Vmids>(&json).expect("back"),
+            several,
+            "{json}"
+        );
+    }
+}

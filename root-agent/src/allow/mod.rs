@@ -1,0 +1,217 @@
+//! Allowlists: which bridges, storages, devices, files and numbers an action may name, on this host (`allow:`) and for
+//! the caller of one rule (`only:`). Checked in the front, at the gate and in each compartment by the one function here.
+//! The lists themselves and their defaults stand in [`lists`], the ranges they are made of in [`range`].
+
+mod lists;
+mod range;
+
+use std::net::IpAddr;
+
+use blockhost_proto::action::Action;
+use blockhost_proto::qm::QmOptions;
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{HostIpv6, IfName, ImagePath, Port, StorageName, Vmid};
+
+pub use self::lists::{Allowlists, Only};
+pub use self::range::{PortRange, Prefix, VmidRange, Vmids};
+use crate::compartment::Failure;
+
+/// A value that is on none of its list's entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAllowed {
+    /// What was named and what could be.
+    sentence: String,
+    /// Key of the list.
+    key: &'static str,
+}
+
+impl NotAllowed {
+    /// As an answer; `place` is where the list stands in the policy file.
+    pub fn at(&self, place: &str) -> Failure {
+        Failure::new(
+            ErrorCode::Forbidden,
+            format!(
+                "{} ({place}.{} of root-agent.yaml)",
+                self.sentence, self.key
+            ),
+        )
+    }
+}
+
+impl Allowlists {
+    /// Whether this host lets the action name what it names.
+    ///
+    /// # Errors
+    /// `forbidden`, with the value, the list and its key in the policy file.
+    pub fn check(&self, action: &Action) -> Result<(), Failure> {
+        self.holds(action).map_err(|denied| denied.at("allow"))
+    }
+
+    /// Whether everything that the action names is on these lists.
+    ///
+    /// # Errors
+    /// The first value that is not.
+    pub fn holds(&self, action: &Action) -> Result<(), NotAllowed> {
+        match action {
+            Action::QmStart(a) => self.vmid(a.vmid),
+            Action::QmStop(a) => self.vmid(a.vmid),
+            Action::QmTemplate(a) => self.vmid(a.vmid),
+            Action::QmShutdown(a) => self.vmid(a.vmid),
+            Action::QmDestroy(a) => self.vmid(a.vmid),
+            Action::QmCreate(a) => self.vmid(a.vmid).and_then(|()| self.options(&a.args.0)),
+            Action::QmSet(a) => self.vmid(a.vmid).and_then(|()| self.options(&a.options)),
+            Action::QmImportdisk(a) => {
+                self.vmid(a.vmid)?;
+                self.image(&a.disk_path)?;
+                self.storage(&a.storage)
+            }
+            Action::QmClone(a) => self.vmid(a.vmid).and_then(|()| self.vmid(a.newid)),
+            Action::QmResize(a) => self.vmid(a.vmid),
+            Action::QmStatus(a) => self.vmid(a.vmid),
+            Action::QmConfig(a) => self.vmid(a.vmid),
+            Action::QmGuestPing(a) => self.vmid(a.vmid),
+            Action::QmGuestExec(a) => self.vmid(a.vmid),
+            Action::Ip6RouteAdd(a) => self.route(a.address, &a.dev),
+            Action::Ip6RouteDel(a) => self.route(a.address, &a.dev),
+            Action::IptablesOpen(a) => self.port(a.port),
+            Action::IptablesClose(a) => self.port(a.port),
+            Action::GenerateWallet(a) => {
+                let name = a.name.to_string();
+                one_of(&name, &self.reserved_wallets).map_or(Ok(()), |_| {
+                    Err(NotAllowed {
+                        sentence: format!("the wallet name `{name}` is reserved"),
+                        key: "reserved_wallets",
+                    })
+                })
+            }
+            // Which entries of the address book may change depends on its present contents: the keys compartment knows.
+            Action::AddressbookSave(_)
+            | Action::LedgerAppend(_)
+            | Action::AgentInfo(_)
+            | Action::QmList(_) => Ok(()),
+        }
+    }
+
+    fn vmid(&self, vmid: Vmid) -> Result<(), NotAllowed> {
+        if self.vmids.contains(vmid.get()) {
+            return Ok(());
+        }
+        Err(not_allowed(
+            "machine",
+            &vmid.to_string(),
+            &self.vmids.to_string(),
+            "vmids",
+        ))
+    }
+
+    fn storage(&self, storage: &StorageName) -> Result<(), NotAllowed> {
+        listed("storage", storage.as_str(), &self.storages, "storages")
+    }
+
+    fn options(&self, options: &QmOptions) -> Result<(), NotAllowed> {
+        options
+            .bridges()
+            .try_for_each(|bridge| listed("bridge", bridge.as_str(), &self.bridges, "bridges"))?;
+        options
+            .storages()
+            .try_for_each(|storage| self.storage(storage))?;
+        options.snippets().try_for_each(|snippet| {
+            listed(
+                "snippet storage",
+                snippet.storage().as_str(),
+                &self.snippet_storages,
+                "snippet_storages",
+            )
+        })
+    }
+
+    fn image(&self, image: &ImagePath) -> Result<(), NotAllowed> {
+        if self
+            .image_dirs
+            .iter()
+            .any(|directory| image.below(directory).is_some())
+        {
+            return Ok(());
+        }
+        let directories: Vec<String> = self
+            .image_dirs
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        Err(not_allowed(
+            "image path",
+            image.as_ref(),
+            &directories.join(", "),
+            "image_dirs",
+        ))
+    }
+
+    fn route(&self, address: HostIpv6, device: &IfName) -> Result<(), NotAllowed> {
+        listed(
+            "route device",
+            device.as_str(),
+            &self.route_devices,
+            "route_devices",
+        )?;
+        let address = IpAddr::V6(address.address());
+        if self.route_prefixes.is_empty()
+            || self
+                .route_prefixes
+                .iter()
+                .any(|prefix| prefix.contains(address))
+        {
+            return Ok(());
+        }
+        let prefixes: Vec<String> = self
+            .route_prefixes
+            .iter()
+            .map(|&prefix| prefix.into())
+            .collect();
+        Err(not_allowed(
+            "address",
+            &address.to_string(),
+            &prefixes.join(", "),
+            "route_prefixes",
+        ))
+    }
+
+    fn port(&self, port: Port) -> Result<(), NotAllowed> {
+        let port = port.get();
+        if self
+            .firewall_ports
+            .iter()
+            .any(|range| (range.first..=range.last).contains(&port))
+        {
+            return Ok(());
+        }
+        let ranges: Vec<String> = self
+            .firewall_ports
+            .iter()
+            .map(|&range| range.into())
+            .collect();
+        Err(not_allowed(
+            "port",
+            &port.to_string(),
+            &ranges.join(", "),
+            "firewall_ports",
+        ))
+    }
+}
+
+fn one_of<'a>(name: &str, list: &'a [String]) -> Option<&'a String> {
+    list.iter().find(|entry| entry.as_str() == name)
+}
+
+fn listed(what: &str, name: &str, list: &[String], key: &'static str) -> Result<(), NotAllowed> {
+    one_of(name, list)
+        .map(|_| ())
+        .ok_or_else(|| not_allowed(what, name, &list.join(", "), key))
+}
+
+fn not_allowed(what: &str, given: &str, allowed: &str, key: &'static str) -> NotAllowed {
+    let allowed = if allowed.is_empty() { "none" } else { allowed };
+    NotAllowed {
+        sentence: format!("{what} {given} is not allowed; allowed: {allowed}"),
+        key,
+    }
+}
