@@ -15,4 +15,5 @@ action! {
     }
     resources |_| vec![ResourceKey::named("addressbook")],
     resource |_| "addressbook".to_owned(),
+    example r#"{"entries": {"hot": {"address": "0x52908400098527886E0F7030069857D2E4169EE7", "keyfile": "hot.key"}}}"#,
 }

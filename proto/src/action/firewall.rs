@@ -19,6 +19,7 @@ action! {
     }
     resources |_| vec![ResourceKey::named("firewall")],
     resource |a| format!("port:{}/{}", a.port, a.proto),
+    example r#"{"port": 443, "proto": "tcp", "comment": "blockhost-443", "source": "192.0.2.0/24"}"#,
 }
 
 action! {
@@ -37,4 +38,5 @@ action! {
     }
     resources |_| vec![ResourceKey::named("firewall")],
     resource |a| format!("port:{}/{}", a.port, a.proto),
+    example r#"{"port": 443, "proto": "tcp", "comment": "blockhost-443", "source": "192.0.2.0/24"}"#,
 }

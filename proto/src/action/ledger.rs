@@ -122,10 +122,10 @@ action! {
         category: EventName,
         /// What happened, such as `subscription-created`; never the name of an action of this catalog.
         action: EventName,
-        /// What it happened to.
-        resource: Option<EventResource>,
         /// The details.
         data: EventData,
+        /// What it happened to.
+        resource: Option<EventResource>,
     }
     check |a| {
         if catalog::find(a.action.as_str()).is_some() {
@@ -136,6 +136,7 @@ action! {
         Ok(())
     },
     resource |a| a.resource.as_ref().map_or_else(|| format!("event:{}", a.category), ToString::to_string),
+    example r#"{"category": "chain", "action": "subscription-created", "resource": "subscription:7", "data": {"block": 1200, "plan": 1}}"#,
 }
 
 /// What an event is about: 1 to 128 printable ASCII characters without spaces.

@@ -174,6 +174,8 @@ macro_rules! action {
         $(resource $resource:expr,)?
         $(secrets $secrets:expr,)?
         $(duration $duration:expr,)?
+        $(returns $returns:expr,)?
+        $(example $example:literal,)?
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +204,8 @@ macro_rules! action {
                 plugin_id: $plugin,
                 category: $category,
                 operation: $operation,
+                returns: $crate::action::either!($($returns)?, &[]),
+                example: $crate::action::either!($($example)?, "{}"),
             };
 
             #[allow(unused_mut, unused_variables, reason = "actions without parameters")]

@@ -1,6 +1,7 @@
 //! `qm-*`: virtual machines. The vm compartment turns each into one call of the backend's `qm`.
 
 use super::{ParamError, ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::qm::{QmArgs, QmKey, QmOptions};
 use crate::value::{
     DiskSize, GuestCommand, ImagePath, Seconds, StorageName, ValueError, VmName, Vmid,
@@ -72,6 +73,7 @@ macro_rules! on_vm {
             }
             resources |a| vec![ResourceKey::vm(a.vmid)],
             resource |a| format!("vm:{}", a.vmid),
+            example r#"{"vmid": 100}"#,
         }
     };
 }
@@ -122,6 +124,7 @@ action! {
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
     duration |a| a.timeout.duration() + std::time::Duration::from_secs(30),
+    example r#"{"vmid": 100, "timeout": 60}"#,
 }
 
 action! {
@@ -136,6 +139,7 @@ action! {
     }
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
+    example r#"{"vmid": 100}"#,
 }
 
 action! {
@@ -158,6 +162,7 @@ action! {
     },
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
+    example r#"{"vmid": 100, "name": "web-1", "args": ["--memory", "2048", "--cores", "2", "--scsi0", "local:8", "--net0", "virtio,bridge=vmbr0"]}"#,
 }
 
 action! {
@@ -173,6 +178,7 @@ action! {
     check |a| own_disks(a.vmid, &a.options),
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
+    example r#"{"vmid": 100, "options": {"memory": 4096, "onboot": 1}}"#,
 }
 
 action! {
@@ -189,6 +195,11 @@ action! {
     }
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
+    returns &[
+        FieldSpec::text("volume", "The volume that was made, such as `local:100/vm-100-disk-0.raw`.").sometimes(),
+        FieldSpec::text("format", "Format of the image: `qcow2` or `raw`."),
+    ],
+    example r#"{"vmid": 100, "disk_path": "debian-12.qcow2", "storage": "local"}"#,
 }
 
 action! {
@@ -213,6 +224,7 @@ action! {
     },
     resources |a| vec![ResourceKey::vm(a.vmid), ResourceKey::vm(a.newid)],
     resource |a| format!("vm:{}", a.newid),
+    example r#"{"vmid": 9000, "newid": 100, "name": "web-1", "full": true}"#,
 }
 
 action! {
@@ -229,6 +241,7 @@ action! {
     }
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.vmid),
+    example r#"{"vmid": 100, "disk": "scsi0", "size": "+10G"}"#,
 }
 
 action! {
@@ -249,6 +262,12 @@ action! {
     resource |a| format!("vm:{}", a.vmid),
     secrets |a| if a.secret { &["command"] } else { &[] },
     duration |a| a.timeout.duration() + std::time::Duration::from_secs(30),
+    returns &[
+        FieldSpec::integer("exitcode", "Exit code of the command; 128 and the number of the signal that ended it."),
+        FieldSpec::text("stdout", "What it wrote; of a long text its beginning and its end."),
+        FieldSpec::text("stderr", "What it wrote to standard error, likewise."),
+    ],
+    example r#"{"vmid": 100, "command": "systemctl is-system-running", "timeout": 30}"#,
 }
 
 /// Only for the type of `disk`, which callers build by parsing.

@@ -15,6 +15,7 @@ action! {
     }
     resources |a| vec![ResourceKey::named(format!("route:{}", a.address))],
     resource |a| format!("route:{}", a.address),
+    example r#"{"address": "fd00:b10c::100/128", "dev": "vmbr0"}"#,
 }
 
 action! {
@@ -29,4 +30,5 @@ action! {
     }
     resources |a| vec![ResourceKey::named(format!("route:{}", a.address))],
     resource |a| format!("route:{}", a.address),
+    example r#"{"address": "fd00:b10c::100/128", "dev": "vmbr0"}"#,
 }

@@ -1,6 +1,7 @@
 //! `generate-wallet`: a key that is made by the agent and never leaves `/etc/blockhost`.
 
 use super::{ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::NewWalletName;
 
 action! {
@@ -14,4 +15,9 @@ action! {
     }
     resources |a| vec![ResourceKey::named("addressbook"), ResourceKey::named(format!("wallet:{}", a.name))],
     resource |a| format!("wallet:{}", a.name),
+    returns &[
+        FieldSpec::text("address", "Address of the new wallet, with the checksum of EIP-55."),
+        FieldSpec::text("keyfile", "Path of the key on the host."),
+    ],
+    example r#"{"name": "hot"}"#,
 }

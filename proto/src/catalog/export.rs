@@ -37,6 +37,8 @@ fn action(spec: &ActionSpec) -> Value {
         "summary": spec.summary.trim(),
         "params": schema(spec),
         "param_order": spec.params.iter().map(|p| p.name).collect::<Vec<_>>(),
+        "returns": returns(spec),
+        "example": spec.example_params(),
         "compartment": spec.compartment.as_str(),
         "capabilities": spec.capabilities,
         "time_limit_s": spec.time_limit_s,
@@ -58,6 +60,24 @@ fn schema(spec: &ActionSpec) -> Value {
         "properties": properties,
         "required": spec.params.iter().filter(|p| p.required).map(|p| p.name).collect::<Vec<_>>(),
         "additionalProperties": false,
+    })
+}
+
+/// JSON Schema of the fields that a success carries besides those that all have.
+fn returns(spec: &ActionSpec) -> Value {
+    let properties: Map<String, Value> = spec
+        .returns
+        .iter()
+        .map(|field| {
+            let mut schema = (field.schema)();
+            schema["description"] = field.summary.into();
+            (field.name.to_owned(), schema)
+        })
+        .collect();
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": spec.returns.iter().filter(|f| !f.optional).map(|f| f.name).collect::<Vec<_>>(),
     })
 }
 
@@ -143,8 +163,32 @@ fn one(out: &mut String, spec: &ActionSpec) {
     );
     if spec.params.is_empty() {
         out.push_str("No parameters.\n");
-        return;
+    } else {
+        params_table(out, spec);
     }
+    if !spec.returns.is_empty() {
+        out.push_str("\n| answer | | meaning |\n|---|---|---|\n");
+        for field in spec.returns {
+            let _ = writeln!(
+                out,
+                "| `{}` | {}{} | {} |",
+                field.name,
+                (field.schema)()["type"].as_str().unwrap_or("value"),
+                if field.optional { ", not always" } else { "" },
+                cell(field.summary)
+            );
+        }
+    }
+    if !spec.params.is_empty() {
+        let _ = writeln!(
+            out,
+            "\n```json\n{{\"action\": \"{}\", \"params\": {}}}\n```",
+            spec.name, spec.example
+        );
+    }
+}
+
+fn params_table(out: &mut String, spec: &ActionSpec) {
     out.push_str("\n| param | | values | meaning |\n|---|---|---|---|\n");
     for param in spec.params {
         let presence = match default_of(param) {

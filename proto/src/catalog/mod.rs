@@ -5,7 +5,7 @@ mod export;
 
 pub use export::{to_json, to_markdown};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::action::SPECS;
 
@@ -67,6 +67,51 @@ pub struct ParamSpec {
     pub schema: fn() -> Value,
 }
 
+/// One field that a success of an action carries besides `output` and `receipt`.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldSpec {
+    /// Name; never one of [`crate::response::RESERVED_FIELDS`].
+    pub name: &'static str,
+    /// What it is, in Markdown.
+    pub summary: &'static str,
+    /// JSON Schema of its values.
+    pub schema: fn() -> Value,
+    /// Not there in every success.
+    pub optional: bool,
+}
+
+impl FieldSpec {
+    /// A field that every success of the action carries.
+    #[must_use]
+    pub const fn new(name: &'static str, summary: &'static str, schema: fn() -> Value) -> Self {
+        Self {
+            name,
+            summary,
+            schema,
+            optional: false,
+        }
+    }
+
+    /// The same, where only some successes carry it.
+    #[must_use]
+    pub const fn sometimes(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// A text.
+    #[must_use]
+    pub const fn text(name: &'static str, summary: &'static str) -> Self {
+        Self::new(name, summary, || json!({"type": "string"}))
+    }
+
+    /// An integer.
+    #[must_use]
+    pub const fn integer(name: &'static str, summary: &'static str) -> Self {
+        Self::new(name, summary, || json!({"type": "integer"}))
+    }
+}
+
 /// One action.
 #[derive(Debug, Clone, Copy)]
 pub struct ActionSpec {
@@ -94,6 +139,21 @@ pub struct ActionSpec {
     pub category: &'static str,
     /// `operation` of its ledger records.
     pub operation: &'static str,
+    /// What a success carries besides `output` and `receipt`.
+    pub returns: &'static [FieldSpec],
+    /// Good `params`, as JSON: for documentation and for tests that ask for everything once.
+    pub example: &'static str,
+}
+
+impl ActionSpec {
+    /// [`Self::example`], parsed.
+    ///
+    /// # Panics
+    /// Never for an action of the catalog: a test reads them all.
+    #[must_use]
+    pub fn example_params(&self) -> Value {
+        serde_json::from_str(self.example).expect("the catalog's examples are JSON")
+    }
 }
 
 /// Every action of this version.

@@ -93,3 +93,61 @@ fn the_reference_names_every_action_parameter_and_code() {
             .all(|l| l.ends_with('|'))
     );
 }
+
+#[test]
+fn every_example_of_the_catalog_is_a_request_that_the_catalog_accepts() {
+    for spec in CATALOG {
+        let params = spec.example_params();
+        if let Err(error) = crate::Action::from_parts(spec.name, &params) {
+            panic!("give {} an `example` that is good: {error}", spec.name);
+        }
+        // Names, not aliases: what people copy from the documentation should be what it documents.
+        for name in params.as_object().unwrap().keys() {
+            assert!(
+                spec.params.iter().any(|param| param.name == name),
+                "{}: {name}",
+                spec.name
+            );
+        }
+    }
+}
+
+#[test]
+fn a_field_of_an_answer_never_hides_one_that_all_answers_have() {
+    for spec in CATALOG {
+        let mut names: Vec<&str> = spec.returns.iter().map(|field| field.name).collect();
+        names.sort_unstable();
+        assert!(
+            names.windows(2).all(|pair| pair[0] != pair[1]),
+            "{}",
+            spec.name
+        );
+        for field in spec.returns {
+            assert!(
+                !crate::response::RESERVED_FIELDS.contains(&field.name),
+                "{} {}",
+                spec.name,
+                field.name
+            );
+            assert!((field.schema)()["type"].is_string() && !field.summary.is_empty());
+        }
+    }
+}
+
+/// Clients have positional arguments in this order. `iptables-open` and `iptables-close` are older than the rule.
+#[test]
+fn parameters_that_must_be_given_come_before_those_that_need_not() {
+    for spec in CATALOG {
+        if ["iptables-open", "iptables-close"].contains(&spec.name) {
+            let names: Vec<&str> = spec.params.iter().map(|param| param.name).collect();
+            assert_eq!(names, ["port", "proto", "comment", "source"]);
+            continue;
+        }
+        let required: Vec<bool> = spec.params.iter().map(|param| param.required).collect();
+        assert!(
+            required.is_sorted_by(|a, b| a >= b),
+            "{}: move what is optional behind what is required",
+            spec.name
+        );
+    }
+}
