@@ -1,6 +1,7 @@
 //! What a compartment is: a confined process that executes catalog actions and nothing else.
 //! The trait and its types live here, the process loop in [`run`], the work in `net`, `ovs`, `keys`, `vm` and `image`.
 
+mod disk;
 pub mod image;
 pub mod keys;
 pub mod net;

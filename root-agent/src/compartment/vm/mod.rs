@@ -3,7 +3,6 @@
 
 mod answer;
 mod argv;
-mod image;
 mod import;
 
 use std::os::fd::AsFd;
@@ -15,6 +14,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::Vmid;
 use serde_json::{Map, Value};
 
+use super::disk::source::Sources;
 use super::{Backend, Done, Failure, Handler, JobCtx, StartInfo};
 use crate::exec::{Ended, Output, Program, Run, fd_path};
 use answer::GuestResult;
@@ -36,8 +36,8 @@ enum Aim {
 struct Vm {
     /// The backend's program, or why there is none.
     qm: Result<Program, String>,
-    /// The unprivileged user that images may belong to.
-    image_owner: u32,
+    /// The unprivileged users that images may belong to: who makes them and who customises them.
+    image_owners: [u32; 2],
 }
 
 /// Finds the backend's program; called before confinement.
@@ -52,7 +52,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     };
     Ok(Box::new(Vm {
         qm,
-        image_owner: start.identities.blockhost.uid,
+        image_owners: [start.identities.blockhost.uid, start.identities.image.uid],
     }))
 }
 
@@ -243,10 +243,10 @@ impl Vm {
     }
 
     fn import(&self, action: &QmImportdisk, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
-        let sources = import::Sources {
+        let sources = Sources {
             layout: ctx.layout,
             directories: &ctx.allow.image_dirs,
-            owner: self.image_owner,
+            owners: &self.image_owners,
         };
         let image = import::take(&sources, &action.disk_path, ctx.deadline)?;
         let path = fd_path(image.file.as_fd());

@@ -3,11 +3,11 @@
 //! such ones, and every format not understood here, are refused. Pure.
 
 /// How much of the image [`inspect`] wants to see: the whole first cluster of the largest cluster size.
-pub(super) const HEAD: usize = 2 << 20;
+pub(in crate::compartment) const HEAD: usize = 2 << 20;
 
 /// An image that may be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(in crate::compartment) enum Format {
     /// qcow2 version 2 or 3, on its own.
     Qcow2,
     /// A raw disk with a partition table.
@@ -16,7 +16,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The name QEMU gives it.
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::compartment) const fn name(self) -> &'static str {
         match self {
             Format::Qcow2 => "qcow2",
             Format::Raw => "raw",
@@ -26,7 +26,7 @@ impl Format {
 
 /// Why an image is refused. Ends the sentence "the image was refused: it ...".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ImageError {
+pub(in crate::compartment) enum ImageError {
     #[error("names a backing file; flatten it with qemu-img convert")]
     BackingFile,
     #[error("keeps its data in another file; flatten it with qemu-img convert")]
@@ -67,7 +67,7 @@ const OTHER_FORMATS: &[(&[u8], &str)] = &[
 ];
 
 /// Decides by the head of the file: its first [`HEAD`] bytes, or all of a shorter one.
-pub(super) fn inspect(head: &[u8]) -> Result<Format, ImageError> {
+pub(in crate::compartment) fn inspect(head: &[u8]) -> Result<Format, ImageError> {
     if head.starts_with(b"QFI\xfb") {
         return qcow2(head).map(|()| Format::Qcow2);
     }

@@ -1,0 +1,238 @@
+//! From a client's path to an open file: beneath an allowed directory, without links, checked by descriptor. Also the one
+//! way such a file is copied. Called by `vm` (imports) and `image` (customisation); what an image *is* says [`super::format`].
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use blockhost_proto::layout::Layout;
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::ImagePath;
+use rustix::fs::{
+    FileType, Mode, OFlags, ResolveFlags, SeekFrom, copy_file_range, fstat, ftruncate, openat2,
+    seek,
+};
+use rustix::io::Errno;
+
+use super::format::{self, Format, HEAD};
+use crate::compartment::Failure;
+
+/// Bytes per copy call; the deadline is looked at in between.
+const CHUNK: usize = 64 << 20;
+
+/// Where files may come from and to whom they may belong.
+#[derive(Debug)]
+pub(in crate::compartment) struct Sources<'a> {
+    pub(in crate::compartment) layout: &'a Layout,
+    /// Absolute paths of the host, below the layout's root.
+    pub(in crate::compartment) directories: &'a [PathBuf],
+    /// The unprivileged services' users; root's files are fine too.
+    pub(in crate::compartment) owners: &'a [u32],
+}
+
+/// The first allowed directory that holds the name, and the file in it.
+pub(in crate::compartment) fn find(
+    sources: &Sources<'_>,
+    path: &ImagePath,
+) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let mut considered = false;
+    for allowed in sources.directories {
+        // Older clients send whole paths, as they see them inside the world or outside.
+        let outside = sources.layout.join(allowed);
+        let Some(relative) = path.below(allowed).or_else(|| path.below(&outside)) else {
+            continue;
+        };
+        considered = true;
+        let Some(directory) = open_directory(sources.layout.root(), allowed)? else {
+            continue;
+        };
+        let flags =
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_XDEV;
+        match openat2(&directory, relative, flags, Mode::empty(), resolve) {
+            Ok(file) => return Ok((directory, file)),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::LOOP) => {
+                return Err(Failure::new(
+                    ErrorCode::Forbidden,
+                    format!(
+                        "the image {path} is, or lies behind, a symbolic link; name the file itself"
+                    ),
+                ));
+            }
+            Err(Errno::XDEV) => {
+                return Err(Failure::new(
+                    ErrorCode::Forbidden,
+                    format!("the image {path} leads out of {}", allowed.display()),
+                ));
+            }
+            Err(error) => return Err(failed(path, "could not be opened", &error.into())),
+        }
+    }
+    let list = sources
+        .directories
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    if considered {
+        Err(Failure::new(
+            ErrorCode::NotFound,
+            format!("there is no image {path} in {list}"),
+        ))
+    } else {
+        Err(Failure::new(
+            ErrorCode::Forbidden,
+            format!("the image {path} is not in an image directory; allowed are {list}"),
+        ))
+    }
+}
+
+/// An allowed directory, reached from the root without any link: its parents belong to unprivileged users.
+pub(in crate::compartment) fn open_directory(
+    root: &Path,
+    allowed: &Path,
+) -> Result<Option<OwnedFd>, Failure> {
+    let cannot = |error: Errno| {
+        let why = if error == Errno::LOOP {
+            "there is a symbolic link in it; configure the real path".to_owned()
+        } else {
+            std::io::Error::from(error).to_string()
+        };
+        Failure::new(
+            ErrorCode::Failed,
+            format!(
+                "the image directory {} cannot be used: {why}",
+                allowed.display()
+            ),
+        )
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty()).map_err(cannot)?;
+    let relative = allowed.strip_prefix("/").unwrap_or(allowed);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&root, relative, flags, Mode::empty(), resolve) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(cannot(error)),
+    }
+}
+
+pub(in crate::compartment) fn check(
+    sources: &Sources<'_>,
+    path: &ImagePath,
+    file: &OwnedFd,
+) -> Result<(), Failure> {
+    let stat = fstat(file).map_err(|error| failed(path, "could not be examined", &error.into()))?;
+    let refused = |why: String| {
+        Err(Failure::new(
+            ErrorCode::Forbidden,
+            format!("the image {path} was refused: it {why}"),
+        ))
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return refused("is not a regular file".to_owned());
+    }
+    if stat.st_nlink != 1 {
+        return refused(format!(
+            "has {} names; it may be somebody else's file",
+            stat.st_nlink
+        ));
+    }
+    if stat.st_mode & 0o002 != 0 {
+        return refused("may be written by everybody".to_owned());
+    }
+    if stat.st_uid != 0 && !sources.owners.contains(&stat.st_uid) {
+        let owners: Vec<String> = sources.owners.iter().map(u32::to_string).collect();
+        return refused(format!(
+            "belongs to uid {}, not to uid {} or root",
+            stat.st_uid,
+            owners.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// Decides by its content what an image is.
+pub(in crate::compartment) fn inspect(
+    path: &ImagePath,
+    file: &std::fs::File,
+) -> Result<Format, Failure> {
+    let mut head = vec![0u8; HEAD];
+    let count = read_head(file, &mut head)
+        .map_err(|error| failed(path, "could not be inspected", &error))?;
+    format::inspect(head.get(..count).unwrap_or_default()).map_err(|refusal| {
+        Failure::new(
+            ErrorCode::Forbidden,
+            format!("the image {path} was refused: it {refusal}"),
+        )
+    })
+}
+
+/// Copies the data (not the holes) of one file into another, empty one. On file systems with reflinks this takes no time and
+/// no space.
+pub(in crate::compartment) fn copy_data(
+    source: &OwnedFd,
+    copy: &OwnedFd,
+    path: &ImagePath,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let error = |error: Errno| failed(path, "could not be copied", &error.into());
+    let size = u64::try_from(fstat(source).map_err(error)?.st_size).unwrap_or(0);
+    ftruncate(copy, size).map_err(error)?;
+    let mut at = 0;
+    while at < size {
+        if Instant::now() >= deadline {
+            return Err(Failure::new(
+                ErrorCode::Timeout,
+                format!("the image {path} was not copied in time"),
+            ));
+        }
+        at = match seek(source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(error(errno)),
+        };
+        let hole = seek(source, SeekFrom::Hole(at)).map_err(error)?.min(size);
+        while at < hole && Instant::now() < deadline {
+            let (mut from, mut to) = (at, at);
+            let length = usize::try_from(hole - at).unwrap_or(CHUNK).min(CHUNK);
+            match copy_file_range(source, Some(&mut from), copy, Some(&mut to), length)
+                .map_err(error)?
+            {
+                // The owner made it shorter meanwhile; what is missing reads as zeros and fails inspection or import.
+                0 => return Ok(()),
+                _ => at = from,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_head(file: &std::fs::File, head: &mut [u8]) -> std::io::Result<usize> {
+    let mut count = 0;
+    while let Some(rest) = head.get_mut(count..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, count as u64) {
+            Ok(0) => break,
+            Ok(read) => count += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
+pub(in crate::compartment) fn failed(
+    path: &ImagePath,
+    what: &str,
+    error: &std::io::Error,
+) -> Failure {
+    Failure::new(
+        ErrorCode::Failed,
+        format!("the image {path} {what}: {error}"),
+    )
+}
