@@ -15,6 +15,11 @@ say() { printf '== %s\n' "$*"; }
 
 say "building (profile dist)"
 cargo build --profile dist --workspace --bins --exclude blockhost-tests
+# Places where tests stop a process belong in tests.
+if grep -l "blockhost fail point" "$target"/dist/blockhost-*; then
+  echo "the programs above were built with the feature fail-points; build without it" >&2
+  exit 1
+fi
 say "generating man pages and completions"
 rm -rf "$out" && mkdir -p "$out"
 "$target/dist/blockhost-docs" --out "$target/docs"

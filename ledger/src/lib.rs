@@ -10,6 +10,8 @@ pub mod blocks;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod dir;
+#[doc(hidden)]
+pub mod failpoint;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;

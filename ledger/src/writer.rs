@@ -4,6 +4,7 @@
 use crate::active::Active;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on, read_at, write_all_at};
+use crate::failpoint;
 use crate::keys::Signer;
 use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::note::{Checkpoint, NoteError, assemble};
@@ -272,12 +273,19 @@ impl Writer {
             .any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
         self.make_room(batch.bytes.len() as u64, new_work)?;
         let fd = self.active.fd.as_fd();
-        if let Err(errno) = write_all_at(fd, &batch.bytes, self.active.position) {
+        let position = self.active.position;
+        failpoint::reach_append(drafts, "writing");
+        failpoint::half_written(drafts, fd, &batch.bytes, position);
+        if let Err(errno) = write_all_at(fd, &batch.bytes, position) {
             return Err(self.poison("write", errno));
         }
-        if let Err(errno) = rustix::fs::fdatasync(fd) {
+        failpoint::reach_append(drafts, "written");
+        if let Err(errno) =
+            failpoint::refuse("ledger-sync").and_then(|()| rustix::fs::fdatasync(fd))
+        {
             return Err(self.poison("make durable", errno));
         }
+        failpoint::reach_append(drafts, "synced");
         // Only now does any of it exist.
         self.active.position += batch.bytes.len() as u64;
         self.active.file_bytes = self.active.file_bytes.max(self.active.position);

@@ -18,7 +18,7 @@ use crate::front::Front;
 use crate::gate::Gate;
 use crate::ipc::{Channel, Control, Report, Role, Start};
 use crate::sys::spawn::FIRST_DESCRIPTOR;
-use crate::{log, log_error, sys};
+use crate::{failpoint, log, log_error, sys};
 
 /// Descriptors a role is started with: control first, then what the role needs.
 #[expect(clippy::cast_possible_truncation, reason = "a handful of compartments")]
@@ -69,6 +69,7 @@ fn live(role: Role) -> Result<(), String> {
     };
     log::init(role.as_str(), start.journal);
     let layout = Layout::new(&start.root);
+    failpoint::arm(role, layout.root());
     match role {
         Role::Front => {
             let (gate, listener) = (next()?, next()?);
@@ -160,7 +161,9 @@ fn confine(
         landlock: start.policy.landlock,
         programs,
     };
-    irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())
+    let abi = irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())?;
+    failpoint::confined(role, start);
+    Ok(abi)
 }
 
 fn clone(control: &ControlSocket) -> Result<ControlSocket, String> {

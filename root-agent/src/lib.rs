@@ -12,6 +12,8 @@ pub mod compartment;
 pub mod confine;
 pub mod control;
 pub mod exec;
+#[doc(hidden)]
+pub mod failpoint;
 pub mod front;
 pub mod gate;
 pub mod ipc;

@@ -19,6 +19,7 @@ use rustix::net::{SendFlags, send};
 
 use super::{Done, Failure, Handler, JobCtx};
 use crate::control::ControlSocket;
+use crate::failpoint;
 use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Work};
 use crate::log_error;
 use crate::policy::Allowlists;
@@ -141,6 +142,7 @@ impl Runner {
         // The gate sends what it has validated; anything else means the gate is not the gate any more.
         let action = Action::from_parts(&work.action, &work.params)
             .map_err(|error| ChannelError::Violation(format!("job {}: {error}", work.op)))?;
+        failpoint::reach("compartment-taken", work.action.as_bytes());
         if action.spec().compartment != self.compartment {
             let text = format!(
                 "job {} of compartment {}",
@@ -224,7 +226,10 @@ impl Shared {
                 Err(Failure::new(ErrorCode::Internal, message))
             })
         });
-        self.send(work.op, result)
+        failpoint::reach("compartment-done", work.action.as_bytes());
+        self.send(work.op, result)?;
+        failpoint::reach("compartment-sent", work.action.as_bytes());
+        Ok(())
     }
 
     fn send(&self, op: u64, mut result: Result<Done, Failure>) -> Result<(), ChannelError> {

@@ -13,12 +13,14 @@ use super::conn::Identified;
 use super::info::{Counters, Facts, Head};
 use super::{Front, Job};
 use crate::compartment::{Backend, Done, Failure};
+use crate::failpoint;
 use crate::ipc::{Caller, Report, ToGate};
 use crate::log_warning;
 
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
         self.counters.requests += 1;
+        failpoint::reach("front-framed", frame);
         let Some(conn) = self.connections.get_mut(&number) else {
             return;
         };
@@ -87,6 +89,7 @@ impl Front {
             );
             return;
         }
+        failpoint::reach("front-authorised", name.as_bytes());
         self.enqueue(number, slot, request.id, &request.action, spec);
     }
 
@@ -143,6 +146,7 @@ impl Front {
             return;
         }
         job.sent = true;
+        let action = job.action;
         let message = ToGate::Job {
             id: job_id,
             caller: job.caller.clone(),
@@ -157,6 +161,7 @@ impl Front {
             );
             self.job_done(job_id, Err(failure), None, Instant::now());
         }
+        failpoint::reach("front-queued", action.as_bytes());
     }
 
     pub(super) fn job_done(
@@ -173,8 +178,10 @@ impl Front {
             Ok(_) => self.counters.succeeded += 1,
             Err(_) => self.counters.failed += 1,
         }
+        failpoint::reach("front-answering", job.action.as_bytes());
         self.answer(job.connection, job.slot, job.id, result, receipt);
         self.settle(job.connection, now);
+        failpoint::reach("front-answered", job.action.as_bytes());
         for next in self.queues.leave(job_id) {
             let Some(waiting) = self.jobs.get_mut(&next) else {
                 continue;

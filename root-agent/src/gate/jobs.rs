@@ -12,11 +12,13 @@ use super::{
     Entry, GRACE, Gate, MAX_BATCH, Op, PUBLISH_EVERY, Pending, RESTART_PATIENCE, RETRY_EVERY,
 };
 use crate::compartment::{Done, Failure};
+use crate::failpoint;
 use crate::ipc::{Finished, FromGate, Role, Work};
 use crate::log_error;
 
 impl Gate {
     pub(super) fn admit(&mut self, pending: Pending) {
+        failpoint::reach("gate-heard", pending.action.name().as_bytes());
         let Some(role) = Role::of(pending.action.spec().compartment) else {
             return self.admit_event(pending);
         };
@@ -72,6 +74,8 @@ impl Gate {
 
     pub(super) fn finished(&mut self, role: Role, finished: Finished) {
         if self.ops.get(&finished.op).is_some_and(|op| op.role == role) {
+            let action = self.ops.get(&finished.op).map(|op| &op.heading.action);
+            failpoint::reach("gate-finished", action.map_or(b"", |name| name.as_bytes()));
             self.close(finished.op, finished.result);
         }
     }
@@ -107,7 +111,10 @@ impl Gate {
             };
             match entry {
                 Entry::Intent(pending, heading, _) => self.forward(*pending, heading),
-                Entry::Outcome(op, result, _) => self.answer(op.life, op.id, result, Some(receipt)),
+                Entry::Outcome(op, result, _) => {
+                    failpoint::reach("gate-answering", op.heading.action.as_bytes());
+                    self.answer(op.life, op.id, result, Some(receipt));
+                }
                 Entry::Event { id, life, .. } => {
                     self.answer(life, id, Ok(Done::default()), Some(receipt))
                 }
@@ -126,6 +133,7 @@ impl Gate {
         let Some(role) = Role::of(pending.action.spec().compartment) else {
             return;
         };
+        failpoint::reach("gate-recorded", pending.action.name().as_bytes());
         let number = self.next_op;
         self.next_op += 1;
         let began = Instant::now();

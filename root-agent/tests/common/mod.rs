@@ -26,6 +26,9 @@ pub const VM: u32 = 64_103;
 /// Stands for `blockhost-image`.
 pub const IMAGE: u32 = 64_104;
 
+/// The program under test, with its fail points.
+const AGENT_PROGRAM: &str = env!("CARGO_BIN_EXE_blockhost-root-agent");
+
 /// How long anything may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,13 +84,24 @@ impl World {
 
     /// The command line of an agent in this world.
     pub fn command(&self) -> Command {
+        self.command_after("")
+    }
+
+    /// The same in a mount namespace of its own, after a shell command there.
+    pub fn command_after(&self, preparation: &str) -> Command {
         #[expect(
             clippy::disallowed_methods,
             reason = "the test starts the program under test"
         )]
         let mut command = Command::new("unshare");
         command
-            .args(["--net", "--", env!("CARGO_BIN_EXE_blockhost-root-agent")])
+            .args(match preparation {
+                "" => vec!["--net", "--", AGENT_PROGRAM],
+                _ => vec!["--net", "--mount", "--", "sh", "-c"],
+            })
+            .args(
+                (!preparation.is_empty()).then(|| format!("{preparation} && exec {AGENT_PROGRAM}")),
+            )
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("BLOCKHOST_ROOT", self.layout.root())
@@ -146,9 +160,14 @@ impl Agent {
 
     /// Starts one in that world and waits until it answers.
     pub fn start_in(world: World) -> Self {
+        Self::start_wrapped(world, "")
+    }
+
+    /// The same after a shell command in a mount namespace of its own.
+    pub fn start_wrapped(world: World, preparation: &str) -> Self {
         let ready = |log: String| log.matches(": ready on ").count();
         let before = ready(world.log());
-        let mut agent = Self::spawn_in(world);
+        let mut agent = Self::spawn_after(world, preparation);
         agent.wait_until_ready();
         // The front answers a moment before the supervisor has heard from everybody.
         wait_for(|| (ready(agent.world.log()) > before).then_some(()));
@@ -157,13 +176,17 @@ impl Agent {
 
     /// Starts one without waiting.
     pub fn spawn_in(world: World) -> Self {
+        Self::spawn_after(world, "")
+    }
+
+    fn spawn_after(world: World, preparation: &str) -> Self {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(world.log_path())
             .expect("log");
         let child = world
-            .command()
+            .command_after(preparation)
             .stderr(log)
             .spawn()
             .expect("unshare is installed");

@@ -10,6 +10,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Resolve
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::failpoint;
+
 /// Names of files under construction start with this; what a crash leaves behind is removed at start.
 const UNFINISHED: &str = ".blockhost-unfinished-";
 
@@ -160,9 +162,11 @@ impl Store {
             .map_err(error("created"))?;
         rustix::fs::fchown(&file, None, Some(self.group)).map_err(error("given to its group"))?;
         rustix::fs::fchmod(&file, FILE_MODE).map_err(error("given its mode"))?;
+        failpoint::reach("keys-created", name.as_bytes());
         let mut file = std::fs::File::from(file);
         file.write_all(content)
             .map_err(self.system(name, "written"))?;
+        failpoint::reach("keys-written", name.as_bytes());
         file.sync_all().map_err(self.system(name, "synced"))?;
         let flags = match existing {
             Existing::Keep => RenameFlags::NOREPLACE,
@@ -173,6 +177,7 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::Exists(self.path_of(name))),
             Err(errno) => return Err(error("put in place")(errno)),
         }
+        failpoint::reach("keys-renamed", name.as_bytes());
         rustix::fs::fsync(&self.directory).map_err(error("synced with its directory"))
     }
 
