@@ -11,6 +11,8 @@ pub mod corpus;
 pub mod escape;
 pub mod json;
 pub mod layout;
+pub mod options;
+pub mod pct;
 pub mod qm;
 pub mod request;
 pub mod response;

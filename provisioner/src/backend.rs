@@ -259,7 +259,7 @@ impl<A: Agent> Backend for ActionsBackend<A> {
         self.ask(QmCreate {
             vmid,
             name: name.clone(),
-            args: QmArgs(options),
+            args: QmArgs::from(options),
         })
         .map(drop)
     }

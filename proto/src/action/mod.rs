@@ -3,22 +3,31 @@
 
 mod addressbook;
 mod agent;
+mod container;
 mod firewall;
+mod image;
 mod ledger;
 mod qm;
 mod record;
 mod route;
+mod throttle;
 mod wallet;
 
 pub use addressbook::AddressbookSave;
 pub use agent::AgentInfo;
+pub use container::{
+    PctConfig, PctCreate, PctDestroy, PctExec, PctList, PctSet, PctShutdown, PctStart, PctStatus,
+    PctStop,
+};
 pub use firewall::{IptablesClose, IptablesOpen};
+pub use image::{ImageOp, ImageOps, VirtCustomize};
 pub use ledger::{EventData, EventResource, LedgerAppend};
 pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
     QmList, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
 pub use route::{Ip6RouteAdd, Ip6RouteDel};
+pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
 pub use wallet::GenerateWallet;
 
 use std::fmt;
@@ -383,6 +392,9 @@ macro_rules! actions {
 actions! {
     QmStart, QmStop, QmTemplate, QmShutdown, QmDestroy, QmCreate, QmSet, QmImportdisk, QmClone, QmResize,
     QmStatus, QmConfig, QmList, QmGuestPing, QmGuestExec,
+    PctCreate, PctStart, PctStop, PctShutdown, PctDestroy, PctStatus, PctConfig, PctList, PctSet, PctExec,
+    VmThrottle, PveSetThrottle, TcRateLimit,
+    VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel,
     IptablesOpen, IptablesClose,
     GenerateWallet, AddressbookSave, LedgerAppend, AgentInfo,

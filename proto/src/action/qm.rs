@@ -9,7 +9,7 @@ use crate::value::{
 use crate::value::{Param, Text};
 
 /// What the backend needs in the vm compartment.
-const VM: &[&str] = &[
+pub(super) const VM: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",

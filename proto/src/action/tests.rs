@@ -43,6 +43,32 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"vmid": 100, "command": "echo 'a b'\nid"}),
         ),
         (
+            "pct-create",
+            json!({"vmid": 100, "template": "local:vztmpl/debian-12.tar.zst", "hostname": "web-1", "options": {"rootfs": "local:8", "memory": 512}}),
+        ),
+        ("pct-start", json!({"vmid": 100})),
+        ("pct-stop", json!({"vmid": 100})),
+        ("pct-shutdown", json!({"vmid": 100, "timeout": 600})),
+        ("pct-destroy", json!({"vmid": 100})),
+        ("pct-status", json!({"vmid": 100})),
+        ("pct-config", json!({"vmid": 100})),
+        ("pct-list", json!({})),
+        (
+            "pct-set",
+            json!({"vmid": 100, "config": {"net0": "name=eth0,bridge=vmbr0,ip=dhcp"}}),
+        ),
+        ("pct-exec", json!({"vmid": 100, "command": "id"})),
+        (
+            "vm-throttle",
+            json!({"vmid": 100, "cpuunits": 50, "cpulimit": "0.5", "iops_rd": 100, "rate_in_kbps": 1000}),
+        ),
+        ("pve-set-throttle", json!({"vmid": 100, "cpulimit": 2})),
+        ("tc-rate-limit", json!({"vmid": 100, "reset": true})),
+        (
+            "virt-customize",
+            json!({"image_path": "debian.qcow2", "commands": [["--install", "nginx"]]}),
+        ),
+        (
             "ip6-route-add",
             json!({"address": "2001:DB8::1/128", "dev": "vmbr0"}),
         ),

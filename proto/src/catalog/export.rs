@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::{ActionSpec, CATALOG, ParamSpec};
+use crate::pct::PctKey;
 use crate::qm::QmKey;
 use crate::response::ErrorCode;
 use crate::{json as strict, request, wire};
@@ -21,12 +22,17 @@ pub fn to_json() -> Value {
             "id_bytes": request::MAX_ID,
         },
         "error_codes": ErrorCode::ALL.map(ErrorCode::as_str),
-        "qm_options": QmKey::reference()
-            .into_iter()
-            .map(|(key, rule)| json!({"key": key, "rule": rule}))
-            .collect::<Vec<_>>(),
+        "qm_options": options(QmKey::reference()),
+        "pct_options": options(PctKey::reference()),
         "actions": CATALOG.iter().map(action).collect::<Vec<_>>(),
     })
+}
+
+fn options(reference: Vec<(String, &str)>) -> Value {
+    reference
+        .into_iter()
+        .map(|(key, rule)| json!({"key": key, "rule": rule}))
+        .collect()
 }
 
 fn action(spec: &ActionSpec) -> Value {
@@ -139,6 +145,14 @@ pub fn to_markdown() -> String {
     for (key, rule) in QmKey::reference() {
         let _ = writeln!(out, "| `{key}` | {} |", cell(rule));
     }
+    out.push_str(
+        "\n## Options of containers\n\n\
+         For `options` of `pct-create` and `pct-set`, an object. Values are texts or integers. What is not here is refused:\n\
+         mount points, devices, raw `lxc` settings and hooks reach the host.\n\n| option | value |\n|---|---|\n",
+    );
+    for (key, rule) in PctKey::reference() {
+        let _ = writeln!(out, "| `{key}` | {} |", cell(rule));
+    }
     out
 }
 
@@ -212,7 +226,12 @@ fn params_table(out: &mut String, spec: &ActionSpec) {
 
 /// A schema in a few words for a table cell.
 fn values(schema: &Value) -> String {
-    let kind = schema["type"].as_str().unwrap_or("value");
+    let kind = match &schema["type"] {
+        // Some values come as a text or a number: the text's rule says more.
+        Value::Array(kinds) => kinds.first().and_then(Value::as_str),
+        kind => kind.as_str(),
+    }
+    .unwrap_or("value");
     let cell = match (kind, &schema["enum"], &schema["pattern"]) {
         (_, Value::Array(items), _) => items
             .iter()

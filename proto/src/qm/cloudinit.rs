@@ -41,6 +41,88 @@ pub enum Ip6Config {
     },
 }
 
+impl Ip4Config {
+    /// Reads the values of `ip` and `gw`; the inner `None` when neither is there.
+    #[expect(clippy::option_option, reason = "refused, absent, present")]
+    pub(crate) fn read(ip: Option<&str>, gw: Option<&str>) -> Option<Option<Self>> {
+        Some(match (ip, gw) {
+            (None, None) => None,
+            (Some("dhcp"), None) => Some(Self::Dhcp),
+            (Some(text), gateway) => {
+                let (address, prefix) = text.split_once('/')?;
+                let gateway = match gateway {
+                    Some(gateway) => Some(gateway.parse().ok().filter(|a| routable_v4(*a))?),
+                    None => None,
+                };
+                let address = address.parse().ok().filter(|a| routable_v4(*a))?;
+                Some(Self::Static {
+                    address,
+                    prefix: length(prefix, 32)?,
+                    gateway,
+                })
+            }
+            (None, Some(_)) => return None,
+        })
+    }
+
+    /// `ip=...` and `gw=...`.
+    pub(crate) fn parts(self) -> Vec<String> {
+        match self {
+            Self::Dhcp => vec!["ip=dhcp".to_owned()],
+            Self::Static {
+                address,
+                prefix,
+                gateway,
+            } => std::iter::once(format!("ip={address}/{prefix}"))
+                .chain(gateway.map(|g| format!("gw={g}")))
+                .collect(),
+        }
+    }
+}
+
+impl Ip6Config {
+    /// Reads the values of `ip6` and `gw6`; the inner `None` when neither is there.
+    #[expect(clippy::option_option, reason = "refused, absent, present")]
+    pub(crate) fn read(ip6: Option<&str>, gw6: Option<&str>) -> Option<Option<Self>> {
+        Some(match (ip6, gw6) {
+            (None, None) => None,
+            (Some("dhcp"), None) => Some(Self::Dhcp),
+            (Some("auto"), None) => Some(Self::Auto),
+            (Some(text), gateway) => {
+                let (address, prefix) = text.split_once('/')?;
+                let gateway = match gateway {
+                    Some(gateway) => Some(gateway.parse().ok().filter(|a: &Ipv6Addr| {
+                        routable_v6(*a) || a.segments()[0] & 0xffc0 == 0xfe80
+                    })?),
+                    None => None,
+                };
+                let address = address.parse().ok().filter(|a| routable_v6(*a))?;
+                Some(Self::Static {
+                    address,
+                    prefix: length(prefix, 128)?,
+                    gateway,
+                })
+            }
+            (None, Some(_)) => return None,
+        })
+    }
+
+    /// `ip6=...` and `gw6=...`.
+    pub(crate) fn parts(self) -> Vec<String> {
+        match self {
+            Self::Dhcp => vec!["ip6=dhcp".to_owned()],
+            Self::Auto => vec!["ip6=auto".to_owned()],
+            Self::Static {
+                address,
+                prefix,
+                gateway,
+            } => std::iter::once(format!("ip6={address}/{prefix}"))
+                .chain(gateway.map(|g| format!("gw6={g}")))
+                .collect(),
+        }
+    }
+}
+
 /// `ipconfigN`; at least one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IpConfig {
@@ -51,7 +133,7 @@ pub struct IpConfig {
 }
 
 impl IpConfig {
-    pub(super) const RULE: &'static str = "[ip=dhcp|<IPv4>/<n>[,gw=<IPv4>]][,ip6=auto|dhcp|<IPv6>/<n>[,gw6=<IPv6>]], unicast addresses";
+    pub(crate) const RULE: &'static str = "[ip=dhcp|<IPv4>/<n>[,gw=<IPv4>]][,ip6=auto|dhcp|<IPv6>/<n>[,gw6=<IPv6>]], unicast addresses";
 
     /// Reads the option's value.
     #[must_use]
@@ -70,45 +152,8 @@ impl IpConfig {
                 return None;
             }
         }
-        let ip4 = match (ip, gw) {
-            (None, None) => None,
-            (Some("dhcp"), None) => Some(Ip4Config::Dhcp),
-            (Some(text), gateway) => {
-                let (address, prefix) = text.split_once('/')?;
-                let gateway = match gateway {
-                    Some(gateway) => Some(gateway.parse().ok().filter(|a| routable_v4(*a))?),
-                    None => None,
-                };
-                let address = address.parse().ok().filter(|a| routable_v4(*a))?;
-                Some(Ip4Config::Static {
-                    address,
-                    prefix: length(prefix, 32)?,
-                    gateway,
-                })
-            }
-            (None, Some(_)) => return None,
-        };
-        let ip6 = match (ip6, gw6) {
-            (None, None) => None,
-            (Some("dhcp"), None) => Some(Ip6Config::Dhcp),
-            (Some("auto"), None) => Some(Ip6Config::Auto),
-            (Some(text), gateway) => {
-                let (address, prefix) = text.split_once('/')?;
-                let gateway = match gateway {
-                    Some(gateway) => Some(gateway.parse().ok().filter(|a: &Ipv6Addr| {
-                        routable_v6(*a) || a.segments()[0] & 0xffc0 == 0xfe80
-                    })?),
-                    None => None,
-                };
-                let address = address.parse().ok().filter(|a| routable_v6(*a))?;
-                Some(Ip6Config::Static {
-                    address,
-                    prefix: length(prefix, 128)?,
-                    gateway,
-                })
-            }
-            (None, Some(_)) => return None,
-        };
+        let ip4 = Ip4Config::read(ip, gw)?;
+        let ip6 = Ip6Config::read(ip6, gw6)?;
         (ip4.is_some() || ip6.is_some()).then_some(Self { ip4, ip6 })
     }
 }
@@ -121,32 +166,8 @@ fn length(text: &str, max: u8) -> Option<u8> {
 
 impl fmt::Display for IpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        match self.ip4 {
-            None => {}
-            Some(Ip4Config::Dhcp) => parts.push("ip=dhcp".to_owned()),
-            Some(Ip4Config::Static {
-                address,
-                prefix,
-                gateway,
-            }) => {
-                parts.push(format!("ip={address}/{prefix}"));
-                parts.extend(gateway.map(|g| format!("gw={g}")));
-            }
-        }
-        match self.ip6 {
-            None => {}
-            Some(Ip6Config::Dhcp) => parts.push("ip6=dhcp".to_owned()),
-            Some(Ip6Config::Auto) => parts.push("ip6=auto".to_owned()),
-            Some(Ip6Config::Static {
-                address,
-                prefix,
-                gateway,
-            }) => {
-                parts.push(format!("ip6={address}/{prefix}"));
-                parts.extend(gateway.map(|g| format!("gw6={g}")));
-            }
-        }
+        let mut parts = self.ip4.map(Ip4Config::parts).unwrap_or_default();
+        parts.extend(self.ip6.into_iter().flat_map(Ip6Config::parts));
         f.write_str(&parts.join(","))
     }
 }
@@ -156,9 +177,9 @@ impl fmt::Display for IpConfig {
 pub struct NameServers(pub Vec<IpAddr>);
 
 impl NameServers {
-    pub(super) const RULE: &'static str = "one to four unicast addresses separated by a space";
+    pub(crate) const RULE: &'static str = "one to four unicast addresses separated by a space";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let list: Vec<IpAddr> = text
             .split(' ')
             .map(|item| {
@@ -190,9 +211,9 @@ impl fmt::Display for NameServers {
 pub struct SearchDomains(pub Vec<String>);
 
 impl SearchDomains {
-    pub(super) const RULE: &'static str = "one to six DNS names separated by a space";
+    pub(crate) const RULE: &'static str = "one to six DNS names separated by a space";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let label = |l: &str| {
             made_of(l, 1..=63, |b| b.is_ascii_alphanumeric() || b == b'-')
                 && !l.starts_with('-')
@@ -218,9 +239,9 @@ impl fmt::Display for SearchDomains {
 pub struct CiUser(String);
 
 impl CiUser {
-    pub(super) const RULE: &'static str = "a letter or _, then up to 31 of a-z, 0-9, _ and -";
+    pub(crate) const RULE: &'static str = "a letter or _, then up to 31 of a-z, 0-9, _ and -";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let good = made_of(text, 1..=32, |b| {
             b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b)
         }) && (text.as_bytes()[0].is_ascii_lowercase() || text.starts_with('_'));
@@ -245,11 +266,11 @@ impl fmt::Display for CiUser {
 pub struct CiCustom(Vec<(Choice, SnippetRef)>);
 
 impl CiCustom {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "user|network|vendor=<storage>:snippets/<file>, each at most once";
     const PARTS: &'static [&'static str] = &["network", "user", "vendor"];
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let mut parts: Vec<(Choice, SnippetRef)> = Vec::new();
         for part in text.split(',') {
             let (name, snippet) = part.split_once('=')?;

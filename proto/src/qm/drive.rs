@@ -115,7 +115,7 @@ const OPTIONS: &[(&str, Rule)] = &[
 ];
 
 impl DriveSpec {
-    pub(super) const RULE: &'static str = "<storage>:<GiB, cloudinit or volume>[,known=options], never a path of the host or import-from; a format only for a new disk, an ISO image only as a CD-ROM";
+    pub(crate) const RULE: &'static str = "<storage>:<GiB, cloudinit or volume>[,known=options], never a path of the host or import-from; a format only for a new disk, an ISO image only as a CD-ROM";
 
     /// A drive without options.
     #[must_use]

@@ -6,7 +6,7 @@ use super::{
     Agent, BootOrder, CiCustom, CiUser, Cpu, Description, DriveBus, DriveSpec, IpConfig,
     NameServers, NetDevice, SearchDomains, SshKeys, Tags,
 };
-use crate::value::{Text as _, VmName, decimal};
+use crate::value::{CpuLimit, CpuUnits, Integer as _, Text as _, VmName, decimal};
 
 /// Name of an option, with its index where it has one. Ordered as `qm config` prints them: by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +25,10 @@ pub enum QmKey {
     Cores,
     /// `cpu`
     Cpu,
+    /// `cpulimit`
+    CpuLimit,
+    /// `cpuunits`
+    CpuUnits,
     /// `description`
     Description,
     /// `ideN`, `sataN`, `scsiN`, `virtioN`
@@ -64,7 +68,7 @@ pub enum QmKey {
 }
 
 /// The keys without an index, by name.
-pub(super) const PLAIN_KEYS: [(&str, QmKey); 22] = [
+pub(super) const PLAIN_KEYS: [(&str, QmKey); 24] = [
     ("agent", QmKey::Agent),
     ("bios", QmKey::Bios),
     ("boot", QmKey::Boot),
@@ -72,6 +76,8 @@ pub(super) const PLAIN_KEYS: [(&str, QmKey); 22] = [
     ("ciuser", QmKey::CiUser),
     ("cores", QmKey::Cores),
     ("cpu", QmKey::Cpu),
+    ("cpulimit", QmKey::CpuLimit),
+    ("cpuunits", QmKey::CpuUnits),
     ("description", QmKey::Description),
     ("machine", QmKey::Machine),
     ("memory", QmKey::Memory),
@@ -88,6 +94,9 @@ pub(super) const PLAIN_KEYS: [(&str, QmKey); 22] = [
     ("tags", QmKey::Tags),
     ("vga", QmKey::Vga),
 ];
+
+/// What clients may name, from `^` to `$`.
+pub(super) const KEY_PATTERN: &str = "^(agent|bios|boot|cicustom|ciuser|cores|cpu|description|machine|memory|name|nameserver|numa|onboot|ostype|scsihw|searchdomain|serial0|sockets|sshkeys|tags|vga|(net|ipconfig|ide|sata|scsi|virtio)[0-9]{1,2})$";
 
 /// How many `netN` and `ipconfigN` there are.
 const MAX_NETS: u8 = 32;
@@ -116,6 +125,12 @@ impl QmKey {
 }
 
 impl QmKey {
+    /// False for the limits on the processor: `vm-throttle` sets them, so that policy can give that right alone.
+    #[must_use]
+    pub const fn is_for_clients(self) -> bool {
+        !matches!(self, Self::CpuLimit | Self::CpuUnits)
+    }
+
     /// The rule of its values, as a phrase: for messages and for the protocol reference.
     #[must_use]
     pub const fn rule(self) -> &'static str {
@@ -127,6 +142,8 @@ impl QmKey {
             Self::CiUser => CiUser::RULE,
             Self::Cores => "an integer from 1 to 256",
             Self::Cpu => Cpu::RULE,
+            Self::CpuLimit => CpuLimit::RULE,
+            Self::CpuUnits => CpuUnits::RULE,
             Self::Description => Description::RULE,
             Self::Drive(..) => DriveSpec::RULE,
             Self::IpConfig(_) => IpConfig::RULE,
@@ -157,6 +174,7 @@ impl QmKey {
         let last = |count: u8| count - 1;
         let mut list: Vec<(String, &'static str)> = PLAIN_KEYS
             .iter()
+            .filter(|(_, key)| key.is_for_clients())
             .map(|(name, key)| ((*name).to_owned(), key.rule()))
             .collect();
         for bus in DriveBus::ALL {

@@ -18,35 +18,13 @@ pub use scalar::{Agent, BootDevice, BootOrder, Choice, Cpu, Description, Tags};
 pub use set::{QmArgs, QmOptions};
 pub use sshkey::SshKeys;
 
-use crate::escape;
-use crate::value::{Text, VmName, decimal};
+pub(crate) use net::{number, rate, thousandths};
+pub(crate) use scalar::flag;
 
-/// A key that is not in the table, or a value that breaks its key's rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum QmError {
-    /// Not an option of this catalog: misspelled, or one that reaches the host.
-    #[error("option \"{key}\" is not allowed")]
-    Key {
-        /// The key, escaped and cut.
-        key: String,
-    },
-    /// The value breaks the key's rule.
-    #[error("option {key}: \"{given}\" is refused: {rule}")]
-    Value {
-        /// The key.
-        key: String,
-        /// The value, escaped and cut.
-        given: String,
-        /// The rule, as a phrase.
-        rule: &'static str,
-    },
-    /// The same key twice.
-    #[error("option {key} is given twice")]
-    Twice {
-        /// The key.
-        key: String,
-    },
-}
+use crate::escape;
+use crate::options::OneOption;
+pub use crate::options::OptionError as QmError;
+use crate::value::{CpuLimit, CpuUnits, Integer, Text, VmName, decimal};
 
 /// One option with its value. The variant's index belongs to the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +43,10 @@ pub enum QmOption {
     Cores(u16),
     /// `cpu`
     Cpu(Cpu),
+    /// `cpulimit`, in cores; only by `vm-throttle`
+    CpuLimit(CpuLimit),
+    /// `cpuunits`, the weight among machines; only by `vm-throttle`
+    CpuUnits(CpuUnits),
     /// `description`
     Description(Description),
     /// `scsi0` and so on
@@ -133,6 +115,8 @@ impl QmOption {
             QmKey::CiUser => Self::CiUser(CiUser::read(value)?),
             QmKey::Cores => Self::Cores(number(1..=256)?.try_into().ok()?),
             QmKey::Cpu => Self::Cpu(Cpu::read(value)?),
+            QmKey::CpuLimit => Self::CpuLimit(CpuLimit::read(value)?),
+            QmKey::CpuUnits => Self::CpuUnits(CpuUnits::from_decimal(value)?),
             QmKey::Description => Self::Description(Description::read(value)?),
             QmKey::Drive(bus, index) => Self::Drive(bus, index, DriveSpec::read(value)?),
             QmKey::IpConfig(index) => Self::IpConfig(index, IpConfig::read(value)?),
@@ -165,6 +149,8 @@ impl QmOption {
             Self::CiUser(_) => QmKey::CiUser,
             Self::Cores(_) => QmKey::Cores,
             Self::Cpu(_) => QmKey::Cpu,
+            Self::CpuLimit(_) => QmKey::CpuLimit,
+            Self::CpuUnits(_) => QmKey::CpuUnits,
             Self::Description(_) => QmKey::Description,
             Self::Drive(bus, index, _) => QmKey::Drive(*bus, *index),
             Self::IpConfig(index, _) => QmKey::IpConfig(*index),
@@ -199,6 +185,8 @@ impl QmOption {
             Self::CiUser(v) => v.to_string(),
             Self::Cores(v) => v.to_string(),
             Self::Cpu(v) => v.to_string(),
+            Self::CpuLimit(v) => v.to_string(),
+            Self::CpuUnits(v) => v.to_string(),
             Self::Description(v) => v.to_string(),
             Self::Drive(_, _, v) => v.to_string(),
             Self::IpConfig(_, v) => v.to_string(),
@@ -213,6 +201,24 @@ impl QmOption {
             Self::SshKeys(v) => v.to_string(),
             Self::Tags(v) => v.to_string(),
         }
+    }
+}
+
+impl OneOption for QmOption {
+    type Key = QmKey;
+    const KIND: &'static str = "set of options";
+    const KEY_PATTERN: &'static str = key::KEY_PATTERN;
+    fn parse(key: &str, value: &str) -> Result<Self, QmError> {
+        Self::parse(key, value)
+    }
+    fn key(&self) -> QmKey {
+        self.key()
+    }
+    fn value(&self) -> String {
+        self.value()
+    }
+    fn is_for_clients(&self) -> bool {
+        self.key().is_for_clients()
     }
 }
 

@@ -101,7 +101,7 @@ pub struct NetDevice {
 }
 
 impl NetDevice {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "<model>[=MAC],bridge=<name>[,firewall=0|1][,tag=1..4094][,rate=<MB/s>][,mtu=1|576..65520]";
 
     /// Reads the option's value.
@@ -144,14 +144,14 @@ impl NetDevice {
     }
 }
 
-fn number(text: &str, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
+pub(crate) fn number(text: &str, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
     decimal(text)
         .and_then(|n| u16::try_from(n).ok())
         .filter(|n| range.contains(n))
 }
 
 /// MB/s with up to three decimals, as kB/s; more than 0, at most 10 GB/s.
-fn rate(text: &str) -> Option<u32> {
+pub(crate) fn rate(text: &str) -> Option<u32> {
     let (whole, fraction) = match text.split_once('.') {
         Some((whole, fraction)) => (whole, fraction),
         None => (text, "0"),
@@ -164,6 +164,15 @@ fn rate(text: &str) -> Option<u32> {
     u32::try_from(total)
         .ok()
         .filter(|n| (1..=10_000_000).contains(n))
+}
+
+/// `12500` -> `12.5`.
+pub(crate) fn thousandths(number: u32) -> String {
+    let fraction = format!("{:03}", number % 1000);
+    match fraction.trim_end_matches('0') {
+        "" => (number / 1000).to_string(),
+        fraction => format!("{}.{fraction}", number / 1000),
+    }
 }
 
 impl fmt::Display for NetDevice {
@@ -180,11 +189,7 @@ impl fmt::Display for NetDevice {
             write!(f, ",mtu={mtu}")?;
         }
         if let Some(rate) = self.rate_kbps {
-            let (whole, fraction) = (rate / 1000, format!("{:03}", rate % 1000));
-            match fraction.trim_end_matches('0') {
-                "" => write!(f, ",rate={whole}")?,
-                fraction => write!(f, ",rate={whole}.{fraction}")?,
-            }
+            write!(f, ",rate={}", thousandths(rate))?;
         }
         if let Some(tag) = self.tag {
             write!(f, ",tag={tag}")?;

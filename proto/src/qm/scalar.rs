@@ -5,12 +5,12 @@ use std::fmt;
 use super::{DriveBus, QmKey};
 use crate::value::made_of;
 
-pub(super) const BIOS: &[&str] = &["seabios", "ovmf"];
-pub(super) const OSTYPE: &[&str] = &[
+pub(crate) const BIOS: &[&str] = &["seabios", "ovmf"];
+pub(crate) const OSTYPE: &[&str] = &[
     "other", "wxp", "w2k", "w2k3", "w2k8", "wvista", "win7", "win8", "win10", "win11", "l24",
     "l26", "solaris",
 ];
-pub(super) const SCSIHW: &[&str] = &[
+pub(crate) const SCSIHW: &[&str] = &[
     "lsi",
     "lsi53c810",
     "virtio-scsi-pci",
@@ -18,7 +18,7 @@ pub(super) const SCSIHW: &[&str] = &[
     "megasas",
     "pvscsi",
 ];
-pub(super) const VGA: &[&str] = &[
+pub(crate) const VGA: &[&str] = &[
     "std", "cirrus", "vmware", "qxl", "virtio", "serial0", "none",
 ];
 const CPU_MODELS: &[&str] = &[
@@ -100,7 +100,7 @@ const CPU_FLAGS: &[&str] = &[
 ];
 
 /// `0` or `1`.
-pub(super) fn flag(text: &str) -> Option<bool> {
+pub(crate) fn flag(text: &str) -> Option<bool> {
     match text {
         "0" => Some(false),
         "1" => Some(true),
@@ -113,7 +113,7 @@ pub(super) fn flag(text: &str) -> Option<bool> {
 pub struct Choice(String);
 
 impl Choice {
-    pub(super) fn read(set: &[&str], text: &str) -> Option<Self> {
+    pub(crate) fn read(set: &[&str], text: &str) -> Option<Self> {
         set.contains(&text).then(|| Self(text.to_owned()))
     }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Choice {
 }
 
 /// `pc`, `q35`, or a versioned form of them.
-pub(super) fn machine(text: &str) -> Option<Choice> {
+pub(crate) fn machine(text: &str) -> Option<Choice> {
     let version = |v: &str| {
         v.split_once('.').is_some_and(|(major, minor)| {
             made_of(major, 1..=2, |b| b.is_ascii_digit())
@@ -154,9 +154,9 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    pub(super) const RULE: &'static str = "a known model, then ,flags=+flag;-flag with known flags";
+    pub(crate) const RULE: &'static str = "a known model, then ,flags=+flag;-flag with known flags";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let (model, flags) = match text.split_once(",flags=") {
             Some((model, flags)) => (model, Some(flags)),
             None => (text, None),
@@ -217,10 +217,10 @@ impl BootDevice {
 pub struct BootOrder(pub Vec<BootDevice>);
 
 impl BootOrder {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "order=<device>;<device>, drives and network devices, each once";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let mut order = Vec::new();
         for name in text.strip_prefix("order=")?.split(';') {
             let device = match QmKey::read(name)? {
@@ -257,10 +257,10 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "0, 1 or enabled=0|1, then optionally fstrim_cloned_disks=0|1";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let mut parts = text.split(',');
         let first = parts.next()?;
         let enabled = flag(first.strip_prefix("enabled=").unwrap_or(first))?;
@@ -291,9 +291,9 @@ impl fmt::Display for Agent {
 pub struct Tags(pub Vec<Choice>);
 
 impl Tags {
-    pub(super) const RULE: &'static str = "up to 32 tags of a-z, 0-9, _ + . and - separated by ;";
+    pub(crate) const RULE: &'static str = "up to 32 tags of a-z, 0-9, _ + . and - separated by ;";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let tags: Vec<&str> = text.split(';').collect();
         let tag = |tag: &&str| {
             made_of(tag, 1..=64, |b| {
@@ -319,10 +319,10 @@ impl fmt::Display for Tags {
 pub struct Description(String);
 
 impl Description {
-    pub(super) const RULE: &'static str =
+    pub(crate) const RULE: &'static str =
         "1 to 1024 printable ASCII characters on one line, not starting with - or space";
 
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let good = made_of(text, 1..=1024, |b| (b' '..=b'~').contains(&b))
             && !text.starts_with(['-', ' '])
             && !text.ends_with(' ');

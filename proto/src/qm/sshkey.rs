@@ -21,7 +21,7 @@ const TYPES: &[&str] = &[
 pub struct SshKeys(Vec<String>);
 
 impl SshKeys {
-    pub(super) const RULE: &'static str = "one to sixteen OpenSSH public keys, one per line: <type> <base64> [comment], without options";
+    pub(crate) const RULE: &'static str = "one to sixteen OpenSSH public keys, one per line: <type> <base64> [comment], without options";
 
     /// Reads keys, one per line; one newline may follow the last.
     #[must_use]

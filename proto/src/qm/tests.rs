@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::key::PLAIN_KEYS;
-use super::set::KEY_PATTERN;
+use super::key::{KEY_PATTERN, PLAIN_KEYS};
 use super::*;
 use crate::value::{IfName, Param, StorageName, Vmid};
 
@@ -114,7 +113,11 @@ fn good_options_come_out_canonical_and_are_accepted_again() {
 fn every_key_of_the_schema_is_a_key_and_no_more() {
     for (name, key) in PLAIN_KEYS {
         assert_eq!(QmKey::read(name), Some(key));
-        assert!(KEY_PATTERN.contains(name), "{name}");
+        assert_eq!(
+            KEY_PATTERN.contains(&format!("|{name}|")) || name == "agent",
+            key.is_for_clients(),
+            "{name}"
+        );
     }
     for name in [
         "args",
@@ -174,6 +177,16 @@ fn both_forms_of_args_mean_the_same() {
         ["--memory", "2048", "--net0", "virtio,bridge=vmbr0"]
     );
     assert!(QmArgs::from_json(&json!([])).unwrap().is_empty());
+}
+
+#[test]
+fn limits_on_the_processor_are_the_backends_options_but_not_a_clients() {
+    for (key, value) in [("cpulimit", "0.5"), ("cpuunits", "100")] {
+        assert!(QmOptions::new().add(key, value).is_ok(), "{key}");
+        let set = QmOptions::from_json(&json!({"memory": 2048, key: value}));
+        assert!(set.unwrap_err().to_string().contains("action of its own"));
+        assert!(QmArgs::from_json(&json!([format!("--{key}"), value])).is_err());
+    }
 }
 
 #[test]

@@ -31,13 +31,13 @@ text_newtype!(ImagePath, KeyFile, VolumeRef);
 text_value!(SnippetRef);
 
 /// One component of a path: starts with a letter, digit or `_`, so never `.`, `..`, hidden or an option.
-fn component(text: &str) -> bool {
+pub(super) fn component(text: &str) -> bool {
     made_of(text, 1..=128, |b| {
         b.is_ascii_alphanumeric() || b"_.+-".contains(&b)
     }) && (text.as_bytes()[0].is_ascii_alphanumeric() || text.starts_with('_'))
 }
 
-const COMPONENT: &str = "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}";
+pub(super) const COMPONENT: &str = "[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}";
 
 impl ImagePath {
     /// True for a whole path as older clients send it.

@@ -1,18 +1,24 @@
 //! Validated values: a value of one of these types obeys its rule, so nobody behind the decoder checks again.
 //! Texts are ASCII, without NUL, newline or leading dash; what comes out is canonical. One file per subject.
 
+mod cpu;
 mod file;
+mod guest;
 mod name;
 mod net;
 mod number;
+mod template;
 mod text;
 mod wallet;
 
+pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
+pub use guest::{FileMode, GuestPath, GuestText, PackageName};
 pub use name::{Comment, EventName, IfName, StorageName, VmName};
 pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
-pub use number::{Port, Seconds, Vmid};
+pub use number::{CpuUnits, Iops, Port, RateKbps, Seconds, Vmid};
+pub use template::TemplateRef;
 pub use text::{DiskSize, GuestCommand};
 pub use wallet::{
     AddressBook, AddressEntry, EthAddress, NewWalletName, RESERVED_WALLETS, WalletName,
@@ -89,6 +95,13 @@ pub trait Integer: Sized + Copy {
     fn from_checked(number: u64) -> Option<Self>;
     /// The number.
     fn number(self) -> u64;
+    /// Reads decimal digits, without sign, leading zero or space.
+    #[must_use]
+    fn from_decimal(text: &str) -> Option<Self> {
+        decimal(text)
+            .filter(|number| (Self::MIN..=Self::MAX).contains(number))
+            .and_then(Self::from_checked)
+    }
 }
 
 /// A parameter of an action: how it comes out of JSON, goes back, and is described.

@@ -21,6 +21,42 @@ pub struct Port(u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u16);
 
+/// Weight of a machine among the others when the processor is short: 1..=10000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CpuUnits(u16);
+
+/// Operations per second of a disk: 1..=1000000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Iops(u32);
+
+/// Rate of a network interface in kilobits (1000 bits) per second: 8..=100000000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RateKbps(u32);
+
+impl CpuUnits {
+    /// The weight.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Iops {
+    /// Operations per second.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl RateKbps {
+    /// Kilobits per second.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
 impl Vmid {
     /// The number.
     #[must_use]
@@ -95,6 +131,45 @@ impl Integer for Seconds {
     }
 }
 
+impl Integer for CpuUnits {
+    const KIND: &'static str = "processor weight";
+    const RULE: &'static str = "an integer from 1 to 10000";
+    const MIN: u64 = 1;
+    const MAX: u64 = 10_000;
+    fn from_checked(number: u64) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Integer for Iops {
+    const KIND: &'static str = "number of operations per second";
+    const RULE: &'static str = "an integer from 1 to 1000000";
+    const MIN: u64 = 1;
+    const MAX: u64 = 1_000_000;
+    fn from_checked(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Integer for RateKbps {
+    const KIND: &'static str = "rate in kbit/s";
+    const RULE: &'static str = "an integer from 8 to 100000000";
+    const MIN: u64 = 8;
+    const MAX: u64 = 100_000_000;
+    fn from_checked(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().map(Self)
+    }
+    fn number(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
 fn in_range<T: Integer>(number: u64) -> Option<T> {
     if (T::MIN..=T::MAX).contains(&number) {
         T::from_checked(number)
@@ -149,4 +224,4 @@ macro_rules! integer_value {
     )+};
 }
 
-integer_value!(Vmid: u32, Port: u16, Seconds: u16);
+integer_value!(Vmid: u32, Port: u16, Seconds: u16, CpuUnits: u16, Iops: u32, RateKbps: u32);

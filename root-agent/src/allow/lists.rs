@@ -68,6 +68,11 @@ lists! {
     storages: Vec<String> = names(&["local", "local-lvm"]),
     /// Storages that cloud-init snippets may be named from.
     snippet_storages: Vec<String> = names(&["local"]),
+    /// Storages that container templates may be named from.
+    template_storages: Vec<String> = names(&["local"]),
+    /// Directories container templates may be taken from as files, absolute, below the root of the installation. Their
+    /// files are used only where nobody but root can change them.
+    template_dirs: Vec<PathBuf> = vec![PathBuf::from("/var/lib/vz/template/cache")],
     /// Directories disk images are imported from, absolute, below the root of the installation.
     image_dirs: Vec<PathBuf> = vec![PathBuf::from("/var/lib/blockhost/images")],
     /// Wallet names `generate-wallet` refuses and `addressbook-save` protects.

@@ -6,11 +6,13 @@ mod lists;
 mod range;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use blockhost_proto::action::Action;
+use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{HostIpv6, IfName, ImagePath, Port, StorageName, Vmid};
+use blockhost_proto::value::{HostIpv6, IfName, ImagePath, Port, StorageName, TemplateRef, Vmid};
 
 pub use self::lists::{Allowlists, Only};
 pub use self::range::{PortRange, Prefix, VmidRange, Vmids};
@@ -71,6 +73,28 @@ impl Allowlists {
             Action::QmConfig(a) => self.vmid(a.vmid),
             Action::QmGuestPing(a) => self.vmid(a.vmid),
             Action::QmGuestExec(a) => self.vmid(a.vmid),
+            Action::PctCreate(a) => {
+                self.vmid(a.vmid)?;
+                self.template(&a.template)?;
+                self.container(&a.options)
+            }
+            Action::PctStart(a) => self.vmid(a.vmid),
+            Action::PctStop(a) => self.vmid(a.vmid),
+            Action::PctShutdown(a) => self.vmid(a.vmid),
+            Action::PctDestroy(a) => self.vmid(a.vmid),
+            Action::PctStatus(a) => self.vmid(a.vmid),
+            Action::PctConfig(a) => self.vmid(a.vmid),
+            Action::PctSet(a) => self.vmid(a.vmid).and_then(|()| self.container(&a.options)),
+            Action::PctExec(a) => self.vmid(a.vmid),
+            Action::VmThrottle(a) => self.vmid(a.vmid),
+            Action::PveSetThrottle(a) => self.vmid(a.vmid),
+            Action::TcRateLimit(a) => self.vmid(a.vmid),
+            Action::VirtCustomize(a) => {
+                self.image(&a.image_path)?;
+                a.commands
+                    .host_paths()
+                    .try_for_each(|path| self.image(path))
+            }
             Action::Ip6RouteAdd(a) => self.route(a.address, &a.dev),
             Action::Ip6RouteDel(a) => self.route(a.address, &a.dev),
             Action::IptablesOpen(a) => self.port(a.port),
@@ -88,7 +112,8 @@ impl Allowlists {
             Action::AddressbookSave(_)
             | Action::LedgerAppend(_)
             | Action::AgentInfo(_)
-            | Action::QmList(_) => Ok(()),
+            | Action::QmList(_)
+            | Action::PctList(_) => Ok(()),
         }
     }
 
@@ -125,25 +150,31 @@ impl Allowlists {
         })
     }
 
-    fn image(&self, image: &ImagePath) -> Result<(), NotAllowed> {
-        if self
-            .image_dirs
-            .iter()
-            .any(|directory| image.below(directory).is_some())
-        {
-            return Ok(());
+    fn container(&self, options: &PctOptions) -> Result<(), NotAllowed> {
+        options
+            .bridges()
+            .try_for_each(|bridge| listed("bridge", bridge.as_str(), &self.bridges, "bridges"))?;
+        options
+            .root_storage()
+            .map_or(Ok(()), |storage| self.storage(storage))
+    }
+
+    fn template(&self, template: &TemplateRef) -> Result<(), NotAllowed> {
+        match template {
+            TemplateRef::Stored { storage, .. } => listed(
+                "template storage",
+                storage.as_str(),
+                &self.template_storages,
+                "template_storages",
+            ),
+            TemplateRef::File(path) => {
+                below("template path", path, &self.template_dirs, "template_dirs")
+            }
         }
-        let directories: Vec<String> = self
-            .image_dirs
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        Err(not_allowed(
-            "image path",
-            image.as_ref(),
-            &directories.join(", "),
-            "image_dirs",
-        ))
+    }
+
+    fn image(&self, image: &ImagePath) -> Result<(), NotAllowed> {
+        below("image path", image, &self.image_dirs, "image_dirs")
     }
 
     fn route(&self, address: HostIpv6, device: &IfName) -> Result<(), NotAllowed> {
@@ -206,6 +237,26 @@ fn listed(what: &str, name: &str, list: &[String], key: &'static str) -> Result<
     one_of(name, list)
         .map(|_| ())
         .ok_or_else(|| not_allowed(what, name, &list.join(", "), key))
+}
+
+/// A path is allowed when it names something below one of the directories.
+fn below(
+    what: &str,
+    path: &ImagePath,
+    directories: &[PathBuf],
+    key: &'static str,
+) -> Result<(), NotAllowed> {
+    if directories
+        .iter()
+        .any(|directory| path.below(directory).is_some())
+    {
+        return Ok(());
+    }
+    let allowed: Vec<String> = directories
+        .iter()
+        .map(|directory| directory.display().to_string())
+        .collect();
+    Err(not_allowed(what, path.as_ref(), &allowed.join(", "), key))
 }
 
 fn not_allowed(what: &str, given: &str, allowed: &str, key: &'static str) -> NotAllowed {
