@@ -204,6 +204,8 @@ impl Limits {
 pub struct Programs {
     /// `qm` of the chosen backend; absolute, in root-owned directories.
     pub qm: Option<PathBuf>,
+    /// `pct` of the chosen backend, likewise.
+    pub pct: Option<PathBuf>,
     /// The xtables multi-call binary; absolute, in root-owned directories.
     pub xtables: Option<PathBuf>,
 }
@@ -351,10 +353,18 @@ impl Policy {
             .image_dirs
             .iter()
             .try_for_each(|path| absolute("allow.image_dirs", path))?;
+        self.allow
+            .template_dirs
+            .iter()
+            .try_for_each(|path| absolute("allow.template_dirs", path))?;
         self.programs
             .qm
             .iter()
             .try_for_each(|path| absolute("programs.qm", path))?;
+        self.programs
+            .pct
+            .iter()
+            .try_for_each(|path| absolute("programs.pct", path))?;
         self.programs
             .xtables
             .iter()
@@ -432,6 +442,8 @@ mod tests {
             ("limits: {request_bytes: 10}\n", "limits.request_bytes"),
             ("allow: {vmids: {first: 1, last: 5}}\n", "allow.vmids"),
             ("allow: {image_dirs: [images]}\n", "allow.image_dirs"),
+            ("allow: {template_dirs: [cache]}\n", "allow.template_dirs"),
+            ("programs: {pct: pct}\n", "programs.pct"),
             ("allow: {image_dirs: [/var/../etc]}\n", "allow.image_dirs"),
             ("time_limits: {qm-start: 0}\n", "time_limits"),
             ("time_limits: {qm-begin: 10}\n", "time_limits"),
