@@ -131,6 +131,22 @@ install_qemu() {
     say "QEMU $(version_of qemu-system-x86): installed"
 }
 
+# --- libguestfs ------------------------------------------------------------------------------------------------
+# virt-customize works in a small virtual machine that it puts together from this machine's own packages and kernel. After
+# QEMU, or it would bring one of another version. A container has no kernel of its own: Debian's smallest one serves.
+install_guestfs() {
+    local kernel=""
+    if ! installed libguestfs-tools; then install libguestfs-tools; fi
+    for kernel in /boot/vmlinuz-*; do
+        if [ -r "$kernel" ] && [ -d "/lib/modules/${kernel#/boot/vmlinuz-}" ]; then
+            say "libguestfs $(version_of libguestfs-tools): there, with ${kernel#/boot/}"
+            return 0
+        fi
+    done
+    install "linux-image-cloud-$(dpkg --print-architecture)"
+    say "libguestfs $(version_of libguestfs-tools): there, with a kernel installed for it"
+}
+
 # --- node and the contracts' packages --------------------------------------------------------------------------
 node_is_good() {
     local version
@@ -186,13 +202,23 @@ ensure_subids() { # ensure_subids NAME
     done
 }
 
+# The services read the images that blockhost-image has customised.
+ensure_member() { # ensure_member NAME GROUP
+    case " $(id -nG "$1") " in
+        *" $2 "*) ;;
+        *) say "adding $1 to the group $2"; usermod -aG "$2" "$1" ;;
+    esac
+}
+
 check_rust
 install_packages
 install_qemu
+install_guestfs
 ensure_user blockhost-agent
 ensure_user blockhost
 ensure_user blockhost-vm
 ensure_user blockhost-image
+ensure_member blockhost blockhost-image
 ensure_subids blockhost
 install_node
 install_npm_packages

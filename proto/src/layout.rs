@@ -109,6 +109,12 @@ impl Layout {
         self.run().join("provisioning.lock")
     }
 
+    /// `/var/lib/blockhost/image-work`: private to the process that customises images.
+    #[must_use]
+    pub fn image_work(&self) -> PathBuf {
+        self.state().join("image-work")
+    }
+
     /// `/var/lib/blockhost/images`: sources of `qm-importdisk`.
     #[must_use]
     pub fn images(&self) -> PathBuf {

@@ -160,6 +160,7 @@ fn confine(
         backend: start.backend,
         landlock: start.policy.landlock,
         programs,
+        image_dirs: &start.policy.allow.image_dirs,
     };
     let abi = irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())?;
     failpoint::confined(role, start);

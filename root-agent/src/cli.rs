@@ -7,6 +7,7 @@ use blockhost_proto::catalog;
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::confine::print;
 use crate::ipc::Role;
 use crate::supervisor::config::read_policy;
 use crate::{child, log_error, supervisor};
@@ -35,7 +36,8 @@ struct Cli {
 enum Verb {
     /// Run the agent in the foreground (the default).
     Run,
-    /// Print every action: parameters, compartment, capabilities, time limit.
+    /// Print every action (parameters, compartment, capabilities, time limit), and what each process and each executed
+    /// program is confined to.
     Catalog {
         /// How to print it.
         #[arg(long, value_enum, default_value = "text")]
@@ -79,8 +81,16 @@ pub fn main() -> ExitCode {
         },
         Verb::Catalog { format } => {
             let text = match format {
-                Format::Text => catalog_text(),
-                Format::Json => format!("{:#}\n", catalog::to_json()),
+                Format::Text => format!("{}\n{}", catalog_text(), print::to_text()),
+                Format::Json => {
+                    let mut catalog = catalog::to_json();
+                    if let (Some(catalog), serde_json::Value::Object(tables)) =
+                        (catalog.as_object_mut(), print::to_json())
+                    {
+                        catalog.extend(tables);
+                    }
+                    format!("{catalog:#}\n")
+                }
             };
             print(&text)
         }

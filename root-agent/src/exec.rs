@@ -4,14 +4,17 @@
 //!
 //! The child gets: empty environment but `PATH`, `LC_ALL=C`, `HOME=/` (and `BLOCKHOST_ROOT` in a world that is not
 //! `/`), standard input at its end or holding the given bytes, no other descriptors than those passed on purpose,
-//! working directory `/`, its own session (so no terminal, and a process group that can be killed as one).
+//! working directory `/`, its own session (so no terminal, and a process group that can be killed as one), and, where the
+//! caller has one for it, a [`Sandbox`] on top of the compartment's own.
 
 mod capture;
 mod child;
 mod program;
+mod sandbox;
 
 pub use capture::{Captured, escape};
 pub use program::{OpenError, Program};
+pub use sandbox::Sandbox;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -126,6 +129,8 @@ pub struct Run<'a> {
     args: Vec<OsString>,
     stdin: &'a [u8],
     pass: Vec<BorrowedFd<'a>>,
+    env: Vec<(&'static str, OsString)>,
+    sandbox: Option<&'a Sandbox>,
     root: Option<&'a Path>,
     keep: usize,
     deadline: Instant,
@@ -141,6 +146,8 @@ impl<'a> Run<'a> {
             args: Vec::new(),
             stdin: &[],
             pass: Vec::new(),
+            env: Vec::new(),
+            sandbox: None,
             root: None,
             keep: OUTPUT_CAP,
             deadline,
@@ -172,6 +179,20 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn pass(mut self, fd: BorrowedFd<'a>) -> Self {
         self.pass.push(fd);
+        self
+    }
+
+    /// One more environment variable; for programs that take their settings in no other way.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// Locks the child in further than this process is.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: &'a Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
         self
     }
 
@@ -263,7 +284,8 @@ impl<'a> Run<'a> {
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
-            .env("HOME", "/");
+            .env("HOME", "/")
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(root) = self.root {
             command.env("BLOCKHOST_ROOT", root);
         }
@@ -272,7 +294,8 @@ impl<'a> Run<'a> {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        child::isolate(&mut command, pass.iter().map(AsRawFd::as_raw_fd).collect());
+        let pass = pass.iter().map(AsRawFd::as_raw_fd).collect();
+        child::isolate(&mut command, pass, self.sandbox);
         command.spawn()
     }
 }

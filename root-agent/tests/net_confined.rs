@@ -27,12 +27,14 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         image: identity,
     };
     let programs = handler.programs();
+    let image_dirs = world.policy.allow.image_dirs.clone();
     let inputs = Inputs {
         layout: &world.layout,
         identities,
         backend: Backend::Embedded,
         landlock: LandlockChoice::Required,
         programs: &programs,
+        image_dirs: &image_dirs,
     };
     irrevocably_confine(&profile(role, &inputs)).expect("confined");
     handler

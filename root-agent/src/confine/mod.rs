@@ -1,7 +1,9 @@
 //! Locks a process in, for good: identity, capabilities, Landlock, system calls, limits.
-//! The tables are in [`profile`] and [`syscalls`]; the order of the steps here is the one that works and is not to be changed.
+//! The tables are in [`profile`], [`programs`] and [`syscalls`]; the order of the steps here is the one that works and is not to be changed.
 
+pub mod print;
 pub mod profile;
+pub mod programs;
 pub mod syscalls;
 
 use std::io;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use blockhost_proto::layout::Layout;
 use rustix::thread::CapabilitySet;
 
-use super::syscalls::Filter;
+use super::programs::{APPLIANCE, CUSTOMIZE, Places};
+use super::syscalls::{Filter, UNIX};
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
 use crate::policy::LandlockChoice;
@@ -56,6 +57,8 @@ pub struct Inputs<'a> {
     pub landlock: LandlockChoice,
     /// Programs the compartment executes.
     pub programs: &'a [PathBuf],
+    /// Where disk images are, absolute, below the layout's root.
+    pub image_dirs: &'a [PathBuf],
 }
 
 /// The profile of a role.
@@ -107,11 +110,14 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             Ruleset::default(),
             Filter::files_only(),
         ),
-        Role::Image => sealed(
-            inputs.identities.image,
-            Ruleset::default(),
-            Filter::files_only(),
-        ),
+        Role::Image => Profile {
+            address_space: None,
+            ..sealed(
+                inputs.identities.image,
+                image_files(inputs),
+                Filter::program(UNIX),
+            )
+        },
         Role::Vm => Profile {
             address_space: None,
             ..vm(inputs, root)
@@ -161,7 +167,7 @@ fn only<const N: usize>(paths: [(PathBuf, u64); N]) -> Ruleset {
     }
 }
 
-fn loading_only() -> Vec<(PathBuf, u64)> {
+pub(super) fn loading_only() -> Vec<(PathBuf, u64)> {
     let programs = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].map(PathBuf::from);
     let mut paths = system_programs();
     paths.retain(|(path, _)| !programs.contains(path));
@@ -171,7 +177,7 @@ fn loading_only() -> Vec<(PathBuf, u64)> {
 }
 
 /// What a dynamically linked program needs to start.
-fn system_programs() -> Vec<(PathBuf, u64)> {
+pub(super) fn system_programs() -> Vec<(PathBuf, u64)> {
     let mut paths: Vec<(PathBuf, u64)> = ["/usr", "/bin", "/sbin", "/lib", "/lib64"]
         .iter()
         .map(|path| (PathBuf::from(path), READ_EXECUTE))
@@ -215,6 +221,29 @@ const LOADERS: [&str; 4] = [
 fn net_files(programs: &[PathBuf]) -> Ruleset {
     let mut paths = with_programs(loading_only(), programs);
     paths.push((PathBuf::from("/proc"), READ));
+    Ruleset {
+        paths,
+        ..Ruleset::default()
+    }
+}
+
+/// All that the two programs of this compartment need between them; each gets its own part of it when it runs.
+fn image_files(inputs: &Inputs<'_>) -> Ruleset {
+    let mut paths = Vec::new();
+    let scratch = [inputs.layout.image_work()];
+    let places = Places {
+        program: inputs.programs,
+        scratch: &scratch,
+        ..Places::default()
+    };
+    for row in [&APPLIANCE, &CUSTOMIZE] {
+        paths.extend(row.ruleset(&places).paths);
+    }
+    let outside = inputs
+        .image_dirs
+        .iter()
+        .map(|path| inputs.layout.join(path));
+    paths.extend(outside.map(|path| (path, READ_WRITE)));
     Ruleset {
         paths,
         ..Ruleset::default()

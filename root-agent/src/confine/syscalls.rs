@@ -11,13 +11,58 @@ use seccompiler::{
 
 use crate::compartment::Backend;
 
+/// A system call of this architecture, with its name for the printed tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    number: libc::c_long,
+    name: &'static str,
+}
+
+impl Call {
+    /// The kernel's name.
+    pub fn name(self) -> &'static str {
+        self.name.strip_prefix("SYS_").unwrap_or(self.name)
+    }
+}
+
+macro_rules! calls {
+    ($($name:ident),* $(,)?) => {
+        &[$(Call { number: libc::$name, name: stringify!($name) }),*]
+    };
+}
+
+/// A socket family, with its name for the printed tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    number: libc::c_int,
+    name: &'static str,
+}
+
+macro_rules! families {
+    ($($name:ident),* $(,)?) => {
+        &[$(Family { number: libc::$name, name: stringify!($name) }),*]
+    };
+}
+
+/// Sockets that stay on this machine.
+pub const UNIX: &[Family] = families![AF_UNIX];
+/// Sockets to the kernel.
+pub const NETLINK: &[Family] = families![AF_NETLINK];
+
+/// Which sockets may be made; others are refused with `EAFNOSUPPORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Families {
+    Any,
+    AllBut(&'static [Family]),
+    Only(&'static [Family]),
+}
+
 /// A filter before compilation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    calls: Vec<libc::c_long>,
+    calls: Vec<Call>,
     kind: Kind,
-    /// Socket families refused with `EAFNOSUPPORT`.
-    families: Vec<libc::c_int>,
+    families: Families,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,195 +74,202 @@ enum Kind {
 }
 
 /// Memory, time, threads, signals, exit: what any process of ours does.
-const LIFE: &[libc::c_long] = &[
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_readv,
-    libc::SYS_writev,
-    libc::SYS_close,
-    libc::SYS_fcntl,
-    libc::SYS_mmap,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_mprotect,
-    libc::SYS_brk,
-    libc::SYS_futex,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_nanosleep,
-    libc::SYS_gettimeofday,
-    libc::SYS_getrandom,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_tgkill,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_restart_syscall,
-    libc::SYS_sched_yield,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_ppoll,
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_shutdown,
+const LIFE: &[Call] = calls![
+    SYS_read,
+    SYS_write,
+    SYS_readv,
+    SYS_writev,
+    SYS_close,
+    SYS_fcntl,
+    SYS_mmap,
+    SYS_munmap,
+    SYS_mremap,
+    SYS_madvise,
+    SYS_mprotect,
+    SYS_brk,
+    SYS_futex,
+    SYS_clock_gettime,
+    SYS_clock_nanosleep,
+    SYS_nanosleep,
+    SYS_gettimeofday,
+    SYS_getrandom,
+    SYS_getpid,
+    SYS_gettid,
+    SYS_tgkill,
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_sigaltstack,
+    SYS_restart_syscall,
+    SYS_sched_yield,
+    SYS_sched_getaffinity,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_ppoll,
+    SYS_epoll_create1,
+    SYS_epoll_ctl,
+    SYS_epoll_pwait,
+    SYS_epoll_pwait2,
+    SYS_recvfrom,
+    SYS_sendto,
+    SYS_recvmsg,
+    SYS_sendmsg,
+    SYS_shutdown,
 ];
 
 /// Old names of the same calls, on architectures that have them.
 #[cfg(target_arch = "x86_64")]
-const LIFE_OLD: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_epoll_wait, libc::SYS_time];
+const LIFE_OLD: &[Call] = calls![SYS_poll, SYS_epoll_wait, SYS_time];
 #[cfg(not(target_arch = "x86_64"))]
-const LIFE_OLD: &[libc::c_long] = &[];
+const LIFE_OLD: &[Call] = calls![];
 
 /// Serving connections that arrive on an open listener. No `socket`, no `connect`, no `open`.
-const SERVING: &[libc::c_long] = &[
-    libc::SYS_accept4,
-    libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
-    libc::SYS_getpeername,
-    libc::SYS_getsockname,
+const SERVING: &[Call] = calls![
+    SYS_accept4,
+    SYS_getsockopt,
+    SYS_setsockopt,
+    SYS_getpeername,
+    SYS_getsockname,
 ];
 
 /// Files below a directory that Landlock names.
-const FILES: &[libc::c_long] = &[
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_pwritev,
-    libc::SYS_pwritev2,
-    libc::SYS_preadv,
-    libc::SYS_lseek,
-    libc::SYS_fstat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_fstatfs,
-    libc::SYS_statfs,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_ftruncate,
-    libc::SYS_fallocate,
-    libc::SYS_fadvise64,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_unlinkat,
-    libc::SYS_linkat,
-    libc::SYS_mkdirat,
-    libc::SYS_getdents64,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_flock,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_readlinkat,
-    libc::SYS_getcwd,
-    libc::SYS_geteuid,
-    libc::SYS_getuid,
-    libc::SYS_getegid,
-    libc::SYS_getgid,
-    libc::SYS_umask,
-    libc::SYS_dup,
-    libc::SYS_dup3,
-    libc::SYS_uname,
+const FILES: &[Call] = calls![
+    SYS_openat,
+    SYS_openat2,
+    SYS_pread64,
+    SYS_pwrite64,
+    SYS_pwritev,
+    SYS_pwritev2,
+    SYS_preadv,
+    SYS_lseek,
+    SYS_fstat,
+    SYS_newfstatat,
+    SYS_statx,
+    SYS_fstatfs,
+    SYS_statfs,
+    SYS_fsync,
+    SYS_fdatasync,
+    SYS_ftruncate,
+    SYS_fallocate,
+    SYS_fadvise64,
+    SYS_renameat,
+    SYS_renameat2,
+    SYS_unlinkat,
+    SYS_linkat,
+    SYS_mkdirat,
+    SYS_getdents64,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_fchown,
+    SYS_fchownat,
+    SYS_flock,
+    SYS_faccessat,
+    SYS_faccessat2,
+    SYS_readlinkat,
+    SYS_getcwd,
+    SYS_geteuid,
+    SYS_getuid,
+    SYS_getegid,
+    SYS_getgid,
+    SYS_umask,
+    SYS_dup,
+    SYS_dup3,
+    SYS_uname,
     // Threads.
-    libc::SYS_clone3,
-    libc::SYS_clone,
-    libc::SYS_set_robust_list,
-    libc::SYS_rseq,
-    libc::SYS_prctl,
+    SYS_clone3,
+    SYS_clone,
+    SYS_set_robust_list,
+    SYS_rseq,
+    SYS_prctl,
 ];
 #[cfg(target_arch = "x86_64")]
-const FILES_OLD: &[libc::c_long] = &[
-    libc::SYS_open,
-    libc::SYS_stat,
-    libc::SYS_lstat,
-    libc::SYS_rename,
-    libc::SYS_unlink,
-    libc::SYS_link,
-    libc::SYS_mkdir,
-    libc::SYS_rmdir,
-    libc::SYS_chmod,
-    libc::SYS_chown,
-    libc::SYS_access,
-    libc::SYS_readlink,
+const FILES_OLD: &[Call] = calls![
+    SYS_open,
+    SYS_stat,
+    SYS_lstat,
+    SYS_rename,
+    SYS_unlink,
+    SYS_link,
+    SYS_mkdir,
+    SYS_rmdir,
+    SYS_chmod,
+    SYS_chown,
+    SYS_access,
+    SYS_readlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const FILES_OLD: &[libc::c_long] = &[];
+const FILES_OLD: &[Call] = calls![];
 
 /// What no part of the product ever does, whatever it runs: change the kernel, the clock, the mounts, other processes.
-const TAMPERING: &[libc::c_long] = &[
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_vhangup,
-    libc::SYS_syslog,
+const TAMPERING: &[Call] = calls![
+    SYS_kexec_load,
+    SYS_kexec_file_load,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_delete_module,
+    SYS_reboot,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    SYS_acct,
+    SYS_quotactl,
+    SYS_swapon,
+    SYS_swapoff,
+    SYS_settimeofday,
+    SYS_clock_settime,
+    SYS_clock_adjtime,
+    SYS_adjtimex,
+    SYS_sethostname,
+    SYS_setdomainname,
+    SYS_open_by_handle_at,
+    SYS_vhangup,
+    SYS_syslog,
 ];
 #[cfg(target_arch = "x86_64")]
-const TAMPERING_PORTS: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm];
+const TAMPERING_PORTS: &[Call] = calls![SYS_iopl, SYS_ioperm];
 #[cfg(not(target_arch = "x86_64"))]
-const TAMPERING_PORTS: &[libc::c_long] = &[];
+const TAMPERING_PORTS: &[Call] = calls![];
 
 /// Refused where nothing that runs needs a namespace or a mount of its own.
-const NAMESPACES: &[libc::c_long] = &[
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_fsopen,
-    libc::SYS_fsmount,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_mount_setattr,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
+const NAMESPACES: &[Call] = calls![
+    SYS_mount,
+    SYS_umount2,
+    SYS_pivot_root,
+    SYS_chroot,
+    SYS_setns,
+    SYS_unshare,
+    SYS_fsopen,
+    SYS_fsmount,
+    SYS_move_mount,
+    SYS_open_tree,
+    SYS_mount_setattr,
+    SYS_io_uring_setup,
+    SYS_io_uring_enter,
+    SYS_io_uring_register,
 ];
 
+/// Refused to programs that have no helpers.
+const SPAWNING: &[Call] = calls![SYS_clone, SYS_clone3];
+#[cfg(target_arch = "x86_64")]
+const SPAWNING_OLD: &[Call] = calls![SYS_fork, SYS_vfork];
+#[cfg(not(target_arch = "x86_64"))]
+const SPAWNING_OLD: &[Call] = &[];
+
 impl Filter {
-    fn new(kind: Kind, lists: &[&[libc::c_long]]) -> Self {
+    fn new(kind: Kind, lists: &[&[Call]]) -> Self {
         let mut calls: Vec<_> = lists.concat();
         calls.sort_unstable();
         calls.dedup();
         Self {
             calls,
             kind,
-            families: Vec::new(),
+            families: Families::Any,
         }
     }
 
@@ -234,13 +286,53 @@ impl Filter {
     /// Net: programs, but no way to a unix socket of the host, which Landlock below ABI 9 does not guard.
     pub fn no_unix_sockets() -> Self {
         let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);
-        filter.families = vec![
-            libc::AF_UNIX,
-            libc::AF_VSOCK,
-            libc::AF_PACKET,
-            libc::AF_BLUETOOTH,
-        ];
+        filter.families = Families::AllBut(families![AF_UNIX, AF_VSOCK, AF_PACKET, AF_BLUETOOTH]);
         filter
+    }
+
+    /// A program that is run: nothing that changes the kernel, and no sockets but of these families.
+    pub fn program(sockets: &'static [Family]) -> Self {
+        let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);
+        filter.families = Families::Only(sockets);
+        filter
+    }
+
+    /// The same for a program that starts no others.
+    pub fn lone_program(sockets: &'static [Family]) -> Self {
+        let mut filter = Self::new(
+            Kind::AllBut,
+            &[
+                TAMPERING,
+                TAMPERING_PORTS,
+                NAMESPACES,
+                SPAWNING,
+                SPAWNING_OLD,
+            ],
+        );
+        filter.families = Families::Only(sockets);
+        filter
+    }
+
+    /// Whether the calls named are the only ones (else: all but those), and their names.
+    pub fn calls(&self) -> (bool, impl Iterator<Item = &'static str>) {
+        let only = self.kind == Kind::Only;
+        (only, self.calls.iter().map(|call| call.name()))
+    }
+
+    /// Which sockets may be made, in words.
+    pub fn sockets(&self) -> String {
+        let names = |list: &[Family]| {
+            let names: Vec<&str> = list.iter().map(|family| family.name).collect();
+            names.join(", ")
+        };
+        let makes = |call: &Call| call.number == libc::SYS_socket;
+        match self.families {
+            _ if self.kind == Kind::Only && !self.calls.iter().any(makes) => "none".to_owned(),
+            Families::Only([]) => "none".to_owned(),
+            Families::Only(list) => format!("only {}", names(list)),
+            Families::AllBut(list) => format!("any but {}", names(list)),
+            Families::Any => "any".to_owned(),
+        }
     }
 
     /// Vm: what QEMU and its helpers need stays; what changes the kernel goes.
@@ -252,7 +344,11 @@ impl Filter {
         }
     }
 
-    fn compile(&self) -> Result<Vec<BpfProgram>, seccompiler::Error> {
+    /// The programs to load, in this order.
+    ///
+    /// # Errors
+    /// When this architecture is not known to the compiler.
+    pub fn compile(&self) -> Result<Vec<BpfProgram>, seccompiler::Error> {
         let arch =
             TargetArch::try_from(std::env::consts::ARCH).map_err(seccompiler::Error::Backend)?;
         let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
@@ -260,22 +356,37 @@ impl Filter {
             Kind::Only => (SeccompAction::KillProcess, SeccompAction::Allow),
             Kind::AllBut => (SeccompAction::Allow, eperm),
         };
-        let rules: BTreeMap<i64, Vec<SeccompRule>> =
-            self.calls.iter().map(|&call| (call, Vec::new())).collect();
+        let rules: BTreeMap<i64, Vec<SeccompRule>> = self
+            .calls
+            .iter()
+            .map(|call| (call.number, Vec::new()))
+            .collect();
         let mut programs: Vec<BpfProgram> = Vec::new();
-        if !self.families.is_empty() {
-            // A second, earlier filter: the verdicts of all filters are combined, the strictest wins.
-            let mut socket_rules = Vec::new();
-            for &family in &self.families {
-                let family = u64::from(family.unsigned_abs());
-                let condition =
-                    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
-                socket_rules.push(SeccompRule::new(vec![condition])?);
-            }
-            let refuse = SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs());
-            let rules = BTreeMap::from([(libc::SYS_socket, socket_rules)]);
+        let family = |family: &Family, comparison| {
+            let number = u64::from(family.number.unsigned_abs());
+            SeccompCondition::new(0, SeccompCmpArgLen::Dword, comparison, number)
+        };
+        let refused: Vec<SeccompRule> = match self.families {
+            Families::Any => Vec::new(),
+            Families::AllBut(list) => list
+                .iter()
+                .map(|f| SeccompRule::new(vec![family(f, SeccompCmpOp::Eq)?]))
+                .collect::<Result<_, _>>()?,
+            // All conditions of one rule have to hold: it is none of them.
+            Families::Only(list @ [_, ..]) => vec![SeccompRule::new(
+                list.iter()
+                    .map(|f| family(f, SeccompCmpOp::Ne))
+                    .collect::<Result<_, _>>()?,
+            )?],
+            Families::Only([]) => Vec::new(),
+        };
+        if self.families == Families::Only(&[]) || !refused.is_empty() {
+            // A second, earlier filter: the verdicts of all filters are combined, the strictest wins. An empty list of
+            // conditions holds always.
+            let action = SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs());
+            let rules = BTreeMap::from([(libc::SYS_socket, refused)]);
             programs
-                .push(SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?);
+                .push(SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?);
         }
         programs.push(SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()?);
         Ok(programs)

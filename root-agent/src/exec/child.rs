@@ -10,17 +10,22 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use super::sandbox::Sandbox;
 use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 
 /// Makes the child a session of its own that dies with the thread that waits for it, and closes every descriptor above
-/// standard error on exec but `pass`.
-pub(super) fn isolate(command: &mut Command, pass: Vec<RawFd>) {
+/// standard error on exec but `pass`. What `sandbox` holds is put in force last; the caller keeps it alive over the spawn.
+pub(super) fn isolate(command: &mut Command, pass: Vec<RawFd>, sandbox: Option<&Sandbox>) {
+    let sandbox = sandbox.map(Sandbox::laid_out);
     let between = move || -> io::Result<()> {
         setsid()?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
         close_all_on_exec()?;
         for &fd in &pass {
             keep_on_exec(fd)?;
+        }
+        if let Some(sandbox) = &sandbox {
+            sandbox.enter()?;
         }
         Ok(())
     };

@@ -31,6 +31,14 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+    /// There is no sandbox to run it in.
+    #[error("{path} cannot be run: its sandbox could not be prepared: {source}", path = path.display())]
+    Sandbox {
+        /// The program.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
 }
 
 /// A program that was checked and is held open. Its directory may change afterwards; what runs does not.
@@ -95,6 +103,15 @@ impl Program {
         self.script
             .as_ref()
             .map(|script| script.interpreter.as_path())
+    }
+
+    /// The files that a sandbox has to allow: the program, and its interpreter when it is a script.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        std::iter::once(self.path())
+            .chain(self.interpreter())
+            .map(Path::to_path_buf)
+            .collect()
     }
 
     pub(super) fn executable(&self) -> BorrowedFd<'_> {

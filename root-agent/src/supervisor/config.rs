@@ -141,12 +141,17 @@ fn backend(layout: &Layout, choice: BackendChoice) -> Backend {
 /// [`ConfigError::Directory`].
 pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), ConfigError> {
     let group = identities.blockhost.gid;
-    // The run directory is shared with the engine (its lock files), sticky so that nobody removes the socket.
-    for (path, gid, mode) in [
-        (layout.etc(), group, 0o750),
-        (layout.run(), group, 0o1775),
-        (layout.ledger(), group, 0o750),
-        (layout.ledger_keys(), 0, 0o700),
+    let image = identities.image;
+    // The run directory is shared with the engine (its lock files), sticky so that nobody removes the socket. The state
+    // directory likewise. Images are the services', and replaced whole by the process that customises them.
+    for (path, uid, gid, mode) in [
+        (layout.etc(), 0, group, 0o750),
+        (layout.run(), 0, group, 0o1775),
+        (layout.ledger(), 0, group, 0o750),
+        (layout.ledger_keys(), 0, 0, 0o700),
+        (layout.state(), 0, group, 0o1771),
+        (layout.images(), identities.blockhost.uid, image.gid, 0o2771),
+        (layout.image_work(), image.uid, image.gid, 0o700),
     ] {
         let failed = |source: Errno| ConfigError::Directory {
             path: path.clone(),
@@ -156,8 +161,14 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
             Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(error)),
             Ok(()) => {
-                chown(&path, Some(Uid::ROOT), Some(Gid::from_raw(gid))).map_err(failed)?;
-                chmod(&path, Mode::from_raw_mode(mode)).map_err(failed)?;
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                chown(&path, Some(uid), Some(gid)).map_err(failed)?;
+                match chmod(&path, Mode::from_raw_mode(mode)) {
+                    // RestrictSUIDSGID= of the unit; there systemd-tmpfiles has made the directory before us.
+                    Err(Errno::PERM) => chmod(&path, Mode::from_raw_mode(mode & 0o1777)),
+                    other => other,
+                }
+                .map_err(failed)?;
             }
         }
     }

@@ -46,6 +46,22 @@ pub const READ_EXECUTE: u64 = READ | EXECUTE;
 /// Read, write, create, remove.
 pub const READ_WRITE: u64 = READ | WRITE_FILE | TRUNCATE | EDIT_DIR;
 
+/// Rights in words, for the printed tables.
+pub fn words(rights: u64) -> Vec<&'static str> {
+    [
+        (READ_FILE, "read"),
+        (READ_DIR, "list"),
+        (EXECUTE, "execute"),
+        (WRITE_FILE, "write"),
+        (MAKE_REG, "create and remove"),
+        (IOCTL_DEV, "device ioctl"),
+    ]
+    .into_iter()
+    .filter(|(right, _)| rights & right != 0)
+    .map(|(_, word)| word)
+    .collect()
+}
+
 /// TCP bind and connect (ABI 4).
 const NET_ALL: u64 = 3;
 /// Abstract unix sockets and signals to processes outside (ABI 6).
@@ -106,6 +122,25 @@ fn handled_fs(abi: u32) -> u64 {
 /// # Errors
 /// The kernel's; a path that does not exist is not an error.
 pub fn restrict(rules: &Ruleset) -> io::Result<()> {
+    enforce(prepare(rules)?.as_raw_fd())
+}
+
+/// Puts a prepared ruleset in force for the calling thread and its children. Allocates nothing, so that it may be called
+/// between fork and exec.
+///
+/// # Errors
+/// The kernel's: no such ruleset, `no_new_privs` not set, or more than 16 layers.
+pub fn enforce(ruleset: RawFd) -> io::Result<()> {
+    // SAFETY: restricts this thread; passes two integers and no memory, and a number that is no ruleset is refused.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0u32) })?;
+    Ok(())
+}
+
+/// Makes a ruleset that [`enforce`] can put in force any number of times.
+///
+/// # Errors
+/// The kernel's; a path that does not exist is not an error.
+pub fn prepare(rules: &Ruleset) -> io::Result<OwnedFd> {
     let abi = abi();
     let handled = handled_fs(abi);
     let scope = if rules.signals {
@@ -139,9 +174,7 @@ pub fn restrict(rules: &Ruleset) -> io::Result<()> {
     for (path, rights) in &rules.paths {
         add_path(&ruleset, path, rights & handled)?;
     }
-    // SAFETY: restricts this thread with a ruleset descriptor we own; no memory is passed.
-    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0u32) })?;
-    Ok(())
+    Ok(ruleset)
 }
 
 fn add_path(ruleset: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {

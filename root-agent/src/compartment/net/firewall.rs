@@ -11,7 +11,8 @@ use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
 
 use super::rules::{Family, Rule, State};
 use crate::compartment::{Done, Failure};
-use crate::exec::{Ended, OpenError, Output, Program, Run};
+use crate::confine::programs::FIREWALL;
+use crate::exec::{Ended, OpenError, Output, Program, Run, Sandbox};
 
 /// Where Debian puts the multi-call binary. The legacy one needs a lock file and more than `CAP_NET_ADMIN`.
 const XTABLES: &str = "/usr/sbin/xtables-nft-multi";
@@ -26,6 +27,7 @@ const ATTEMPTS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Firewall {
     xtables: Program,
+    sandbox: Sandbox,
     root: PathBuf,
 }
 
@@ -76,8 +78,10 @@ impl Wanted {
 impl Firewall {
     pub(super) fn open(configured: Option<&Path>, root: &Path) -> Result<Self, OpenError> {
         let xtables = Program::open(configured.unwrap_or(Path::new(XTABLES)))?;
+        let sandbox = FIREWALL.for_program(&xtables)?;
         Ok(Firewall {
             xtables,
+            sandbox,
             root: root.to_path_buf(),
         })
     }
@@ -208,6 +212,7 @@ impl Firewall {
             .arg0(arg0)
             .args(["-t", "filter"])
             .keep(SAVE_CAP)
+            .sandbox(&self.sandbox)
             .root(&self.root);
         let output = run
             .run()
@@ -254,6 +259,7 @@ impl Firewall {
             .arg0(arg0)
             .args(["--noflush"])
             .stdin(input)
+            .sandbox(&self.sandbox)
             .root(&self.root);
         run.run()
             .map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))
