@@ -14,7 +14,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup check test demo bench deb docs fuzz clean
+.PHONY: help setup check test demo bench deb docs clients fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ deb: ## Debian packages in target/deb, checked
 
 docs: ## regenerate docs/protocol.md, man pages and completions from the programs themselves
 	@$(CARGO) run --quiet -p blockhost-packaging --bin blockhost-docs -- --protocol docs/protocol.md --out $(TARGET_DIR)/docs
+
+clients: ## regenerate proto/clients (Python, TypeScript) from the catalog
+	@$(CARGO) run --quiet -p blockhost-packaging --bin blockhost-docs -- --clients proto/clients
 
 fuzz: ## libFuzzer over every parser of bytes from outside, FUZZ_SECONDS (60) each
 	@sh fuzz/run -s $(FUZZ_SECONDS)

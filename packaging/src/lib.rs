@@ -1,7 +1,9 @@
-//! What is generated from the programs themselves: manual pages, shell completions, the protocol reference.
+//! What is generated from the programs themselves: manual pages, shell completions, the protocol reference, clients in
+//! other languages.
 //! One table of programs; packages and documentation are built from it, so that nothing can be forgotten in one place.
 #![forbid(unsafe_code)]
 
+pub mod clients;
 pub mod programs;
 
 use std::fs;

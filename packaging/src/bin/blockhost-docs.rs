@@ -1,17 +1,18 @@
-//! Writes manual pages, completions and the protocol reference. Used by `make docs` and the package build.
+//! Writes manual pages, completions, the protocol reference and the generated files of the clients. Used by `make docs`,
+//! `make clients` and the package build.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use blockhost_packaging::{generate, programs, write_protocol};
+use blockhost_packaging::{clients, generate, programs, write_protocol};
 use clap::Parser;
 
-/// Generate manual pages, shell completions and the protocol reference from the programs themselves.
+/// Generate manual pages, shell completions, the protocol reference and clients from the programs themselves.
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  blockhost-docs --out target/docs --protocol docs/protocol.md"
+    after_help = "Example:\n  blockhost-docs --out target/docs --protocol docs/protocol.md --clients proto/clients"
 )]
 struct Args {
     /// Write man/ and completions/ below this directory.
@@ -20,6 +21,9 @@ struct Args {
     /// Write the protocol reference to this file.
     #[arg(long, value_name = "FILE")]
     protocol: Option<PathBuf>,
+    /// Write the generated files of the Python and TypeScript clients below this directory.
+    #[arg(long, value_name = "DIR")]
+    clients: Option<PathBuf>,
     /// Print the names of all programs, one a line.
     #[arg(long)]
     list: bool,
@@ -51,6 +55,10 @@ fn run(args: &Args) -> Result<(), blockhost_packaging::WriteError> {
     if let Some(path) = &args.protocol {
         write_protocol(path)?;
         eprintln!("wrote {}", path.display());
+    }
+    if let Some(directory) = &args.clients {
+        let files = clients::write_all(directory)?;
+        eprintln!("wrote {files} files below {}", directory.display());
     }
     Ok(())
 }

@@ -1,0 +1,448 @@
+# Generated from the catalog by `make clients`; do not edit.
+"""One method per action of the catalog. The client they are methods of brings the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Dict, Literal, Optional, Union
+
+from . import _types as t
+
+
+class AsyncActions:
+    """The actions of the root agent.
+
+    ``call_timeout`` is how long to wait for the answer, in seconds; without it what the action may take. With
+    ``dry_run`` the agent checks and authorises, and says what it would do; fields of the action are then missing.
+    """
+
+    async def _invoke(
+        self, action: str, params: Dict[str, Any], call_timeout: Optional[float], dry_run: bool
+    ) -> Any:
+        raise NotImplementedError
+
+    async def qm_start(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Starts a machine; one that runs already is a success.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-start", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_stop(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Stops a machine at once, as if its power were cut; one that is stopped already is a success.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-stop", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_template(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Turns a stopped machine into a template.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-template", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_shutdown(
+        self,
+        vmid: int,
+        *,
+        timeout: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Asks the guest to shut down and waits; never forces it. Answers `timeout` when the guest ignores it.
+
+        :param vmid: Number of the machine.
+        :param timeout: How long to wait, in seconds. Without it `120`.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-shutdown", {"vmid": vmid, "timeout": timeout}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_destroy(
+        self,
+        vmid: int,
+        *,
+        template: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Destroys a stopped machine with its disks. Refuses templates unless asked for one.
+
+        :param vmid: Number of the machine.
+        :param template: Say true to destroy a template. Without it `false`.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-destroy", {"vmid": vmid, "template": template}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_create(
+        self,
+        vmid: int,
+        name: str,
+        args: Union[Sequence[Sequence[Union[str, int]]], Sequence[Union[str, int]]],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Creates a machine.
+
+        :param vmid: Number of the new machine.
+        :param name: Its name.
+        :param args: Its options, as a flat list `["--memory", "2048", ...]` or as pairs `[["--memory", "2048"],
+        ...]`.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-create", {"vmid": vmid, "name": name, "args": args}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_set(
+        self,
+        vmid: int,
+        options: Mapping[str, Union[str, int]],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Changes options of a machine.
+
+        :param vmid: Number of the machine.
+        :param options: Options and their new values.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-set", {"vmid": vmid, "options": options}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_importdisk(
+        self,
+        vmid: int,
+        disk_path: str,
+        storage: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.QmImportdiskReply:
+        """Imports a disk image as an unused disk of a machine.
+
+        :param vmid: Number of the machine.
+        :param disk_path: The image: a path below an allowed image directory.
+        :param storage: Storage to import to.
+        """
+        reply: t.QmImportdiskReply = await self._invoke(
+            "qm-importdisk", {"vmid": vmid, "disk_path": disk_path, "storage": storage}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_clone(
+        self,
+        vmid: int,
+        newid: int,
+        name: str,
+        *,
+        full: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Clones a machine or template.
+
+        :param vmid: Number of the machine to clone.
+        :param newid: Number of the new machine.
+        :param name: Name of the new machine.
+        :param full: Copy the disks instead of linking to them. Without it `false`.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-clone", {"vmid": vmid, "newid": newid, "name": name, "full": full}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_resize(
+        self,
+        vmid: int,
+        disk: str,
+        size: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Grows a disk; never shrinks one.
+
+        :param vmid: Number of the machine.
+        :param disk: The drive, such as `scsi0`.
+        :param size: New size (`20G`) or growth (`+10G`).
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-resize", {"vmid": vmid, "disk": disk, "size": size}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_status(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """State of a machine, as JSON in `output`.
+        Changes nothing.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-status", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_config(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Configuration of a machine, as JSON in `output`.
+        Changes nothing.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-config", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_list(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """All machines, as a JSON array in `output`.
+        Changes nothing.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-list", {}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_guest_ping(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Asks the guest agent whether it answers.
+        Changes nothing.
+
+        :param vmid: Number of the machine.
+        """
+        reply: t.Reply = await self._invoke(
+            "qm-guest-ping", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    async def qm_guest_exec(
+        self,
+        vmid: int,
+        command: str,
+        *,
+        timeout: Optional[int] = None,
+        secret: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.QmGuestExecReply:
+        """Runs a command inside the guest, through its agent and its `/bin/sh -c`. Answers `exitcode`, `stdout`,
+        `stderr`.
+
+        :param vmid: Number of the machine.
+        :param command: The command line.
+        :param timeout: How long it may take, in seconds. Without it `60`.
+        :param secret: The command holds a secret: log and ledger keep a salted digest of it. Without it
+        `false`.
+        """
+        reply: t.QmGuestExecReply = await self._invoke(
+            "qm-guest-exec", {"vmid": vmid, "command": command, "timeout": timeout, "secret": secret}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ip6_route_add(
+        self,
+        address: str,
+        dev: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sets the route to one address, replacing another; the same again is a success.
+
+        :param address: The address, with `/128`.
+        :param dev: The device that leads to it.
+        """
+        reply: t.Reply = await self._invoke(
+            "ip6-route-add", {"address": address, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ip6_route_del(
+        self,
+        address: str,
+        dev: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Deletes the route to one address; `not_found` where there is none.
+
+        :param address: The address, with `/128`.
+        :param dev: The device that leads to it.
+        """
+        reply: t.Reply = await self._invoke(
+            "ip6-route-del", {"address": address, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
+    async def iptables_open(
+        self,
+        port: int,
+        *,
+        proto: Optional[Literal["tcp", "udp"]] = None,
+        comment: str,
+        source: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Accepts packets to a port; the same again adds nothing.
+
+        :param port: The port.
+        :param proto: Transport protocol. Without it `"tcp"`.
+        :param comment: Marks the rule as its owner's.
+        :param source: Only packets from there; both families where it is missing.
+        """
+        reply: t.Reply = await self._invoke(
+            "iptables-open", {"port": port, "proto": proto, "comment": comment, "source": source}, call_timeout, dry_run
+        )
+        return reply
+
+    async def iptables_close(
+        self,
+        port: int,
+        *,
+        proto: Optional[Literal["tcp", "udp"]] = None,
+        comment: str,
+        source: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Removes exactly the rule that the same parameters opened; `not_found` where there is none.
+
+        :param port: The port.
+        :param proto: Transport protocol. Without it `"tcp"`.
+        :param comment: The comment that the rule was opened with.
+        :param source: The source that the rule was opened with.
+        """
+        reply: t.Reply = await self._invoke(
+            "iptables-close", {"port": port, "proto": proto, "comment": comment, "source": source}, call_timeout, dry_run
+        )
+        return reply
+
+    async def generate_wallet(
+        self,
+        name: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.GenerateWalletReply:
+        """Makes a secp256k1 key in `/etc/blockhost/<name>.key` and an address-book entry. Never overwrites a key.
+        Answers `address` and `keyfile`.
+
+        :param name: Name of the wallet; `admin`, `server`, `dev` and `broker` are refused.
+        """
+        reply: t.GenerateWalletReply = await self._invoke(
+            "generate-wallet", {"name": name}, call_timeout, dry_run
+        )
+        return reply
+
+    async def addressbook_save(
+        self,
+        entries: Mapping[str, t.AddressbookSaveEntriesEntry],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Replaces the address book atomically. Existing entries `admin`, `server`, `dev` and `broker` change or
+        vanish only when uid 0 asks.
+
+        :param entries: Name -> `{"address": "0x...", "keyfile": "name.key"}`; `keyfile` may be missing.
+        """
+        reply: t.Reply = await self._invoke(
+            "addressbook-save", {"entries": entries}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ledger_append(
+        self,
+        category: str,
+        action: str,
+        data: Mapping[str, Any],
+        *,
+        resource: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of
+        its own.
+
+        :param category: Category of the event, such as `chain` or `network`.
+        :param action: What happened, such as `subscription-created`; never the name of an action of this
+        catalog.
+        :param data: The details.
+        :param resource: What it happened to.
+        """
+        reply: t.Reply = await self._invoke(
+            "ledger-append", {"category": category, "action": action, "data": data, "resource": resource}, call_timeout, dry_run
+        )
+        return reply
+
+    async def agent_info(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.AgentInfoReply:
+        """Version, backend, Landlock ABI, uptime, counters and ledger head.
+        Changes nothing.
+        """
+        reply: t.AgentInfoReply = await self._invoke(
+            "agent-info", {}, call_timeout, dry_run
+        )
+        return reply

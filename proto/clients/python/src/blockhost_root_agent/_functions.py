@@ -1,0 +1,56 @@
+# Generated from the catalog by `make clients`; do not edit.
+"""One function per action of the catalog, on a client that all of them share."""
+
+from __future__ import annotations
+
+from ._client import default_client
+
+qm_start = default_client.qm_start
+qm_stop = default_client.qm_stop
+qm_template = default_client.qm_template
+qm_shutdown = default_client.qm_shutdown
+qm_destroy = default_client.qm_destroy
+qm_create = default_client.qm_create
+qm_set = default_client.qm_set
+qm_importdisk = default_client.qm_importdisk
+qm_clone = default_client.qm_clone
+qm_resize = default_client.qm_resize
+qm_status = default_client.qm_status
+qm_config = default_client.qm_config
+qm_list = default_client.qm_list
+qm_guest_ping = default_client.qm_guest_ping
+qm_guest_exec = default_client.qm_guest_exec
+ip6_route_add = default_client.ip6_route_add
+ip6_route_del = default_client.ip6_route_del
+iptables_open = default_client.iptables_open
+iptables_close = default_client.iptables_close
+generate_wallet = default_client.generate_wallet
+addressbook_save = default_client.addressbook_save
+ledger_append = default_client.ledger_append
+agent_info = default_client.agent_info
+
+__all__ = [
+    "addressbook_save",
+    "agent_info",
+    "generate_wallet",
+    "ip6_route_add",
+    "ip6_route_del",
+    "iptables_close",
+    "iptables_open",
+    "ledger_append",
+    "qm_clone",
+    "qm_config",
+    "qm_create",
+    "qm_destroy",
+    "qm_guest_exec",
+    "qm_guest_ping",
+    "qm_importdisk",
+    "qm_list",
+    "qm_resize",
+    "qm_set",
+    "qm_shutdown",
+    "qm_start",
+    "qm_status",
+    "qm_stop",
+    "qm_template",
+]

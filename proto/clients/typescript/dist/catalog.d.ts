@@ -1,0 +1,47 @@
+// Generated from the catalog by `make clients`; do not edit.
+
+/** Why the agent said no. */
+export type ErrorCode =
+  | "bad_frame"
+  | "bad_json"
+  | "unknown_action"
+  | "bad_params"
+  | "forbidden"
+  | "not_found"
+  | "conflict"
+  | "busy"
+  | "timeout"
+  | "failed"
+  | "internal";
+
+/** Every action of the catalog. */
+export type ActionName =
+  | "qm-start"
+  | "qm-stop"
+  | "qm-template"
+  | "qm-shutdown"
+  | "qm-destroy"
+  | "qm-create"
+  | "qm-set"
+  | "qm-importdisk"
+  | "qm-clone"
+  | "qm-resize"
+  | "qm-status"
+  | "qm-config"
+  | "qm-list"
+  | "qm-guest-ping"
+  | "qm-guest-exec"
+  | "ip6-route-add"
+  | "ip6-route-del"
+  | "iptables-open"
+  | "iptables-close"
+  | "generate-wallet"
+  | "addressbook-save"
+  | "ledger-append"
+  | "agent-info";
+
+/** Every code that an answer may carry. */
+export const errorCodes: readonly ErrorCode[];
+
+/** The longest that each action may run, in seconds. */
+export const timeLimitsS: Readonly<Record<ActionName, number>>;

@@ -1,0 +1,41 @@
+// Generated from the catalog by `make clients`; do not edit.
+
+export const errorCodes = Object.freeze([
+  "bad_frame",
+  "bad_json",
+  "unknown_action",
+  "bad_params",
+  "forbidden",
+  "not_found",
+  "conflict",
+  "busy",
+  "timeout",
+  "failed",
+  "internal",
+]);
+
+export const timeLimitsS = Object.freeze({
+  "qm-start": 120,
+  "qm-stop": 60,
+  "qm-template": 600,
+  "qm-shutdown": 630,
+  "qm-destroy": 300,
+  "qm-create": 600,
+  "qm-set": 300,
+  "qm-importdisk": 1800,
+  "qm-clone": 1800,
+  "qm-resize": 300,
+  "qm-status": 30,
+  "qm-config": 30,
+  "qm-list": 30,
+  "qm-guest-ping": 30,
+  "qm-guest-exec": 630,
+  "ip6-route-add": 5,
+  "ip6-route-del": 5,
+  "iptables-open": 15,
+  "iptables-close": 15,
+  "generate-wallet": 10,
+  "addressbook-save": 10,
+  "ledger-append": 10,
+  "agent-info": 5,
+});
