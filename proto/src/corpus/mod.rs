@@ -2,7 +2,9 @@
 //! Used by this crate's tests and by those of everything that stands behind the socket. The list only grows.
 
 mod frames;
+mod image;
 mod params;
+mod pct;
 mod qm;
 mod values;
 
@@ -38,6 +40,8 @@ pub fn hostile_requests() -> &'static [Hostile] {
         list.extend(frames::envelopes());
         list.extend(params::params());
         list.extend(qm::options());
+        list.extend(pct::containers());
+        list.extend(image::images());
         list
     });
     &LIST
