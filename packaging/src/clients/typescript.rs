@@ -168,9 +168,9 @@ fn function(out: &mut String, action: &Action) {
         });
     }
     arguments.push("callOptions?: CallOptions".to_owned());
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "export function {}({}): Promise<{}>;\n",
+        "export function {}({}): Promise<{}>;",
         identifier(action.name),
         arguments.join(", "),
         action.reply()

@@ -39,6 +39,15 @@ export interface QmGuestExecReply extends Reply {
   stderr: string;
 }
 
+export interface PctExecReply extends Reply {
+  /** Exit code of the command; 128 and the number of the signal that ended it. */
+  exitcode: number;
+  /** What it wrote; of a long text its beginning and its end. */
+  stdout: string;
+  /** What it wrote to standard error, likewise. */
+  stderr: string;
+}
+
 export interface GenerateWalletReply extends Reply {
   /** Address of the new wallet, with the checksum of EIP-55. */
   address: string;
@@ -183,6 +192,137 @@ export function qmGuestPing(vmid: number, callOptions?: CallOptions): Promise<Re
  * @param secret The command holds a secret: log and ledger keep a salted digest of it. Without it `false`.
  */
 export function qmGuestExec(vmid: number, command: string, timeout?: number, secret?: boolean, callOptions?: CallOptions): Promise<QmGuestExecReply>;
+
+/**
+ * Creates an unprivileged container. Its root file system is a new volume, so `rootfs` must be among the
+ * options.
+ *
+ * @param vmid Number of the new container.
+ * @param template What its root file system is unpacked from: an archive of an allowed storage, or a file below
+ * an allowed directory.
+ * @param hostname Its host name.
+ * @param options Its options and their values.
+ */
+export function pctCreate(vmid: number, template: string, hostname: string, options: Readonly<Record<string, string | number>>, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Starts a container; one that runs already is a success.
+ *
+ * @param vmid Number of the container.
+ */
+export function pctStart(vmid: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Stops a container at once; one that is stopped already is a success.
+ *
+ * @param vmid Number of the container.
+ */
+export function pctStop(vmid: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Asks the container to shut down and waits; never forces it. Answers `timeout` when it ignores that.
+ *
+ * @param vmid Number of the container.
+ * @param timeout How long to wait, in seconds. Without it `120`.
+ */
+export function pctShutdown(vmid: number, timeout?: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Destroys a stopped container with its root file system. Refuses templates unless asked for one.
+ *
+ * @param vmid Number of the container.
+ * @param template Say true to destroy a template. Without it `false`.
+ */
+export function pctDestroy(vmid: number, template?: boolean, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * State of a container, as JSON in `output`.
+ * Changes nothing.
+ *
+ * @param vmid Number of the container.
+ */
+export function pctStatus(vmid: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Configuration of a container, as JSON in `output`.
+ * Changes nothing.
+ *
+ * @param vmid Number of the container.
+ */
+export function pctConfig(vmid: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * All containers, as a JSON array in `output`.
+ * Changes nothing.
+ */
+export function pctList(callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Changes options of a container. What belongs to its creation (`rootfs`, `ssh-public-keys`, `unprivileged`)
+ * stays.
+ *
+ * @param vmid Number of the container.
+ * @param options Options and their new values.
+ */
+export function pctSet(vmid: number, options: Readonly<Record<string, string | number>>, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Runs a command inside a running container, through its `/bin/sh -c`. Answers `exitcode`, `stdout`, `stderr`.
+ *
+ * @param vmid Number of the container.
+ * @param command The command line.
+ * @param timeout How long it may take, in seconds. Without it `60`.
+ * @param secret The command holds a secret: log and ledger keep a salted digest of it. Without it `false`.
+ */
+export function pctExec(vmid: number, command: string, timeout?: number, secret?: boolean, callOptions?: CallOptions): Promise<PctExecReply>;
+
+/**
+ * Limits processor, disks and network of a machine. Limits that are not named stay; with `reset` they are
+ * removed first.
+ *
+ * @param vmid Number of the machine.
+ * @param cpuunits Weight among the machines when the processor is short.
+ * @param cpulimit Cores that it may use at most; 0 for no limit.
+ * @param iopsRd Reads per second, of each disk.
+ * @param iopsWr Writes per second, of each disk.
+ * @param rateInKbps What it may receive, in kilobits (1000 bits) per second, on each interface.
+ * @param rateOutKbps What it may send, in kilobits (1000 bits) per second, on each interface.
+ * @param reset Remove all limits before setting those that are given. Without it `false`.
+ */
+export function vmThrottle(vmid: number, cpuunits?: number, cpulimit?: string | number, iopsRd?: number, iopsWr?: number, rateInKbps?: number, rateOutKbps?: number, reset?: boolean, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Limits processor and disks of a machine: `vm-throttle` without the network.
+ *
+ * @param vmid Number of the machine.
+ * @param cpuunits Weight among the machines when the processor is short.
+ * @param cpulimit Cores that it may use at most; 0 for no limit.
+ * @param iopsRd Reads per second, of each disk.
+ * @param iopsWr Writes per second, of each disk.
+ * @param reset Remove these limits before setting those that are given. Without it `false`.
+ */
+export function pveSetThrottle(vmid: number, cpuunits?: number, cpulimit?: string | number, iopsRd?: number, iopsWr?: number, reset?: boolean, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Limits the network of a machine: `vm-throttle` without processor and disks.
+ *
+ * @param vmid Number of the machine.
+ * @param rateInKbps What it may receive, in kilobits (1000 bits) per second, on each interface.
+ * @param rateOutKbps What it may send, in kilobits (1000 bits) per second, on each interface.
+ * @param reset Remove these limits before setting those that are given. Without it `false`.
+ */
+export function tcRateLimit(vmid: number, rateInKbps?: number, rateOutKbps?: number, reset?: boolean, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Changes the inside of a disk image, operation by operation, in the order given. The image is replaced only
+ * when all of them have succeeded.
+ *
+ * @param imagePath The image: a path below an allowed image directory.
+ * @param commands The operations, each as a list of its name (with or without `--`) and its one argument,
+ * written as the tool of that name takes it: `["install", "nginx,curl"]`, `["write", "/etc/motd:hello"]`,
+ * `["copy-in", "site:/var/www"]`.
+ */
+export function virtCustomize(imagePath: string, commands: readonly (readonly string[])[], callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Sets the route to one address, replacing another; the same again is a success.

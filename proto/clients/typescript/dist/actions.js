@@ -62,6 +62,62 @@ export function qmGuestExec(vmid, command, timeout, secret, callOptions) {
   return invoke("qm-guest-exec", { vmid, command, timeout, secret }, callOptions);
 }
 
+export function pctCreate(vmid, template, hostname, options, callOptions) {
+  return invoke("pct-create", { vmid, template, hostname, options }, callOptions);
+}
+
+export function pctStart(vmid, callOptions) {
+  return invoke("pct-start", { vmid }, callOptions);
+}
+
+export function pctStop(vmid, callOptions) {
+  return invoke("pct-stop", { vmid }, callOptions);
+}
+
+export function pctShutdown(vmid, timeout, callOptions) {
+  return invoke("pct-shutdown", { vmid, timeout }, callOptions);
+}
+
+export function pctDestroy(vmid, template, callOptions) {
+  return invoke("pct-destroy", { vmid, template }, callOptions);
+}
+
+export function pctStatus(vmid, callOptions) {
+  return invoke("pct-status", { vmid }, callOptions);
+}
+
+export function pctConfig(vmid, callOptions) {
+  return invoke("pct-config", { vmid }, callOptions);
+}
+
+export function pctList(callOptions) {
+  return invoke("pct-list", {}, callOptions);
+}
+
+export function pctSet(vmid, options, callOptions) {
+  return invoke("pct-set", { vmid, options }, callOptions);
+}
+
+export function pctExec(vmid, command, timeout, secret, callOptions) {
+  return invoke("pct-exec", { vmid, command, timeout, secret }, callOptions);
+}
+
+export function vmThrottle(vmid, cpuunits, cpulimit, iopsRd, iopsWr, rateInKbps, rateOutKbps, reset, callOptions) {
+  return invoke("vm-throttle", { vmid, cpuunits, cpulimit, iops_rd: iopsRd, iops_wr: iopsWr, rate_in_kbps: rateInKbps, rate_out_kbps: rateOutKbps, reset }, callOptions);
+}
+
+export function pveSetThrottle(vmid, cpuunits, cpulimit, iopsRd, iopsWr, reset, callOptions) {
+  return invoke("pve-set-throttle", { vmid, cpuunits, cpulimit, iops_rd: iopsRd, iops_wr: iopsWr, reset }, callOptions);
+}
+
+export function tcRateLimit(vmid, rateInKbps, rateOutKbps, reset, callOptions) {
+  return invoke("tc-rate-limit", { vmid, rate_in_kbps: rateInKbps, rate_out_kbps: rateOutKbps, reset }, callOptions);
+}
+
+export function virtCustomize(imagePath, commands, callOptions) {
+  return invoke("virt-customize", { image_path: imagePath, commands }, callOptions);
+}
+
 export function ip6RouteAdd(address, dev, callOptions) {
   return invoke("ip6-route-add", { address, dev }, callOptions);
 }

@@ -295,6 +295,289 @@ class Actions:
         )
         return reply
 
+    def pct_create(
+        self,
+        vmid: int,
+        template: str,
+        hostname: str,
+        options: Mapping[str, Union[str, int]],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Creates an unprivileged container. Its root file system is a new volume, so `rootfs` must be among the
+        options.
+
+        :param vmid: Number of the new container.
+        :param template: What its root file system is unpacked from: an archive of an allowed storage, or a file
+        below an allowed directory.
+        :param hostname: Its host name.
+        :param options: Its options and their values.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-create", {"vmid": vmid, "template": template, "hostname": hostname, "options": options}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_start(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Starts a container; one that runs already is a success.
+
+        :param vmid: Number of the container.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-start", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_stop(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Stops a container at once; one that is stopped already is a success.
+
+        :param vmid: Number of the container.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-stop", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_shutdown(
+        self,
+        vmid: int,
+        *,
+        timeout: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Asks the container to shut down and waits; never forces it. Answers `timeout` when it ignores that.
+
+        :param vmid: Number of the container.
+        :param timeout: How long to wait, in seconds. Without it `120`.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-shutdown", {"vmid": vmid, "timeout": timeout}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_destroy(
+        self,
+        vmid: int,
+        *,
+        template: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Destroys a stopped container with its root file system. Refuses templates unless asked for one.
+
+        :param vmid: Number of the container.
+        :param template: Say true to destroy a template. Without it `false`.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-destroy", {"vmid": vmid, "template": template}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_status(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """State of a container, as JSON in `output`.
+        Changes nothing.
+
+        :param vmid: Number of the container.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-status", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_config(
+        self,
+        vmid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Configuration of a container, as JSON in `output`.
+        Changes nothing.
+
+        :param vmid: Number of the container.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-config", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_list(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """All containers, as a JSON array in `output`.
+        Changes nothing.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-list", {}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_set(
+        self,
+        vmid: int,
+        options: Mapping[str, Union[str, int]],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Changes options of a container. What belongs to its creation (`rootfs`, `ssh-public-keys`,
+        `unprivileged`) stays.
+
+        :param vmid: Number of the container.
+        :param options: Options and their new values.
+        """
+        reply: t.Reply = self._invoke(
+            "pct-set", {"vmid": vmid, "options": options}, call_timeout, dry_run
+        )
+        return reply
+
+    def pct_exec(
+        self,
+        vmid: int,
+        command: str,
+        *,
+        timeout: Optional[int] = None,
+        secret: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.PctExecReply:
+        """Runs a command inside a running container, through its `/bin/sh -c`. Answers `exitcode`, `stdout`,
+        `stderr`.
+
+        :param vmid: Number of the container.
+        :param command: The command line.
+        :param timeout: How long it may take, in seconds. Without it `60`.
+        :param secret: The command holds a secret: log and ledger keep a salted digest of it. Without it
+        `false`.
+        """
+        reply: t.PctExecReply = self._invoke(
+            "pct-exec", {"vmid": vmid, "command": command, "timeout": timeout, "secret": secret}, call_timeout, dry_run
+        )
+        return reply
+
+    def vm_throttle(
+        self,
+        vmid: int,
+        *,
+        cpuunits: Optional[int] = None,
+        cpulimit: Optional[Union[str, int]] = None,
+        iops_rd: Optional[int] = None,
+        iops_wr: Optional[int] = None,
+        rate_in_kbps: Optional[int] = None,
+        rate_out_kbps: Optional[int] = None,
+        reset: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Limits processor, disks and network of a machine. Limits that are not named stay; with `reset` they are
+        removed first.
+
+        :param vmid: Number of the machine.
+        :param cpuunits: Weight among the machines when the processor is short.
+        :param cpulimit: Cores that it may use at most; 0 for no limit.
+        :param iops_rd: Reads per second, of each disk.
+        :param iops_wr: Writes per second, of each disk.
+        :param rate_in_kbps: What it may receive, in kilobits (1000 bits) per second, on each interface.
+        :param rate_out_kbps: What it may send, in kilobits (1000 bits) per second, on each interface.
+        :param reset: Remove all limits before setting those that are given. Without it `false`.
+        """
+        reply: t.Reply = self._invoke(
+            "vm-throttle", {"vmid": vmid, "cpuunits": cpuunits, "cpulimit": cpulimit, "iops_rd": iops_rd, "iops_wr": iops_wr, "rate_in_kbps": rate_in_kbps, "rate_out_kbps": rate_out_kbps, "reset": reset}, call_timeout, dry_run
+        )
+        return reply
+
+    def pve_set_throttle(
+        self,
+        vmid: int,
+        *,
+        cpuunits: Optional[int] = None,
+        cpulimit: Optional[Union[str, int]] = None,
+        iops_rd: Optional[int] = None,
+        iops_wr: Optional[int] = None,
+        reset: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Limits processor and disks of a machine: `vm-throttle` without the network.
+
+        :param vmid: Number of the machine.
+        :param cpuunits: Weight among the machines when the processor is short.
+        :param cpulimit: Cores that it may use at most; 0 for no limit.
+        :param iops_rd: Reads per second, of each disk.
+        :param iops_wr: Writes per second, of each disk.
+        :param reset: Remove these limits before setting those that are given. Without it `false`.
+        """
+        reply: t.Reply = self._invoke(
+            "pve-set-throttle", {"vmid": vmid, "cpuunits": cpuunits, "cpulimit": cpulimit, "iops_rd": iops_rd, "iops_wr": iops_wr, "reset": reset}, call_timeout, dry_run
+        )
+        return reply
+
+    def tc_rate_limit(
+        self,
+        vmid: int,
+        *,
+        rate_in_kbps: Optional[int] = None,
+        rate_out_kbps: Optional[int] = None,
+        reset: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Limits the network of a machine: `vm-throttle` without processor and disks.
+
+        :param vmid: Number of the machine.
+        :param rate_in_kbps: What it may receive, in kilobits (1000 bits) per second, on each interface.
+        :param rate_out_kbps: What it may send, in kilobits (1000 bits) per second, on each interface.
+        :param reset: Remove these limits before setting those that are given. Without it `false`.
+        """
+        reply: t.Reply = self._invoke(
+            "tc-rate-limit", {"vmid": vmid, "rate_in_kbps": rate_in_kbps, "rate_out_kbps": rate_out_kbps, "reset": reset}, call_timeout, dry_run
+        )
+        return reply
+
+    def virt_customize(
+        self,
+        image_path: str,
+        commands: Sequence[Sequence[str]],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Changes the inside of a disk image, operation by operation, in the order given. The image is replaced
+        only when all of them have succeeded.
+
+        :param image_path: The image: a path below an allowed image directory.
+        :param commands: The operations, each as a list of its name (with or without `--`) and its one argument,
+        written as the tool of that name takes it: `["install", "nginx,curl"]`, `["write", "/etc/motd:hello"]`,
+        `["copy-in", "site:/var/www"]`.
+        """
+        reply: t.Reply = self._invoke(
+            "virt-customize", {"image_path": image_path, "commands": commands}, call_timeout, dry_run
+        )
+        return reply
+
     def ip6_route_add(
         self,
         address: str,

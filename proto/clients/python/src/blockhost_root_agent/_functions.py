@@ -20,6 +20,20 @@ qm_config = default_client.qm_config
 qm_list = default_client.qm_list
 qm_guest_ping = default_client.qm_guest_ping
 qm_guest_exec = default_client.qm_guest_exec
+pct_create = default_client.pct_create
+pct_start = default_client.pct_start
+pct_stop = default_client.pct_stop
+pct_shutdown = default_client.pct_shutdown
+pct_destroy = default_client.pct_destroy
+pct_status = default_client.pct_status
+pct_config = default_client.pct_config
+pct_list = default_client.pct_list
+pct_set = default_client.pct_set
+pct_exec = default_client.pct_exec
+vm_throttle = default_client.vm_throttle
+pve_set_throttle = default_client.pve_set_throttle
+tc_rate_limit = default_client.tc_rate_limit
+virt_customize = default_client.virt_customize
 ip6_route_add = default_client.ip6_route_add
 ip6_route_del = default_client.ip6_route_del
 iptables_open = default_client.iptables_open
@@ -38,6 +52,17 @@ __all__ = [
     "iptables_close",
     "iptables_open",
     "ledger_append",
+    "pct_config",
+    "pct_create",
+    "pct_destroy",
+    "pct_exec",
+    "pct_list",
+    "pct_set",
+    "pct_shutdown",
+    "pct_start",
+    "pct_status",
+    "pct_stop",
+    "pve_set_throttle",
     "qm_clone",
     "qm_config",
     "qm_create",
@@ -53,4 +78,7 @@ __all__ = [
     "qm_status",
     "qm_stop",
     "qm_template",
+    "tc_rate_limit",
+    "virt_customize",
+    "vm_throttle",
 ]

@@ -52,6 +52,20 @@ TIME_LIMITS_S: Dict[str, int] = {
     "qm-list": 30,
     "qm-guest-ping": 30,
     "qm-guest-exec": 630,
+    "pct-create": 600,
+    "pct-start": 120,
+    "pct-stop": 60,
+    "pct-shutdown": 630,
+    "pct-destroy": 300,
+    "pct-status": 30,
+    "pct-config": 30,
+    "pct-list": 30,
+    "pct-set": 300,
+    "pct-exec": 630,
+    "vm-throttle": 120,
+    "pve-set-throttle": 120,
+    "tc-rate-limit": 60,
+    "virt-customize": 1800,
     "ip6-route-add": 5,
     "ip6-route-del": 5,
     "iptables-open": 15,
@@ -130,6 +144,15 @@ class QmGuestExecReply(Reply):
     stderr: str
 
 
+class PctExecReply(Reply):
+    #: Exit code of the command; 128 and the number of the signal that ended it.
+    exitcode: int
+    #: What it wrote; of a long text its beginning and its end.
+    stdout: str
+    #: What it wrote to standard error, likewise.
+    stderr: str
+
+
 class GenerateWalletReply(Reply):
     #: Address of the new wallet, with the checksum of EIP-55.
     address: str
@@ -159,6 +182,7 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "PctExecReply",
     "QmGuestExecReply",
     "QmImportdiskReply",
     "Receipt",
