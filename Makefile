@@ -39,7 +39,8 @@ demo: setup ## a paid subscription becomes a running machine, for real, in a pri
 	@$(CARGO) build --release --workspace --bins --exclude blockhost-packaging
 	@$(TARGET_DIR)/release/blockhost-demo $(DEMO_ARGS)
 
-bench: setup ## our agent beside a plain Python one: latencies, memory, fsync, with ratios
+bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies, memory, start, with ratios
+	@bash scripts/setup.sh peers
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --workspace --bins --exclude blockhost-packaging
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)

@@ -2,6 +2,7 @@
 # Prepares a Debian machine to build, test and demonstrate BlockHost: Debian packages, the contracts' npm
 # packages, system users. Runs as often as you like, asks nothing, changes only what is missing and says what
 # that is. Needs root; needs no systemd. Rust itself is expected to be there (it says what to do otherwise).
+#   setup.sh [peers]    with `peers`: also what the benchmark measures us beside (Debian packages, a venv of PyPI's)
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -21,6 +22,17 @@ readonly PACKAGES=(
     nftables jq openssl                             # independent views in tests: of the firewall, of the ledger
     dpkg-dev                                        # make deb
     python3                                         # the benchmark's peer, the offline proof checker
+)
+
+# What `make bench` measures us beside; each is left out of the table where it is missing.
+readonly PEER_PACKAGES=(
+    sudo                                            # sudo ip
+    dbus-daemon python3-dbus python3-gi             # a D-Bus service in Python
+    python3-venv                                    # the place for the next ones
+)
+readonly PEER_PYPI=(
+    oslo.privsep==3.12.0                            # OpenStack's way to privileges
+    pyroute2==0.9.7                                 # how neutron sets routes with it
 )
 
 say()  { printf '%s\n' "setup: $*"; }
@@ -68,16 +80,34 @@ check_rust() {
 }
 
 # --- Debian packages -----------------------------------------------------------------------------------------
-install_packages() {
+install_packages() { # install_packages PACKAGE...
     local missing=() package
-    for package in "${PACKAGES[@]}"; do
+    for package in "$@"; do
         installed "$package" || missing+=("$package")
     done
     if [ ${#missing[@]} -eq 0 ]; then
-        say "Debian packages: all ${#PACKAGES[@]} there"
+        say "Debian packages: all $# there"
     else
         install "${missing[@]}"
     fi
+}
+
+# --- the benchmark's peers ---------------------------------------------------------------------------------------
+install_peers() {
+    local venv="${CARGO_TARGET_DIR:-target}/peers/venv" want
+    install_packages "${PEER_PACKAGES[@]}"
+    want="${PEER_PYPI[*]}"
+    if [ "$(cat "$venv/.blockhost-peers" 2>/dev/null || true)" = "$want" ]; then
+        say "PyPI packages in $venv: there"
+        return 0
+    fi
+    say "installing into $venv: $want"
+    rm -rf "$venv"
+    mkdir -p "${venv%/*}"
+    # Debian's interpreter, whatever else is in PATH: the other peers in Python run on it too.
+    /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check "${PEER_PYPI[@]}"
+    printf '%s\n' "$want" >"$venv/.blockhost-peers"
 }
 
 # --- QEMU ----------------------------------------------------------------------------------------------------
@@ -210,8 +240,12 @@ ensure_member() { # ensure_member NAME GROUP
     esac
 }
 
+case ${1:-} in
+    '' | peers) ;;
+    *) fail "there is no part '$1'; say 'peers', or nothing" ;;
+esac
 check_rust
-install_packages
+install_packages "${PACKAGES[@]}"
 install_qemu
 install_guestfs
 ensure_user blockhost-agent
@@ -222,4 +256,5 @@ ensure_member blockhost blockhost-image
 ensure_subids blockhost
 install_node
 install_npm_packages
+if [ "${1:-}" = peers ]; then install_peers; fi
 say "done"

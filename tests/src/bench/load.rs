@@ -1,99 +1,81 @@
-//! The load: one client for both agents, on the bare wire, so that nothing of our own client is measured.
+//! The load of one client at a time: an open connection, a connection for each call, and clients that stall.
 
-use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
+use super::times::{Round, Times};
+use super::wire::Wire;
 use crate::scenario::ScenarioError;
 use crate::world::at;
 
-/// Measured times, sorted.
-pub(super) struct Times(Vec<Duration>);
+/// What is asked: the bytes of the request of this number.
+pub(super) type Request = fn(usize) -> Vec<u8>;
 
-impl Times {
-    pub(super) fn new(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        Self(times)
-    }
-
-    /// All of several rounds together.
-    pub(super) fn join(rounds: Vec<Self>) -> Self {
-        Self::new(rounds.into_iter().flat_map(|round| round.0).collect())
-    }
-
-    pub(super) fn p50(&self) -> Duration {
-        self.at(50)
-    }
-
-    pub(super) fn p99(&self) -> Duration {
-        self.at(99)
-    }
-
-    fn at(&self, percent: usize) -> Duration {
-        let index = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
-        self.0.get(index).copied().unwrap_or_default()
-    }
-}
-
-/// One open connection to an agent.
+/// One open connection.
 pub(super) struct Connection {
+    wire: Wire,
     stream: UnixStream,
-    answer: Vec<u8>,
+    received: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) fn open(path: &Path) -> Result<Self, ScenarioError> {
+    pub(super) fn open(wire: Wire, path: &Path) -> Result<Self, ScenarioError> {
         let stream = at("connecting to", path, UnixStream::connect(path))?;
-        at(
-            "setting a time limit on",
-            path,
-            stream.set_read_timeout(Some(Duration::from_secs(20))),
-        )?;
+        Self::over(wire, stream)
+    }
+
+    /// Over a stream where the greetings are done already.
+    pub(super) fn over(wire: Wire, stream: UnixStream) -> Result<Self, ScenarioError> {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .map_err(|error| ScenarioError::Wrong(format!("setting a time limit: {error}")))?;
         Ok(Self {
+            wire,
             stream,
-            answer: Vec::new(),
+            received: Vec::new(),
         })
     }
 
     /// One request, one answer, and the time between.
-    pub(super) fn ask(&mut self, request: &Value) -> Result<(Duration, Value), ScenarioError> {
+    pub(super) fn ask(&mut self, request: &[u8]) -> Result<(Duration, Vec<u8>), ScenarioError> {
         let broken = |error: std::io::Error| {
-            ScenarioError::Wrong(format!("an agent did not answer {request}: {error}"))
+            ScenarioError::Wrong(format!("no answer over {:?}: {error}", self.wire))
         };
-        let frame = frame(request);
+        self.received.clear();
+        let mut buffer = [0; 8192];
         let begun = Instant::now();
-        self.stream.write_all(&frame).map_err(broken)?;
-        let mut header = [0; 4];
-        self.stream.read_exact(&mut header).map_err(broken)?;
-        self.answer.resize(u32::from_be_bytes(header) as usize, 0);
-        self.stream.read_exact(&mut self.answer).map_err(broken)?;
-        let took = begun.elapsed();
-        let answer = serde_json::from_slice(&self.answer)
-            .map_err(|error| ScenarioError::Wrong(format!("an agent answered no JSON: {error}")))?;
-        Ok((took, answer))
+        self.stream.write_all(request).map_err(broken)?;
+        loop {
+            let length = self.stream.read(&mut buffer).map_err(broken)?;
+            if length == 0 {
+                return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.received.extend_from_slice(&buffer[..length]);
+            if self.wire.whole(&self.received).is_some() {
+                break;
+            }
+        }
+        Ok((begun.elapsed(), self.received.clone()))
     }
 
-    fn ask_well(&mut self, request: &Value) -> Result<Duration, ScenarioError> {
+    /// The same, for an answer that has to be a success.
+    pub(super) fn ask_well(&mut self, request: &[u8]) -> Result<Duration, ScenarioError> {
         let (took, answer) = self.ask(request)?;
-        if answer["ok"] == true {
+        if self.wire.good(&answer) {
             Ok(took)
         } else {
             Err(ScenarioError::Wrong(format!(
-                "{request} was answered by {answer}"
+                "{} was answered by {}",
+                request.escape_ascii(),
+                answer.escape_ascii()
             )))
         }
     }
 
-    /// `count` requests after a tenth of that to warm up; every answer must be a success.
-    pub(super) fn times(
-        &mut self,
-        count: usize,
-        request: impl Fn(usize) -> Value,
-    ) -> Result<Times, ScenarioError> {
+    /// `count` requests after a tenth of that to warm up.
+    pub(super) fn times(&mut self, count: usize, request: Request) -> Result<Times, ScenarioError> {
         for number in 0..count / 10 {
             self.ask_well(&request(number))?;
         }
@@ -107,7 +89,7 @@ impl Connection {
     pub(super) fn times_for(
         &mut self,
         time: Duration,
-        request: impl Fn(usize) -> Value,
+        request: Request,
     ) -> Result<Times, ScenarioError> {
         let end = Instant::now() + time;
         let mut times = Vec::new();
@@ -118,20 +100,35 @@ impl Connection {
     }
 }
 
-fn frame(request: &Value) -> Vec<u8> {
-    let body = request.to_string();
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes()[..], body.as_bytes()].concat()
+/// Calls over a connection that stays.
+pub(super) struct Open<'a>(pub(super) &'a mut Connection, pub(super) Request);
+
+impl Round for Open<'_> {
+    fn round(&mut self, count: usize) -> Result<Times, ScenarioError> {
+        self.0.times(count, self.1)
+    }
 }
 
-pub(super) fn agent_info() -> Value {
-    json!({"action": "agent-info"})
+/// A connection for each call, as short-lived clients make them.
+pub(super) struct Each(pub(super) Wire, pub(super) PathBuf, pub(super) Request);
+
+impl Each {
+    fn call(&self, number: usize) -> Result<Duration, ScenarioError> {
+        let request = self.2(number);
+        let begun = Instant::now();
+        Connection::open(self.0, &self.1)?.ask_well(&request)?;
+        Ok(begun.elapsed())
+    }
 }
 
-/// Sixteen addresses in turn, so that no answer comes from a cache.
-pub(super) fn route_add(number: usize) -> Value {
-    let address = format!("fd77:b10c::1:{:x}/128", number % 16 + 1);
-    json!({"action": "ip6-route-add", "params": {"address": address, "dev": "vmbr0"}})
+impl Round for Each {
+    fn round(&mut self, count: usize) -> Result<Times, ScenarioError> {
+        for number in 0..count / 10 {
+            self.call(number)?;
+        }
+        let times: Result<Vec<_>, _> = (0..count).map(|number| self.call(number)).collect();
+        Ok(Times::new(times?))
+    }
 }
 
 /// Clients that announce a full frame and send nothing of it.
@@ -149,69 +146,4 @@ pub(super) fn stall(socket: &Path, count: usize) -> Result<Vec<UnixStream>, Scen
             Ok(stream)
         })
         .collect()
-}
-
-/// What a round trip costs here without any agent: a thread that echoes what it reads on a Unix socket. No agent in
-/// another process can be faster.
-pub(super) fn bare_echo(count: usize) -> Result<Times, ScenarioError> {
-    let wrong = |error: std::io::Error| ScenarioError::Wrong(format!("echo: {error}"));
-    let (mut near, mut far) = UnixStream::pair().map_err(wrong)?;
-    let echo = std::thread::spawn(move || {
-        let mut buffer = [0; 256];
-        while let Ok(length @ 1..) = far.read(&mut buffer) {
-            if far.write_all(&buffer[..length]).is_err() {
-                break;
-            }
-        }
-    });
-    let frame = frame(&agent_info());
-    let mut answer = vec![0; frame.len()];
-    let times: std::io::Result<Vec<_>> = (0..count)
-        .map(|_| {
-            let begun = Instant::now();
-            near.write_all(&frame)?;
-            near.read_exact(&mut answer)?;
-            Ok(begun.elapsed())
-        })
-        .collect();
-    drop(near);
-    let _ = echo.join();
-    Ok(Times::new(times.map_err(wrong)?))
-}
-
-/// The same load on both, in turns, so that what else this machine does meets both alike.
-pub(super) fn in_turns(
-    ours: &mut Connection,
-    theirs: &mut Connection,
-    count: usize,
-    request: impl Fn(usize) -> Value + Copy,
-) -> Result<(Times, Times), ScenarioError> {
-    const ROUNDS: usize = 10;
-    let (mut first, mut second) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        first.push(ours.times(count.div_ceil(ROUNDS), request)?);
-        second.push(theirs.times(count.div_ceil(ROUNDS), request)?);
-    }
-    Ok((Times::join(first), Times::join(second)))
-}
-
-/// What durability costs here by itself.
-pub(super) fn bare_fdatasync(path: &Path, count: usize) -> Result<Times, ScenarioError> {
-    let mut file: File = at(
-        "creating",
-        path,
-        OpenOptions::new().create(true).append(true).open(path),
-    )?;
-    let record = [0x5a_u8; 800];
-    let times: Result<Vec<_>, _> = (0..count)
-        .map(|_| {
-            let begun = Instant::now();
-            file.write_all(&record)?;
-            file.sync_data()?;
-            Ok::<_, std::io::Error>(begun.elapsed())
-        })
-        .collect();
-    let times = at("syncing", path, times)?;
-    at("removing", path, std::fs::remove_file(path))?;
-    Ok(Times::new(times))
 }

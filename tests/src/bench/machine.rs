@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::load::Connection;
+use super::wire::{Wire, frame};
 use crate::scenario::ScenarioError;
 use crate::world::World;
 
@@ -18,7 +19,7 @@ pub(super) fn while_three_seconds_pass<T>(
     body: impl FnOnce() -> Result<T, ScenarioError>,
 ) -> Result<T, ScenarioError> {
     let socket = world.layout.agent_socket();
-    let mut connection = Connection::open(&socket)?;
+    let mut connection = Connection::open(Wire::Frames, &socket)?;
     let create = json!({"action": "qm-create", "params": {"vmid": VMID, "name": "bench",
         "args": ["--memory", "64", "--cores", "1", "--serial0", "socket"]}});
     expect_ok(&mut connection, &create)?;
@@ -31,7 +32,9 @@ pub(super) fn while_three_seconds_pass<T>(
 
     let begun = Instant::now();
     let shutdown = thread::spawn(move || {
-        connection.ask(&json!({"action": "qm-shutdown", "params": {"vmid": VMID, "timeout": 3}}))
+        connection.ask(&frame(
+            &json!({"action": "qm-shutdown", "params": {"vmid": VMID, "timeout": 3}}),
+        ))
     });
     thread::sleep(Duration::from_millis(300));
     let result = body();
@@ -42,7 +45,7 @@ pub(super) fn while_three_seconds_pass<T>(
         .1;
     let took = begun.elapsed();
 
-    let mut connection = Connection::open(&socket)?;
+    let mut connection = Connection::open(Wire::Frames, &socket)?;
     expect_ok(
         &mut connection,
         &json!({"action": "qm-stop", "params": {"vmid": VMID}}),
@@ -53,8 +56,9 @@ pub(super) fn while_three_seconds_pass<T>(
     )?;
     if took < Duration::from_millis(2800) || took < measured {
         return Err(ScenarioError::Wrong(format!(
-            "the action that should take 3 s took {} ms: {answer}",
-            took.as_millis()
+            "the action that should take 3 s took {} ms: {}",
+            took.as_millis(),
+            answer.escape_ascii()
         )));
     }
     result
@@ -64,12 +68,5 @@ fn expect_ok(
     connection: &mut Connection,
     request: &serde_json::Value,
 ) -> Result<(), ScenarioError> {
-    let (_, answer) = connection.ask(request)?;
-    if answer["ok"] == true {
-        Ok(())
-    } else {
-        Err(ScenarioError::Wrong(format!(
-            "{request} was answered by {answer}"
-        )))
-    }
+    connection.ask_well(&frame(request)).map(|_| ())
 }
