@@ -42,7 +42,7 @@ demo: setup ## a paid subscription becomes a running machine, for real, in a pri
 bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies, memory, start, with ratios
 	@bash scripts/setup.sh peers
 	@echo "== building (release)" >&2
-	@$(CARGO) build --release --workspace --bins --exclude blockhost-packaging
+	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
 
 deb: ## Debian packages in target/deb, checked
