@@ -9,6 +9,7 @@ pub mod client;
 #[cfg(feature = "test-corpus")]
 pub mod corpus;
 pub mod escape;
+pub mod flow;
 pub mod json;
 pub mod layout;
 pub mod options;

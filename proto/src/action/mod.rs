@@ -7,11 +7,15 @@ mod container;
 mod firewall;
 mod image;
 mod ledger;
+mod nat;
+mod ovs;
 mod qm;
 mod record;
 mod route;
 mod throttle;
+mod veth;
 mod wallet;
+mod wireguard;
 
 pub use addressbook::AddressbookSave;
 pub use agent::AgentInfo;
@@ -22,13 +26,19 @@ pub use container::{
 pub use firewall::{IptablesClose, IptablesOpen};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
 pub use ledger::{EventData, EventResource, LedgerAppend};
+pub use nat::{NatMap, NatUnmap};
+pub use ovs::{
+    OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
+};
 pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
     QmList, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
 pub use route::{Ip6RouteAdd, Ip6RouteDel};
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
+pub use veth::VethRename;
 pub use wallet::GenerateWallet;
+pub use wireguard::{WgSetPeers, WgSetup, WgShow, WgTeardown};
 
 use std::fmt;
 use std::time::Duration;
@@ -397,6 +407,9 @@ actions! {
     VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel,
     IptablesOpen, IptablesClose,
+    NatMap, NatUnmap, VethRename,
+    OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
+    WgSetup, WgSetPeers, WgTeardown, WgShow,
     GenerateWallet, AddressbookSave, LedgerAppend, AgentInfo,
 }
 

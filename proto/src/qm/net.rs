@@ -81,6 +81,19 @@ impl fmt::Display for MacAddress {
     }
 }
 
+impl Text for MacAddress {
+    const KIND: &'static str = "hardware address";
+    const RULE: &'static str = "six bytes as BC:24:11:00:00:01, unicast, not all zero";
+    fn read(text: &str) -> Option<Self> {
+        Self::read(text)
+    }
+    fn text_schema() -> serde_json::Value {
+        serde_json::json!({"type": "string", "pattern": "^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$"})
+    }
+}
+
+crate::value::text_value!(MacAddress);
+
 /// One network card.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NetDevice {

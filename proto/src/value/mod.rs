@@ -7,9 +7,16 @@ mod guest;
 mod name;
 mod net;
 mod number;
+<<<<<<< HEAD
 mod template;
+=======
+mod object;
+mod ovs;
+mod prefix;
+>>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
 mod text;
 mod wallet;
+mod wireguard;
 
 pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
@@ -17,11 +24,27 @@ pub use guest::{FileMode, GuestPath, GuestText, PackageName};
 pub use name::{Comment, EventName, IfName, StorageName, VmName};
 pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
+<<<<<<< HEAD
 pub use number::{CpuUnits, Iops, Port, RateKbps, Seconds, Vmid};
 pub use template::TemplateRef;
+=======
+pub use number::{
+    Burst, FlowPriority, FlowTimeout, IfIndex, Keepalive, MeterId, Mtu, Port, QueueId,
+    QueuePriority, Rate, Seconds, TableId, VlanTag, Vmid,
+};
+pub(crate) use object::{List, Object, choice};
+pub use ovs::{
+    BridgeOptions, DatapathType, FailMode, FlowOwner, MeterUnit, PortKind, Queue, Queues,
+    RESERVED_PORTS, SwitchIfName, Trunks,
+};
+pub use prefix::{InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress};
+>>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
 pub use text::{DiskSize, GuestCommand};
 pub use wallet::{
     AddressBook, AddressEntry, EthAddress, NewWalletName, RESERVED_WALLETS, WalletName,
+};
+pub use wireguard::{
+    AllowedIp, AllowedIps, Preshared, WgEndpoint, WgKey, WgName, WgPeer, WgPeers,
 };
 
 use serde_json::Value;
@@ -49,6 +72,14 @@ impl ValueError {
             given: escape::shown(given),
             rule,
         }
+    }
+
+    /// The same error, with the place inside a larger value in front of what was given.
+    #[must_use]
+    pub fn within(mut self, place: &str) -> Self {
+        self.given = format!("{place}: {}", self.given);
+        escape::cut(&mut self.given, 300);
+        self
     }
 
     /// An error about a JSON value of the wrong kind.

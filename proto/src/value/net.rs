@@ -178,7 +178,7 @@ impl Text for SourceNet {
     }
 }
 
-fn host_bits(address: u128, count: u8) -> u128 {
+pub(super) fn host_bits(address: u128, count: u8) -> u128 {
     1u128
         .checked_shl(u32::from(count))
         .map_or(address, |limit| address & (limit - 1))

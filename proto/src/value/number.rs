@@ -21,6 +21,7 @@ pub struct Port(u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u16);
 
+<<<<<<< HEAD
 /// Weight of a machine among the others when the processor is short: 1..=10000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuUnits(u16);
@@ -55,6 +56,38 @@ impl RateKbps {
     pub const fn get(self) -> u32 {
         self.0
     }
+=======
+/// Defines an integer with a range. The range stands in the schema, in the message and in the check.
+macro_rules! ranged {
+    ($($(#[doc = $doc:literal])+ $Name:ident: $repr:ty, $kind:literal, $min:literal ..= $max:literal;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $Name($repr);
+
+        impl $Name {
+            /// The number.
+            #[must_use]
+            pub const fn get(self) -> $repr {
+                self.0
+            }
+        }
+
+        impl Integer for $Name {
+            const KIND: &'static str = $kind;
+            const RULE: &'static str = concat!("an integer from ", $min, " to ", $max);
+            const MIN: u64 = $min;
+            const MAX: u64 = $max;
+            fn from_checked(number: u64) -> Option<Self> {
+                <$repr>::try_from(number).ok().map(Self)
+            }
+            fn number(self) -> u64 {
+                u64::from(self.0)
+            }
+        }
+
+        integer_value!($Name: $repr);
+    )+};
+>>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
 }
 
 impl Vmid {
@@ -224,4 +257,35 @@ macro_rules! integer_value {
     )+};
 }
 
+<<<<<<< HEAD
 integer_value!(Vmid: u32, Port: u16, Seconds: u16, CpuUnits: u16, Iops: u32, RateKbps: u32);
+=======
+integer_value!(Vmid: u32, Port: u16, Seconds: u16);
+
+ranged! {
+    /// Position of an interface among those of one machine: 0..=31.
+    IfIndex: u8, "interface index", 0 ..= 31;
+    /// VLAN number: 1..=4094.
+    VlanTag: u16, "VLAN tag", 1 ..= 4094;
+    /// MTU of a bridge or tunnel, in bytes: 1280..=9216. Below 1280 there is no IPv6.
+    Mtu: u16, "MTU", 1280 ..= 9216;
+    /// Number of a queue on a switch port: 0..=65534.
+    QueueId: u16, "queue number", 0 ..= 65534;
+    /// Number of a meter on a bridge: 1..=65535.
+    MeterId: u32, "meter number", 1 ..= 65535;
+    /// A rate, in kilobits or packets per second: 1..=400000000.
+    Rate: u32, "rate", 1 ..= 400_000_000;
+    /// A burst, in kilobits or packets: 1..=400000000.
+    Burst: u32, "burst", 1 ..= 400_000_000;
+    /// Order in which queues borrow from each other, lowest first: 0..=65535.
+    QueuePriority: u16, "queue priority", 0 ..= 65_535;
+    /// Table of a switch's pipeline: 0..=253. 254 and 255 are the switch's own.
+    TableId: u8, "flow table", 0 ..= 253;
+    /// Priority of a flow: 0..=65535, the highest wins.
+    FlowPriority: u16, "flow priority", 0 ..= 65_535;
+    /// Life of a flow in whole seconds: 1..=65535.
+    FlowTimeout: u16, "flow timeout", 1 ..= 65_535;
+    /// Seconds between two keepalive packets of a tunnel: 1..=65535.
+    Keepalive: u16, "keepalive", 1 ..= 65_535;
+}
+>>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)

@@ -1,0 +1,52 @@
+//! `nat-*`: a public address stands for a private one, both ways. The net compartment writes the pair in one transaction.
+
+use super::{ParamError, ResourceKey, action};
+use crate::value::{Comment, NatAddress};
+
+action! {
+    /// Sends what comes for the public address to the private one, and lets the private one appear as the public one.
+    NatMap = "nat-map", family "nat", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only false, ledger "net" / "network" / "create",
+    {
+        /// The public address, of a pool of this host.
+        public: NatAddress,
+        /// The private address behind it, of the same family.
+        private: NatAddress,
+        /// Marks the pair as its owner's.
+        comment: Comment,
+    }
+    check |a| one_family(a.public, a.private),
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |a| format!("nat:{}", a.public),
+}
+
+action! {
+    /// Removes exactly the pair that the same parameters made, and forgets the connections that used it; `not_found`
+    /// where there is none.
+    NatUnmap = "nat-unmap", family "nat", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only false, ledger "net" / "network" / "delete",
+    {
+        /// The public address.
+        public: NatAddress,
+        /// The private address behind it.
+        private: NatAddress,
+        /// The comment that the pair was made with.
+        comment: Comment,
+    }
+    check |a| one_family(a.public, a.private),
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |a| format!("nat:{}", a.public),
+}
+
+fn one_family(public: NatAddress, private: NatAddress) -> Result<(), ParamError> {
+    let wrong = if public.address().is_ipv4() != private.address().is_ipv4() {
+        "public and private must be of one family"
+    } else if public == private {
+        "public and private must be two addresses"
+    } else {
+        return Ok(());
+    };
+    Err(ParamError::Together {
+        what: format!("{wrong}, not {public} and {private}"),
+    })
+}

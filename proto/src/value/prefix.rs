@@ -1,0 +1,209 @@
+//! Addresses with prefixes, as matches of a flow, as an interface's own, and as the two ends of a translation.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Value, json};
+
+use super::net::{host_bits, routable_v4, routable_v6};
+use super::{List, Text, ValueError, decimal, text_value};
+
+/// An IPv4 network or address to compare packets with, of any kind: also `0.0.0.0/32`, broadcast and multicast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ipv4Prefix {
+    address: Ipv4Addr,
+    length: u8,
+}
+
+/// An IPv6 network or address to compare packets with, of any kind but v4-mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ipv6Prefix {
+    address: Ipv6Addr,
+    length: u8,
+}
+
+/// The address of an interface with the length of its network: IPv4 /8 to /32, IPv6 /16 to /128, unicast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceAddress {
+    address: IpAddr,
+    length: u8,
+}
+
+/// The addresses of one interface: 1 to 16, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddresses(Vec<InterfaceAddress>);
+
+/// One unicast address of either family, without a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NatAddress(IpAddr);
+
+/// Splits `address/length`; without a length the whole width is meant.
+fn split(text: &str, width: u8) -> Option<(&str, u8)> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, u8::try_from(decimal(length)?).ok()?),
+        None => (text, width),
+    };
+    (length <= width).then_some((address, length))
+}
+
+fn unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => routable_v4(v4) && !v4.is_broadcast(),
+        IpAddr::V6(v6) => routable_v6(v6),
+    }
+}
+
+macro_rules! match_prefix {
+    ($Name:ident, $Addr:ty, $width:literal, $repr:ty, $kind:literal, $rule:literal, $pattern:literal) => {
+        impl $Name {
+            /// The network's address.
+            #[must_use]
+            pub const fn address(self) -> $Addr {
+                self.address
+            }
+
+            /// Length of the prefix in bits.
+            #[must_use]
+            pub const fn length(self) -> u8 {
+                self.length
+            }
+
+            /// The mask, as a number.
+            #[must_use]
+            pub fn mask(self) -> $repr {
+                <$repr>::MAX
+                    .checked_shl(u32::from($width - self.length))
+                    .unwrap_or(0)
+            }
+        }
+
+        impl fmt::Display for $Name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if self.length == $width {
+                    write!(f, "{}", self.address)
+                } else {
+                    write!(f, "{}/{}", self.address, self.length)
+                }
+            }
+        }
+
+        impl Text for $Name {
+            const KIND: &'static str = $kind;
+            const RULE: &'static str = $rule;
+            fn read(text: &str) -> Option<Self> {
+                let (address, length) = split(text, $width)?;
+                let address: $Addr = address.parse().ok()?;
+                let bits = u128::from(<$repr>::from(address));
+                let mapped = $width == 128 && bits >> 32 == 0xffff;
+                (!mapped && length > 0 && host_bits(bits, $width - length) == 0)
+                    .then_some(Self { address, length })
+            }
+            fn text_schema() -> Value {
+                json!({"type": "string", "pattern": $pattern})
+            }
+        }
+    };
+}
+
+match_prefix!(
+    Ipv4Prefix, Ipv4Addr, 32, u32, "IPv4 prefix",
+    "an IPv4 address, or a network of 1 to 32 bits without host bits",
+    "^[0-9.]{7,15}(/[1-9][0-9]?)?$"
+);
+match_prefix!(
+    Ipv6Prefix, Ipv6Addr, 128, u128, "IPv6 prefix",
+    "an IPv6 address, or a network of 1 to 128 bits without host bits, not v4-mapped",
+    "^[0-9A-Fa-f:.]{2,45}(/[1-9][0-9]{0,2})?$"
+);
+
+impl InterfaceAddress {
+    /// The address.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.address
+    }
+
+    /// Length of its network's prefix in bits.
+    #[must_use]
+    pub const fn length(self) -> u8 {
+        self.length
+    }
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl Text for InterfaceAddress {
+    const KIND: &'static str = "interface address";
+    const RULE: &'static str =
+        "a unicast address with its prefix length: IPv4 /8 to /32, IPv6 /16 to /128";
+    fn read(text: &str) -> Option<Self> {
+        let (address, _) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let (width, shortest) = if address.is_ipv4() { (32, 8) } else { (128, 16) };
+        let (_, length) = split(text, width)?;
+        (unicast(address) && length >= shortest).then_some(Self { address, length })
+    }
+    fn text_schema() -> Value {
+        json!({"type": "string", "pattern": "^[0-9A-Fa-f:.]{2,45}/[1-9][0-9]{0,2}$"})
+    }
+}
+
+impl InterfaceAddresses {
+    /// The addresses, in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = InterfaceAddress> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl List for InterfaceAddresses {
+    const KIND: &'static str = "list of interface addresses";
+    const RULE: &'static str = "1 to 16 addresses with prefix, each once";
+    const MAX: usize = 16;
+    type Item = InterfaceAddress;
+    fn from_items(items: Vec<InterfaceAddress>) -> Result<Self, ValueError> {
+        let twice = items
+            .iter()
+            .enumerate()
+            .find(|(at, item)| items[..*at].iter().any(|other| other.address == item.address));
+        match (items.first(), twice) {
+            (Some(_), None) => Ok(Self(items)),
+            (_, Some((_, item))) => Err(ValueError::new(Self::KIND, &item.to_string(), Self::RULE)),
+            (None, None) => Err(ValueError::new(Self::KIND, "[]", Self::RULE)),
+        }
+    }
+    fn items(&self) -> &[InterfaceAddress] {
+        &self.0
+    }
+}
+
+impl NatAddress {
+    /// The address.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for NatAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Text for NatAddress {
+    const KIND: &'static str = "address";
+    const RULE: &'static str =
+        "one unicast IPv4 or IPv6 address without prefix, not loopback, link-local or v4-mapped";
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|a| unicast(*a)).map(Self)
+    }
+    fn text_schema() -> Value {
+        json!({"type": "string", "pattern": "^[0-9A-Fa-f:.]{2,45}$"})
+    }
+}
+
+text_value!(Ipv4Prefix, Ipv6Prefix, InterfaceAddress, NatAddress);
