@@ -18,6 +18,7 @@ action! {
     check |a| one_family(a.public, a.private),
     resources |_| vec![ResourceKey::named("firewall")],
     resource |a| format!("nat:{}", a.public),
+    example r#"{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "vm-100"}"#,
 }
 
 action! {
@@ -36,6 +37,7 @@ action! {
     check |a| one_family(a.public, a.private),
     resources |_| vec![ResourceKey::named("firewall")],
     resource |a| format!("nat:{}", a.public),
+    example r#"{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "vm-100"}"#,
 }
 
 fn one_family(public: NatAddress, private: NatAddress) -> Result<(), ParamError> {

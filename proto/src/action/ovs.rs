@@ -1,6 +1,7 @@
 //! `ovs-*`: bridges, ports, flows, queues and meters of Open vSwitch. The ovs compartment speaks OVSDB and OpenFlow.
 
 use super::{ParamError, ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::flow::FlowSet;
 use crate::qm::MacAddress;
 use crate::value::{
@@ -24,6 +25,7 @@ action! {
     }
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("bridge:{}", a.bridge),
+    example r#"{"bridge": "ovsbr0", "options": {"datapath_type": "system", "fail_mode": "standalone"}}"#,
 }
 
 action! {
@@ -36,6 +38,7 @@ action! {
     }
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("bridge:{}", a.bridge),
+    example r#"{"bridge": "ovsbr0"}"#,
 }
 
 action! {
@@ -62,6 +65,8 @@ action! {
     }
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("ovs:{}/{}", a.bridge, a.port),
+    returns &[FieldSpec::integer("ofport", "The port's OpenFlow number.")],
+    example r#"{"bridge": "ovsbr0", "port": "vi100", "tag": 7, "vmid": 100}"#,
 }
 
 action! {
@@ -76,6 +81,7 @@ action! {
     }
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("ovs:{}/{}", a.bridge, a.port),
+    example r#"{"bridge": "ovsbr0", "port": "vi100"}"#,
 }
 
 action! {
@@ -93,6 +99,12 @@ action! {
     }
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("flows:{}/{}", a.bridge, a.owner),
+    returns &[
+        FieldSpec::integer("added", "Flows that were not there before."),
+        FieldSpec::integer("changed", "Flows whose actions or timeouts are others now."),
+        FieldSpec::integer("removed", "Flows that are gone."),
+    ],
+    example r#"{"bridge": "ovsbr0", "owner": "vm-100", "flows": [{"table": 0, "priority": 100, "match": {"in_port": "vi100", "dl_src": "02:00:00:00:00:64"}, "actions": [{"resubmit": 1}]}]}"#,
 }
 
 action! {
@@ -120,6 +132,7 @@ action! {
     },
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("ovs:{}/{}", a.bridge, a.port),
+    example r#"{"bridge": "ovsbr0", "port": "vi100", "max_kbps": 100000, "queues": [{"queue": 1, "min_kbps": 1000}]}"#,
 }
 
 action! {
@@ -145,6 +158,7 @@ action! {
     },
     resources |a| bridge_key(&a.bridge),
     resource |a| format!("meter:{}/{}", a.bridge, a.meter),
+    example r#"{"bridge": "ovsbr0", "meter": 1, "unit": "kbps", "rate": 10000}"#,
 }
 
 action! {
@@ -160,4 +174,5 @@ action! {
         owner: Option<FlowOwner>,
     }
     resource |a| a.bridge.as_ref().map_or_else(|| "ovs".to_owned(), |bridge| format!("bridge:{bridge}")),
+    example r#"{"bridge": "ovsbr0", "flows": true}"#,
 }

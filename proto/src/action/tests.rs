@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::catalog::CATALOG;
 
+const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
 /// One good request per action.
 fn examples() -> Vec<(&'static str, Value)> {
     vec![
@@ -84,6 +86,45 @@ fn examples() -> Vec<(&'static str, Value)> {
             "iptables-close",
             json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8"}),
         ),
+        (
+            "nat-map",
+            json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"}),
+        ),
+        (
+            "nat-unmap",
+            json!({"public": "2001:db8::7", "private": "fd00::7", "comment": "a"}),
+        ),
+        ("veth-rename", json!({"vmid": 100})),
+        (
+            "ovs-add-br",
+            json!({"bridge": "ovsbr0", "options": {"hwaddr": "02:00:00:00:00:aa", "mtu": 9000}}),
+        ),
+        ("ovs-del-br", json!({"bridge": "ovsbr0"})),
+        (
+            "ovs-add-port",
+            json!({"bridge": "ovsbr0", "port": "vi100", "trunks": [7, 5], "vmid": 100}),
+        ),
+        ("ovs-del-port", json!({"bridge": "ovsbr0", "port": "vi100"})),
+        (
+            "ovs-set-flows",
+            json!({"bridge": "ovsbr0", "owner": "vm-100", "flows": [{"actions": ["normal"]}]}),
+        ),
+        (
+            "ovs-set-qos",
+            json!({"bridge": "ovsbr0", "port": "vi100", "queues": [{"queue": 0, "max_kbps": 9}]}),
+        ),
+        ("ovs-set-meter", json!({"bridge": "ovsbr0", "meter": 1})),
+        ("ovs-list", json!({})),
+        (
+            "wg-setup",
+            json!({"name": "wg0", "addresses": ["10.8.0.1/24"]}),
+        ),
+        (
+            "wg-set-peers",
+            json!({"name": "wg0", "peers": [{"public_key": KEY, "allowed_ips": []}]}),
+        ),
+        ("wg-teardown", json!({"name": "wg0"})),
+        ("wg-show", json!({"name": "wg0"})),
         ("generate-wallet", json!({"name": "hot"})),
         (
             "addressbook-save",

@@ -1,6 +1,7 @@
 //! `veth-rename`: the host's end of a container's interface gets the name that the switch and people know it by.
 
 use super::{ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::{IfIndex, Vmid};
 
 action! {
@@ -16,6 +17,8 @@ action! {
     }
     resources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| a.wanted_name(),
+    returns &[FieldSpec::text("name", "The name that the interface can be found by now.")],
+    example r#"{"vmid": 100, "index": 1}"#,
 }
 
 impl VethRename {

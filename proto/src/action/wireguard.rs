@@ -1,6 +1,7 @@
 //! `wg-*`: WireGuard tunnels. Interface, addresses and keys are the net compartment's; private keys never leave it.
 
 use super::{ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::{InterfaceAddresses, Mtu, Port, WgName, WgPeers};
 
 fn tunnel(name: &WgName) -> Vec<ResourceKey> {
@@ -15,15 +16,20 @@ action! {
     {
         /// The tunnel's interface.
         name: WgName,
-        /// UDP port to listen on; one is chosen where it is missing.
-        listen_port: Option<Port>,
         /// The interface's addresses, with the length of their networks.
         addresses: InterfaceAddresses,
+        /// UDP port to listen on; one is chosen where it is missing.
+        listen_port: Option<Port>,
         /// MTU inside the tunnel, 1420 where it is missing.
         mtu: Option<Mtu>,
     }
     resources |a| tunnel(&a.name),
     resource |a| format!("wg:{}", a.name),
+    returns &[
+        FieldSpec::text("public_key", "The tunnel's public key, base64."),
+        FieldSpec::integer("listen_port", "The UDP port that it listens on."),
+    ],
+    example r#"{"name": "wg0", "addresses": ["10.8.0.1/24", "fd77:8::1/64"], "listen_port": 51820, "mtu": 1420}"#,
 }
 
 action! {
@@ -40,6 +46,13 @@ action! {
     resources |a| tunnel(&a.name),
     resource |a| format!("wg:{}", a.name),
     secrets |a| if a.peers.holds_secret() { &["peers"] } else { &[] },
+    returns &[FieldSpec::new(
+        "preshared_keys",
+        "Public key to shared key, for peers with `generate`: what the other side needs.",
+        || serde_json::json!({"type": "object", "additionalProperties": {"type": "string"}}),
+    )
+    .sometimes()],
+    example r#"{"name": "wg0", "peers": [{"public_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "endpoint": "192.0.2.9:51820", "allowed_ips": ["10.8.0.2/32"], "keepalive": 25}]}"#,
 }
 
 action! {
@@ -52,6 +65,7 @@ action! {
     }
     resources |a| tunnel(&a.name),
     resource |a| format!("wg:{}", a.name),
+    example r#"{"name": "wg0"}"#,
 }
 
 action! {
@@ -64,4 +78,5 @@ action! {
         name: WgName,
     }
     resource |a| format!("wg:{}", a.name),
+    example r#"{"name": "wg0"}"#,
 }

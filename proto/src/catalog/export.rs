@@ -137,6 +137,7 @@ pub fn to_markdown() -> String {
             one(&mut out, spec);
         }
     }
+    flows(&mut out);
     out.push_str(
         "\n## Options of machines\n\n\
          For `args` of `qm-create` (with `--` in front) and `options` of `qm-set`. Values are texts or integers. What is not\n\
@@ -154,6 +155,43 @@ pub fn to_markdown() -> String {
         let _ = writeln!(out, "| `{key}` | {} |", cell(rule));
     }
     out
+}
+
+/// What a flow may look at and do, for `ovs-set-flows`.
+fn flows(out: &mut String) {
+    out.push_str(
+        "\n## Flows\n\n\
+         For `flows` of `ovs-set-flows`. A flow is `{\"table\", \"priority\", \"idle_timeout\", \"hard_timeout\", \"match\", \"actions\"}`,\n\
+         only `actions` is required. Flows of one owner carry its cookie and are replaced together.\n\n\
+         Many flows that differ in a few values are one flow with `columns`, places that the flow itself leaves open, and\n\
+         `rows`, their values:\n\n\
+         ```json\n{\"match\": {\"dl_type\": \"ip\"}, \"actions\": [{}], \"columns\": [\"/match/nw_dst\", \"/actions/0/output\"],\n \
+         \"rows\": [[\"10.0.0.1\", \"vi100\"], [\"10.0.0.2\", \"vi101\"]]}\n```\n\n\
+         So ten thousand flows take about half a megabyte. Written out one by one they meet two limits: the frame\n\
+         (`limits.request_bytes` of `root-agent.yaml` raises it, to 4 MiB at most) and the number of values in one request,\n\
+         which is fixed; spread larger sets over several owners.\n\n\
+         | field of `match` | bits | may be written | values |\n|---|---|---|---|\n\
+         | `in_port` | 16 | no | a port's name, or its number from 1 to 65279 |\n",
+    );
+    for field in crate::flow::Field::ALL {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            field.name(),
+            field.bits(),
+            if field.writable() { "yes" } else { "no" },
+            cell(field.rule())
+        );
+    }
+    out.push_str("\n| action | does |\n|---|---|\n");
+    for (action, meaning) in crate::flow::FlowAction::reference() {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} |",
+            action.replace('|', "\\|"),
+            cell(meaning)
+        );
+    }
 }
 
 /// Text for a table cell: a bar would end it even inside code, angle brackets would be taken for HTML.

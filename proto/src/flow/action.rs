@@ -141,7 +141,9 @@ pub(super) fn read_list(
     let items = value
         .as_array()
         .filter(|items| (1..=MAX_ACTIONS).contains(&items.len()))
-        .ok_or_else(|| ValueError::of_json(KIND, value, "a list of 1 to 64 actions; drop is one"))?;
+        .ok_or_else(|| {
+            ValueError::of_json(KIND, value, "a list of 1 to 64 actions; drop is one")
+        })?;
     let mut packet = matching.known();
     let mut actions = Vec::with_capacity(items.len());
     for (at, item) in items.iter().enumerate() {
@@ -159,12 +161,65 @@ pub(super) fn read_list(
         .filter(|a| matches!(a, FlowAction::Conjunction { .. }))
         .count();
     if conjunctions != 0 && conjunctions != actions.len() {
-        return Err(wrong("conjunction", "it stands only with others of its kind"));
+        return Err(wrong(
+            "conjunction",
+            "it stands only with others of its kind",
+        ));
     }
     Ok(actions)
 }
 
 impl FlowAction {
+    /// How each action is written and what it does.
+    #[must_use]
+    pub const fn reference() -> &'static [(&'static str, &'static str)] {
+        &[
+            ("\"drop\"", "nothing; alone"),
+            ("\"normal\"", "as a learning switch would"),
+            ("\"flood\"", "out of every port but the one it came in by"),
+            ("\"in_port\"", "back out of the port it came in by"),
+            ("\"local\"", "to the bridge's own interface"),
+            ("\"dec_ttl\"", "one hop less; needs `dl_type` ip or ipv6"),
+            ("\"pop_vlan\"", "without its outer tag; needs a tag"),
+            ("\"pop_queue\"", "back to the port's default queue"),
+            ("{\"output\": port}", "out of that port"),
+            (
+                "{\"resubmit\": table}",
+                "looked up in a later table, then on here",
+            ),
+            ("{\"goto_table\": table}", "on in a later table; last"),
+            (
+                "{\"set_field\": {field: value}}",
+                "that value into a writable field; needs what a match of the field needs",
+            ),
+            (
+                "{\"load\": {\"value\": V, \"into\": {\"field\": f, \"start\": s, \"bits\": b}}}",
+                "a number into bits of a field",
+            ),
+            (
+                "{\"move\": {\"from\": {...}, \"into\": {...}}}",
+                "bits of one field into as many of another",
+            ),
+            ("{\"push_vlan\": tag}", "a new outer tag"),
+            (
+                "{\"set_queue\": queue}",
+                "into a queue of the port it goes out of; see `ovs-set-qos`",
+            ),
+            (
+                "{\"meter\": meter}",
+                "dropped where the meter's rate is exceeded; first; see `ovs-set-meter`",
+            ),
+            (
+                "{\"ct\": {\"commit\": bool, \"zone\": z, \"table\": t, \"nat\": {...}, \"mark\": m}}",
+                "through connection tracking; `nat` is {}, or `src` or `dst` with an address or range, and `ports`",
+            ),
+            (
+                "{\"conjunction\": {\"id\": i, \"clause\": k, \"of\": n}}",
+                "one clause of a condition that `conj_id` matches; alone with its kind",
+            ),
+        ]
+    }
+
     fn read(value: &Value) -> Result<Self, ValueError> {
         if let Some(text) = value.as_str() {
             return WORDS
@@ -214,7 +269,8 @@ impl FlowAction {
             if target > table {
                 Ok(())
             } else {
-                let rule = "it goes to a table behind the flow's own, so that no packet can go in circles";
+                let rule =
+                    "it goes to a table behind the flow's own, so that no packet can go in circles";
                 Err(wrong(&format!("{name} {target}"), rule))
             }
         };
@@ -227,8 +283,14 @@ impl FlowAction {
         };
         match self {
             Self::Drop if !alone => Err(wrong("drop", "it stands alone")),
-            Self::Meter(_) if !first => Err(wrong("meter", "it stands first: what is over its rate is dropped before anything happens")),
-            Self::Goto(_) if !last => Err(wrong("goto_table", "it stands last; use resubmit to go on afterwards")),
+            Self::Meter(_) if !first => Err(wrong(
+                "meter",
+                "it stands first: what is over its rate is dropped before anything happens",
+            )),
+            Self::Goto(_) if !last => Err(wrong(
+                "goto_table",
+                "it stands last; use resubmit to go on afterwards",
+            )),
             Self::Goto(target) => later("goto_table", *target),
             Self::Resubmit(target) => later("resubmit", *target),
             Self::DecTtl => needs("dec_ttl", packet, Needs::Ip),
@@ -252,14 +314,19 @@ impl FlowAction {
                 needs("ct", packet, Needs::Ip)?;
                 ct.table.map_or(Ok(()), |target| later("ct", target))?;
                 let family = match ct.nat {
-                    Some(Nat::Src(range) | Nat::Dst(range)) if range.first.address().is_ipv4() => IPV4,
+                    Some(Nat::Src(range) | Nat::Dst(range)) if range.first.address().is_ipv4() => {
+                        IPV4
+                    }
                     Some(Nat::Src(_) | Nat::Dst(_)) => IPV6,
                     Some(Nat::Known) | None => return Ok(()),
                 };
                 if packet.dl_type == Some(family) {
                     Ok(())
                 } else {
-                    Err(wrong("nat", "its addresses are of the family that the match names"))
+                    Err(wrong(
+                        "nat",
+                        "its addresses are of the family that the match names",
+                    ))
                 }
             }
             _ => Ok(()),
@@ -294,8 +361,12 @@ impl FlowAction {
 fn why_not(name: &str) -> &'static str {
     match name {
         "allow" | "accept" | "permit" => "a switch has no such action; use normal or output",
-        "delay" | "jitter" | "fragment" => "a switch has no such action; it belongs to the port's queue or MTU",
-        "controller" | "learn" | "note" | "group" | "sample" => "this agent does not write it: it would hand packets or flows to others",
+        "delay" | "jitter" | "fragment" => {
+            "a switch has no such action; it belongs to the port's queue or MTU"
+        }
+        "controller" | "learn" | "note" | "group" | "sample" => {
+            "this agent does not write it: it would hand packets or flows to others"
+        }
         _ => ONE_KEY,
     }
 }
@@ -353,13 +424,15 @@ fn read_conjunction(value: &Value) -> Result<FlowAction, ValueError> {
 }
 
 impl Subfield {
-    const RULE: &'static str =
-        "an object of field, and optionally start and bits inside its width";
+    const RULE: &'static str = "an object of field, and optionally start and bits inside its width";
 
     fn read(value: Option<&Value>, write: bool) -> Result<Self, ValueError> {
         let value = value.ok_or_else(|| wrong("nothing", Self::RULE))?;
         let object = Object::read(KIND, Self::RULE, value, &["field", "start", "bits"])?;
-        let name = object.raw("field").and_then(Value::as_str).unwrap_or_default();
+        let name = object
+            .raw("field")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let field = if write {
             writable(name)?
         } else {
@@ -441,7 +514,11 @@ impl Nat {
 
     fn read(value: &Value) -> Result<Self, ValueError> {
         let object = Object::read(KIND, Self::RULE, value, &["src", "dst", "ports"])?;
-        let range = |key: &str| object.raw(key).map(|value| NatRange::read(value, object.raw("ports")));
+        let range = |key: &str| {
+            object
+                .raw(key)
+                .map(|value| NatRange::read(value, object.raw("ports")))
+        };
         match (range("src"), range("dst")) {
             (Some(range), None) => range.map(Self::Src),
             (None, Some(range)) => range.map(Self::Dst),
@@ -485,7 +562,11 @@ impl NatRange {
             None => None,
             Some(value) => {
                 let (first, last) = value.as_str()?.split_once('-')?;
-                let port = |text| u16::try_from(crate::value::decimal(text)?).ok().filter(|p| *p > 0);
+                let port = |text| {
+                    u16::try_from(crate::value::decimal(text)?)
+                        .ok()
+                        .filter(|p| *p > 0)
+                };
                 let (first, last) = (port(first)?, port(last)?);
                 Some(Some((first, last)).filter(|(first, last)| first <= last)?)
             }
@@ -496,9 +577,7 @@ impl NatRange {
 
 pub(super) fn schema() -> Value {
     let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-    let one = |name: &str, inner: Value| {
-        json!({"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": false})
-    };
+    let one = |name: &str, inner: Value| json!({"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": false});
     let object = || json!({"type": "object"});
     json!({
         "type": "array",

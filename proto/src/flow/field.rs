@@ -183,6 +183,18 @@ impl Field {
         self.spec().syntax
     }
 
+    /// Whether `set_field`, `load` and `move` may write it.
+    #[must_use]
+    pub const fn writable(self) -> bool {
+        self.spec().writable
+    }
+
+    /// How its values are written, as a phrase.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        super::matching::syntax_rule(self.spec().syntax)
+    }
+
     /// Class and number of its header on the wire. Ports and ICMP types have one per protocol, `nw_proto`.
     #[must_use]
     pub const fn oxm(self, nw_proto: Option<u8>) -> (u16, u8) {

@@ -158,10 +158,21 @@ fn mac_text(number: u128) -> String {
 }
 
 fn refused(field: Field, value: &Value) -> ValueError {
-    let rule = match field.syntax() {
-        Syntax::Mac => "six bytes as 02:00:00:00:00:01, in a match with another six as mask after /",
-        Syntax::V4 => "an IPv4 address, in a match also a network of 1 to 32 bits without host bits",
-        Syntax::V6 => "an IPv6 address, in a match also a network of 1 to 128 bits without host bits",
+    ValueError::of_json("value of a packet's field", value, field.rule()).within(field.name())
+}
+
+/// How a syntax is written, as a phrase.
+pub(super) const fn syntax_rule(syntax: Syntax) -> &'static str {
+    match syntax {
+        Syntax::Mac => {
+            "six bytes as 02:00:00:00:00:01, in a match with another six as mask after /"
+        }
+        Syntax::V4 => {
+            "an IPv4 address, in a match also a network of 1 to 32 bits without host bits"
+        }
+        Syntax::V6 => {
+            "an IPv6 address, in a match also a network of 1 to 128 bits without host bits"
+        }
         Syntax::EthType => "ip, ipv6, arp, or an integer from 1536 to 65535",
         Syntax::Proto => "icmp, tcp, udp, icmp6, sctp, or an integer from 0 to 255",
         Syntax::Vlan => "an integer from 1 to 4094, or none in a match",
@@ -173,8 +184,7 @@ fn refused(field: Field, value: &Value) -> ValueError {
         Syntax::CtState => {
             "an object of new, est, rel, rpl, inv, trk, snat, dnat with true or false; nothing but trk where trk is false"
         }
-    };
-    ValueError::of_json("value of a packet's field", value, rule).within(field.name())
+    }
 }
 
 /// Reads the value of a field in a match.

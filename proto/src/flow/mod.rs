@@ -61,9 +61,9 @@ impl Flow {
             Some(priority) => priority,
             None => FlowPriority::try_from(Self::PRIORITY)?,
         };
-        let actions = object
-            .raw("actions")
-            .ok_or_else(|| ValueError::new(Self::KIND, "actions", Self::RULE).within("missing key"))?;
+        let actions = object.raw("actions").ok_or_else(|| {
+            ValueError::new(Self::KIND, "actions", Self::RULE).within("missing key")
+        })?;
         let actions = action::read_list(actions, table, &matching)
             .map_err(|error| error.within("actions"))?;
         Ok(Self {

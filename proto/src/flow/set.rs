@@ -57,7 +57,8 @@ impl FlowSet {
         }
         self.parts += flow.actions.len() + flow.matching.fields().count() + 1;
         if self.parts > MAX_PARTS {
-            let rule = "at most 262144 fields and actions in all; spread the flows over several owners";
+            let rule =
+                "at most 262144 fields and actions in all; spread the flows over several owners";
             return Err(ValueError::new(Self::KIND, "too many parts", rule));
         }
         self.flows.push(flow);
@@ -76,7 +77,10 @@ impl FlowSet {
         let template = Template::read(map)?;
         for (at, row) in template.rows.iter().enumerate() {
             let place = |error: ValueError| error.within(&format!("row {at}"));
-            let flow = template.fill(row).and_then(|flow| Flow::read(&flow)).map_err(place)?;
+            let flow = template
+                .fill(row)
+                .and_then(|flow| Flow::read(&flow))
+                .map_err(place)?;
             self.push(flow)?;
         }
         self.given.push(value.clone());
@@ -85,10 +89,15 @@ impl FlowSet {
 
     fn distinct(&self) -> Result<(), ValueError> {
         let mut seen = HashSet::with_capacity(self.flows.len());
-        match self.flows.iter().position(|flow| !seen.insert(flow.identity())) {
+        match self
+            .flows
+            .iter()
+            .position(|flow| !seen.insert(flow.identity()))
+        {
             None => Ok(()),
             Some(at) => {
-                let which = format!("flow {at} repeats the table, priority and match of an earlier one");
+                let which =
+                    format!("flow {at} repeats the table, priority and match of an earlier one");
                 Err(ValueError::new(Self::KIND, &which, Self::RULE))
             }
         }
@@ -108,7 +117,11 @@ impl<'a> Template<'a> {
 
     fn read(map: &'a Map<String, Value>) -> Result<Self, ValueError> {
         let wrong = |what: &str| ValueError::new(Self::KIND, what, Self::RULE);
-        let list = |key| map.get(key).and_then(Value::as_array).ok_or_else(|| wrong(key));
+        let list = |key| {
+            map.get(key)
+                .and_then(Value::as_array)
+                .ok_or_else(|| wrong(key))
+        };
         let columns: Vec<&str> = list(COLUMNS)?
             .iter()
             .map(|column| column.as_str().filter(|c| place(c).is_some()))
@@ -128,7 +141,8 @@ impl<'a> Template<'a> {
         base.entry("match").or_insert_with(|| json!({}));
         let base = Value::Object(base);
         if base.to_string().len().saturating_mul(rows.len()) > MAX_FILLED {
-            let rule = "the flow's own text times its rows is at most 8 MiB; move values into columns";
+            let rule =
+                "the flow's own text times its rows is at most 8 MiB; move values into columns";
             return Err(ValueError::new(Self::KIND, "too large", rule));
         }
         Ok(Self {

@@ -47,14 +47,30 @@ fn nxm(field: Field, nw_proto: Option<u8>) -> &'static str {
     }
 }
 
-fn condition(f: &mut fmt::Formatter<'_>, matching: &Match, field: Field, bits: Bits) -> fmt::Result {
+fn condition(
+    f: &mut fmt::Formatter<'_>,
+    matching: &Match,
+    field: Field,
+    bits: Bits,
+) -> fmt::Result {
     let name = name(field, matching.nw_proto());
     match field.syntax() {
         Syntax::Vlan if bits.value == 0 => write!(f, ",vlan_tci=0x0000/0x1000"),
         Syntax::Vlan => write!(f, ",vlan_tci={:#x}/0x1fff", bits.value),
-        Syntax::Frag => write!(f, ",ip_frag={}", super::matching::show_bits(field, bits).as_str().unwrap_or_default()),
+        Syntax::Frag => write!(
+            f,
+            ",ip_frag={}",
+            super::matching::show_bits(field, bits)
+                .as_str()
+                .unwrap_or_default()
+        ),
         _ if bits.is_exact(field) => write!(f, ",{name}={}", plain_text(field, bits.value)),
-        _ => write!(f, ",{name}={}/{}", plain_text(field, bits.value), plain_text(field, bits.mask)),
+        _ => write!(
+            f,
+            ",{name}={}/{}",
+            plain_text(field, bits.value),
+            plain_text(field, bits.mask)
+        ),
     }
 }
 
@@ -116,7 +132,11 @@ fn words(f: &mut fmt::Formatter<'_>, action: &FlowAction, nw_proto: Option<u8>) 
             bits(f, into, nw_proto)
         }
         FlowAction::PushVlan(tag) => {
-            write!(f, "push_vlan:0x8100,set_field:{:#x}->vlan_vid", tag_bits(*tag))
+            write!(
+                f,
+                "push_vlan:0x8100,set_field:{:#x}->vlan_vid",
+                tag_bits(*tag)
+            )
         }
         FlowAction::SetQueue(queue) => write!(f, "set_queue:{queue}"),
         FlowAction::Meter(meter) => write!(f, "meter:{meter}"),

@@ -7,13 +7,10 @@ mod guest;
 mod name;
 mod net;
 mod number;
-<<<<<<< HEAD
-mod template;
-=======
 mod object;
 mod ovs;
 mod prefix;
->>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
+mod template;
 mod text;
 mod wallet;
 mod wireguard;
@@ -24,13 +21,9 @@ pub use guest::{FileMode, GuestPath, GuestText, PackageName};
 pub use name::{Comment, EventName, IfName, StorageName, VmName};
 pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
-<<<<<<< HEAD
-pub use number::{CpuUnits, Iops, Port, RateKbps, Seconds, Vmid};
-pub use template::TemplateRef;
-=======
 pub use number::{
-    Burst, FlowPriority, FlowTimeout, IfIndex, Keepalive, MeterId, Mtu, Port, QueueId,
-    QueuePriority, Rate, Seconds, TableId, VlanTag, Vmid,
+    Burst, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive, MeterId, Mtu, Port,
+    QueueId, QueuePriority, Rate, RateKbps, Seconds, TableId, VlanTag, Vmid,
 };
 pub(crate) use object::{List, Object, choice};
 pub use ovs::{
@@ -38,14 +31,12 @@ pub use ovs::{
     RESERVED_PORTS, SwitchIfName, Trunks,
 };
 pub use prefix::{InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress};
->>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
+pub use template::TemplateRef;
 pub use text::{DiskSize, GuestCommand};
 pub use wallet::{
     AddressBook, AddressEntry, EthAddress, NewWalletName, RESERVED_WALLETS, WalletName,
 };
-pub use wireguard::{
-    AllowedIp, AllowedIps, Preshared, WgEndpoint, WgKey, WgName, WgPeer, WgPeers,
-};
+pub use wireguard::{AllowedIp, AllowedIps, Preshared, WgEndpoint, WgKey, WgName, WgPeer, WgPeers};
 
 use serde_json::Value;
 

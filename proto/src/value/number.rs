@@ -21,7 +21,6 @@ pub struct Port(u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u16);
 
-<<<<<<< HEAD
 /// Weight of a machine among the others when the processor is short: 1..=10000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CpuUnits(u16);
@@ -56,7 +55,8 @@ impl RateKbps {
     pub const fn get(self) -> u32 {
         self.0
     }
-=======
+}
+
 /// Defines an integer with a range. The range stands in the schema, in the message and in the check.
 macro_rules! ranged {
     ($($(#[doc = $doc:literal])+ $Name:ident: $repr:ty, $kind:literal, $min:literal ..= $max:literal;)+) => {$(
@@ -87,7 +87,6 @@ macro_rules! ranged {
 
         integer_value!($Name: $repr);
     )+};
->>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)
 }
 
 impl Vmid {
@@ -257,10 +256,7 @@ macro_rules! integer_value {
     )+};
 }
 
-<<<<<<< HEAD
 integer_value!(Vmid: u32, Port: u16, Seconds: u16, CpuUnits: u16, Iops: u32, RateKbps: u32);
-=======
-integer_value!(Vmid: u32, Port: u16, Seconds: u16);
 
 ranged! {
     /// Position of an interface among those of one machine: 0..=31.
@@ -288,4 +284,3 @@ ranged! {
     /// Seconds between two keepalive packets of a tunnel: 1..=65535.
     Keepalive: u16, "keepalive", 1 ..= 65_535;
 }
->>>>>>> 3abe29a (Types for switches, flows, translation and tunnels: what a switch would refuse is refused before it is asked)

@@ -44,8 +44,9 @@ impl<'a> Object<'a> {
 
     /// A value that has to be there.
     pub(crate) fn need<T: Param>(&self, key: &'static str) -> Result<T, ValueError> {
-        self.get(key)?
-            .ok_or_else(|| ValueError::new(self.kind, key, "this key must be there").within("missing key"))
+        self.get(key)?.ok_or_else(|| {
+            ValueError::new(self.kind, key, "this key must be there").within("missing key")
+        })
     }
 }
 

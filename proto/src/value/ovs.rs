@@ -51,7 +51,16 @@ choice! {
 
 /// Names that mean something else to a switch, in any case; no port or bridge may be called so.
 pub const RESERVED_PORTS: [&str; 11] = [
-    "all", "any", "controller", "flood", "in_port", "local", "none", "normal", "table", "unset",
+    "all",
+    "any",
+    "controller",
+    "flood",
+    "in_port",
+    "local",
+    "none",
+    "normal",
+    "table",
+    "unset",
     "drop",
 ];
 
@@ -72,7 +81,9 @@ impl Text for SwitchIfName {
         let good = made_of(text, 1..=15, |b| {
             b.is_ascii_alphanumeric() || b"_.-".contains(&b)
         }) && text.as_bytes()[0].is_ascii_alphabetic()
-            && !RESERVED_PORTS.iter().any(|word| word.eq_ignore_ascii_case(text));
+            && !RESERVED_PORTS
+                .iter()
+                .any(|word| word.eq_ignore_ascii_case(text));
         good.then(|| Self(text.to_owned()))
     }
     fn text_schema() -> Value {
@@ -129,7 +140,11 @@ impl List for Trunks {
     fn from_items(mut items: Vec<VlanTag>) -> Result<Self, ValueError> {
         items.sort_unstable();
         match items.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(ValueError::new(Self::KIND, &pair[0].to_string(), Self::RULE)),
+            Some(pair) => Err(ValueError::new(
+                Self::KIND,
+                &pair[0].to_string(),
+                Self::RULE,
+            )),
             None if items.is_empty() => Err(ValueError::new(Self::KIND, "[]", Self::RULE)),
             None => Ok(Self(items)),
         }
@@ -156,9 +171,14 @@ pub struct BridgeOptions {
 
 impl BridgeOptions {
     const KIND: &'static str = "set of bridge options";
-    const RULE: &'static str =
-        "an object of datapath_type, fail_mode, hwaddr, mtu, mcast_snooping; other columns of the switch are not for clients";
-    const KEYS: [&'static str; 5] = ["datapath_type", "fail_mode", "hwaddr", "mtu", "mcast_snooping"];
+    const RULE: &'static str = "an object of datapath_type, fail_mode, hwaddr, mtu, mcast_snooping; other columns of the switch are not for clients";
+    const KEYS: [&'static str; 5] = [
+        "datapath_type",
+        "fail_mode",
+        "hwaddr",
+        "mtu",
+        "mcast_snooping",
+    ];
 }
 
 fn object<const N: usize>(keys: [&str; N], values: [Option<Value>; N]) -> Option<Value> {
@@ -225,8 +245,7 @@ pub struct Queue {
 
 impl Queue {
     const KIND: &'static str = "queue";
-    const RULE: &'static str =
-        "an object of queue, min_kbps, max_kbps, burst_kbit, priority with at least one rate, min_kbps not above max_kbps";
+    const RULE: &'static str = "an object of queue, min_kbps, max_kbps, burst_kbit, priority with at least one rate, min_kbps not above max_kbps";
     const KEYS: [&'static str; 5] = ["queue", "min_kbps", "max_kbps", "burst_kbit", "priority"];
 }
 
@@ -248,7 +267,11 @@ impl Param for Queue {
         if good {
             Ok(queue)
         } else {
-            Err(ValueError::new(Self::KIND, &queue.queue.to_string(), Self::RULE))
+            Err(ValueError::new(
+                Self::KIND,
+                &queue.queue.to_string(),
+                Self::RULE,
+            ))
         }
     }
     fn to_json(&self) -> Option<Value> {

@@ -106,12 +106,20 @@ macro_rules! match_prefix {
 }
 
 match_prefix!(
-    Ipv4Prefix, Ipv4Addr, 32, u32, "IPv4 prefix",
+    Ipv4Prefix,
+    Ipv4Addr,
+    32,
+    u32,
+    "IPv4 prefix",
     "an IPv4 address, or a network of 1 to 32 bits without host bits",
     "^[0-9.]{7,15}(/[1-9][0-9]?)?$"
 );
 match_prefix!(
-    Ipv6Prefix, Ipv6Addr, 128, u128, "IPv6 prefix",
+    Ipv6Prefix,
+    Ipv6Addr,
+    128,
+    u128,
+    "IPv6 prefix",
     "an IPv6 address, or a network of 1 to 128 bits without host bits, not v4-mapped",
     "^[0-9A-Fa-f:.]{2,45}(/[1-9][0-9]{0,2})?$"
 );
@@ -143,7 +151,11 @@ impl Text for InterfaceAddress {
     fn read(text: &str) -> Option<Self> {
         let (address, _) = text.split_once('/')?;
         let address: IpAddr = address.parse().ok()?;
-        let (width, shortest) = if address.is_ipv4() { (32, 8) } else { (128, 16) };
+        let (width, shortest) = if address.is_ipv4() {
+            (32, 8)
+        } else {
+            (128, 16)
+        };
         let (_, length) = split(text, width)?;
         (unicast(address) && length >= shortest).then_some(Self { address, length })
     }
@@ -165,10 +177,11 @@ impl List for InterfaceAddresses {
     const MAX: usize = 16;
     type Item = InterfaceAddress;
     fn from_items(items: Vec<InterfaceAddress>) -> Result<Self, ValueError> {
-        let twice = items
-            .iter()
-            .enumerate()
-            .find(|(at, item)| items[..*at].iter().any(|other| other.address == item.address));
+        let twice = items.iter().enumerate().find(|(at, item)| {
+            items[..*at]
+                .iter()
+                .any(|other| other.address == item.address)
+        });
         match (items.first(), twice) {
             (Some(_), None) => Ok(Self(items)),
             (_, Some((_, item))) => Err(ValueError::new(Self::KIND, &item.to_string(), Self::RULE)),

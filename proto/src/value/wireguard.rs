@@ -351,7 +351,8 @@ impl List for WgPeers {
             return Err(ValueError::new(Self::KIND, &given, Self::RULE));
         }
         // The kernel would silently move such a network from the one to the other.
-        let mut networks: Vec<AllowedIp> = items.iter().flat_map(|p| p.allowed_ips.iter()).collect();
+        let mut networks: Vec<AllowedIp> =
+            items.iter().flat_map(|p| p.allowed_ips.iter()).collect();
         networks.sort_unstable();
         if let Some(pair) = networks.windows(2).find(|pair| pair[0] == pair[1]) {
             let given = pair[0].to_string();

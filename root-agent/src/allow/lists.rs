@@ -1,5 +1,6 @@
 //! The lists as data: name, type and default of each stand once, and both `allow:` and `only:` are made from them.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use blockhost_proto::value::RESERVED_WALLETS;
@@ -81,8 +82,38 @@ lists! {
     firewall_ports: Vec<PortRange> = vec![PortRange { first: 1, last: u16::MAX }],
     /// Machines the agent may touch.
     vmids: Vmids = Vmids::range(100, 999_999),
+    /// Switches that bridges, ports and flows may be set on.
+    ovs_bridges: Vec<String> = names(&["ovsbr0", "ovsbr1"]),
+    /// Devices that may be attached to a switch; a `*` at the end stands for any rest. An uplink has to be named by hand:
+    /// attaching it takes the host off its network.
+    ovs_ports: Vec<String> = names(&["vi*", "veth*", "tap*", "fwln*"]),
+    /// Public addresses that `nat-map` may give away, as prefixes; empty lets none through.
+    public_pools: Vec<Prefix> = Vec::new(),
+    /// Private addresses that a public one may lead to.
+    nat_private: Vec<Prefix> = prefixes(&PRIVATE),
+    /// Tunnels that may be made; a `*` at the end stands for any rest.
+    wg_names: Vec<String> = names(&["wg*"]),
+    /// UDP ports that tunnels may listen on.
+    wg_ports: Vec<PortRange> = vec![PortRange { first: 51_820, last: 51_899 }],
+    /// Networks that a tunnel's own addresses may be in: each makes a route.
+    wg_addresses: Vec<Prefix> = prefixes(&PRIVATE),
     /// Host routes may only be made inside these prefixes; empty means any global unicast or ULA address.
     route_prefixes: Vec<Prefix> = Vec::new(),
+}
+
+/// Addresses that nobody else on the internet has.
+const PRIVATE: [(IpAddr, u8); 5] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(172, 16, 0, 0)), 12),
+    (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
+];
+
+fn prefixes(list: &[(IpAddr, u8)]) -> Vec<Prefix> {
+    list.iter()
+        .map(|&(address, length)| Prefix { address, length })
+        .collect()
 }
 
 fn names(list: &[&str]) -> Vec<String> {

@@ -12,7 +12,10 @@ use blockhost_proto::action::Action;
 use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{HostIpv6, IfName, ImagePath, Port, StorageName, TemplateRef, Vmid};
+use blockhost_proto::value::{
+    HostIpv6, IfName, ImagePath, NatAddress, Port, StorageName, SwitchIfName, TemplateRef, Vmid,
+    WgName,
+};
 
 pub use self::lists::{Allowlists, Only};
 pub use self::range::{PortRange, Prefix, VmidRange, Vmids};
@@ -99,6 +102,41 @@ impl Allowlists {
             Action::Ip6RouteDel(a) => self.route(a.address, &a.dev),
             Action::IptablesOpen(a) => self.port(a.port),
             Action::IptablesClose(a) => self.port(a.port),
+            Action::NatMap(a) => self.translation(a.public, a.private),
+            Action::NatUnmap(a) => self.translation(a.public, a.private),
+            Action::VethRename(a) => self.vmid(a.vmid),
+            Action::OvsAddBr(a) => self.switch(&a.bridge),
+            Action::OvsDelBr(a) => self.switch(&a.bridge),
+            Action::OvsAddPort(a) => {
+                self.switch_port(&a.bridge, &a.port)?;
+                a.vmid.map_or(Ok(()), |vmid| self.vmid(vmid))
+            }
+            Action::OvsDelPort(a) => self.switch_port(&a.bridge, &a.port),
+            Action::OvsSetFlows(a) => self.switch(&a.bridge),
+            Action::OvsSetQos(a) => self.switch_port(&a.bridge, &a.port),
+            Action::OvsSetMeter(a) => self.switch(&a.bridge),
+            Action::OvsList(a) => a
+                .bridge
+                .as_ref()
+                .map_or(Ok(()), |bridge| self.switch(bridge)),
+            Action::WgSetup(a) => {
+                self.tunnel(&a.name)?;
+                a.listen_port.map_or(Ok(()), |port| {
+                    in_ranges("port", port, &self.wg_ports, "wg_ports")
+                })?;
+                a.addresses.iter().try_for_each(|address| {
+                    inside(
+                        "tunnel address",
+                        address.address(),
+                        address.length(),
+                        &self.wg_addresses,
+                        "wg_addresses",
+                    )
+                })
+            }
+            Action::WgSetPeers(a) => self.tunnel(&a.name),
+            Action::WgTeardown(a) => self.tunnel(&a.name),
+            Action::WgShow(a) => self.tunnel(&a.name),
             Action::GenerateWallet(a) => {
                 let name = a.name.to_string();
                 one_of(&name, &self.reserved_wallets).map_or(Ok(()), |_| {
@@ -207,25 +245,87 @@ impl Allowlists {
     }
 
     fn port(&self, port: Port) -> Result<(), NotAllowed> {
-        let port = port.get();
-        if self
-            .firewall_ports
-            .iter()
-            .any(|range| (range.first..=range.last).contains(&port))
-        {
-            return Ok(());
-        }
-        let ranges: Vec<String> = self
-            .firewall_ports
-            .iter()
-            .map(|&range| range.into())
-            .collect();
-        Err(not_allowed(
-            "port",
-            &port.to_string(),
-            &ranges.join(", "),
-            "firewall_ports",
-        ))
+        in_ranges("port", port, &self.firewall_ports, "firewall_ports")
+    }
+
+    fn translation(&self, public: NatAddress, private: NatAddress) -> Result<(), NotAllowed> {
+        let one = |what, address: NatAddress, list: &[Prefix], key| {
+            let address = address.address();
+            inside(what, address, width(address), list, key)
+        };
+        one("public address", public, &self.public_pools, "public_pools")?;
+        one("private address", private, &self.nat_private, "nat_private")
+    }
+
+    fn switch(&self, bridge: &SwitchIfName) -> Result<(), NotAllowed> {
+        listed("switch", bridge.as_str(), &self.ovs_bridges, "ovs_bridges")
+    }
+
+    fn switch_port(&self, bridge: &SwitchIfName, port: &SwitchIfName) -> Result<(), NotAllowed> {
+        self.switch(bridge)?;
+        like("switch port", port.as_str(), &self.ovs_ports, "ovs_ports")
+    }
+
+    fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {
+        like("tunnel", name.as_str(), &self.wg_names, "wg_names")
+    }
+}
+
+fn in_ranges(
+    what: &str,
+    port: Port,
+    list: &[PortRange],
+    key: &'static str,
+) -> Result<(), NotAllowed> {
+    let port = port.get();
+    if list
+        .iter()
+        .any(|range| (range.first..=range.last).contains(&port))
+    {
+        return Ok(());
+    }
+    let ranges: Vec<String> = list.iter().map(|&range| range.into()).collect();
+    Err(not_allowed(
+        what,
+        &port.to_string(),
+        &ranges.join(", "),
+        key,
+    ))
+}
+
+const fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// A network that lies wholly in one of the prefixes.
+fn inside(
+    what: &str,
+    address: IpAddr,
+    length: u8,
+    list: &[Prefix],
+    key: &'static str,
+) -> Result<(), NotAllowed> {
+    if list
+        .iter()
+        .any(|prefix| prefix.contains(address) && length >= prefix.length)
+    {
+        return Ok(());
+    }
+    let prefixes: Vec<String> = list.iter().map(|&prefix| prefix.into()).collect();
+    let given = format!("{address}/{length}");
+    Err(not_allowed(what, &given, &prefixes.join(", "), key))
+}
+
+/// On the list by name, or by the beginning of it where the entry ends with `*`.
+fn like(what: &str, name: &str, list: &[String], key: &'static str) -> Result<(), NotAllowed> {
+    let covered = list.iter().any(|entry| match entry.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => entry == name,
+    });
+    if covered {
+        Ok(())
+    } else {
+        Err(not_allowed(what, name, &list.join(", "), key))
     }
 }
 
