@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::compartment::{Identities, Identity};
-use crate::ipc::ResolvedRule;
+use crate::policy::authority::{ResolvedRule, rule_for_own_process};
+use crate::policy::sockets::SocketName;
 use crate::policy::{Account, Policy, PolicyError};
 
 /// Users and groups by name.
@@ -13,6 +14,8 @@ use crate::policy::{Account, Policy, PolicyError};
 pub struct Accounts {
     users: BTreeMap<String, Identity>,
     groups: BTreeMap<String, u32>,
+    /// Groups by the names of the users that are listed as members.
+    memberships: BTreeMap<String, Vec<u32>>,
 }
 
 /// A system user of the product does not exist.
@@ -68,10 +71,15 @@ impl Accounts {
             }
         }
         for fields in lines(group) {
-            if let [name, _, gid, ..] = fields.as_slice()
+            if let [name, _, gid, members @ ..] = fields.as_slice()
                 && let Ok(gid) = gid.parse()
             {
                 accounts.groups.entry((*name).to_owned()).or_insert(gid);
+                let members = members.first().into_iter().flat_map(|list| list.split(','));
+                for member in members.filter(|member| !member.is_empty()) {
+                    let groups = accounts.memberships.entry(member.to_owned()).or_default();
+                    groups.push(gid);
+                }
             }
         }
         accounts
@@ -100,18 +108,49 @@ impl Accounts {
         })
     }
 
-    /// Replaces the names in the rules by numbers.
+    /// A group by name.
+    pub fn group(&self, name: &str) -> Option<u32> {
+        self.groups.get(name).copied()
+    }
+
+    /// Groups that list the user as a member.
+    pub fn groups_of(&self, user: &str) -> &[u32] {
+        self.memberships.get(user).map_or(&[], Vec::as_slice)
+    }
+
+    /// Names of users with that number.
+    pub fn name_of(&self, uid: u32) -> Option<&str> {
+        self.users
+            .iter()
+            .find(|(_, identity)| identity.uid == uid)
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// Replaces the names in the rules by numbers. `passed` are the sockets that systemd brought.
     ///
     /// # Errors
-    /// [`PolicyError::NoAccount`] for the first unknown name.
-    pub fn resolve(&self, policy: &Policy, file: &str) -> Result<Vec<ResolvedRule>, PolicyError> {
-        let missing = |kind, name: &str| PolicyError::NoAccount {
-            file: file.to_owned(),
-            kind,
-            name: name.to_owned(),
-        };
+    /// [`PolicyError`] for the first unknown name, and for a rule that is for a process of the agent itself.
+    pub fn resolve(
+        &self,
+        policy: &Policy,
+        identities: &Identities,
+        passed: &[SocketName],
+        file: &str,
+    ) -> Result<Vec<ResolvedRule>, PolicyError> {
         let mut rules = Vec::new();
-        for rule in &policy.rules {
+        for (number, rule) in (1..).zip(&policy.rules) {
+            let key = format!("rules: rule {number}");
+            let missing = |kind, name: &str| PolicyError::NoAccount {
+                file: file.to_owned(),
+                key: key.clone(),
+                kind,
+                name: name.to_owned(),
+            };
+            let wrong = |detail: String| PolicyError::Value {
+                file: file.to_owned(),
+                key: key.clone(),
+                detail,
+            };
             let uid = match &rule.user {
                 None => None,
                 Some(Account::Id(uid)) => Some(*uid),
@@ -125,20 +164,63 @@ impl Accounts {
             let gid = match &rule.group {
                 None => None,
                 Some(Account::Id(gid)) => Some(*gid),
-                Some(Account::Name(name)) => Some(
-                    self.groups
-                        .get(name)
-                        .copied()
-                        .ok_or_else(|| missing("group", name))?,
-                ),
+                Some(Account::Name(name)) => {
+                    Some(self.group(name).ok_or_else(|| missing("group", name))?)
+                }
             };
+            if let Some(own) = rule_for_own_process(identities, uid, gid) {
+                return Err(wrong(format!(
+                    "is for {own}, which the agent's own confined processes run as; whatever connects from there was \
+                     taken over and is refused. Take the rule out, or give the service a user of its own"
+                )));
+            }
+            if let Some(socket) = &rule.socket {
+                let known = *socket == SocketName::main()
+                    || policy.sockets.contains_key(socket)
+                    || passed.contains(socket);
+                if !known {
+                    return Err(wrong(format!(
+                        "there is no socket `{socket}`; add it to `sockets`, or let systemd pass it with \
+                         `FileDescriptorName={socket}`"
+                    )));
+                }
+            }
             rules.push(ResolvedRule {
                 uid,
                 gid,
+                socket: rule.socket.clone(),
                 actions: rule.actions.clone(),
+                only: rule.only.clone(),
+                rates: rule.rates,
             });
         }
         Ok(rules)
+    }
+
+    /// The group of each socket that the policy asks for.
+    ///
+    /// # Errors
+    /// [`PolicyError::NoAccount`] for the first unknown group.
+    pub fn socket_groups(
+        &self,
+        policy: &Policy,
+        file: &str,
+    ) -> Result<BTreeMap<SocketName, u32>, PolicyError> {
+        let group = |(name, spec): (&SocketName, &crate::policy::sockets::SocketSpec)| {
+            let gid = match &spec.group {
+                Account::Id(gid) => *gid,
+                Account::Name(group) => {
+                    self.group(group).ok_or_else(|| PolicyError::NoAccount {
+                        file: file.to_owned(),
+                        key: format!("sockets.{name}"),
+                        kind: "group",
+                        name: group.clone(),
+                    })?
+                }
+            };
+            Ok((name.clone(), gid))
+        };
+        policy.sockets.iter().map(group).collect()
     }
 
     /// Names for ledger records: system users and every user with a rule.
@@ -176,14 +258,80 @@ mod tests {
         );
     }
 
+    const IDENTITIES: Identities = {
+        const fn identity(id: u32) -> Identity {
+            Identity { uid: id, gid: id }
+        }
+        Identities {
+            agent: identity(901),
+            blockhost: identity(902),
+            vm: identity(903),
+            image: identity(904),
+        }
+    };
+
+    fn refused(accounts: &Accounts, text: &str) -> String {
+        let policy = Policy::parse(text, "p").expect("valid as such");
+        let groups = accounts.socket_groups(&policy, "p").map(|_| ());
+        accounts
+            .resolve(&policy, &IDENTITIES, &[], "p")
+            .map(|_| ())
+            .and(groups)
+            .expect_err(text)
+            .to_string()
+    }
+
     #[test]
-    fn a_rule_for_an_unknown_user_is_refused_by_name() {
+    fn a_rule_for_an_unknown_user_group_or_socket_is_refused_by_name() {
         let accounts = Accounts::parse(b"", b"");
-        let error = accounts
-            .resolve(&Policy::default(), "root-agent.yaml")
-            .expect_err("no blockhost")
-            .to_string();
-        assert!(error.contains("`blockhost`"), "{error}");
+        for (text, named) in [
+            ("", "`blockhost`"),
+            ("rules: [{group: ghosts, actions: ['*']}]", "`ghosts`"),
+            ("rules: [{socket: lane, actions: ['*']}]", "`lane`"),
+            ("rules: []\nsockets: {lane: {group: ghosts}}", "`ghosts`"),
+        ] {
+            let error = refused(&accounts, text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_rule_for_a_process_of_the_agent_is_refused_with_the_reason() {
+        let accounts = Accounts::parse(b"blockhost-vm:x:903:903::/:/bin/false\n", b"own:x:901:\n");
+        for rule in [
+            "user: 901",
+            "user: blockhost-vm",
+            "user: 904",
+            "group: own",
+            "group: 904",
+            "{user: 901, socket: root-agent}",
+        ] {
+            let rule = rule.trim_matches(|c| c == '{' || c == '}');
+            let error = refused(
+                &accounts,
+                &format!("rules: [{{user: 0, actions: ['*']}}, {{{rule}, actions: [agent-info]}}]"),
+            );
+            assert!(
+                error.contains("rule 2") && error.contains("taken over"),
+                "{rule}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_socket_that_systemd_passed_can_be_named() {
+        let policy = Policy::parse("rules: [{socket: lane, actions: ['*']}]", "p").expect("valid");
+        let passed = [SocketName::try_from("lane".to_owned()).expect("a name")];
+        let rules = Accounts::default().resolve(&policy, &IDENTITIES, &passed, "p");
+        assert_eq!(rules.expect("known")[0].socket, Some(passed[0].clone()));
+    }
+
+    #[test]
+    fn members_of_a_group_are_found_by_user() {
+        let accounts = Accounts::parse(b"", b"a:x:10:bob,eve\nb:x:11:eve\nc:x:12:\n");
+        assert_eq!(accounts.groups_of("eve"), [10, 11]);
+        assert_eq!(accounts.groups_of("bob"), [10]);
+        assert!(accounts.groups_of("").is_empty());
     }
 
     #[test]

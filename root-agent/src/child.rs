@@ -26,10 +26,8 @@ pub const fn descriptors(role: Role) -> i32 {
     match role {
         // Control, front, and one for each compartment.
         Role::Ledger => 2 + Role::COMPARTMENTS.len() as i32,
-        // Control, gate, listener.
-        Role::Front => 3,
-        // Control, gate.
-        Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => 2,
+        // Control, gate; the front's sockets come by its control socket.
+        Role::Front | Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => 2,
     }
 }
 
@@ -72,11 +70,11 @@ fn live(role: Role) -> Result<(), String> {
     failpoint::arm(role, layout.root());
     match role {
         Role::Front => {
-            let (gate, listener) = (next()?, next()?);
+            let gate = next()?;
             let abi = confine(role, &start, &layout, &[])?;
             let gate = Channel::new(gate).map_err(|e| e.to_string())?;
-            let mut front = Front::new(start, listener, clone(&control)?, gate, abi)
-                .map_err(|e| e.to_string())?;
+            let mut front =
+                Front::new(start, clone(&control)?, gate, abi).map_err(|e| e.to_string())?;
             ready(&control, abi)?;
             drop(control);
             front.run().map_err(|e| e.to_string())
@@ -110,12 +108,11 @@ fn live(role: Role) -> Result<(), String> {
             let channel = next()?;
             let (compartment, handler) = prepare(role, &start, &layout)?;
             let abi = confine(role, &start, &layout, &handler.programs())?;
-            let allow = start.policy.allow.clone();
             let runner = Runner::new(
                 compartment,
                 handler,
                 layout,
-                allow,
+                &start,
                 channel,
                 clone(&control)?,
             )

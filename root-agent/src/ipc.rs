@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::compartment::{Backend, Done, Failure, Identities};
 use crate::policy::Policy;
+use crate::policy::authority::{Authority, ResolvedRule, Subject};
+use crate::policy::sockets::SocketName;
 
 /// Longest internal message, bytes: a response frame with room for escaping and the envelope.
 pub const MAX_MESSAGE: usize = 8 << 20;
@@ -113,18 +115,6 @@ pub struct Start {
     pub started_s: u64,
 }
 
-/// A rule after name lookup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResolvedRule {
-    /// User it applies to.
-    pub uid: Option<u32>,
-    /// Group it applies to, primary or supplementary.
-    pub gid: Option<u32>,
-    /// Action names, families or `*`.
-    pub actions: Vec<String>,
-}
-
 /// Supervisor to child, on the control socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -137,6 +127,21 @@ pub enum Control {
         policy: Box<Policy>,
         /// Its rules, resolved.
         rules: Vec<ResolvedRule>,
+    },
+    /// To the ledger only: a changed policy was not taken.
+    PolicyRefused {
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// To the front only, with one descriptor: one more socket to listen on.
+    Listen {
+        /// Its name.
+        socket: SocketName,
+    },
+    /// To the front only: listen there no longer.
+    Unlisten {
+        /// Its name.
+        socket: SocketName,
     },
     /// To the ledger only, with one descriptor: a fresh channel to that role.
     Channel {
@@ -185,12 +190,37 @@ pub enum Report {
 pub struct Caller {
     /// User.
     pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Those of the supplementary groups that a rule names.
+    pub groups: Vec<u32>,
+    /// Name of the socket it came by.
+    pub socket: SocketName,
     /// Process, decoration only.
     pub pid: Option<i32>,
     /// Its executable, escaped.
     pub exe: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
+}
+
+impl Caller {
+    /// What decides.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            uid: self.uid,
+            gid: self.gid,
+            groups: &self.groups,
+            socket: self.socket.as_str(),
+        }
+    }
+}
+
+impl Start {
+    /// The rules in force, ready to be asked.
+    pub fn authority(&self) -> Authority {
+        Authority::new(&self.policy.allow, &self.rules, self.identities)
+    }
 }
 
 /// Front to ledger.
@@ -259,8 +289,8 @@ pub struct Work {
     pub params: Value,
     /// Time limit, milliseconds.
     pub limit_ms: u64,
-    /// Who asks.
-    pub caller_uid: u32,
+    /// Who asks, for the compartment to judge again.
+    pub caller: Caller,
 }
 
 /// Compartment to ledger.

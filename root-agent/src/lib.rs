@@ -11,6 +11,7 @@ pub mod cli;
 pub mod compartment;
 pub mod confine;
 pub mod control;
+pub mod events;
 pub mod exec;
 #[doc(hidden)]
 pub mod failpoint;
@@ -19,5 +20,6 @@ pub mod gate;
 pub mod ipc;
 pub mod log;
 pub mod policy;
+pub mod queue;
 pub mod supervisor;
 pub mod sys;

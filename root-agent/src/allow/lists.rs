@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use blockhost_proto::value::RESERVED_WALLETS;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::range::{PortRange, Prefix, Vmids};
+use crate::policy::rule::given;
 
 macro_rules! lists {
     ($($(#[doc = $doc:literal])+ $list:ident: $Type:ty = $default:expr,)+) => {
@@ -38,9 +39,12 @@ macro_rules! lists {
         impl Only {
             /// The host's lists with those of the rule in their place.
             pub fn over(&self, allow: &Allowlists) -> Allowlists {
-                Allowlists {
+                let mut lists = Allowlists {
                     $($list: self.$list.as_ref().unwrap_or(&allow.$list).clone(),)+
-                }
+                };
+                // The one list of what may not be named: a rule can make it longer only.
+                lists.reserved_wallets.extend_from_slice(&allow.reserved_wallets);
+                lists
             }
 
             /// Names of the lists that are given.
@@ -120,13 +124,6 @@ fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// A list that is there but `null` is a mistake, not a list that is missing: what is missing narrows nothing.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,13 +139,14 @@ mod tests {
         for text in [
             "vmids: null\n",
             "vmids:\n",
+            "bridges:\n",
             "firewall_ports: 22\n",
             "vmid: {}\n",
         ] {
             assert!(serde_saphyr::from_str::<Only>(text).is_err(), "{text}");
         }
         // A list that is given without entries lets nothing through; it is not one that was left out.
-        let nothing: Only = serde_saphyr::from_str("bridges:\n").expect("an empty list");
+        let nothing: Only = serde_saphyr::from_str("bridges: []\n").expect("an empty list");
         assert_eq!(nothing.bridges, Some(Vec::new()));
     }
 

@@ -72,7 +72,7 @@ pub struct StartInfo<'a> {
 pub struct JobCtx<'a> {
     /// When the job has to be over; programs are killed then.
     pub deadline: Instant,
-    /// Allowlists of the policy in force now.
+    /// What may be named now under the rule that permits the job.
     pub allow: &'a Allowlists,
     /// Where everything lives.
     pub layout: &'a Layout,

@@ -17,12 +17,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::{Done, Failure, Handler, JobCtx};
+use super::{Done, Failure, Handler, Identities, JobCtx};
 use crate::control::ControlSocket;
 use crate::failpoint;
-use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Work};
+use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Start, Work};
 use crate::log_error;
-use crate::policy::Allowlists;
+use crate::policy::authority::Authority;
 
 /// Slow actions that run at once; more wait in the order they came.
 const MAX_THREADS: usize = 16;
@@ -42,7 +42,8 @@ pub struct Runner {
 struct Shared {
     handler: Box<dyn Handler>,
     layout: Layout,
-    allow: RwLock<Arc<Allowlists>>,
+    authority: RwLock<Arc<Authority>>,
+    identities: Identities,
     answers: Mutex<OwnedFd>,
     waiting: Mutex<Pool>,
 }
@@ -62,7 +63,7 @@ impl Runner {
         compartment: Compartment,
         handler: Box<dyn Handler>,
         layout: Layout,
-        allow: Allowlists,
+        start: &Start,
         channel: OwnedFd,
         control: ControlSocket,
     ) -> std::io::Result<Self> {
@@ -70,7 +71,8 @@ impl Runner {
         let shared = Shared {
             handler,
             layout,
-            allow: RwLock::new(Arc::new(allow)),
+            authority: RwLock::new(Arc::new(start.authority())),
+            identities: start.identities,
             answers,
             waiting: Mutex::new(Pool::default()),
         };
@@ -119,13 +121,13 @@ impl Runner {
         loop {
             match self.control.receive::<Control>(false) {
                 Ok(None) => return Ok(true),
-                Ok(Some((Control::Policy { policy, .. }, _))) => {
-                    let allow = Arc::new(policy.allow);
-                    *self
-                        .shared
-                        .allow
+                Ok(Some((Control::Policy { policy, rules }, _))) => {
+                    let shared = &self.shared;
+                    let authority = Authority::new(&policy.allow, &rules, shared.identities);
+                    *shared
+                        .authority
                         .write()
-                        .unwrap_or_else(PoisonError::into_inner) = allow;
+                        .unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
                 }
                 Ok(Some((Control::Stop, _))) | Err(ChannelError::Closed) => return Ok(false),
                 Ok(Some(_)) => {
@@ -209,14 +211,21 @@ impl Shared {
     }
 
     fn finish(&self, work: &Work, action: &Action) -> Result<(), ChannelError> {
-        let allow = Arc::clone(&self.allow.read().unwrap_or_else(PoisonError::into_inner));
-        let ctx = JobCtx {
-            deadline: Instant::now() + Duration::from_millis(work.limit_ms),
-            allow: &allow,
-            layout: &self.layout,
-            caller_uid: work.caller_uid,
-        };
-        let result = allow.check(action).and_then(|()| {
+        let authority = Arc::clone(
+            &self
+                .authority
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        // The front and the gate have judged already; what one of them let through for being taken over ends here.
+        let rights = authority.rights(work.caller.subject());
+        let result = authority.permits(&rights, action).and_then(|rule| {
+            let ctx = JobCtx {
+                deadline: Instant::now() + Duration::from_millis(work.limit_ms),
+                allow: authority.lists(rule),
+                layout: &self.layout,
+                caller_uid: work.caller.uid,
+            };
             catch_unwind(AssertUnwindSafe(|| self.handler.run(action, &ctx))).unwrap_or_else(|_| {
                 log_error!("{} panicked; the panic message is above", work.action);
                 let message = format!(

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use crate::ipc::Caller;
+use crate::policy::authority::Rights;
 
 /// A peer that lets more than this pile up is not read any further until it takes some.
 pub const HIGH_WATER: usize = 1 << 20;
@@ -35,10 +36,8 @@ pub struct Conn {
     pub decoder: FrameDecoder,
     /// Who is at the other end.
     pub caller: Caller,
-    /// Primary group at connect.
-    pub gid: u32,
-    /// Supplementary groups at connect.
-    pub groups: Vec<u32>,
+    /// The rules that are for it.
+    pub rights: Rights,
     /// Process descriptor, for asking who it is.
     pub pidfd: Option<OwnedFd>,
     /// Progress of that question.
@@ -72,13 +71,12 @@ pub enum Flushed {
 
 impl Conn {
     /// A fresh connection.
-    pub fn new(socket: OwnedFd, caller: Caller, gid: u32, limit: usize, now: Instant) -> Self {
+    pub fn new(socket: OwnedFd, caller: Caller, limit: usize, now: Instant) -> Self {
         Self {
             socket,
             decoder: FrameDecoder::new(limit),
             caller,
-            gid,
-            groups: Vec::new(),
+            rights: Rights::default(),
             pidfd: None,
             identified: Identified::No,
             slots: VecDeque::new(),

@@ -24,9 +24,25 @@ pub struct Counters {
     pub in_flight: usize,
 }
 
-/// Everything `agent-info` says.
-#[derive(Debug)]
+/// The ledger's head as the gate last reported it.
+#[derive(Debug, Serialize)]
+pub struct Head<'a> {
+    /// Records.
+    pub size: u64,
+    /// Merkle root, hex.
+    pub root: &'a str,
+}
+
+/// Everything `agent-info` says, in the order of the answer.
+#[derive(Debug, Serialize)]
 pub struct Facts<'a> {
+    /// Always.
+    pub ok: bool,
+    /// One line for people; written by [`Facts::encode`].
+    pub output: String,
+    /// The request's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
     /// Of this program.
     pub version: &'a str,
     /// `proxmox` or `embedded`.
@@ -41,50 +57,16 @@ pub struct Facts<'a> {
     pub ledger: Head<'a>,
 }
 
-/// The ledger's head as the gate last reported it.
-#[derive(Debug, Serialize)]
-pub struct Head<'a> {
-    /// Records.
-    pub size: u64,
-    /// Merkle root, hex.
-    pub root: &'a str,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    ok: bool,
-    output: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    version: &'a str,
-    backend: &'a str,
-    landlock_abi: u32,
-    uptime_s: u64,
-    counters: &'a Counters,
-    ledger: &'a Head<'a>,
-}
-
 impl Facts<'_> {
     /// The payload of the answer: one line for people, fields for programs. About 600 bytes, below every limit that
     /// the policy accepts.
-    pub fn encode(&self, id: Option<&str>) -> Vec<u8> {
-        let output = format!(
+    pub fn encode(mut self) -> Vec<u8> {
+        self.output = format!(
             "blockhost-root-agent {}, backend {}, landlock ABI {}, up {} s, {} ledger records",
             self.version, self.backend, self.landlock_abi, self.uptime_s, self.ledger.size
         );
         let mut payload = Vec::with_capacity(1024);
-        let answer = Answer {
-            ok: true,
-            output,
-            id,
-            version: self.version,
-            backend: self.backend,
-            landlock_abi: self.landlock_abi,
-            uptime_s: self.uptime_s,
-            counters: &self.counters,
-            ledger: &self.ledger,
-        };
-        serde_json::to_writer(&mut payload, &answer)
+        serde_json::to_writer(&mut payload, &self)
             .expect("texts and numbers always serialise, and memory takes every byte");
         payload
     }

@@ -1,12 +1,10 @@
 //! The front: the only process that sees clients' bytes, with no privilege and no file to abuse.
 //! One thread, one epoll loop: accept, frame, decode, authorise, queue, hand to the gate, answer in order.
 
-pub mod authority;
 pub mod conn;
 pub mod info;
 pub mod meter;
 mod neighbours;
-pub mod queue;
 pub mod requests;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,16 +20,22 @@ use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
 use self::conn::{Conn, Flushed};
 use self::info::Counters;
 use self::meter::Meter;
-use self::queue::ResourceQueues;
 use crate::control::ControlSocket;
-use crate::ipc::{Caller, Channel, ChannelError, ResolvedRule, Start};
+use crate::ipc::{Caller, Channel, ChannelError, Start};
 use crate::policy::Policy;
-use crate::{log_warning, sys};
+use crate::policy::authority::Authority;
+use crate::policy::rates::Class;
+use crate::policy::sockets::{MAX_SOCKETS, SocketName};
+use crate::queue::ResourceQueues;
+use crate::{events, log_warning, sys};
 
-const LISTENER: u64 = 0;
 const CONTROL: u64 = 1;
 const GATE: u64 = 2;
-const FIRST_CONNECTION: u64 = 16;
+const FIRST_LISTENER: u64 = 16;
+const FIRST_CONNECTION: u64 = 1024;
+const LAST_LISTENER: u64 = FIRST_CONNECTION - 1;
+/// Listeners at once: those of the policy, those of systemd, the main one.
+const MAX_LISTENERS: usize = 2 * MAX_SOCKETS + 1;
 
 /// Bytes read from a socket at once.
 const READ_BUFFER: usize = 64 << 10;
@@ -56,12 +60,13 @@ pub struct Job {
 /// The front's state.
 pub struct Front {
     epoll: OwnedFd,
-    listener: Option<OwnedFd>,
+    /// By their place, which is their token in the loop.
+    listeners: Vec<Option<(SocketName, OwnedFd)>>,
     control: ControlSocket,
     gate: Channel,
     start: Start,
     policy: Policy,
-    rules: Vec<ResolvedRule>,
+    authority: Authority,
     landlock_abi: u32,
     began: Instant,
     connections: BTreeMap<u64, Conn>,
@@ -70,8 +75,9 @@ pub struct Front {
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
     queues: ResourceQueues<ResourceKey>,
-    refusals: Meter,
-    appends: Meter,
+    refusals: Meter<u32>,
+    /// By user, class and, for a rule with rates of its own, rule.
+    rates: Meter<(u32, Class, Option<usize>)>,
     counters: Counters,
     head: (u64, String),
     sweep_at: Option<Instant>,
@@ -100,18 +106,11 @@ impl Front {
     /// The kernel's.
     pub fn new(
         start: Start,
-        listener: OwnedFd,
         control: ControlSocket,
         gate: Channel,
         landlock_abi: u32,
     ) -> Result<Self, FrontError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &listener,
-            EventData::new_u64(LISTENER),
-            EventFlags::IN,
-        )?;
         epoll::add(
             &epoll,
             &control,
@@ -121,11 +120,11 @@ impl Front {
         epoll::add(&epoll, &gate, EventData::new_u64(GATE), EventFlags::IN)?;
         Ok(Self {
             epoll,
-            listener: Some(listener),
+            listeners: Vec::new(),
             control,
             gate,
             policy: start.policy.clone(),
-            rules: start.rules.clone(),
+            authority: start.authority(),
             start,
             landlock_abi,
             began: Instant::now(),
@@ -136,7 +135,7 @@ impl Front {
             next_job: 1,
             queues: ResourceQueues::default(),
             refusals: Meter::default(),
-            appends: Meter::default(),
+            rates: Meter::default(),
             counters: Counters::default(),
             head: (0, String::new()),
             sweep_at: None,
@@ -160,23 +159,13 @@ impl Front {
             if self.stopped(now) {
                 return Ok(());
             }
-            let timeout = self
-                .wait_time(now)
-                .and_then(|t| rustix::event::Timespec::try_from(t).ok());
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
-            ) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            events::wait(&self.epoll, &mut events, self.wait_time(now))?;
             let now = Instant::now();
             for event in events.drain(..) {
                 match event.data.u64() {
-                    LISTENER => self.accept(now),
                     CONTROL => self.hear_control(now)?,
                     GATE => self.hear_gate(now)?,
+                    listener @ FIRST_LISTENER..=LAST_LISTENER => self.accept(listener, now),
                     connection => self.serve(connection, event.flags, now),
                 }
             }
@@ -216,13 +205,50 @@ impl Front {
         idle || now >= until
     }
 
-    fn accept(&mut self, now: Instant) {
+    /// One more socket to accept on. A name that is there already gets the new descriptor.
+    fn listen(&mut self, name: SocketName, socket: OwnedFd) -> Result<(), FrontError> {
+        self.unlisten(&name);
+        let free = self.listeners.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.listeners.len());
+        if place >= MAX_LISTENERS {
+            log_warning!("{name}: more than {MAX_LISTENERS} sockets; not listened on");
+            return Ok(());
+        }
+        let token = EventData::new_u64(FIRST_LISTENER + place as u64);
+        epoll::add(&self.epoll, &socket, token, EventFlags::IN)?;
+        if place == self.listeners.len() {
+            self.listeners.push(None);
+        }
+        self.listeners[place] = Some((name, socket));
+        Ok(())
+    }
+
+    /// Accepts there no longer. Taken out by hand: the supervisor's copy of the descriptor would keep it in epoll.
+    fn unlisten(&mut self, name: &SocketName) {
+        let of_name = |entry: &&mut Option<(SocketName, OwnedFd)>| {
+            entry.as_ref().is_some_and(|(other, _)| other == name)
+        };
+        if let Some((_, socket)) = self
+            .listeners
+            .iter_mut()
+            .find(of_name)
+            .and_then(Option::take)
+        {
+            let _ = epoll::delete(&self.epoll, &socket);
+        }
+    }
+
+    fn accept(&mut self, token: u64, now: Instant) {
+        let place = usize::try_from(token - FIRST_LISTENER).unwrap_or(usize::MAX);
         for _ in 0..ACCEPT_BURST {
-            let Some(listener) = &self.listener else {
+            let Some(Some((name, listener))) = self.listeners.get(place) else {
                 return;
             };
             match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => self.admit(socket, now),
+                Ok(socket) => {
+                    let name = name.clone();
+                    self.admit(socket, name, now);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
@@ -233,24 +259,31 @@ impl Front {
         }
     }
 
-    fn admit(&mut self, socket: OwnedFd, now: Instant) {
+    fn admit(&mut self, socket: OwnedFd, name: SocketName, now: Instant) {
         let Ok(peer) = socket_peercred(&socket) else {
             return;
         };
-        let uid = peer.uid.as_raw();
+        let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
         let caller = Caller {
             uid,
+            gid,
+            groups: Vec::new(),
+            socket: name,
             pid: Some(peer.pid.as_raw_nonzero().get()),
             exe: None,
             unit: None,
         };
-        let mut conn = Conn::new(
-            socket,
-            caller,
-            peer.gid.as_raw(),
-            self.policy.limits.request_bytes as usize,
-            now,
-        );
+        let frame_limit = self.policy.limits.request_bytes as usize;
+        let mut conn = Conn::new(socket, caller, frame_limit, now);
+        if let Some(own) = self.authority.own_process(uid, gid) {
+            let message = format!(
+                "connections from the agent's own processes ({own}) are refused, whatever the rules say"
+            );
+            self.turn_away(&mut conn, ErrorCode::Forbidden, &message, now);
+            let caller = conn.caller.clone();
+            self.record_refusal(caller, "", ErrorCode::Forbidden, &message, now);
+            return;
+        }
         let taken = self.per_uid.get(&uid).copied().unwrap_or(0);
         let limits = &self.policy.limits;
         if self.connections.len() >= limits.connections || taken >= limits.connections_per_uid {
@@ -260,16 +293,11 @@ impl Front {
                 taken,
                 self.connections.len()
             );
-            let slot = conn.open_slot();
-            conn.answer(
-                slot,
-                &Response::refusal(None, ErrorCode::Busy, message),
-                limits.response_bytes as usize,
-            );
-            conn.flush(now);
+            self.turn_away(&mut conn, ErrorCode::Busy, &message, now);
             return;
         }
-        conn.groups = sys::peer_groups(conn.as_fd());
+        conn.caller.groups = sys::peer_groups(conn.as_fd());
+        conn.rights = self.authority.rights(conn.caller.subject());
         conn.pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
         let number = self.next_connection;
         if let Err(error) = epoll::add(
@@ -286,6 +314,14 @@ impl Front {
         *self.per_uid.entry(uid).or_insert(0) += 1;
         self.connections.insert(number, conn);
         self.sweep_before(now + self.policy.limits.idle_time());
+    }
+
+    /// The last word to a connection that is not taken.
+    fn turn_away(&self, conn: &mut Conn, code: ErrorCode, message: &str, now: Instant) {
+        let slot = conn.open_slot();
+        let limit = self.policy.limits.response_bytes as usize;
+        conn.answer(slot, &Response::refusal(None, code, message), limit);
+        conn.flush(now);
     }
 
     fn serve(&mut self, number: u64, flags: EventFlags, now: Instant) {

@@ -2,52 +2,78 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
-
 use super::conn::Identified;
+use super::meter::Meter;
 use super::{Front, FrontError};
 use crate::ipc::{ChannelError, Control, FromGate};
 use crate::log_info;
+use crate::policy::Policy;
+use crate::policy::authority::ResolvedRule;
+use crate::policy::sockets::SocketName;
 
 impl Front {
     pub(super) fn hear_control(&mut self, now: Instant) -> Result<(), FrontError> {
-        while let Some((message, _)) = self
+        while let Some((message, descriptor)) = self
             .control
             .receive::<Control>(false)
             .map_err(FrontError::Control)?
         {
             match message {
-                Control::Policy { policy, rules } => {
-                    self.policy = *policy;
-                    self.rules = rules;
-                }
-                Control::Stop => {
-                    log_info!("stopping: {} requests to finish", self.jobs.len());
-                    // Taken out by hand: the supervisor's copy of the descriptor would keep it in epoll.
-                    if let Some(listener) = self.listener.take() {
-                        let _ = epoll::delete(&self.epoll, &listener);
-                    }
-                    self.stopping = Some(now + Duration::from_secs(self.policy.limits.drain_s));
-                    let numbers: Vec<u64> = self.connections.keys().copied().collect();
-                    for number in numbers {
-                        if let Some(conn) = self.connections.get_mut(&number) {
-                            conn.closing = true;
-                        }
-                        self.settle(number, now);
+                Control::Policy { policy, rules } => self.take_policy(*policy, rules),
+                Control::Listen { socket } => {
+                    // While stopping nobody new is let in.
+                    if let (Some(descriptor), None) = (descriptor, self.stopping) {
+                        self.listen(socket, descriptor)?;
                     }
                 }
+                Control::Unlisten { socket } => self.unlisten(&socket),
+                Control::Stop => self.begin_to_stop(now),
                 Control::Who {
                     connection,
                     exe,
                     unit,
                 } => self.identified(connection, exe, unit),
-                Control::Start(_) | Control::Channel { .. } => {
+                Control::Start(_) | Control::Channel { .. } | Control::PolicyRefused { .. } => {
                     let text = "unexpected message for the front".to_owned();
                     return Err(FrontError::Control(ChannelError::Violation(text)));
                 }
             }
         }
         Ok(())
+    }
+
+    /// A new policy holds for the next request of every connection, open ones too.
+    fn take_policy(&mut self, policy: Policy, rules: Vec<ResolvedRule>) {
+        self.start.policy = policy.clone();
+        self.start.rules = rules;
+        self.policy = policy;
+        self.authority = self.start.authority();
+        for conn in self.connections.values_mut() {
+            conn.rights = self.authority.rights(conn.caller.subject());
+        }
+        // Buckets are filed under the rules' places, and those may have moved.
+        self.rates = Meter::default();
+    }
+
+    fn begin_to_stop(&mut self, now: Instant) {
+        log_info!("stopping: {} requests to finish", self.jobs.len());
+        let names: Vec<SocketName> = self
+            .listeners
+            .iter()
+            .flatten()
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.unlisten(&name);
+        }
+        self.stopping = Some(now + Duration::from_secs(self.policy.limits.drain_s));
+        let numbers: Vec<u64> = self.connections.keys().copied().collect();
+        for number in numbers {
+            if let Some(conn) = self.connections.get_mut(&number) {
+                conn.closing = true;
+            }
+            self.settle(number, now);
+        }
     }
 
     pub(super) fn hear_gate(&mut self, now: Instant) -> Result<(), FrontError> {

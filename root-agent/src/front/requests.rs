@@ -1,6 +1,6 @@
 //! The life of one request in the front: decode, authorise, check, queue, hand over, answer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blockhost_proto::action::Action;
 use blockhost_proto::catalog::ActionSpec;
@@ -8,7 +8,6 @@ use blockhost_proto::escape::shown;
 use blockhost_proto::request::{Request, decode_request};
 use blockhost_proto::response::{Body, ErrorCode, Receipt, Response};
 
-use super::authority::{self, Standing};
 use super::conn::Identified;
 use super::info::{Counters, Facts, Head};
 use super::{Front, Job};
@@ -16,6 +15,8 @@ use crate::compartment::{Backend, Done, Failure};
 use crate::failpoint;
 use crate::ipc::{Caller, Report, ToGate};
 use crate::log_warning;
+use crate::policy::authority::forbidden;
+use crate::policy::rates::{Class, Rate};
 
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
@@ -25,7 +26,7 @@ impl Front {
             return;
         };
         let slot = conn.open_slot();
-        let standing = authority::standing(&self.rules, conn.caller.uid, conn.gid, &conn.groups);
+        let stranger = conn.rights.is_stranger();
         match decode_request(frame) {
             Ok(request) => self.decoded(number, slot, request, now),
             Err(refusal) => {
@@ -34,9 +35,10 @@ impl Front {
                     .as_deref()
                     .map(shown)
                     .unwrap_or_default();
-                let failure = match standing {
-                    Standing::Stranger => forbidden("this agent"),
-                    Standing::Known => Failure::new(refusal.code, refusal.message),
+                let failure = if stranger {
+                    forbidden("this agent")
+                } else {
+                    Failure::new(refusal.code, refusal.message)
                 };
                 self.refuse(number, slot, refusal.id, &action, failure, now);
             }
@@ -44,16 +46,9 @@ impl Front {
     }
 
     fn decoded(&mut self, number: u64, slot: u64, request: Request, now: Instant) {
-        let Some(conn) = self.connections.get(&number) else {
-            return;
-        };
-        let name = request.action.name();
-        let uid = conn.caller.uid;
-        if !authority::allowed(&self.rules, uid, conn.gid, &conn.groups, name) {
-            self.refuse(number, slot, request.id, name, forbidden(name), now);
-            return;
-        }
-        if let Err(failure) = self.policy.allow.check(&request.action) {
+        let class = Class::of_request(&request.action, request.dry_run);
+        if let Err(failure) = self.permit(number, &request.action, class, now) {
+            let name = request.action.name();
             self.refuse(number, slot, request.id, name, failure, now);
             return;
         }
@@ -67,30 +62,48 @@ impl Front {
             return;
         }
         if matches!(request.action, Action::AgentInfo(_)) {
-            let payload = self.facts(now).encode(request.id.as_deref());
+            let payload = self.facts(request.id.as_deref(), now).encode();
             if let Some(conn) = self.connections.get_mut(&number) {
                 conn.answer_encoded(slot, &payload);
             }
             return;
         }
-        if matches!(request.action, Action::LedgerAppend(_))
-            && self
-                .appends
-                .take(uid, self.policy.limits.appends_per_minute, now)
-                .is_none()
-        {
-            let message = "too many ledger-append requests a minute; send fewer or raise limits.appends_per_minute";
-            self.answer(
-                number,
-                slot,
-                request.id,
-                Err(Failure::new(ErrorCode::Busy, message)),
-                None,
-            );
-            return;
-        }
-        failpoint::reach("front-authorised", name.as_bytes());
+        failpoint::reach("front-authorised", request.action.name().as_bytes());
         self.enqueue(number, slot, request.id, &request.action, spec);
+    }
+
+    /// Whether a rule permits it now: any one that does and has not been used up by this user.
+    fn permit(
+        &mut self,
+        number: u64,
+        action: &Action,
+        class: Class,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let Some(conn) = self.connections.get(&number) else {
+            return Err(forbidden("this agent"));
+        };
+        let uid = conn.caller.uid;
+        let mut shortest: Option<Duration> = None;
+        let mut first = 0;
+        loop {
+            let rule = match (
+                self.authority.permits_from(&conn.rights, action, first),
+                shortest,
+            ) {
+                (Ok(rule), _) => rule,
+                (Err(_), Some(wait)) => return Err(too_often(class, wait)),
+                (Err(failure), None) => return Err(failure),
+            };
+            let own = self.authority.rates(rule).and_then(|own| own.of(class));
+            let key = (uid, class, own.map(|_| rule));
+            let rate = own.unwrap_or(self.policy.rates.of(class));
+            match self.rates.take(key, rate, now) {
+                Ok(_) => return Ok(()),
+                Err(wait) => shortest = Some(shortest.map_or(wait, |other| other.min(wait))),
+            }
+            first = rule + 1;
+        }
     }
 
     fn enqueue(
@@ -113,7 +126,10 @@ impl Front {
             connection: number,
             slot,
             id,
-            caller: conn.caller.clone(),
+            caller: Caller {
+                groups: self.authority.telling_groups(&conn.caller.groups),
+                ..conn.caller.clone()
+            },
             action: spec.name,
             params: action.params(),
             limit_ms: limit_ms(action, self.policy.time_limits.get(spec.name).copied()),
@@ -239,10 +255,12 @@ impl Front {
         now: Instant,
     ) {
         self.counters.refused += 1;
-        let Some(suppressed) =
-            self.refusals
-                .take(caller.uid, self.policy.limits.refusals_per_minute, now)
-        else {
+        let per_minute = self.policy.limits.refusals_per_minute;
+        let rate = Rate::Limited {
+            per_minute,
+            burst: per_minute,
+        };
+        let Ok(suppressed) = self.refusals.take(caller.uid, rate, now) else {
             return;
         };
         log_warning!(
@@ -268,12 +286,15 @@ impl Front {
         }
     }
 
-    fn facts(&self, now: Instant) -> Facts<'_> {
+    fn facts<'a>(&'a self, id: Option<&'a str>, now: Instant) -> Facts<'a> {
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
         let since_front = now.saturating_duration_since(self.began).as_secs();
         Facts {
+            ok: true,
+            output: String::new(),
+            id,
             version: env!("CARGO_PKG_VERSION"),
             backend: match self.start.backend {
                 Backend::Proxmox => "proxmox",
@@ -294,13 +315,13 @@ impl Front {
     }
 }
 
-fn forbidden(what: &str) -> Failure {
-    Failure::new(
-        ErrorCode::Forbidden,
-        format!(
-            "you may not use {what}; the rules are in /etc/blockhost/root-agent.yaml on the host"
-        ),
-    )
+fn too_often(class: Class, wait: Duration) -> Failure {
+    let class = class.as_str();
+    let message = format!(
+        "too many {class} requests; wait {} s, or have `rates.{class}` of root-agent.yaml raised",
+        wait.as_secs().saturating_add(1)
+    );
+    Failure::new(ErrorCode::Busy, message)
 }
 
 /// The time limit in milliseconds: the policy's, else the action's own.

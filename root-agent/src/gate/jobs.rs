@@ -14,9 +14,41 @@ use super::{
 use crate::compartment::{Done, Failure};
 use crate::failpoint;
 use crate::ipc::{Finished, FromGate, Role, Work};
-use crate::log_error;
+use crate::{log_error, log_info};
 
 impl Gate {
+    /// Admits the job as soon as nothing that arrived before it touches the same things.
+    pub(super) fn take_turn(&mut self, pending: Pending) {
+        let spec = pending.action.spec();
+        let resources = pending.action.resources();
+        if self.turns.arrive(pending.turn, resources, spec.read_only) {
+            self.admit(pending);
+        } else {
+            self.held.insert(pending.turn, pending);
+        }
+    }
+
+    /// A job is over: those behind it may begin. One that is turned down at once comes back here; a loop and not a
+    /// recursion, because a front could have as many of those as there may be jobs.
+    pub(super) fn leave(&mut self, turn: u64) {
+        self.released.extend(self.turns.leave(turn));
+        if std::mem::replace(&mut self.releasing, true) {
+            return;
+        }
+        while let Some(next) = self.released.pop_front() {
+            if let Some(pending) = self.held.remove(&next) {
+                self.admit(pending);
+            }
+        }
+        self.releasing = false;
+    }
+
+    /// Ends a job that has not begun.
+    pub(super) fn turn_down(&mut self, pending: &Pending, failure: Failure) {
+        self.answer(pending.life, pending.id, Err(failure), None);
+        self.leave(pending.turn);
+    }
+
     pub(super) fn admit(&mut self, pending: Pending) {
         failpoint::reach("gate-heard", pending.action.name().as_bytes());
         let Some(role) = Role::of(pending.action.spec().compartment) else {
@@ -33,7 +65,13 @@ impl Gate {
         let op_id = format!("{:016x}-{}", self.nonce, self.next_op);
         self.next_op += 1;
         let heading = Heading::of(&pending.action, op_id);
-        let draft = records::intent(&heading, &pending.caller, &self.names, &pending.action);
+        let draft = records::intent(
+            &heading,
+            &pending.caller,
+            &self.names,
+            &pending.action,
+            pending.rule,
+        );
         match draft.check() {
             Ok(()) => self
                 .batch
@@ -41,12 +79,7 @@ impl Gate {
             Err(error) => {
                 let message =
                     format!("the request cannot be recorded, so it is not executed: {error}");
-                self.answer(
-                    pending.life,
-                    pending.id,
-                    Err(Failure::new(ErrorCode::BadParams, message)),
-                    None,
-                );
+                self.turn_down(&pending, Failure::new(ErrorCode::BadParams, message));
             }
         }
     }
@@ -56,6 +89,7 @@ impl Gate {
             None => Failure::new(ErrorCode::Internal, "this action is not the ledger's"),
             Some(draft) => match draft.check() {
                 Ok(()) => {
+                    self.leave(pending.turn);
                     self.batch.push(Entry::Event {
                         id: pending.id,
                         life: pending.life,
@@ -69,7 +103,7 @@ impl Gate {
                 ),
             },
         };
-        self.answer(pending.life, pending.id, Err(failure), None);
+        self.turn_down(&pending, failure);
     }
 
     pub(super) fn finished(&mut self, role: Role, finished: Finished) {
@@ -87,7 +121,10 @@ impl Gate {
         };
         let duration_us = u64::try_from(op.began.elapsed().as_micros()).unwrap_or(0);
         let draft = records::outcome(&op.heading, &op.caller, &self.names, &result, duration_us);
+        let turn = op.turn;
         self.batch.push(Entry::Outcome(Box::new(op), result, draft));
+        // The outcome stands before whatever begins now.
+        self.leave(turn);
     }
 
     /// Makes everything that waits durable, then lets it through.
@@ -97,7 +134,12 @@ impl Gate {
             let entries = std::mem::replace(&mut self.batch, rest);
             let drafts: Vec<Draft> = entries.iter().map(|entry| entry.draft().clone()).collect();
             match self.writer.append(&drafts) {
-                Ok(appended) => self.pass(entries.into_iter().zip(appended)),
+                Ok(appended) => {
+                    if self.full.over() {
+                        log_info!("ledger: recording again");
+                    }
+                    self.pass(entries.into_iter().zip(appended));
+                }
                 Err(error) => self.append_failed(entries, &error),
             }
         }
@@ -142,7 +184,7 @@ impl Gate {
             action: pending.action.name().to_owned(),
             params: pending.action.params(),
             limit_ms: u64::try_from(pending.limit.as_millis()).unwrap_or(u64::MAX),
-            caller_uid: pending.caller.uid,
+            caller: pending.caller.clone(),
         };
         let op = Op {
             id: pending.id,
@@ -150,6 +192,7 @@ impl Gate {
             caller: pending.caller,
             heading,
             role,
+            turn: pending.turn,
             began,
             deadline: began + pending.limit + GRACE,
         };
@@ -175,7 +218,11 @@ impl Gate {
 
     /// Nothing of the batch is in the ledger: nothing of it may pass. Outcomes get another chance without the rest.
     fn append_failed(&mut self, entries: Vec<Entry>, error: &AppendError) {
-        log_error!("ledger: {error}");
+        match self.full.say(Instant::now()) {
+            Some(0) => log_error!("ledger: {error}"),
+            Some(more) => log_error!("ledger: {error} ({more} more times)"),
+            None => {}
+        }
         let (outcomes, others): (Vec<Entry>, Vec<Entry>) = entries
             .into_iter()
             .partition(|entry| matches!(entry, Entry::Outcome(..) | Entry::Late(_)));
@@ -183,9 +230,7 @@ impl Gate {
             let message = format!("the ledger cannot record it, so nothing was executed: {error}");
             let failure = Failure::new(ErrorCode::Failed, message);
             match entry {
-                Entry::Intent(pending, ..) => {
-                    self.answer(pending.life, pending.id, Err(failure), None)
-                }
+                Entry::Intent(pending, ..) => self.turn_down(&pending, failure),
                 Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
                 Entry::Outcome(..) | Entry::Note(_) | Entry::Late(_) => {}
             }

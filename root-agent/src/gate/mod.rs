@@ -3,6 +3,7 @@
 
 mod jobs;
 pub mod records;
+mod seldom;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::record::{Draft, Phase};
 use blockhost_ledger::writer::{Options, Recovery, Writer};
-use blockhost_proto::action::Action;
+use blockhost_proto::action::{Action, ResourceKey};
 use blockhost_proto::escape::hex;
 use blockhost_proto::response::ErrorCode;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -22,12 +23,17 @@ use rustix::io::Errno;
 use serde_json::Map;
 
 use self::records::{Heading, Names};
-use crate::compartment::{Done, Failure};
+use self::seldom::Seldom;
+use crate::compartment::{Done, Failure, Identities};
 use crate::control::ControlSocket;
 use crate::ipc::{
     Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate,
 };
-use crate::{log_error, log_info, log_warning};
+use crate::policy::Policy;
+use crate::policy::authority::{Authority, ResolvedRule};
+use crate::policy::sockets::SocketName;
+use crate::queue::ResourceQueues;
+use crate::{events, log_error, log_info, log_warning};
 
 /// Time between publications of derived files.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -55,18 +61,31 @@ const FIRST_ROLE: u64 = 2;
 pub struct Gate {
     writer: Writer,
     names: Names,
+    authority: Authority,
+    identities: Identities,
     epoll: OwnedFd,
     control: ControlSocket,
     lanes: HashMap<Role, Lane>,
     /// Which life of the front an answer belongs to.
     front_life: u64,
     ops: HashMap<u64, Op>,
+    /// Who may touch what now. A front keeps the order by itself; this holds for one that was restarted and does not
+    /// know what its predecessor's jobs hold, and for one that was taken over.
+    turns: ResourceQueues<ResourceKey>,
+    next_turn: u64,
+    /// Jobs that wait for their turn.
+    held: HashMap<u64, Pending>,
+    /// Those whose turn has come, while [`Gate::leave`] is at work.
+    released: VecDeque<u64>,
+    releasing: bool,
     next_op: u64,
     nonce: u64,
     batch: Vec<Entry>,
     /// Outcomes that found no space, and when to try again.
     unrecorded: Vec<Draft>,
     retry_at: Option<Instant>,
+    /// Complaints about a ledger that takes no more.
+    full: Seldom,
     publish_at: Option<Instant>,
     published_last: Option<Instant>,
     stopping: bool,
@@ -88,6 +107,9 @@ struct Pending {
     caller: Caller,
     action: Action,
     limit: Duration,
+    /// The rule that permits it, by its place in the list.
+    rule: usize,
+    turn: u64,
 }
 
 /// A job whose intent is durable.
@@ -97,6 +119,7 @@ struct Op {
     caller: Caller,
     heading: Heading,
     role: Role,
+    turn: u64,
     began: Instant,
     /// When its compartment counts as hung (again).
     deadline: Instant,
@@ -173,16 +196,24 @@ impl Gate {
         let mut gate = Self {
             writer,
             names: Names::new(&start.users),
+            authority: start.authority(),
+            identities: start.identities,
             epoll,
             control,
             lanes: HashMap::new(),
             front_life: 0,
             ops: HashMap::new(),
+            turns: ResourceQueues::default(),
+            next_turn: 1,
+            held: HashMap::new(),
+            released: VecDeque::new(),
+            releasing: false,
             next_op: 1,
             nonce: u64::from_ne_bytes(nonce),
             batch: Vec::new(),
             unrecorded: Vec::new(),
             retry_at: None,
+            full: Seldom::default(),
             publish_at: None,
             published_last: None,
             stopping: false,
@@ -214,17 +245,7 @@ impl Gate {
             if !self.batch.is_empty() {
                 continue;
             }
-            let timeout = self
-                .wait_time(now)
-                .and_then(|t| rustix::event::Timespec::try_from(t).ok());
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                timeout.as_ref(),
-            ) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            events::wait(&self.epoll, &mut events, self.wait_time(now))?;
             for event in events.drain(..) {
                 if event.data.u64() == CONTROL {
                     self.hear_control()?;
@@ -307,11 +328,16 @@ impl Gate {
         if role == Role::Front {
             self.front_life += 1;
             self.tell_head();
+            // What a front asked for that has died since is nobody's wish any more.
+            let wishes: Vec<u64> = self.held.keys().copied().collect();
+            self.held.clear();
+            wishes.into_iter().for_each(|turn| self.leave(turn));
         }
         for (_, pending) in waiting {
-            // What a front asked for that has died since is nobody's wish any more, and out of its queue's order.
             if pending.life == self.front_life {
                 self.admit(pending);
+            } else {
+                self.leave(pending.turn);
             }
         }
         Ok(())
@@ -331,7 +357,12 @@ impl Gate {
                     }
                 }
                 (Control::Stop, _) => self.stopping = true,
-                (Control::Policy { .. }, _) => {}
+                (Control::Policy { policy, rules }, _) => self.take_policy(&policy, &rules),
+                (Control::PolicyRefused { reason }, _) => {
+                    let reason = records::printable(&reason);
+                    let fact = [("reason".to_owned(), reason.into())];
+                    self.note("policy-refused", "agent:policy", Map::from_iter(fact));
+                }
                 _ => {
                     let text = "unexpected message for the ledger".to_owned();
                     return Err(GateError::Control(ChannelError::Violation(text)));
@@ -339,6 +370,24 @@ impl Gate {
             }
         }
         Ok(())
+    }
+
+    fn take_policy(&mut self, policy: &Policy, rules: &[ResolvedRule]) {
+        self.authority = Authority::new(&policy.allow, rules, self.identities);
+        let mut facts = Map::new();
+        facts.insert("rules".to_owned(), rules.len().into());
+        // Which policy it was can be shown later by whoever kept the file.
+        if let Ok(text) = serde_json::to_vec(policy) {
+            let digest = hex(&blockhost_ledger::merkle::sha256(&text));
+            facts.insert("sha256".to_owned(), digest.into());
+        }
+        self.note("policy-changed", "agent:policy", facts);
+    }
+
+    /// An event of the agent's own, for the next append.
+    fn note(&mut self, action: &str, resource: &str, metadata: Map<String, serde_json::Value>) {
+        let draft = records::agent_event(action, resource, metadata, &ourselves(), &self.names);
+        self.batch.push(Entry::Note(draft));
     }
 
     fn hear_lane(&mut self, role: Role) {
@@ -398,14 +447,7 @@ impl Gate {
         metadata.insert("unfinished".to_owned(), (lost.len() as u64).into());
         metadata.insert("reason".to_owned(), records::printable(why).into());
         let resource = format!("agent:{}", role.as_str());
-        let draft = records::agent_event(
-            "compartment-lost",
-            &resource,
-            metadata,
-            &ourselves(),
-            &self.names,
-        );
-        self.batch.push(Entry::Note(draft));
+        self.note("compartment-lost", &resource, metadata);
         for number in lost {
             let message = format!(
                 "the {} compartment ended while this was running; whether it took effect is unknown, look before you repeat it",
@@ -431,13 +473,30 @@ impl Gate {
                         let failure = Failure::new(ErrorCode::Busy, "too many jobs at once");
                         return self.answer(life, id, Err(failure), None);
                     }
-                    self.admit(Pending {
-                        id,
-                        life,
-                        caller,
-                        action,
-                        limit,
-                    });
+                    let rights = self.authority.rights(caller.subject());
+                    match self.authority.permits(&rights, &action) {
+                        Ok(rule) => {
+                            let turn = self.next_turn;
+                            self.next_turn += 1;
+                            self.take_turn(Pending {
+                                id,
+                                life,
+                                caller,
+                                action,
+                                limit,
+                                rule,
+                                turn,
+                            });
+                        }
+                        // The policy has changed on the way, or this is not our front any more.
+                        Err(failure) => {
+                            let (name, code) = (action.name(), failure.code.as_str());
+                            let text = &failure.message;
+                            let draft = records::refusal(&caller, &self.names, name, code, text, 0);
+                            self.batch.push(Entry::Note(draft));
+                            self.answer(life, id, Err(failure), None);
+                        }
+                    }
                 }
                 Err(error) => {
                     // The front validated it; what arrives here invalid was not written by our front.
@@ -464,7 +523,7 @@ impl Gate {
     /// Jobs between their arrival and their answer.
     fn jobs(&self) -> usize {
         let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
-        self.ops.len() + self.batch.len() + waiting
+        self.ops.len() + self.batch.len() + self.held.len() + waiting
     }
 
     fn tell_head(&mut self) {
@@ -574,12 +633,7 @@ impl Gate {
                 "the {} compartment is being restarted; nothing was executed, try again",
                 role.as_str()
             );
-            self.answer(
-                pending.life,
-                pending.id,
-                Err(Failure::new(ErrorCode::Busy, message)),
-                None,
-            );
+            self.turn_down(&pending, Failure::new(ErrorCode::Busy, message));
         }
         for op in self.ops.values_mut().filter(|op| op.deadline <= now) {
             op.deadline = now + GRACE;
@@ -601,6 +655,8 @@ impl Gate {
 
     /// The last act: what still runs is closed as unfinished, everything is published.
     fn finish(&mut self) {
+        // What waits for something that ends now does not begin any more.
+        self.held.clear();
         let running: Vec<u64> = self.ops.keys().copied().collect();
         for number in running {
             let message = "the agent stopped before this ended; whether it took effect is unknown";
@@ -622,6 +678,9 @@ fn ourselves() -> Caller {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     Caller {
         uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        socket: SocketName::main(),
         pid: Some(pid),
         exe: None,
         unit: None,

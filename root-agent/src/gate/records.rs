@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::compartment::{Done, Failure};
 use crate::ipc::Caller;
+use crate::policy::sockets::MAIN;
 
 /// Bytes of a failure's sentence that a record keeps.
 const MAX_MESSAGE: usize = 1024;
@@ -91,9 +92,26 @@ impl Heading {
     }
 }
 
-/// "This is about to be done."
-pub fn intent(heading: &Heading, caller: &Caller, names: &Names, action: &Action) -> Draft {
-    heading.draft(Phase::Intent, caller, names, action.ledger_metadata())
+/// "This is about to be done", and by what right: the rule's place in the policy, and what it went by beside the user.
+pub fn intent(
+    heading: &Heading,
+    caller: &Caller,
+    names: &Names,
+    action: &Action,
+    rule: usize,
+) -> Draft {
+    let mut right = Map::new();
+    right.insert("rule".to_owned(), (rule + 1).into());
+    right.insert("gid".to_owned(), caller.gid.into());
+    if !caller.groups.is_empty() {
+        right.insert("groups".to_owned(), caller.groups.clone().into());
+    }
+    if caller.socket.as_str() != MAIN {
+        right.insert("socket".to_owned(), caller.socket.as_str().into());
+    }
+    let mut metadata = action.ledger_metadata();
+    metadata.insert("right".to_owned(), right.into());
+    heading.draft(Phase::Intent, caller, names, metadata)
 }
 
 /// "This is what became of it."
@@ -196,10 +214,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::policy::sockets::SocketName;
 
     fn caller() -> Caller {
         Caller {
             uid: 1234,
+            gid: 1234,
+            groups: Vec::new(),
+            socket: SocketName::main(),
             pid: Some(5),
             exe: None,
             unit: None,
@@ -207,11 +229,32 @@ mod tests {
     }
 
     #[test]
+    fn an_intent_says_by_what_right() {
+        let action = Action::from_parts("qm-start", &json!({"vmid": 100})).expect("valid");
+        let heading = Heading::of(&action, "x-1".to_owned());
+        let right = |caller: &Caller| {
+            let draft = intent(&heading, caller, &Names::default(), &action, 2);
+            draft.check().expect("the ledger takes it");
+            draft.metadata["right"].clone()
+        };
+        assert_eq!(right(&caller()), json!({"rule": 3, "gid": 1234}));
+        let by_lane = Caller {
+            groups: vec![7],
+            socket: SocketName::try_from("lane".to_owned()).expect("a name"),
+            ..caller()
+        };
+        assert_eq!(
+            right(&by_lane),
+            json!({"rule": 3, "gid": 1234, "groups": [7], "socket": "lane"})
+        );
+    }
+
+    #[test]
     fn a_secret_command_is_not_in_the_intent() {
         let params = json!({"vmid": 100, "command": "echo hunter2 | passwd", "secret": true});
         let action = Action::from_parts("qm-guest-exec", &params).expect("valid");
         let heading = Heading::of(&action, "x-1".to_owned());
-        let draft = intent(&heading, &caller(), &Names::default(), &action);
+        let draft = intent(&heading, &caller(), &Names::default(), &action, 0);
         assert!(
             !serde_json::to_string(&draft.metadata)
                 .expect("json")
@@ -253,7 +296,7 @@ mod tests {
             "line\nbreak \u{7f}".repeat(200),
         ));
         let drafts = [
-            intent(&heading, &caller(), &names, &action),
+            intent(&heading, &caller(), &names, &action, 0),
             outcome(&heading, &caller(), &names, &failed, 1),
             refusal(&caller(), &names, "\u{7f}x", "bad_json", "no\0", u64::MAX),
         ];

@@ -29,7 +29,14 @@ fn start(directory: &tempfile::TempDir) -> Start {
             image: nobody,
         },
         policy: crate::policy::Policy::default(),
-        rules: Vec::new(),
+        rules: vec![ResolvedRule {
+            uid: Some(0),
+            gid: None,
+            socket: None,
+            actions: vec!["*".to_owned()],
+            only: None,
+            rates: None,
+        }],
         users: Vec::new(),
         journal: false,
         started_s: 0,
@@ -118,7 +125,7 @@ fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
     let failure = Failure::new(ErrorCode::Failed, "x".repeat(1024));
     let begin = |number: u64| {
         let heading = Heading::of(&action, format!("t-{number}"));
-        let draft = records::intent(&heading, &ourselves(), &Names::default(), &action);
+        let draft = records::intent(&heading, &ourselves(), &Names::default(), &action, 0);
         (heading, draft)
     };
     let intents: Vec<Draft> = (0..1000).map(|number| begin(number).1).collect();
@@ -133,6 +140,7 @@ fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
             caller: ourselves(),
             heading: begin(number).0,
             role: Role::Vm,
+            turn: 0,
             began: Instant::now(),
             deadline: Instant::now() + GRACE,
         };

@@ -7,9 +7,11 @@ use rustix::fs::{Mode, OFlags, chmod, chown, fchmod, fchown, mkdir, open};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::socket::Wanted;
 use crate::accounts::{Accounts, AccountsError};
 use crate::compartment::{Backend, Identities};
 use crate::ipc::Start;
+use crate::policy::sockets::SocketName;
 use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError};
 use crate::sys::landlock;
 
@@ -97,19 +99,26 @@ pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError`].
-pub fn gather(layout: &Layout, policy: Policy, journal: bool) -> Result<Start, ConfigError> {
+pub fn gather(
+    layout: &Layout,
+    policy: Policy,
+    passed: &[SocketName],
+    journal: bool,
+) -> Result<(Start, Vec<Wanted>), ConfigError> {
     if policy.landlock == LandlockChoice::Required && landlock::abi() == 0 {
         return Err(ConfigError::NoLandlock);
     }
     let accounts = Accounts::read()?;
     let identities = accounts.identities(&policy)?;
-    let rules = accounts.resolve(&policy, &layout.agent_policy().display().to_string())?;
+    let file = layout.agent_policy().display().to_string();
+    let rules = accounts.resolve(&policy, &identities, passed, &file)?;
+    let wanted = wanted_sockets(layout, &policy, &accounts, &identities)?;
     let hostname = rustix::system::uname()
         .nodename()
         .to_str()
         .unwrap_or("localhost")
         .to_owned();
-    Ok(Start {
+    let start = Start {
         root: layout.root().to_owned(),
         hostname,
         backend: backend(layout, policy.backend),
@@ -121,7 +130,37 @@ pub fn gather(layout: &Layout, policy: Policy, journal: bool) -> Result<Start, C
         started_s: std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs()),
-    })
+    };
+    Ok((start, wanted))
+}
+
+/// The agent's own socket and those of the policy.
+///
+/// # Errors
+/// [`ConfigError::Policy`] for a group that does not exist.
+pub fn wanted_sockets(
+    layout: &Layout,
+    policy: &Policy,
+    accounts: &Accounts,
+    identities: &Identities,
+) -> Result<Vec<Wanted>, ConfigError> {
+    let groups = accounts.socket_groups(policy, &layout.agent_policy().display().to_string())?;
+    let mut wanted = vec![Wanted {
+        name: SocketName::main(),
+        path: layout.agent_socket(),
+        gid: identities.blockhost.gid,
+        mode: 0o660,
+    }];
+    for (name, spec) in &policy.sockets {
+        wanted.push(Wanted {
+            name: name.clone(),
+            path: layout.run().join(spec.file(name).as_str()),
+            // Every socket of the policy has its group in the list just made.
+            gid: groups.get(name).copied().unwrap_or(0),
+            mode: spec.mode.bits(),
+        });
+    }
+    Ok(wanted)
 }
 
 fn backend(layout: &Layout, choice: BackendChoice) -> Backend {

@@ -20,9 +20,10 @@ use rustix::process::{
 
 use self::config::{ConfigError, gather, make_directories, read_policy};
 use self::notify::Notifier;
-use self::socket::{Listener, SocketError};
+use self::socket::{SocketError, Sockets};
 use crate::control::ControlSocket;
 use crate::ipc::{self, ChannelError, Control, Report, Role, Start};
+use crate::policy::sockets::SocketName;
 use crate::sys::{self, spawn};
 use crate::{log_error, log_info};
 
@@ -83,7 +84,7 @@ struct Running {
 struct Supervisor {
     layout: Layout,
     start: Start,
-    listener: Listener,
+    sockets: Sockets,
     signals: OwnedFd,
     running: HashMap<Role, Running>,
     back_off: HashMap<Role, Duration>,
@@ -112,14 +113,16 @@ pub fn run(layout: Layout) -> Result<(), SupervisorError> {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     crate::log::init("supervisor", journal);
     sys::tame_allocator();
+    let passed = socket::activated()?;
+    let names: Vec<SocketName> = passed.keys().cloned().collect();
     let policy = read_policy(&layout.agent_policy())?;
-    let start = gather(&layout, policy, journal)?;
+    let (start, wanted) = gather(&layout, policy, &names, journal)?;
     make_directories(&layout, &start.identities)?;
-    let listener = Listener::obtain(&layout.agent_socket(), start.identities.blockhost.gid)?;
-    let mut supervisor = match Supervisor::new(layout, start, listener, notifier) {
+    let sockets = Sockets::open(passed, &wanted)?;
+    let mut supervisor = match Supervisor::new(layout, start, sockets, notifier) {
         Ok(supervisor) => supervisor,
-        Err((listener, error)) => {
-            listener.remove();
+        Err((sockets, error)) => {
+            sockets.remove();
             return Err(error);
         }
     };
@@ -131,7 +134,7 @@ pub fn run(layout: Layout) -> Result<(), SupervisorError> {
         Some(_) => supervisor.stop(),
         None => supervisor.watch(),
     });
-    supervisor.listener.remove();
+    supervisor.sockets.remove();
     supervisor.kill_all();
     result
 }
@@ -144,9 +147,9 @@ impl Supervisor {
     fn new(
         layout: Layout,
         start: Start,
-        listener: Listener,
+        sockets: Sockets,
         notifier: Notifier,
-    ) -> Result<Self, (Listener, SupervisorError)> {
+    ) -> Result<Self, (Sockets, SupervisorError)> {
         let prepared = (|| {
             let reserved = reserve_descriptors().map_err(system("/dev/null"))?;
             let signals = sys::signal_descriptor(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
@@ -157,11 +160,11 @@ impl Supervisor {
             Ok((reserved, signals))
         })();
         match prepared {
-            Err(error) => Err((listener, error)),
+            Err(error) => Err((sockets, error)),
             Ok((reserved, signals)) => Ok(Self {
                 layout,
                 start,
-                listener,
+                sockets,
                 signals,
                 running: HashMap::new(),
                 back_off: HashMap::new(),
@@ -209,7 +212,7 @@ impl Supervisor {
                 }
             }
         }
-        let source = if self.listener.is_activated() {
+        let source = if self.sockets.passed().contains(&SocketName::main()) {
             "systemd's socket".to_owned()
         } else {
             self.layout.agent_socket().display().to_string()
@@ -243,8 +246,34 @@ impl Supervisor {
     }
 
     fn spawn_front(&mut self, gate: OwnedFd) -> Result<(), SupervisorError> {
-        let listener = self.listener.fd.try_clone().map_err(system("listener"))?;
-        self.spawn(Role::Front, vec![gate, listener])
+        self.spawn(Role::Front, vec![gate])?;
+        self.hand_over_sockets(self.sockets.iter().map(|(name, _)| name))
+    }
+
+    /// Gives the front those sockets to listen on.
+    fn hand_over_sockets<'a>(
+        &self,
+        names: impl Iterator<Item = &'a SocketName>,
+    ) -> Result<(), SupervisorError> {
+        let Some(front) = self.running.get(&Role::Front) else {
+            return Ok(());
+        };
+        for name in names {
+            let Some(listener) = self.sockets.get(name) else {
+                continue;
+            };
+            let message = Control::Listen {
+                socket: name.clone(),
+            };
+            front
+                .control
+                .send(&message, Some(listener.fd.as_fd()))
+                .map_err(|e| SupervisorError::Child {
+                    role: Role::Front.as_str(),
+                    detail: e.to_string(),
+                })?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, role: Role, descriptors: Vec<OwnedFd>) -> Result<(), SupervisorError> {

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use blockhost_proto::escape::shown_up_to;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::config::{ConfigError, read_policy};
-use super::{COMPARTMENT_STOP, Event, LEDGER_STOP, Supervisor, monotonic_us};
+use super::config::{ConfigError, read_policy, wanted_sockets};
+use super::{COMPARTMENT_STOP, Event, LEDGER_STOP, Supervisor, SupervisorError, monotonic_us};
 use crate::accounts::Accounts;
 use crate::ipc::{Control, Role};
+use crate::policy::sockets::SocketName;
 use crate::{log_error, log_info, log_warning};
 
 impl Supervisor {
@@ -16,16 +18,31 @@ impl Supervisor {
             .tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_us()));
         match self.read_again() {
             Ok(()) => log_info!("policy reloaded"),
-            Err(error) => log_error!("the policy was not changed: {error}"),
+            Err(error) => {
+                log_error!("the policy was not changed: {error}");
+                let reason = shown_up_to(&error.to_string(), 900);
+                if let Some(ledger) = self.running.get(&Role::Ledger) {
+                    // A ledger that does not listen is found out elsewhere; the log has it in any case.
+                    let _ = ledger
+                        .control
+                        .send(&Control::PolicyRefused { reason }, None);
+                }
+            }
         }
         self.notifier.tell("READY=1");
     }
 
-    fn read_again(&mut self) -> Result<(), ConfigError> {
+    fn read_again(&mut self) -> Result<(), SupervisorError> {
         let policy = read_policy(&self.layout.agent_policy())?;
-        let accounts = Accounts::read()?;
+        let accounts = Accounts::read().map_err(ConfigError::from)?;
         let file = self.layout.agent_policy().display().to_string();
-        let rules = accounts.resolve(&policy, &file)?;
+        let identities = self.start.identities;
+        let rules = accounts
+            .resolve(&policy, &identities, &self.sockets.passed(), &file)
+            .map_err(ConfigError::from)?;
+        let wanted = wanted_sockets(&self.layout, &policy, &accounts, &identities)?;
+        // The last step that can fail: from here on everything is in force.
+        let change = self.sockets.plan(&wanted)?;
         let fixed =
             |p: &crate::policy::Policy| (p.backend, p.landlock, p.programs.clone(), p.identities);
         if fixed(&policy) != fixed(&self.start.policy) {
@@ -49,14 +66,39 @@ impl Supervisor {
                 let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
             }
         }
+        let (new, gone) = self.sockets.apply(change);
+        self.change_listening(&new, &gone);
         Ok(())
+    }
+
+    fn change_listening(&self, new: &[SocketName], gone: &[SocketName]) {
+        let Some(front) = self.running.get(&Role::Front) else {
+            return;
+        };
+        let unlisten = |name: &SocketName| {
+            let message = Control::Unlisten {
+                socket: name.clone(),
+            };
+            front
+                .control
+                .send(&message, None)
+                .map_err(|e| e.to_string())
+        };
+        let told = gone.iter().try_for_each(unlisten).and_then(|()| {
+            self.hand_over_sockets(new.iter())
+                .map_err(|e| e.to_string())
+        });
+        if let Err(error) = told {
+            log_error!("front: {error}; killed, it comes back with the new sockets");
+            let _ = pidfd_send_signal(&front.pidfd, Signal::KILL);
+        }
     }
 
     /// Front first (it drains), then the ledger (it closes what is left), then the compartments.
     pub(super) fn stop(&mut self) {
         self.notifier.tell("STOPPING=1");
         log_info!("stopping");
-        self.listener.remove();
+        self.sockets.remove();
         self.restarts.clear();
         let drain = Duration::from_secs(self.start.policy.limits.drain_s + 1);
         self.end(Role::Front, drain);

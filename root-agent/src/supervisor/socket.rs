@@ -1,5 +1,7 @@
-//! The listening socket: inherited from systemd, or made here with owner and mode in place before anyone can connect.
+//! The listening sockets: inherited from systemd, or made here with owner and mode in place before anyone can connect.
+//! What their names mean is the policy's business.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Gid, Uid};
 
+use crate::policy::sockets::{MAX_SOCKETS, SocketName};
 use crate::sys;
 
 /// First descriptor passed by systemd.
@@ -50,75 +53,228 @@ pub enum SocketError {
     },
 }
 
-/// The listener and, where we made the file, how to recognise it again.
+/// A listening socket and, where we made the file, how to recognise it again.
 #[derive(Debug)]
 pub struct Listener {
     /// The descriptor.
     pub fd: OwnedFd,
-    own: Option<(PathBuf, u64, u64)>,
+    own: Option<OwnFile>,
+}
+
+#[derive(Debug)]
+struct OwnFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// A socket that is to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name in rules.
+    pub name: SocketName,
+    /// Its file.
+    pub path: PathBuf,
+    /// Group of the file.
+    pub gid: u32,
+    /// Permissions of the file.
+    pub mode: u32,
 }
 
 impl Listener {
-    /// From systemd if it passed one to this process, else a fresh one at `path`, owned root:`gid`, mode 0660.
-    ///
-    /// # Errors
-    /// [`SocketError`].
-    pub fn obtain(path: &Path, gid: u32) -> Result<Self, SocketError> {
-        match activated()? {
-            Some(fd) => Ok(Self { fd, own: None }),
-            None => make(path, gid),
-        }
-    }
-
-    /// Whether systemd owns the socket file.
-    pub fn is_activated(&self) -> bool {
-        self.own.is_none()
-    }
-
     /// Takes the file away, if it is the one we made.
-    pub fn remove(&self) {
-        let Some((path, device, inode)) = &self.own else {
-            return;
-        };
-        if lstat(path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (*device, *inode)) {
-            let _ = unlink(path);
+    fn remove(&self) {
+        if let Some(own) = &self.own
+            && own.is_still_there()
+        {
+            let _ = unlink(&own.path);
         }
+    }
+
+    /// Whether the socket stands under that name in the file system and was made here.
+    fn is_at(&self, path: &Path) -> bool {
+        self.own.as_ref().is_some_and(|own| own.path == path)
     }
 }
 
-/// The socket of `LISTEN_FDS`, if `LISTEN_PID` is this process.
-fn activated() -> Result<Option<OwnedFd>, SocketError> {
+impl OwnFile {
+    fn is_still_there(&self) -> bool {
+        lstat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (self.device, self.inode))
+    }
+}
+
+/// Every socket the agent listens on: those that systemd brought, and those made here.
+#[derive(Debug)]
+pub struct Sockets {
+    all: BTreeMap<SocketName, Listener>,
+}
+
+/// What a change of the policy does to the sockets, ready to be carried out.
+#[derive(Debug)]
+pub struct Change {
+    made: Vec<(SocketName, Listener)>,
+    gone: Vec<SocketName>,
+    adjusted: Vec<Wanted>,
+}
+
+impl Sockets {
+    /// The sockets that systemd brought and the wanted ones that it did not.
+    ///
+    /// # Errors
+    /// [`SocketError`]; nothing that was made is left behind then.
+    pub fn open(
+        passed: BTreeMap<SocketName, OwnedFd>,
+        wanted: &[Wanted],
+    ) -> Result<Self, SocketError> {
+        let inherited = |(name, fd)| (name, Listener { fd, own: None });
+        let mut sockets = Self {
+            all: passed.into_iter().map(inherited).collect(),
+        };
+        let change = sockets.plan(wanted).inspect_err(|_| sockets.remove())?;
+        sockets.apply(change);
+        Ok(sockets)
+    }
+
+    /// Makes what is missing. Nothing that is in use is touched, so that an error leaves everything as it was.
+    ///
+    /// # Errors
+    /// [`SocketError`]; what was made is removed then.
+    pub fn plan(&self, wanted: &[Wanted]) -> Result<Change, SocketError> {
+        let mut change = Change {
+            made: Vec::new(),
+            gone: Vec::new(),
+            adjusted: Vec::new(),
+        };
+        for one in wanted {
+            match self.all.get(&one.name) {
+                Some(listener) if listener.own.is_none() => {}
+                Some(listener) if listener.is_at(&one.path) => change.adjusted.push(one.clone()),
+                _ => match make(one) {
+                    Ok(listener) => change.made.push((one.name.clone(), listener)),
+                    Err(error) => {
+                        change.made.iter().for_each(|(_, made)| made.remove());
+                        return Err(error);
+                    }
+                },
+            }
+        }
+        let unwanted = |(name, listener): (&SocketName, &Listener)| {
+            let kept = listener.own.is_none() || wanted.iter().any(|one| one.name == *name);
+            (!kept).then(|| name.clone())
+        };
+        change.gone = self.all.iter().filter_map(unwanted).collect();
+        Ok(change)
+    }
+
+    /// Carries the change out. Gives the names of sockets that are new and of those that are gone.
+    pub fn apply(&mut self, change: Change) -> (Vec<SocketName>, Vec<SocketName>) {
+        for one in change.adjusted {
+            let ours = self
+                .all
+                .get(&one.name)
+                .and_then(|listener| listener.own.as_ref())
+                .is_some_and(OwnFile::is_still_there);
+            let as_wanted = |stat: rustix::fs::Stat| {
+                stat.st_gid == one.gid && stat.st_mode & 0o7777 == one.mode
+            };
+            // A file that somebody has replaced is not ours to change. Nobody gets in while the group changes.
+            if ours && !lstat(&one.path).is_ok_and(as_wanted) {
+                let _ = chmod(&one.path, Mode::from_raw_mode(0o600));
+                let _ = chown(&one.path, Some(Uid::ROOT), Some(Gid::from_raw(one.gid)));
+                let _ = chmod(&one.path, Mode::from_raw_mode(one.mode));
+            }
+        }
+        let mut gone = change.gone;
+        for name in &gone {
+            if let Some(listener) = self.all.remove(name) {
+                listener.remove();
+            }
+        }
+        let mut new = Vec::new();
+        for (name, listener) in change.made {
+            if let Some(moved) = self.all.insert(name.clone(), listener) {
+                moved.remove();
+                gone.push(name.clone());
+            }
+            new.push(name);
+        }
+        (new, gone)
+    }
+
+    /// Every socket by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&SocketName, &Listener)> {
+        self.all.iter()
+    }
+
+    /// The socket of that name.
+    pub fn get(&self, name: &SocketName) -> Option<&Listener> {
+        self.all.get(name)
+    }
+
+    /// Names of those that systemd brought.
+    pub fn passed(&self) -> Vec<SocketName> {
+        let inherited = self.all.iter().filter(|(_, one)| one.own.is_none());
+        inherited.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes the files away that we made.
+    pub fn remove(&self) {
+        self.all.values().for_each(Listener::remove);
+    }
+}
+
+/// The sockets of `LISTEN_FDS` by their names in `LISTEN_FDNAMES`, if `LISTEN_PID` is this process. One alone that
+/// has no name of ours is the main one: systemd calls it after its unit.
+///
+/// # Errors
+/// [`SocketError::Activation`] for everything that is not a listening unix stream socket with a name of its own.
+pub fn activated() -> Result<BTreeMap<SocketName, OwnedFd>, SocketError> {
     let wrong = |detail: String| SocketError::Activation { detail };
     let number = |name: &str| {
         std::env::var(name)
             .ok()
             .and_then(|text| text.parse::<i32>().ok())
     };
+    let mut sockets = BTreeMap::new();
     if number("LISTEN_PID") != Some(rustix::process::getpid().as_raw_nonzero().get()) {
-        return Ok(None);
+        return Ok(sockets);
     }
-    match number("LISTEN_FDS") {
-        None | Some(0) => return Ok(None),
-        Some(1) => {}
-        Some(n) => {
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    if !(0..=1 + i32::try_from(MAX_SOCKETS).unwrap_or(0)).contains(&count) {
+        let most = MAX_SOCKETS + 1;
+        return Err(wrong(format!("{count} sockets passed; at most {most}")));
+    }
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    for fd in LISTEN_FDS_START..LISTEN_FDS_START + count {
+        let name = names.next().unwrap_or_default();
+        let nameless = name.is_empty() || name == "unknown" || name.ends_with(".socket");
+        let name = if nameless && count == 1 {
+            SocketName::main()
+        } else {
+            SocketName::try_from(name.to_owned()).map_err(|detail| {
+                wrong(format!(
+                    "descriptor {fd}: {detail}; give it one with `FileDescriptorName=` in its socket unit"
+                ))
+            })?
+        };
+        let socket = sys::take_inherited(fd).map_err(|e| wrong(format!("descriptor {fd}: {e}")))?;
+        let query = |e: Errno| wrong(format!("descriptor {fd}: {e}"));
+        let listening = sockopt::socket_acceptconn(&socket).map_err(query)?;
+        let stream = sockopt::socket_type(&socket).map_err(query)? == SocketType::STREAM;
+        let unix = sockopt::socket_domain(&socket).map_err(query)? == AddressFamily::UNIX;
+        if !(listening && stream && unix) {
+            let detail = format!("descriptor {fd} is not a listening unix stream socket");
+            return Err(wrong(detail));
+        }
+        non_blocking(&socket).map_err(query)?;
+        if sockets.insert(name.clone(), socket).is_some() {
             return Err(wrong(format!(
-                "{n} sockets passed, exactly one is expected"
+                "two sockets are called `{name}`; each socket unit needs a `FileDescriptorName=` of its own"
             )));
         }
     }
-    let fd =
-        sys::take_inherited(LISTEN_FDS_START).map_err(|e| wrong(format!("descriptor 3: {e}")))?;
-    let query = |e: Errno| wrong(format!("descriptor 3: {e}"));
-    let listening = sockopt::socket_acceptconn(&fd).map_err(query)?;
-    let stream = sockopt::socket_type(&fd).map_err(query)? == SocketType::STREAM;
-    let unix = sockopt::socket_domain(&fd).map_err(query)? == AddressFamily::UNIX;
-    if !(listening && stream && unix) {
-        return Err(wrong(
-            "descriptor 3 is not a listening unix stream socket".to_owned(),
-        ));
-    }
-    non_blocking(&fd).map_err(query)?;
-    Ok(Some(fd))
+    Ok(sockets)
 }
 
 fn non_blocking(fd: &OwnedFd) -> Result<(), Errno> {
@@ -126,10 +282,13 @@ fn non_blocking(fd: &OwnedFd) -> Result<(), Errno> {
     rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)
 }
 
-fn make(path: &Path, gid: u32) -> Result<Listener, SocketError> {
+fn make(wanted: &Wanted) -> Result<Listener, SocketError> {
+    let Wanted {
+        path, gid, mode, ..
+    } = wanted;
     let failed = |step| {
         move |source: io::Error| SocketError::System {
-            path: path.to_owned(),
+            path: path.clone(),
             step,
             source,
         }
@@ -140,8 +299,8 @@ fn make(path: &Path, gid: u32) -> Result<Listener, SocketError> {
     let _ = unlink(&temporary);
     let listener = UnixListener::bind(&temporary).map_err(failed("bind"))?;
     let finish = || -> Result<(u64, u64), Errno> {
-        chown(&temporary, Some(Uid::ROOT), Some(Gid::from_raw(gid)))?;
-        chmod(&temporary, Mode::from_raw_mode(0o660))?;
+        chown(&temporary, Some(Uid::ROOT), Some(Gid::from_raw(*gid)))?;
+        chmod(&temporary, Mode::from_raw_mode(*mode))?;
         let stat = lstat(&temporary)?;
         rename(&temporary, path)?;
         Ok((stat.st_dev, stat.st_ino))
@@ -156,7 +315,11 @@ fn make(path: &Path, gid: u32) -> Result<Listener, SocketError> {
     non_blocking(&fd).map_err(|e| failed("non-blocking")(e.into()))?;
     Ok(Listener {
         fd,
-        own: Some((path.to_owned(), device, inode)),
+        own: Some(OwnFile {
+            path: path.clone(),
+            device,
+            inode,
+        }),
     })
 }
 

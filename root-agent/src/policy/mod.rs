@@ -1,12 +1,25 @@
-//! The policy file `/etc/blockhost/root-agent.yaml`: who may ask for what, and the allowlists validation uses.
+//! The policy file `/etc/blockhost/root-agent.yaml`: who may ask for what, how often, and what may be named.
 //! Pure data and pure decisions; reading the file and resolving names to numbers is the supervisor's work.
+//! The data stand here and in [`rule`], [`limits`], [`rates`] and [`sockets`]; [`check`] refuses what the types cannot,
+//! [`authority`] decides, [`review`] says what an operator may not have meant.
+
+pub mod authority;
+mod check;
+pub mod limits;
+pub mod rates;
+pub mod review;
+pub mod rule;
+pub mod sockets;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::limits::Limits;
+use self::rates::Rates;
+pub use self::rule::{Account, Rule};
+use self::sockets::{SocketName, SocketSpec};
 pub use crate::allow::Allowlists;
 use crate::compartment::Identity;
 
@@ -31,13 +44,13 @@ pub enum PolicyError {
         /// What is wrong and what would be right.
         detail: String,
     },
-    /// A rule names an account that does not exist.
-    #[error(
-        "{file}: rules: there is no {kind} `{name}` on this host; create it or remove the rule"
-    )]
+    /// An account that does not exist.
+    #[error("{file}: {key}: there is no {kind} `{name}` on this host; create it or take it out")]
     NoAccount {
         /// The file as the operator knows it.
         file: String,
+        /// Where it is named.
+        key: String,
         /// `user` or `group`.
         kind: &'static str,
         /// The name in the rule.
@@ -51,6 +64,10 @@ pub enum PolicyError {
 pub struct Policy {
     /// Who may ask for what. First match does not matter: any rule that matches allows.
     pub rules: Vec<Rule>,
+    /// How often one user may ask, where the rule does not say.
+    pub rates: Rates,
+    /// Sockets beside the agent's own that rules can name.
+    pub sockets: BTreeMap<SocketName, SocketSpec>,
     /// Which hypervisor backend to use.
     pub backend: BackendChoice,
     /// Whether a kernel without Landlock stops the start.
@@ -69,20 +86,13 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        let everything = vec!["*".to_owned()];
         Self {
             rules: vec![
-                Rule {
-                    user: Some(Account::Id(0)),
-                    group: None,
-                    actions: everything.clone(),
-                },
-                Rule {
-                    user: Some(Account::Name("blockhost".to_owned())),
-                    group: None,
-                    actions: everything,
-                },
+                Rule::everything_for(Account::Id(0)),
+                Rule::everything_for(Account::Name("blockhost".to_owned())),
             ],
+            rates: Rates::default(),
+            sockets: BTreeMap::new(),
             backend: BackendChoice::Auto,
             landlock: LandlockChoice::Required,
             allow: Allowlists::default(),
@@ -92,30 +102,6 @@ impl Default for Policy {
             identities: IdentityOverrides::default(),
         }
     }
-}
-
-/// One rule: a user or a group, and what it may ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// User name or number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Account>,
-    /// Group name or number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<Account>,
-    /// Action names, families (`qm-*`) or `*`.
-    pub actions: Vec<String>,
-}
-
-/// A user or group in a rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Account {
-    /// A number.
-    Id(u32),
-    /// A name of the system's account files.
-    Name(String),
 }
 
 /// `backend:`.
@@ -138,64 +124,6 @@ pub enum LandlockChoice {
     Required,
     /// Start without it, and say so.
     Optional,
-}
-
-/// Limits of the socket; the defaults are the protocol's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Longest request frame, bytes.
-    pub request_bytes: u32,
-    /// Longest response frame, bytes.
-    pub response_bytes: u32,
-    /// Seconds for a started frame to arrive whole.
-    pub frame_s: u64,
-    /// Seconds a connection may be idle.
-    pub idle_s: u64,
-    /// Seconds a peer may leave an answer unread.
-    pub write_stall_s: u64,
-    /// Connections per uid.
-    pub connections_per_uid: usize,
-    /// Connections in all.
-    pub connections: usize,
-    /// Requests in flight per connection.
-    pub in_flight: usize,
-    /// Seconds that running actions get to finish after SIGTERM.
-    pub drain_s: u64,
-    /// Refusals recorded in the ledger per minute and uid; the rest is counted.
-    pub refusals_per_minute: u32,
-    /// `ledger-append` requests accepted per minute and uid.
-    pub appends_per_minute: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            request_bytes: 1 << 20,
-            response_bytes: 1 << 20,
-            frame_s: 10,
-            idle_s: 300,
-            write_stall_s: 30,
-            connections_per_uid: 64,
-            connections: 256,
-            in_flight: 32,
-            drain_s: 30,
-            refusals_per_minute: 30,
-            appends_per_minute: 6000,
-        }
-    }
-}
-
-impl Limits {
-    /// Time for a started frame to arrive whole.
-    pub fn frame_time(&self) -> Duration {
-        Duration::from_secs(self.frame_s)
-    }
-
-    /// Time a connection may be idle.
-    pub fn idle_time(&self) -> Duration {
-        Duration::from_secs(self.idle_s)
-    }
 }
 
 /// Programs to use instead of the ones found in the system directories.
@@ -255,136 +183,6 @@ impl Policy {
         policy.check(file)?;
         Ok(policy)
     }
-
-    /// What the types cannot say.
-    fn check(&self, file: &str) -> Result<(), PolicyError> {
-        let wrong = |key: &str, detail: String| {
-            Err(PolicyError::Value {
-                file: file.to_owned(),
-                key: key.to_owned(),
-                detail,
-            })
-        };
-        for rule in &self.rules {
-            if rule.user.is_some() == rule.group.is_some() {
-                return wrong(
-                    "rules",
-                    "each rule names either a user or a group".to_owned(),
-                );
-            }
-            for pattern in &rule.actions {
-                if !matches_some_action(pattern) {
-                    let detail = format!(
-                        "`{}` names no action of the catalog",
-                        pattern.escape_default()
-                    );
-                    return wrong("rules", detail);
-                }
-            }
-        }
-        for (name, seconds) in &self.time_limits {
-            if blockhost_proto::catalog::find(name).is_none() {
-                return wrong(
-                    "time_limits",
-                    format!("`{}` is no action of the catalog", name.escape_default()),
-                );
-            }
-            if !(1..=86_400).contains(seconds) {
-                return wrong(
-                    "time_limits",
-                    format!("{name}: {seconds} s; between 1 and 86400"),
-                );
-            }
-        }
-        let limits = &self.limits;
-        let in_range = |key: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                wrong(key, format!("{value}; between {low} and {high}"))
-            }
-        };
-        in_range(
-            "limits.request_bytes",
-            limits.request_bytes.into(),
-            1024,
-            4 << 20,
-        )?;
-        in_range(
-            "limits.response_bytes",
-            limits.response_bytes.into(),
-            1024,
-            4 << 20,
-        )?;
-        in_range("limits.frame_s", limits.frame_s, 1, 3600)?;
-        in_range("limits.idle_s", limits.idle_s, 1, 86_400)?;
-        in_range("limits.write_stall_s", limits.write_stall_s, 1, 3600)?;
-        in_range("limits.connections", limits.connections as u64, 1, 480)?;
-        in_range(
-            "limits.connections_per_uid",
-            limits.connections_per_uid as u64,
-            1,
-            480,
-        )?;
-        in_range("limits.in_flight", limits.in_flight as u64, 1, 1024)?;
-        in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
-        for range in self.allow.vmids.ranges() {
-            if range.first < 100 || range.last > 999_999 || range.first > range.last {
-                return wrong(
-                    "allow.vmids",
-                    format!("{}-{}; inside 100-999999", range.first, range.last),
-                );
-            }
-        }
-        let absolute = |key: &str, path: &std::path::Path| {
-            let plain = path
-                .components()
-                .all(|part| !matches!(part, std::path::Component::ParentDir));
-            if path.is_absolute() && plain {
-                Ok(())
-            } else {
-                wrong(
-                    key,
-                    format!("`{}` is not an absolute path without `..`", path.display()),
-                )
-            }
-        };
-        self.allow
-            .image_dirs
-            .iter()
-            .try_for_each(|path| absolute("allow.image_dirs", path))?;
-        self.allow
-            .template_dirs
-            .iter()
-            .try_for_each(|path| absolute("allow.template_dirs", path))?;
-        self.programs
-            .qm
-            .iter()
-            .try_for_each(|path| absolute("programs.qm", path))?;
-        self.programs
-            .pct
-            .iter()
-            .try_for_each(|path| absolute("programs.pct", path))?;
-        self.programs
-            .xtables
-            .iter()
-            .try_for_each(|path| absolute("programs.xtables", path))
-    }
-}
-
-/// Whether a rule's pattern covers an action: `*`, a family `qm-*`, or the name itself.
-pub fn covers(pattern: &str, action: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some("") => true,
-        Some(prefix) => prefix.ends_with('-') && action.starts_with(prefix),
-        None => pattern == action,
-    }
-}
-
-fn matches_some_action(pattern: &str) -> bool {
-    blockhost_proto::catalog::CATALOG
-        .iter()
-        .any(|spec| covers(pattern, spec.name))
 }
 
 #[cfg(test)]
@@ -479,6 +277,7 @@ mod tests {
 
     #[test]
     fn a_family_pattern_covers_its_family_only() {
+        use super::rule::covers;
         assert!(
             covers("*", "agent-info")
                 && covers("qm-*", "qm-start")

@@ -1,0 +1,473 @@
+//! Who may ask for what: the resolved rules against what the kernel says about the caller. Asked by the front before
+//! anything happens, by the gate before anything is recorded as begun, by each compartment before anything is done,
+//! and by `check-policy`. The answer of all of them is the one given here.
+
+use blockhost_proto::action::Action;
+use blockhost_proto::response::ErrorCode;
+use serde::{Deserialize, Serialize};
+
+use super::rates::OwnRates;
+use super::rule::covers;
+use super::sockets::SocketName;
+use crate::allow::{Allowlists, Only};
+use crate::compartment::{Failure, Identities};
+
+/// A rule after name lookup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvedRule {
+    /// User it applies to.
+    pub uid: Option<u32>,
+    /// Group it applies to, primary or supplementary.
+    pub gid: Option<u32>,
+    /// Socket it applies to.
+    pub socket: Option<SocketName>,
+    /// Action names, families or `*`.
+    pub actions: Vec<String>,
+    /// What its caller may name.
+    pub only: Option<Only>,
+    /// How often its caller may ask.
+    pub rates: Option<OwnRates>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: &'a [u32],
+    /// Socket it came by.
+    pub socket: &'a str,
+}
+
+/// The rules that are for a caller, by their place in the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights(Vec<usize>);
+
+impl Rights {
+    /// No rule names this caller: it learns nothing but `forbidden`.
+    pub fn is_stranger(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The rules in force, ready to be asked.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    allow: Allowlists,
+    rules: Vec<Entry>,
+    identities: Identities,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    rule: ResolvedRule,
+    /// What may be named under the rule: the host's lists, narrowed.
+    lists: Option<Allowlists>,
+}
+
+impl Authority {
+    /// From a policy's rules and allowlists.
+    pub fn new(allow: &Allowlists, rules: &[ResolvedRule], identities: Identities) -> Self {
+        let entry = |rule: &ResolvedRule| Entry {
+            lists: rule.only.as_ref().map(|only| only.over(allow)),
+            rule: rule.clone(),
+        };
+        Self {
+            allow: allow.clone(),
+            rules: rules.iter().map(entry).collect(),
+            identities,
+        }
+    }
+
+    /// The rules that are for this caller.
+    pub fn rights(&self, subject: Subject<'_>) -> Rights {
+        if own_process(&self.identities, subject.uid, subject.gid).is_some() {
+            return Rights::default();
+        }
+        let named = |(_, entry): &(usize, &Entry)| applies(&entry.rule, subject);
+        let rules = self.rules.iter().enumerate().filter(named);
+        Rights(rules.map(|(number, _)| number).collect())
+    }
+
+    /// The process of the agent's own that this must be, if it is one.
+    pub fn own_process(&self, uid: u32, gid: u32) -> Option<&'static str> {
+        own_process(&self.identities, uid, gid)
+    }
+
+    /// Those of the caller's groups that a rule names: all that has to travel with a job.
+    pub fn telling_groups(&self, groups: &[u32]) -> Vec<u32> {
+        let told = |gid: &u32| self.rules.iter().any(|entry| entry.rule.gid == Some(*gid));
+        groups.iter().copied().filter(told).collect()
+    }
+
+    /// The first rule that permits the action.
+    ///
+    /// # Errors
+    /// `forbidden`, with why.
+    pub fn permits(&self, rights: &Rights, action: &Action) -> Result<usize, Failure> {
+        self.permits_from(rights, action, 0)
+    }
+
+    /// The first rule from that place in the list on which permits the action.
+    ///
+    /// # Errors
+    /// `forbidden`, with why.
+    pub fn permits_from(
+        &self,
+        rights: &Rights,
+        action: &Action,
+        first: usize,
+    ) -> Result<usize, Failure> {
+        let name = action.name();
+        let mut why = None;
+        let mut host_asked = false;
+        for &number in rights.0.iter().filter(|&&number| number >= first) {
+            let Entry { rule, lists } = &self.rules[number];
+            if !rule.actions.iter().any(|pattern| covers(pattern, name)) {
+                continue;
+            }
+            if !host_asked {
+                self.allow.check(action)?;
+                host_asked = true;
+            }
+            let Some(lists) = lists else {
+                return Ok(number);
+            };
+            match narrowed(rule, lists, action, number) {
+                Ok(()) => return Ok(number),
+                Err(failure) => why = Some(failure),
+            }
+        }
+        Err(why.unwrap_or_else(|| forbidden(name)))
+    }
+
+    /// What may be named under that rule.
+    pub fn lists(&self, rule: usize) -> &Allowlists {
+        self.rules
+            .get(rule)
+            .and_then(|entry| entry.lists.as_ref())
+            .unwrap_or(&self.allow)
+    }
+
+    /// The rates of that rule.
+    pub fn rates(&self, rule: usize) -> Option<&OwnRates> {
+        self.rules.get(rule)?.rule.rates.as_ref()
+    }
+}
+
+fn applies(rule: &ResolvedRule, subject: Subject<'_>) -> bool {
+    let somebody = rule.uid.is_some() || rule.gid.is_some() || rule.socket.is_some();
+    let user = rule.uid.is_none_or(|uid| uid == subject.uid);
+    let group = rule
+        .gid
+        .is_none_or(|gid| gid == subject.gid || subject.groups.contains(&gid));
+    let socket = rule
+        .socket
+        .as_ref()
+        .is_none_or(|name| name.as_str() == subject.socket);
+    somebody && user && group && socket
+}
+
+fn narrowed(
+    rule: &ResolvedRule,
+    lists: &Allowlists,
+    action: &Action,
+    number: usize,
+) -> Result<(), Failure> {
+    let place = format!("rule {}", number + 1);
+    if shows_every_machine(action) && rule.only.as_ref().is_some_and(|only| only.vmids.is_some()) {
+        let message = format!(
+            "{} shows every machine, and you may name some only ({place}: only.vmids of root-agent.yaml)",
+            action.name()
+        );
+        return Err(Failure::new(ErrorCode::Forbidden, message));
+    }
+    lists
+        .holds(action)
+        .map_err(|denied| denied.at(&format!("{place}: only")))
+}
+
+/// Actions that name no machine because they are about all of them.
+pub fn shows_every_machine(action: &Action) -> bool {
+    matches!(action, Action::QmList(_) | Action::PctList(_))
+}
+
+/// The process of the agent that has these credentials. None of them has business on the agent's sockets: what
+/// connects from there was taken over. Numbers of root stand for no process, or root itself would be locked out.
+fn own_process(identities: &Identities, uid: u32, gid: u32) -> Option<&'static str> {
+    let Identities {
+        agent, vm, image, ..
+    } = identities;
+    [
+        (agent.uid, "blockhost-agent"),
+        (vm.uid, "blockhost-vm"),
+        (image.uid, "blockhost-image"),
+    ]
+    .into_iter()
+    .find(|&(own, _)| own == uid && own != 0)
+    .map(|(_, name)| name)
+    .or_else(|| (uid == 0 && gid == agent.gid && gid != 0).then_some("root in blockhost-agent"))
+}
+
+/// The process of the agent that a rule for this user or group would be for.
+pub fn rule_for_own_process(
+    identities: &Identities,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> Option<&'static str> {
+    let by_user = uid.and_then(|uid| own_process(identities, uid, u32::MAX));
+    let shared = identities.blockhost.gid;
+    let by_group = [
+        (identities.agent.gid, "blockhost-agent"),
+        (identities.vm.gid, "blockhost-vm"),
+        (identities.image.gid, "blockhost-image"),
+    ]
+    .into_iter()
+    .find(|&(own, _)| Some(own) == gid && own != 0 && own != shared)
+    .map(|(_, name)| name);
+    by_user.or(by_group)
+}
+
+/// The answer to somebody no rule is for.
+pub fn forbidden(what: &str) -> Failure {
+    Failure::new(
+        ErrorCode::Forbidden,
+        format!(
+            "you may not use {what}; the rules are in /etc/blockhost/root-agent.yaml on the host"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compartment::Identity;
+
+    const fn identity(id: u32) -> Identity {
+        Identity { uid: id, gid: id }
+    }
+
+    const IDENTITIES: Identities = Identities {
+        agent: identity(901),
+        blockhost: identity(902),
+        vm: identity(903),
+        image: identity(904),
+    };
+
+    fn rules(yaml: &str) -> Authority {
+        #[derive(Deserialize)]
+        struct File {
+            rules: Vec<ResolvedRule>,
+            #[serde(default)]
+            allow: Allowlists,
+        }
+        let File { rules, allow } = serde_saphyr::from_str(yaml).expect("test rules");
+        Authority::new(&allow, &rules, IDENTITIES)
+    }
+
+    fn by(uid: u32, gid: u32, groups: &'static [u32]) -> Subject<'static> {
+        Subject {
+            uid,
+            gid,
+            groups,
+            socket: "root-agent",
+        }
+    }
+
+    fn ask(
+        authority: &Authority,
+        who: Subject<'_>,
+        name: &str,
+        params: &Value,
+    ) -> Result<usize, String> {
+        let action = Action::from_parts(name, params).expect("valid");
+        let permitted = authority.permits(&authority.rights(who), &action);
+        permitted.map_err(|failure| {
+            assert_eq!(failure.code, ErrorCode::Forbidden);
+            failure.message
+        })
+    }
+
+    fn start(authority: &Authority, who: Subject<'_>, vmid: u32) -> Result<usize, String> {
+        ask(authority, who, "qm-start", &json!({ "vmid": vmid }))
+    }
+
+    #[test]
+    fn a_rule_without_a_subject_applies_to_nobody() {
+        let rules = rules("rules: [{actions: ['*']}]");
+        assert!(rules.rights(by(0, 0, &[0])).is_stranger());
+    }
+
+    #[test]
+    fn everything_that_a_rule_names_must_be_so() {
+        let rules = rules(
+            "rules: [{uid: 5, gid: 50, actions: ['*']}, {uid: 6, socket: lane, actions: ['*']}]",
+        );
+        assert_eq!(start(&rules, by(5, 50, &[]), 100), Ok(0));
+        assert_eq!(start(&rules, by(5, 1, &[7, 50]), 100), Ok(0));
+        for who in [by(5, 1, &[]), by(1, 50, &[]), by(50, 5, &[]), by(6, 6, &[])] {
+            assert!(start(&rules, who, 100).is_err(), "{who:?}");
+        }
+        let lane = Subject {
+            socket: "lane",
+            ..by(6, 6, &[])
+        };
+        assert_eq!(start(&rules, lane, 100), Ok(1));
+        assert!(start(&rules, Subject { uid: 7, ..lane }, 100).is_err());
+    }
+
+    #[test]
+    fn a_rule_for_a_socket_alone_is_for_all_who_came_by_it_and_for_no_other() {
+        let rules = rules("rules: [{socket: lane, actions: [qm-start]}]");
+        let lane = Subject {
+            socket: "lane",
+            ..by(1234, 5, &[])
+        };
+        assert_eq!(start(&rules, lane, 100), Ok(0));
+        for socket in ["root-agent", "", "lanes", "lan"] {
+            assert!(start(&rules, Subject { socket, ..lane }, 100).is_err());
+        }
+        assert!(ask(&rules, lane, "qm-stop", &json!({"vmid": 100})).is_err());
+    }
+
+    #[test]
+    fn root_has_no_rights_but_those_of_the_rules() {
+        assert!(
+            rules("rules: [{uid: 7, actions: ['*']}]")
+                .rights(by(0, 0, &[]))
+                .is_stranger()
+        );
+    }
+
+    #[test]
+    fn the_agents_own_processes_have_no_rights_whatever_the_rules_say() {
+        let all = "rules: [{socket: root-agent, actions: ['*']}, {uid: 0, actions: ['*']}, {uid: 903, actions: ['*']}]";
+        let rules = rules(all);
+        for who in [
+            by(901, 1, &[]),
+            by(903, 1, &[]),
+            by(904, 902, &[]),
+            by(0, 901, &[]),
+        ] {
+            assert!(rules.rights(who).is_stranger(), "{who:?}");
+        }
+        for who in [by(0, 0, &[901]), by(902, 902, &[]), by(5, 901, &[])] {
+            assert!(!rules.rights(who).is_stranger(), "{who:?}");
+        }
+        // Without system users of their own (a test, a container) root is root.
+        let nobody = Identities {
+            agent: identity(0),
+            ..IDENTITIES
+        };
+        assert_eq!(own_process(&nobody, 0, 0), None);
+    }
+
+    #[test]
+    fn a_rule_narrows_what_its_caller_may_name_and_the_host_narrows_further() {
+        let rules = rules(
+            "rules:\n\
+             - {uid: 5, actions: ['*'], only: {vmids: {first: 200, last: 299}, firewall_ports: ['80'], route_prefixes: ['fd00:5::/64']}}\n\
+             - {uid: 6, actions: ['*']}\n\
+             allow: {vmids: {first: 100, last: 250}, route_devices: [vmbr0]}\n",
+        );
+        let five = by(5, 5, &[]);
+        assert_eq!(start(&rules, five, 200), Ok(0));
+        let why = start(&rules, five, 199).expect_err("of somebody else");
+        assert!(
+            why.contains("rule 1: only.vmids") && why.contains("200-299"),
+            "{why}"
+        );
+        let why = start(&rules, five, 251).expect_err("not on this host");
+        assert!(why.contains("allow.vmids"), "{why}");
+        assert_eq!(start(&rules, by(6, 6, &[]), 199), Ok(1));
+        let route = |address: &str| json!({"address": format!("{address}/128"), "dev": "vmbr0"});
+        assert!(ask(&rules, five, "ip6-route-add", &route("fd00:5::9")).is_ok());
+        assert!(ask(&rules, five, "ip6-route-add", &route("fd00:6::9")).is_err());
+        let port = |port: u16| json!({"port": port, "comment": "x"});
+        assert!(ask(&rules, five, "iptables-open", &port(80)).is_ok());
+        assert!(ask(&rules, five, "iptables-close", &port(22)).is_err());
+        // Both machines of a clone have to be theirs.
+        let clone = |vmid: u32, newid: u32| json!({"vmid": vmid, "newid": newid, "name": "a"});
+        assert!(ask(&rules, five, "qm-clone", &clone(200, 201)).is_ok());
+        assert!(ask(&rules, five, "qm-clone", &clone(150, 201)).is_err());
+        assert!(ask(&rules, five, "qm-clone", &clone(200, 150)).is_err());
+        // A list shows what may not be named.
+        let why = ask(&rules, five, "qm-list", &json!({})).expect_err("every machine");
+        assert!(why.contains("only.vmids"), "{why}");
+        assert_eq!(ask(&rules, by(6, 6, &[]), "qm-list", &json!({})), Ok(1));
+    }
+
+    #[test]
+    fn one_rule_that_permits_suffices_but_two_halves_do_not() {
+        let rules = rules(
+            "rules:\n\
+             - {uid: 5, actions: [qm-clone, qm-start], only: {vmids: {first: 100, last: 199}}}\n\
+             - {uid: 5, actions: [qm-clone], only: {vmids: {first: 200, last: 299}}}\n",
+        );
+        let five = by(5, 5, &[]);
+        let clone = |vmid: u32, newid: u32| json!({"vmid": vmid, "newid": newid, "name": "a"});
+        assert_eq!(ask(&rules, five, "qm-clone", &clone(250, 251)), Ok(1));
+        assert_eq!(ask(&rules, five, "qm-clone", &clone(150, 151)), Ok(0));
+        assert!(ask(&rules, five, "qm-clone", &clone(150, 251)).is_err());
+        assert!(start(&rules, five, 250).is_err());
+    }
+
+    #[test]
+    fn a_rule_can_reserve_more_wallets_and_free_none() {
+        let rules = rules(
+            "rules: [{uid: 5, actions: ['*'], only: {reserved_wallets: [treasury]}}]\n\
+             allow: {reserved_wallets: [vault]}",
+        );
+        let make = |name: &str| {
+            ask(
+                &rules,
+                by(5, 5, &[]),
+                "generate-wallet",
+                &json!({ "name": name }),
+            )
+        };
+        assert!(make("treasury").is_err() && make("vault").is_err());
+        assert!(make("hot").is_ok());
+        let lists = rules.lists(0);
+        assert!(lists.reserved_wallets.iter().any(|name| name == "vault"));
+    }
+
+    #[test]
+    fn only_groups_that_a_rule_names_travel() {
+        let rules = rules("rules: [{gid: 50, actions: ['*']}, {uid: 3, actions: ['*']}]");
+        assert_eq!(rules.telling_groups(&[3, 50, 51]), [50]);
+    }
+
+    #[test]
+    fn rules_for_the_agents_own_users_are_recognised() {
+        for (uid, gid) in [
+            (Some(901), None),
+            (Some(903), None),
+            (Some(904), None),
+            (None, Some(901)),
+            (None, Some(904)),
+        ] {
+            assert!(
+                rule_for_own_process(&IDENTITIES, uid, gid).is_some(),
+                "{uid:?} {gid:?}"
+            );
+        }
+        for (uid, gid) in [
+            (Some(0), None),
+            (Some(902), None),
+            (None, Some(902)),
+            (None, Some(0)),
+        ] {
+            assert!(
+                rule_for_own_process(&IDENTITIES, uid, gid).is_none(),
+                "{uid:?} {gid:?}"
+            );
+        }
+    }
+}
