@@ -21,6 +21,7 @@ readonly PACKAGES=(
     openssh-client iputils-ping                     # the demo logs in to the guest, tests reach it
     nftables jq openssl                             # independent views in tests: of the firewall, of the ledger
     dpkg-dev                                        # make deb
+    systemd                                         # the units' scores, and a private system that runs them
     python3                                         # the benchmark's peer, the offline proof checker
 )
 

@@ -251,6 +251,8 @@ pub fn main() -> ExitCode {
         Verb::MachineLauncher { words } => return launcher::run(words),
         _ => {}
     }
+    // Machines enter their directories as another user; a caller's stricter mask (a unit's UMask=) must not shut them out.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut host = Host::from_env();
     let checked = host.check_state();
     let done = checked

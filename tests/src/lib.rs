@@ -11,4 +11,5 @@ pub mod demo;
 pub mod namespace;
 pub mod report;
 pub mod scenario;
+pub mod systemd;
 pub mod world;

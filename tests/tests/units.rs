@@ -1,0 +1,261 @@
+//! The units as systemd itself carries them out: scores of `systemd-analyze security`, and every service at work inside
+//! its own sandbox. The second needs no systemd on the machine, it brings its own.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use blockhost_tests::command::{run, with_args};
+use blockhost_tests::systemd::{Booted, File, Installation};
+use blockhost_tests::world::built_programs;
+use serde_json::{Value, json};
+
+const AGENT: &str = "blockhost-root-agent.service";
+
+/// Exposure, in tenths, that a unit may have at most.
+const SCORES: &[(&str, u32)] = &[
+    ("blockhost-root-agent.service", 25),
+    ("blockhost-engine.service", 15),
+    ("blockhost-gc.service", 15),
+];
+
+fn packaged(unit: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../packaging/systemd")
+        .join(unit)
+}
+
+#[test]
+fn no_unit_is_more_exposed_than_promised() {
+    for (unit, limit) in SCORES {
+        let file = packaged(unit);
+        let threshold = format!("--threshold={limit}");
+        let words = ["security", "--offline=true", "--no-pager", &threshold];
+        let mut analyze = with_args("systemd-analyze", &words);
+        analyze.arg(&file);
+        if let Err(error) = run(analyze, Duration::from_secs(30)) {
+            panic!("{unit} is above {}.{}: {error}", limit / 10, limit % 10);
+        }
+    }
+}
+
+#[test]
+fn every_service_unit_has_a_promised_score() {
+    for entry in std::fs::read_dir(packaged("")).expect("units") {
+        let name = entry
+            .expect("an entry")
+            .file_name()
+            .into_string()
+            .expect("text");
+        let known = SCORES.iter().any(|(unit, _)| *unit == name);
+        assert!(
+            known || !name.ends_with(".service"),
+            "{name} has no score in SCORES"
+        );
+    }
+}
+
+/// A system with the product installed, or `None` where none can be had.
+fn booted(enabled: &[&str], files: &[File<'_>]) -> Option<Booted> {
+    let built = built_programs();
+    let program = |place: &'static str, name: &str| (place, built.join(name));
+    let programs = [
+        program("/usr/sbin/blockhost-root-agent", "blockhost-root-agent"),
+        program("/usr/lib/blockhost/blockhost-qm", "blockhost-qm"),
+        program("/usr/bin/blockhost", "blockhost"),
+        program("/usr/bin/blockhost-vm-gc", "blockhost-vm-gc"),
+        program("/usr/bin/blockhost-engine", "blockhost-engine"),
+    ];
+    let installation = Installation {
+        programs: &programs,
+        files,
+        enabled,
+    };
+    match Booted::boot(
+        Path::new(env!("CARGO_BIN_EXE_blockhost-systemd-init")),
+        &installation,
+    ) {
+        Ok(booted) => Some(booted),
+        Err(reason) => {
+            println!("skipped: {}", reason.0);
+            None
+        }
+    }
+}
+
+/// Asks the agent from inside, as root, with nothing of ours in between.
+fn call(booted: &Booted, action: &str, params: &Value) -> Value {
+    const CLIENT: &str = "\
+import json, socket, struct, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect('/run/blockhost/root-agent.sock')
+b = sys.argv[1].encode()
+s.sendall(struct.pack('>I', len(b)) + b)
+n = struct.unpack('>I', s.recv(4, socket.MSG_WAITALL))[0]
+print(s.recv(n, socket.MSG_WAITALL).decode())
+";
+    let request = json!({"action": action, "params": params}).to_string();
+    let text = booted.output(&["/usr/bin/python3", "-c", CLIENT, &request]);
+    serde_json::from_str(&text).expect("the agent answers JSON")
+}
+
+fn succeeds(booted: &Booted, action: &str, params: &Value) -> Value {
+    let answer = call(booted, action, params);
+    assert_eq!(
+        answer["ok"],
+        true,
+        "{action}: {answer}\n{}",
+        booted.journal()
+    );
+    answer
+}
+
+fn wait_for(what: &str, booted: &Booted, mut ready: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !ready() {
+        assert!(Instant::now() < until, "{what}:\n{}", booted.journal());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_agent_does_all_its_work_inside_its_units_sandbox() {
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[]) else {
+        return;
+    };
+    let _ = booted.output(&["ip", "link", "add", "vmbr0", "type", "bridge"]);
+    let _ = booted.output(&["ip", "link", "set", "vmbr0", "up"]);
+    assert_eq!(
+        booted.property(AGENT, "ActiveState"),
+        "inactive",
+        "nobody has asked yet"
+    );
+
+    // The first client starts it: socket activation, readiness, every kind of work.
+    succeeds(&booted, "agent-info", &json!({}));
+    assert_eq!(booted.property(AGENT, "ActiveState"), "active");
+    succeeds(&booted, "generate-wallet", &json!({"name": "unit"}));
+    let key = booted.output(&["stat", "-c", "%U:%G %a", "/etc/blockhost/unit.key"]);
+    assert_eq!(
+        key.trim(),
+        "root:blockhost 640",
+        "whatever mask the unit sets"
+    );
+    succeeds(
+        &booted,
+        "ip6-route-add",
+        &json!({"address": "fd77:b10c::7/128", "dev": "vmbr0"}),
+    );
+    let routes = booted.output(&["ip", "-6", "route", "show", "dev", "vmbr0"]);
+    assert!(routes.contains("fd77:b10c::7"), "{routes}");
+    succeeds(
+        &booted,
+        "iptables-open",
+        &json!({"port": 8443, "comment": "unit"}),
+    );
+    let rules = booted.output(&["iptables-save"]);
+    assert!(rules.contains("8443"), "{rules}");
+    succeeds(&booted, "qm-list", &json!({}));
+
+    // A reload, a crash and a restart: the socket stays, the work goes on.
+    let main = booted.property(AGENT, "MainPID");
+    let _ = booted.output(&["systemctl", "reload", AGENT]);
+    succeeds(&booted, "agent-info", &json!({}));
+    assert_eq!(
+        booted.property(AGENT, "MainPID"),
+        main,
+        "a reload is no restart"
+    );
+    let _ = booted.output(&["systemctl", "kill", "--kill-whom=main", "-s", "KILL", AGENT]);
+    wait_for("systemd did not start it again", &booted, || {
+        booted.property(AGENT, "MainPID") != main
+            && booted.property(AGENT, "ActiveState") == "active"
+    });
+    succeeds(&booted, "agent-info", &json!({}));
+    let _ = booted.output(&["systemctl", "restart", AGENT]);
+    succeeds(&booted, "generate-wallet", &json!({"name": "again"}));
+    let verified = booted.output(&["/usr/bin/blockhost", "ledger", "verify"]);
+    assert!(!verified.is_empty());
+    let _ = booted.output(&["systemctl", "stop", AGENT]);
+    assert_eq!(
+        booted.property(AGENT, "Result"),
+        "success",
+        "{}",
+        booted.journal()
+    );
+}
+
+#[test]
+fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart() {
+    let cache = built_programs().join("test-guest");
+    let image = match blockhost_hypervisor::testguest::image(&cache) {
+        Ok(image) => std::fs::read(image).expect("the guest's image"),
+        Err(reason) => {
+            println!("skipped: no guest image: {reason}");
+            return;
+        }
+    };
+    let files = [File {
+        path: "/units/guest.img",
+        bytes: &image,
+        mode: 0o644,
+    }];
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &files) else {
+        return;
+    };
+    let place = "/var/lib/blockhost/images/guest.img";
+    let _ = booted.output(&["cp", "/units/guest.img", place]);
+    let _ = booted.output(&["chown", "blockhost:blockhost", place]);
+    let args = json!([
+        ["--memory", "128"],
+        ["--scsihw", "virtio-scsi-pci"],
+        ["--agent", "1"],
+        ["--serial0", "socket"]
+    ]);
+    succeeds(
+        &booted,
+        "qm-create",
+        &json!({"vmid": 100, "name": "unit", "args": args}),
+    );
+    let imported = succeeds(
+        &booted,
+        "qm-importdisk",
+        &json!({"vmid": 100, "disk_path": "guest.img", "storage": "local"}),
+    );
+    let options = json!({"scsi0": imported["volume"], "boot": "order=scsi0"});
+    succeeds(&booted, "qm-set", &json!({"vmid": 100, "options": options}));
+    succeeds(&booted, "qm-start", &json!({"vmid": 100}));
+    let group = format!("/sys/fs/cgroup/system.slice/{AGENT}/vm-100/cgroup.procs");
+    let machine = booted.output(&["cat", &group]);
+    assert!(!machine.trim().is_empty(), "QEMU is in its own group");
+    wait_for("the guest's agent does not answer", &booted, || {
+        call(&booted, "qm-guest-ping", &json!({"vmid": 100}))["ok"] == true
+    });
+    let _ = booted.output(&["systemctl", "restart", AGENT]);
+    assert_eq!(
+        booted.output(&["cat", &group]),
+        machine,
+        "the same process still runs"
+    );
+    succeeds(&booted, "qm-guest-ping", &json!({"vmid": 100}));
+    succeeds(&booted, "qm-stop", &json!({"vmid": 100}));
+}
+
+#[test]
+fn garbage_collection_runs_inside_its_units_sandbox() {
+    let pools = File {
+        path: "/etc/blockhost/db.yaml",
+        bytes: b"db_file: /var/lib/blockhost/vms.json\nvmid_range: {start: 100, end: 199}\n\
+            ip_pool: {network: 192.168.122.0/24, start: 200, end: 250, gateway: 192.168.122.1}\n",
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[pools]) else {
+        return;
+    };
+    let _ = booted.output(&["systemctl", "start", "blockhost-gc.service"]);
+    assert_eq!(
+        booted.property("blockhost-gc.service", "Result"),
+        "success",
+        "{}",
+        booted.journal()
+    );
+}
