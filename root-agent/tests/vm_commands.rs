@@ -2,6 +2,7 @@
 //! The machines themselves are tested where the hypervisor is.
 
 mod compartment_world;
+mod recorded;
 
 use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
@@ -9,55 +10,10 @@ use std::time::Duration;
 
 use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
-use blockhost_root_agent::compartment::{Done, Failure, Handler, vm};
-use compartment_world::{World, code, is_root, set_mode, tool, try_tool};
+use blockhost_root_agent::compartment::{Done, Failure, vm};
+use compartment_world::{World, code, set_mode, tool, try_tool};
+use recorded::{Vm, output};
 use serde_json::{Value, json};
-
-/// Records its arguments, then does what the world's file `answer` says.
-const RECORDER: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$BLOCKHOST_ROOT/called\"\nprintf '\\n' >>\"$BLOCKHOST_ROOT/called\"\n[ -e \"$BLOCKHOST_ROOT/answer\" ] && . \"$BLOCKHOST_ROOT/answer\"\nexit 0\n";
-
-struct Vm {
-    world: World,
-    handler: Box<dyn Handler>,
-}
-
-impl Vm {
-    fn new() -> Option<Self> {
-        if !is_root() {
-            println!("skipped: a program of root's needs root");
-            return None;
-        }
-        let mut world = World::new();
-        world.policy.programs.qm = Some(world.script("qm", RECORDER));
-        let handler = world.start(vm::prepare).expect("a vm compartment");
-        Some(Vm { world, handler })
-    }
-
-    /// Shell text that decides about output and exit code; `$1` is the verb.
-    fn answers(&self, shell: &str) {
-        std::fs::write(self.world.path().join("answer"), shell).expect("an answer");
-    }
-
-    fn ask(&self, name: &str, params: Value) -> Result<Done, Failure> {
-        self.world.ask(&*self.handler, name, &params)
-    }
-
-    /// The recorded calls since the last look, each as its words.
-    fn calls(&self) -> Vec<Vec<String>> {
-        let path = self.world.path().join("called");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let _ = std::fs::remove_file(&path);
-        text.split("\u{1f}\n")
-            .filter(|call| !call.is_empty())
-            .map(|call| call.split('\u{1f}').map(str::to_owned).collect())
-            .collect()
-    }
-}
-
-fn output(result: Result<Done, Failure>) -> Value {
-    let done = result.unwrap_or_else(|failure| panic!("{}", failure.message));
-    serde_json::from_str(&done.output).expect("JSON")
-}
 
 #[test]
 fn every_action_becomes_the_one_command_line_that_it_should() {
@@ -596,7 +552,7 @@ fn a_backend_that_others_could_replace_stops_the_start_and_a_missing_one_fails_e
     }
     assert_eq!(
         vm.handler.programs().len(),
-        2,
-        "the script and its interpreter"
+        4,
+        "both scripts and their interpreters"
     );
 }

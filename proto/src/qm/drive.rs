@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::scalar::{Choice, flag};
-use crate::value::{DiskSize, StorageName, Text, VolumeRef, decimal};
+use crate::value::{DiskSize, Integer as _, Iops, StorageName, Text, VolumeRef, decimal};
 
 /// Where a drive is plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,8 +104,8 @@ const OPTIONS: &[(&str, Rule)] = &[
     ("detect_zeroes", Rule::Flag),
     ("discard", Rule::OneOf(&["ignore", "on"])),
     ("format", Rule::OneOf(&["raw", "qcow2"])),
-    ("iops_rd", Rule::Number(1_000_000)),
-    ("iops_wr", Rule::Number(1_000_000)),
+    ("iops_rd", Rule::Number(Iops::MAX)),
+    ("iops_wr", Rule::Number(Iops::MAX)),
     ("iothread", Rule::Flag),
     ("media", Rule::OneOf(&["cdrom", "disk"])),
     ("replicate", Rule::Flag),
@@ -216,6 +216,24 @@ impl DriveSpec {
         if let Some(size) = size {
             let at = drive.options.partition_point(|(name, _)| *name < "size");
             drive.options.insert(at, ("size", DriveValue::Size(size)));
+        }
+        drive
+    }
+
+    /// The same drive with other limits on its operations: those given replace what was there, or everything does.
+    #[must_use]
+    pub fn with_limits(&self, reads: Option<Iops>, writes: Option<Iops>, reset: bool) -> Self {
+        let mut drive = self.clone();
+        for (name, limit) in [("iops_rd", reads), ("iops_wr", writes)] {
+            if reset || limit.is_some() {
+                drive.options.retain(|(known, _)| *known != name);
+            }
+            if let Some(limit) = limit {
+                let at = drive.options.partition_point(|(known, _)| *known < name);
+                drive
+                    .options
+                    .insert(at, (name, DriveValue::Number(limit.number())));
+            }
         }
         drive
     }

@@ -269,6 +269,27 @@ fn a_drive_remembers_its_volume_instead_of_its_size() {
     assert!(DriveSpec::read("local:cloudinit").unwrap().is_cdrom() && !drive.is_cdrom());
 }
 
+#[test]
+fn limits_of_a_drive_replace_each_other_and_touch_nothing_else() {
+    let drive = DriveSpec::read("local:vm-100-disk-0,cache=none,iops_rd=9,size=4G").unwrap();
+    let iops = |n: u32| Some(n.try_into().unwrap());
+    for (reads, writes, reset, expected) in [
+        (
+            None,
+            iops(5),
+            false,
+            "cache=none,iops_rd=9,iops_wr=5,size=4G",
+        ),
+        (iops(7), None, false, "cache=none,iops_rd=7,size=4G"),
+        (None, iops(5), true, "cache=none,iops_wr=5,size=4G"),
+        (None, None, true, "cache=none,size=4G"),
+        (None, None, false, "cache=none,iops_rd=9,size=4G"),
+    ] {
+        let limited = drive.with_limits(reads, writes, reset).to_string();
+        assert_eq!(limited, format!("local:vm-100-disk-0,{expected}"));
+    }
+}
+
 fn keys() -> impl Strategy<Value = String> {
     let plain = prop::sample::select(PLAIN_KEYS.to_vec()).prop_map(|(name, _)| name.to_owned());
     prop_oneof![

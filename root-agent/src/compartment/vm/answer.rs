@@ -1,4 +1,4 @@
-//! Understanding what `qm` prints: status, configuration, list, guest results, and its many ways to say no. Pure.
+//! Understanding what `qm` and `pct` print: status, configuration, list, guest results, and its many ways to say no. Pure.
 //! Formats are those of Proxmox VE; the embedded backend prints the same.
 
 use blockhost_proto::response::ErrorCode;
@@ -6,6 +6,31 @@ use serde_json::{Map, Value, json};
 
 use crate::compartment::Failure;
 use crate::exec::{Captured, Ended, OUTPUT_CAP, Output};
+
+/// Which program speaks, and of what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    /// Name of the program.
+    pub(super) program: &'static str,
+    /// What it calls a machine, as Proxmox does.
+    pub(super) thing: &'static str,
+    /// What is missing without it.
+    pub(super) backend: &'static str,
+}
+
+/// Virtual machines.
+pub(super) const QM: Kind = Kind {
+    program: "qm",
+    thing: "VM",
+    backend: "virtual machine",
+};
+
+/// Containers.
+pub(super) const PCT: Kind = Kind {
+    program: "pct",
+    thing: "CT",
+    backend: "container",
+};
 
 /// `status: running` as its last word.
 pub(super) fn status(text: &str) -> Option<&str> {
@@ -35,6 +60,15 @@ pub(super) fn config(text: &str) -> Map<String, Value> {
 
 /// The table of `qm list` as an array. Names are the only column that may be empty or hold blanks.
 pub(super) fn list(text: &str) -> Result<Vec<Value>, String> {
+    table(text, row)
+}
+
+/// The table of `pct list`, likewise.
+pub(super) fn containers(text: &str) -> Result<Vec<Value>, String> {
+    table(text, container_row)
+}
+
+fn table(text: &str, row: fn(&str) -> Option<Value>) -> Result<Vec<Value>, String> {
     let rows = text
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -55,6 +89,23 @@ fn row(line: &str) -> Option<Value> {
     Some(
         json!({"vmid": vmid, "name": name.join(" "), "status": status, "memory_mb": memory, "bootdisk_gb": disk, "pid": pid}),
     )
+}
+
+/// Number, status, lock and name; a lock is rarely there, and only its column tells it from a name.
+fn container_row(line: &str) -> Option<Value> {
+    const NAME_COLUMN: usize = 35;
+    let mut words = line.split_whitespace();
+    let vmid: u32 = words.next()?.parse().ok()?;
+    let status = words.next()?;
+    let rest: Vec<&str> = words.collect();
+    let (lock, name) = match rest[..] {
+        [] => (None, ""),
+        [name] if line.rfind(&format!(" {name}"))? + 1 >= NAME_COLUMN => (None, name),
+        [lock] => (Some(lock), ""),
+        [lock, name] => (Some(lock), name),
+        _ => return None,
+    };
+    Some(json!({"vmid": vmid, "name": name, "status": status, "lock": lock}))
 }
 
 /// The volume that an import made: the last quoted word, without the slot it is parked in.
@@ -135,22 +186,23 @@ pub(super) fn words_of(output: &Output) -> String {
     }
 }
 
-/// The wire's view of a failed run of `qm <verb>`.
-pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure {
+/// The wire's view of a failed run of `<program> <verb>`.
+pub(super) fn failure(kind: Kind, verb: &str, vmid: Option<u32>, output: &Output) -> Failure {
+    let Kind { program, thing, .. } = kind;
     let vm = vmid
-        .map(|vmid| format!(" of VM {vmid}"))
+        .map(|vmid| format!(" of {thing} {vmid}"))
         .unwrap_or_default();
     if output.ended == Ended::TimedOut {
         return Failure::new(
             ErrorCode::Timeout,
             format!(
-                "qm {verb}{vm} was stopped at its time limit; its state is unknown, ask for it"
+                "{program} {verb}{vm} was stopped at its time limit; its state is unknown, ask for it"
             ),
         );
     }
     let said = words_of(output);
     if let Some(vmid) = vmid.filter(|vmid| says_absent(*vmid, output)) {
-        return Failure::new(ErrorCode::NotFound, format!("there is no VM {vmid}"));
+        return Failure::new(ErrorCode::NotFound, format!("there is no {thing} {vmid}"));
     }
     let code = [
         // Before the machine's own "not running": this one is up, its agent is not (yet).
@@ -158,7 +210,9 @@ pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure
         ("already exists", ErrorCode::Conflict),
         ("is running - destroy failed", ErrorCode::Conflict),
         ("can't lock file", ErrorCode::Busy),
+        ("container is running", ErrorCode::Conflict),
         ("VM is locked", ErrorCode::Conflict),
+        ("CT is locked", ErrorCode::Conflict),
         ("not running", ErrorCode::Conflict),
         ("got timeout", ErrorCode::Timeout),
     ]
@@ -167,11 +221,11 @@ pub(super) fn failure(verb: &str, vmid: Option<u32>, output: &Output) -> Failure
     .map_or(ErrorCode::Failed, |(_, code)| code);
     Failure::new(
         code,
-        format!("qm {verb}{vm} failed ({}): {said}", output.ended),
+        format!("{program} {verb}{vm} failed ({}): {said}", output.ended),
     )
 }
 
-/// Whether `qm` stopped because that machine does not exist. That is its first word or none at all: what comes later,
+/// Whether the program stopped because that machine does not exist. That is its first word or none at all: what comes later,
 /// or in the middle of a line, may be an agent's error, and a guest must not be able to make its machine look gone.
 fn says_absent(vmid: u32, output: &Output) -> bool {
     let text = output.stderr.to_text();
@@ -246,7 +300,7 @@ mod tests {
             ("storage 'nope' does not exist\n", ErrorCode::Failed),
             ("", ErrorCode::Failed),
         ] {
-            let failure = failure("start", Some(100), &output(255, said));
+            let failure = failure(QM, "start", Some(100), &output(255, said));
             assert_eq!(failure.code, code, "{said}");
             assert!(!failure.message.contains('\n'));
         }
@@ -255,7 +309,7 @@ mod tests {
             ..output(0, "whatever")
         };
         assert_eq!(
-            failure("clone", Some(100), &killed).code,
+            failure(QM, "clone", Some(100), &killed).code,
             ErrorCode::Timeout
         );
     }
@@ -272,6 +326,42 @@ mod tests {
         assert_eq!(rows[1]["pid"], Value::Null);
         assert_eq!(list("").unwrap(), Vec::<Value>::new());
         assert!(list(&format!("{good}garbage\n")).is_err());
+    }
+
+    #[test]
+    fn a_lock_of_a_container_is_not_taken_for_its_name() {
+        let text = "VMID       Status     Lock         Name                \n100        running                 web-1               \n101        stopped    backup       web-2               \n102        stopped    create                           \n";
+        assert_eq!(
+            Value::Array(containers(text).unwrap()),
+            json!([
+                {"vmid": 100, "name": "web-1", "status": "running", "lock": null},
+                {"vmid": 101, "name": "web-2", "status": "stopped", "lock": "backup"},
+                {"vmid": 102, "name": "", "status": "stopped", "lock": "create"},
+            ])
+        );
+        assert!(containers("100 running a b c\n").is_err());
+        assert!(containers("x running\n").is_err());
+    }
+
+    #[test]
+    fn the_ways_of_a_container_to_say_no_get_their_codes() {
+        for (said, code) in [
+            (
+                "Configuration file 'nodes/pve/lxc/100.conf' does not exist\n",
+                ErrorCode::NotFound,
+            ),
+            ("CT 100 already exists on node 'pve'\n", ErrorCode::Conflict),
+            (
+                "unable to destroy CT 100 - container is running\n",
+                ErrorCode::Conflict,
+            ),
+            ("CT is locked (backup)\n", ErrorCode::Conflict),
+            ("unable to create CT 100 - tar failed\n", ErrorCode::Failed),
+        ] {
+            let failure = failure(PCT, "start", Some(100), &output(255, said));
+            assert_eq!(failure.code, code, "{said}");
+            assert!(!failure.message.contains("qm") && !failure.message.contains("VM"));
+        }
     }
 
     #[test]
@@ -346,14 +436,14 @@ mod tests {
             "Configuration file 'nodes/pve/qemu-server/101.conf' does not exist\n".to_owned(),
         ] {
             for verb in ["guest exec", "guest cmd", "shutdown"] {
-                let failure = failure(verb, Some(100), &output(255, &said));
+                let failure = failure(QM, verb, Some(100), &output(255, &said));
                 assert_ne!(failure.code, ErrorCode::NotFound, "{verb}: {said}");
             }
         }
         let mut printed = output(1, "");
         printed.stdout.push(format!("C{absent}\n").as_bytes());
         assert_ne!(
-            failure("guest exec", Some(100), &printed).code,
+            failure(QM, "guest exec", Some(100), &printed).code,
             ErrorCode::NotFound
         );
     }
@@ -377,7 +467,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_output_makes_the_readers_panic(text in "(?s).{0,200}") {
-            let _ = (status(&text), config(&text), list(&text).is_ok(), imported_volume(&text), guest_result(text.as_bytes()));
+            let _ = (status(&text), config(&text), list(&text).is_ok(), containers(&text).is_ok(), imported_volume(&text), guest_result(text.as_bytes()));
         }
     }
 }

@@ -1,12 +1,14 @@
-//! Command lines for `qm`. Every word is a fixed one or printed from a validated type, none of which can begin with a
+//! Command lines for `qm` and `pct`. Every word is a fixed one or printed from a validated type, none of which can begin with a
 //! dash; what a client chose freely (a guest's command) stands behind `--`. No shell is involved. Pure but for [`keys_file`].
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use blockhost_proto::action::{Action, QmGuestExec, QmShutdown};
+use blockhost_proto::action::{Action, PctExec, QmGuestExec};
+use blockhost_proto::options::OneOption as _;
+use blockhost_proto::pct::{PctOption, PctOptions};
 use blockhost_proto::qm::{QmOption, QmOptions};
-use blockhost_proto::value::Vmid;
+use blockhost_proto::value::{GuestCommand, Seconds, Vmid};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::exec::fd_path;
@@ -47,7 +49,7 @@ impl Command {
         self
     }
 
-    fn option(self, key: &str, value: impl Into<String>) -> Self {
+    pub(super) fn option(self, key: &str, value: impl Into<String>) -> Self {
         self.word(format!("--{key}")).word(value)
     }
 
@@ -88,21 +90,49 @@ impl Command {
         self.parsed
     }
 
-    fn options(mut self, options: &QmOptions) -> std::io::Result<Self> {
+    pub(super) fn options(mut self, options: &QmOptions) -> std::io::Result<Self> {
         for option in options.iter() {
-            let value = match option {
-                // Proxmox's command line wants the name of a file here, and only here; ours takes one too.
-                QmOption::SshKeys(_) => {
-                    let file = keys_file(&option.value())?;
-                    let path = fd_path(file.as_fd()).display().to_string();
-                    self = self.file(file);
-                    path
-                }
-                _ => option.value(),
+            let key = option.key().to_string();
+            self = match option {
+                QmOption::SshKeys(_) => self.keys(&key, &option.value())?,
+                _ => self.option(&key, option.value()),
             };
-            self = self.option(&option.key().to_string(), value);
         }
         Ok(self)
+    }
+
+    pub(super) fn container_options(mut self, options: &PctOptions) -> std::io::Result<Self> {
+        for option in options.iter() {
+            let key = option.key().to_string();
+            self = match option {
+                PctOption::SshPublicKeys(_) => self.keys(&key, &option.value())?,
+                // Said for every container when it is created.
+                PctOption::Unprivileged => self,
+                _ => self.option(&key, option.value()),
+            };
+        }
+        Ok(self)
+    }
+
+    /// Proxmox's command line wants the name of a file for SSH keys, and only for them; ours takes one too.
+    fn keys(self, key: &str, keys: &str) -> std::io::Result<Self> {
+        let file = keys_file(keys)?;
+        let path = fd_path(file.as_fd()).display().to_string();
+        Ok(self.file(file).option(key, path))
+    }
+
+    /// A shell command for the inside of a machine; the only shell is the one there. A secret one is handed over as
+    /// input, as every user of the host sees the words of a process; the shell inside reads it whole, then runs it.
+    fn shell(mut self, command: &GuestCommand, secret: bool) -> Self {
+        let text = if secret {
+            command.as_str().clone_into(&mut self.input);
+            "eval \" $(cat)\""
+        } else {
+            command.as_str()
+        };
+        ["--", "/bin/sh", "-c", text]
+            .into_iter()
+            .fold(self, Self::word)
     }
 }
 
@@ -137,31 +167,30 @@ pub(super) fn plain(action: &Action) -> std::io::Result<Option<Command>> {
     }))
 }
 
-/// ACPI shutdown that waits, and does not force.
-pub(super) fn shutdown(action: &QmShutdown) -> Command {
+/// A shutdown that waits, and does not force.
+pub(super) fn shutdown(vmid: Vmid, timeout: Seconds) -> Command {
     Command::new("shutdown")
-        .vm(action.vmid)
-        .option("timeout", action.timeout.to_string())
+        .vm(vmid)
+        .option("timeout", timeout.to_string())
 }
 
-/// A shell command for the inside of the guest; the only shell is the guest's. A secret one is handed over as input, as
-/// every user of the host sees the words of a process; the guest's shell reads it whole, then runs it.
+/// A command through the guest agent.
 pub(super) fn guest_exec(action: &QmGuestExec) -> Command {
-    let command = Command::new("guest exec")
+    let mut command = Command::new("guest exec")
         .vm(action.vmid)
         .option("timeout", action.timeout.to_string())
         .parsed();
-    let shell = |command: Command, text: &str| {
-        let words = ["--", "/bin/sh", "-c", text];
-        words.into_iter().fold(command, Command::word)
-    };
     if action.secret {
-        let mut command = shell(command.option("pass-stdin", "1"), "eval \" $(cat)\"");
-        action.command.as_str().clone_into(&mut command.input);
-        command
-    } else {
-        shell(command, action.command.as_str())
+        command = command.option("pass-stdin", "1");
     }
+    command.shell(&action.command, action.secret)
+}
+
+/// A command inside a container, which gets the input of `pct` itself.
+pub(super) fn container_exec(action: &PctExec) -> Command {
+    Command::new("exec")
+        .vm(action.vmid)
+        .shell(&action.command, action.secret)
 }
 
 /// SSH keys as a file in memory.
