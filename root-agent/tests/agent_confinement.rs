@@ -61,6 +61,98 @@ fn every_process_is_filtered_and_cannot_gain_privileges() {
     assert_eq!(status(agent.supervisor(), "NoNewPrivs"), "1");
 }
 
+/// Soft and hard value of a line of `/proc/PID/limits`; they have to be the same.
+fn limit(pid: i32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let mut words = line.expect(name).split_whitespace();
+    let (soft, hard) = (words.next().expect("soft"), words.next().expect("hard"));
+    assert_eq!(soft, hard, "{name} of {pid} can be raised");
+    soft.to_owned()
+}
+
+#[test]
+fn every_process_has_limits_that_it_cannot_raise() {
+    let agent = Agent::start("backend: embedded\n");
+    let (small, memory) = ((64 << 20).to_string(), (1u64 << 30).to_string());
+    let segment = (16u64 << 30).to_string();
+    let free = "unlimited";
+    for (role, files, file_size, address_space) in [
+        ("front", "1024", small.as_str(), memory.as_str()),
+        ("ledger", "256", &segment, &memory),
+        ("keys", "256", &small, &memory),
+        ("net", "256", &small, &memory),
+        ("ovs", "256", &small, &memory),
+        ("image", "256", free, free),
+        ("vm", "8192", free, free),
+    ] {
+        let pid = agent.pid(role).expect(role);
+        assert_eq!(limit(pid, "Max open files"), files, "{role}");
+        assert_eq!(limit(pid, "Max file size"), file_size, "{role}");
+        assert_eq!(limit(pid, "Max address space"), address_space, "{role}");
+        assert_eq!(limit(pid, "Max core file size"), "0", "{role}");
+        if role != "vm" {
+            assert_eq!(limit(pid, "Max processes"), "1024", "{role}");
+        }
+    }
+}
+
+#[test]
+fn no_process_can_be_looked_into_by_its_siblings_or_dumps_its_memory() {
+    use std::os::unix::fs::MetadataExt;
+    let agent = Agent::start("");
+    let mut pids: Vec<i32> = ROLES.iter().filter_map(|role| agent.pid(role)).collect();
+    pids.push(agent.supervisor());
+    for pid in pids {
+        // What is not dumpable belongs to root in /proc, whoever it runs as.
+        let owner = std::fs::metadata(format!("/proc/{pid}/maps")).expect("maps");
+        assert_eq!((owner.uid(), owner.gid()), (0, 0), "{pid}");
+    }
+}
+
+#[test]
+fn what_a_compartment_executes_has_its_restrictions_too() {
+    let agent = Agent::start_in(common::World::with_qm(
+        r#"cp /proc/self/status "$BLOCKHOST_ROOT/var/lib/blockhost/status""#,
+        "",
+    ));
+    let answer = agent
+        .client()
+        .call(&serde_json::json!({"action": "qm-start", "params": {"vmid": 100}}));
+    assert_eq!(answer["ok"], true, "{answer}");
+    let text = std::fs::read_to_string(agent.world.layout.state().join("status")).expect("status");
+    let line = |key: &str| -> String {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.expect(key)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let parent = agent.pid("vm").expect("vm");
+    for key in [
+        "Uid:",
+        "Gid:",
+        "Groups:",
+        "CapBnd:",
+        "CapAmb:",
+        "NoNewPrivs:",
+        "Seccomp:",
+    ] {
+        assert_eq!(
+            line(key),
+            status(parent, key.trim_end_matches(':')),
+            "{key}"
+        );
+    }
+    // Root's own file capabilities: what is left of them is what the bounding set has.
+    assert_eq!(line("CapEff:"), line("CapBnd:"));
+    let filters = |words: &str| words.parse::<u32>().expect("a number");
+    assert!(
+        filters(&line("Seccomp_filters:")) >= filters(&status(parent, "Seccomp_filters")),
+        "a program has fewer filters than its compartment"
+    );
+}
+
 #[test]
 fn no_process_holds_a_descriptor_it_does_not_need() {
     let agent = Agent::start("");

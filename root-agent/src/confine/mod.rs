@@ -97,12 +97,17 @@ pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
             abi
         }
     };
-    if let Some(limit) = profile.address_space {
+    for (resource, limit) in [
+        (Resource::As, profile.address_space),
+        (Resource::Fsize, profile.file_bytes),
+        (Resource::Nproc, profile.processes),
+    ] {
+        let Some(value) = limit else { continue };
         let limit = Rlimit {
-            current: Some(limit),
-            maximum: Some(limit),
+            current: Some(value),
+            maximum: Some(value),
         };
-        step("resource limits", setrlimit(Resource::As, limit))?;
+        step("resource limits", setrlimit(resource, limit))?;
     }
     syscalls::apply(&profile.filter).map_err(|source| ConfineError {
         step: "seccomp",

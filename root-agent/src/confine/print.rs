@@ -36,6 +36,8 @@ pub fn to_json() -> Value {
                 landlock,
                 filter,
                 address_space,
+                file_bytes,
+                processes,
                 ..
             } = profile;
             json!({
@@ -49,6 +51,8 @@ pub fn to_json() -> Value {
                 "system_calls": system_calls(&filter),
                 "sockets": filter.sockets(),
                 "address_space_bytes": address_space,
+                "file_bytes": file_bytes,
+                "processes_of_user": processes,
             })
         })
         .collect();

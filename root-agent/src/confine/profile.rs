@@ -31,6 +31,10 @@ pub struct Profile {
     pub filter: Filter,
     /// Bytes of address space.
     pub address_space: Option<u64>,
+    /// Bytes of one file; the process that writes more is killed.
+    pub file_bytes: Option<u64>,
+    /// Processes and threads of its user, all of them together. Does not bind uid 0, which the unit's task limit binds.
+    pub processes: Option<u64>,
 }
 
 /// Descriptors a process may open.
@@ -43,6 +47,15 @@ pub const fn open_files(role: Role) -> u64 {
 }
 
 const SMALL_ADDRESS_SPACE: u64 = 1 << 30;
+
+/// What a process writes that has only small files, its messages included.
+const SMALL_FILE: u64 = 64 << 20;
+
+/// A full segment of the longest records, several times over.
+const SEGMENT_FILE: u64 = 16 << 30;
+
+/// Front and net share a user, and several agents may run at once.
+const PROCESSES: u64 = 1024;
 
 /// What the profiles are made from.
 #[derive(Debug)]
@@ -75,6 +88,8 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
         landlock_choice: inputs.landlock,
         filter,
         address_space: Some(SMALL_ADDRESS_SPACE),
+        file_bytes: Some(SMALL_FILE),
+        processes: Some(PROCESSES),
     };
     match role {
         Role::Front => sealed(
@@ -82,11 +97,14 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             Ruleset::default(),
             Filter::sockets_only(),
         ),
-        Role::Ledger => sealed(
-            root,
-            only([(inputs.layout.ledger(), READ_WRITE)]),
-            Filter::files_only(),
-        ),
+        Role::Ledger => Profile {
+            file_bytes: Some(SEGMENT_FILE),
+            ..sealed(
+                root,
+                only([(inputs.layout.ledger(), READ_WRITE)]),
+                Filter::files_only(),
+            )
+        },
         Role::Keys => sealed(
             root,
             only([(inputs.layout.etc(), READ_WRITE)]),
@@ -112,16 +130,14 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
         ),
         Role::Image => Profile {
             address_space: None,
+            file_bytes: None,
             ..sealed(
                 inputs.identities.image,
                 image_files(inputs),
                 Filter::program(UNIX),
             )
         },
-        Role::Vm => Profile {
-            address_space: None,
-            ..vm(inputs, root)
-        },
+        Role::Vm => vm(inputs, root),
     }
 }
 
@@ -151,7 +167,10 @@ fn vm(inputs: &Inputs<'_>, identity: Identity) -> Profile {
         landlock,
         landlock_choice: inputs.landlock,
         filter,
+        // Machines are its children, and as large as they are.
         address_space: None,
+        file_bytes: None,
+        processes: None,
     }
 }
 

@@ -62,6 +62,7 @@ enum Families {
 pub struct Filter {
     calls: Vec<Call>,
     kind: Kind,
+    judged: &'static [Judged],
     families: Families,
 }
 
@@ -159,9 +160,7 @@ const FILES: &[Call] = calls![
     SYS_mkdirat,
     SYS_getdents64,
     SYS_fchmod,
-    SYS_fchmodat,
     SYS_fchown,
-    SYS_fchownat,
     SYS_flock,
     SYS_faccessat,
     SYS_faccessat2,
@@ -177,10 +176,8 @@ const FILES: &[Call] = calls![
     SYS_uname,
     // Threads.
     SYS_clone3,
-    SYS_clone,
     SYS_set_robust_list,
     SYS_rseq,
-    SYS_prctl,
 ];
 #[cfg(target_arch = "x86_64")]
 const FILES_OLD: &[Call] = calls![
@@ -192,8 +189,6 @@ const FILES_OLD: &[Call] = calls![
     SYS_link,
     SYS_mkdir,
     SYS_rmdir,
-    SYS_chmod,
-    SYS_chown,
     SYS_access,
     SYS_readlink,
 ];
@@ -232,7 +227,7 @@ const TAMPERING: &[Call] = calls![
     SYS_syslog,
 ];
 #[cfg(target_arch = "x86_64")]
-const TAMPERING_PORTS: &[Call] = calls![SYS_iopl, SYS_ioperm];
+const TAMPERING_PORTS: &[Call] = calls![SYS_iopl, SYS_ioperm, SYS_modify_ldt];
 #[cfg(not(target_arch = "x86_64"))]
 const TAMPERING_PORTS: &[Call] = calls![];
 
@@ -261,6 +256,111 @@ const SPAWNING_OLD: &[Call] = calls![SYS_fork, SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const SPAWNING_OLD: &[Call] = &[];
 
+/// A call that an argument decides about. The whole of the conditions has to hold for the verdict on listed calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Judged {
+    call: Call,
+    /// In words, for the printed tables.
+    name: &'static str,
+    /// Any of these, each with all of its conditions.
+    cases: &'static [&'static [Condition]],
+}
+
+/// What an argument has to be: number of the argument, then the value or mask and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Is(u8, u64),
+    IsNot(u8, u64),
+    Masked(u8, u64, u64),
+}
+
+macro_rules! judged {
+    ($($name:ident $words:literal: $cases:expr),* $(,)?) => {
+        &[$(Judged {
+            call: Call { number: libc::$name, name: stringify!($name) },
+            name: $words,
+            cases: $cases,
+        }),*]
+    };
+}
+
+const CLONE_THREAD: u64 = 0x0001_0000;
+const CLONE_NEWNS: u64 = 0x0002_0000;
+const CLONE_NEWCGROUP: u64 = 0x0200_0000;
+const CLONE_NEWUTS: u64 = 0x0400_0000;
+const CLONE_NEWIPC: u64 = 0x0800_0000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+const CLONE_NEWPID: u64 = 0x2000_0000;
+const CLONE_NEWNET: u64 = 0x4000_0000;
+const CLONE_NEW: u64 = CLONE_NEWNS
+    | CLONE_NEWCGROUP
+    | CLONE_NEWUTS
+    | CLONE_NEWIPC
+    | CLONE_NEWUSER
+    | CLONE_NEWPID
+    | CLONE_NEWNET;
+const PR_SET_NAME: u64 = 15;
+
+/// Threads and their names, but no process, no namespace, and nothing that undoes a confinement.
+const THREADS: &[Judged] = judged![
+    SYS_clone "clone (threads)":
+        &[&[Condition::Masked(0, CLONE_NEW | CLONE_THREAD, CLONE_THREAD)]],
+    SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
+];
+
+/// Refused to whatever needs no namespace and has no business with other processes of its user: without this, a process
+/// limits, slows or stops its siblings without a signal.
+const OTHERS: &[Judged] = judged![
+    SYS_clone "clone (namespaces)": &[
+        &[Condition::Masked(0, CLONE_NEWNS, CLONE_NEWNS)],
+        &[Condition::Masked(0, CLONE_NEWCGROUP, CLONE_NEWCGROUP)],
+        &[Condition::Masked(0, CLONE_NEWUTS, CLONE_NEWUTS)],
+        &[Condition::Masked(0, CLONE_NEWIPC, CLONE_NEWIPC)],
+        &[Condition::Masked(0, CLONE_NEWUSER, CLONE_NEWUSER)],
+        &[Condition::Masked(0, CLONE_NEWPID, CLONE_NEWPID)],
+        &[Condition::Masked(0, CLONE_NEWNET, CLONE_NEWNET)],
+    ],
+    SYS_prlimit64 "prlimit64 (others)": &[&[Condition::IsNot(0, 0)]],
+    SYS_setpriority "setpriority (others)": &[&[Condition::IsNot(1, 0)]],
+    SYS_ioprio_set "ioprio_set (others)": &[&[Condition::IsNot(1, 0)]],
+    SYS_sched_setscheduler "sched_setscheduler (others)": &[&[Condition::IsNot(0, 0)]],
+    SYS_sched_setparam "sched_setparam (others)": &[&[Condition::IsNot(0, 0)]],
+    SYS_sched_setattr "sched_setattr (others)": &[&[Condition::IsNot(0, 0)]],
+    // Linux, 32-bit Linux, and the question; not the flags that make memory executable or its layout known.
+    SYS_personality "personality (flags)": &[&[
+        Condition::IsNot(0, 0),
+        Condition::IsNot(0, 8),
+        Condition::IsNot(0, 0xffff_ffff),
+    ]],
+];
+
+impl Condition {
+    fn compile(self) -> Result<SeccompCondition, seccompiler::Error> {
+        let (argument, comparison, value) = match self {
+            Self::Is(argument, value) => (argument, SeccompCmpOp::Eq, value),
+            Self::IsNot(argument, value) => (argument, SeccompCmpOp::Ne, value),
+            Self::Masked(argument, mask, value) => (argument, SeccompCmpOp::MaskedEq(mask), value),
+        };
+        // Each of these arguments is an int or fits one.
+        Ok(SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            comparison,
+            value,
+        )?)
+    }
+}
+
+impl Judged {
+    fn compile(&self) -> Result<Vec<SeccompRule>, seccompiler::Error> {
+        let rule = |case: &&[Condition]| {
+            let conditions = case.iter().map(|condition| condition.compile());
+            Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
+        };
+        self.cases.iter().map(rule).collect()
+    }
+}
+
 impl Filter {
     fn new(kind: Kind, lists: &[&[Call]]) -> Self {
         let mut calls: Vec<_> = lists.concat();
@@ -269,6 +369,10 @@ impl Filter {
         Self {
             calls,
             kind,
+            judged: match kind {
+                Kind::Only => &[],
+                Kind::AllBut => OTHERS,
+            },
             families: Families::Any,
         }
     }
@@ -280,13 +384,22 @@ impl Filter {
 
     /// Ledger and keys: files, no sockets of their own, no programs.
     pub fn files_only() -> Self {
-        Self::new(Kind::Only, &[LIFE, LIFE_OLD, FILES, FILES_OLD])
+        Self {
+            judged: THREADS,
+            ..Self::new(Kind::Only, &[LIFE, LIFE_OLD, FILES, FILES_OLD])
+        }
     }
 
     /// Net: programs, but no way to a unix socket of the host, which Landlock below ABI 9 does not guard.
     pub fn no_unix_sockets() -> Self {
         let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);
-        filter.families = Families::AllBut(families![AF_UNIX, AF_VSOCK, AF_PACKET, AF_BLUETOOTH]);
+        filter.families = Families::AllBut(families![
+            AF_UNIX,
+            AF_VSOCK,
+            AF_PACKET,
+            AF_BLUETOOTH,
+            AF_ALG
+        ]);
         filter
     }
 
@@ -316,7 +429,11 @@ impl Filter {
     /// Whether the calls named are the only ones (else: all but those), and their names.
     pub fn calls(&self) -> (bool, impl Iterator<Item = &'static str>) {
         let only = self.kind == Kind::Only;
-        (only, self.calls.iter().map(|call| call.name()))
+        let judged = self.judged.iter().map(|judged| judged.name);
+        (
+            only,
+            self.calls.iter().map(|call| call.name()).chain(judged),
+        )
     }
 
     /// Which sockets may be made, in words.
@@ -339,8 +456,14 @@ impl Filter {
     pub fn no_kernel_tampering(backend: Backend) -> Self {
         match backend {
             // Proxmox's storage layer mounts and uses namespaces.
-            Backend::Proxmox => Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS]),
-            Backend::Embedded => Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]),
+            Backend::Proxmox => Self {
+                judged: &[],
+                ..Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS])
+            },
+            Backend::Embedded => Self {
+                families: Families::AllBut(families![AF_VSOCK, AF_BLUETOOTH, AF_ALG]),
+                ..Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES])
+            },
         }
     }
 
@@ -356,12 +479,20 @@ impl Filter {
             Kind::Only => (SeccompAction::KillProcess, SeccompAction::Allow),
             Kind::AllBut => (SeccompAction::Allow, eperm),
         };
-        let rules: BTreeMap<i64, Vec<SeccompRule>> = self
-            .calls
-            .iter()
-            .map(|call| (call.number, Vec::new()))
-            .collect();
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        for judged in self.judged {
+            rules.insert(judged.call.number, judged.compile()?);
+        }
+        // Without conditions the verdict is on every such call.
+        rules.extend(self.calls.iter().map(|call| (call.number, Vec::new())));
         let mut programs: Vec<BpfProgram> = Vec::new();
+        if !self.judged.is_empty() {
+            // Its flags are in memory, where no filter looks. Told that it does not exist, the C library takes `clone`.
+            let action = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+            let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+            programs
+                .push(SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?);
+        }
         let family = |family: &Family, comparison| {
             let number = u64::from(family.number.unsigned_abs());
             SeccompCondition::new(0, SeccompCmpArgLen::Dword, comparison, number)
