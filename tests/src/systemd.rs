@@ -45,7 +45,7 @@ pub struct File<'a> {
 #[derive(Default)]
 pub struct Installation<'a> {
     /// Programs by absolute path inside, copied from these files.
-    pub programs: &'a [(&'a str, PathBuf)],
+    pub programs: &'a [(String, PathBuf)],
     /// Further files.
     pub files: &'a [File<'a>],
     /// Units that are started at boot, as `systemctl enable` would have them.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use blockhost_tests::command::{run, with_args};
 use blockhost_tests::systemd::{Booted, File, Installation};
-use blockhost_tests::world::built_programs;
+use blockhost_tests::world::{PROGRAMS, built_programs};
 use serde_json::{Value, json};
 
 const AGENT: &str = "blockhost-root-agent.service";
@@ -17,6 +17,10 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-engine.service", 15),
     ("blockhost-gc.service", 15),
 ];
+
+/// `db.yaml`.
+const POOLS: &[u8] = b"db_file: /var/lib/blockhost/vms.json\nvmid_range: {start: 100, end: 199}\n\
+    ip_pool: {network: 192.168.122.0/24, start: 200, end: 250, gateway: 192.168.122.1}\n";
 
 fn packaged(unit: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -56,15 +60,27 @@ fn every_service_unit_has_a_promised_score() {
 
 /// A system with the product installed, or `None` where none can be had.
 fn booted(enabled: &[&str], files: &[File<'_>]) -> Option<Booted> {
+    booted_with(enabled, files, &[])
+}
+
+/// The same with further programs.
+fn booted_with(
+    enabled: &[&str],
+    files: &[File<'_>],
+    extra: &[(String, PathBuf)],
+) -> Option<Booted> {
     let built = built_programs();
-    let program = |place: &'static str, name: &str| (place, built.join(name));
-    let programs = [
-        program("/usr/sbin/blockhost-root-agent", "blockhost-root-agent"),
-        program("/usr/lib/blockhost/blockhost-qm", "blockhost-qm"),
-        program("/usr/bin/blockhost", "blockhost"),
-        program("/usr/bin/blockhost-vm-gc", "blockhost-vm-gc"),
-        program("/usr/bin/blockhost-engine", "blockhost-engine"),
-    ];
+    // As the packages have them.
+    let place = |name: &str| match name {
+        "blockhost-root-agent" => format!("/usr/sbin/{name}"),
+        "blockhost-qm" => format!("/usr/lib/blockhost/{name}"),
+        _ => format!("/usr/bin/{name}"),
+    };
+    let mut programs: Vec<(String, PathBuf)> = PROGRAMS
+        .iter()
+        .map(|name| (place(name), built.join(name)))
+        .collect();
+    programs.extend_from_slice(extra);
     let installation = Installation {
         programs: &programs,
         files,
@@ -244,8 +260,7 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
 fn garbage_collection_runs_inside_its_units_sandbox() {
     let pools = File {
         path: "/etc/blockhost/db.yaml",
-        bytes: b"db_file: /var/lib/blockhost/vms.json\nvmid_range: {start: 100, end: 199}\n\
-            ip_pool: {network: 192.168.122.0/24, start: 200, end: 250, gateway: 192.168.122.1}\n",
+        bytes: POOLS,
         mode: 0o644,
     };
     let Some(booted) = booted(&["blockhost-root-agent.socket"], &[pools]) else {
@@ -258,4 +273,78 @@ fn garbage_collection_runs_inside_its_units_sandbox() {
         "{}",
         booted.journal()
     );
+}
+
+/// As the package installs it.
+const MANIFEST: &[u8] = include_bytes!("../../provisioner/provisioner.json");
+
+/// anvil's first account, which it gives money to; known to everybody, good on a local chain only.
+const DEPLOYER: &[u8] = b"ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80\n";
+
+#[test]
+fn the_engine_works_inside_its_units_sandbox() {
+    let anvil = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../engine/contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    if !anvil.exists() {
+        println!(
+            "skipped: no anvil under engine/contracts/node_modules; run: bash scripts/setup.sh"
+        );
+        return;
+    }
+    let file = |path, bytes, mode| File { path, bytes, mode };
+    let web3 =
+        b"blockchain: {chain_id: 31337, rpc_url: 'http://127.0.0.1:8545', poll_interval_s: 1}\n\
+        deployer: {private_key_file: /etc/blockhost/deployer.key}\n";
+    let host = b"server: {key_file: /etc/blockhost/server.key}\npublic_secret: sign-this\n\
+        deployer: {key_file: /etc/blockhost/deployer.key}\n";
+    let chain = b"[Service]\nExecStart=/usr/bin/anvil --quiet --chain-id 31337\n";
+    let files = [
+        file("/units/chain.service", chain, 0o644),
+        file("/etc/blockhost/db.yaml", POOLS, 0o644),
+        file("/etc/blockhost/web3-defaults.yaml", web3, 0o644),
+        file("/etc/blockhost/blockhost.yaml", host, 0o644),
+        file("/usr/share/blockhost/provisioner.json", MANIFEST, 0o644),
+        file("/etc/blockhost/deployer.key", DEPLOYER, 0o644),
+        file("/etc/blockhost/server.key", DEPLOYER, 0o644),
+    ];
+    let extra = [("/usr/bin/anvil".to_owned(), anvil)];
+    let enabled = ["blockhost-root-agent.socket", "chain.service"];
+    let Some(booted) = booted_with(&enabled, &files, &extra) else {
+        return;
+    };
+    let deploy = [
+        "/usr/bin/blockhost-deploy-contracts",
+        "--write-config",
+        "--dev-stablecoin",
+    ];
+    wait_for("the contracts cannot be deployed", &booted, || {
+        booted.run(&deploy).is_ok()
+    });
+    let _ = booted.output(&["systemctl", "start", "blockhost-engine.service"]);
+    let engine = "blockhost-engine.service";
+    assert_eq!(
+        booted.property(engine, "ActiveState"),
+        "active",
+        "it said that it is ready"
+    );
+    let log = || booted.output(&["journalctl", "--no-pager", "-o", "cat", "-u", engine]);
+    wait_for("it does not take over events", &booted, || {
+        log().contains("events taken over")
+    });
+    let _ = booted.output(&["systemctl", "stop", engine]);
+    assert_eq!(
+        booted.property(engine, "Result"),
+        "success",
+        "{}",
+        booted.journal()
+    );
+    let log = log();
+    for refused in [
+        "Operation not permitted",
+        "EPERM",
+        "Permission denied",
+        "Read-only file system",
+    ] {
+        assert!(!log.contains(refused), "{log}");
+    }
 }
