@@ -19,6 +19,7 @@ pub mod front;
 pub mod gate;
 pub mod ipc;
 pub mod log;
+pub mod netlink;
 pub mod policy;
 pub mod queue;
 pub mod supervisor;

@@ -2,7 +2,6 @@
 //! Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is opened in [`prepare`].
 
 mod firewall;
-mod netlink;
 mod routes;
 mod rules;
 

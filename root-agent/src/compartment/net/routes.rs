@@ -6,8 +6,8 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{HostIpv6, IfName};
 use rustix::io::Errno;
 
-use super::netlink::{Link, Netlink, NetlinkError};
 use crate::compartment::{Done, Failure};
+use crate::netlink::{Link, Netlink, NetlinkError};
 
 /// The route socket, opened before confinement; requests take tens of microseconds, so one lock is enough.
 #[derive(Debug)]

@@ -1,0 +1,131 @@
+//! Host routes: replace, delete, ask. Called by the net compartment.
+
+use std::net::Ipv6Addr;
+
+use super::message::{Builder, NLM_F_CREATE, NLM_F_REPLACE, attributes, u32_at};
+use super::{Netlink, NetlinkError};
+
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_VIA: u16 = 18;
+
+const AF_INET6: u8 = 10;
+const RT_TABLE_MAIN: u8 = 254;
+/// "Made by boot scripts": what `ip route` writes when it is not told otherwise, so that either can undo the other.
+const RTPROT_BOOT: u8 = 3;
+const RTN_UNICAST: u8 = 1;
+/// Answer with the table's entry, not with the cached result for the one destination.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+/// The kernel's default metric of IPv6 routes; named on delete so that no other route matches.
+const METRIC: u32 = 1024;
+const RTMSG: usize = 12;
+
+/// The IPv6 route the kernel would use, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// Prefix length of the table entry, not of the question.
+    pub prefix: u8,
+    /// Device number, when it has one.
+    pub device: Option<u32>,
+    /// Whether it goes through a gateway.
+    pub gateway: bool,
+    /// Which program or protocol made it (`RTPROT_*`).
+    pub protocol: u8,
+}
+
+/// Reads what is behind the header of an `RTM_NEWROUTE`.
+#[must_use]
+pub fn parse_route(body: &[u8]) -> Option<RouteEntry> {
+    let mut route = RouteEntry {
+        prefix: *body.get(1)?,
+        device: None,
+        gateway: false,
+        protocol: *body.get(5)?,
+    };
+    for (kind, value) in attributes(body.get(RTMSG..)?) {
+        match kind {
+            RTA_OIF => route.device = u32_at(value, 0),
+            RTA_GATEWAY | RTA_VIA => route.gateway = true,
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+fn host_route(
+    request: Builder,
+    (protocol, kind): (u8, u8),
+    flags: u32,
+    address: Ipv6Addr,
+    device: u32,
+) -> Builder {
+    let (source_length, tos, scope) = (0, 0, 0);
+    request
+        .raw(&[
+            AF_INET6,
+            128,
+            source_length,
+            tos,
+            RT_TABLE_MAIN,
+            protocol,
+            scope,
+            kind,
+        ])
+        .raw(&flags.to_ne_bytes())
+        .attribute(RTA_DST, &address.octets())
+        .u32(RTA_OIF, device)
+}
+
+impl Netlink {
+    /// The entry of the main table that traffic to `address` out of `device` would use.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] with `ENETUNREACH` when there is none.
+    pub fn route_match(
+        &mut self,
+        address: Ipv6Addr,
+        device: u32,
+    ) -> Result<RouteEntry, NetlinkError> {
+        let request = Builder::request(RTM_GETROUTE, 0);
+        let request = host_route(request, (0, 0), RTM_F_FIB_MATCH, address, device);
+        let answer = self
+            .ask(request)?
+            .ok_or(NetlinkError::Malformed("no route in the answer"))?;
+        parse_route(&answer).ok_or(NetlinkError::Malformed("a route without header"))
+    }
+
+    /// Makes `address`/128 go out of `device`, whatever it did before. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] with the kernel's reason (`ENODEV`, `ENETDOWN`, `EACCES`: IPv6 is off there).
+    pub fn host_route_replace(
+        &mut self,
+        address: Ipv6Addr,
+        device: u32,
+    ) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+        let request = host_route(request, (RTPROT_BOOT, RTN_UNICAST), 0, address, device);
+        self.ask(request.u32(RTA_PRIORITY, METRIC)).map(drop)
+    }
+
+    /// Deletes the route that [`Netlink::host_route_replace`] makes, and no other: same address, prefix length 128,
+    /// device, table, protocol and metric.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] with `ESRCH` when there is no such route.
+    pub fn host_route_delete(
+        &mut self,
+        address: Ipv6Addr,
+        device: u32,
+    ) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_DELROUTE, 0);
+        let request = host_route(request, (RTPROT_BOOT, RTN_UNICAST), 0, address, device);
+        self.ask(request.u32(RTA_PRIORITY, METRIC)).map(drop)
+    }
+}
