@@ -109,7 +109,7 @@ fn drive(role: &str, context: &str) -> Result<(), String> {
     let context: Context = serde_json::from_str(context).map_err(|e| e.to_string())?;
     let layout = Layout::new(&context.root);
     let policy = read_policy(&layout.agent_policy()).map_err(|e| e.to_string())?;
-    let start = gather(&layout, policy, false).map_err(|e| e.to_string())?;
+    let (start, _) = gather(&layout, policy, &[], false).map_err(|e| e.to_string())?;
     for attempt in attempts() {
         let context = Context {
             attempt: attempt.name.to_owned(),
