@@ -126,7 +126,7 @@ fn succeeds(booted: &Booted, action: &str, params: &Value) -> Value {
 }
 
 fn wait_for(what: &str, booted: &Booted, mut ready: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(180);
     while !ready() {
         assert!(Instant::now() < until, "{what}:\n{}", booted.journal());
         std::thread::sleep(Duration::from_millis(50));
