@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+pub mod agent;
 pub mod bhcrypt;
 pub mod config;
 pub mod deploy;

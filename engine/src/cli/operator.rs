@@ -1,9 +1,10 @@
 //! `blockhost`: the operator's command. Each subcommand has a module of its own.
 
+use super::agent::AgentArgs;
 use super::config::ConfigArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
-use super::{config, fail, jobs, ledger};
+use super::{agent, config, fail, jobs, ledger};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,7 +23,9 @@ Examples:
   blockhost jobs
   blockhost jobs list --state parked --json
   blockhost jobs retry 17
-  blockhost ledger verify";
+  blockhost ledger verify
+  blockhost agent info
+  blockhost agent call qm-status vmid=100";
 
 #[derive(Subcommand)]
 enum Command {
@@ -32,6 +35,8 @@ enum Command {
     Jobs(JobsArgs),
     /// The configuration
     Config(ConfigArgs),
+    /// The root agent: what it can do, and asking it to
+    Agent(AgentArgs),
 }
 
 /// The command line, for man pages and completions.
@@ -47,6 +52,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(args, &layout),
         Command::Config(args) => config::run(&args, &layout),
+        Command::Agent(args) => agent::run(args, &layout),
         Command::Jobs(args) => match jobs::run(args, &layout) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail("blockhost", &e),

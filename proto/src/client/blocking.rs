@@ -64,9 +64,7 @@ impl Client {
         action: &Action,
         timeout: Duration,
     ) -> Result<Reply, CallError> {
-        let deadline = Deadline::new(timeout);
-        let id = self.send(action, false, deadline)?;
-        self.receive(id, deadline)?
+        self.ask(action, false, timeout)
     }
 
     /// Asks what would be done: the agent validates and authorises, and does nothing.
@@ -74,8 +72,21 @@ impl Client {
     /// # Errors
     /// [`CallError`].
     pub fn dry_run(&mut self, action: &Action) -> Result<Reply, CallError> {
-        let deadline = Deadline::new(default_timeout(action));
-        let id = self.send(action, true, deadline)?;
+        self.ask(action, true, default_timeout(action))
+    }
+
+    /// Asks for it, or with `dry_run` what would be done, and waits for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`CallError`]; after anything but [`CallError::Refused`] connect anew.
+    pub fn ask(
+        &mut self,
+        action: &Action,
+        dry_run: bool,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let deadline = Deadline::new(timeout);
+        let id = self.send(action, dry_run, deadline)?;
         self.receive(id, deadline)?
     }
 
