@@ -57,16 +57,17 @@ Examples:
   blockhost agent call iptables-open port=443 comment=web source=192.0.2.0/24
   blockhost agent call qm-destroy vmid=100 --dry-run
   blockhost agent call qm-set '{\"vmid\": 100, \"options\": {\"memory\": 4096}}' --json
-  blockhost agent call qm-guest-exec - <request.json       a secret stays out of the list of processes
+  blockhost agent call qm-guest-exec - <secret-request.json
 
-Values are read by the type of their parameter: integers, true and false, lists and objects as JSON, all else as it
-stands. `blockhost agent catalog ACTION` shows what an action takes.
+Values are read by the type of their parameter: integers, true and false, lists and objects as
+JSON, all else as it stands. `blockhost agent catalog ACTION` shows what an action takes. What is
+secret comes on standard input: words of a command line can be read by others.
 
 Exit codes:
   0  done (with --dry-run: it would be)
   1  failed, internal: it was tried and failed
   2  unknown_action, bad_params, wrong usage: nothing was tried
-  3  the agent cannot be reached, or the connection broke: the ledger tells whether it happened
+  3  the agent cannot be reached or the connection broke: the ledger tells whether it happened
   4  forbidden
   5  not_found
   6  conflict

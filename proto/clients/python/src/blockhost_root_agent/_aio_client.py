@@ -208,7 +208,8 @@ class RootAgentClient(AsyncActions):
         path = self._socket_path if self._socket_path is not None else _wire.default_socket()
         if os.getpid() != self._pid:
             # A child of fork: these connections are the parent's.
-            self._pid, self._idle = os.getpid(), []
+            self._pid = os.getpid()
+            self.close()
         while self._idle:
             connection = self._idle.pop()
             # The agent may have been restarted, or have closed what was idle for long: nothing was asked yet, so

@@ -199,7 +199,10 @@ class RootAgentClient(Actions):
     def _exchange(self, requests: List[Request], dry_run: bool, limit: float) -> List[Dict[str, Any]]:
         if os.getpid() != self._pid:
             # A child of fork: these connections are the parent's, and so may be the locks.
+            inherited = self._idle
             self._start()
+            for connection in inherited:
+                connection.close()
         deadline = time.monotonic() + limit
         if not self._slots.acquire(timeout=max(limit, 0.0)):
             raise RootAgentTimeoutError(f"all {self._max_connections} connections stayed busy for {limit:g} s")

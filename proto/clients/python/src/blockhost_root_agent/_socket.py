@@ -48,8 +48,10 @@ def unreachable(path: str, why: str) -> RootAgentConnectionError:
 
 def is_quiet(sock: socket.socket) -> bool:
     """Whether an idle connection can carry another request: open, and nothing has come unasked."""
+    # With a time limit set, Python waits even where MSG_DONTWAIT asks it not to.
+    sock.setblocking(False)
     try:
-        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return True
     except OSError:
