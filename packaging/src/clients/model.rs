@@ -145,7 +145,7 @@ fn kind(schema: &Value, context: &str, records: &mut Vec<Record>) -> Kind {
                     whole.remove(key);
                     whole.extend(choice.clone());
                 }
-                kind(&whole, context, records)
+                kind(&whole, &chosen(choice, context), records)
             }));
         }
     }
@@ -168,8 +168,26 @@ fn kind(schema: &Value, context: &str, records: &mut Vec<Record>) -> Kind {
     }
 }
 
+/// A name for one of several objects: an object with one key is called after it.
+fn chosen(choice: &Value, context: &str) -> String {
+    match choice["required"].as_array().map(Vec::as_slice) {
+        Some([Value::String(key)]) => format!("{context}{}", pascal(key)),
+        _ => context.to_owned(),
+    }
+}
+
+/// `Peers` holds things that are each a `Peer`.
+fn singular(context: &str) -> String {
+    match context.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => context
+            .strip_suffix('s')
+            .map_or_else(|| format!("{context}Item"), str::to_owned),
+    }
+}
+
 fn items(schema: &Value, context: &str, records: &mut Vec<Record>) -> Kind {
-    let context = format!("{context}Item");
+    let context = singular(context);
     if let Some(first) = schema["prefixItems"].as_array() {
         return either(first.iter().map(|item| kind(item, &context, records)));
     }
@@ -181,7 +199,7 @@ fn items(schema: &Value, context: &str, records: &mut Vec<Record>) -> Kind {
 fn object(schema: &Value, context: &str, records: &mut Vec<Record>) -> Kind {
     let Some(properties) = schema["properties"].as_object() else {
         let values = match schema.get("additionalProperties") {
-            Some(values @ Value::Object(_)) => kind(values, &format!("{context}Entry"), records),
+            Some(values @ Value::Object(_)) => kind(values, &singular(context), records),
             _ => Kind::Any,
         };
         return Kind::Map(Box::new(values));

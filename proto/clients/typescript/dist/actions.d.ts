@@ -2,7 +2,140 @@
 
 import type { CallOptions, Reply } from "./transport.js";
 
-export interface AddressbookSaveEntriesEntry {
+export interface OvsAddBrOptions {
+  datapath_type?: "system" | "netdev";
+  fail_mode?: "standalone" | "secure";
+  hwaddr?: string;
+  mcast_snooping?: boolean;
+  mtu?: number;
+}
+
+export interface OvsSetFlowsFlowActionOutput {
+  output: string | number;
+}
+
+export interface OvsSetFlowsFlowActionResubmit {
+  resubmit: number;
+}
+
+export interface OvsSetFlowsFlowActionGotoTable {
+  goto_table: number;
+}
+
+export interface OvsSetFlowsFlowActionSetField {
+  set_field: Readonly<Record<string, unknown>>;
+}
+
+export interface OvsSetFlowsFlowActionLoad {
+  load: Readonly<Record<string, unknown>>;
+}
+
+export interface OvsSetFlowsFlowActionMove {
+  move: Readonly<Record<string, unknown>>;
+}
+
+export interface OvsSetFlowsFlowActionPushVlan {
+  push_vlan: number;
+}
+
+export interface OvsSetFlowsFlowActionSetQueue {
+  set_queue: number;
+}
+
+export interface OvsSetFlowsFlowActionMeter {
+  meter: number;
+}
+
+export interface OvsSetFlowsFlowActionCt {
+  ct: Readonly<Record<string, unknown>>;
+}
+
+export interface OvsSetFlowsFlowActionConjunction {
+  conjunction: Readonly<Record<string, unknown>>;
+}
+
+export interface OvsSetFlowsFlowMatch {
+  arp_op?: number;
+  arp_sha?: string;
+  arp_spa?: string;
+  arp_tha?: string;
+  arp_tpa?: string;
+  conj_id?: number;
+  ct_mark?: number | Readonly<Record<string, unknown>>;
+  ct_state?: Readonly<Record<string, unknown>>;
+  ct_zone?: number;
+  dl_dst?: string;
+  dl_src?: string;
+  dl_type?: string | number;
+  icmp_code?: number;
+  icmp_type?: number;
+  in_port?: string | number;
+  ip_dscp?: number;
+  ipv6_dst?: string;
+  ipv6_src?: string;
+  metadata?: number | Readonly<Record<string, unknown>>;
+  nd_sll?: string;
+  nd_target?: string;
+  nd_tll?: string;
+  nw_dst?: string;
+  nw_frag?: string;
+  nw_proto?: string | number;
+  nw_src?: string;
+  nw_ttl?: number;
+  pkt_mark?: number | Readonly<Record<string, unknown>>;
+  reg0?: number | Readonly<Record<string, unknown>>;
+  reg1?: number | Readonly<Record<string, unknown>>;
+  reg10?: number | Readonly<Record<string, unknown>>;
+  reg11?: number | Readonly<Record<string, unknown>>;
+  reg12?: number | Readonly<Record<string, unknown>>;
+  reg13?: number | Readonly<Record<string, unknown>>;
+  reg14?: number | Readonly<Record<string, unknown>>;
+  reg15?: number | Readonly<Record<string, unknown>>;
+  reg2?: number | Readonly<Record<string, unknown>>;
+  reg3?: number | Readonly<Record<string, unknown>>;
+  reg4?: number | Readonly<Record<string, unknown>>;
+  reg5?: number | Readonly<Record<string, unknown>>;
+  reg6?: number | Readonly<Record<string, unknown>>;
+  reg7?: number | Readonly<Record<string, unknown>>;
+  reg8?: number | Readonly<Record<string, unknown>>;
+  reg9?: number | Readonly<Record<string, unknown>>;
+  tp_dst?: number | Readonly<Record<string, unknown>>;
+  tp_src?: number | Readonly<Record<string, unknown>>;
+  tun_dst?: string;
+  tun_id?: number | Readonly<Record<string, unknown>>;
+  tun_src?: string;
+  vlan?: string | number;
+  vlan_pcp?: number;
+}
+
+export interface OvsSetFlowsFlow {
+  actions: readonly ("drop" | "normal" | "flood" | "in_port" | "local" | "dec_ttl" | "pop_vlan" | "pop_queue" | OvsSetFlowsFlowActionOutput | OvsSetFlowsFlowActionResubmit | OvsSetFlowsFlowActionGotoTable | OvsSetFlowsFlowActionSetField | OvsSetFlowsFlowActionLoad | OvsSetFlowsFlowActionMove | OvsSetFlowsFlowActionPushVlan | OvsSetFlowsFlowActionSetQueue | OvsSetFlowsFlowActionMeter | OvsSetFlowsFlowActionCt | OvsSetFlowsFlowActionConjunction)[];
+  columns?: readonly string[];
+  hard_timeout?: number;
+  idle_timeout?: number;
+  match?: OvsSetFlowsFlowMatch;
+  priority?: number;
+  rows?: readonly (readonly unknown[])[];
+  table?: number;
+}
+
+export interface OvsSetQosQueue {
+  burst_kbit?: number;
+  max_kbps?: number;
+  min_kbps?: number;
+  priority?: number;
+  queue: number;
+}
+
+export interface WgSetPeersPeer {
+  allowed_ips: readonly string[];
+  endpoint?: string;
+  keepalive?: number;
+  preshared?: string;
+  public_key: string;
+}
+
+export interface AddressbookSaveEntry {
   address: string;
   keyfile?: string;
 }
@@ -46,6 +179,37 @@ export interface PctExecReply extends Reply {
   stdout: string;
   /** What it wrote to standard error, likewise. */
   stderr: string;
+}
+
+export interface VethRenameReply extends Reply {
+  /** The name that the interface can be found by now. */
+  name: string;
+}
+
+export interface OvsAddPortReply extends Reply {
+  /** The port's OpenFlow number. */
+  ofport: number;
+}
+
+export interface OvsSetFlowsReply extends Reply {
+  /** Flows that were not there before. */
+  added: number;
+  /** Flows whose actions or timeouts are others now. */
+  changed: number;
+  /** Flows that are gone. */
+  removed: number;
+}
+
+export interface WgSetupReply extends Reply {
+  /** The tunnel's public key, base64. */
+  public_key: string;
+  /** The UDP port that it listens on. */
+  listen_port: number;
+}
+
+export interface WgSetPeersReply extends Reply {
+  /** Public key to shared key, for peers with `generate`: what the other side needs. */
+  preshared_keys?: Readonly<Record<string, string>>;
 }
 
 export interface GenerateWalletReply extends Reply {
@@ -361,6 +525,150 @@ export function iptablesOpen(port: number, proto: "tcp" | "udp" | undefined, com
 export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, comment: string, source?: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Sends what comes for the public address to the private one, and lets the private one appear as the public one.
+ *
+ * @param public_ The public address, of a pool of this host.
+ * @param private_ The private address behind it, of the same family.
+ * @param comment Marks the pair as its owner's.
+ */
+export function natMap(public_: string, private_: string, comment: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Removes exactly the pair that the same parameters made, and forgets the connections that used it; `not_found`
+ * where there is none.
+ *
+ * @param public_ The public address.
+ * @param private_ The private address behind it.
+ * @param comment The comment that the pair was made with.
+ */
+export function natUnmap(public_: string, private_: string, comment: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Gives the host's end of a container's interface, `veth<vmid>i<index>`, the alternative name `vi<vmid>`, or
+ * `vi<vmid>_<index>` for all but the first. Its own name stays: the container manager depends on it.
+ *
+ * @param vmid The container.
+ * @param index Which of its interfaces: 0 is `net0`.
+ */
+export function vethRename(vmid: number, index?: number, callOptions?: CallOptions): Promise<VethRenameReply>;
+
+/**
+ * Makes a bridge and waits until the switch has it; one that this agent made already is a success.
+ *
+ * @param bridge The bridge.
+ * @param options How it is made. Without it `{}`.
+ */
+export function ovsAddBr(bridge: string, options?: OvsAddBrOptions, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none.
+ *
+ * @param bridge The bridge.
+ */
+export function ovsDelBr(bridge: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Attaches a port, waits until the switch has acted, and reports what the switch says about the device.
+ *
+ * @param bridge The bridge.
+ * @param port The device.
+ * @param tag Its VLAN: packets come and go without the tag.
+ * @param trunks VLANs that it carries tagged.
+ * @param vmid The machine that it belongs to, kept beside the port.
+ * @param kind `internal` makes the device, `system` takes an existing one. Without it `"system"`.
+ * @param attachedMac Hardware address of the machine's end, kept beside the port.
+ * @param ifaceId Name of the interface inside the machine, kept beside the port.
+ */
+export function ovsAddPort(bridge: string, port: string, tag?: number, trunks?: readonly number[], vmid?: number, kind?: "system" | "internal", attachedMac?: string, ifaceId?: string, callOptions?: CallOptions): Promise<OvsAddPortReply>;
+
+/**
+ * Detaches a port that this agent attached; `not_found` where there is none.
+ *
+ * @param bridge The bridge.
+ * @param port The device.
+ */
+export function ovsDelPort(bridge: string, port: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Replaces all flows of one owner on a bridge, all or nothing; an empty list removes them. Answers how many were
+ * added, changed and removed.
+ *
+ * @param bridge The bridge.
+ * @param owner Whose flows they are. Other owners' flows stay.
+ * @param flows The flows, see "Flows" below.
+ */
+export function ovsSetFlows(bridge: string, owner: string, flows: readonly OvsSetFlowsFlow[], callOptions?: CallOptions): Promise<OvsSetFlowsReply>;
+
+/**
+ * Sets a port's limit and queues, replacing those it had; without `max_kbps` and queues it removes them.
+ *
+ * @param bridge The bridge.
+ * @param port The port.
+ * @param maxKbps What all of its traffic to the machine may use, in kbit/s.
+ * @param queues Its queues, for `set_queue`. Without it `[]`.
+ * @param ingressKbps What the machine may send, in kbit/s; more is dropped.
+ * @param ingressBurstKbit Burst of `ingress_kbps`, in kbit.
+ */
+export function ovsSetQos(bridge: string, port: string, maxKbps?: number, queues?: readonly OvsSetQosQueue[], ingressKbps?: number, ingressBurstKbit?: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Sets a meter of a bridge; without `rate` it removes the meter.
+ *
+ * @param bridge The bridge.
+ * @param meter Its number, what the flow action `meter` names.
+ * @param unit What it counts. Without it `"kbps"`.
+ * @param rate What may pass per second; more is dropped.
+ * @param burst What may pass at once, in kilobits or packets.
+ */
+export function ovsSetMeter(bridge: string, meter: number, unit?: "kbps" | "pktps", rate?: number, burst?: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Bridges, ports, flows and counters, as JSON in `output`.
+ * Changes nothing.
+ *
+ * @param bridge Only this bridge.
+ * @param flows With the flows and their counters. Without it `false`.
+ * @param owner Only flows of this owner.
+ */
+export function ovsList(bridge?: string, flows?: boolean, owner?: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Makes a tunnel, or brings one of this agent's to these values; its private key is made the first time and
+ * kept. Answers `public_key` and `listen_port`.
+ *
+ * @param name The tunnel's interface.
+ * @param addresses The interface's addresses, with the length of their networks.
+ * @param listenPort UDP port to listen on; one is chosen where it is missing.
+ * @param mtu MTU inside the tunnel, 1420 where it is missing.
+ */
+export function wgSetup(name: string, addresses: readonly string[], listenPort?: number, mtu?: number, callOptions?: CallOptions): Promise<WgSetupReply>;
+
+/**
+ * Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
+ * `preshared_keys` for those it generated.
+ *
+ * @param name The tunnel's interface.
+ * @param peers All its peers from now on.
+ */
+export function wgSetPeers(name: string, peers: readonly WgSetPeersPeer[], callOptions?: CallOptions): Promise<WgSetPeersReply>;
+
+/**
+ * Removes a tunnel of this agent with its keys; `not_found` where there is none.
+ *
+ * @param name The tunnel's interface.
+ */
+export function wgTeardown(name: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * A tunnel as JSON in `output`: public key, port, addresses, and per peer endpoint, networks, last handshake and
+ * bytes. No secret key.
+ * Changes nothing.
+ *
+ * @param name The tunnel's interface.
+ */
+export function wgShow(name: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Makes a secp256k1 key in `/etc/blockhost/<name>.key` and an address-book entry. Never overwrites a key.
  * Answers `address` and `keyfile`.
  *
@@ -374,7 +682,7 @@ export function generateWallet(name: string, callOptions?: CallOptions): Promise
  *
  * @param entries Name -> `{"address": "0x...", "keyfile": "name.key"}`; `keyfile` may be missing.
  */
-export function addressbookSave(entries: Readonly<Record<string, AddressbookSaveEntriesEntry>>, callOptions?: CallOptions): Promise<Reply>;
+export function addressbookSave(entries: Readonly<Record<string, AddressbookSaveEntry>>, callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of its

@@ -134,6 +134,66 @@ export function iptablesClose(port, proto, comment, source, callOptions) {
   return invoke("iptables-close", { port, proto, comment, source }, callOptions);
 }
 
+export function natMap(public_, private_, comment, callOptions) {
+  return invoke("nat-map", { public: public_, private: private_, comment }, callOptions);
+}
+
+export function natUnmap(public_, private_, comment, callOptions) {
+  return invoke("nat-unmap", { public: public_, private: private_, comment }, callOptions);
+}
+
+export function vethRename(vmid, index, callOptions) {
+  return invoke("veth-rename", { vmid, index }, callOptions);
+}
+
+export function ovsAddBr(bridge, options, callOptions) {
+  return invoke("ovs-add-br", { bridge, options }, callOptions);
+}
+
+export function ovsDelBr(bridge, callOptions) {
+  return invoke("ovs-del-br", { bridge }, callOptions);
+}
+
+export function ovsAddPort(bridge, port, tag, trunks, vmid, kind, attachedMac, ifaceId, callOptions) {
+  return invoke("ovs-add-port", { bridge, port, tag, trunks, vmid, kind, attached_mac: attachedMac, iface_id: ifaceId }, callOptions);
+}
+
+export function ovsDelPort(bridge, port, callOptions) {
+  return invoke("ovs-del-port", { bridge, port }, callOptions);
+}
+
+export function ovsSetFlows(bridge, owner, flows, callOptions) {
+  return invoke("ovs-set-flows", { bridge, owner, flows }, callOptions);
+}
+
+export function ovsSetQos(bridge, port, maxKbps, queues, ingressKbps, ingressBurstKbit, callOptions) {
+  return invoke("ovs-set-qos", { bridge, port, max_kbps: maxKbps, queues, ingress_kbps: ingressKbps, ingress_burst_kbit: ingressBurstKbit }, callOptions);
+}
+
+export function ovsSetMeter(bridge, meter, unit, rate, burst, callOptions) {
+  return invoke("ovs-set-meter", { bridge, meter, unit, rate, burst }, callOptions);
+}
+
+export function ovsList(bridge, flows, owner, callOptions) {
+  return invoke("ovs-list", { bridge, flows, owner }, callOptions);
+}
+
+export function wgSetup(name, addresses, listenPort, mtu, callOptions) {
+  return invoke("wg-setup", { name, addresses, listen_port: listenPort, mtu }, callOptions);
+}
+
+export function wgSetPeers(name, peers, callOptions) {
+  return invoke("wg-set-peers", { name, peers }, callOptions);
+}
+
+export function wgTeardown(name, callOptions) {
+  return invoke("wg-teardown", { name }, callOptions);
+}
+
+export function wgShow(name, callOptions) {
+  return invoke("wg-show", { name }, callOptions);
+}
+
 export function generateWallet(name, callOptions) {
   return invoke("generate-wallet", { name }, callOptions);
 }

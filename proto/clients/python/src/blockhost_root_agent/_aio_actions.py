@@ -658,6 +658,317 @@ class AsyncActions:
         )
         return reply
 
+    async def nat_map(
+        self,
+        public: str,
+        private: str,
+        comment: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sends what comes for the public address to the private one, and lets the private one appear as the
+        public one.
+
+        :param public: The public address, of a pool of this host.
+        :param private: The private address behind it, of the same family.
+        :param comment: Marks the pair as its owner's.
+        """
+        reply: t.Reply = await self._invoke(
+            "nat-map", {"public": public, "private": private, "comment": comment}, call_timeout, dry_run
+        )
+        return reply
+
+    async def nat_unmap(
+        self,
+        public: str,
+        private: str,
+        comment: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Removes exactly the pair that the same parameters made, and forgets the connections that used it;
+        `not_found` where there is none.
+
+        :param public: The public address.
+        :param private: The private address behind it.
+        :param comment: The comment that the pair was made with.
+        """
+        reply: t.Reply = await self._invoke(
+            "nat-unmap", {"public": public, "private": private, "comment": comment}, call_timeout, dry_run
+        )
+        return reply
+
+    async def veth_rename(
+        self,
+        vmid: int,
+        *,
+        index: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.VethRenameReply:
+        """Gives the host's end of a container's interface, `veth<vmid>i<index>`, the alternative name `vi<vmid>`,
+        or `vi<vmid>_<index>` for all but the first. Its own name stays: the container manager depends on it.
+
+        :param vmid: The container.
+        :param index: Which of its interfaces: 0 is `net0`.
+        """
+        reply: t.VethRenameReply = await self._invoke(
+            "veth-rename", {"vmid": vmid, "index": index}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_add_br(
+        self,
+        bridge: str,
+        *,
+        options: Optional[t.OvsAddBrOptions] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Makes a bridge and waits until the switch has it; one that this agent made already is a success.
+
+        :param bridge: The bridge.
+        :param options: How it is made. Without it `{}`.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-add-br", {"bridge": bridge, "options": options}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_del_br(
+        self,
+        bridge: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none.
+
+        :param bridge: The bridge.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-del-br", {"bridge": bridge}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_add_port(
+        self,
+        bridge: str,
+        port: str,
+        *,
+        tag: Optional[int] = None,
+        trunks: Optional[Sequence[int]] = None,
+        vmid: Optional[int] = None,
+        kind: Optional[Literal["system", "internal"]] = None,
+        attached_mac: Optional[str] = None,
+        iface_id: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.OvsAddPortReply:
+        """Attaches a port, waits until the switch has acted, and reports what the switch says about the device.
+
+        :param bridge: The bridge.
+        :param port: The device.
+        :param tag: Its VLAN: packets come and go without the tag.
+        :param trunks: VLANs that it carries tagged.
+        :param vmid: The machine that it belongs to, kept beside the port.
+        :param kind: `internal` makes the device, `system` takes an existing one. Without it `"system"`.
+        :param attached_mac: Hardware address of the machine's end, kept beside the port.
+        :param iface_id: Name of the interface inside the machine, kept beside the port.
+        """
+        reply: t.OvsAddPortReply = await self._invoke(
+            "ovs-add-port", {"bridge": bridge, "port": port, "tag": tag, "trunks": trunks, "vmid": vmid, "kind": kind, "attached_mac": attached_mac, "iface_id": iface_id}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_del_port(
+        self,
+        bridge: str,
+        port: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Detaches a port that this agent attached; `not_found` where there is none.
+
+        :param bridge: The bridge.
+        :param port: The device.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-del-port", {"bridge": bridge, "port": port}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_set_flows(
+        self,
+        bridge: str,
+        owner: str,
+        flows: Sequence[t.OvsSetFlowsFlow],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.OvsSetFlowsReply:
+        """Replaces all flows of one owner on a bridge, all or nothing; an empty list removes them. Answers how
+        many were added, changed and removed.
+
+        :param bridge: The bridge.
+        :param owner: Whose flows they are. Other owners' flows stay.
+        :param flows: The flows, see "Flows" below.
+        """
+        reply: t.OvsSetFlowsReply = await self._invoke(
+            "ovs-set-flows", {"bridge": bridge, "owner": owner, "flows": flows}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_set_qos(
+        self,
+        bridge: str,
+        port: str,
+        *,
+        max_kbps: Optional[int] = None,
+        queues: Optional[Sequence[t.OvsSetQosQueue]] = None,
+        ingress_kbps: Optional[int] = None,
+        ingress_burst_kbit: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sets a port's limit and queues, replacing those it had; without `max_kbps` and queues it removes them.
+
+        :param bridge: The bridge.
+        :param port: The port.
+        :param max_kbps: What all of its traffic to the machine may use, in kbit/s.
+        :param queues: Its queues, for `set_queue`. Without it `[]`.
+        :param ingress_kbps: What the machine may send, in kbit/s; more is dropped.
+        :param ingress_burst_kbit: Burst of `ingress_kbps`, in kbit.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-set-qos", {"bridge": bridge, "port": port, "max_kbps": max_kbps, "queues": queues, "ingress_kbps": ingress_kbps, "ingress_burst_kbit": ingress_burst_kbit}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_set_meter(
+        self,
+        bridge: str,
+        meter: int,
+        *,
+        unit: Optional[Literal["kbps", "pktps"]] = None,
+        rate: Optional[int] = None,
+        burst: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sets a meter of a bridge; without `rate` it removes the meter.
+
+        :param bridge: The bridge.
+        :param meter: Its number, what the flow action `meter` names.
+        :param unit: What it counts. Without it `"kbps"`.
+        :param rate: What may pass per second; more is dropped.
+        :param burst: What may pass at once, in kilobits or packets.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-set-meter", {"bridge": bridge, "meter": meter, "unit": unit, "rate": rate, "burst": burst}, call_timeout, dry_run
+        )
+        return reply
+
+    async def ovs_list(
+        self,
+        *,
+        bridge: Optional[str] = None,
+        flows: Optional[bool] = None,
+        owner: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Bridges, ports, flows and counters, as JSON in `output`.
+        Changes nothing.
+
+        :param bridge: Only this bridge.
+        :param flows: With the flows and their counters. Without it `false`.
+        :param owner: Only flows of this owner.
+        """
+        reply: t.Reply = await self._invoke(
+            "ovs-list", {"bridge": bridge, "flows": flows, "owner": owner}, call_timeout, dry_run
+        )
+        return reply
+
+    async def wg_setup(
+        self,
+        name: str,
+        addresses: Sequence[str],
+        *,
+        listen_port: Optional[int] = None,
+        mtu: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.WgSetupReply:
+        """Makes a tunnel, or brings one of this agent's to these values; its private key is made the first time
+        and kept. Answers `public_key` and `listen_port`.
+
+        :param name: The tunnel's interface.
+        :param addresses: The interface's addresses, with the length of their networks.
+        :param listen_port: UDP port to listen on; one is chosen where it is missing.
+        :param mtu: MTU inside the tunnel, 1420 where it is missing.
+        """
+        reply: t.WgSetupReply = await self._invoke(
+            "wg-setup", {"name": name, "addresses": addresses, "listen_port": listen_port, "mtu": mtu}, call_timeout, dry_run
+        )
+        return reply
+
+    async def wg_set_peers(
+        self,
+        name: str,
+        peers: Sequence[t.WgSetPeersPeer],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.WgSetPeersReply:
+        """Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
+        `preshared_keys` for those it generated.
+
+        :param name: The tunnel's interface.
+        :param peers: All its peers from now on.
+        """
+        reply: t.WgSetPeersReply = await self._invoke(
+            "wg-set-peers", {"name": name, "peers": peers}, call_timeout, dry_run
+        )
+        return reply
+
+    async def wg_teardown(
+        self,
+        name: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Removes a tunnel of this agent with its keys; `not_found` where there is none.
+
+        :param name: The tunnel's interface.
+        """
+        reply: t.Reply = await self._invoke(
+            "wg-teardown", {"name": name}, call_timeout, dry_run
+        )
+        return reply
+
+    async def wg_show(
+        self,
+        name: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """A tunnel as JSON in `output`: public key, port, addresses, and per peer endpoint, networks, last
+        handshake and bytes. No secret key.
+        Changes nothing.
+
+        :param name: The tunnel's interface.
+        """
+        reply: t.Reply = await self._invoke(
+            "wg-show", {"name": name}, call_timeout, dry_run
+        )
+        return reply
+
     async def generate_wallet(
         self,
         name: str,
@@ -677,7 +988,7 @@ class AsyncActions:
 
     async def addressbook_save(
         self,
-        entries: Mapping[str, t.AddressbookSaveEntriesEntry],
+        entries: Mapping[str, t.AddressbookSaveEntry],
         *,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,

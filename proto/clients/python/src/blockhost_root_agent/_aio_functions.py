@@ -38,6 +38,21 @@ ip6_route_add = default_client.ip6_route_add
 ip6_route_del = default_client.ip6_route_del
 iptables_open = default_client.iptables_open
 iptables_close = default_client.iptables_close
+nat_map = default_client.nat_map
+nat_unmap = default_client.nat_unmap
+veth_rename = default_client.veth_rename
+ovs_add_br = default_client.ovs_add_br
+ovs_del_br = default_client.ovs_del_br
+ovs_add_port = default_client.ovs_add_port
+ovs_del_port = default_client.ovs_del_port
+ovs_set_flows = default_client.ovs_set_flows
+ovs_set_qos = default_client.ovs_set_qos
+ovs_set_meter = default_client.ovs_set_meter
+ovs_list = default_client.ovs_list
+wg_setup = default_client.wg_setup
+wg_set_peers = default_client.wg_set_peers
+wg_teardown = default_client.wg_teardown
+wg_show = default_client.wg_show
 generate_wallet = default_client.generate_wallet
 addressbook_save = default_client.addressbook_save
 ledger_append = default_client.ledger_append
@@ -52,6 +67,16 @@ __all__ = [
     "iptables_close",
     "iptables_open",
     "ledger_append",
+    "nat_map",
+    "nat_unmap",
+    "ovs_add_br",
+    "ovs_add_port",
+    "ovs_del_br",
+    "ovs_del_port",
+    "ovs_list",
+    "ovs_set_flows",
+    "ovs_set_meter",
+    "ovs_set_qos",
     "pct_config",
     "pct_create",
     "pct_destroy",
@@ -79,6 +104,11 @@ __all__ = [
     "qm_stop",
     "qm_template",
     "tc_rate_limit",
+    "veth_rename",
     "virt_customize",
     "vm_throttle",
+    "wg_set_peers",
+    "wg_setup",
+    "wg_show",
+    "wg_teardown",
 ]

@@ -70,6 +70,21 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ip6-route-del": 5,
     "iptables-open": 15,
     "iptables-close": 15,
+    "nat-map": 15,
+    "nat-unmap": 15,
+    "veth-rename": 5,
+    "ovs-add-br": 30,
+    "ovs-del-br": 30,
+    "ovs-add-port": 30,
+    "ovs-del-port": 30,
+    "ovs-set-flows": 60,
+    "ovs-set-qos": 30,
+    "ovs-set-meter": 30,
+    "ovs-list": 30,
+    "wg-setup": 15,
+    "wg-set-peers": 15,
+    "wg-teardown": 15,
+    "wg-show": 15,
     "generate-wallet": 10,
     "addressbook-save": 10,
     "ledger-append": 10,
@@ -101,11 +116,153 @@ class Reply(_ReplyAlways, total=False):
     truncated: bool
 
 
-class _AddressbookSaveEntriesEntryAlways(TypedDict):
+class OvsAddBrOptions(TypedDict, total=False):
+    datapath_type: Literal["system", "netdev"]
+    fail_mode: Literal["standalone", "secure"]
+    hwaddr: str
+    mcast_snooping: bool
+    mtu: int
+
+
+class OvsSetFlowsFlowActionOutput(TypedDict):
+    output: Union[str, int]
+
+
+class OvsSetFlowsFlowActionResubmit(TypedDict):
+    resubmit: int
+
+
+class OvsSetFlowsFlowActionGotoTable(TypedDict):
+    goto_table: int
+
+
+class OvsSetFlowsFlowActionSetField(TypedDict):
+    set_field: Mapping[str, Any]
+
+
+class OvsSetFlowsFlowActionLoad(TypedDict):
+    load: Mapping[str, Any]
+
+
+class OvsSetFlowsFlowActionMove(TypedDict):
+    move: Mapping[str, Any]
+
+
+class OvsSetFlowsFlowActionPushVlan(TypedDict):
+    push_vlan: int
+
+
+class OvsSetFlowsFlowActionSetQueue(TypedDict):
+    set_queue: int
+
+
+class OvsSetFlowsFlowActionMeter(TypedDict):
+    meter: int
+
+
+class OvsSetFlowsFlowActionCt(TypedDict):
+    ct: Mapping[str, Any]
+
+
+class OvsSetFlowsFlowActionConjunction(TypedDict):
+    conjunction: Mapping[str, Any]
+
+
+class OvsSetFlowsFlowMatch(TypedDict, total=False):
+    arp_op: int
+    arp_sha: str
+    arp_spa: str
+    arp_tha: str
+    arp_tpa: str
+    conj_id: int
+    ct_mark: Union[int, Mapping[str, Any]]
+    ct_state: Mapping[str, Any]
+    ct_zone: int
+    dl_dst: str
+    dl_src: str
+    dl_type: Union[str, int]
+    icmp_code: int
+    icmp_type: int
+    in_port: Union[str, int]
+    ip_dscp: int
+    ipv6_dst: str
+    ipv6_src: str
+    metadata: Union[int, Mapping[str, Any]]
+    nd_sll: str
+    nd_target: str
+    nd_tll: str
+    nw_dst: str
+    nw_frag: str
+    nw_proto: Union[str, int]
+    nw_src: str
+    nw_ttl: int
+    pkt_mark: Union[int, Mapping[str, Any]]
+    reg0: Union[int, Mapping[str, Any]]
+    reg1: Union[int, Mapping[str, Any]]
+    reg10: Union[int, Mapping[str, Any]]
+    reg11: Union[int, Mapping[str, Any]]
+    reg12: Union[int, Mapping[str, Any]]
+    reg13: Union[int, Mapping[str, Any]]
+    reg14: Union[int, Mapping[str, Any]]
+    reg15: Union[int, Mapping[str, Any]]
+    reg2: Union[int, Mapping[str, Any]]
+    reg3: Union[int, Mapping[str, Any]]
+    reg4: Union[int, Mapping[str, Any]]
+    reg5: Union[int, Mapping[str, Any]]
+    reg6: Union[int, Mapping[str, Any]]
+    reg7: Union[int, Mapping[str, Any]]
+    reg8: Union[int, Mapping[str, Any]]
+    reg9: Union[int, Mapping[str, Any]]
+    tp_dst: Union[int, Mapping[str, Any]]
+    tp_src: Union[int, Mapping[str, Any]]
+    tun_dst: str
+    tun_id: Union[int, Mapping[str, Any]]
+    tun_src: str
+    vlan: Union[str, int]
+    vlan_pcp: int
+
+
+class _OvsSetFlowsFlowAlways(TypedDict):
+    actions: Sequence[Union[Literal["drop", "normal", "flood", "in_port", "local", "dec_ttl", "pop_vlan", "pop_queue"], OvsSetFlowsFlowActionOutput, OvsSetFlowsFlowActionResubmit, OvsSetFlowsFlowActionGotoTable, OvsSetFlowsFlowActionSetField, OvsSetFlowsFlowActionLoad, OvsSetFlowsFlowActionMove, OvsSetFlowsFlowActionPushVlan, OvsSetFlowsFlowActionSetQueue, OvsSetFlowsFlowActionMeter, OvsSetFlowsFlowActionCt, OvsSetFlowsFlowActionConjunction]]
+
+
+class OvsSetFlowsFlow(_OvsSetFlowsFlowAlways, total=False):
+    columns: Sequence[str]
+    hard_timeout: int
+    idle_timeout: int
+    match: OvsSetFlowsFlowMatch
+    priority: int
+    rows: Sequence[Sequence[Any]]
+    table: int
+
+
+class _OvsSetQosQueueAlways(TypedDict):
+    queue: int
+
+
+class OvsSetQosQueue(_OvsSetQosQueueAlways, total=False):
+    burst_kbit: int
+    max_kbps: int
+    min_kbps: int
+    priority: int
+
+
+class _WgSetPeersPeerAlways(TypedDict):
+    allowed_ips: Sequence[str]
+    public_key: str
+
+
+class WgSetPeersPeer(_WgSetPeersPeerAlways, total=False):
+    endpoint: str
+    keepalive: int
+    preshared: str
+
+
+class _AddressbookSaveEntryAlways(TypedDict):
     address: str
 
 
-class AddressbookSaveEntriesEntry(_AddressbookSaveEntriesEntryAlways, total=False):
+class AddressbookSaveEntry(_AddressbookSaveEntryAlways, total=False):
     keyfile: str
 
 
@@ -153,6 +310,41 @@ class PctExecReply(Reply):
     stderr: str
 
 
+class VethRenameReply(Reply):
+    #: The name that the interface can be found by now.
+    name: str
+
+
+class OvsAddPortReply(Reply):
+    #: The port's OpenFlow number.
+    ofport: int
+
+
+class OvsSetFlowsReply(Reply):
+    #: Flows that were not there before.
+    added: int
+    #: Flows whose actions or timeouts are others now.
+    changed: int
+    #: Flows that are gone.
+    removed: int
+
+
+class WgSetupReply(Reply):
+    #: The tunnel's public key, base64.
+    public_key: str
+    #: The UDP port that it listens on.
+    listen_port: int
+
+
+class _WgSetPeersReplyAlways(Reply):
+    pass
+
+
+class WgSetPeersReply(_WgSetPeersReplyAlways, total=False):
+    #: Public key to shared key, for peers with `generate`: what the other side needs.
+    preshared_keys: Mapping[str, str]
+
+
 class GenerateWalletReply(Reply):
     #: Address of the new wallet, with the checksum of EIP-55.
     address: str
@@ -175,17 +367,38 @@ class AgentInfoReply(Reply):
     ledger: AgentInfoLedger
 
 __all__ = [
-    "AddressbookSaveEntriesEntry",
+    "AddressbookSaveEntry",
     "AgentInfoCounters",
     "AgentInfoLedger",
     "AgentInfoReply",
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "OvsAddBrOptions",
+    "OvsAddPortReply",
+    "OvsSetFlowsFlow",
+    "OvsSetFlowsFlowActionConjunction",
+    "OvsSetFlowsFlowActionCt",
+    "OvsSetFlowsFlowActionGotoTable",
+    "OvsSetFlowsFlowActionLoad",
+    "OvsSetFlowsFlowActionMeter",
+    "OvsSetFlowsFlowActionMove",
+    "OvsSetFlowsFlowActionOutput",
+    "OvsSetFlowsFlowActionPushVlan",
+    "OvsSetFlowsFlowActionResubmit",
+    "OvsSetFlowsFlowActionSetField",
+    "OvsSetFlowsFlowActionSetQueue",
+    "OvsSetFlowsFlowMatch",
+    "OvsSetFlowsReply",
+    "OvsSetQosQueue",
     "PctExecReply",
     "QmGuestExecReply",
     "QmImportdiskReply",
     "Receipt",
     "Reply",
     "TIME_LIMITS_S",
+    "VethRenameReply",
+    "WgSetPeersPeer",
+    "WgSetPeersReply",
+    "WgSetupReply",
 ]
