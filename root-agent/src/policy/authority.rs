@@ -179,9 +179,13 @@ fn narrowed(
     number: usize,
 ) -> Result<(), Failure> {
     let place = format!("rule {}", number + 1);
-    if shows_every_machine(action) && rule.only.as_ref().is_some_and(|only| only.vmids.is_some()) {
+    let shown = shows_all(action).filter(|list| {
+        let only = rule.only.as_ref();
+        only.is_some_and(|only| only.keys().contains(list))
+    });
+    if let Some(list) = shown {
         let message = format!(
-            "{} shows every machine, and you may name some only ({place}: only.vmids of root-agent.yaml)",
+            "{} shows everything, and you may name some things only ({place}: only.{list} of root-agent.yaml)",
             action.name()
         );
         return Err(Failure::new(ErrorCode::Forbidden, message));
@@ -191,9 +195,14 @@ fn narrowed(
         .map_err(|denied| denied.at(&format!("{place}: only")))
 }
 
-/// Actions that name no machine because they are about all of them.
-pub fn shows_every_machine(action: &Action) -> bool {
-    matches!(action, Action::QmList(_) | Action::PctList(_))
+/// The list that an action names nothing from because it is about all of it. Under a rule that narrows this list it
+/// would show what its caller may not name.
+fn shows_all(action: &Action) -> Option<&'static str> {
+    match action {
+        Action::QmList(_) | Action::PctList(_) => Some("vmids"),
+        Action::OvsList(list) if list.bridge.is_none() => Some("ovs_bridges"),
+        _ => None,
+    }
 }
 
 /// The process of the agent that has these credentials. None of them has business on the agent's sockets: what
@@ -401,6 +410,25 @@ mod tests {
         let why = ask(&rules, five, "qm-list", &json!({})).expect_err("every machine");
         assert!(why.contains("only.vmids"), "{why}");
         assert_eq!(ask(&rules, by(6, 6, &[]), "qm-list", &json!({})), Ok(1));
+    }
+
+    #[test]
+    fn a_list_of_everything_is_not_for_those_who_may_name_some() {
+        let rules = rules(
+            "rules:\n\
+             - {uid: 5, actions: ['*'], only: {vmids: {first: 200, last: 299}}}\n\
+             - {uid: 6, actions: ['*'], only: {ovs_bridges: [br7]}}\n\
+             allow: {ovs_bridges: [br6, br7]}\n",
+        );
+        let may = |uid: u32, name: &str, params: Value| {
+            ask(&rules, by(uid, uid, &[]), name, &params).is_ok()
+        };
+        assert!(!may(5, "qm-list", json!({})) && !may(5, "pct-list", json!({})));
+        assert!(may(5, "ovs-list", json!({})));
+        assert!(may(6, "qm-list", json!({})) && may(6, "pct-list", json!({})));
+        assert!(!may(6, "ovs-list", json!({})));
+        assert!(!may(6, "ovs-list", json!({"bridge": "br6"})));
+        assert!(may(6, "ovs-list", json!({"bridge": "br7"})));
     }
 
     #[test]

@@ -245,18 +245,7 @@ impl Agent {
     /// A connection made as another user, with that primary group and nothing else.
     pub fn client_as(&self, uid: u32, gid: u32) -> Client {
         let path = self.world.layout.agent_socket();
-        // Credentials belong to a thread for the kernel; std's threads keep their own.
-        let thread = std::thread::spawn(move || {
-            let (uid, gid) = (
-                rustix::thread::Uid::from_raw(uid),
-                rustix::thread::Gid::from_raw(gid),
-            );
-            rustix::thread::set_thread_groups(&[]).expect("setgroups");
-            rustix::thread::set_thread_res_gid(gid, gid, gid).expect("setgid");
-            rustix::thread::set_thread_res_uid(uid, uid, uid).expect("setuid");
-            UnixStream::connect(path)
-        });
-        Client::on(thread.join().expect("the thread").expect("connect"))
+        Client::connect_as(path, uid, gid, &[]).expect("connect")
     }
 
     /// Sends a signal to the supervisor.
@@ -323,6 +312,21 @@ impl Client {
     pub fn on(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         Self { stream }
+    }
+
+    /// A connection made as another user, with these groups and no others.
+    pub fn connect_as(path: PathBuf, uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<Self> {
+        use rustix::thread::{Gid, Uid};
+        let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+        // Credentials belong to a thread for the kernel; std's threads keep their own.
+        let thread = std::thread::spawn(move || {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            rustix::thread::set_thread_groups(&groups).expect("setgroups");
+            rustix::thread::set_thread_res_gid(gid, gid, gid).expect("setgid");
+            rustix::thread::set_thread_res_uid(uid, uid, uid).expect("setuid");
+            UnixStream::connect(path)
+        });
+        thread.join().expect("the thread").map(Self::on)
     }
 
     /// Writes bytes.
