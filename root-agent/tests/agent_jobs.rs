@@ -96,6 +96,68 @@ fn two_actions_on_one_machine_run_one_after_the_other_in_order_of_arrival() {
 }
 
 #[test]
+fn a_restarted_front_does_not_let_two_actions_on_one_machine_run_at_once() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut lost = agent.client();
+    lost.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    let front = agent.pid("front").expect("front");
+    signal_process(front, Signal::KILL);
+    assert!(lost.answer().is_none(), "its front is gone");
+    agent.wait_for_new("front", front);
+    // The new front knows nothing of the old one's job; the gate does.
+    let (mut again, mut other) = (agent.client(), agent.client());
+    again.request(&json!({"action": "qm-destroy", "params": {"vmid": 100}}));
+    other.request(&start(101));
+    wait_for_call(&agent.world, "start 101");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(phases(&agent.world, "qm-destroy").len(), 0);
+    assert!(
+        called(&agent.world)
+            .iter()
+            .all(|call| call.starts_with("start")),
+        "{:?}",
+        called(&agent.world)
+    );
+    go(&agent.world);
+    assert!(again.answer().is_some() && other.answer().is_some());
+    let of_100: Vec<Value> = agent
+        .world
+        .records()
+        .into_iter()
+        .filter(|record| record["resource"] == "vm:100")
+        .map(|record| json!([record["action"], record["phase"]]))
+        .collect();
+    assert_eq!(
+        of_100,
+        [
+            json!(["qm-start", "intent"]),
+            json!(["qm-start", "outcome"]),
+            json!(["qm-destroy", "intent"]),
+            json!(["qm-destroy", "outcome"]),
+        ]
+    );
+}
+
+#[test]
+fn guests_that_never_answer_do_not_hold_up_other_machines() {
+    let hangs = format!("if [ \"$1\" = guest ]; then\n{HELD}\nfi");
+    let agent = Agent::start_in(World::with_qm(&hangs, ""));
+    let mut waiting: Vec<_> = (0..20).map(|_| agent.client()).collect();
+    for (vmid, client) in (100..).zip(&mut waiting) {
+        client.request(
+            &json!({"action": "qm-guest-exec", "params": {"vmid": vmid, "command": "true"}}),
+        );
+    }
+    wait_for(|| (called(&agent.world).len() == 20).then_some(()));
+    let answer = agent.client().call(&start(200));
+    assert_eq!(answer["ok"], true, "{answer}");
+    assert_eq!(phases(&agent.world, "qm-start").len(), 2);
+    go(&agent.world);
+    assert!(waiting.iter_mut().all(|client| client.answer().is_some()));
+}
+
+#[test]
 fn an_action_over_its_time_is_ended_with_timeout() {
     let agent = Agent::start_in(World::with_qm(HELD, "time_limits: {qm-start: 1}\n"));
     let began = Instant::now();

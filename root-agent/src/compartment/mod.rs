@@ -113,6 +113,11 @@ pub trait Handler: Send + Sync {
     /// Whether the action takes microseconds and may run on the thread that reads jobs.
     fn quick(&self, action: &Action) -> bool;
 
+    /// Whether the action ends when somebody in a machine pleases, so that it must not hold up those that do not.
+    fn waits_for_guest(&self, _action: &Action) -> bool {
+        false
+    }
+
     /// Does it. Called for actions of this compartment only, after the intent record is durable.
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure>;
 

@@ -25,7 +25,10 @@ use crate::log_error;
 use crate::policy::authority::Authority;
 
 /// Slow actions that run at once; more wait in the order they came.
-const MAX_THREADS: usize = 16;
+const HOST_THREADS: usize = 16;
+/// The same for actions that end when a guest pleases. They have threads of their own: guests that never answer keep
+/// others waiting for their guests at worst, never for the host.
+const GUEST_THREADS: usize = 48;
 /// Stack of a thread that waits for a program.
 const THREAD_STACK: usize = 512 << 10;
 /// Longest `output` passed on, bytes; the wire cuts it further.
@@ -45,13 +48,24 @@ struct Shared {
     authority: RwLock<Arc<Authority>>,
     identities: Identities,
     answers: Mutex<OwnedFd>,
-    waiting: Mutex<Pool>,
+    host: Mutex<Pool>,
+    guests: Mutex<Pool>,
 }
 
-#[derive(Default)]
 struct Pool {
     queue: VecDeque<(Work, Action)>,
     threads: usize,
+    most: usize,
+}
+
+impl Pool {
+    const fn new(most: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            threads: 0,
+            most,
+        }
+    }
 }
 
 impl Runner {
@@ -74,7 +88,8 @@ impl Runner {
             authority: RwLock::new(Arc::new(start.authority())),
             identities: start.identities,
             answers,
-            waiting: Mutex::new(Pool::default()),
+            host: Mutex::new(Pool::new(HOST_THREADS)),
+            guests: Mutex::new(Pool::new(GUEST_THREADS)),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -156,17 +171,18 @@ impl Runner {
         if self.shared.handler.quick(&action) {
             return self.shared.finish(&work, &action);
         }
+        let guest = self.shared.handler.waits_for_guest(&action);
         let mut pool = self
             .shared
-            .waiting
+            .pool(guest)
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         pool.queue.push_back((work, action));
-        if pool.threads < MAX_THREADS {
+        if pool.threads < pool.most {
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new()
                 .stack_size(THREAD_STACK)
-                .spawn(move || shared.drain());
+                .spawn(move || shared.drain(guest));
             match spawned {
                 Ok(_) => pool.threads += 1,
                 // With no thread at all nobody would come to take it.
@@ -188,11 +204,18 @@ impl Runner {
 }
 
 impl Shared {
-    /// A thread's life: jobs until there are no more.
-    fn drain(&self) {
+    fn pool(&self, guest: bool) -> &Mutex<Pool> {
+        if guest { &self.guests } else { &self.host }
+    }
+
+    /// A thread's life: jobs of one kind until there are no more.
+    fn drain(&self, guest: bool) {
         loop {
             let next = {
-                let mut pool = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut pool = self
+                    .pool(guest)
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 let next = pool.queue.pop_front();
                 if next.is_none() {
                     pool.threads -= 1;
@@ -275,5 +298,120 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::compartment::{Backend, Identity};
+    use crate::ipc::{self, Caller};
+    use crate::policy::Policy;
+    use crate::policy::authority::ResolvedRule;
+    use crate::policy::sockets::SocketName;
+
+    /// Counts what it is asked to do.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Handler for Counting {
+        fn quick(&self, _action: &Action) -> bool {
+            true
+        }
+
+        fn run(&self, _action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let output = ctx.allow.vmids.to_string();
+            Ok(Done {
+                output,
+                ..Done::default()
+            })
+        }
+    }
+
+    fn work(op: u64, uid: u32, vmid: u32) -> Work {
+        Work {
+            op,
+            action: "qm-start".to_owned(),
+            params: json!({ "vmid": vmid }),
+            limit_ms: 1000,
+            caller: Caller {
+                uid,
+                gid: uid,
+                groups: Vec::new(),
+                socket: SocketName::main(),
+                pid: None,
+                exe: None,
+                unit: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_gate_that_was_taken_over_has_nothing_done_that_the_caller_may_not() {
+        let identity = |id| Identity { uid: id, gid: id };
+        let rule: ResolvedRule = serde_json::from_value(json!({
+            "uid": 5, "gid": null, "socket": null, "actions": ["qm-*"], "rates": null,
+            "only": {"vmids": {"first": 200, "last": 299}},
+        }))
+        .expect("a rule");
+        let start = Start {
+            root: "/nowhere".into(),
+            hostname: "h".to_owned(),
+            backend: Backend::Embedded,
+            identities: Identities {
+                agent: identity(901),
+                blockhost: identity(902),
+                vm: identity(903),
+                image: identity(904),
+            },
+            policy: Policy::default(),
+            rules: vec![rule],
+            users: Vec::new(),
+            journal: false,
+            started_s: 0,
+        };
+        let done = Arc::new(AtomicUsize::new(0));
+        let (gate, ours) = ipc::pair().expect("pair");
+        let (supervisor, control) = ControlSocket::pair().expect("pair");
+        let runner = Runner::new(
+            Compartment::Vm,
+            Box::new(Counting(Arc::clone(&done))),
+            Layout::new("/nowhere"),
+            &start,
+            ours,
+            ControlSocket::from_fd(control),
+        )
+        .expect("runner");
+        let running = std::thread::spawn(move || runner.run());
+        let mut gate = Channel::new(gate).expect("channel");
+        for work in [
+            work(1, 5, 200),
+            work(2, 5, 100),
+            work(3, 6, 200),
+            work(4, 0, 200),
+        ] {
+            gate.queue(&work).expect("fits");
+        }
+        assert!(gate.flush().expect("open"));
+        let mut heard: Vec<Finished> = Vec::new();
+        while heard.len() < 4 {
+            let mut fds = [PollFd::new(&gate, PollFlags::IN)];
+            poll(&mut fds, None).expect("poll");
+            heard.extend(gate.receive(&mut [0; 4096]).expect("open"));
+        }
+        let forbidden = |finished: &Finished| {
+            let refused = finished.result.as_ref().err();
+            refused.is_some_and(|failure| failure.code == ErrorCode::Forbidden)
+        };
+        let output = heard[0].result.as_ref().map(|done| done.output.as_str());
+        assert_eq!(output, Ok("200-299"), "it acts on the narrowed lists");
+        assert!(heard[1..].iter().all(forbidden), "{heard:?}");
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        drop((gate, supervisor));
+        running.join().expect("thread").expect("an orderly end");
     }
 }

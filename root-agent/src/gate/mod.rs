@@ -246,10 +246,12 @@ impl Gate {
                 continue;
             }
             events::wait(&self.epoll, &mut events, self.wait_time(now))?;
+            // First of all: a job that comes with a new policy is judged by it.
+            if events.iter().any(|event| event.data.u64() == CONTROL) {
+                self.hear_control()?;
+            }
             for event in events.drain(..) {
-                if event.data.u64() == CONTROL {
-                    self.hear_control()?;
-                } else if let Some(role) = Role::ALL
+                if let Some(role) = Role::ALL
                     .into_iter()
                     .find(|&role| token(role) == event.data.u64())
                 {

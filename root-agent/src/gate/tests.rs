@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::{self, Work};
+use crate::policy::authority::ResolvedRule;
 
 struct Neighbours {
     control: ControlSocket,
@@ -263,6 +264,103 @@ fn what_a_dead_front_left_waiting_is_not_executed() {
     let mut vm = Channel::new(vm).expect("channel");
     assert!(told::<Work>(&mut vm).is_empty());
     assert!(gate.ops.is_empty());
+}
+
+#[test]
+fn a_front_that_was_taken_over_cannot_have_two_jobs_touch_one_machine_at_once() {
+    let (mut gate, mut neighbours) = gate();
+    for (id, action, vmid) in [
+        (1, "qm-start", 100),
+        (2, "qm-destroy", 100),
+        (3, "qm-start", 101),
+    ] {
+        send(
+            &mut neighbours.front,
+            &ask(id, action, json!({ "vmid": vmid }), 1000),
+        );
+    }
+    turn(&mut gate, &[Role::Front]);
+    let works: Vec<Work> = told(&mut neighbours.vm);
+    let names =
+        |works: &[Work]| -> Vec<String> { works.iter().map(|work| work.action.clone()).collect() };
+    assert_eq!(names(&works), ["qm-start", "qm-start"]);
+    let size = gate.writer.head().size;
+    assert_eq!(size, 2, "what waits is not announced");
+    let finished = Finished {
+        op: works[0].op,
+        result: Ok(Done::default()),
+    };
+    send(&mut neighbours.vm, &finished);
+    turn(&mut gate, &[Role::Vm]);
+    assert_eq!(names(&told::<Work>(&mut neighbours.vm)), ["qm-destroy"]);
+    assert_eq!(gate.writer.head().size, size + 2);
+}
+
+#[test]
+fn what_waits_for_its_turn_is_let_go_with_its_front_and_with_the_lost_compartment() {
+    let (mut gate, mut neighbours) = gate();
+    let job = |id| ask(id, "qm-start", json!({"vmid": 100}), 1000);
+    for id in 1..=3 {
+        send(&mut neighbours.front, &job(id));
+    }
+    turn(&mut gate, &[Role::Front]);
+    assert_eq!((gate.ops.len(), gate.held.len()), (1, 2));
+    let (front, theirs) = ipc::pair().expect("pair");
+    gate.lose(Role::Front, "test");
+    gate.connect(Role::Front, theirs).expect("connected");
+    neighbours.front = Channel::new(front).expect("channel");
+    assert_eq!((gate.ops.len(), gate.held.len()), (1, 0));
+    // A job of the new front waits for the one that still runs, then for the compartment that was lost with it.
+    send(&mut neighbours.front, &job(9));
+    turn(&mut gate, &[Role::Front]);
+    assert_eq!((gate.ops.len(), gate.held.len()), (1, 1));
+    gate.lose(Role::Vm, "test");
+    turn(&mut gate, &[]);
+    assert_eq!((gate.ops.len(), gate.held.len()), (0, 0));
+    let later = Instant::now() + RESTART_PATIENCE + Duration::from_secs(1);
+    gate.watch_time(later);
+    turn(&mut gate, &[]);
+    let answers = answers(&mut neighbours.front);
+    assert!(
+        matches!(&answers[..], [(9, Err(failure))] if failure.code == ErrorCode::Busy),
+        "{answers:?}"
+    );
+    assert!(gate.turns.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn a_front_that_was_taken_over_gets_for_a_caller_what_that_caller_may_and_no_more() {
+    let (mut gate, mut neighbours) = gate();
+    let claim = |id: u64, uid: u32, gid: u32| match ask(id, "qm-list", json!({}), 1000) {
+        ToGate::Job {
+            caller,
+            action,
+            params,
+            limit_ms,
+            ..
+        } => ToGate::Job {
+            id,
+            caller: Caller { uid, gid, ..caller },
+            action,
+            params,
+            limit_ms,
+        },
+        other => other,
+    };
+    // A stranger, and a process of the agent's own: the group of `nobody` here.
+    for (id, uid, gid) in [(1, 4242, 0), (2, 0, 1)] {
+        send(&mut neighbours.front, &claim(id, uid, gid));
+    }
+    turn(&mut gate, &[Role::Front]);
+    let answers = answers(&mut neighbours.front);
+    let forbidden = |answer: &(u64, Result<Done, Failure>)| matches!(&answer.1, Err(failure) if failure.code == ErrorCode::Forbidden);
+    assert!(
+        answers.len() == 2 && answers.iter().all(forbidden),
+        "{answers:?}"
+    );
+    assert!(told::<Work>(&mut neighbours.vm).is_empty());
+    assert_eq!(gate.writer.head().size, 2, "both are on record");
+    assert!(gate.turns.is_empty());
 }
 
 #[test]

@@ -57,7 +57,14 @@ impl Supervisor {
             policy: Box::new(policy),
             rules,
         };
-        for (role, running) in &self.running {
+        // The front last: what it lets through by new rules, the others must judge by them too.
+        let inwards = Role::COMPARTMENTS
+            .into_iter()
+            .chain([Role::Ledger, Role::Front]);
+        for role in inwards {
+            let Some(running) = self.running.get(&role) else {
+                continue;
+            };
             if let Err(error) = running.control.send(&message, None) {
                 log_error!(
                     "{}: {error}; killed, it comes back with the new policy",

@@ -45,6 +45,17 @@ impl Handler for Vm {
         false
     }
 
+    fn waits_for_guest(&self, action: &Action) -> bool {
+        matches!(
+            action,
+            Action::QmGuestExec(_)
+                | Action::QmGuestPing(_)
+                | Action::QmShutdown(_)
+                | Action::PctExec(_)
+                | Action::PctShutdown(_)
+        )
+    }
+
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
         match (action, action.spec().family) {
             (Action::VmThrottle(a), _) => throttle::run(&self.qm, a, ctx),
