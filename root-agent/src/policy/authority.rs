@@ -195,14 +195,21 @@ fn narrowed(
         .map_err(|denied| denied.at(&format!("{place}: only")))
 }
 
-/// The list that an action names nothing from because it is about all of it. Under a rule that narrows this list it
+/// Actions that can name nothing because they are about everything on a list. Under a rule that narrows this list they
 /// would show what its caller may not name.
+pub const SHOWS_ALL: [(&str, &str); 3] = [
+    ("qm-list", "vmids"),
+    ("pct-list", "vmids"),
+    ("ovs-list", "ovs_bridges"),
+];
+
+/// The list that the request shows all of.
 fn shows_all(action: &Action) -> Option<&'static str> {
-    match action {
-        Action::QmList(_) | Action::PctList(_) => Some("vmids"),
-        Action::OvsList(list) if list.bridge.is_none() => Some("ovs_bridges"),
-        _ => None,
+    if matches!(action, Action::OvsList(list) if list.bridge.is_some()) {
+        return None;
     }
+    let shows = |(name, _): &&(&str, &str)| *name == action.name();
+    SHOWS_ALL.iter().find(shows).map(|&(_, list)| list)
 }
 
 /// The process of the agent that has these credentials. None of them has business on the agent's sockets: what

@@ -1,1 +1,308 @@
-//! What an operator may not have meant: warnings about a policy that is valid.
+//! What an operator may not have meant: warnings about a policy that is valid. Asked by `check-policy` alone; nothing
+//! is decided here.
+
+use blockhost_proto::catalog::CATALOG;
+use serde::Serialize;
+
+use super::Policy;
+use super::authority::SHOWS_ALL;
+use super::rule::{Account, Rule};
+use super::sockets::MAIN;
+use crate::allow::{Allowlists, Only, PortRange, VmidRange};
+
+/// One warning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// Where in the policy.
+    pub key: String,
+    /// What may not be meant, and what to do.
+    pub text: String,
+}
+
+/// Everything that looks unintended.
+pub fn review(policy: &Policy) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |key: String, text: String| warnings.push(Warning { key, text });
+    if policy.rules.is_empty() {
+        let text = "there is none: nobody may ask for anything, root included";
+        warn("rules".to_owned(), text.to_owned());
+    }
+    for (place, rule) in policy.rules.iter().enumerate() {
+        let key = format!("rules: rule {}", place + 1);
+        if let Some(other) = shadow(&policy.rules, place) {
+            let text = format!(
+                "adds nothing: rule {} gives {} all of it already",
+                other + 1,
+                rule.subject()
+            );
+            warn(key.clone(), text);
+        }
+        if gives_everything(rule) && !is_expected_to(rule) {
+            let text = format!(
+                "lets {} have everything done that root could; name actions, or narrow with `only`",
+                rule.subject()
+            );
+            warn(key.clone(), text);
+        }
+        if rule.actions.is_empty() {
+            let text = "names no action, so nothing is permitted by it; take it out";
+            warn(key.clone(), text.to_owned());
+        }
+        if let Some(only) = &rule.only {
+            for list in never_met(only, &policy.allow) {
+                let text = format!(
+                    "`only.{list}` has nothing in common with `allow.{list}`: whatever names one of these is forbidden"
+                );
+                warn(key.clone(), text);
+            }
+            for (action, list) in SHOWS_ALL {
+                if rule.covers(action) && only.keys().contains(&list) {
+                    let text = format!(
+                        "{action} is not permitted by it although `actions` has it: it would show more than `only.{list}`"
+                    );
+                    warn(key.clone(), text);
+                }
+            }
+        }
+        if let Some(name) = &rule.socket
+            && name.as_str() != MAIN
+            && !policy.sockets.contains_key(name)
+        {
+            let text = format!(
+                "socket `{name}` is not in `sockets`: the start fails unless systemd passes one with `FileDescriptorName={name}`"
+            );
+            warn(key, text);
+        }
+    }
+    for (name, spec) in &policy.sockets {
+        let key = format!("sockets.{name}");
+        let named = |rule: &Rule| rule.socket.as_ref() == Some(name);
+        if !policy.rules.iter().any(named) {
+            let text = "no rule names it, so it is one more way to the main socket's rules";
+            warn(key.clone(), text.to_owned());
+        }
+        if spec.mode.bits() & 0o006 != 0 {
+            let text = "everybody on this host may connect, and every connection counts against `limits.connections`";
+            warn(key, text.to_owned());
+        }
+    }
+    let routes = |rule: &Rule| rule.covers("ip6-route-add");
+    if policy.allow.route_prefixes.is_empty() && policy.rules.iter().any(routes) {
+        let text = "is empty: a host route to any global or unique local address may be made; name the host's own prefixes";
+        warn("allow.route_prefixes".to_owned(), text.to_owned());
+    }
+    warnings
+}
+
+/// A rule that permits at least as much to at least as many, if there is one. Of two that are alike the first stays.
+fn shadow(rules: &[Rule], place: usize) -> Option<usize> {
+    let rule = &rules[place];
+    (0..rules.len()).find(|&other| {
+        other != place
+            && contains(&rules[other], rule)
+            && (other < place || !contains(rule, &rules[other]))
+    })
+}
+
+fn contains(wide: &Rule, narrow: &Rule) -> bool {
+    fn within<T: PartialEq>(wide: Option<&T>, narrow: Option<&T>) -> bool {
+        wide.is_none() || wide == narrow
+    }
+    within(wide.user.as_ref(), narrow.user.as_ref())
+        && within(wide.group.as_ref(), narrow.group.as_ref())
+        && within(wide.socket.as_ref(), narrow.socket.as_ref())
+        && within(wide.only.as_ref(), narrow.only.as_ref())
+        && wide.rates == narrow.rates
+        && CATALOG
+            .iter()
+            .all(|spec| wide.covers(spec.name) || !narrow.covers(spec.name))
+}
+
+fn gives_everything(rule: &Rule) -> bool {
+    rule.only.is_none() && CATALOG.iter().all(|spec| rule.covers(spec.name))
+}
+
+/// Root, and the product's own user, which is what the agent is there for.
+fn is_expected_to(rule: &Rule) -> bool {
+    match &rule.user {
+        Some(Account::Id(uid)) => *uid == 0,
+        Some(Account::Name(name)) => name == "root" || name == "blockhost",
+        None => false,
+    }
+}
+
+/// Lists of a rule that cannot be met on this host.
+fn never_met(only: &Only, allow: &Allowlists) -> Vec<&'static str> {
+    let vmids = |list: &[VmidRange], other: &[VmidRange]| {
+        let meet = |a: &VmidRange| {
+            let meets = |b: &VmidRange| a.first <= b.last && b.first <= a.last;
+            other.iter().any(meets)
+        };
+        list.iter().any(meet)
+    };
+    let ports = |list: &[PortRange], other: &[PortRange]| {
+        let meet = |a: &PortRange| {
+            let meets = |b: &PortRange| a.first <= b.last && b.first <= a.last;
+            other.iter().any(meets)
+        };
+        list.iter().any(meet)
+    };
+    let names = |list: &[String], other: &[String]| list.iter().any(|name| other.contains(name));
+    let mut lists = Vec::new();
+    let mut judge = |list, meets: Option<bool>| {
+        if meets == Some(false) {
+            lists.push(list);
+        }
+    };
+    judge(
+        "vmids",
+        only.vmids
+            .as_ref()
+            .map(|list| vmids(list.ranges(), allow.vmids.ranges())),
+    );
+    judge(
+        "firewall_ports",
+        only.firewall_ports
+            .as_ref()
+            .map(|list| ports(list, &allow.firewall_ports)),
+    );
+    for (list, given, host) in [
+        ("bridges", &only.bridges, &allow.bridges),
+        ("route_devices", &only.route_devices, &allow.route_devices),
+        ("storages", &only.storages, &allow.storages),
+        (
+            "snippet_storages",
+            &only.snippet_storages,
+            &allow.snippet_storages,
+        ),
+        (
+            "template_storages",
+            &only.template_storages,
+            &allow.template_storages,
+        ),
+        ("ovs_bridges", &only.ovs_bridges, &allow.ovs_bridges),
+    ] {
+        judge(list, given.as_ref().map(|given| names(given, host)));
+    }
+    lists
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(text: &str) -> Vec<String> {
+        let policy = Policy::parse(text, "p").expect("valid");
+        let prefixes = |warning: &Warning| warning.key != "allow.route_prefixes";
+        let list = review(&policy).into_iter().filter(prefixes);
+        list.map(|warning| format!("{}: {}", warning.key, warning.text))
+            .collect()
+    }
+
+    #[test]
+    fn the_shipped_policy_warns_of_open_prefixes_and_of_nothing_else() {
+        let list = review(&Policy::default());
+        assert_eq!(list.len(), 1, "{list:?}");
+        assert_eq!(list[0].key, "allow.route_prefixes");
+        let named = Policy::parse("allow: {route_prefixes: ['fd00::/64']}", "p").expect("valid");
+        assert!(review(&named).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_meant_is_said_with_its_place() {
+        for (text, place, said) in [
+            ("rules: []", "rules:", "nobody"),
+            (
+                "rules: [{user: 7, actions: ['qm-*']}, {user: 7, actions: [qm-start]}]",
+                "rule 2",
+                "rule 1",
+            ),
+            (
+                "rules: [{user: 7, actions: [qm-start]}, {user: 7, actions: ['qm-*']}]",
+                "rule 1",
+                "rule 2",
+            ),
+            (
+                "rules: [{user: 7, actions: [qm-start]}, {user: 7, actions: [qm-start]}]",
+                "rule 2",
+                "rule 1",
+            ),
+            (
+                "rules: [{user: 7, socket: root-agent, actions: [qm-start], only: {storages: [local]}}, \
+                 {user: 7, actions: [qm-start]}]",
+                "rule 1",
+                "rule 2",
+            ),
+            (
+                "rules: [{group: 7, actions: ['*']}]",
+                "rule 1",
+                "root could",
+            ),
+            (
+                "rules: [{socket: root-agent, actions: ['*']}]",
+                "rule 1",
+                "root could",
+            ),
+            ("rules: [{user: 7, actions: []}]", "rule 1", "no action"),
+            (
+                "rules: [{user: 7, actions: [qm-start], only: {vmids: {first: 500, last: 600}}}]\n\
+                 allow: {vmids: {first: 100, last: 499}}",
+                "rule 1",
+                "only.vmids",
+            ),
+            (
+                "rules: [{user: 7, actions: [qm-set], only: {bridges: [vmbr9]}}]",
+                "rule 1",
+                "only.bridges",
+            ),
+            (
+                "rules: [{user: 7, actions: ['iptables-*'], only: {firewall_ports: ['80']}}]\n\
+                 allow: {firewall_ports: ['81-90']}",
+                "rule 1",
+                "only.firewall_ports",
+            ),
+            (
+                "rules: [{user: 7, actions: ['qm-*'], only: {vmids: {first: 500, last: 600}}}]",
+                "rule 1",
+                "qm-list",
+            ),
+            (
+                "rules: [{user: 7, socket: lane, actions: [qm-start]}]",
+                "rule 1",
+                "FileDescriptorName=lane",
+            ),
+            (
+                "rules: [{user: 0, actions: ['*']}]\nsockets: {lane: {group: 7}}",
+                "sockets.lane",
+                "no rule",
+            ),
+            (
+                "rules: [{socket: lane, actions: [qm-list]}]\nsockets: {lane: {group: 7, mode: '0666'}}",
+                "sockets.lane",
+                "everybody",
+            ),
+        ] {
+            let list = warnings(text);
+            assert_eq!(list.len(), 1, "{text}: {list:?}");
+            assert!(
+                list[0].contains(place) && list[0].contains(said),
+                "{text}: {list:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_differs_in_anything_shadows_nothing() {
+        for text in [
+            "rules: [{user: 7, actions: [qm-start]}, {user: 8, actions: [qm-start]}]",
+            "rules: [{user: 7, actions: [qm-start]}, {group: 7, actions: [qm-start]}]",
+            "rules: [{user: 7, actions: [qm-start]}, {user: 7, actions: [qm-stop]}]",
+            "rules: [{user: 7, actions: [qm-start], rates: {change: unlimited}}, {user: 7, actions: [qm-start]}]",
+            "rules: [{user: 7, socket: root-agent, actions: [qm-start]}, {user: 7, actions: [qm-stop]}]",
+            "rules: [{user: 7, actions: [qm-start], only: {storages: [local]}}, \
+             {user: 7, actions: [qm-start], only: {storages: [local-lvm]}}]",
+        ] {
+            assert_eq!(warnings(text), Vec::<String>::new(), "{text}");
+        }
+    }
+}

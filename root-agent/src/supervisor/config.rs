@@ -63,19 +63,32 @@ const MAX_POLICY: u64 = 32 << 10;
 /// # Errors
 /// [`ConfigError`] naming the file, line and key.
 pub fn read_policy(path: &Path) -> Result<Policy, ConfigError> {
+    match read_file(path, true) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Policy::default())
+        }
+        other => other,
+    }
+}
+
+/// Reads a file that is to become the policy; whose it is matters when it has.
+///
+/// # Errors
+/// [`ConfigError`] naming the file, line and key.
+pub fn read_draft(path: &Path) -> Result<Policy, ConfigError> {
+    read_file(path, false)
+}
+
+fn read_file(path: &Path, in_force: bool) -> Result<Policy, ConfigError> {
     use std::io::Read;
     use std::os::unix::fs::MetadataExt;
     let read = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
     };
-    let mut file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Policy::default()),
-        Err(error) => return Err(read(error)),
-    };
+    let mut file = std::fs::File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
-    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+    if in_force && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(ConfigError::Writable {
             path: path.to_owned(),
         });

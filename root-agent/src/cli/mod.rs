@@ -1,6 +1,8 @@
 //! The command line: definition, dispatch, exit codes. Man page and completions are made from [`command`].
+//! What `check-policy` says is in [`check`].
 
-use std::path::PathBuf;
+mod check;
+
 use std::process::ExitCode;
 
 use blockhost_proto::catalog;
@@ -9,7 +11,6 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::confine::print;
 use crate::ipc::Role;
-use crate::supervisor::config::read_policy;
 use crate::{child, log_error, supervisor};
 
 /// The only privileged process of BlockHost: takes requests on a socket, records them, executes them confined.
@@ -23,8 +24,11 @@ Examples:
   blockhost-root-agent catalog               what the agent can do, and with which privileges
   blockhost-root-agent catalog --format json the same with the JSON Schema of every parameter
   blockhost-root-agent check-policy          check /etc/blockhost/root-agent.yaml before a reload
+  blockhost-root-agent check-policy new.yaml --json
+  blockhost-root-agent check-policy --as alice:operators qm-start vmid=200
+                                             would it be allowed, and by which rule
 
-Exit codes: 0 success, 1 failure, 2 wrong usage.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 (check-policy --as) not allowed.
 SIGHUP reloads the policy, SIGTERM stops after the running actions."
 )]
 struct Cli {
@@ -43,11 +47,9 @@ enum Verb {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// Check a policy file and print the policy in force as JSON.
-    CheckPolicy {
-        /// The file; without it /etc/blockhost/root-agent.yaml.
-        file: Option<PathBuf>,
-    },
+    /// Check a policy file; print the policy that would be in force, and what in it may not be meant. With --as: say
+    /// whether a request would be allowed.
+    CheckPolicy(check::Arguments),
     /// A process of the agent; started by the supervisor only.
     #[command(hide = true)]
     Internal {
@@ -94,19 +96,7 @@ pub fn main() -> ExitCode {
             };
             print(&text)
         }
-        Verb::CheckPolicy { file } => {
-            let file = file.unwrap_or_else(|| Layout::from_env().agent_policy());
-            match read_policy(&file) {
-                Ok(policy) => print(&format!(
-                    "{}\n",
-                    serde_json::to_string_pretty(&policy).unwrap_or_default()
-                )),
-                Err(error) => {
-                    log_error!("{error}");
-                    ExitCode::FAILURE
-                }
-            }
-        }
+        Verb::CheckPolicy(arguments) => check::run(&arguments),
         Verb::Internal { role } => match Role::from_name(&role) {
             Some(role) => child::main(role),
             None => ExitCode::from(2),
