@@ -91,6 +91,12 @@ impl Layout {
         self.run().join("root-agent.sock")
     }
 
+    /// `/run/openvswitch`: the sockets of Open vSwitch, its database's and one per bridge.
+    #[must_use]
+    pub fn switch_sockets(&self) -> PathBuf {
+        self.join("run/openvswitch")
+    }
+
     /// `/etc/blockhost/root-agent.yaml`: the agent's policy.
     #[must_use]
     pub fn agent_policy(&self) -> PathBuf {

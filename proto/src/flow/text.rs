@@ -55,7 +55,7 @@ fn condition(
 ) -> fmt::Result {
     let name = name(field, matching.nw_proto());
     match field.syntax() {
-        Syntax::Vlan if bits.value == 0 => write!(f, ",vlan_tci=0x0000/0x1000"),
+        Syntax::Vlan if bits.value == 0 => write!(f, ",vlan_tci=0x0000/0x1fff"),
         Syntax::Vlan => write!(f, ",vlan_tci={:#x}/0x1fff", bits.value),
         Syntax::Frag => write!(
             f,

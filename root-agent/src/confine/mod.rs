@@ -77,6 +77,9 @@ pub fn clear_inheritance(last_descriptor: i32, open_files: u64) -> Result<(), Co
 /// # Errors
 /// [`ConfineError`] with the step; the process has to exit then.
 pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
+    if let Some(directory) = &profile.root_directory {
+        step("root directory", leave_all_but(directory))?;
+    }
     become_identity(profile.identity)?;
     limit_capabilities(profile.capabilities, profile.ambient)?;
     step(
@@ -114,6 +117,24 @@ pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
         source,
     })?;
     Ok(abi)
+}
+
+/// Makes the directory the root of this process. Where a unit has taken `CAP_SYS_CHROOT` away, or there is no such
+/// directory, the unit's own fences have to do.
+fn leave_all_but(directory: &std::path::Path) -> io::Result<()> {
+    let may = rustix::thread::capabilities(None)?
+        .effective
+        .contains(CapabilitySet::SYS_CHROOT);
+    if !may {
+        return Ok(());
+    }
+    match rustix::process::chroot(directory) {
+        Ok(()) => Ok(rustix::process::chdir("/")?),
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        // A system call filter around the whole agent answers so.
+        Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn become_identity(identity: Identity) -> Result<(), ConfineError> {

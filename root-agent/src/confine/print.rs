@@ -38,6 +38,7 @@ pub fn to_json() -> Value {
                 address_space,
                 file_bytes,
                 processes,
+                root_directory,
                 ..
             } = profile;
             json!({
@@ -45,6 +46,7 @@ pub fn to_json() -> Value {
                 "user": user(identity.uid),
                 "group": user(identity.gid),
                 "capabilities": capabilities.iter_names().map(|(name, _)| format!("CAP_{name}")).collect::<Vec<_>>(),
+                "root_directory": root_directory.map(|path| path.display().to_string()),
                 "files": landlock.as_ref().map(files),
                 "tcp": landlock.as_ref().is_none_or(|rules| rules.tcp),
                 "signals_outside": landlock.as_ref().is_none_or(|rules| rules.signals),

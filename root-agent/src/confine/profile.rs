@@ -23,6 +23,9 @@ pub struct Profile {
     pub capabilities: CapabilitySet,
     /// Whether executed programs of an ordinary user keep them.
     pub ambient: bool,
+    /// The only directory there is, where the process may still make it that: what Landlock below ABI 9 does not guard is
+    /// connecting to sockets by path.
+    pub root_directory: Option<PathBuf>,
     /// Reachable files, ports and processes; `None` where Landlock does not fit (Proxmox's `qm`).
     pub landlock: Option<Ruleset>,
     /// What a kernel without Landlock means.
@@ -84,6 +87,7 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
         identity,
         capabilities: CapabilitySet::empty(),
         ambient: false,
+        root_directory: None,
         landlock: Some(landlock),
         landlock_choice: inputs.landlock,
         filter,
@@ -120,14 +124,17 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             )
         },
         // Its primary group tells the front that a connection comes from here, and such connections are refused.
-        Role::Ovs => sealed(
-            Identity {
-                uid: 0,
-                gid: inputs.identities.agent.gid,
-            },
-            Ruleset::default(),
-            Filter::files_only(),
-        ),
+        Role::Ovs => Profile {
+            root_directory: Some(inputs.layout.switch_sockets()),
+            ..sealed(
+                Identity {
+                    uid: 0,
+                    gid: inputs.identities.agent.gid,
+                },
+                Ruleset::default(),
+                Filter::unix_clients(),
+            )
+        },
         Role::Image => Profile {
             address_space: None,
             file_bytes: None,
@@ -164,6 +171,7 @@ fn vm(inputs: &Inputs<'_>, identity: Identity) -> Profile {
         identity,
         capabilities,
         ambient: false,
+        root_directory: None,
         landlock,
         landlock_choice: inputs.landlock,
         filter,

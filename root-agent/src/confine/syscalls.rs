@@ -174,11 +174,23 @@ const FILES: &[Call] = calls![
     SYS_dup,
     SYS_dup3,
     SYS_uname,
-    // Threads.
-    SYS_clone3,
-    SYS_set_robust_list,
-    SYS_rseq,
 ];
+
+/// What starting a thread takes besides what [`THREADS`] judges.
+const THREADING: &[Call] = calls![SYS_clone3, SYS_set_robust_list, SYS_rseq,];
+
+/// Connecting to a socket, and looking which directory is the root.
+const CONNECTING: &[Call] = calls![
+    SYS_socket,
+    SYS_connect,
+    SYS_fstat,
+    SYS_newfstatat,
+    SYS_statx,
+];
+#[cfg(target_arch = "x86_64")]
+const CONNECTING_OLD: &[Call] = calls![SYS_stat];
+#[cfg(not(target_arch = "x86_64"))]
+const CONNECTING_OLD: &[Call] = &[];
 #[cfg(target_arch = "x86_64")]
 const FILES_OLD: &[Call] = calls![
     SYS_open,
@@ -386,7 +398,19 @@ impl Filter {
     pub fn files_only() -> Self {
         Self {
             judged: THREADS,
-            ..Self::new(Kind::Only, &[LIFE, LIFE_OLD, FILES, FILES_OLD])
+            ..Self::new(Kind::Only, &[LIFE, LIFE_OLD, FILES, FILES_OLD, THREADING])
+        }
+    }
+
+    /// Ovs: connections to unix sockets, no files, no programs.
+    pub fn unix_clients() -> Self {
+        Self {
+            judged: THREADS,
+            families: Families::Only(UNIX),
+            ..Self::new(
+                Kind::Only,
+                &[LIFE, LIFE_OLD, CONNECTING, CONNECTING_OLD, THREADING],
+            )
         }
     }
 

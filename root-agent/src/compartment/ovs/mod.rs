@@ -1,19 +1,47 @@
 //! The `ovs` compartment: bridges, ports, flows, queues and meters, by OVSDB (RFC 7047) and OpenFlow bundles on the
-//! switch's own sockets. Starts nothing, holds no capability.
+//! switch's own sockets. Starts nothing, holds no capability, and confined sees only the directory of those sockets.
+
+mod bridges;
+mod error;
+mod flows;
+pub mod framer;
+mod line;
+mod list;
+mod meters;
+pub mod openflow;
+mod ovsdb;
+mod ports;
+mod qos;
+pub mod rows;
+mod switch;
+
+use std::os::unix::fs::DirBuilderExt;
 
 use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
+use serde_json::Value;
 
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use switch::Switch;
 
-struct Ovs;
+struct Ovs {
+    switch: Switch,
+}
 
-/// Opens what is needed; called before confinement.
+/// Remembers where the switch's sockets are; called before confinement. Whether a switch runs is seen when it is needed.
 ///
 /// # Errors
-/// One sentence when the compartment cannot work at all.
-pub fn prepare(_start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
-    Ok(Box::new(Ovs))
+/// None; a host without a switch has a compartment that says so.
+pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
+    let sockets = start.layout.switch_sockets();
+    // Confined, this process has to be told to look elsewhere by being started again; a directory that is there already
+    // when the switch comes later spares it that. Where it cannot be made, paths stay what they are.
+    let _ = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&sockets);
+    let switch = Switch::new(sockets);
+    Ok(Box::new(Ovs { switch }))
 }
 
 impl Handler for Ovs {
@@ -21,13 +49,35 @@ impl Handler for Ovs {
         false
     }
 
-    fn run(&self, action: &Action, _ctx: &JobCtx<'_>) -> Result<Done, Failure> {
-        Err(Failure::new(
-            ErrorCode::Internal,
-            format!(
-                "{} was sent to the ovs compartment, which cannot do it",
-                action.name()
-            ),
-        ))
+    fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+        let switch = &self.switch;
+        match action {
+            Action::OvsAddBr(action) => bridges::add(switch, action, ctx),
+            Action::OvsDelBr(action) => bridges::delete(switch, action, ctx),
+            Action::OvsAddPort(action) => ports::add(switch, action, ctx),
+            Action::OvsDelPort(action) => ports::delete(switch, action, ctx),
+            Action::OvsSetFlows(action) => flows::set_flows(switch, action, ctx),
+            Action::OvsSetQos(action) => qos::set_qos(switch, action, ctx),
+            Action::OvsSetMeter(action) => meters::set_meter(switch, action, ctx),
+            Action::OvsList(action) => list::list(switch, action, ctx),
+            other => Err(Failure::new(
+                ErrorCode::Internal,
+                format!(
+                    "{} was sent to the ovs compartment, which cannot do it",
+                    other.name()
+                ),
+            )),
+        }
+    }
+}
+
+/// A success with its extra fields.
+fn done<const N: usize>(output: String, extra: [(&str, Value); N]) -> Done {
+    Done {
+        output,
+        extra: extra
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
     }
 }

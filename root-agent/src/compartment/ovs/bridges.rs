@@ -1,0 +1,243 @@
+//! Bridges made and deleted: three rows in one transaction, success only when the switch has acted. A bridge that this
+//! agent did not make is never deleted or changed here.
+
+use std::time::Instant;
+
+use blockhost_proto::action::{OvsAddBr, OvsDelBr};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::BridgeOptions;
+use serde_json::{Map, Value, json};
+
+use super::ovsdb::{Ovsdb, named};
+use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
+use super::switch::{
+    BRIDGE, OWNER, Switch, absent, before_undo, bridge, complaint, identified, interface_columns,
+    is_ours, unchanged,
+};
+use super::{done, qos};
+use crate::compartment::{Done, Failure, JobCtx};
+
+/// Makes a bridge.
+///
+/// # Errors
+/// `conflict` when the name is taken, `failed` when the switch cannot make it; nothing is left behind then.
+pub fn add(switch: &Switch, action: &OvsAddBr, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let name = action.bridge.to_string();
+    switch.database(ctx.deadline, |db| {
+        let found = identified(named(db, "Bridge", &name, BRIDGE, ctx.deadline)?);
+        match found {
+            Some((_, row)) if !is_ours(&row) => Err(conflict(format!(
+                "bridge {name} exists and was not made by this agent; nothing was changed"
+            ))),
+            Some((uuid, row)) => change(db, &name, &uuid, &row, &action.options, ctx.deadline),
+            None => make(db, &name, &action.options, ctx.deadline),
+        }
+    })
+}
+
+fn conflict(message: String) -> Failure {
+    Failure::new(ErrorCode::Conflict, message)
+}
+
+/// The columns of the bridge's row that the options stand for.
+fn columns(options: &BridgeOptions) -> Map<String, Value> {
+    let mut row = Map::new();
+    if let Some(kind) = options.datapath_type {
+        row.insert("datapath_type".into(), kind.to_string().into());
+    }
+    if let Some(mode) = options.fail_mode {
+        row.insert("fail_mode".into(), mode.to_string().into());
+    }
+    if let Some(snooping) = options.mcast_snooping {
+        row.insert("mcast_snooping_enable".into(), snooping.into());
+    }
+    row
+}
+
+fn make(
+    db: &mut Ovsdb,
+    name: &str,
+    options: &BridgeOptions,
+    deadline: Instant,
+) -> Result<Done, Failure> {
+    let mut t = Transaction::new();
+    for table in ["Bridge", "Port", "Interface"] {
+        absent(&mut t, table, name);
+    }
+    let mut interface = json!({"name": name, "type": "internal"});
+    if let Some(mtu) = options.mtu {
+        interface["mtu_request"] = mtu.get().into();
+    }
+    let owner = text_map([OWNER]);
+    t.insert("Interface", "interface", interface);
+    let port = json!({"name": name, "interfaces": label("interface"), "external_ids": owner});
+    t.insert("Port", "port", port);
+    let mut row = columns(options);
+    row.insert("name".into(), name.into());
+    row.insert("ports".into(), label("port"));
+    row.insert("external_ids".into(), owner);
+    if let Some(address) = &options.hwaddr {
+        row.insert(
+            "other_config".into(),
+            text_map([("hwaddr", address.to_string().to_ascii_lowercase())]),
+        );
+    }
+    t.insert("Bridge", "bridge", row.into());
+    let bridges = set([label("bridge")]);
+    t.mutate("Open_vSwitch", json!([]), "bridges", "insert", bridges);
+    let announced = Ovsdb::announce(&mut t);
+    let mut answers = match db.transact(t, deadline) {
+        // A port of another bridge may have the name too.
+        Err(super::error::SwitchError::Raced) => {
+            return Err(conflict(format!(
+                "{name} is the name of a port on the switch already; nothing was changed"
+            )));
+        }
+        other => other?,
+    };
+    let announced = answers.announced(announced)?;
+    match settled(db, name, announced, before_undo(deadline)) {
+        Ok(()) => Ok(done(
+            format!("bridge {name} is there"),
+            [("created", true.into())],
+        )),
+        Err(failure) => {
+            let undone = take_away(db, name, deadline);
+            Err(after_undo(failure, undone))
+        }
+    }
+}
+
+/// Adds to a failure what became of the attempt to undo.
+pub(super) fn after_undo(mut failure: Failure, undone: Result<(), Failure>) -> Failure {
+    match undone {
+        Ok(()) => failure.message.push_str("; it was taken away again"),
+        Err(why) => {
+            failure
+                .message
+                .push_str("; and it could not be taken away again: ");
+            failure.message.push_str(&why.message);
+        }
+    }
+    failure
+}
+
+/// Waits for the switch; an error when the bridge does not work.
+fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result<(), Failure> {
+    let columns = interface_columns(db);
+    let mut slots = None;
+    let mut answers = db.await_switch(
+        announced,
+        |t| {
+            let interface = t.select("Interface", equals("name", name), &columns);
+            let bridge = t.select("Bridge", equals("name", name), &["datapath_id"]);
+            slots = Some((interface, bridge));
+        },
+        until,
+    )?;
+    let (interface, bridge) = slots.map_or((None, None), |(i, b)| (answers.row(i), answers.row(b)));
+    if bridge
+        .as_ref()
+        .and_then(|row| row.text("datapath_id"))
+        .is_none()
+    {
+        let message = format!(
+            "the switch could not make bridge {name}; datapath_type system needs the kernel module openvswitch (netdev does not), and the log of ovs-vswitchd says more"
+        );
+        return Err(Failure::new(ErrorCode::Failed, message));
+    }
+    complaint(interface.as_ref()).map_or(Ok(()), |what| {
+        let message = format!("the switch could not make the interface of bridge {name}: {what}");
+        Err(Failure::new(ErrorCode::Failed, message))
+    })
+}
+
+/// Removes the bridge just made.
+fn take_away(db: &mut Ovsdb, name: &str, deadline: Instant) -> Result<(), Failure> {
+    let (uuid, _) = bridge(db, name, deadline)?;
+    let mut t = Transaction::new();
+    unlink(&mut t, &uuid);
+    Ovsdb::announce(&mut t);
+    db.transact(t, deadline)?;
+    Ok(())
+}
+
+fn unlink(t: &mut Transaction, bridge: &Uuid) {
+    let gone = set([bridge.to_json()]);
+    t.mutate("Open_vSwitch", json!([]), "bridges", "delete", gone);
+}
+
+/// Brings a bridge that is there to the options given.
+fn change(
+    db: &mut Ovsdb,
+    name: &str,
+    uuid: &Uuid,
+    row: &Row,
+    options: &BridgeOptions,
+    deadline: Instant,
+) -> Result<Done, Failure> {
+    let now = row
+        .text("datapath_type")
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or("system");
+    if options
+        .datapath_type
+        .is_some_and(|kind| kind.to_string() != now)
+    {
+        return Err(conflict(format!(
+            "bridge {name} exists with another datapath_type; delete it first"
+        )));
+    }
+    let mut t = Transaction::new();
+    unchanged(&mut t, "Bridge", uuid, row, &["external_ids"]);
+    t.update("Bridge", is_row(uuid), columns(options).into());
+    if let Some(address) = &options.hwaddr {
+        let key = set([json!("hwaddr")]);
+        t.mutate("Bridge", is_row(uuid), "other_config", "delete", key);
+        let pair = text_map([("hwaddr", address.to_string().to_ascii_lowercase())]);
+        t.mutate("Bridge", is_row(uuid), "other_config", "insert", pair);
+    }
+    if let Some(mtu) = options.mtu {
+        let row = json!({"mtu_request": mtu.get()});
+        t.update("Interface", equals("name", name), row);
+    }
+    let announced = Ovsdb::announce(&mut t);
+    let announced = db.transact(t, deadline)?.announced(announced)?;
+    settled(db, name, announced, deadline)?;
+    Ok(done(
+        format!("bridge {name} is there"),
+        [("created", false.into())],
+    ))
+}
+
+/// Deletes a bridge.
+///
+/// # Errors
+/// `not_found`, or `forbidden` for one that this agent did not make.
+pub fn delete(switch: &Switch, action: &OvsDelBr, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let name = action.bridge.to_string();
+    switch.database(ctx.deadline, |db| {
+        let (uuid, row) = bridge(db, &name, ctx.deadline)?;
+        if !is_ours(&row) {
+            return Err(Failure::new(
+                ErrorCode::Forbidden,
+                format!("bridge {name} was not made by this agent, so it is not deleted here"),
+            ));
+        }
+        let mut t = Transaction::new();
+        unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids"]);
+        unlink(&mut t, &uuid);
+        let announced = Ovsdb::announce(&mut t);
+        let announced = db.transact(t, ctx.deadline)?.announced(announced)?;
+        qos::collect_garbage(db, ctx.deadline)?;
+        db.await_switch(announced, |_| (), ctx.deadline)
+            .map_err(|error| {
+                let mut failure = Failure::from(error);
+                failure
+                    .message
+                    .insert_str(0, "the bridge is deleted from the configuration, but ");
+                failure
+            })?;
+        Ok(done(format!("bridge {name} is gone"), []))
+    })
+}

@@ -1,0 +1,374 @@
+//! The flows of one owner replaced: what is there is read, only the difference is sent, in one bundle that happens whole or
+//! not at all. [`plan`] decides and is pure; other owners' flows are never touched.
+
+use std::collections::{HashMap, HashSet};
+
+use blockhost_proto::action::OvsSetFlows;
+use blockhost_proto::escape;
+use blockhost_proto::flow::{FlowAction, FlowSet, PortRef};
+use blockhost_proto::response::ErrorCode;
+use serde_json::json;
+
+use super::done;
+use super::meters::torn;
+use super::openflow::connection::BundleError;
+use super::openflow::encode::Encoder;
+use super::openflow::message::{Change, Entry, Put, flow_mod, flow_request, kind};
+use super::openflow::stats::{self, Meaning};
+use super::ovsdb::Ovsdb;
+use super::rows::{Row, Transaction, Uuid, is_row, set, text_map};
+use super::switch::{Switch, bridge, unchanged};
+use crate::compartment::{Done, Failure, JobCtx};
+
+/// Key in a bridge's `external_ids` under which the owner of a cookie stands.
+pub const COOKIE_KEY: &str = "blockhost-flows-";
+
+/// One change of the bundle, and the number of the flow of the request that it comes from.
+pub type Step = (Change, Entry, Option<usize>);
+
+/// What has to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order: what goes, then what comes.
+    pub steps: Vec<Step>,
+    /// New flows.
+    pub added: usize,
+    /// Flows that do something else now.
+    pub changed: usize,
+    /// Flows that are gone.
+    pub removed: usize,
+    /// Flows that stay as they are, with their counters.
+    pub unchanged: usize,
+}
+
+/// Why there is no plan.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// Two flows of the request are one to the switch.
+    Twice(usize),
+    /// Another owner has a flow in the same place.
+    Taken(usize, u64),
+    /// A match that cannot be read back.
+    Torn,
+}
+
+type Place = (u8, u16, Meaning);
+
+fn place(entry: &Entry) -> Result<Place, PlanError> {
+    let meaning = Meaning::read(&entry.oxm).map_err(|_| PlanError::Torn)?;
+    Ok((entry.table, entry.priority, meaning))
+}
+
+/// The flow that the switch itself puts into an empty bridge without controller: everything, as a learning switch.
+#[must_use]
+pub fn default_flow() -> Entry {
+    let mut instructions = Vec::new();
+    instructions.u16(4);
+    instructions.u16(24);
+    instructions.u32(0);
+    instructions.u16(0);
+    instructions.u16(16);
+    instructions.u32(0xffff_fffa);
+    instructions.zeros(8);
+    Entry {
+        table: 0,
+        priority: 0,
+        cookie: 0,
+        idle_timeout: 0,
+        hard_timeout: 0,
+        oxm: Vec::new(),
+        instructions,
+    }
+}
+
+/// The difference between what an owner wants and what is there. `standalone` bridges get their default flow back when
+/// the owner's flow in its place goes.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan(
+    wanted: &[Entry],
+    observed: &[Entry],
+    cookie: u64,
+    standalone: bool,
+) -> Result<Plan, PlanError> {
+    let mut places = HashMap::with_capacity(wanted.len());
+    for (index, entry) in wanted.iter().enumerate() {
+        if places.insert(place(entry)?, index).is_some() {
+            return Err(PlanError::Twice(index));
+        }
+    }
+    let mut plan = Plan::default();
+    let mut settled = HashSet::new();
+    let mut changed = HashSet::new();
+    let default = default_flow();
+    let mut restore = false;
+    for there in observed {
+        let place = place(there)?;
+        let ours = there.cookie == cookie;
+        match places.get(&place) {
+            Some(&index) if ours => {
+                let same = |entry: &Entry| {
+                    entry.instructions == there.instructions
+                        && entry.idle_timeout == there.idle_timeout
+                        && entry.hard_timeout == there.hard_timeout
+                };
+                if wanted.get(index).is_some_and(same) {
+                    settled.insert(index);
+                } else {
+                    changed.insert(index);
+                }
+            }
+            Some(&index) if *there != default => return Err(PlanError::Taken(index, there.cookie)),
+            None if ours => {
+                restore |= standalone && place.0 == 0 && place.1 == 0 && place.2.is_everything();
+                plan.steps.push((Change::DeleteStrict, there.clone(), None));
+                plan.removed += 1;
+            }
+            _ => {}
+        }
+    }
+    if restore {
+        plan.steps.push((Change::Add, default, None));
+    }
+    for (index, entry) in wanted.iter().enumerate() {
+        if !settled.contains(&index) {
+            plan.steps.push((Change::Add, entry.clone(), Some(index)));
+        }
+    }
+    plan.unchanged = settled.len();
+    plan.changed = changed.len();
+    plan.added = wanted.len() - plan.unchanged - plan.changed;
+    Ok(plan)
+}
+
+/// Replaces an owner's flows.
+///
+/// # Errors
+/// `not_found` for the bridge or a port, `conflict` where another owner's flow is in the way, `failed` with the flow and
+/// the switch's reason; nothing has changed then.
+pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let name = action.bridge.as_str();
+    let cookie = action.owner.cookie();
+    let (uuid, row, ports) = switch.database(ctx.deadline, |db| {
+        let (uuid, row) = bridge(db, name, ctx.deadline)?;
+        let ports = if names_ports(&action.flows) {
+            port_numbers(db, &row, ctx)?
+        } else {
+            HashMap::new()
+        };
+        Ok((uuid, row, ports))
+    })?;
+    let key = format!("{COOKIE_KEY}{cookie:012x}");
+    if row
+        .entry("external_ids", &key)
+        .is_some_and(|owner| owner != action.owner.as_str())
+    {
+        let message = format!(
+            "the owner {} has the cookie of another owner; choose another name",
+            action.owner
+        );
+        return Err(Failure::new(ErrorCode::Conflict, message));
+    }
+    let encoder = Encoder {
+        cookie,
+        port: &|name| ports.get(name.as_str()).copied(),
+    };
+    let wanted: Vec<Entry> = action
+        .flows
+        .iter()
+        .enumerate()
+        .map(|(index, flow)| {
+            encoder.entry(flow).map_err(|error| {
+                Failure::new(
+                    ErrorCode::Failed,
+                    format!("flow {index}: {error}; nothing was changed"),
+                )
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    // The name is written first: a flow whose cookie nobody can explain is worse than a name without flows.
+    remember(switch, &uuid, &row, &key, Some(action.owner.as_str()), ctx)?;
+    let mut talk = switch.talk(name, ctx.deadline)?;
+    let mut observed = Vec::new();
+    talk.statistics(&flow_request(0, 0), |body| {
+        stats::flows(body, |flow| observed.push(flow.entry)).map_err(torn)
+    })?;
+    let standalone =
+        row.text("fail_mode") != Some("secure") && row.references("controller").is_empty();
+    let plan =
+        plan(&wanted, &observed, cookie, standalone).map_err(|error| refused(&error, &row))?;
+    let bodies: Vec<Vec<u8>> = plan
+        .steps
+        .iter()
+        .map(|(change, entry, _)| flow_mod(*change, entry))
+        .collect();
+    if !bodies.is_empty() {
+        talk.bundle(kind::FLOW_MOD, &bodies)
+            .map_err(|error| broken(error, &plan))?;
+    }
+    if wanted.is_empty() {
+        remember(switch, &uuid, &row, &key, None, ctx)?;
+    }
+    let Plan {
+        added,
+        changed,
+        removed,
+        unchanged,
+        ..
+    } = plan;
+    Ok(done(
+        format!(
+            "{} flows of {} on bridge {name}: {added} added, {changed} changed, {removed} removed",
+            wanted.len(),
+            action.owner
+        ),
+        [
+            ("added", added.into()),
+            ("changed", changed.into()),
+            ("removed", removed.into()),
+            ("unchanged", unchanged.into()),
+        ],
+    ))
+}
+
+fn names_ports(flows: &FlowSet) -> bool {
+    flows.iter().any(|flow| {
+        matches!(flow.matching.in_port(), Some(PortRef::Name(_)))
+            || flow
+                .actions
+                .iter()
+                .any(|action| matches!(action, FlowAction::Output(PortRef::Name(_))))
+    })
+}
+
+/// The numbers of the bridge's ports that work, by name.
+fn port_numbers(
+    db: &mut Ovsdb,
+    bridge: &Row,
+    ctx: &JobCtx<'_>,
+) -> Result<HashMap<String, u16>, Failure> {
+    let mut t = Transaction::new();
+    let ports = t.select("Port", json!([]), &["_uuid", "interfaces"]);
+    let interfaces = t.select("Interface", json!([]), &["_uuid", "name", "ofport"]);
+    let mut answers = db.transact(t, ctx.deadline)?;
+    let on: HashSet<Uuid> = bridge.references("ports").into_iter().collect();
+    let mine: HashSet<Uuid> = answers
+        .rows(ports)
+        .iter()
+        .filter(|row| row.uuid().is_some_and(|uuid| on.contains(&uuid)))
+        .flat_map(|row| row.references("interfaces"))
+        .collect();
+    let number = |row: &Row| {
+        let number = u16::try_from(row.integer("ofport")?)
+            .ok()
+            .filter(|number| *number > 0)?;
+        Some((row.text("name")?.to_owned(), number))
+    };
+    Ok(answers
+        .rows(interfaces)
+        .iter()
+        .filter(|row| row.uuid().is_some_and(|uuid| mine.contains(&uuid)))
+        .filter_map(number)
+        .collect())
+}
+
+/// Writes down whose cookie it is, or strikes it out.
+fn remember(
+    switch: &Switch,
+    uuid: &Uuid,
+    row: &Row,
+    key: &str,
+    owner: Option<&str>,
+    ctx: &JobCtx<'_>,
+) -> Result<(), Failure> {
+    let known = row.entry("external_ids", key);
+    if known == owner {
+        return Ok(());
+    }
+    switch.database(ctx.deadline, |db| {
+        let mut t = Transaction::new();
+        unchanged(&mut t, "Bridge", uuid, row, &["name"]);
+        t.mutate(
+            "Bridge",
+            is_row(uuid),
+            "external_ids",
+            "delete",
+            set([json!(key)]),
+        );
+        if let Some(owner) = owner {
+            t.mutate(
+                "Bridge",
+                is_row(uuid),
+                "external_ids",
+                "insert",
+                text_map([(key, owner)]),
+            );
+        }
+        db.transact(t, ctx.deadline)?;
+        Ok(())
+    })
+}
+
+fn refused(error: &PlanError, bridge: &Row) -> Failure {
+    match error {
+        PlanError::Twice(index) => Failure::new(
+            ErrorCode::BadParams,
+            format!(
+                "flow {index} has the table, priority and match of an earlier one, once port names are numbers; nothing was changed"
+            ),
+        ),
+        PlanError::Taken(index, cookie) => {
+            let owner = bridge.entry("external_ids", &format!("{COOKIE_KEY}{cookie:012x}"));
+            let whose = owner.map_or_else(|| format!("cookie {cookie:#x}"), escape::shown);
+            Failure::new(
+                ErrorCode::Conflict,
+                format!(
+                    "flow {index} has the table, priority and match of a flow of another owner ({whose}); nothing was changed"
+                ),
+            )
+        }
+        PlanError::Torn => Failure::new(
+            ErrorCode::Failed,
+            "the switch describes a flow in a way that makes no sense; nothing was changed",
+        ),
+    }
+}
+
+fn broken(error: BundleError, plan: &Plan) -> Failure {
+    let which = |step: usize| match plan.steps.get(step) {
+        Some((_, entry, Some(index))) => {
+            format!(
+                "flow {index} (table {}, priority {})",
+                entry.table, entry.priority
+            )
+        }
+        _ => "the removal of an earlier flow".to_owned(),
+    };
+    match error {
+        BundleError::Message { index, error } => Failure::new(
+            ErrorCode::Failed,
+            format!(
+                "the switch refused {}: {error}; nothing was changed",
+                which(index)
+            ),
+        ),
+        BundleError::TooLong { index } => Failure::new(
+            ErrorCode::BadParams,
+            format!(
+                "{} is longer than one OpenFlow message; nothing was changed",
+                which(index)
+            ),
+        ),
+        BundleError::Switch(error) => {
+            let lost = !matches!(error, super::error::SwitchError::Refused(_));
+            let mut failure = Failure::from(error);
+            if lost {
+                failure
+                    .message
+                    .push_str("; whether the flows are set is not known: set them again");
+            }
+            failure
+        }
+    }
+}

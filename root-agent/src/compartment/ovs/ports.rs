@@ -1,0 +1,260 @@
+//! Ports attached and detached. A port is added together with what it belongs to (`external_ids`), and success is what the
+//! switch says of it, not that the database took the row: a device that does not exist is taken too.
+
+use std::time::Instant;
+
+use blockhost_proto::action::{OvsAddPort, OvsDelPort};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::PortKind;
+use serde_json::{Map, Value, json};
+
+use super::bridges::after_undo;
+use super::error::SwitchError;
+use super::ovsdb::{Ovsdb, named};
+use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
+use super::switch::{
+    OWNER, Switch, absent, before_undo, bridge, complaint, identified, interface_columns, is_ours,
+    port, port_on, unchanged,
+};
+use super::{done, qos};
+use crate::compartment::{Done, Failure, JobCtx};
+
+/// Attaches a port.
+///
+/// # Errors
+/// `not_found` without the bridge, `conflict` where the name is taken, `failed` with the switch's words where the device
+/// does not work; the row is removed again then.
+pub fn add(switch: &Switch, action: &OvsAddPort, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let name = action.port.to_string();
+    switch.database(ctx.deadline, |db| {
+        let (on, _) = bridge(db, action.bridge.as_str(), ctx.deadline)?;
+        match port(db, &name, ctx.deadline)? {
+            None => attach(db, &on, action, ctx.deadline),
+            Some((uuid, row, at)) if at == action.bridge.as_str() && is_ours(&row) => {
+                change(db, &uuid, &row, action, ctx.deadline)
+            }
+            Some((_, _, at)) if at == action.bridge.as_str() => Err(taken(format!(
+                "port {name} is on bridge {at} and was not attached by this agent; nothing was changed"
+            ))),
+            Some((_, _, at)) => Err(taken(format!(
+                "port {name} is on bridge {} already; nothing was changed",
+                blockhost_proto::escape::shown(&at)
+            ))),
+        }
+    })
+}
+
+fn taken(message: String) -> Failure {
+    Failure::new(ErrorCode::Conflict, message)
+}
+
+/// The VLAN columns. What is not given is emptied.
+fn vlans(action: &OvsAddPort) -> Map<String, Value> {
+    let tags = |tags: Vec<u16>| set(tags.into_iter().map(Value::from));
+    let trunks: Vec<u16> = action
+        .trunks
+        .iter()
+        .flat_map(|trunks| trunks.iter().map(|tag| tag.get()))
+        .collect();
+    // With a tag alone the switch would ignore the trunks.
+    let mode = match (action.tag, trunks.is_empty()) {
+        (Some(_), true) => Some("access"),
+        (Some(_), false) => Some("native-untagged"),
+        (None, false) => Some("trunk"),
+        (None, true) => None,
+    };
+    let mut row = Map::new();
+    row.insert(
+        "tag".into(),
+        tags(action.tag.iter().map(|tag| tag.get()).collect()),
+    );
+    row.insert("trunks".into(), tags(trunks));
+    row.insert("vlan_mode".into(), set(mode.map(Value::from)));
+    row
+}
+
+const KEYS: [&str; 3] = ["vm-id", "iface-id", "attached-mac"];
+
+/// What the port belongs to.
+fn belongings(action: &OvsAddPort) -> Vec<(&'static str, String)> {
+    let values = [
+        action.vmid.map(|vmid| vmid.to_string()),
+        action.iface_id.as_ref().map(ToString::to_string),
+        action
+            .attached_mac
+            .as_ref()
+            .map(|mac| mac.to_string().to_ascii_lowercase()),
+    ];
+    KEYS.into_iter()
+        .zip(values)
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+}
+
+fn attach(
+    db: &mut Ovsdb,
+    on: &Uuid,
+    action: &OvsAddPort,
+    deadline: Instant,
+) -> Result<Done, Failure> {
+    let name = action.port.as_str();
+    let mut t = Transaction::new();
+    absent(&mut t, "Port", name);
+    absent(&mut t, "Interface", name);
+    let mut interface = json!({"name": name, "external_ids": text_map(belongings(action))});
+    if action.kind == PortKind::Internal {
+        interface["type"] = "internal".into();
+    }
+    t.insert("Interface", "interface", interface);
+    let mut row = vlans(action);
+    row.insert("name".into(), name.into());
+    row.insert("interfaces".into(), label("interface"));
+    row.insert("external_ids".into(), text_map([OWNER]));
+    t.insert("Port", "port", row.into());
+    let added = t.mutate(
+        "Bridge",
+        is_row(on),
+        "ports",
+        "insert",
+        set([label("port")]),
+    );
+    let announced = Ovsdb::announce(&mut t);
+    let mut answers = db.transact(t, deadline)?;
+    if answers.count(added) != 1 {
+        return Err(SwitchError::Raced.into());
+    }
+    let announced = answers.announced(announced)?;
+    match settled(db, name, announced, before_undo(deadline)) {
+        Ok(number) => Ok(attached(action, number, true)),
+        Err(failure) => {
+            let undone = take_away(db, on, name, deadline);
+            Err(after_undo(failure, undone))
+        }
+    }
+}
+
+fn attached(action: &OvsAddPort, number: i64, created: bool) -> Done {
+    done(
+        format!(
+            "port {} is on bridge {} as number {number}",
+            action.port, action.bridge
+        ),
+        [("ofport", number.into()), ("created", created.into())],
+    )
+}
+
+/// Waits for the switch; the port's number, or what is wrong with it.
+fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result<i64, Failure> {
+    let columns = interface_columns(db);
+    let mut slot = None;
+    let condition = equals("name", name);
+    let ask = |t: &mut Transaction| slot = Some(t.select("Interface", condition, &columns));
+    let mut answers = db.await_switch(announced, ask, until)?;
+    let row = slot.and_then(|slot| answers.row(slot));
+    match (
+        complaint(row.as_ref()),
+        row.and_then(|row| row.integer("ofport")),
+    ) {
+        (None, Some(number)) => Ok(number),
+        (what, _) => {
+            let what = what.unwrap_or_default();
+            let message = format!("the switch cannot use the device {name}: {what}");
+            Err(Failure::new(ErrorCode::Failed, message))
+        }
+    }
+}
+
+fn take_away(db: &mut Ovsdb, on: &Uuid, name: &str, deadline: Instant) -> Result<(), Failure> {
+    let row = named(db, "Port", name, &["_uuid"], deadline)?;
+    let Some((uuid, _)) = identified(row) else {
+        return Ok(());
+    };
+    let mut t = Transaction::new();
+    t.mutate(
+        "Bridge",
+        is_row(on),
+        "ports",
+        "delete",
+        set([uuid.to_json()]),
+    );
+    Ovsdb::announce(&mut t);
+    db.transact(t, deadline)?;
+    Ok(())
+}
+
+/// Brings a port that is there to what is asked.
+fn change(
+    db: &mut Ovsdb,
+    uuid: &Uuid,
+    row: &Row,
+    action: &OvsAddPort,
+    deadline: Instant,
+) -> Result<Done, Failure> {
+    let name = action.port.as_str();
+    let columns = interface_columns(db);
+    let interface = identified(named(db, "Interface", name, &columns, deadline)?);
+    let Some((id, interface)) = interface else {
+        let message =
+            format!("port {name} has no interface of its own name; a bond is not changed here");
+        return Err(taken(message));
+    };
+    let internal = interface.text("type") == Some("internal");
+    if internal != (action.kind == PortKind::Internal) {
+        return Err(taken(format!(
+            "port {name} exists and is of another kind; delete it first"
+        )));
+    }
+    let mut t = Transaction::new();
+    unchanged(&mut t, "Port", uuid, row, &["external_ids"]);
+    t.update("Port", is_row(uuid), vlans(action).into());
+    let keys = set(KEYS.map(Value::from));
+    t.mutate("Interface", is_row(&id), "external_ids", "delete", keys);
+    let pairs = text_map(belongings(action));
+    t.mutate("Interface", is_row(&id), "external_ids", "insert", pairs);
+    let announced = Ovsdb::announce(&mut t);
+    let announced = db.transact(t, deadline)?.announced(announced)?;
+    let number = settled(db, name, announced, deadline)?;
+    Ok(attached(action, number, false))
+}
+
+/// Detaches a port.
+///
+/// # Errors
+/// `not_found`, or `forbidden` for one that this agent did not attach.
+pub fn delete(switch: &Switch, action: &OvsDelPort, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let name = action.port.to_string();
+    switch.database(ctx.deadline, |db| {
+        let (on, _) = bridge(db, action.bridge.as_str(), ctx.deadline)?;
+        let (uuid, row) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
+        if !is_ours(&row) || action.port == action.bridge {
+            return Err(Failure::new(
+                ErrorCode::Forbidden,
+                format!("port {name} was not attached by ovs-add-port, so it is not detached here"),
+            ));
+        }
+        let mut t = Transaction::new();
+        unchanged(&mut t, "Port", &uuid, &row, &["external_ids"]);
+        t.mutate(
+            "Bridge",
+            is_row(&on),
+            "ports",
+            "delete",
+            set([uuid.to_json()]),
+        );
+        let announced = Ovsdb::announce(&mut t);
+        let announced = db.transact(t, ctx.deadline)?.announced(announced)?;
+        qos::collect_garbage(db, ctx.deadline)?;
+        db.await_switch(announced, |_| (), ctx.deadline)
+            .map_err(|error| {
+                let mut failure = Failure::from(error);
+                failure
+                    .message
+                    .insert_str(0, "the port is deleted from the configuration, but ");
+                failure
+            })?;
+        Ok(done(
+            format!("port {name} is off bridge {}", action.bridge),
+            [],
+        ))
+    })
+}
