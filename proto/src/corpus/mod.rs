@@ -3,6 +3,8 @@
 
 mod frames;
 mod image;
+mod network;
+mod ovs;
 mod params;
 mod pct;
 mod qm;
@@ -40,6 +42,8 @@ pub fn hostile_requests() -> &'static [Hostile] {
         list.extend(frames::envelopes());
         list.extend(params::params());
         list.extend(qm::options());
+        list.extend(network::network());
+        list.extend(ovs::switches());
         list.extend(pct::containers());
         list.extend(image::images());
         list
