@@ -2,6 +2,7 @@
 //! about devices, routes, limits and so on in a file each. Called by the net and vm compartments, which hold
 //! `CAP_NET_ADMIN`; opened before they are confined.
 
+pub mod conntrack;
 pub mod link;
 pub mod message;
 pub mod route;

@@ -98,7 +98,7 @@ impl Firewall {
         let wanted = Wanted::new(action.port, action.proto, &action.comment, action.source);
         let mut added: Vec<Family> = Vec::new();
         for &family in &wanted.families {
-            match self.change(family, deadline, |state| {
+            match self.change_filter(family, deadline, |state| {
                 Some((state.plan_open(&wanted.rule)?, state.lacks(&wanted.rule)))
             }) {
                 Ok(Some(true)) => added.push(family),
@@ -106,7 +106,7 @@ impl Firewall {
                 Err(mut failure) => {
                     // Half open is neither what was asked for nor what was there.
                     for &done in &added {
-                        if let Err(undo) = self.change(done, deadline, |state| {
+                        if let Err(undo) = self.change_filter(done, deadline, |state| {
                             state.plan_close(&wanted.rule).map(|plan| (plan, ()))
                         }) {
                             failure.message = format!(
@@ -141,7 +141,7 @@ impl Firewall {
         let mut closed = false;
         let mut failed: Option<Failure> = None;
         for &family in &wanted.families {
-            match self.change(family, deadline, |state| {
+            match self.change_filter(family, deadline, |state| {
                 state.plan_close(&wanted.rule).map(|plan| (plan, ()))
             }) {
                 Ok(Some(())) => closed = true,
@@ -166,16 +166,31 @@ impl Firewall {
         }
     }
 
-    /// Reads, plans, applies; again when somebody else was quicker. `None`: nothing to change.
-    fn change<T>(
+    /// Reads, plans, applies, in the filter table.
+    fn change_filter<T>(
         &self,
         family: Family,
         deadline: Instant,
         plan: impl Fn(&State) -> Option<(String, T)>,
     ) -> Result<Option<T>, Failure> {
+        self.change(family, "filter", State::parse, deadline, |state| {
+            Ok(plan(state))
+        })
+    }
+
+    /// Reads, plans, applies; again when somebody else was quicker. `None`: nothing to change.
+    pub(super) fn change<S, T>(
+        &self,
+        family: Family,
+        table: &str,
+        parse: impl Fn(&str) -> S,
+        deadline: Instant,
+        plan: impl Fn(&S) -> Result<Option<(String, T)>, Failure>,
+    ) -> Result<Option<T>, Failure> {
         let mut attempt = 1;
         loop {
-            let Some((input, result)) = plan(&self.read(family, deadline)?) else {
+            let state = parse(&self.read(family, table, deadline)?);
+            let Some((input, result)) = plan(&state)? else {
                 return Ok(None);
             };
             let output = self.restore(family, input.as_bytes(), deadline)?;
@@ -203,14 +218,14 @@ impl Firewall {
         }
     }
 
-    fn read(&self, family: Family, deadline: Instant) -> Result<State, Failure> {
+    fn read(&self, family: Family, table: &str, deadline: Instant) -> Result<String, Failure> {
         let arg0 = match family {
             Family::V4 => "iptables-nft-save",
             Family::V6 => "ip6tables-nft-save",
         };
         let run = Run::new(&self.xtables, deadline)
             .arg0(arg0)
-            .args(["-t", "filter"])
+            .args(["-t", table])
             .keep(SAVE_CAP)
             .sandbox(&self.sandbox)
             .root(&self.root);
@@ -243,11 +258,11 @@ impl Firewall {
                 .any(|line| line.starts_with('#') && line.contains("incompatible"))
         };
         if incompatible(&saved) || incompatible(&output.stderr.to_text()) {
-            return Err(cannot(
-                "the filter table was made with nft and holds what iptables cannot express; move those rules to a table of another name",
-            ));
+            return Err(cannot(&format!(
+                "the {table} table was made with nft and holds what iptables cannot express; move those rules to a table of another name"
+            )));
         }
-        Ok(State::parse(&saved))
+        Ok(saved)
     }
 
     fn restore(&self, family: Family, input: &[u8], deadline: Instant) -> Result<Output, Failure> {

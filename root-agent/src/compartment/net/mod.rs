@@ -2,8 +2,11 @@
 //! Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is opened in [`prepare`].
 
 mod firewall;
+mod nat;
 mod routes;
 mod rules;
+mod translate;
+mod veth;
 
 use std::path::PathBuf;
 
@@ -13,9 +16,13 @@ use blockhost_proto::response::ErrorCode;
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
 use firewall::Firewall;
 use routes::Routes;
+use translate::Tracker;
+use veth::Names;
 
 struct Net {
     routes: Routes,
+    names: Names,
+    tracker: Tracker,
     /// The firewall program, or why there is none: routes must work on a host without iptables.
     firewall: Result<Firewall, String>,
 }
@@ -27,6 +34,9 @@ struct Net {
 pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     let routes =
         Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let names =
+        Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let tracker = Tracker::open();
     let configured = start.policy.programs.xtables.as_deref();
     let firewall = match Firewall::open(configured, start.layout.root()) {
         Err(error) if configured.is_some() => {
@@ -36,7 +46,12 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         }
         opened => opened.map_err(|error| error.to_string()),
     };
-    Ok(Box::new(Net { routes, firewall }))
+    Ok(Box::new(Net {
+        routes,
+        names,
+        tracker,
+        firewall,
+    }))
 }
 
 impl Net {
@@ -47,7 +62,10 @@ impl Net {
 
 impl Handler for Net {
     fn quick(&self, action: &Action) -> bool {
-        matches!(action, Action::Ip6RouteAdd(_) | Action::Ip6RouteDel(_))
+        matches!(
+            action,
+            Action::Ip6RouteAdd(_) | Action::Ip6RouteDel(_) | Action::VethRename(_)
+        )
     }
 
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
@@ -56,6 +74,9 @@ impl Handler for Net {
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
             Action::IptablesOpen(port) => self.firewall()?.open_port(port, ctx.deadline),
             Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
+            Action::NatMap(pair) => self.firewall()?.map(pair, ctx.deadline),
+            Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),
+            Action::VethRename(interface) => self.names.give(interface),
             other => Err(Failure::new(
                 ErrorCode::Internal,
                 format!(

@@ -180,7 +180,12 @@ impl State {
 }
 
 fn transaction(commands: &[String]) -> Option<String> {
-    (!commands.is_empty()).then(|| format!("*filter\n{}\nCOMMIT\n", commands.join("\n")))
+    transaction_in("filter", commands)
+}
+
+/// All or nothing, in one table; `None` without commands.
+pub(super) fn transaction_in(table: &str, commands: &[String]) -> Option<String> {
+    (!commands.is_empty()).then(|| format!("*{table}\n{}\nCOMMIT\n", commands.join("\n")))
 }
 
 fn parse_source(text: &str) -> Option<(IpAddr, u8)> {
@@ -194,7 +199,7 @@ fn parse_source(text: &str) -> Option<(IpAddr, u8)> {
 }
 
 /// Splits a rule as `iptables-restore` does: at blanks, with double quotes and backslashes inside them.
-fn words(text: &str) -> Option<Vec<String>> {
+pub(super) fn words(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;

@@ -1,0 +1,307 @@
+//! Address translation as text: reading what `iptables-save -t nat` prints, deciding what has to change, writing what
+//! `iptables-restore --noflush` takes. Pure; [`super::firewall`] runs the programs.
+//!
+//! One chain of ours for each direction, jumped to first: a public address of ours must win over a masquerade behind it.
+//! Nothing here names another chain but to jump from it.
+
+use std::net::IpAddr;
+
+use super::rules::{transaction_in, words};
+
+const TABLE: &str = "nat";
+const INWARD: &str = "BLOCKHOST-DNAT";
+const OUTWARD: &str = "BLOCKHOST-SNAT";
+/// From where our chains are jumped to. Packets of the host itself to a public address pass OUTPUT.
+const JUMPS: [(&str, &str); 3] = [
+    ("PREROUTING", INWARD),
+    ("OUTPUT", INWARD),
+    ("POSTROUTING", OUTWARD),
+];
+
+/// One public address and the private one behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) public: IpAddr,
+    pub(super) private: IpAddr,
+    pub(super) comment: String,
+}
+
+/// One rule of ours: half of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Half {
+    /// As it was printed: the order of matches is part of a rule's identity.
+    specification: String,
+    /// What it means when it is one that we make.
+    pair: Option<Pair>,
+}
+
+/// What of the nat table concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct State {
+    chains: [bool; 2],
+    jumps: [usize; 3],
+    halves: [Vec<Half>; 2],
+}
+
+/// Why a pair cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// One of the addresses is in another pair.
+    Taken(Pair),
+}
+
+const CHAINS: [&str; 2] = [INWARD, OUTWARD];
+
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+impl Pair {
+    fn specification(&self, chain: usize) -> String {
+        let Self {
+            public,
+            private,
+            comment,
+        } = self;
+        let length = width(*public);
+        match chain {
+            0 => format!(
+                "-d {public}/{length} -m comment --comment {comment} -j DNAT --to-destination {private}"
+            ),
+            _ => format!(
+                "-s {private}/{length} -m comment --comment {comment} -j SNAT --to-source {public}"
+            ),
+        }
+    }
+
+    /// Understands the rules that we make; `None` for any other.
+    fn parse(chain: usize, specification: &str) -> Option<Self> {
+        let (matched, target, translated) = if chain == 0 {
+            ("-d", "DNAT", "--to-destination")
+        } else {
+            ("-s", "SNAT", "--to-source")
+        };
+        let (mut from, mut to, mut comment, mut jumps) = (None, None, None, false);
+        let mut words = words(specification)?.into_iter();
+        while let Some(option) = words.next() {
+            let value = words.next()?;
+            match option.as_str() {
+                name if name == matched && from.is_none() => {
+                    let (address, length) = value.split_once('/').unwrap_or((&value, ""));
+                    let address: IpAddr = address.parse().ok()?;
+                    let whole = length.is_empty() || length == width(address).to_string();
+                    from = Some(address).filter(|_| whole);
+                    from?;
+                }
+                "-m" if value == "comment" => {}
+                "--comment" if comment.is_none() => comment = Some(value),
+                "-j" if value == target => jumps = true,
+                name if name == translated && to.is_none() => to = Some(value.parse().ok()?),
+                _ => return None,
+            }
+        }
+        let (from, to) = (from?, to?);
+        let (public, private) = if chain == 0 { (from, to) } else { (to, from) };
+        jumps.then_some(Self {
+            public,
+            private,
+            comment: comment?,
+        })
+    }
+}
+
+impl State {
+    /// Reads the output of `iptables-save -t nat`. Lines that are not ours are skipped, whatever they hold.
+    pub(super) fn parse(save: &str) -> Self {
+        let mut state = Self::default();
+        let mut inside = false;
+        for line in save.lines() {
+            if let Some(table) = line.strip_prefix('*') {
+                inside = table == TABLE;
+            } else if !inside {
+            } else if let Some(declared) = line.strip_prefix(':') {
+                let name = declared.split_whitespace().next();
+                for (known, chain) in state.chains.iter_mut().zip(CHAINS) {
+                    *known |= name == Some(chain);
+                }
+            } else if let Some((chain, rest)) = line
+                .strip_prefix("-A ")
+                .and_then(|rule| rule.split_once(' '))
+            {
+                state.rule(chain, rest);
+            }
+        }
+        state
+    }
+
+    fn rule(&mut self, chain: &str, rest: &str) {
+        for (count, (from, to)) in self.jumps.iter_mut().zip(JUMPS) {
+            if chain == from && rest.trim_end() == format!("-j {to}") {
+                *count += 1;
+            }
+        }
+        if let Some(at) = CHAINS.iter().position(|ours| *ours == chain) {
+            self.halves[at].push(Half {
+                specification: rest.to_owned(),
+                pair: Pair::parse(at, rest),
+            });
+        }
+    }
+
+    fn holds(&self, chain: usize, pair: &Pair) -> bool {
+        self.halves[chain]
+            .iter()
+            .any(|half| half.pair.as_ref() == Some(pair))
+    }
+
+    /// Whether mapping would add something.
+    pub(super) fn lacks(&self, pair: &Pair) -> bool {
+        !(self.holds(0, pair) && self.holds(1, pair))
+    }
+
+    /// What makes the pair stand once and the jumps exist once; `None` when it is so already.
+    pub(super) fn plan_map(&self, pair: &Pair) -> Result<Option<String>, Refusal> {
+        let taken = self.halves.iter().flatten().find_map(|half| {
+            half.pair.as_ref().filter(|other| {
+                (other.public == pair.public || other.private == pair.private) && *other != pair
+            })
+        });
+        if let Some(other) = taken {
+            return Err(Refusal::Taken(other.clone()));
+        }
+        let mut commands = Vec::new();
+        for (known, chain) in self.chains.iter().zip(CHAINS) {
+            if !known {
+                commands.push(format!("-N {chain}"));
+            }
+        }
+        for (count, (from, to)) in self.jumps.iter().zip(JUMPS) {
+            if *count == 0 {
+                commands.push(format!("-I {from} 1 -j {to}"));
+            }
+            for _ in 1..*count {
+                commands.push(format!("-D {from} -j {to}"));
+            }
+        }
+        for (at, chain) in CHAINS.iter().enumerate() {
+            if !self.holds(at, pair) {
+                commands.push(format!("-A {chain} {}", pair.specification(at)));
+            }
+        }
+        Ok(transaction_in(TABLE, &commands))
+    }
+
+    /// What removes the pair, every copy of both halves; `None` when neither stands.
+    pub(super) fn plan_unmap(&self, pair: &Pair) -> Option<String> {
+        let commands: Vec<String> = CHAINS
+            .iter()
+            .zip(&self.halves)
+            .flat_map(|(chain, halves)| {
+                halves
+                    .iter()
+                    .filter(|half| half.pair.as_ref() == Some(pair))
+                    .map(move |half| format!("-D {chain} {}", half.specification))
+            })
+            .collect();
+        transaction_in(TABLE, &commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pair(public: &str, private: &str) -> Pair {
+        Pair {
+            public: public.parse().unwrap(),
+            private: private.parse().unwrap(),
+            comment: "vm-100".into(),
+        }
+    }
+
+    const SAVED: &str = "*filter\n-A BLOCKHOST-DNAT -d 203.0.113.9/32 -m comment --comment x -j DNAT --to-destination 10.0.0.9\nCOMMIT\n\
+        *nat\n:PREROUTING ACCEPT [0:0]\n:BLOCKHOST-DNAT - [0:0]\n:BLOCKHOST-SNAT - [0:0]\n-A PREROUTING -j BLOCKHOST-DNAT\n\
+        -A OUTPUT -j BLOCKHOST-DNAT\n-A POSTROUTING -j BLOCKHOST-SNAT\n-A POSTROUTING -j MASQUERADE\n\
+        -A BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment \"vm-100\" -j DNAT --to-destination 10.0.0.7\n\
+        -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n";
+
+    #[test]
+    fn an_address_of_another_pair_or_another_owner_is_refused() {
+        let state = State::parse(SAVED);
+        let ours = pair("203.0.113.7", "10.0.0.7");
+        assert_eq!(state.plan_map(&ours), Ok(None));
+        for other in [
+            pair("203.0.113.7", "10.0.0.8"),
+            pair("203.0.113.8", "10.0.0.7"),
+            Pair {
+                comment: "vm-101".into(),
+                ..ours.clone()
+            },
+        ] {
+            assert_eq!(state.plan_map(&other), Err(Refusal::Taken(ours.clone())));
+            assert_eq!(state.plan_unmap(&other), None);
+        }
+    }
+
+    #[test]
+    fn both_halves_go_in_one_transaction_in_the_words_they_were_printed_in() {
+        let plan = State::parse(SAVED)
+            .plan_unmap(&pair("203.0.113.7", "10.0.0.7"))
+            .unwrap();
+        assert_eq!(
+            plan,
+            "*nat\n-D BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment \"vm-100\" -j DNAT --to-destination 10.0.0.7\n\
+             -D BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_missing_half_a_missing_jump_and_one_too_many_are_mended() {
+        let half = SAVED.replace(
+            "-A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\n",
+            "",
+        );
+        let half = half.replace("-A OUTPUT -j BLOCKHOST-DNAT\n", "");
+        let half = half.replace(
+            "-A PREROUTING -j BLOCKHOST-DNAT\n",
+            "-A PREROUTING -j BLOCKHOST-DNAT\n-A PREROUTING -j BLOCKHOST-DNAT\n",
+        );
+        let plan = State::parse(&half).plan_map(&pair("203.0.113.7", "10.0.0.7"));
+        assert_eq!(
+            plan.unwrap().unwrap(),
+            "*nat\n-D PREROUTING -j BLOCKHOST-DNAT\n-I OUTPUT 1 -j BLOCKHOST-DNAT\n\
+             -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn rules_with_a_condition_are_not_taken_for_ours() {
+        for text in [
+            "-d 203.0.113.7/24 -m comment --comment a -j DNAT --to-destination 10.0.0.7",
+            "! -d 203.0.113.7/32 -m comment --comment a -j DNAT --to-destination 10.0.0.7",
+            "-d 203.0.113.7/32 -p tcp -m comment --comment a -j DNAT --to-destination 10.0.0.7",
+            "-d 203.0.113.7/32 -m comment --comment a -j DNAT --to-destination 10.0.0.7:80",
+            "-d 203.0.113.7/32 -m comment --comment a -j DNAT --to-destination 10.0.0.7 --random",
+            "-d 203.0.113.7/32 -j DNAT --to-destination 10.0.0.7",
+            "-s 203.0.113.7/32 -m comment --comment a -j DNAT --to-destination 10.0.0.7",
+        ] {
+            assert_eq!(Pair::parse(0, text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(public: u32, private: u32, comment in "[A-Za-z0-9][A-Za-z0-9-]{0,20}") {
+            let pair = Pair { public: IpAddr::from(public.to_be_bytes()), private: IpAddr::from(private.to_be_bytes()), comment };
+            for chain in [0, 1] {
+                prop_assert_eq!(Pair::parse(chain, &pair.specification(chain)), Some(pair.clone()));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in ".{0,300}") {
+            let _ = State::parse(&format!("*nat\n-A {INWARD} {text}"));
+        }
+    }
+}

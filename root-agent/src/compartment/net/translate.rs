@@ -1,0 +1,121 @@
+//! `nat-map` and `nat-unmap`: what [`super::nat`] plans, run by the firewall's programs; and the connections that used a
+//! translation that is gone.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use blockhost_proto::action::{NatMap, NatUnmap};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{Comment, NatAddress};
+
+use super::firewall::Firewall;
+use super::nat::{Pair, Refusal, State};
+use super::rules::Family;
+use crate::compartment::{Done, Failure};
+use crate::netlink::{Netlink, NetlinkError};
+
+/// Table that the rules stand in.
+const TABLE: &str = "nat";
+
+/// The connection tracker's socket, or why there is none: translation itself works without.
+#[derive(Debug)]
+pub(super) struct Tracker(Result<Mutex<Netlink>, NetlinkError>);
+
+fn pair(public: NatAddress, private: NatAddress, comment: &Comment) -> (Family, Pair) {
+    let (public, private) = (public.address(), private.address());
+    let family = if public.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    let pair = Pair {
+        public,
+        private,
+        comment: comment.to_string(),
+    };
+    (family, pair)
+}
+
+impl Tracker {
+    pub(super) fn open() -> Self {
+        Self(Netlink::open_conntrack().map(Mutex::new))
+    }
+
+    /// A clause for the answer: what became of the connections.
+    fn forget(&self, pair: &Pair) -> String {
+        let result = match &self.0 {
+            Ok(netlink) => netlink
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .forget_translated(pair.public, pair.private)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match result {
+            Ok(count) => format!("{count} of its connections forgotten"),
+            Err(why) => format!("its connections go on until they end by themselves: {why}"),
+        }
+    }
+}
+
+impl Firewall {
+    pub(super) fn map(&self, action: &NatMap, deadline: Instant) -> Result<Done, Failure> {
+        let (family, pair) = pair(action.public, action.private, &action.comment);
+        let Pair {
+            public,
+            private,
+            comment,
+        } = &pair;
+        let added = self.change(family, TABLE, State::parse, deadline, |state: &State| {
+            match state.plan_map(&pair) {
+                Ok(plan) => Ok(plan.map(|plan| (plan, state.lacks(&pair)))),
+                Err(Refusal::Taken(other)) => Err(Failure::new(
+                    ErrorCode::Conflict,
+                    format!(
+                        "{public} cannot stand for {private} (comment {comment}): {} stands for {} already (comment {}); unmap that first",
+                        other.public, other.private, other.comment
+                    ),
+                )),
+            }
+        })?;
+        let output = if added == Some(true) {
+            format!("{public} stands for {private} (comment {comment})")
+        } else {
+            format!("{public} stood for {private} already (comment {comment})")
+        };
+        Ok(Done {
+            output,
+            ..Done::default()
+        })
+    }
+
+    pub(super) fn unmap(
+        &self,
+        action: &NatUnmap,
+        tracker: &Tracker,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
+        let (family, pair) = pair(action.public, action.private, &action.comment);
+        let Pair {
+            public,
+            private,
+            comment,
+        } = &pair;
+        let removed = self.change(family, TABLE, State::parse, deadline, |state: &State| {
+            Ok(state.plan_unmap(&pair).map(|plan| (plan, ())))
+        })?;
+        if removed.is_none() {
+            let message = format!(
+                "{public} does not stand for {private}; addresses and comment ({comment}) must be those it was mapped with"
+            );
+            return Err(Failure::new(ErrorCode::NotFound, message));
+        }
+        Ok(Done {
+            output: format!(
+                "{public} no longer stands for {private}; {}",
+                tracker.forget(&pair)
+            ),
+            ..Done::default()
+        })
+    }
+}

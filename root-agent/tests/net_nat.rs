@@ -1,0 +1,233 @@
+//! Address translation in real network namespaces: rules compared with `iptables-save`, packets really sent.
+
+mod compartment_world;
+mod second_net;
+
+use blockhost_proto::response::ErrorCode;
+use blockhost_root_agent::compartment::{Done, Failure, Handler, net};
+use compartment_world::{World, as_net_compartment, in_namespace, tool, try_tool};
+use second_net::SecondNet;
+use serde_json::{Value, json};
+
+struct Net {
+    world: World,
+    handler: Box<dyn Handler>,
+}
+
+impl Net {
+    fn new() -> Self {
+        let world = World::new();
+        let handler = world.start(net::prepare).expect("a net compartment");
+        Self { world, handler }
+    }
+
+    fn ask(&self, verb: &str, public: &str, private: &str) -> Result<String, ErrorCode> {
+        let params = json!({"public": public, "private": private, "comment": "vm-100"});
+        let result: Result<Done, Failure> = self.world.ask(&*self.handler, verb, &params);
+        result.map(|done| done.output).map_err(|failure| {
+            println!("{}", failure.message);
+            failure.code
+        })
+    }
+}
+
+const PUBLIC: &str = "203.0.113.7";
+const PRIVATE: &str = "10.0.0.7";
+
+/// Rules of a table as `iptables-save` prints them, without counters.
+fn rules(tool_name: &str) -> Vec<String> {
+    tool(&format!("{tool_name} -t nat"))
+        .lines()
+        .filter(|line| line.starts_with("-A"))
+        .map(|line| line.replace('"', ""))
+        .collect()
+}
+
+#[test]
+fn a_pair_is_two_rules_and_three_jumps_and_again_adds_nothing() {
+    in_namespace(
+        "a_pair_is_two_rules_and_three_jumps_and_again_adds_nothing",
+        || {
+            tool("iptables-nft -t nat -A POSTROUTING -j MASQUERADE");
+            let net = Net::new();
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            let wanted = [
+                "-A PREROUTING -j BLOCKHOST-DNAT",
+                "-A OUTPUT -j BLOCKHOST-DNAT",
+                "-A POSTROUTING -j BLOCKHOST-SNAT",
+                "-A POSTROUTING -j MASQUERADE",
+                "-A BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment vm-100 -j DNAT --to-destination 10.0.0.7",
+                "-A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7",
+            ];
+            assert_eq!(rules("iptables-nft-save"), wanted);
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped again");
+            assert_eq!(rules("iptables-nft-save"), wanted);
+            assert!(rules("ip6tables-nft-save").is_empty());
+            net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
+            assert_eq!(rules("iptables-nft-save"), wanted[..4]);
+            assert_eq!(
+                net.ask("nat-unmap", PUBLIC, PRIVATE),
+                Err(ErrorCode::NotFound)
+            );
+        },
+    );
+}
+
+#[test]
+fn ipv6_has_its_own_rules_and_filter_rules_stay() {
+    in_namespace("ipv6_has_its_own_rules_and_filter_rules_stay", || {
+        tool("iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT");
+        let net = Net::new();
+        net.ask("nat-map", "2001:db8::7", "fd00::7")
+            .expect("mapped");
+        assert_eq!(
+            rules("ip6tables-nft-save")[3..],
+            [
+                "-A BLOCKHOST-DNAT -d 2001:db8::7/128 -m comment --comment vm-100 -j DNAT --to-destination fd00::7",
+                "-A BLOCKHOST-SNAT -s fd00::7/128 -m comment --comment vm-100 -j SNAT --to-source 2001:db8::7",
+            ]
+        );
+        assert!(rules("iptables-nft-save").is_empty());
+        assert!(tool("iptables-nft-save -t filter").contains("--dport 22 -j ACCEPT"));
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_conflict_and_nothing_changes() {
+    in_namespace(
+        "an_address_that_is_taken_is_a_conflict_and_nothing_changes",
+        || {
+            let net = Net::new();
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            let before = rules("iptables-nft-save");
+            assert_eq!(
+                net.ask("nat-map", PUBLIC, "10.0.0.8"),
+                Err(ErrorCode::Conflict)
+            );
+            assert_eq!(
+                net.ask("nat-map", "203.0.113.8", PRIVATE),
+                Err(ErrorCode::Conflict)
+            );
+            assert_eq!(
+                net.ask("nat-unmap", PUBLIC, "10.0.0.8"),
+                Err(ErrorCode::NotFound)
+            );
+            assert_eq!(rules("iptables-nft-save"), before);
+        },
+    );
+}
+
+#[test]
+fn half_a_pair_left_by_somebody_is_made_whole_and_removed_whole() {
+    in_namespace(
+        "half_a_pair_left_by_somebody_is_made_whole_and_removed_whole",
+        || {
+            let net = Net::new();
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            let whole = rules("iptables-nft-save");
+            tool("iptables-nft -t nat -F BLOCKHOST-SNAT");
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mended");
+            assert_eq!(rules("iptables-nft-save"), whole);
+            tool("iptables-nft -t nat -F BLOCKHOST-SNAT");
+            net.ask("nat-unmap", PUBLIC, PRIVATE).expect("removed");
+            assert_eq!(rules("iptables-nft-save"), whole[..3]);
+        },
+    );
+}
+
+/// Somebody outside, a machine inside, this namespace between them.
+fn wires() -> (SecondNet, SecondNet) {
+    let (outside, machine) = (SecondNet::new(), SecondNet::new());
+    for (net, device, own, theirs) in [
+        (&outside, "wan", "198.51.100.1/24", "198.51.100.2/24"),
+        (&machine, "lan", "10.0.0.1/24", "10.0.0.7/24"),
+    ] {
+        tool(&format!(
+            "ip link add {device} type veth peer name far netns {}",
+            net.pid()
+        ));
+        tool(&format!("ip addr add {own} dev {device}"));
+        tool(&format!("ip link set {device} up"));
+        net.run(&format!("ip addr add {theirs} dev far"));
+        net.run("ip link set far up");
+    }
+    outside.run("ip route add 203.0.113.0/24 via 198.51.100.1");
+    machine.run("ip route add default via 10.0.0.1");
+    tool("sysctl -qw net.ipv4.ip_forward=1");
+    (outside, machine)
+}
+
+#[test]
+fn packets_go_both_ways_while_the_pair_stands_and_its_connections_are_forgotten_with_it() {
+    in_namespace(
+        "packets_go_both_ways_while_the_pair_stands_and_its_connections_are_forgotten_with_it",
+        || {
+            let (outside, machine) = wires();
+            let net = Net::new();
+            assert!(
+                !outside.try_run("ping -c 1 -W 1 203.0.113.7").0,
+                "no pair yet"
+            );
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            outside.run("ping -c 1 -W 5 203.0.113.7");
+            // The outside has no way back to 10.0.0.7: an answer proves that the machine appeared as the public one.
+            machine.run("ping -c 1 -W 5 198.51.100.2");
+            tool("ping -c 1 -W 5 203.0.113.7");
+            let remembered = || {
+                let (listed, text) = try_tool("conntrack -L");
+                assert!(listed, "{text}");
+                text.lines().filter(|line| line.contains(PUBLIC)).count()
+            };
+            assert!(remembered() >= 3);
+            tool("ping -c 1 -W 5 198.51.100.2");
+            let output = net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
+            assert!(output.contains("of its connections forgotten"), "{output}");
+            assert_eq!(remembered(), 0, "{output}");
+            assert!(
+                tool("conntrack -L").contains("dst=198.51.100.2"),
+                "a connection of others went too"
+            );
+            assert!(
+                !outside.try_run("ping -c 1 -W 1 203.0.113.7").0,
+                "the pair is gone"
+            );
+        },
+    );
+}
+
+#[test]
+fn the_whole_of_it_works_as_the_compartment_runs() {
+    as_net_compartment("the_whole_of_it_works_as_the_compartment_runs", || {
+        let net = Net::new();
+        net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+        let output = net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
+        assert!(
+            output.contains("0 of its connections forgotten"),
+            "{output}"
+        );
+    });
+}
+
+#[test]
+fn an_address_outside_the_pools_is_refused_and_none_is_in_a_pool_until_one_is_named() {
+    use blockhost_root_agent::allow::{Allowlists, Prefix};
+    let action = |public: &str, private: &str| {
+        let params: Value = json!({"public": public, "private": private, "comment": "a"});
+        blockhost_proto::Action::from_parts("nat-map", &params).expect("valid")
+    };
+    let mut allow = Allowlists::default();
+    let code = |allow: &Allowlists, public, private| {
+        allow.check(&action(public, private)).map_err(|f| f.code)
+    };
+    assert_eq!(code(&allow, PUBLIC, PRIVATE), Err(ErrorCode::Forbidden));
+    allow.public_pools = vec![Prefix::try_from("203.0.113.0/28".to_owned()).expect("a prefix")];
+    assert_eq!(code(&allow, PUBLIC, PRIVATE), Ok(()));
+    assert_eq!(
+        code(&allow, "203.0.113.16", PRIVATE),
+        Err(ErrorCode::Forbidden)
+    );
+    assert_eq!(
+        code(&allow, PUBLIC, "198.51.100.1"),
+        Err(ErrorCode::Forbidden)
+    );
+}
