@@ -21,6 +21,7 @@ readonly PACKAGES=(
     openssh-client iputils-ping                     # the demo logs in to the guest, tests reach it
     openvswitch-switch                              # a switch for each test of the agent's that needs one
     nftables jq openssl                             # independent views in tests: of the firewall, of the ledger
+    conntrack wireguard-tools wireguard-go          # what became of a translation; tunnels where the kernel has none
     dpkg-dev                                        # make deb
     systemd                                         # the units' scores, and a private system that runs them
     python3                                         # the benchmark's peer, the offline proof checker

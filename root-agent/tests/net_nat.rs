@@ -153,6 +153,7 @@ fn wires() -> (SecondNet, SecondNet) {
     }
     outside.run("ip route add 203.0.113.0/24 via 198.51.100.1");
     machine.run("ip route add default via 10.0.0.1");
+    tool("ip route add default via 198.51.100.2");
     tool("sysctl -qw net.ipv4.ip_forward=1");
     (outside, machine)
 }
@@ -198,7 +199,10 @@ fn packets_go_both_ways_while_the_pair_stands_and_its_connections_are_forgotten_
 #[test]
 fn the_whole_of_it_works_as_the_compartment_runs() {
     as_net_compartment("the_whole_of_it_works_as_the_compartment_runs", || {
-        let net = Net::new();
+        // Such a user can make no world of its own, and needs none.
+        let world = World::at(std::path::Path::new("/"));
+        let handler = world.start(net::prepare).expect("a net compartment");
+        let net = Net { world, handler };
         net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
         let output = net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
         assert!(
