@@ -33,6 +33,64 @@ pub fn plan(vmid: Vmid) -> String {
     )
 }
 
+/// Sets the limits on the processor of a machine that [`place`] put there.
+///
+/// # Errors
+/// Why they are not in force.
+pub fn limit(placed: &str, limits: Processor) -> Result<(), String> {
+    if !placed.starts_with('/') {
+        return Err(placed.to_owned());
+    }
+    let group = Path::new(placed);
+    if !group.join("cpu.max").exists()
+        && let Some(parent) = group.parent()
+    {
+        // Only a group without processes of its own may hand the controller on.
+        fs::write(parent.join("cgroup.subtree_control"), "+cpu").map_err(|e| {
+            format!(
+                "none: {} has no control over the processor ({e})",
+                parent.display()
+            )
+        })?;
+    }
+    for (file, value) in [("cpu.max", limits.max()), ("cpu.weight", limits.weight())] {
+        fs::write(group.join(file), value)
+            .map_err(|e| format!("none: {file} of {placed} cannot be set ({e})"))?;
+    }
+    Ok(())
+}
+
+/// What a machine may have of the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Processor {
+    /// `cpulimit` in hundredths of a core; 0 for no limit.
+    pub hundredths: u16,
+    /// `cpuunits`.
+    pub units: u16,
+}
+
+impl Processor {
+    /// Neither limit nor weight: what a machine has without options.
+    pub const FREE: Self = Self {
+        hundredths: 0,
+        units: 100,
+    };
+    const PERIOD_US: u32 = 100_000;
+
+    /// For `cpu.max`: microseconds of processor time per period.
+    fn max(self) -> String {
+        match u32::from(self.hundredths) * (Self::PERIOD_US / 100) {
+            0 => format!("max {}", Self::PERIOD_US),
+            quota => format!("{quota} {}", Self::PERIOD_US),
+        }
+    }
+
+    /// For `cpu.weight`, whose range and default are those of `cpuunits`.
+    fn weight(self) -> String {
+        self.units.to_string()
+    }
+}
+
 /// Removes the group of a machine that has stopped.
 pub fn remove(placed: &str) {
     if placed.starts_with('/') {
@@ -60,4 +118,36 @@ fn own_group() -> Result<PathBuf, String> {
         return Err("none: the caller has no control group of its own".to_owned());
     }
     Ok(Path::new(mount).join(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let half = Processor {
+            hundredths: 50,
+            units: 7,
+        };
+        assert_eq!(
+            (half.max(), half.weight()),
+            ("50000 100000".into(), "7".into())
+        );
+        assert_eq!(Processor::FREE.max(), "max 100000");
+        let most = Processor {
+            hundredths: 12_800,
+            ..Processor::FREE
+        };
+        assert_eq!(most.max(), "12800000 100000");
+    }
+
+    #[test]
+    fn a_machine_in_no_group_of_its_own_is_said_to_be_without_limits() {
+        let why = limit("none: no cgroup v2 is mounted", Processor::FREE).unwrap_err();
+        assert!(why.contains("no cgroup v2"));
+        let place = tempfile::tempdir().unwrap();
+        let missing = place.path().join("vm-100/x");
+        assert!(limit(&missing.display().to_string(), Processor::FREE).is_err());
+    }
 }

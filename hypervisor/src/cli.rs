@@ -50,7 +50,7 @@ enum Verb {
         )]
         options: Vec<String>,
     },
-    /// Change options; a running machine takes them over at its next start
+    /// Change options; a running machine takes limits (cpulimit, cpuunits, iops) at once, others at its next start
     Set {
         /// Number of the machine
         vmid: Vmid,

@@ -12,6 +12,7 @@ use crate::config::{Props, VmConfig, VmLock, remove};
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::image::{self, Format};
+use crate::limits;
 use crate::machine::Vmid;
 use crate::monitor::{Monitor, QMP_LIMIT};
 use crate::options::{self, Change};
@@ -94,8 +95,13 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
         })
         .collect();
     println!("update VM {vmid}: {}", names.join(" "));
+    let before = config.clone();
     options::apply(host, &Storages::load(host)?, vmid, &mut config, changes)?;
-    config.store(host, vmid)
+    config.store(host, vmid)?;
+    if running {
+        limits::follow(host, vmid, &before, &config);
+    }
+    Ok(())
 }
 
 /// Removes a machine with its volumes.

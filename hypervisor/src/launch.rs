@@ -15,7 +15,7 @@ use crate::exec::fd_number;
 use crate::host::Host;
 use crate::machine::Vmid;
 use crate::storage::{Storages, Volume};
-use crate::{cloudinit, console, hardware, monitor, net, options};
+use crate::{cloudinit, console, hardware, limits, monitor, net, options};
 
 /// QEMU's program.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -349,23 +349,20 @@ impl Plan {
             hardware::limit(props, "iops_rd"),
             hardware::limit(props, "iops_wr"),
         );
-        let throttled = reads + writes > 0;
-        let top = if throttled {
-            format!("format-{key}")
-        } else {
-            format!("drive-{key}")
-        };
-        self.blockdev(&node(
-            json!({ "driver": "qcow2", "node-name": top, "file": below, "backing": backing }),
-        ));
-        if throttled {
-            self.arg(
-                "-object",
-                format!("throttle-group,id=limits-{key},x-iops-read={reads},x-iops-write={writes}"),
-            );
-            let name = format!("drive-{key}");
-            self.blockdev(&json!({ "driver": "throttle", "node-name": name, "throttle-group": format!("limits-{key}"), "file": top }));
+        if props.get("media") == Some("cdrom") {
+            self.blockdev(&node(json!({ "driver": "qcow2", "node-name": format!("drive-{key}"), "file": below, "backing": backing })));
+            return Ok(());
         }
+        self.blockdev(&node(
+            json!({ "driver": "qcow2", "node-name": format!("format-{key}"), "file": below, "backing": backing }),
+        ));
+        // There without limits, too (0 is none): [`crate::limits`] changes them while the machine runs.
+        let group = limits::group(key);
+        self.arg(
+            "-object",
+            format!("throttle-group,id={group},x-iops-read={reads},x-iops-write={writes}"),
+        );
+        self.blockdev(&json!({ "driver": "throttle", "node-name": format!("drive-{key}"), "throttle-group": group, "file": format!("format-{key}") }));
         Ok(())
     }
 

@@ -18,6 +18,7 @@ pub mod host;
 pub mod image;
 pub mod launch;
 pub mod launcher;
+pub mod limits;
 pub mod list;
 pub mod machine;
 pub mod monitor;

@@ -15,7 +15,7 @@ use crate::launch::{Plan, QEMU};
 use crate::machine::Vmid;
 use crate::monitor::Monitor;
 use crate::runtime::{self, Process};
-use crate::{accel, cgroup, console, launcher};
+use crate::{accel, cgroup, console, launcher, limits};
 
 /// How long a started QEMU may take until its monitor answers.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -62,6 +62,7 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
         cgroup: cgroup::place(vmid, pid),
         started: runtime::now(),
     };
+    limits::at_start(vmid, config, &process);
     let ready = runtime::write_record(host, vmid, &process)
         .and_then(|()| wait_ready(host, vmid, &mut child));
     if let Err(e) = ready {
