@@ -18,11 +18,13 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value};
 
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use taps::Devices;
 use tool::Tool;
 
 struct Vm {
     qm: Tool,
     pct: Tool,
+    devices: Devices,
     /// The unprivileged users that images may belong to: who makes them and who customises them.
     image_owners: [u32; 2],
 }
@@ -36,6 +38,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     Ok(Box::new(Vm {
         qm: Tool::find(answer::QM, programs.qm.as_deref(), start.backend)?,
         pct: Tool::find(answer::PCT, programs.pct.as_deref(), start.backend)?,
+        devices: Devices::open(),
         image_owners: [start.identities.blockhost.uid, start.identities.image.uid],
     }))
 }
@@ -58,9 +61,9 @@ impl Handler for Vm {
 
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
         match (action, action.spec().family) {
-            (Action::VmThrottle(a), _) => throttle::run(&self.qm, a, ctx),
-            (Action::PveSetThrottle(a), _) => throttle::run(&self.qm, &a.into(), ctx),
-            (Action::TcRateLimit(a), _) => throttle::rates(&self.qm, a, ctx),
+            (Action::VmThrottle(a), _) => throttle::run(&self.qm, &self.devices, a, ctx),
+            (Action::PveSetThrottle(a), _) => throttle::options(&self.qm, &a.into(), ctx),
+            (Action::TcRateLimit(a), _) => throttle::rates(&self.qm, &self.devices, a, ctx),
             (_, "pct") => containers::run(&self.pct, action, ctx),
             _ => machines::run(&self.qm, &self.image_owners, action, ctx),
         }

@@ -9,11 +9,16 @@ use serde_json::{Map, Value};
 
 use super::argv::Command;
 use super::cannot_prepare;
-use super::taps::{self, Rates};
+use super::taps::{Devices, Rates};
 use super::tool::Tool;
 use crate::compartment::{Done, Failure, JobCtx};
 
-pub(super) fn run(qm: &Tool, wanted: &VmThrottle, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+pub(super) fn run(
+    qm: &Tool,
+    devices: &Devices,
+    wanted: &VmThrottle,
+    ctx: &JobCtx<'_>,
+) -> Result<Done, Failure> {
     let config = qm.config(wanted.vmid, ctx)?;
     let command = plan(&config, wanted)?;
     let rates = Rates {
@@ -22,26 +27,47 @@ pub(super) fn run(qm: &Tool, wanted: &VmThrottle, ctx: &JobCtx<'_>) -> Result<Do
         reset: wanted.reset,
     };
     // Looked for first: a machine without its interfaces is refused before anything has changed.
-    let taps = taps::of(wanted.vmid, &config, rates)?;
-    let mut said = Vec::new();
-    if let Some(command) = command {
-        let done = qm.done(&command, ctx)?;
-        said.extend((!done.output.is_empty()).then_some(done.output));
-    }
-    said.extend(taps::apply(&taps, rates)?);
+    let taps = devices.of(wanted.vmid, &config, rates)?;
+    let mut said = set(qm, command, ctx)?;
+    said.extend(devices.apply(&taps, rates)?);
     Ok(outcome(wanted.vmid, &said))
 }
 
+/// Only processor and disks.
+pub(super) fn options(qm: &Tool, wanted: &VmThrottle, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let config = qm.config(wanted.vmid, ctx)?;
+    let said = set(qm, plan(&config, wanted)?, ctx)?;
+    Ok(outcome(wanted.vmid, &said))
+}
+
+fn set(qm: &Tool, command: Option<Command>, ctx: &JobCtx<'_>) -> Result<Vec<String>, Failure> {
+    let Some(command) = command else {
+        return Ok(Vec::new());
+    };
+    let done = qm.done(&command, ctx)?;
+    let said = if done.output.is_empty() {
+        "the options are set".to_owned()
+    } else {
+        done.output
+    };
+    Ok(vec![said])
+}
+
 /// Only the network.
-pub(super) fn rates(qm: &Tool, wanted: &TcRateLimit, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+pub(super) fn rates(
+    qm: &Tool,
+    devices: &Devices,
+    wanted: &TcRateLimit,
+    ctx: &JobCtx<'_>,
+) -> Result<Done, Failure> {
     let config = qm.config(wanted.vmid, ctx)?;
     let rates = Rates {
         incoming: wanted.rate_in_kbps,
         outgoing: wanted.rate_out_kbps,
         reset: wanted.reset,
     };
-    let taps = taps::of(wanted.vmid, &config, rates)?;
-    Ok(outcome(wanted.vmid, &taps::apply(&taps, rates)?))
+    let taps = devices.of(wanted.vmid, &config, rates)?;
+    Ok(outcome(wanted.vmid, &devices.apply(&taps, rates)?))
 }
 
 fn outcome(vmid: Vmid, said: &[String]) -> Done {
