@@ -158,6 +158,7 @@ fn confine(
         landlock: start.policy.landlock,
         programs,
         image_dirs: &start.policy.allow.image_dirs,
+        template_dirs: &start.policy.allow.template_dirs,
     };
     let abi = irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())?;
     failpoint::confined(role, start);

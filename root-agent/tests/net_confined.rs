@@ -35,6 +35,7 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         landlock: LandlockChoice::Required,
         programs: &programs,
         image_dirs: &image_dirs,
+        template_dirs: &image_dirs,
     };
     irrevocably_confine(&profile(role, &inputs)).expect("confined");
     handler

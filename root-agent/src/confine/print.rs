@@ -135,7 +135,7 @@ fn processes() -> Vec<(String, Profile)> {
         vm: of(3),
         image: of(4),
     };
-    let image_dirs = Policy::default().allow.image_dirs;
+    let allow = Policy::default().allow;
     let layout = Layout::new("/");
     let xtables = [PathBuf::from("/usr/sbin/xtables-nft-multi")];
     let with = |role: Role, backend| {
@@ -145,7 +145,8 @@ fn processes() -> Vec<(String, Profile)> {
             backend,
             landlock: LandlockChoice::Required,
             programs: if role == Role::Net { &xtables } else { &[] },
-            image_dirs: &image_dirs,
+            image_dirs: &allow.image_dirs,
+            template_dirs: &allow.template_dirs,
         };
         profile(role, &inputs)
     };

@@ -75,6 +75,8 @@ pub struct Inputs<'a> {
     pub programs: &'a [PathBuf],
     /// Where disk images are, absolute, below the layout's root.
     pub image_dirs: &'a [PathBuf],
+    /// Where container templates may be, likewise.
+    pub template_dirs: &'a [PathBuf],
 }
 
 /// The profile of a role.
@@ -159,7 +161,7 @@ fn vm(inputs: &Inputs<'_>, identity: Identity) -> Profile {
                 | CapabilitySet::SETGID
                 | CapabilitySet::KILL
                 | CapabilitySet::NET_ADMIN,
-            Some(vm_files(inputs.layout, inputs.programs)),
+            Some(vm_files(inputs)),
         ),
     };
     let identity = match inputs.backend {
@@ -277,8 +279,11 @@ fn image_files(inputs: &Inputs<'_>) -> Ruleset {
     }
 }
 
-fn vm_files(layout: &Layout, programs: &[PathBuf]) -> Ruleset {
-    let mut paths = with_programs(system_programs(), programs);
+fn vm_files(inputs: &Inputs<'_>) -> Ruleset {
+    let layout = inputs.layout;
+    let mut paths = with_programs(system_programs(), inputs.programs);
+    let templates = inputs.template_dirs.iter();
+    paths.extend(templates.map(|path| (layout.join(path), READ)));
     let mut add = |path: &Path, rights| paths.push((path.to_owned(), rights));
     for directory in [layout.state(), layout.run()] {
         add(&directory, READ_WRITE);
