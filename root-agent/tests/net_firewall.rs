@@ -60,6 +60,7 @@ impl Agent {
         let ctx = JobCtx {
             deadline,
             allow: &self.policy.allow,
+            limits: &self.policy.limits,
             layout: &self.layout,
             caller_uid: 0,
         };
@@ -118,6 +119,42 @@ fn many_opens_and_restarts_leave_one_jump_and_one_rule_in_each_family() {
             let expected = [JUMP.to_owned(), accept(22, "knock-1")];
             assert_eq!(v4(), expected);
             assert_eq!(v6(), expected);
+        },
+    );
+}
+
+#[test]
+fn one_port_more_than_the_limit_is_refused_and_leaves_neither_family_half_open() {
+    in_namespace(
+        "one_port_more_than_the_limit_is_refused_and_leaves_neither_family_half_open",
+        || {
+            let mut policy = Policy::default();
+            policy.limits.firewall_rules = 3;
+            let agent = Agent::start_with(policy).expect("a net compartment");
+            // The second family fills up first: what the first one got is taken back.
+            agent.open(&json!({"port": 1, "comment": "a", "source": "fd00::/8"}));
+            agent.open(&json!({"port": 2, "comment": "a"}));
+            agent.open(&json!({"port": 3, "comment": "a"}));
+            let before = (v4(), v6());
+            assert_eq!((before.0.len(), before.1.len()), (3, 4));
+            for params in [
+                json!({"port": 4, "comment": "a"}),
+                json!({"port": 2, "comment": "b", "source": "fd00::/8"}),
+            ] {
+                let failure = agent.ask("open", &params).expect_err("one too many");
+                assert_eq!(failure.code, ErrorCode::Conflict);
+                assert!(
+                    failure.message.contains("iptables-close"),
+                    "{}",
+                    failure.message
+                );
+                assert_eq!((v4(), v6()), before, "{params}");
+            }
+            // One that is open already is open, and one that is closed makes room.
+            agent.open(&json!({"port": 2, "comment": "a"}));
+            agent.close(&json!({"port": 3, "comment": "a"}));
+            agent.open(&json!({"port": 4, "comment": "a"}));
+            assert_eq!((v4().len(), v6().len()), (3, 4));
         },
     );
 }

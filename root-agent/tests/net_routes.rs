@@ -236,6 +236,7 @@ fn net_handler() -> impl Fn(&str, &str) -> Result<Done, Failure> {
         let ctx = JobCtx {
             deadline,
             allow: &policy.allow,
+            limits: &policy.limits,
             layout: &layout,
             caller_uid: 0,
         };

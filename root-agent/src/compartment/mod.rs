@@ -18,7 +18,7 @@ use blockhost_proto::response::ErrorCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::policy::{Allowlists, Policy};
+use crate::policy::{Allowlists, Limits, Policy};
 
 /// A numeric user with its primary group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub struct JobCtx<'a> {
     pub deadline: Instant,
     /// What may be named now under the rule that permits the job.
     pub allow: &'a Allowlists,
+    /// Limits of the policy in force now.
+    pub limits: &'a Limits,
     /// Where everything lives.
     pub layout: &'a Layout,
     /// Kernel-verified user id of the client.

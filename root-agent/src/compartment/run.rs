@@ -22,6 +22,7 @@ use crate::control::ControlSocket;
 use crate::failpoint;
 use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Start, Work};
 use crate::log_error;
+use crate::policy::Limits;
 use crate::policy::authority::Authority;
 
 /// Slow actions that run at once; more wait in the order they came.
@@ -45,11 +46,17 @@ pub struct Runner {
 struct Shared {
     handler: Box<dyn Handler>,
     layout: Layout,
-    authority: RwLock<Arc<Authority>>,
+    in_force: RwLock<Arc<InForce>>,
     identities: Identities,
     answers: Mutex<OwnedFd>,
     host: Mutex<Pool>,
     guests: Mutex<Pool>,
+}
+
+/// What of the policy jobs are judged by.
+struct InForce {
+    authority: Authority,
+    limits: Limits,
 }
 
 struct Pool {
@@ -85,7 +92,10 @@ impl Runner {
         let shared = Shared {
             handler,
             layout,
-            authority: RwLock::new(Arc::new(start.authority())),
+            in_force: RwLock::new(Arc::new(InForce {
+                authority: start.authority(),
+                limits: start.policy.limits,
+            })),
             identities: start.identities,
             answers,
             host: Mutex::new(Pool::new(HOST_THREADS)),
@@ -138,11 +148,14 @@ impl Runner {
                 Ok(None) => return Ok(true),
                 Ok(Some((Control::Policy { policy, rules }, _))) => {
                     let shared = &self.shared;
-                    let authority = Authority::new(&policy.allow, &rules, shared.identities);
+                    let in_force = InForce {
+                        authority: Authority::new(&policy.allow, &rules, shared.identities),
+                        limits: policy.limits,
+                    };
                     *shared
-                        .authority
+                        .in_force
                         .write()
-                        .unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
+                        .unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
                 }
                 Ok(Some((Control::Stop, _))) | Err(ChannelError::Closed) => return Ok(false),
                 Ok(Some(_)) => {
@@ -234,18 +247,15 @@ impl Shared {
     }
 
     fn finish(&self, work: &Work, action: &Action) -> Result<(), ChannelError> {
-        let authority = Arc::clone(
-            &self
-                .authority
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let in_force = Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner));
+        let InForce { authority, limits } = &*in_force;
         // The front and the gate have judged already; what one of them let through for being taken over ends here.
         let rights = authority.rights(work.caller.subject());
         let result = authority.permits(&rights, action).and_then(|rule| {
             let ctx = JobCtx {
                 deadline: Instant::now() + Duration::from_millis(work.limit_ms),
                 allow: authority.lists(rule),
+                limits,
                 layout: &self.layout,
                 caller_uid: work.caller.uid,
             };

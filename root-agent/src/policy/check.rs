@@ -104,6 +104,12 @@ impl Policy {
             480,
         )?;
         in_range("limits.in_flight", limits.in_flight as u64, 1, 1024)?;
+        in_range(
+            "limits.firewall_rules",
+            limits.firewall_rules as u64,
+            1,
+            65_536,
+        )?;
         in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
         check_lists(&self.allow)
             .or_else(|(list, detail)| wrong(&format!("allow.{list}"), detail))?;

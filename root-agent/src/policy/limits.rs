@@ -28,6 +28,8 @@ pub struct Limits {
     pub drain_s: u64,
     /// Refusals recorded in the ledger per minute and uid; the rest is counted.
     pub refusals_per_minute: u32,
+    /// Ports the agent keeps open at once, in each of the two firewalls.
+    pub firewall_rules: usize,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             in_flight: 32,
             drain_s: 30,
             refusals_per_minute: 30,
+            firewall_rules: 4096,
         }
     }
 }

@@ -130,6 +130,7 @@ impl World {
         let context = JobCtx {
             deadline: Instant::now() + time,
             allow: &self.policy.allow,
+            limits: &self.policy.limits,
             layout: &self.layout,
             caller_uid: self.caller_uid,
         };

@@ -75,6 +75,14 @@ impl Wanted {
     }
 }
 
+fn too_many(most: usize) -> Failure {
+    let message = format!(
+        "{most} ports are open already; close some with iptables-close, or have `limits.firewall_rules` of \
+         root-agent.yaml raised"
+    );
+    Failure::new(ErrorCode::Conflict, message)
+}
+
 impl Firewall {
     pub(super) fn open(configured: Option<&Path>, root: &Path) -> Result<Self, OpenError> {
         let xtables = Program::open(configured.unwrap_or(Path::new(XTABLES)))?;
@@ -93,13 +101,19 @@ impl Firewall {
     pub(super) fn open_port(
         &self,
         action: &IptablesOpen,
+        most: usize,
         deadline: Instant,
     ) -> Result<Done, Failure> {
         let wanted = Wanted::new(action.port, action.proto, &action.comment, action.source);
         let mut added: Vec<Family> = Vec::new();
         for &family in &wanted.families {
-            match self.change_filter(family, deadline, |state| {
-                Some((state.plan_open(&wanted.rule)?, state.lacks(&wanted.rule)))
+            match self.change(family, "filter", State::parse, deadline, |state| {
+                let lacks = state.lacks(&wanted.rule);
+                // Every packet passes these rules, so their number is bounded.
+                if lacks && state.len() >= most {
+                    return Err(too_many(most));
+                }
+                Ok(state.plan_open(&wanted.rule).map(|plan| (plan, lacks)))
             }) {
                 Ok(Some(true)) => added.push(family),
                 Ok(_) => {}

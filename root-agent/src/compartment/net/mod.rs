@@ -72,7 +72,10 @@ impl Handler for Net {
         match action {
             Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev),
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
-            Action::IptablesOpen(port) => self.firewall()?.open_port(port, ctx.deadline),
+            Action::IptablesOpen(port) => {
+                self.firewall()?
+                    .open_port(port, ctx.limits.firewall_rules, ctx.deadline)
+            }
             Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
             Action::NatMap(pair) => self.firewall()?.map(pair, ctx.deadline),
             Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),

@@ -144,6 +144,11 @@ impl State {
             .filter(move |line| line.rule.as_ref() == Some(rule))
     }
 
+    /// Rules in our chain.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
     /// Whether opening `rule` would add a rule (and not only repair the jump).
     pub(super) fn lacks(&self, rule: &Rule) -> bool {
         self.matching(rule).next().is_none()
