@@ -59,7 +59,7 @@ fn there(agent: &Agent, words: &str) -> String {
         .output()
         .expect("nsenter is installed");
     assert!(output.status.success(), "{words}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8(output.stdout).expect("text")
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn something(given: bool, names: &str) -> Result<(), ParamError> {
 
 action! {
     /// Limits processor, disks and network of a machine. Limits that are not named stay; with `reset` they are removed first.
+    /// Those on processor and disks are kept with its options; those on the network last while it runs.
     VmThrottle = "vm-throttle", family "vm", compartment Vm, capabilities VM,
     time_limit_s 120, read_only false, ledger "throttle" / "compute" / "modify",
     {
@@ -75,7 +76,7 @@ action! {
 }
 
 action! {
-    /// Limits the network of a machine: `vm-throttle` without processor and disks.
+    /// Limits the network of a machine: `vm-throttle` without processor and disks. Its limits last while the machine runs.
     TcRateLimit = "tc-rate-limit", family "tc", compartment Vm, capabilities VM,
     time_limit_s 60, read_only false, ledger "throttle" / "network" / "modify",
     {

@@ -442,7 +442,8 @@ export function pctExec(vmid: number, command: string, timeout?: number, secret?
 
 /**
  * Limits processor, disks and network of a machine. Limits that are not named stay; with `reset` they are
- * removed first.
+ * removed first. Those on processor and disks are kept with its options; those on the network last while it
+ * runs.
  *
  * @param vmid Number of the machine.
  * @param cpuunits Weight among the machines when the processor is short.
@@ -468,7 +469,8 @@ export function vmThrottle(vmid: number, cpuunits?: number, cpulimit?: string | 
 export function pveSetThrottle(vmid: number, cpuunits?: number, cpulimit?: string | number, iopsRd?: number, iopsWr?: number, reset?: boolean, callOptions?: CallOptions): Promise<Reply>;
 
 /**
- * Limits the network of a machine: `vm-throttle` without processor and disks.
+ * Limits the network of a machine: `vm-throttle` without processor and disks. Its limits last while the machine
+ * runs.
  *
  * @param vmid Number of the machine.
  * @param rateInKbps What it may receive, in kilobits (1000 bits) per second, on each interface.

@@ -493,7 +493,8 @@ class Actions:
         dry_run: bool = False,
     ) -> t.Reply:
         """Limits processor, disks and network of a machine. Limits that are not named stay; with `reset` they are
-        removed first.
+        removed first. Those on processor and disks are kept with its options; those on the network last while
+        it runs.
 
         :param vmid: Number of the machine.
         :param cpuunits: Weight among the machines when the processor is short.
@@ -545,7 +546,8 @@ class Actions:
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.Reply:
-        """Limits the network of a machine: `vm-throttle` without processor and disks.
+        """Limits the network of a machine: `vm-throttle` without processor and disks. Its limits last while the
+        machine runs.
 
         :param vmid: Number of the machine.
         :param rate_in_kbps: What it may receive, in kilobits (1000 bits) per second, on each interface.
