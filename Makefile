@@ -14,7 +14,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup check test demo bench deb docs clients fuzz clean
+.PHONY: help setup check test attack demo bench deb docs clients fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,11 @@ test: check ## formatting, lints, unit, property, integration and end-to-end tes
 	@$(CARGO) build --workspace --bins
 	@echo "== tests"
 	@$(CARGO) test --workspace
+
+attack: ## the long form of the attacks: every process killed at every step, a million requests
+	@echo "== attacks (long)"
+	@BLOCKHOST_ATTACK=long $(CARGO) test -p blockhost-root-agent \
+		--test crash_points --test escape_attempts --test load_clients --test swap_links
 
 demo: setup ## a paid subscription becomes a running machine, for real, in a private world
 	@echo "== building (release)" >&2
