@@ -10,8 +10,8 @@ use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::ImagePath;
 use rustix::fs::{
-    FileType, Mode, OFlags, ResolveFlags, SeekFrom, copy_file_range, fstat, ftruncate, openat2,
-    seek,
+    FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, copy_file_range, fstat, ftruncate,
+    openat2, seek,
 };
 use rustix::io::Errno;
 
@@ -31,11 +31,22 @@ pub(in crate::compartment) struct Sources<'a> {
     pub(in crate::compartment) owners: &'a [u32],
 }
 
+/// What a client's path names.
+#[derive(Debug)]
+pub(in crate::compartment) struct Found<'a> {
+    /// The allowed directory.
+    pub(in crate::compartment) directory: OwnedFd,
+    /// Where it is in there.
+    pub(in crate::compartment) relative: &'a Path,
+    /// The file or directory itself, open for reading.
+    pub(in crate::compartment) file: OwnedFd,
+}
+
 /// The first allowed directory that holds the name, and the file in it.
-pub(in crate::compartment) fn find(
-    sources: &Sources<'_>,
-    path: &ImagePath,
-) -> Result<(OwnedFd, OwnedFd), Failure> {
+pub(in crate::compartment) fn find<'a>(
+    sources: &'a Sources<'_>,
+    path: &'a ImagePath,
+) -> Result<Found<'a>, Failure> {
     let mut considered = false;
     for allowed in sources.directories {
         // Older clients send whole paths, as they see them inside the world or outside.
@@ -47,14 +58,14 @@ pub(in crate::compartment) fn find(
         let Some(directory) = open_directory(sources.layout.root(), allowed)? else {
             continue;
         };
-        let flags =
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
-        match openat2(&directory, relative, flags, Mode::empty(), resolve) {
-            Ok(file) => return Ok((directory, file)),
+        match open_beneath(&directory, relative) {
+            Ok(file) => {
+                return Ok(Found {
+                    directory,
+                    relative,
+                    file,
+                });
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(Errno::LOOP) => {
                 return Err(Failure::new(
@@ -68,6 +79,15 @@ pub(in crate::compartment) fn find(
                 return Err(Failure::new(
                     ErrorCode::Forbidden,
                     format!("the image {path} leads out of {}", allowed.display()),
+                ));
+            }
+            // Only where this process is not root.
+            Err(Errno::ACCESS) => {
+                return Err(Failure::new(
+                    ErrorCode::Forbidden,
+                    format!(
+                        "the image {path} may not be read; give it to the group blockhost-image (chgrp blockhost-image, chmod g+r)"
+                    ),
                 ));
             }
             Err(error) => return Err(failed(path, "could not be opened", &error.into())),
@@ -90,6 +110,20 @@ pub(in crate::compartment) fn find(
             format!("the image {path} is not in an image directory; allowed are {list}"),
         ))
     }
+}
+
+/// Opens what is below a directory for reading, without waiting, without leaving it and without following any link.
+pub(in crate::compartment) fn open_beneath(
+    directory: &OwnedFd,
+    relative: &Path,
+) -> Result<OwnedFd, Errno> {
+    let flags =
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    openat2(directory, relative, flags, Mode::empty(), resolve)
 }
 
 /// An allowed directory, reached from the root without any link: its parents belong to unprivileged users.
@@ -128,33 +162,38 @@ pub(in crate::compartment) fn check(
     file: &OwnedFd,
 ) -> Result<(), Failure> {
     let stat = fstat(file).map_err(|error| failed(path, "could not be examined", &error.into()))?;
-    let refused = |why: String| {
-        Err(Failure::new(
-            ErrorCode::Forbidden,
-            format!("the image {path} was refused: it {why}"),
-        ))
-    };
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return refused("is not a regular file".to_owned());
+        return Err(refused(path, "is not a regular file"));
     }
-    if stat.st_nlink != 1 {
-        return refused(format!(
-            "has {} names; it may be somebody else's file",
-            stat.st_nlink
-        ));
+    objection(&stat, sources.owners).map_or(Ok(()), |why| Err(refused(path, &why)))
+}
+
+/// Why a file or directory is not taken, whatever its kind.
+pub(in crate::compartment) fn objection(stat: &Stat, owners: &[u32]) -> Option<String> {
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if is_file && stat.st_nlink != 1 {
+        let names = stat.st_nlink;
+        return Some(format!("has {names} names; it may be somebody else's file"));
     }
     if stat.st_mode & 0o002 != 0 {
-        return refused("may be written by everybody".to_owned());
+        return Some("may be written by everybody".to_owned());
     }
-    if stat.st_uid != 0 && !sources.owners.contains(&stat.st_uid) {
-        let owners: Vec<String> = sources.owners.iter().map(u32::to_string).collect();
-        return refused(format!(
+    if stat.st_uid != 0 && !owners.contains(&stat.st_uid) {
+        let owners: Vec<String> = owners.iter().map(u32::to_string).collect();
+        return Some(format!(
             "belongs to uid {}, not to uid {} or root",
             stat.st_uid,
             owners.join(", ")
         ));
     }
-    Ok(())
+    None
+}
+
+pub(in crate::compartment) fn refused(path: &ImagePath, why: &str) -> Failure {
+    Failure::new(
+        ErrorCode::Forbidden,
+        format!("the image {path} was refused: it {why}"),
+    )
 }
 
 /// Decides by its content what an image is.
@@ -165,12 +204,8 @@ pub(in crate::compartment) fn inspect(
     let mut head = vec![0u8; HEAD];
     let count = read_head(file, &mut head)
         .map_err(|error| failed(path, "could not be inspected", &error))?;
-    format::inspect(head.get(..count).unwrap_or_default()).map_err(|refusal| {
-        Failure::new(
-            ErrorCode::Forbidden,
-            format!("the image {path} was refused: it {refusal}"),
-        )
-    })
+    format::inspect(head.get(..count).unwrap_or_default())
+        .map_err(|refusal| refused(path, &refusal.to_string()))
 }
 
 /// Copies the data (not the holes) of one file into another, empty one. On file systems with reflinks this takes no time and

@@ -27,7 +27,11 @@ pub(super) fn take(
     path: &ImagePath,
     deadline: Instant,
 ) -> Result<Image, Failure> {
-    let (directory, original) = source::find(sources, path)?;
+    let source::Found {
+        directory,
+        file: original,
+        ..
+    } = source::find(sources, path)?;
     source::check(sources, path, &original)?;
     let error = |error: Errno| failed(path, "could not be copied", &error.into());
     let copy = nameless(&directory).map_err(error)?;

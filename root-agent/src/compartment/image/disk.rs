@@ -1,0 +1,231 @@
+//! The image itself: copied into the job, put back whole. At every instant the name leads to the old image or to the new one,
+//! each complete: what is renamed over the original was synced before, and the directory after.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::ImagePath;
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, accessat, fchmod, fstat, fstatvfs,
+    fsync, ioctl_ficlone, openat, openat2, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::compartment::Failure;
+use crate::compartment::disk::format::Format;
+use crate::compartment::disk::source::{self, Found, Sources, failed};
+
+/// What is never used up of the file system that images are on, bytes.
+const RESERVE: u64 = 512 << 20;
+
+/// Temporary names in image directories that are on another file system than the job; no image's name begins with a dot.
+const TEMPORARY: &str = ".blockhost-customize-";
+
+/// An image that was taken for customisation.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    path: &'a ImagePath,
+    /// The directory that the image is in.
+    parent: OwnedFd,
+    name: OsString,
+    /// What it was when it was opened.
+    original: Stat,
+    /// The copy that is changed.
+    copy: std::fs::File,
+    pub(super) copy_path: PathBuf,
+    pub(super) format: Format,
+    /// Bytes that the job may still use.
+    pub(super) space: u64,
+}
+
+/// Opens, checks and inspects the image, and copies it to `to`.
+pub(super) fn take<'a>(
+    sources: &Sources<'_>,
+    path: &'a ImagePath,
+    to: PathBuf,
+    deadline: Instant,
+) -> Result<Taken<'a>, Failure> {
+    let error = |what| move |error: Errno| failed(path, what, &error.into());
+    let Found {
+        directory,
+        relative,
+        file,
+    } = source::find(sources, path)?;
+    source::check(sources, path, &file)?;
+    let parent = parent(&directory, relative).map_err(error("is in an unusable directory"))?;
+    accessat(&parent, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|_| {
+        Failure::new(
+            ErrorCode::Forbidden,
+            format!("the image {path} cannot be replaced: its directory may not be written to; give it to the group blockhost-image (chgrp blockhost-image, chmod g+w)"),
+        )
+    })?;
+    let original = fstat(&file).map_err(error("could not be examined"))?;
+    // What it is, from the original: a copy of what will be refused would only cost.
+    let file = std::fs::File::from(file);
+    source::inspect(path, &file)?;
+    let copy = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&to)
+        .map_err(|error| failed(path, "could not be copied", &error))?;
+    let free = free(&copy).map_err(error("is on an unusable file system"))?;
+    let needed = u64::try_from(original.st_blocks).unwrap_or(0) * 512;
+    let mut space = free.saturating_sub(RESERVE);
+    if ioctl_ficlone(&copy, &file).is_err() {
+        space = space.checked_sub(needed).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::Failed,
+                format!(
+                    "there is no space for a copy of the image {path}: {} MiB are needed, {} MiB are free and {} MiB of them are kept",
+                    needed >> 20,
+                    free >> 20,
+                    RESERVE >> 20
+                ),
+            )
+        })?;
+        let copy: OwnedFd = copy
+            .try_clone()
+            .map_err(|error| failed(path, "could not be copied", &error))?
+            .into();
+        source::copy_data(&file.into(), &copy, path, deadline)?;
+    }
+    // And again from the copy, which nobody else can change: the original's owner may have, meanwhile.
+    let format = source::inspect(path, &copy)?;
+    Ok(Taken {
+        path,
+        parent,
+        name: relative
+            .file_name()
+            .map(OsStr::to_owned)
+            .unwrap_or_default(),
+        original,
+        copy,
+        copy_path: to,
+        format,
+        space,
+    })
+}
+
+impl Taken<'_> {
+    /// The largest file that customising may make, bytes.
+    pub(super) fn largest_file(&self) -> u64 {
+        let size = u64::try_from(self.original.st_size).unwrap_or(0);
+        size.saturating_add(self.space)
+    }
+
+    /// Puts the customised copy in the original's place.
+    pub(super) fn publish(self, deadline: Instant) -> Result<(), Failure> {
+        let path = self.path;
+        let error = |error: Errno| failed(path, "could not be put in its place", &error.into());
+        // Whoever held the image may have written anything into its header; nothing such takes the name.
+        let format = source::inspect(path, &self.copy)?;
+        if format != self.format {
+            return Err(source::refused(path, "came back in another format"));
+        }
+        if !self.is_copy(statat(CWD, &self.copy_path, AtFlags::SYMLINK_NOFOLLOW)) {
+            return Err(source::refused(path, "came back as another file"));
+        }
+        // Readable by whoever could read it, and by the services through the group; never writable by everybody.
+        let mode = Mode::from_raw_mode(0o660 | self.original.st_mode & 0o004);
+        fchmod(&self.copy, mode).map_err(error)?;
+        fsync(&self.copy).map_err(error)?;
+        match statat(&self.parent, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(now) if same(&now, &self.original) && !changed(&now, &self.original) => {}
+            Ok(_) | Err(Errno::NOENT) => {
+                return Err(Failure::new(
+                    ErrorCode::Conflict,
+                    format!(
+                        "the image {path} was replaced, changed or removed while it was customised; it was left as it is"
+                    ),
+                ));
+            }
+            Err(errno) => return Err(error(errno)),
+        }
+        match renameat(CWD, &self.copy_path, &self.parent, &self.name) {
+            Err(Errno::XDEV) => self.publish_across(mode, deadline)?,
+            other => other.map_err(error)?,
+        }
+        fsync(&self.parent).map_err(error)
+    }
+
+    /// The same where the image is on another file system than the job.
+    fn publish_across(&self, mode: Mode, deadline: Instant) -> Result<(), Failure> {
+        let path = self.path;
+        let error = |error: Errno| failed(path, "could not be put in its place", &error.into());
+        clean(&self.parent);
+        let name = format!("{TEMPORARY}{}", std::process::id());
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let near = openat(&self.parent, &name, flags, Mode::RUSR | Mode::WUSR).map_err(error)?;
+        let moved = self
+            .copy
+            .try_clone()
+            .map_err(|e| failed(path, "could not be put in its place", &e))
+            .and_then(|copy| source::copy_data(&copy.into(), &near, path, deadline))
+            .and_then(|()| {
+                fchmod(&near, mode)
+                    .and_then(|()| fsync(&near))
+                    .and_then(|()| renameat(&self.parent, &name, &self.parent, &self.name))
+                    .map_err(error)
+            });
+        if moved.is_err() {
+            let _ = unlinkat(&self.parent, &name, AtFlags::empty());
+        }
+        moved
+    }
+
+    fn is_copy(&self, found: Result<Stat, Errno>) -> bool {
+        let own = self.copy.metadata();
+        matches!((found, own), (Ok(found), Ok(own)) if found.st_dev == own.dev() && found.st_ino == own.ino())
+    }
+}
+
+fn same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn changed(one: &Stat, other: &Stat) -> bool {
+    let of = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    of(one) != of(other)
+}
+
+/// The directory of an image, open for syncing.
+fn parent(directory: &OwnedFd, relative: &Path) -> Result<OwnedFd, Errno> {
+    let parent = relative
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
+    openat2(directory, parent, flags, Mode::empty(), resolve)
+}
+
+/// Removes what a killed process left in an image directory on another file system.
+fn clean(directory: &OwnedFd) {
+    let Ok(listing) = rustix::fs::Dir::read_from(directory) else {
+        return;
+    };
+    for entry in listing.flatten() {
+        if entry
+            .file_name()
+            .to_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
+            let _ = unlinkat(directory, entry.file_name(), AtFlags::empty());
+        }
+    }
+}
+
+fn free(file: &std::fs::File) -> Result<u64, Errno> {
+    let status = fstatvfs(file)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}

@@ -1,0 +1,150 @@
+//! Private copies of the host's files that operations name: opened below the image directories without following links,
+//! checked by descriptor, copied into the job's directory. virt-customize sees the copies and never a client's path.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::ImagePath;
+use rustix::fs::{Dir, FileType, Mode, fchmod, fstat};
+
+use crate::compartment::Failure;
+use crate::compartment::disk::source::{self, Sources, failed, refused};
+
+/// Files and directories below one copied directory.
+const MAX_ENTRIES: usize = 20_000;
+/// Directories in directories.
+const MAX_DEPTH: usize = 32;
+
+/// Copies what `path` names to `to/<its last component>` and returns that. A directory only where `trees` says so.
+pub(super) fn stage(
+    sources: &Sources<'_>,
+    path: &ImagePath,
+    to: &Path,
+    trees: bool,
+    space: &mut u64,
+    deadline: Instant,
+) -> Result<PathBuf, Failure> {
+    let found = source::find(sources, path)?;
+    let stat =
+        fstat(&found.file).map_err(|error| failed(path, "could not be examined", &error.into()))?;
+    let target = to.join(path.file_name());
+    let mut copying = Copying {
+        path,
+        owners: sources.owners,
+        entries: 0,
+        space,
+        deadline,
+    };
+    if trees && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        copying.directory(found.file, &target, 0)?;
+    } else {
+        source::check(sources, path, &found.file)?;
+        copying.file(&found.file, &target)?;
+    }
+    Ok(target)
+}
+
+struct Copying<'a> {
+    path: &'a ImagePath,
+    owners: &'a [u32],
+    entries: usize,
+    space: &'a mut u64,
+    deadline: Instant,
+}
+
+impl Copying<'_> {
+    fn file(&mut self, source: &OwnedFd, target: &Path) -> Result<(), Failure> {
+        let error = |error| failed(self.path, "could not be copied", &error);
+        let stat = fstat(source).map_err(|errno| error(errno.into()))?;
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        *self.space = self.space.checked_sub(bytes).ok_or_else(|| {
+            failed(
+                self.path,
+                "could not be copied",
+                &std::io::ErrorKind::StorageFull.into(),
+            )
+        })?;
+        let copy: OwnedFd = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(target)
+            .map_err(error)?
+            .into();
+        source::copy_data(source, &copy, self.path, self.deadline)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o755 | 0o600);
+        fchmod(&copy, mode).map_err(|errno| error(errno.into()))
+    }
+
+    fn directory(&mut self, source: OwnedFd, target: &Path, depth: usize) -> Result<(), Failure> {
+        let error = |error| failed(self.path, "could not be copied", &error);
+        if depth >= MAX_DEPTH {
+            return Err(refused(self.path, "nests too deeply"));
+        }
+        self.admit(&source, Path::new("."))?;
+        std::fs::DirBuilder::new()
+            .mode(0o755)
+            .create(target)
+            .map_err(error)?;
+        let listing = Dir::read_from(&source).map_err(|errno| error(errno.into()))?;
+        for entry in listing {
+            let entry = entry.map_err(|errno| error(errno.into()))?;
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            if [".", ".."].map(Path::new).contains(&name) {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(refused(
+                    self.path,
+                    &format!("holds more than {MAX_ENTRIES} files"),
+                ));
+            }
+            if Instant::now() >= self.deadline {
+                return Err(Failure::new(
+                    ErrorCode::Timeout,
+                    format!("{} was not copied in time", self.path),
+                ));
+            }
+            // The name is one component, so this is the entry itself or, were it a link, nothing.
+            let child = source::open_beneath(&source, name).map_err(|_| {
+                refused(
+                    self.path,
+                    "holds something that is no plain file or directory, or that may not be read",
+                )
+            })?;
+            if self.admit(&child, name)? {
+                self.directory(child, &target.join(name), depth + 1)?;
+            } else {
+                self.file(&child, &target.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is a directory; anything but files and directories of the right people is refused.
+    fn admit(&self, file: &OwnedFd, name: &Path) -> Result<bool, Failure> {
+        let stat = fstat(file)
+            .map_err(|error| failed(self.path, "could not be examined", &error.into()))?;
+        let name = format!("{name:?}");
+        let is_directory = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => true,
+            FileType::RegularFile => false,
+            _ => {
+                return Err(refused(
+                    self.path,
+                    &format!("holds {name}, which is no plain file or directory"),
+                ));
+            }
+        };
+        match source::objection(&stat, self.owners) {
+            Some(why) => Err(refused(self.path, &format!("holds {name}, which {why}"))),
+            None => Ok(is_directory),
+        }
+    }
+}
