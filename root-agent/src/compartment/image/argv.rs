@@ -32,12 +32,12 @@ pub(super) fn words<'a>(
         match (op, staged) {
             (ImageOp::CopyIn { directory, .. }, Some(file)) => {
                 words.push(option(name, file, &format!(":{directory}")));
-                // The copy is the compartment's user's, whose number means nothing or somebody else inside the guest.
                 let base = file.file_name().unwrap_or_default().display();
-                words.push(format!("--run-command=chown -hR 0:0 '{directory}/{base}'").into());
+                words.push(to_root(&format!("{directory}/{base}")));
             }
             (ImageOp::Upload { file: target, .. }, Some(file)) => {
                 words.push(option(name, file, &format!(":{target}")));
+                words.push(to_root(&target.to_string()));
             }
             (ImageOp::Run(_), Some(file)) => words.push(option(name, file, "")),
             // Without the leading zero it would be decimal.
@@ -48,6 +48,12 @@ pub(super) fn words<'a>(
         }
     }
     words
+}
+
+/// The tool takes the owner along, and the copy is the compartment's user's, whose number means nothing or somebody else inside
+/// the guest. Neither kind of path can hold a quote.
+fn to_root(path: &str) -> OsString {
+    format!("--run-command=chown -hR 0:0 '{path}'").into()
 }
 
 fn option(name: &str, path: &Path, rest: &str) -> OsString {
@@ -130,10 +136,6 @@ mod tests {
             (json!(["delete", "/srv/x"]), "--delete=/srv/x"),
             (json!(["chmod", "4755:/bin/su"]), "--chmod=04755:/bin/su"),
             (json!(["chmod", "0644:/etc/motd"]), "--chmod=0644:/etc/motd"),
-            (
-                json!(["upload", "dir/file:/etc/motd"]),
-                "--upload=/w/in/file:/etc/motd",
-            ),
             (json!(["run", "dir/script"]), "--run=/w/in/script"),
         ] {
             assert_eq!(of(json!([command])), [word]);
@@ -141,12 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_copied_in_belongs_to_the_guests_root() {
+    fn what_comes_from_the_host_belongs_to_the_guests_root() {
         assert_eq!(
-            of(json!([["copy-in", "dir/site:/var/www"]])),
+            of(json!([
+                ["copy-in", "dir/site:/var/www"],
+                ["upload", "file:/etc/motd"]
+            ])),
             [
                 "--copy-in=/w/in/site:/var/www",
-                "--run-command=chown -hR 0:0 '/var/www/site'"
+                "--run-command=chown -hR 0:0 '/var/www/site'",
+                "--upload=/w/in/file:/etc/motd",
+                "--run-command=chown -hR 0:0 '/etc/motd'",
             ]
         );
     }

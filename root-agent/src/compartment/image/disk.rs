@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::compartment::Failure;
 use crate::compartment::disk::format::Format;
 use crate::compartment::disk::source::{self, Found, Sources, failed};
+use crate::failpoint;
 
 /// What is never used up of the file system that images are on, bytes.
 const RESERVE: u64 = 512 << 20;
@@ -135,6 +136,7 @@ impl Taken<'_> {
         let mode = Mode::from_raw_mode(0o660 | self.original.st_mode & 0o004);
         fchmod(&self.copy, mode).map_err(error)?;
         fsync(&self.copy).map_err(error)?;
+        failpoint::reach("image-synced", b"");
         match statat(&self.parent, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(now) if same(&now, &self.original) && !changed(&now, &self.original) => {}
             Ok(_) | Err(Errno::NOENT) => {
@@ -151,6 +153,7 @@ impl Taken<'_> {
             Err(Errno::XDEV) => self.publish_across(mode, deadline)?,
             other => other.map_err(error)?,
         }
+        failpoint::reach("image-renamed", b"");
         fsync(&self.parent).map_err(error)
     }
 

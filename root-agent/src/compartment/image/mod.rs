@@ -204,15 +204,7 @@ fn explain(action: &VirtCustomize, output: &Output) -> Failure {
             ),
         );
     }
-    let errors = output.stderr.to_text();
-    let said = errors
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("virt-customize: error: "))
-        .filter(|said| !said.is_empty())
-        .map_or_else(
-            || output.complaint(),
-            |said| said.chars().take(300).collect(),
-        );
+    let said = complaint(&output.stderr.to_text()).unwrap_or_else(|| output.complaint());
     let hint = if said.contains("guestfs_launch") {
         "; its virtual machine did not start: `libguestfs-test-tool`, run as blockhost-image, says more"
     } else {
@@ -222,4 +214,34 @@ fn explain(action: &VirtCustomize, output: &Output) -> Failure {
         ErrorCode::Failed,
         format!("the image {path} could not be customised and is as it was: {said}{hint}"),
     )
+}
+
+/// The error and what a failing command printed before it, in one line and no longer than fits an answer; without the advice on
+/// bug reports that follows it.
+fn complaint(errors: &str) -> Option<String> {
+    const LONGEST: usize = 600;
+    let lines: Vec<&str> = errors
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("If reporting bugs"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let said = lines.join("; ");
+    let said = said.replace("virt-customize: error: ", "");
+    let skip = said.chars().count().saturating_sub(LONGEST);
+    (!said.is_empty()).then(|| said.chars().skip(skip).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_what_was_said_is_kept_and_advice_left_out() {
+        let said = "E: no\nvirt-customize: error: apt-get failed\n\nIf reporting bugs, run\n  virt-customize -v\n";
+        assert_eq!(complaint(said).as_deref(), Some("E: no; apt-get failed"));
+        assert_eq!(complaint("\n"), None);
+        let long = complaint(&format!("{}end", "x".repeat(10_000))).expect("text");
+        assert!(long.ends_with("xend") && long.len() == 600);
+    }
 }
