@@ -37,7 +37,7 @@ pub(super) fn words<'a>(
             }
             (ImageOp::Upload { file: target, .. }, Some(file)) => {
                 words.push(option(name, file, &format!(":{target}")));
-                words.push(to_root(&target.to_string()));
+                words.push(to_root(target.as_ref()));
             }
             (ImageOp::Run(_), Some(file)) => words.push(option(name, file, "")),
             // Without the leading zero it would be decimal.
