@@ -159,6 +159,7 @@ fn confine(
         programs,
         image_dirs: &start.policy.allow.image_dirs,
         template_dirs: &start.policy.allow.template_dirs,
+        image_network: start.policy.images.network,
     };
     let abi = irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())?;
     failpoint::confined(role, start);

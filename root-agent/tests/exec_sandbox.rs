@@ -6,7 +6,9 @@ mod compartment_world;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use blockhost_root_agent::confine::programs::{APPLIANCE, CUSTOMIZE, FIREWALL, Places, ROWS, Row};
+use blockhost_root_agent::confine::programs::{
+    APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, FIREWALL, Places, ROWS, Row,
+};
 use blockhost_root_agent::exec::{Ended, Program, Run};
 use compartment_world::{World, is_root, set_mode};
 
@@ -28,6 +30,10 @@ def call(name, *arguments):
 
 def sock(family, kind=socket.SOCK_STREAM, protocol=0):
     return lambda: socket.socket(family, kind, protocol)
+
+def connect(port):
+    # Nobody listens there in the tests' range of addresses; what counts is whether it may be tried.
+    socket.socket(socket.AF_INET).connect(("127.200.7.1", port))
 
 def write(path):
     def attempt():
@@ -67,6 +73,9 @@ attempts = {
     "unix": sock(socket.AF_UNIX),
     "internet": sock(socket.AF_INET),
     "internet 6": sock(socket.AF_INET6, socket.SOCK_DGRAM),
+    "connect 80": lambda: connect(80),
+    "connect 22": lambda: connect(22),
+    "bind": lambda: socket.socket(socket.AF_INET).bind(("127.0.0.1", 0)),
     "netlink": sock(socket.AF_NETLINK, socket.SOCK_RAW),
     "packet": sock(socket.AF_PACKET, socket.SOCK_RAW),
     "vsock": sock(socket.AF_VSOCK),
@@ -248,6 +257,30 @@ fn what_opens_a_hostile_image_reaches_its_job_and_the_systems_programs_only() {
         ("netlink", "EAFNOSUPPORT"),
         ("packet", "EAFNOSUPPORT"),
         ("vsock", "EAFNOSUPPORT"),
+    ] {
+        tried.got(attempt, wanted);
+    }
+}
+
+#[test]
+fn where_packages_may_be_fetched_it_is_by_two_ports_and_nobody_is_listened_to() {
+    if blockhost_root_agent::sys::landlock::abi() < 4 {
+        println!("skipped: this kernel's Landlock knows no ports");
+        return;
+    }
+    let Some(tried) = attempts(&CUSTOMIZE_ONLINE, "the row of virt-customize with network") else {
+        return;
+    };
+    for (attempt, wanted) in [
+        ("internet", "done"),
+        ("connect 80", "ECONNREFUSED"),
+        ("connect 22", "EACCES"),
+        ("bind", "EACCES"),
+        ("netlink", "EAFNOSUPPORT"),
+        ("packet", "EAFNOSUPPORT"),
+        ("read shadow", "EACCES"),
+        ("write given", "EACCES"),
+        ("write temporary", "EACCES"),
     ] {
         tried.got(attempt, wanted);
     }

@@ -36,6 +36,7 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         programs: &programs,
         image_dirs: &image_dirs,
         template_dirs: &image_dirs,
+        image_network: false,
     };
     irrevocably_confine(&profile(role, &inputs)).expect("confined");
     handler

@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::{
     FileMode, GuestPath, GuestText, ImagePath, PackageName, Param, Text, ValueError,
 };
@@ -25,6 +26,7 @@ action! {
     // By its last component: both spellings of one image, relative and whole, wait for each other.
     resources |a| vec![ResourceKey::named(format!("image:{}", a.image_path.file_name()))],
     resource |a| format!("image:{}", a.image_path),
+    returns &[FieldSpec::text("format", "Format of the image: `qcow2` or `raw`.")],
     example r#"{"image_path": "debian-12.qcow2", "commands": [["install", "nginx"], ["write", "/etc/motd:welcome"]]}"#,
 }
 

@@ -66,6 +66,7 @@ pub fn to_json() -> Value {
                 "name": row.name,
                 "compartment": row.compartment,
                 "files": row_files(row).map(|(path, rights)| json!({"path": path, "rights": rights})).collect::<Vec<_>>(),
+                "tcp_ports": row.connect,
                 "system_calls": system_calls(&filter),
                 "sockets": filter.sockets(),
                 "limits": row.limits.iter().map(|&(resource, value)| (limit(resource).to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
@@ -115,6 +116,10 @@ pub fn to_text() -> String {
             word(program, "compartment")
         );
         write_files(&mut text, program);
+        let ports: Vec<String> = list(program, "tcp_ports").map(Value::to_string).collect();
+        if !ports.is_empty() {
+            let _ = writeln!(text, "  TCP: connects to ports {}", ports.join(", "));
+        }
         write_calls(&mut text, program);
         let limits: Vec<String> = program["limits"]
             .as_object()
@@ -147,6 +152,7 @@ fn processes() -> Vec<(String, Profile)> {
             programs: if role == Role::Net { &xtables } else { &[] },
             image_dirs: &allow.image_dirs,
             template_dirs: &allow.template_dirs,
+            image_network: false,
         };
         profile(role, &inputs)
     };
@@ -182,6 +188,8 @@ fn files(rules: &Ruleset) -> Vec<Value> {
 fn row_files(row: &Row) -> impl Iterator<Item = (String, Vec<&'static str>)> {
     row.files
         .iter()
+        .copied()
+        .flatten()
         .map(|(place, rights)| (place.to_string(), landlock::words(*rights)))
 }
 

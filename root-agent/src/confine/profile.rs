@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use blockhost_proto::layout::Layout;
 use rustix::thread::CapabilitySet;
 
-use super::programs::{APPLIANCE, CUSTOMIZE, Places};
-use super::syscalls::{Filter, UNIX};
+use super::programs::{APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
+use super::syscalls::{Filter, UNIX, UNIX_AND_INTERNET};
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
 use crate::policy::LandlockChoice;
@@ -77,6 +77,8 @@ pub struct Inputs<'a> {
     pub image_dirs: &'a [PathBuf],
     /// Where container templates may be, likewise.
     pub template_dirs: &'a [PathBuf],
+    /// Whether packages may be fetched for images.
+    pub image_network: bool,
 }
 
 /// The profile of a role.
@@ -143,7 +145,11 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             ..sealed(
                 inputs.identities.image,
                 image_files(inputs),
-                Filter::program(UNIX),
+                Filter::program(if inputs.image_network {
+                    UNIX_AND_INTERNET
+                } else {
+                    UNIX
+                }),
             )
         },
         Role::Vm => vm(inputs, root),
@@ -265,7 +271,12 @@ fn image_files(inputs: &Inputs<'_>) -> Ruleset {
         scratch: &scratch,
         ..Places::default()
     };
-    for row in [&APPLIANCE, &CUSTOMIZE] {
+    let customize = if inputs.image_network {
+        &CUSTOMIZE_ONLINE
+    } else {
+        &CUSTOMIZE
+    };
+    for row in [&APPLIANCE, customize] {
         paths.extend(row.ruleset(&places).paths);
     }
     let outside = inputs
@@ -320,6 +331,7 @@ fn vm_files(inputs: &Inputs<'_>) -> Ruleset {
     Ruleset {
         paths,
         tcp: true,
+        connect: &[],
         signals: true,
     }
 }

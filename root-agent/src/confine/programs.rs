@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Resource;
 
 use super::profile::{loading_only, system_programs};
-use super::syscalls::{Filter, NETLINK, UNIX};
+use super::syscalls::{Filter, NETLINK, UNIX, UNIX_AND_INTERNET};
 use crate::exec::{OpenError, Program, Sandbox};
 use crate::sys::landlock::{
     IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE,
@@ -50,8 +50,10 @@ pub struct Row {
     pub name: &'static str,
     /// The compartment that runs it.
     pub compartment: &'static str,
-    /// Places and rights; everything else is out of reach.
-    pub files: &'static [(Place, u64)],
+    /// Places and rights, in groups that rows share; everything else is out of reach.
+    pub files: &'static [&'static [(Place, u64)]],
+    /// TCP ports that may be connected to.
+    pub connect: &'static [u16],
     /// System calls and sockets.
     pub filter: fn() -> Filter,
     /// Resource limits.
@@ -61,13 +63,14 @@ pub struct Row {
 const READ_WRITE_DEVICE: u64 = READ_FILE | WRITE_FILE | IOCTL_DEV;
 
 /// Every row, in the order they are printed.
-pub static ROWS: [&Row; 3] = [&FIREWALL, &APPLIANCE, &CUSTOMIZE];
+pub static ROWS: [&Row; 4] = [&FIREWALL, &APPLIANCE, &CUSTOMIZE, &CUSTOMIZE_ONLINE];
 
 /// `iptables-save` and `iptables-restore`: one netlink socket, no helpers, no files to write.
 pub static FIREWALL: Row = Row {
     name: "iptables-save, iptables-restore",
     compartment: "net",
-    files: &[(Place::Libraries, READ), (Place::Program, READ_EXECUTE)],
+    files: &[&[(Place::Libraries, READ), (Place::Program, READ_EXECUTE)]],
+    connect: &[],
     filter: || Filter::lone_program(NETLINK),
     limits: &[
         (Resource::Core, 0),
@@ -81,7 +84,7 @@ pub static FIREWALL: Row = Row {
 pub static APPLIANCE: Row = Row {
     name: "supermin",
     compartment: "image",
-    files: &[
+    files: &[&[
         (Place::System, READ_EXECUTE),
         (Place::Program, READ_EXECUTE),
         (Place::Path("/etc"), READ),
@@ -90,7 +93,8 @@ pub static APPLIANCE: Row = Row {
         (Place::Path("/proc"), READ),
         (Place::Path("/dev/urandom"), READ_FILE),
         (Place::Scratch, READ_WRITE),
-    ],
+    ]],
+    connect: &[],
     filter: || Filter::program(&[]),
     limits: &[
         (Resource::Core, 0),
@@ -104,32 +108,54 @@ pub static APPLIANCE: Row = Row {
 pub static CUSTOMIZE: Row = Row {
     name: "virt-customize",
     compartment: "image",
-    files: &[
-        (Place::System, READ_EXECUTE),
-        (Place::Program, READ_EXECUTE),
-        (Place::Path("/etc/passwd"), READ_FILE),
-        (Place::Path("/etc/group"), READ_FILE),
-        (Place::Path("/etc/localtime"), READ_FILE),
-        (Place::Path("/etc/magic"), READ_FILE),
-        (Place::Path("/etc/qemu"), READ),
-        (Place::Path("/etc/ssl/openssl.cnf"), READ_FILE),
-        (Place::Path("/proc"), READ),
-        (Place::Path("/sys/devices/system"), READ),
-        (Place::Path("/sys/module/kvm"), READ),
-        (Place::Path("/dev/urandom"), READ_FILE),
-        (Place::Path("/dev/random"), READ_FILE),
-        (Place::Path("/dev/zero"), READ_FILE),
-        (Place::Path("/dev/kvm"), READ_WRITE_DEVICE),
-        (Place::Given, READ),
-        (Place::Scratch, READ_WRITE),
-    ],
+    files: &[CUSTOMIZE_FILES],
+    connect: &[],
     filter: || Filter::program(UNIX),
-    limits: &[
-        (Resource::Core, 0),
-        (Resource::Nofile, 256),
-        (Resource::Nproc, 256),
-    ],
+    limits: CUSTOMIZE_LIMITS,
 };
+
+/// The same while an `install` runs, where the policy lets it fetch packages: by HTTP and HTTPS. Names are asked for by UDP,
+/// which Landlock does not know.
+pub static CUSTOMIZE_ONLINE: Row = Row {
+    name: "virt-customize with network",
+    compartment: "image",
+    files: &[
+        CUSTOMIZE_FILES,
+        &[
+            (Place::Path("/etc/resolv.conf"), READ_FILE),
+            (Place::Path("/etc/hosts"), READ_FILE),
+        ],
+    ],
+    connect: &[80, 443],
+    filter: || Filter::program(UNIX_AND_INTERNET),
+    limits: CUSTOMIZE_LIMITS,
+};
+
+const CUSTOMIZE_FILES: &[(Place, u64)] = &[
+    (Place::System, READ_EXECUTE),
+    (Place::Program, READ_EXECUTE),
+    (Place::Path("/etc/passwd"), READ_FILE),
+    (Place::Path("/etc/group"), READ_FILE),
+    (Place::Path("/etc/localtime"), READ_FILE),
+    (Place::Path("/etc/magic"), READ_FILE),
+    (Place::Path("/etc/qemu"), READ),
+    (Place::Path("/etc/ssl/openssl.cnf"), READ_FILE),
+    (Place::Path("/proc"), READ),
+    (Place::Path("/sys/devices/system"), READ),
+    (Place::Path("/sys/module/kvm"), READ),
+    (Place::Path("/dev/urandom"), READ_FILE),
+    (Place::Path("/dev/random"), READ_FILE),
+    (Place::Path("/dev/zero"), READ_FILE),
+    (Place::Path("/dev/kvm"), READ_WRITE_DEVICE),
+    (Place::Given, READ),
+    (Place::Scratch, READ_WRITE),
+];
+
+const CUSTOMIZE_LIMITS: &[(Resource, u64)] = &[
+    (Resource::Core, 0),
+    (Resource::Nofile, 256),
+    (Resource::Nproc, 256),
+];
 
 impl Place {
     fn paths(self, rights: u64, places: &Places<'_>) -> Vec<(PathBuf, u64)> {
@@ -162,13 +188,14 @@ impl Row {
     /// The rules for one run.
     pub fn ruleset(&self, places: &Places<'_>) -> Ruleset {
         let mut paths: Vec<(PathBuf, u64)> = Vec::new();
-        for &(place, rights) in self.files {
+        for &(place, rights) in self.files.iter().copied().flatten() {
             paths.extend(place.paths(rights, places));
         }
         let null = Path::new("/dev/null").to_path_buf();
         paths.push((null, READ_FILE | WRITE_FILE | TRUNCATE));
         Ruleset {
             paths,
+            connect: self.connect,
             ..Ruleset::default()
         }
     }

@@ -46,6 +46,8 @@ macro_rules! families {
 
 /// Sockets that stay on this machine.
 pub const UNIX: &[Family] = families![AF_UNIX];
+/// Sockets of virt-customize where it may fetch packages.
+pub const UNIX_AND_INTERNET: &[Family] = families![AF_UNIX, AF_INET, AF_INET6];
 /// Sockets to the kernel.
 pub const NETLINK: &[Family] = families![AF_NETLINK];
 

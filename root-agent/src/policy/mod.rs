@@ -80,6 +80,8 @@ pub struct Policy {
     pub time_limits: BTreeMap<String, u64>,
     /// Programs to use instead of the ones found in the system directories.
     pub programs: Programs,
+    /// Customising disk images.
+    pub images: Images,
     /// Numeric users to use instead of looking up the product's own.
     pub identities: IdentityOverrides,
 }
@@ -99,6 +101,7 @@ impl Default for Policy {
             limits: Limits::default(),
             time_limits: BTreeMap::new(),
             programs: Programs::default(),
+            images: Images::default(),
             identities: IdentityOverrides::default(),
         }
     }
@@ -124,6 +127,15 @@ pub enum LandlockChoice {
     Required,
     /// Start without it, and say so.
     Optional,
+}
+
+/// `images:`. Takes effect when the agent is restarted: what a process may reach is settled at its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// Whether `virt-customize` may fetch packages while it does an `install`. Everything else that runs in the image at
+    /// that time can then reach the host's own services on the ports 80 and 443, and any UDP port, too.
+    pub network: bool,
 }
 
 /// Programs to use instead of the ones found in the system directories.

@@ -64,6 +64,7 @@ pub fn words(rights: u64) -> Vec<&'static str> {
 
 /// TCP bind and connect (ABI 4).
 const NET_ALL: u64 = 3;
+const NET_CONNECT: u64 = 2;
 /// Abstract unix sockets and signals to processes outside (ABI 6).
 const SCOPE_ALL: u64 = 3;
 
@@ -80,6 +81,12 @@ struct PathBeneathAttr {
     parent_fd: RawFd,
 }
 
+#[repr(C)]
+struct NetPortAttr {
+    allowed_access: u64,
+    port: u64,
+}
+
 /// What the process may still reach.
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
@@ -87,6 +94,8 @@ pub struct Ruleset {
     pub paths: Vec<(std::path::PathBuf, u64)>,
     /// Whether TCP ports may be bound and connected to.
     pub tcp: bool,
+    /// TCP ports that may be connected to all the same.
+    pub connect: &'static [u16],
     /// Whether signals may be sent to processes outside.
     pub signals: bool,
 }
@@ -174,7 +183,31 @@ pub fn prepare(rules: &Ruleset) -> io::Result<OwnedFd> {
     for (path, rights) in &rules.paths {
         add_path(&ruleset, path, rights & handled)?;
     }
+    if attr.handled_access_net != 0 {
+        for &port in rules.connect {
+            add_port(&ruleset, port)?;
+        }
+    }
     Ok(ruleset)
+}
+
+fn add_port(ruleset: &OwnedFd, port: u16) -> io::Result<()> {
+    let attr = NetPortAttr {
+        allowed_access: NET_CONNECT,
+        port: port.into(),
+    };
+    // SAFETY: `attr` is laid out as landlock_net_port_attr and lives through the call; the descriptor is open. 2 is
+    // LANDLOCK_RULE_NET_PORT.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_raw_fd(),
+            2u32,
+            &raw const attr,
+            0u32,
+        )
+    })?;
+    Ok(())
 }
 
 fn add_path(ruleset: &OwnedFd, path: &Path, rights: u64) -> io::Result<()> {

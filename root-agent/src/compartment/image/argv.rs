@@ -12,11 +12,12 @@ use crate::compartment::disk::format::Format;
 pub(super) fn words<'a>(
     disk: &Path,
     format: Format,
+    online: bool,
     ops: impl Iterator<Item = (&'a ImageOp, Option<&'a PathBuf>)>,
 ) -> Vec<OsString> {
     let mut words: Vec<OsString> = [
         "--quiet",
-        "--no-network",
+        if online { "--network" } else { "--no-network" },
         "--no-logfile",
         // Before the disk it is about.
         match format {
@@ -87,7 +88,7 @@ mod tests {
             .commands
             .iter()
             .zip(staged.iter().map(Option::as_ref));
-        let words = words(Path::new("/w/disk"), Format::Qcow2, ops);
+        let words = words(Path::new("/w/disk"), Format::Qcow2, false, ops);
         assert_eq!(
             words[..5],
             [

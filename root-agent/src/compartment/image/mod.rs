@@ -15,7 +15,7 @@ use blockhost_proto::response::ErrorCode;
 
 use super::disk::source::Sources;
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
-use crate::confine::programs::{CUSTOMIZE, Places};
+use crate::confine::programs::{CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
 use crate::exec::{Ended, Output, Program, Run};
 use work::{Job, Work};
 
@@ -29,6 +29,8 @@ struct Image {
     /// Who images and files may belong to, apart from root.
     owners: [u32; 2],
     work: Work,
+    /// Whether packages may be fetched.
+    network: bool,
 }
 
 struct Tools {
@@ -52,6 +54,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         tools,
         owners: [start.identities.blockhost.uid, start.identities.image.uid],
         work: Work::new(start.layout.image_work()),
+        network: start.policy.images.network,
     }))
 }
 
@@ -103,10 +106,13 @@ impl Image {
         )?;
         let staged = stage_all(action, &sources, &job, &mut image.space, ctx)?;
         let appliance = appliance::current(&self.work, &tools.supermin, ctx.deadline)?;
+        let installs = |op: &ImageOp| matches!(op, ImageOp::Install(_));
+        let online = self.network && action.commands.iter().any(installs);
         let ops = action.commands.iter();
         let words = argv::words(
             &image.copy_path,
             image.format,
+            online,
             ops.zip(staged.iter().map(Option::as_ref)),
         );
         let places = Places {
@@ -115,7 +121,12 @@ impl Image {
             scratch: &[job.path().to_path_buf()],
             file_size: Some(image.largest_file()),
         };
-        let sandbox = CUSTOMIZE.sandbox(&places).map_err(|error| {
+        let row = if online {
+            &CUSTOMIZE_ONLINE
+        } else {
+            &CUSTOMIZE
+        };
+        let sandbox = row.sandbox(&places).map_err(|error| {
             Failure::new(
                 ErrorCode::Internal,
                 format!("virt-customize has no sandbox: {error}"),
@@ -138,7 +149,7 @@ impl Image {
             .run()
             .map_err(|error| Failure::new(ErrorCode::Failed, error.to_string()))?;
         if !output.ok() {
-            return Err(explain(action, &output));
+            return Err(explain(action, online, &output));
         }
         let format = image.format.name();
         image.publish(ctx.deadline)?;
@@ -194,7 +205,7 @@ fn kvm_is_ours() -> bool {
 }
 
 /// What virt-customize said, without its advice on bug reports.
-fn explain(action: &VirtCustomize, output: &Output) -> Failure {
+fn explain(action: &VirtCustomize, online: bool, output: &Output) -> Failure {
     let path = &action.image_path;
     if output.ended == Ended::TimedOut {
         return Failure::new(
@@ -205,7 +216,10 @@ fn explain(action: &VirtCustomize, output: &Output) -> Failure {
         );
     }
     let said = complaint(&output.stderr.to_text()).unwrap_or_else(|| output.complaint());
-    let hint = if said.contains("guestfs_launch") {
+    let fetches = |op: &ImageOp| matches!(op, ImageOp::Install(_));
+    let hint = if said.contains("apt-get") && !online && action.commands.iter().any(fetches) {
+        "; it has no network: `images: {network: true}` in root-agent.yaml lets it fetch packages"
+    } else if said.contains("guestfs_launch") {
         "; its virtual machine did not start: `libguestfs-test-tool`, run as blockhost-image, says more"
     } else {
         ""
