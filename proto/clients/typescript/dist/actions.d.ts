@@ -181,6 +181,11 @@ export interface PctExecReply extends Reply {
   stderr: string;
 }
 
+export interface VirtCustomizeReply extends Reply {
+  /** Format of the image: `qcow2` or `raw`. */
+  format: string;
+}
+
 export interface VethRenameReply extends Reply {
   /** The name that the interface can be found by now. */
   name: string;
@@ -488,7 +493,7 @@ export function tcRateLimit(vmid: number, rateInKbps?: number, rateOutKbps?: num
  * written as the tool of that name takes it: `["install", "nginx,curl"]`, `["write", "/etc/motd:hello"]`,
  * `["copy-in", "site:/var/www"]`.
  */
-export function virtCustomize(imagePath: string, commands: readonly (readonly string[])[], callOptions?: CallOptions): Promise<Reply>;
+export function virtCustomize(imagePath: string, commands: readonly (readonly string[])[], callOptions?: CallOptions): Promise<VirtCustomizeReply>;
 
 /**
  * Sets the route to one address, replacing another; the same again is a success.

@@ -566,7 +566,7 @@ class Actions:
         *,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
-    ) -> t.Reply:
+    ) -> t.VirtCustomizeReply:
         """Changes the inside of a disk image, operation by operation, in the order given. The image is replaced
         only when all of them have succeeded.
 
@@ -575,7 +575,7 @@ class Actions:
         written as the tool of that name takes it: `["install", "nginx,curl"]`, `["write", "/etc/motd:hello"]`,
         `["copy-in", "site:/var/www"]`.
         """
-        reply: t.Reply = self._invoke(
+        reply: t.VirtCustomizeReply = self._invoke(
             "virt-customize", {"image_path": image_path, "commands": commands}, call_timeout, dry_run
         )
         return reply

@@ -310,6 +310,11 @@ class PctExecReply(Reply):
     stderr: str
 
 
+class VirtCustomizeReply(Reply):
+    #: Format of the image: `qcow2` or `raw`.
+    format: str
+
+
 class VethRenameReply(Reply):
     #: The name that the interface can be found by now.
     name: str
@@ -398,6 +403,7 @@ __all__ = [
     "Reply",
     "TIME_LIMITS_S",
     "VethRenameReply",
+    "VirtCustomizeReply",
     "WgSetPeersPeer",
     "WgSetPeersReply",
     "WgSetupReply",
