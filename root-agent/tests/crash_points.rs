@@ -143,9 +143,14 @@ fn interrupt((role, point, detail): Step, victim: &str) {
 }
 
 fn armed(world: World, line: &str) -> Agent {
+    armed_after("", world, line)
+}
+
+/// The same after a shell command in the agent's namespaces.
+fn armed_after(preparation: &str, world: World, line: &str) -> Agent {
     let file = world.layout.root().join("fail-point");
     std::fs::write(&file, line).expect("written");
-    let agent = Agent::start_in(world);
+    let agent = Agent::start_wrapped(world, preparation);
     assert!(!file.exists(), "no process was armed by {line}");
     agent
 }
@@ -257,6 +262,116 @@ fn verify_ledger(world: &World) {
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Has that request's process killed at that point; the agent that is whole again, and the answer.
+fn killed_at(
+    preparation: &str,
+    world: World,
+    (role, point, detail): Step,
+    request: &Value,
+) -> (Agent, Value) {
+    let line = format!("{role} stop {point} {detail}");
+    let mut agent = armed_after(preparation, world, &line);
+    let mut client = agent.client();
+    client.request(request);
+    let reached = format!("fail point {point} reached");
+    wait_for(|| agent.world.log().contains(&reached).then_some(()));
+    let old = agent.pid(role).expect(role);
+    signal_process(old, Signal::KILL);
+    agent.wait_for_new(role, old);
+    agent.wait_until_ready();
+    (agent, client.answer().expect("an answer"))
+}
+
+/// Lines of a tool's output in the agent's network namespace that contain the words.
+fn in_namespace(agent: &Agent, words: &[&str], wanted: &str) -> usize {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "looks from outside, with the host's tools"
+    )]
+    let output = Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", agent.supervisor()))
+        .args(words)
+        .output()
+        .expect("nsenter");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{words:?}");
+    text.lines().filter(|line| line.contains(wanted)).count()
+}
+
+#[test]
+fn a_rule_that_is_half_there_when_net_dies_is_completed_or_removed_by_the_same_request() {
+    let params = json!({"port": 4711, "comment": "half"});
+    let open = json!({"action": "iptables-open", "params": params});
+    let close = json!({"action": "iptables-close", "params": params});
+    let rules = |agent: &Agent| {
+        ["iptables-save", "ip6tables-save"].map(|tool| in_namespace(agent, &[tool], "4711"))
+    };
+    let step = ("net", "net-rule-added", "IPv4");
+    let (agent, answer) = killed_at("", World::new(""), step, &open);
+    assert_eq!(answer["code"], "internal", "{answer}");
+    assert_eq!(
+        rules(&agent).iter().sum::<usize>(),
+        1,
+        "killed between the two"
+    );
+    assert_eq!(agent.client().call(&open)["ok"], true);
+    assert_eq!(rules(&agent), [1, 1], "one rule each");
+    assert_eq!(agent.client().call(&close)["ok"], true);
+    assert_eq!(rules(&agent), [0, 0]);
+    drop(agent);
+
+    let step = ("net", "net-rule-removed", "");
+    let mut agent = armed(World::new(""), "net stop net-rule-removed IPv4");
+    assert_eq!(agent.client().call(&open)["ok"], true);
+    let mut client = agent.client();
+    client.request(&close);
+    wait_for(|| agent.world.log().contains(step.1).then_some(()));
+    let old = agent.pid("net").expect("net");
+    signal_process(old, Signal::KILL);
+    agent.wait_for_new("net", old);
+    agent.wait_until_ready();
+    assert_eq!(client.answer().expect("an answer")["code"], "internal");
+    assert_eq!(
+        rules(&agent).iter().sum::<usize>(),
+        1,
+        "killed between the two"
+    );
+    assert_eq!(agent.client().call(&close)["ok"], true, "the other half");
+    assert_eq!(rules(&agent), [0, 0]);
+    assert_eq!(agent.client().call(&close)["code"], "not_found");
+    verify_ledger(&agent.world);
+}
+
+#[test]
+fn what_was_done_before_its_process_died_is_closed_as_internal_and_can_be_asked_again() {
+    let route =
+        json!({"action": "ip6-route-add", "params": {"address": "fd77::1/128", "dev": "lo"}});
+    let policy = "allow: {route_devices: [lo]}\n";
+    let step = ("net", "compartment-done", "ip6-route-add");
+    let (agent, answer) = killed_at("ip link set lo up", World::new(policy), step, &route);
+    assert_eq!(answer["code"], "internal", "{answer}");
+    let routes = |agent: &Agent| in_namespace(agent, &["ip", "-6", "route"], "fd77::1");
+    assert_eq!(routes(&agent), 1, "it was done");
+    assert_eq!(agent.client().call(&route)["ok"], true);
+    assert_eq!(routes(&agent), 1);
+    drop(agent);
+
+    let start = json!({"action": "qm-start", "params": {"vmid": 100}});
+    let script = r#"echo "$1" >>"$BLOCKHOST_ROOT/var/lib/blockhost/calls""#;
+    let step = ("vm", "compartment-done", "qm-start");
+    let (agent, answer) = killed_at("", World::with_qm(script, ""), step, &start);
+    assert_eq!(answer["code"], "internal", "{answer}");
+    let answer = agent.client().call(&start);
+    assert_eq!(answer["ok"], true, "the machine's lock is lost: {answer}");
+    let calls = read(&agent.world.layout.state().join("calls"));
+    assert_eq!(
+        calls.lines().filter(|line| *line == "start").count(),
+        2,
+        "{calls}"
+    );
+    assert_eq!(open_intents(&agent.world.records()), Vec::<&Value>::new());
 }
 
 #[test]

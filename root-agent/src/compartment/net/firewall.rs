@@ -13,6 +13,7 @@ use super::rules::{Family, Rule, State};
 use crate::compartment::{Done, Failure};
 use crate::confine::programs::FIREWALL;
 use crate::exec::{Ended, OpenError, Output, Program, Run, Sandbox};
+use crate::failpoint;
 
 /// Where Debian puts the multi-call binary. The legacy one needs a lock file and more than `CAP_NET_ADMIN`.
 const XTABLES: &str = "/usr/sbin/xtables-nft-multi";
@@ -115,7 +116,10 @@ impl Firewall {
                 }
                 Ok(state.plan_open(&wanted.rule).map(|plan| (plan, lacks)))
             }) {
-                Ok(Some(true)) => added.push(family),
+                Ok(Some(true)) => {
+                    added.push(family);
+                    failpoint::reach("net-rule-added", family.name().as_bytes());
+                }
                 Ok(_) => {}
                 Err(mut failure) => {
                     // Half open is neither what was asked for nor what was there.
@@ -158,7 +162,10 @@ impl Firewall {
             match self.change_filter(family, deadline, |state| {
                 state.plan_close(&wanted.rule).map(|plan| (plan, ()))
             }) {
-                Ok(Some(())) => closed = true,
+                Ok(Some(())) => {
+                    closed = true;
+                    failpoint::reach("net-rule-removed", family.name().as_bytes());
+                }
                 Ok(None) => {}
                 // The other family is closed all the same: an error must not keep a port open.
                 Err(failure) => failed = Some(failure),
