@@ -10,6 +10,8 @@ pub mod client;
 pub mod corpus;
 pub mod escape;
 pub mod flow;
+#[cfg(feature = "test-corpus")]
+pub mod fuzz;
 pub mod json;
 pub mod layout;
 pub mod options;
