@@ -33,9 +33,9 @@ pub fn file_name(first: u64) -> String {
 /// The leaf index that a segment's file name announces.
 #[must_use]
 pub fn first_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log")?;
-    let plain = digits.len() >= 12 && digits.bytes().all(|b| b.is_ascii_digit());
-    if plain { digits.parse().ok() } else { None }
+    let first = name.strip_suffix(".log")?.parse().ok()?;
+    // One name for each segment: more zeros in front, or a sign, would be a second one.
+    (file_name(first) == name).then_some(first)
 }
 
 /// The first 64 bytes of a segment.

@@ -16,6 +16,8 @@ pub mod exec;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod gate;
 pub mod ipc;
 pub mod log;

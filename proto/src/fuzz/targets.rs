@@ -95,6 +95,8 @@ const GOOD: &[&str] = &[
     r#"{"action":"iptables-open","params":{"port":443,"proto":"tcp","comment":"web","source":"10.0.0.0/8"}}"#,
     r#"{"action":"addressbook-save","params":{"entries":{"hot":{"address":"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed","keyfile":"hot.key"}}}}"#,
     r#"{"action":"ledger-append","params":{"category":"chain","action":"minted","data":{"id":1,"tx":["a",null,true]}}}"#,
+    r#"{"action":"pct-create","params":{"vmid":100,"template":"local:vztmpl/a.tar.zst","hostname":"a","options":{"rootfs":"local:4","net0":"name=eth0,bridge=vmbr0,hwaddr=BC:24:11:00:00:01,ip=10.0.0.2/24,gw=10.0.0.1,ip6=auto,tag=7,rate=1.5","features":"nesting=1","unprivileged":1}}}"#,
+    r#"{"action":"virt-customize","params":{"image_path":"a.qcow2","commands":[["install","a,b"],["--write","/etc/x:y"],["copy-in","site:/srv"],["chmod","0644:/etc/x"]]}}"#,
     r#"{"action":"qm-guest-exec","params":{"vmid":100,"command":"id","secret":true,"timeout":5}}"#,
 ];
 

@@ -2,6 +2,8 @@
 //! The trait and its types live here, the process loop in [`run`], the work in `net`, `ovs`, `keys`, `vm` and `image`.
 
 mod disk;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod image;
 pub mod keys;
 pub mod net;

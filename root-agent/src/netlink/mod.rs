@@ -3,6 +3,8 @@
 //! `CAP_NET_ADMIN`; opened before they are confined.
 
 pub mod conntrack;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 pub mod link;
 pub mod message;
 pub mod route;

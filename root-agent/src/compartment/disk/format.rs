@@ -110,6 +110,7 @@ fn qcow2(head: &[u8]) -> Result<(), ImageError> {
     if !(9..=21).contains(&cluster_bits) {
         return Err(ImageError::BadHeader);
     }
+    let cluster = 1usize << cluster_bits;
     let header_length = match version {
         2 => 72,
         3 => {
@@ -125,7 +126,8 @@ fn qcow2(head: &[u8]) -> Result<(), ImageError> {
             }
             usize::try_from(u32_at(head, 100)?)
                 .ok()
-                .filter(|length| *length >= 104 && length.is_multiple_of(8))
+                // Longer than its cluster, it would hide the extensions from us; QEMU refuses that as well.
+                .filter(|length| (104..=cluster).contains(length) && length.is_multiple_of(8))
                 .ok_or(ImageError::BadHeader)?
         }
         1 => return Err(ImageError::OtherFormat("qcow version 1")),
@@ -141,7 +143,6 @@ fn qcow2(head: &[u8]) -> Result<(), ImageError> {
         return Err(ImageError::TooLarge);
     }
     // Extensions fill the rest of the first cluster.
-    let cluster = 1usize << cluster_bits;
     let first_cluster = head
         .get(..cluster.min(head.len()))
         .ok_or(ImageError::BadHeader)?;
@@ -251,6 +252,11 @@ mod tests {
             );
         }
         assert_eq!(with(|h| h[103] = 72), Err(ImageError::BadHeader));
+        assert_eq!(
+            with(|h| h[101] = 0x40),
+            Err(ImageError::BadHeader),
+            "a header longer than its cluster"
+        );
         assert_eq!(
             with(|h| h[104..112].copy_from_slice(&[1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff])),
             Err(ImageError::BadHeader)

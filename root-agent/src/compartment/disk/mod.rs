@@ -2,4 +2,6 @@
 //! Shared by the compartments that read them; neither starts programs nor knows an action.
 
 pub(super) mod format;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzz;
 pub(super) mod source;

@@ -3,6 +3,8 @@
 
 mod firewall;
 mod nat;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzz;
 mod routes;
 mod rules;
 mod translate;

@@ -5,6 +5,8 @@ mod bridges;
 mod error;
 mod flows;
 pub mod framer;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzz;
 mod line;
 mod list;
 mod meters;

@@ -178,7 +178,8 @@ pub(super) fn words_of(output: &Output) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     let joined = lines.join("; ");
-    let said: String = joined.chars().take(400).collect();
+    // The only control character that the text still holds is the tab; in a message it is a blank.
+    let said: String = joined.replace('\t', " ").chars().take(400).collect();
     if said.is_empty() {
         output.ended.to_string()
     } else {

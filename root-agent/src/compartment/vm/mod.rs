@@ -4,6 +4,8 @@
 mod answer;
 mod argv;
 mod containers;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) mod fuzz;
 mod import;
 mod machines;
 mod taps;

@@ -1,0 +1,194 @@
+//! Targets of what readers of the ledger meet: segments and proofs that somebody else may have written. They use the
+//! crate as any reader does. Also compiled into `tests/tests/fuzz.rs`, which runs them without a fuzzer.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use blockhost_ledger::keys::Signer;
+use blockhost_ledger::merkle::leaf_hash;
+use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
+use blockhost_ledger::proof::{TlogProof, verify_proof};
+use blockhost_ledger::segment::{
+    COMMIT, Commit, FRAME_BYTES, FrameReader, HEADER_BYTES, Header, RECORD, Step, checksum,
+    file_name, first_of, look_behind, push_frame,
+};
+use blockhost_proto::fuzz::Target;
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "ledger_segment",
+        seeds: segments,
+        run: segment,
+    },
+    Target {
+        name: "ledger_text",
+        seeds: texts,
+        run: text,
+    },
+];
+
+const SALT: [u8; 8] = *b"saltsalt";
+const HEADER: usize = 64;
+
+fn signer() -> Signer {
+    Signer::from_bytes("host.example/blockhost-ledger", 1, &[42; 32]).expect("a good name")
+}
+
+/// A header, two records and their commit; once to be taken as it is, once with its checksums made right again.
+fn segments() -> Vec<Vec<u8>> {
+    let header = Header {
+        first_height: 1,
+        root_before: [0; 32],
+        salt: SALT,
+    };
+    let record = br#"{"height":1,"op_id":"x"}"#;
+    let root = leaf_hash(record);
+    let commit = Commit {
+        size: 1,
+        root,
+        ts_us: 1,
+        epoch: 1,
+        signature: signer().sign_head(1, root),
+    };
+    let mut frames = Vec::new();
+    push_frame(&mut frames, HEADER_BYTES, &SALT, RECORD, record);
+    push_frame(&mut frames, HEADER_BYTES, &SALT, COMMIT, &commit.encode());
+    push_frame(&mut frames, HEADER_BYTES, &SALT, RECORD, b"{}");
+    let segment = [&header.encode()[..], &frames, &[0; 600]].concat();
+    vec![[&[0], &segment[..]].concat(), [&[1], &segment[..]].concat()]
+}
+
+/// Makes the checksums of all frames right, as somebody would who knows the format.
+fn repair(bytes: &mut [u8]) {
+    let mut at = HEADER;
+    while let Some(head) = bytes.get(at..at + FRAME_BYTES) {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let kind = head[8];
+        let Some(payload) = bytes.get(at + FRAME_BYTES..at.saturating_add(FRAME_BYTES + length))
+        else {
+            return;
+        };
+        let sum = checksum(&SALT, at as u64, kind, payload);
+        bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+        at += FRAME_BYTES + length;
+    }
+}
+
+/// Every frame lies in the file, one behind the other, and is exactly what its writer would have written there.
+fn segment(data: &[u8]) {
+    let Some((&how, bytes)) = data.split_first() else {
+        return;
+    };
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().max(HEADER), 0);
+    if let Ok(head) = <&[u8; HEADER]>::try_from(&bytes[..HEADER])
+        && let Ok(header) = Header::decode(head)
+    {
+        assert_eq!(header.encode(), *head);
+    }
+    if how % 2 == 1 {
+        repair(&mut bytes);
+    }
+    let file = memory(&bytes);
+    let mut reader = FrameReader::new(file.as_fd(), "fuzz", SALT);
+    let mut end = HEADER_BYTES;
+    while let Step::Frame {
+        offset,
+        kind,
+        payload,
+    } = reader.next_frame().expect("memory can be read")
+    {
+        assert_eq!(offset, end);
+        let mut again = Vec::new();
+        push_frame(&mut again, offset, &SALT, kind, payload);
+        let from = usize::try_from(offset).expect("small");
+        assert_eq!(bytes.get(from..from + again.len()), Some(&again[..]));
+        if let Some(commit) = Commit::decode(payload) {
+            assert_eq!(commit.encode(), payload);
+        }
+        end += again.len() as u64;
+    }
+    assert_eq!(HEADER as u64, HEADER_BYTES);
+    assert_eq!(reader.position(), end);
+    assert!(!reader.goes_on().expect("memory can be read"));
+    let tail = look_behind(file.as_fd(), "fuzz", &SALT, end).expect("memory can be read");
+    assert!(tail.bytes <= bytes.len() as u64 - end);
+    assert!(tail.commits.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(tail.commits.iter().all(|(offset, _)| *offset >= end));
+}
+
+fn memory(bytes: &[u8]) -> File {
+    let fd = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(fd.expect("memory for a file"));
+    file.write_all(bytes).expect("memory for a file");
+    file
+}
+
+fn texts() -> Vec<Vec<u8>> {
+    let signer = signer();
+    let record = b"{\"height\":1}";
+    let checkpoint = Checkpoint {
+        origin: signer.vkey().name().to_owned(),
+        size: 1,
+        root: leaf_hash(record),
+    };
+    let note = signer.sign_checkpoint(&checkpoint);
+    let proof = TlogProof {
+        extra: Some(record.to_vec()),
+        index: 0,
+        path: Vec::new(),
+        checkpoint: note.clone(),
+    };
+    [
+        checkpoint.body(),
+        note,
+        proof.to_string(),
+        signer.vkey().to_string(),
+        "000000000001.log".to_owned(),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+/// Texts that are accepted are printed as they were; nothing is proved but what was signed.
+fn text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(proof) = TlogProof::parse(text) {
+        assert_eq!(
+            TlogProof::parse(&proof.to_string()).as_ref().ok(),
+            Some(&proof)
+        );
+        if let Ok(proven) = verify_proof(text, None, signer().vkey()) {
+            // The one record that this key ever signed for.
+            assert_eq!((proven.index, proven.size), (0, 1));
+            assert_eq!(proven.record, b"{\"height\":1}");
+        }
+    }
+    if let Ok(checkpoint) = signer().vkey().open(text) {
+        assert_eq!(
+            (checkpoint.size, checkpoint.root),
+            (1, leaf_hash(b"{\"height\":1}"))
+        );
+    }
+    if let Ok(checkpoint) = Checkpoint::parse_body(text) {
+        assert_eq!(
+            Checkpoint::parse_body(&checkpoint.body()).ok(),
+            Some(checkpoint)
+        );
+    }
+    let _ = Checkpoint::parse_unverified(text);
+    if let Ok(key) = Vkey::parse(text) {
+        assert_eq!(Vkey::parse(&key.to_string()).ok().as_ref(), Some(&key));
+    }
+    if let Some(first) = first_of(text) {
+        assert_eq!(file_name(first), text);
+    }
+    if let Some(number) = parse_decimal(text) {
+        assert_eq!(number.to_string(), text);
+    }
+    let _ = parse_hash(text);
+}

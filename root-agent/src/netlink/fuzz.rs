@@ -1,0 +1,78 @@
+//! Fuzz target of what the kernel answers.
+
+use blockhost_proto::fuzz::Target;
+
+use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
+use super::{link, route, tc};
+
+pub(crate) const TARGETS: &[Target] = &[Target {
+    name: "netlink",
+    seeds,
+    run,
+}];
+
+/// A link, an address, a route, a queue and an acknowledgement, as the kernel sends them.
+fn seeds() -> Vec<Vec<u8>> {
+    let link = Builder::request(16, 0)
+        .raw(&[0, 0, 1, 0])
+        .raw(&7_u32.to_ne_bytes())
+        .raw(&1_u32.to_ne_bytes())
+        .raw(&[0; 4])
+        .text(3, "vmbr0")
+        .u32(4, 1500)
+        .nest(18, Builder::inside().text(1, "bridge"))
+        .nest(52, Builder::inside().text(53, "another-name"))
+        .text(20, "blockhost")
+        .done(1);
+    let address = Builder::request(20, 0)
+        .raw(&[10, 64, 0, 0])
+        .raw(&7_u32.to_ne_bytes())
+        .attribute(1, &[0xfd; 16])
+        .done(2);
+    let route = Builder::request(24, 0)
+        .raw(&[10, 128, 0, 0, 254, 3, 0, 1])
+        .raw(&[0; 4])
+        .attribute(1, &[0xfd; 16])
+        .u32(4, 7)
+        .done(3);
+    let bucket = Builder::inside()
+        .attribute(1, &[1; 36])
+        .attribute(4, &[2; 8]);
+    let queue = Builder::request(36, 0)
+        .raw(&[0; 4])
+        .raw(&7_u32.to_ne_bytes())
+        .raw(&[0; 12])
+        .text(1, "tbf")
+        .nest(2, bucket)
+        .done(4);
+    let refused = Builder::request(2, 0)
+        .raw(&(-19_i32).to_ne_bytes())
+        .raw(&[0; 16])
+        .done(5);
+    let all = [link.as_slice(), &address, &route, &queue, &refused].concat();
+    vec![link, address, route, queue, refused, all]
+}
+
+/// What is read of a datagram lies in it; a link has a number and a name, an error number is one.
+fn run(data: &[u8]) {
+    let mut bytes = 0;
+    for Message { kind, body, .. } in messages(data).flatten() {
+        bytes += body.len();
+        if let Some(Verdict::Ended(code)) = verdict(kind, body) {
+            assert!(code >= 0);
+        }
+        let inside: usize = attributes(body).map(|(_, value)| value.len() + 4).sum();
+        assert!(inside <= body.len() + 3);
+        if let Some(link) = link::parse_link(body) {
+            let texts = [Some(&link.name), link.kind.as_ref(), link.alias.as_ref()];
+            let length: usize = texts.into_iter().flatten().map(String::len).sum();
+            assert!(link.index != 0 && length < body.len());
+        }
+        let _ = link::parse_address(body);
+        let _ = route::parse_route(body);
+        if let Some(entry) = tc::parse_entry(body) {
+            assert!(entry.rate.is_none() || entry.kind == "tbf");
+        }
+    }
+    assert!(bytes <= data.len());
+}
