@@ -36,7 +36,7 @@ const POLICIES: &[&str] = &[
     "",
     "rules:\n  - user: 0\n    actions: ['*']\n  - group: blockhost\n    actions: [qm-*, agent-info]\n",
     "backend: embedded\nlandlock: optional\nlimits:\n  connections: 64\n  idle_s: 30\n  frame_s: 5\n",
-    "rules:\n  - socket: operators\n    user: web\n    actions: [qm-*]\n    only:\n      vmids: [100-199]\n      ports: [443]\n    rates: {change: 10}\n",
+    "rules:\n  - socket: operators\n    user: web\n    actions: [qm-*]\n    only:\n      vmids: {first: 100, last: 199}\n      firewall_ports: ['443']\n",
     "allow:\n  bridges: [vmbr0, br1]\n  storages: [local]\n  image_dirs: [/var/lib/blockhost/images]\n",
     "programs:\n  qm: /usr/sbin/qm\ntime_limits:\n  qm-start: 60\nidentities: {}\n",
 ];
