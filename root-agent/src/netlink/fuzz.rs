@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{link, route, tc};
+use super::{conntrack, link, route, tc};
 
 pub(crate) const TARGETS: &[Target] = &[Target {
     name: "netlink",
@@ -11,7 +11,7 @@ pub(crate) const TARGETS: &[Target] = &[Target {
     run,
 }];
 
-/// A link, an address, a route, a queue and an acknowledgement, as the kernel sends them.
+/// A link, an address, a route, a queue, a connection and an acknowledgement, as the kernel sends them.
 fn seeds() -> Vec<Vec<u8>> {
     let link = Builder::request(16, 0)
         .raw(&[0, 0, 1, 0])
@@ -49,8 +49,28 @@ fn seeds() -> Vec<Vec<u8>> {
         .raw(&(-19_i32).to_ne_bytes())
         .raw(&[0; 16])
         .done(5);
-    let all = [link.as_slice(), &address, &route, &queue, &refused].concat();
-    vec![link, address, route, queue, refused, all]
+    let ends = || {
+        let addresses = Builder::inside()
+            .attribute(1, &[192, 0, 2, 1])
+            .attribute(2, &[10, 0, 0, 7]);
+        Builder::inside().nest(1, addresses)
+    };
+    let connection = Builder::request(256, 0)
+        .raw(&[2, 0, 0, 0])
+        .nest(1, ends())
+        .nest(2, ends())
+        .u32(12, 7)
+        .done(6);
+    let all = [
+        link.as_slice(),
+        &address,
+        &route,
+        &queue,
+        &connection,
+        &refused,
+    ]
+    .concat();
+    vec![link, address, route, queue, connection, refused, all]
 }
 
 /// What is read of a datagram lies in it; a link has a number and a name, an error number is one.
@@ -70,6 +90,7 @@ fn run(data: &[u8]) {
         }
         let _ = link::parse_address(body);
         let _ = route::parse_route(body);
+        let _ = conntrack::parse_connection(body);
         if let Some(entry) = tc::parse_entry(body) {
             assert!(entry.rate.is_none() || entry.kind == "tbf");
         }

@@ -1,9 +1,11 @@
 //! Fuzz target of what `iptables-save` prints.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use blockhost_proto::fuzz::Target;
 
+use super::nat::{self, INWARD, OUTWARD, Pair};
 use super::rules::{CHAIN, Rule, State};
 
 pub(in crate::compartment) const TARGETS: &[Target] = &[Target {
@@ -16,6 +18,9 @@ const SAVED: &[&str] = &[
     "*filter\n:INPUT DROP [5:300]\n:BLOCKHOST-INPUT - [0:0]\n-A INPUT -j BLOCKHOST-INPUT\n\
      -A BLOCKHOST-INPUT -p tcp -m comment --comment \"knock-1\" -m tcp --dport 22 -j ACCEPT\n\
      -A BLOCKHOST-INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j ACCEPT\nCOMMIT\n",
+    "*nat\n:PREROUTING ACCEPT [0:0]\n:BLOCKHOST-DNAT - [0:0]\n-A PREROUTING -j BLOCKHOST-DNAT\n\
+     -A BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment web -j DNAT --to-destination 10.0.0.7\n\
+     -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment web -j SNAT --to-source 203.0.113.7\nCOMMIT\n",
     "*nat\n:INPUT ACCEPT [0:0]\n-A INPUT -j BLOCKHOST-INPUT\nCOMMIT\n*filter\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n",
     "*filter\n-A BLOCKHOST-INPUT -p tcp -m tcp --dport 22 -m comment --comment \"kn\\\"ock\" -j DROP\nCOMMIT\n",
 ];
@@ -33,29 +38,44 @@ fn firewall_rules(data: &[u8]) {
         source: None,
         comment: "knock-1".to_owned(),
     };
-    for plan in [state.plan_open(&rule), state.plan_close(&rule)]
-        .into_iter()
-        .flatten()
-    {
-        let lines: Vec<&str> = plan.lines().collect();
-        let [first, commands @ .., last] = lines.as_slice() else {
-            unreachable!("a transaction has a beginning and an end")
-        };
-        assert_eq!((*first, *last), ("*filter", "COMMIT"), "{plan}");
-        let ours = [
-            format!("-N {CHAIN}"),
-            format!("-I INPUT 1 -j {CHAIN}"),
-            format!("-D INPUT -j {CHAIN}"),
-        ];
-        for command in commands {
-            let in_our_chain = ["-A", "-D"]
-                .iter()
-                .any(|verb| command.starts_with(&format!("{verb} {CHAIN} ")));
-            assert!(
-                in_our_chain || ours.iter().any(|line| line == command),
-                "{plan}"
-            );
-        }
+    for plan in [state.plan_open(&rule), state.plan_close(&rule)] {
+        check(plan, "*filter", &["INPUT"], &[CHAIN]);
     }
     assert_eq!(state.lacks(&rule), state.plan_close(&rule).is_none());
+
+    let state = nat::State::parse(&save);
+    let pair = Pair {
+        public: IpAddr::from([203, 0, 113, 7]),
+        private: IpAddr::from([10, 0, 0, 7]),
+        comment: "web".to_owned(),
+    };
+    // A pair that stands in the way is named, and nothing is changed.
+    let mapped = state.plan_map(&pair).ok().flatten();
+    let hooks = ["PREROUTING", "OUTPUT", "POSTROUTING"];
+    for plan in [mapped, state.plan_unmap(&pair)] {
+        check(plan, "*nat", &hooks, &[INWARD, OUTWARD]);
+    }
+}
+
+/// Rules come and go in our chains alone; in the kernel's, nothing but jumps to ours; no chain is flushed or declared.
+fn check(plan: Option<String>, table: &str, hooks: &[&str], ours: &[&str]) {
+    let Some(plan) = plan else { return };
+    let lines: Vec<&str> = plan.lines().collect();
+    let [first, commands @ .., last] = lines.as_slice() else {
+        unreachable!("a transaction has a beginning and an end")
+    };
+    assert_eq!((*first, *last), (table, "COMMIT"), "{plan}");
+    for command in commands {
+        let good = ours.iter().any(|chain| {
+            let jump = |hook: &&str| {
+                *command == format!("-I {hook} 1 -j {chain}")
+                    || *command == format!("-D {hook} -j {chain}")
+            };
+            *command == format!("-N {chain}")
+                || command.starts_with(&format!("-A {chain} "))
+                || command.starts_with(&format!("-D {chain} "))
+                || hooks.iter().any(jump)
+        });
+        assert!(good, "{plan}");
+    }
 }

@@ -2,9 +2,9 @@
 //! Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is opened in [`prepare`].
 
 mod firewall;
-mod nat;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) mod fuzz;
+mod nat;
 mod routes;
 mod rules;
 mod translate;

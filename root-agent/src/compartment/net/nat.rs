@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::rules::{transaction_in, words};
 
 const TABLE: &str = "nat";
-const INWARD: &str = "BLOCKHOST-DNAT";
-const OUTWARD: &str = "BLOCKHOST-SNAT";
+pub(super) const INWARD: &str = "BLOCKHOST-DNAT";
+pub(super) const OUTWARD: &str = "BLOCKHOST-SNAT";
 /// From where our chains are jumped to. Packets of the host itself to a public address pass OUTPUT.
 const JUMPS: [(&str, &str); 3] = [
     ("PREROUTING", INWARD),
