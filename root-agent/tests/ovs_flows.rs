@@ -3,7 +3,11 @@
 mod compartment_world;
 mod ovs_world;
 
+use std::os::unix::net::{UnixListener, UnixStream};
+
 use blockhost_proto::action::Action;
+use blockhost_proto::response::ErrorCode;
+use blockhost_root_agent::compartment::{Done, Failure};
 use ovs_world::{Switch, veth, with_switch};
 use serde_json::{Value, json};
 
@@ -142,4 +146,426 @@ fn reference(switch: &Switch, params: &Value) -> Vec<String> {
         file.to_str().expect("text"),
     ]);
     switch.flows("br0")
+}
+
+fn failed(result: Result<Done, Failure>, code: ErrorCode, text: &str) {
+    let failure = result.expect_err("it must not succeed");
+    assert_eq!(failure.code, code, "{}", failure.message);
+    assert!(failure.message.contains(text), "{}", failure.message);
+    assert!(!failure.message.contains('\n'), "{}", failure.message);
+}
+
+/// Flows to `count` addresses from 10.0.0.0 on, as one flow with rows.
+fn many(count: u32, action: &str) -> Value {
+    let rows: Vec<Value> = (0..count)
+        .map(|n| json!([std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()]))
+        .collect();
+    json!([{"priority": 100, "match": {"dl_type": "ip"}, "actions": [action], "columns": ["/match/nw_dst"], "rows": rows}])
+}
+
+#[test]
+fn one_flow_that_the_switch_refuses_and_nothing_changes() {
+    with_switch(
+        "one_flow_that_the_switch_refuses_and_nothing_changes",
+        |switch| {
+            switch.bridge("br0");
+            let set = |flows: &Value| {
+                switch.ask(
+                    "ovs-set-flows",
+                    &json!({"bridge": "br0", "owner": "a", "flows": flows}),
+                )
+            };
+            set(&many(20, "normal")).expect("good flows");
+            let before = switch.flows("br0");
+            let mut flows: Vec<Value> = (0..50u32)
+                .map(|n| json!({"priority": n + 1, "actions": ["drop"]}))
+                .collect();
+            flows[30] = json!({"priority": 31, "actions": [{"meter": 99}, "normal"]});
+            failed(
+                set(&json!(flows)),
+                ErrorCode::Failed,
+                "flow 30 (table 0, priority 31): there is no such meter",
+            );
+            assert_eq!(before, switch.flows("br0"), "half of a bundle");
+            // Refused before anything is sent.
+            flows[30] = json!({"priority": 31, "actions": [{"output": "nowhere"}]});
+            failed(
+                set(&json!(flows)),
+                ErrorCode::Failed,
+                "flow 30: the bridge has no port nowhere",
+            );
+            let wide = json!([{"match": {"dl_type": "ipv6"}, "actions": [{"load": {"value": 1, "into": {"field": "ipv6_dst"}}}, "normal"]}]);
+            failed(set(&wide), ErrorCode::Failed, "at most 64 bits");
+            // One port by number and by name is one flow to the switch.
+            let twice = json!([
+                {"match": {"in_port": 65534}, "actions": ["drop"]},
+                {"match": {"in_port": "br0"}, "actions": ["drop"]},
+            ]);
+            if Action::from_parts(
+                "ovs-set-flows",
+                &json!({"bridge": "br0", "owner": "a", "flows": twice}),
+            )
+            .is_ok()
+            {
+                failed(set(&twice), ErrorCode::BadParams, "flow 1");
+            }
+            assert_eq!(before, switch.flows("br0"));
+            let missing = json!({"bridge": "br9", "owner": "a", "flows": []});
+            failed(
+                switch.ask("ovs-set-flows", &missing),
+                ErrorCode::NotFound,
+                "no bridge br9",
+            );
+        },
+    );
+}
+
+#[test]
+fn owners_keep_out_of_each_others_flows() {
+    with_switch("owners_keep_out_of_each_others_flows", |switch| {
+        switch.bridge("br0");
+        let set = |owner: &str, flows: &Value| {
+            switch.ask(
+                "ovs-set-flows",
+                &json!({"bridge": "br0", "owner": owner, "flows": flows}),
+            )
+        };
+        let untouched = switch.flows("br0");
+        assert_eq!(
+            untouched,
+            ["priority=0 actions=NORMAL"],
+            "the switch's own flow"
+        );
+        let base = json!([{"priority": 0, "actions": ["drop"]}, {"priority": 10, "match": {"dl_type": "arp"}, "actions": ["normal"]}]);
+        let done = set("base", &base).expect("the default flow may be replaced");
+        assert_eq!(done.extra["added"], 2);
+        set("vm.100", &many(5, "normal")).expect("another owner");
+        failed(
+            set("vm.100", &base),
+            ErrorCode::Conflict,
+            "another owner (base)",
+        );
+        assert_eq!(
+            switch.flows("br0").len(),
+            7,
+            "a refused change changed something"
+        );
+        switch.ofctl(&["add-flow", "br0", "priority=77,actions=drop"]);
+        failed(
+            set("vm.100", &json!([{"priority": 77, "actions": ["normal"]}])),
+            ErrorCode::Conflict,
+            "(cookie 0x0)",
+        );
+
+        let owners = |switch: &Switch| {
+            switch.list(&json!({"bridge": "br0"}))["bridges"][0]["owners"].clone()
+        };
+        let counted: Vec<(Value, Value)> = owners(switch)
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|owner| (owner["owner"].clone(), owner["flows"].clone()))
+            .collect();
+        for expected in [
+            (json!("base"), json!(2)),
+            (json!("vm.100"), json!(5)),
+            (Value::Null, json!(1)),
+        ] {
+            assert!(counted.contains(&expected), "{counted:?}");
+        }
+        let listed = switch.list(&json!({"bridge": "br0", "flows": true, "owner": "base"}));
+        let flows = listed["bridges"][0]["flows"].as_array().expect("flows");
+        assert_eq!(flows.len(), 2);
+        assert_eq!(flows[0]["match"], json!({"dl_type": "0x806"}));
+
+        set("base", &json!([])).expect("removed");
+        let left = switch.flows("br0");
+        assert_eq!(left.len(), 7, "{left:?}");
+        assert!(
+            left.contains(&untouched[0]),
+            "the bridge lost the flow that it had by itself"
+        );
+        set("vm.100", &json!([])).expect("removed");
+        let ids = switch.vsctl("get Bridge br0 external_ids");
+        assert_eq!(
+            ids, "{blockhost-owner=root-agent}",
+            "owners without flows are remembered"
+        );
+    });
+}
+
+/// Runs one change of flows through a relay on the bridge's socket; how many bytes went to the switch.
+fn counting<T>(switch: &Switch, change: impl FnOnce() -> T) -> (T, u64) {
+    let socket = switch.directory().join("br0.mgmt");
+    let moved = switch.directory().join("br0.moved");
+    std::fs::rename(&socket, &moved).expect("a new name");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let result = std::thread::scope(|scope| {
+        let relay = scope.spawn(|| {
+            let (mut agent, _) = listener.accept().expect("the agent");
+            let mut bridge = UnixStream::connect(&moved).expect("the bridge");
+            let (mut back, mut to) = (
+                bridge.try_clone().expect("a copy"),
+                agent.try_clone().expect("a copy"),
+            );
+            scope.spawn(move || std::io::copy(&mut back, &mut to));
+            let sent = std::io::copy(&mut agent, &mut bridge).expect("bytes");
+            bridge.shutdown(std::net::Shutdown::Both).expect("an end");
+            sent
+        });
+        let result = change();
+        (result, relay.join().expect("no panic"))
+    });
+    std::fs::rename(&moved, &socket).expect("the old name");
+    result
+}
+
+#[test]
+fn ten_thousand_flows_arrive_and_a_change_of_ten_sends_ten() {
+    with_switch(
+        "ten_thousand_flows_arrive_and_a_change_of_ten_sends_ten",
+        |switch| {
+            switch.bridge("br0");
+            let set = |flows: &Value| {
+                switch.must(
+                    "ovs-set-flows",
+                    &json!({"bridge": "br0", "owner": "many", "flows": flows}),
+                )
+            };
+            assert_eq!(set(&many(10_000, "normal")).extra["added"], 10_000);
+            assert_eq!(switch.flows("br0").len(), 10_001);
+            // Ten others: five that do something else, five gone.
+            let mut flows = many(9_990, "normal");
+            let mut other = many(5, "drop");
+            other[0]["rows"] = (9_990..9_995u32)
+                .map(|n| json!([std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()]))
+                .collect();
+            flows.as_array_mut().expect("a list").push(other[0].clone());
+            let (done, sent) = counting(switch, || set(&flows));
+            assert_eq!(
+                [
+                    &done.extra["changed"],
+                    &done.extra["removed"],
+                    &done.extra["unchanged"],
+                    &done.extra["added"]
+                ],
+                [5, 5, 9_990, 0]
+            );
+            assert!(sent < 10_000, "{sent} bytes for a change of ten");
+            assert_eq!(switch.flows("br0").len(), 9_996);
+            let listed = switch
+                .must("ovs-list", &json!({"bridge": "br0", "flows": true}))
+                .output;
+            assert!(listed.len() < 1 << 20, "{} bytes", listed.len());
+            let listed: Value = serde_json::from_str(&listed).expect("JSON");
+            let bridge = &listed["bridges"][0];
+            let shown = bridge["flows"].as_array().expect("flows").len();
+            assert_eq!(
+                shown as u64 + bridge["flows_left_out"].as_u64().expect("a number"),
+                9_996
+            );
+            assert_eq!(set(&json!([])).extra["removed"], 9_995);
+        },
+    );
+}
+
+#[test]
+fn a_meter_is_set_changed_and_kept_while_flows_use_it() {
+    with_switch(
+        "a_meter_is_set_changed_and_kept_while_flows_use_it",
+        |switch| {
+            switch.bridge("br0");
+            let meter = |more: Value| {
+                let mut params = json!({"bridge": "br0", "meter": 3});
+                params
+                    .as_object_mut()
+                    .expect("an object")
+                    .extend(more.as_object().expect("an object").clone());
+                switch.ask("ovs-set-meter", &params)
+            };
+            let text = || switch.ofctl(&["dump-meters", "br0"]);
+            failed(meter(json!({})), ErrorCode::NotFound, "no meter 3");
+            meter(json!({"rate": 1000, "burst": 200})).expect("set");
+            assert!(
+                text().contains("meter=3 kbps burst stats bands="),
+                "{}",
+                text()
+            );
+            assert!(text().contains("rate=1000 burst_size=200"), "{}", text());
+            meter(json!({"rate": 50, "unit": "pktps"})).expect("changed");
+            assert!(
+                text().contains("meter=3 pktps stats bands=") && text().contains("rate=50"),
+                "{}",
+                text()
+            );
+            let flows = |flows: Value| {
+                switch.must(
+                    "ovs-set-flows",
+                    &json!({"bridge": "br0", "owner": "a", "flows": flows}),
+                )
+            };
+            flows(json!([{"priority": 5, "actions": [{"meter": 3}, "normal"]}]));
+            failed(meter(json!({})), ErrorCode::Conflict, "used by 1 flows");
+            assert!(text().contains("meter=3"), "{}", text());
+            let listed = switch.list(&json!({"bridge": "br0"}));
+            assert_eq!(listed["bridges"][0]["meters"][0]["rate"], 50);
+            assert_eq!(listed["bridges"][0]["meters"][0]["dropped"], 0);
+            flows(json!([]));
+            meter(json!({})).expect("removed");
+            assert!(!text().contains("meter=3"), "{}", text());
+        },
+    );
+}
+
+/// One container's pipeline: port security, connection tracking, access, queues.
+fn pipeline() -> Value {
+    let mac = "02:00:00:00:01:64";
+    json!([
+        {"priority": 1000, "match": {"dl_type": 35020}, "actions": ["drop"]},
+        {"priority": 900, "match": {"in_port": "vi100", "dl_src": mac, "dl_type": "arp", "arp_spa": "10.0.1.100", "arp_sha": mac}, "actions": [{"resubmit": 3}]},
+        {"priority": 900, "match": {"in_port": "vi100", "dl_src": mac, "dl_type": "ip", "nw_src": "10.0.1.100"}, "actions": [{"set_field": {"reg0": 100}}, {"resubmit": 1}]},
+        {"priority": 901, "match": {"in_port": "vi100", "dl_src": mac, "dl_type": "ip", "nw_proto": "udp", "nw_src": "0.0.0.0", "nw_dst": "255.255.255.255", "tp_src": 68, "tp_dst": 67}, "actions": ["normal"]},
+        {"priority": 800, "match": {"in_port": "vi100"}, "actions": ["drop"]},
+        {"priority": 700, "match": {"in_port": "uplink", "dl_type": "ip", "nw_src": "203.0.113.0/24"}, "actions": [{"meter": 1}, {"resubmit": 1}]},
+        {"priority": 600, "match": {"dl_type": "ip"}, "actions": [{"resubmit": 1}]},
+        {"priority": 600, "match": {"dl_type": "ipv6"}, "actions": [{"resubmit": 1}]},
+        {"priority": 600, "match": {"dl_type": "arp"}, "actions": [{"resubmit": 3}]},
+        {"priority": 0, "actions": ["drop"]},
+        {"table": 1, "priority": 100, "match": {"dl_type": "ip"}, "actions": [{"ct": {"table": 2, "zone": 10}}]},
+        {"table": 1, "priority": 100, "match": {"dl_type": "ipv6"}, "actions": [{"ct": {"table": 2, "zone": 10}}]},
+        {"table": 2, "priority": 300, "match": {"dl_type": "ip", "ct_state": {"trk": true, "inv": true}}, "actions": ["drop"]},
+        {"table": 2, "priority": 300, "match": {"dl_type": "ipv6", "ct_state": {"trk": true, "inv": true}}, "actions": ["drop"]},
+        {"table": 2, "priority": 250, "match": {"dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": 135}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 250, "match": {"dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": 136}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 200, "match": {"dl_type": "ip", "ct_state": {"trk": true, "est": true}}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 201, "match": {"dl_type": "ip", "ct_state": {"trk": true, "rel": true}}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 200, "match": {"dl_type": "ipv6", "ct_state": {"trk": true, "est": true}}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 201, "match": {"dl_type": "ipv6", "ct_state": {"trk": true, "rel": true}}, "actions": [{"resubmit": 3}]},
+        {"table": 2, "priority": 150, "match": {"in_port": "vi100", "dl_type": "ip", "ct_state": {"trk": true, "new": true}}, "actions": [{"ct": {"commit": true, "zone": 10}}, {"resubmit": 3}]},
+        {"table": 2, "priority": 0, "actions": ["drop"]},
+        {"table": 3, "priority": 350, "match": {"dl_type": "ip", "nw_proto": "tcp", "tp_dst": 80}, "actions": [{"set_queue": 1}, "normal"]},
+        {"table": 3, "priority": 350, "match": {"dl_type": "ip", "nw_proto": "tcp", "tp_dst": 22}, "actions": [{"set_queue": 0}, "normal"]},
+        {"table": 3, "priority": 0, "actions": ["normal"]},
+    ])
+}
+
+#[test]
+fn a_containers_pipeline_lets_through_what_it_should_and_nothing_else() {
+    with_switch(
+        "a_containers_pipeline_lets_through_what_it_should_and_nothing_else",
+        |switch| {
+            switch.bridge("br0");
+            for port in ["uplink", "vi100"] {
+                veth(port);
+                switch.must("ovs-add-port", &json!({"bridge": "br0", "port": port}));
+            }
+            switch.must(
+                "ovs-set-meter",
+                &json!({"bridge": "br0", "meter": 1, "rate": 1000}),
+            );
+            switch.must(
+                "ovs-set-flows",
+                &json!({"bridge": "br0", "owner": "vm.100", "flows": pipeline()}),
+            );
+            let port = |name: &str| switch.vsctl(&format!("get Interface {name} ofport"));
+            let (uplink, vi100) = (port("uplink"), port("vi100"));
+            let trace = |packet: &str, state: &str| {
+                let mut words = vec!["ofproto/trace", "br0", packet];
+                if !state.is_empty() {
+                    words.extend(["--ct-next", state]);
+                }
+                switch.run("ovs-appctl", &words)
+            };
+            let passes = |packet: &str, state: &str| {
+                let text = trace(packet, state);
+                let last = text
+                    .lines()
+                    .rfind(|line| line.starts_with("Datapath actions:"))
+                    .expect("a verdict")
+                    .to_owned();
+                (!last.ends_with("drop"), text)
+            };
+            let own = format!("in_port={vi100},dl_src=02:00:00:00:01:64,dl_dst=02:00:00:00:00:01");
+            let from_out =
+                format!("in_port={uplink},dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:01:64");
+            for (packet, state, good) in [
+                (
+                    format!("{own},tcp,nw_src=10.0.1.100,nw_dst=192.0.2.1,tp_dst=80"),
+                    "trk,new",
+                    true,
+                ),
+                (
+                    format!("{own},tcp,nw_src=10.0.1.101,nw_dst=192.0.2.1,tp_dst=80"),
+                    "trk,new",
+                    false,
+                ),
+                (
+                    format!("{own},tcp6,ipv6_src=fd77::1,ipv6_dst=fd77::2,tp_dst=80"),
+                    "trk,new",
+                    false,
+                ),
+                (
+                    format!(
+                        "{own},udp,nw_src=0.0.0.0,nw_dst=255.255.255.255,udp_src=68,udp_dst=67"
+                    ),
+                    "",
+                    true,
+                ),
+                (
+                    format!("{own},arp,arp_spa=10.0.1.100,arp_sha=02:00:00:00:01:64,arp_op=1"),
+                    "",
+                    true,
+                ),
+                (
+                    format!("{own},arp,arp_spa=10.0.1.1,arp_sha=02:00:00:00:01:64,arp_op=2"),
+                    "",
+                    false,
+                ),
+                (
+                    format!(
+                        "in_port={vi100},dl_src=02:00:00:00:01:65,tcp,nw_src=10.0.1.100,nw_dst=192.0.2.1"
+                    ),
+                    "",
+                    false,
+                ),
+                (
+                    format!("{from_out},tcp,nw_src=192.0.2.1,nw_dst=10.0.1.100,tp_dst=22"),
+                    "trk,new",
+                    false,
+                ),
+                (
+                    format!("{from_out},tcp,nw_src=192.0.2.1,nw_dst=10.0.1.100,tp_src=80"),
+                    "trk,est",
+                    true,
+                ),
+                (
+                    format!("{from_out},tcp,nw_src=192.0.2.1,nw_dst=10.0.1.100"),
+                    "trk,inv",
+                    false,
+                ),
+                (
+                    format!("{from_out},tcp,nw_src=203.0.113.9,nw_dst=10.0.1.100"),
+                    "trk,est",
+                    true,
+                ),
+                (format!("{from_out},dl_type=0x88cc"), "", false),
+            ] {
+                let (passed, text) = passes(&packet, state);
+                assert_eq!(passed, good, "{packet}\n{text}");
+            }
+            let text = trace(
+                &format!("{own},tcp,nw_src=10.0.1.100,nw_dst=192.0.2.1,tp_dst=80"),
+                "trk,new",
+            );
+            assert!(
+                text.contains("set_queue:1") && text.contains("ct(commit,zone=10)"),
+                "{text}"
+            );
+            let text = trace(
+                &format!("{from_out},tcp,nw_src=203.0.113.9,nw_dst=10.0.1.100"),
+                "trk,est",
+            );
+            assert!(text.contains("meter:"), "{text}");
+        },
+    );
 }

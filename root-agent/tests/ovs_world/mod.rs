@@ -127,9 +127,13 @@ impl Switch {
         end(&mut self.daemon);
     }
 
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
+    }
+
     /// Stops ovs-vswitchd where it is, or lets it go on.
     pub fn freeze_daemon(&self, frozen: bool) {
-        let id = self.daemon.as_ref().expect("it runs").id();
+        let id = self.daemon_id();
         let signal = if frozen { "-STOP" } else { "-CONT" };
         tool(&format!("kill {signal} {id}"));
     }

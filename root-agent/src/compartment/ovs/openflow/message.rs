@@ -425,7 +425,7 @@ impl std::fmt::Display for OfError {
             (5, 2) => "a bad table",
             (5, 3) => "it overlaps another flow",
             (12, 1) => "the meter exists already",
-            (12, 2) => "the meter cannot have this number",
+            (12, 2) => "there is no such meter, or there cannot be one of this number",
             (12, 3) => "the meter does not exist",
             (12, 5) => "a bad rate",
             (12, 6) => "a bad burst",
