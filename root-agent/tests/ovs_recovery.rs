@@ -511,6 +511,8 @@ fn confined(world: &World) {
         landlock: LandlockChoice::Required,
         programs: &[],
         image_dirs: &[],
+        template_dirs: &[],
+        image_network: false,
     };
     irrevocably_confine(&profile(Role::Ovs, &inputs)).expect("confined");
     for (name, params) in [
