@@ -105,7 +105,7 @@ fn make(build: &Path, parts: &Path, supermin: &Program, deadline: Instant) -> Re
         return Err(Failure::new(
             ErrorCode::Failed,
             format!(
-                "libguestfs could not make its appliance: {}; it needs a kernel in /boot, with its modules in /lib/modules, that everybody may read (on Debian: linux-image-cloud-amd64)",
+                "libguestfs could not make its appliance: {}; it needs a kernel in /boot, with its modules in /lib/modules, that everybody may read (on Debian: linux-image-cloud-amd64; under systemd the drop-in images.conf)",
                 output.complaint()
             ),
         ));
