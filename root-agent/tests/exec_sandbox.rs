@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blockhost_root_agent::confine::programs::{
-    APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, FIREWALL, Places, ROWS, Row,
+    APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, FIREWALL, IMPORT, Places, ROWS, Row,
 };
 use blockhost_root_agent::exec::{Ended, Program, Run};
 use compartment_world::{World, is_root, set_mode};
@@ -207,6 +207,28 @@ fn the_firewall_program_has_a_netlink_socket_and_nothing_else() {
         ("vsock", "EAFNOSUPPORT"),
         ("netlink", "done"),
         ("more files", "EMFILE"),
+    ] {
+        tried.got(attempt, wanted);
+    }
+}
+
+#[test]
+fn an_import_reaches_disks_and_neither_device_nor_network_nor_another_file() {
+    let Some(tried) = attempts(&IMPORT, "the row of qm importdisk") else {
+        return;
+    };
+    for (attempt, wanted) in [
+        ("write scratch", "done"),
+        ("start", "done"),
+        ("unix", "done"),
+        ("read shadow", "EACCES"),
+        ("read configuration", "EACCES"),
+        ("read given", "EACCES"),
+        ("write outside", "EACCES"),
+        ("write temporary", "EACCES"),
+        ("internet", "EAFNOSUPPORT"),
+        ("netlink", "EAFNOSUPPORT"),
+        ("packet", "EAFNOSUPPORT"),
     ] {
         tried.got(attempt, wanted);
     }

@@ -342,7 +342,7 @@ fn a_guest_command_answers_with_its_code_and_streams_even_when_it_failed() {
 }
 
 /// What reaches qm of an image: the script reads the descriptor that it was given.
-const READ_IMAGE: &str = "cat \"$3\" >\"$BLOCKHOST_ROOT/read\"; echo \"unused0: successfully imported disk 'local:100/vm-100-disk-0.qcow2'\"";
+const READ_IMAGE: &str = "cat \"$3\" >\"$BLOCKHOST_ROOT/var/lib/blockhost/read\"; echo \"unused0: successfully imported disk 'local:100/vm-100-disk-0.qcow2'\"";
 
 fn disk() -> Vec<u8> {
     let mut disk = vec![0u8; 1 << 20];
@@ -371,7 +371,7 @@ fn a_good_image_arrives_whole_by_name_and_by_either_whole_path() {
         let done =
             import(&vm, name).unwrap_or_else(|failure| panic!("{name}: {}", failure.message));
         assert_eq!(
-            std::fs::read(vm.world.path().join("read")).expect("read by qm"),
+            std::fs::read(vm.world.layout.state().join("read")).expect("read by qm"),
             disk()
         );
         assert_eq!(
@@ -487,7 +487,7 @@ fn real_qcow2_images_that_lead_to_other_files_are_refused_and_plain_ones_pass() 
         assert_eq!(done.extra["format"], "qcow2");
         assert_eq!(
             std::fs::read(images.join(name)).expect("an image"),
-            std::fs::read(vm.world.path().join("read")).expect("a copy")
+            std::fs::read(vm.world.layout.state().join("read")).expect("a copy")
         );
     }
     vm.calls();
@@ -516,7 +516,7 @@ fn an_image_that_its_owner_changes_after_the_check_is_not_what_qm_reads() {
     ));
     import(&vm, "debian.raw").unwrap_or_else(|failure| panic!("{}", failure.message));
     assert_eq!(
-        std::fs::read(vm.world.path().join("read")).expect("read by qm"),
+        std::fs::read(vm.world.layout.state().join("read")).expect("read by qm"),
         disk()
     );
     assert!(

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::compartment_world::{World, is_root};
 
 /// Records its arguments, then does what the world's file `answer` says.
-const RECORDER: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$BLOCKHOST_ROOT/called\"\nprintf '\\n' >>\"$BLOCKHOST_ROOT/called\"\n[ -e \"$BLOCKHOST_ROOT/answer\" ] && . \"$BLOCKHOST_ROOT/answer\"\nexit 0\n";
+const RECORDER: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$BLOCKHOST_ROOT/var/lib/blockhost/called\"\nprintf '\\n' >>\"$BLOCKHOST_ROOT/var/lib/blockhost/called\"\n[ -e \"$BLOCKHOST_ROOT/var/lib/blockhost/answer\" ] && . \"$BLOCKHOST_ROOT/var/lib/blockhost/answer\"\nexit 0\n";
 
 pub struct Vm {
     pub world: World,
@@ -30,7 +30,7 @@ impl Vm {
 
     /// Shell text that decides about output and exit code; `$1` is the verb.
     pub fn answers(&self, shell: &str) {
-        std::fs::write(self.world.path().join("answer"), shell).expect("an answer");
+        std::fs::write(self.world.layout.state().join("answer"), shell).expect("an answer");
     }
 
     pub fn ask(&self, name: &str, params: Value) -> Result<Done, Failure> {
@@ -39,7 +39,7 @@ impl Vm {
 
     /// The recorded calls since the last look, each as its words.
     pub fn calls(&self) -> Vec<Vec<String>> {
-        let path = self.world.path().join("called");
+        let path = self.world.layout.state().join("called");
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let _ = std::fs::remove_file(&path);
         text.split("\u{1f}\n")

@@ -38,8 +38,18 @@ struct Vm {
 pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     let programs = &start.policy.programs;
     Ok(Box::new(Vm {
-        qm: Tool::find(answer::QM, programs.qm.as_deref(), start.backend)?,
-        pct: Tool::find(answer::PCT, programs.pct.as_deref(), start.backend)?,
+        qm: Tool::find(
+            answer::QM,
+            programs.qm.as_deref(),
+            start.backend,
+            start.layout,
+        )?,
+        pct: Tool::find(
+            answer::PCT,
+            programs.pct.as_deref(),
+            start.backend,
+            start.layout,
+        )?,
         devices: Devices::open(),
         image_owners: [start.identities.blockhost.uid, start.identities.image.uid],
     }))

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::Vmid;
 use serde_json::{Map, Value};
@@ -12,7 +13,8 @@ use serde_json::{Map, Value};
 use super::answer::{self, Kind};
 use super::argv::Command;
 use crate::compartment::{Backend, Done, Failure, JobCtx};
-use crate::exec::{Ended, Output, Program, Run};
+use crate::confine::programs::IMPORT;
+use crate::exec::{Ended, Output, Program, Run, Sandbox};
 
 /// Output that is parsed may be longer than what is only shown; beyond this it is refused as torn.
 const PARSED_CAP: usize = 8 << 20;
@@ -42,6 +44,8 @@ pub(super) struct Tool {
     pub(super) kind: Kind,
     /// The program, or why there is none.
     program: Result<Program, String>,
+    /// What an import is locked into, where the backend is ours.
+    import: Option<Sandbox>,
 }
 
 impl Tool {
@@ -49,7 +53,12 @@ impl Tool {
     ///
     /// # Errors
     /// One sentence when the policy names a program that cannot be trusted. One that is missing fails each action.
-    pub(super) fn find(kind: Kind, named: Option<&Path>, backend: Backend) -> Result<Self, String> {
+    pub(super) fn find(
+        kind: Kind,
+        named: Option<&Path>,
+        backend: Backend,
+        layout: &Layout,
+    ) -> Result<Self, String> {
         let program = match named {
             Some(path) => Ok(Program::open(path).map_err(|error| {
                 format!(
@@ -59,7 +68,19 @@ impl Tool {
             })?),
             None => find_installed(kind.program, backend),
         };
-        Ok(Self { kind, program })
+        let import = match (backend, &program) {
+            (Backend::Embedded, Ok(program)) => Some(
+                IMPORT
+                    .for_program(program, &[layout.state(), layout.run()])
+                    .map_err(|error| error.to_string())?,
+            ),
+            _ => None,
+        };
+        Ok(Self {
+            kind,
+            program,
+            import,
+        })
     }
 
     /// Files that a sandbox must let it execute.
@@ -92,6 +113,13 @@ impl Tool {
             .root(ctx.layout.root());
         for file in command.files() {
             run = run.pass(file.as_fd());
+        }
+        if let Some(sandbox) = self
+            .import
+            .as_ref()
+            .filter(|_| command.verb() == "importdisk")
+        {
+            run = run.sandbox(sandbox);
         }
         if command.is_parsed() {
             run = run.keep(PARSED_CAP);
