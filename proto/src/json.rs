@@ -189,6 +189,35 @@ mod tests {
     }
 
     #[test]
+    fn as_many_values_as_the_limit_says_and_not_one_more() {
+        // The list itself is one.
+        let list = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+        assert!(parse(list(MAX_VALUES - 1).as_bytes()).is_ok());
+        assert!(refusal(&list(MAX_VALUES)).contains("values"));
+    }
+
+    #[test]
+    fn every_kind_of_value_comes_through_as_it_is_and_is_called_by_its_name() {
+        for (text, name) in [
+            ("null", "null"),
+            ("true", "a boolean"),
+            ("-5", "an integer"),
+            ("18446744073709551615", "an integer"),
+            ("\"a\\nb\"", "a string"),
+            ("[1]", "an array"),
+            ("{\"a\":1}", "an object"),
+        ] {
+            let value = parse(text.as_bytes()).unwrap();
+            assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());
+            assert_eq!(kind(&value), name);
+        }
+        assert_eq!(
+            kind(&Value::from(1.5)),
+            "a number that is not an integer of 64 bits"
+        );
+    }
+
+    #[test]
     fn duplicate_keys_are_refused_at_every_level_even_when_spelled_differently() {
         assert!(refusal(r#"{"a":1,"a":1}"#).contains("appears twice"));
         assert!(refusal(r#"{"x":[{"b":1,"b":2}]}"#).contains("appears twice"));

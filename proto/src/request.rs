@@ -168,6 +168,17 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_what_was_wrong() {
+        for (text, part) in [
+            ("[]", "object"),
+            (r#"{"action":"qm-stat"}"#, "qm-stat"),
+            (r#"{"action":"qm-start","params":{"vmid":7}}"#, "vmid"),
+        ] {
+            assert!(refused(text).message.contains(part), "{}", refused(text));
+        }
+    }
+
+    #[test]
     fn the_id_is_echoed_even_when_the_rest_is_refused() {
         let refusal = refused(r#"{"action":"qm-stat","id":"x\n1"}"#);
         assert_eq!(

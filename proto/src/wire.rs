@@ -149,6 +149,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_payload_of_exactly_the_limit_is_a_frame_and_one_byte_more_is_none() {
+        assert_eq!(encode_frame(&[7; 8], 8).map(|frame| frame.len()), Ok(12));
+        assert!(encode_frame(&[7; 9], 8).is_err());
+        let mut decoder = FrameDecoder::new(8);
+        decoder.feed(&encode_frame(&[7; 8], 8).unwrap()[..7]);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.buffered(), 7);
+        decoder.feed(&[7; 5]);
+        assert_eq!(decoder.next_frame(), Ok(Some(vec![7; 8])));
+        decoder.feed(&9_u32.to_be_bytes());
+        assert!(decoder.next_frame().is_err());
+    }
+
+    #[test]
     fn an_announced_frame_costs_no_memory_until_it_arrives() {
         let mut decoder = FrameDecoder::new(MAX_FRAME);
         decoder.feed(&u32::try_from(MAX_FRAME).unwrap().to_be_bytes());

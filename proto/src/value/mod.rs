@@ -264,4 +264,6 @@ pub(crate) fn made_of(
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

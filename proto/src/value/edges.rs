@@ -1,0 +1,399 @@
+//! The edges of every rule: the last value that is good and the first that is not, on each side. Tables, so that a rule
+//! that is loosened or tightened by one shows here.
+
+use super::net::{routable_v4, routable_v6};
+use super::*;
+
+fn check<T: Text>(good: &[&str], bad: &[&str]) {
+    for text in good {
+        assert!(T::read(text).is_some(), "{} {text:?} is refused", T::KIND);
+    }
+    for text in bad {
+        assert!(T::read(text).is_none(), "{} {text:?} is accepted", T::KIND);
+    }
+}
+
+fn long(first: &str, count: usize) -> String {
+    format!("{first}{}", "a".repeat(count - first.len()))
+}
+
+#[test]
+fn names_have_their_lengths_their_letters_and_their_beginnings() {
+    check::<VmName>(
+        &["a", "0", "a-b", &long("a", 63)],
+        &["", "-a", "a-", "A", "a.b", "a_b", "-", &long("a", 64)],
+    );
+    check::<IfName>(
+        &["a", "_", ".a", "a.-_", "Z9", &long("a", 15)],
+        &[
+            "",
+            "-a",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:1",
+            "ä",
+            &long("a", 16),
+        ],
+    );
+    check::<StorageName>(
+        &["a", "z9-", &long("a", 32)],
+        &["", "9a", "-a", "A", "a_b", "a.b", &long("a", 33)],
+    );
+    check::<Comment>(
+        &["a", "Z", "0-", &long("a", 64)],
+        &["", "-a", "a_b", "a b", &long("a", 65)],
+    );
+    check::<EventName>(
+        &["a", "0", "a_.-", &long("a", 64)],
+        &["", "_a", ".a", "-a", "A", "a b", &long("a", 65)],
+    );
+    check::<WalletName>(
+        &["a", "0", "a-", &long("a", 32)],
+        &["", "-a", "A", "a_b", "a.b", &long("a", 33)],
+    );
+    check::<NewWalletName>(
+        &["hot", "admin2"],
+        &["admin", "server", "dev", "broker", "-a"],
+    );
+}
+
+#[test]
+fn numbers_have_both_their_ends() {
+    fn ends<T: Integer + Param>(min: u64, max: u64) {
+        assert_eq!((T::MIN, T::MAX), (min, max), "{}", T::KIND);
+        for (number, good) in [(min, true), (max, true), (max + 1, false)] {
+            let read = T::from_json(&Value::from(number)).ok().map(Integer::number);
+            assert_eq!(read, good.then_some(number), "{} {number}", T::KIND);
+        }
+        let below = min
+            .checked_sub(1)
+            .map(|number| T::from_json(&Value::from(number)));
+        assert!(below.is_none_or(|read| read.is_err()), "{}", T::KIND);
+    }
+    ends::<Vmid>(100, 999_999);
+    ends::<Port>(1, 65_535);
+    ends::<Seconds>(1, 600);
+    ends::<CpuUnits>(1, 10_000);
+    ends::<Iops>(1, 1_000_000);
+    ends::<RateKbps>(8, 100_000_000);
+    assert_eq!(Seconds::try_from(600_u16).map(Seconds::get), Ok(600));
+    let wait = Seconds::try_from(7_u16).map(Seconds::duration);
+    assert_eq!(wait, Ok(std::time::Duration::from_secs(7)));
+    assert_eq!(Port::try_from(443_u16).map(Port::get), Ok(443));
+}
+
+#[test]
+fn only_addresses_that_a_host_may_route_are_routed() {
+    let v6 = |text: &str| routable_v6(text.parse().unwrap());
+    for good in ["2000::", "3fff:ffff::1", "fc00::1", "fdff::1"] {
+        assert!(v6(good), "{good}");
+    }
+    for bad in [
+        "::",
+        "::1",
+        "1fff::1",
+        "4000::1",
+        "fbff::1",
+        "fe00::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::1",
+    ] {
+        assert!(!v6(bad), "{bad}");
+    }
+    let v4 = |text: &str| routable_v4(text.parse().unwrap());
+    for good in [
+        "1.0.0.0",
+        "10.0.0.1",
+        "126.0.0.1",
+        "128.0.0.1",
+        "169.253.0.1",
+        "223.255.255.255",
+    ] {
+        assert!(v4(good), "{good}");
+    }
+    for bad in [
+        "0.0.0.0",
+        "0.1.2.3",
+        "127.0.0.1",
+        "127.255.0.1",
+        "169.254.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+    ] {
+        assert!(!v4(bad), "{bad}");
+    }
+    check::<HostIpv6>(
+        &["fd00::1/128", "2001:db8::1/128"],
+        &[
+            "fd00::1",
+            "fd00::1/64",
+            "fe80::1/128",
+            "::/128",
+            "10.0.0.1/128",
+            "fd00::1%1/128",
+        ],
+    );
+    check::<SourceNet>(
+        &[
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.0/8",
+            "10.0.0.1",
+            "10.0.0.1/32",
+            "fd00::/8",
+            "fe80::/10",
+            "febf::1",
+            "2001:db8::1/128",
+            "128.0.0.0/1",
+        ],
+        &[
+            "0.0.0.0",
+            "::",
+            "0.0.0.0/8",
+            "::/8",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0.0/08",
+            "10.0.0.0/",
+            "fd00::1/64",
+            "fd00::/129",
+            "fec0::1",
+            "fe7f::1",
+            "127.0.0.1",
+            "224.0.0.0/4",
+            "ff00::/8",
+            "::ffff:10.0.0.1",
+        ],
+    );
+}
+
+#[test]
+fn a_volume_stands_in_the_directory_of_its_machine_behind_a_base_and_nowhere_else() {
+    check::<VolumeRef>(
+        &[
+            "vm-100-disk-0",
+            "base-100-disk-0",
+            "vm-100-cloudinit.qcow2",
+            "vm-100-state-a",
+            "100/vm-100-disk-0.qcow2",
+            "base-9000-disk-0/vm-101-disk-0",
+            "9000/base-9000-disk-0.qcow2/101/vm-101-disk-0.qcow2",
+            "iso/debian-12.iso",
+        ],
+        &[
+            "",
+            "vm-100-x",
+            "vm--disk-0",
+            "vm-0100-disk-0",
+            "101/vm-100-disk-0",
+            "x/vm-100-disk-0",
+            "vm-9000-disk-0/vm-101-disk-0",
+            "base-9000-x/vm-101-disk-0",
+            "base-9000-disk-0/x",
+            "9001/base-9000-disk-0/101/vm-101-disk-0",
+            "9000/vm-9000-disk-0/101/vm-101-disk-0",
+            "9000/base-9000-disk-0/102/vm-101-disk-0",
+            "9000/base-9000-disk-0/101/x",
+            "9000/base-9000-disk-0/101",
+            "iso/x.qcow2",
+            "iso/../x.iso",
+            "vm-100-disk-0+",
+            "iso/.iso",
+            "../vm-100-disk-0",
+        ],
+    );
+    let disk = |count: usize| format!("vm-100-disk-{}", "0".repeat(count));
+    check::<VolumeRef>(&[&disk(100)], &[&disk(129)]);
+    assert!("iso/a.iso".parse::<VolumeRef>().unwrap().is_iso());
+    assert!(!"vm-100-disk-0".parse::<VolumeRef>().unwrap().is_iso());
+}
+
+#[test]
+fn files_are_named_by_plain_components() {
+    let part = long("a", 128);
+    check::<ImagePath>(
+        &[
+            "a",
+            "/a",
+            "a/b.c",
+            "_a",
+            "a+b",
+            &part,
+            &format!("{part}/{part}"),
+        ],
+        &[
+            "",
+            "/",
+            "a/",
+            "//a",
+            ".a",
+            "-a",
+            "+a",
+            "a/../b",
+            "a b",
+            &long("a", 129),
+            &[part.as_str(); 8].join("/"),
+        ],
+    );
+    assert_eq!("x/y.raw".parse::<ImagePath>().unwrap().file_name(), "y.raw");
+    let snippet: SnippetRef = "local:snippets/u.yaml".parse().unwrap();
+    assert_eq!(
+        (snippet.storage().as_str(), snippet.file()),
+        ("local", "u.yaml")
+    );
+    check::<SnippetRef>(
+        &[],
+        &[
+            "local:u.yaml",
+            "local:snippets/a/b",
+            "local:snippets/.a",
+            "L:snippets/a",
+        ],
+    );
+    check::<KeyFile>(
+        &["hot.key", "/etc/blockhost/hot.key"],
+        &[
+            "",
+            "/etc/blockhost/",
+            "/etc/hot.key",
+            "a/b",
+            "../a",
+            ".a",
+            "/etc/blockhost//etc/blockhost/a",
+        ],
+    );
+}
+
+#[test]
+fn paths_packages_and_modes_for_a_guest_cannot_be_more_than_that() {
+    let part = long("a", 255);
+    check::<GuestPath>(
+        &[
+            "/a",
+            "/.a",
+            "/a/b",
+            "/..a",
+            "/a@b=c~+-_",
+            &format!("/{part}"),
+            &format!("/{}", [part.as_str(); 4].join("/")),
+        ],
+        &[
+            "",
+            "/",
+            "a",
+            "/.",
+            "/..",
+            "/a/.",
+            "/a/../b",
+            "/a/",
+            "//a",
+            "/a:b",
+            "/a,b",
+            "/a b",
+            &format!("/{part}a"),
+            &format!("/{}/a", [part.as_str(); 4].join("/")),
+        ],
+    );
+    check::<PackageName>(
+        &["a", "0ad", "libstdc++6", "a.b-c", "g++", &long("a", 128)],
+        &[
+            "",
+            "-a",
+            "+a",
+            ".a",
+            "a-",
+            "A",
+            "a=1",
+            "a/b",
+            "a b",
+            &long("a", 129),
+        ],
+    );
+    check::<GuestText>(
+        &["", "a\nb", &long("a", 16_384)],
+        &["a\0", &long("a", 16_385)],
+    );
+    check::<GuestCommand>(&["a", &long("a", 16_384)], &["", "a\0", &long("a", 16_385)]);
+    check::<FileMode>(
+        &["000", "0644", "7777"],
+        &["", "64", "06444", "0648", "0o644", "+644"],
+    );
+    let text = |text: &str| text.parse::<GuestText>().unwrap();
+    assert!(text("a").is_one_line() && !text("a\nb").is_one_line() && !text("a\rb").is_one_line());
+    assert_eq!(format!("{:?}", text("secret")), "GuestText(6 bytes)");
+    let command: GuestCommand = "secret".parse().unwrap();
+    assert_eq!(format!("{command:?}"), "GuestCommand(6 bytes)");
+    assert_eq!("0644".parse::<FileMode>().unwrap().bits(), 0o644);
+}
+
+#[test]
+fn processor_limits_are_hundredths_of_a_core() {
+    check::<CpuLimit>(
+        &["0", "0.5", "1.25", "128", "128.00"],
+        &[
+            "", ".5", "1.", "1.234", "1.a", "-1", "01", "128.01", "129", "1.+5",
+        ],
+    );
+    for (text, hundredths, shown) in [
+        ("2", 200, "2"),
+        ("0.5", 50, "0.5"),
+        ("0.50", 50, "0.5"),
+        ("1.25", 125, "1.25"),
+        ("1.05", 105, "1.05"),
+        ("127.99", 12_799, "127.99"),
+    ] {
+        let limit: CpuLimit = text.parse().unwrap();
+        assert_eq!(
+            (limit.hundredths(), limit.to_string().as_str()),
+            (hundredths, shown)
+        );
+    }
+    assert_eq!(CpuLimit::NONE.hundredths(), 0);
+    assert!(CpuLimit::from_json(&Value::from(2)).is_ok());
+    for wrong in [
+        Value::from(0.5),
+        Value::from(-1),
+        Value::from(2.0),
+        Value::Null,
+    ] {
+        assert!(CpuLimit::from_json(&wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn sizes_end_at_64_terabytes() {
+    check::<DiskSize>(
+        &["1M", "1G", "1T", "+1M", "64T", "65536G", "67108864M"],
+        &[
+            "",
+            "M",
+            "0M",
+            "0T",
+            "65T",
+            "65537G",
+            "67108865M",
+            "1",
+            "1P",
+            "1g",
+            "01G",
+            "-1G",
+            "++1G",
+            "1.5G",
+            "18446744073709551615T",
+        ],
+    );
+    let size: DiskSize = "+64T".parse().unwrap();
+    assert_eq!((size.is_relative(), size.mib()), (true, 64 << 20));
+}
+
+#[test]
+fn a_missing_parameter_is_a_missing_value_and_not_some_default() {
+    assert_eq!(<Option<bool> as Param>::absent(), Some(None));
+    assert_eq!(<bool as Param>::absent(), None);
+    assert_eq!(Some(true).to_json(), Some(Value::Bool(true)));
+    assert_eq!(None::<bool>.to_json(), None);
+}
