@@ -307,7 +307,7 @@ fn a_flood_of_requests_is_answered_in_order_and_nothing_grows() {
 fn a_flood_of_recorded_actions_grows_the_ledger_on_disk_and_no_process() {
     let policy = "allow: {route_devices: [lo]}\n";
     let (agent, mut honest, _) = start(policy);
-    let total: u64 = if long() { 100_000 } else { 1_500 };
+    let total: u64 = if long() { 40_000 } else { 1_500 };
     let run = |count| {
         let request = |id: &str| {
             json!({"action": "ip6-route-del", "id": id,
