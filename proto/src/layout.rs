@@ -97,6 +97,18 @@ impl Layout {
         self.join("run/openvswitch")
     }
 
+    /// `/etc/blockhost/wireguard`: keys of tunnels, the net process's alone.
+    #[must_use]
+    pub fn wireguard_keys(&self) -> PathBuf {
+        self.join("etc/blockhost/wireguard")
+    }
+
+    /// `/run/wireguard`: control sockets of WireGuard daemons, where the kernel has no WireGuard.
+    #[must_use]
+    pub fn wireguard_sockets(&self) -> PathBuf {
+        self.join("run/wireguard")
+    }
+
     /// `/etc/blockhost/root-agent.yaml`: the agent's policy.
     #[must_use]
     pub fn agent_policy(&self) -> PathBuf {

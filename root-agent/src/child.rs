@@ -156,6 +156,7 @@ fn confine(
         identities: start.identities,
         backend: start.backend,
         landlock: start.policy.landlock,
+        wireguard: start.policy.wireguard,
         programs,
         image_dirs: &start.policy.allow.image_dirs,
         template_dirs: &start.policy.allow.template_dirs,

@@ -33,6 +33,7 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         identities,
         backend: Backend::Embedded,
         landlock: LandlockChoice::Required,
+        wireguard: world.policy.wireguard,
         programs: &programs,
         image_dirs: &image_dirs,
         template_dirs: &image_dirs,

@@ -13,7 +13,7 @@ use super::programs::{ROWS, Row};
 use super::syscalls::Filter;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
-use crate::policy::{LandlockChoice, Policy};
+use crate::policy::{LandlockChoice, Policy, WireguardChoice};
 use crate::sys::landlock::{self, Ruleset};
 
 /// Numbers that stand for the product's users in the tables, with their names.
@@ -149,6 +149,7 @@ fn processes() -> Vec<(String, Profile)> {
             identities,
             backend,
             landlock: LandlockChoice::Required,
+            wireguard: WireguardChoice::Kernel,
             programs: if role == Role::Net { &xtables } else { &[] },
             image_dirs: &allow.image_dirs,
             template_dirs: &allow.template_dirs,

@@ -9,7 +9,7 @@ use super::programs::{APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
 use super::syscalls::{Filter, UNIX, UNIX_AND_INTERNET};
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
-use crate::policy::LandlockChoice;
+use crate::policy::{LandlockChoice, WireguardChoice};
 use crate::sys::landlock::{
     IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE,
 };
@@ -71,6 +71,8 @@ pub struct Inputs<'a> {
     pub backend: Backend,
     /// Policy on kernels without Landlock.
     pub landlock: LandlockChoice,
+    /// Who carries tunnels.
+    pub wireguard: WireguardChoice,
     /// Programs the compartment executes.
     pub programs: &'a [PathBuf],
     /// Where disk images are, absolute, below the layout's root.
@@ -123,8 +125,11 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             ambient: true,
             ..sealed(
                 inputs.identities.agent,
-                net_files(inputs.programs),
-                Filter::no_unix_sockets(),
+                net_files(inputs),
+                match inputs.wireguard {
+                    WireguardChoice::Kernel => Filter::no_unix_sockets(),
+                    WireguardChoice::Userspace => Filter::unix_sockets_for_tunnels(),
+                },
             )
         },
         // Its primary group tells the front that a connection comes from here, and such connections are refused.
@@ -253,9 +258,11 @@ const LOADERS: [&str; 4] = [
 
 /// One program with its loader and its libraries. The directories of programs cannot even be read: the loader would run
 /// whatever can be.
-fn net_files(programs: &[PathBuf]) -> Ruleset {
-    let mut paths = with_programs(loading_only(), programs);
+/// Besides them the keys of tunnels, which the program cannot reach: its own rules leave them out.
+fn net_files(inputs: &Inputs<'_>) -> Ruleset {
+    let mut paths = with_programs(loading_only(), inputs.programs);
     paths.push((PathBuf::from("/proc"), READ));
+    paths.push((inputs.layout.wireguard_keys(), READ_WRITE));
     Ruleset {
         paths,
         ..Ruleset::default()

@@ -429,6 +429,14 @@ impl Filter {
         filter
     }
 
+    /// Net where tunnels are a daemon's: its control socket is a unix socket. The agent turns its own users away, so its
+    /// own socket stays closed to this process.
+    pub fn unix_sockets_for_tunnels() -> Self {
+        let mut filter = Self::no_unix_sockets();
+        filter.families = Families::AllBut(families![AF_VSOCK, AF_PACKET, AF_BLUETOOTH, AF_ALG]);
+        filter
+    }
+
     /// A program that is run: nothing that changes the kernel, and no sockets but of these families.
     pub fn program(sockets: &'static [Family]) -> Self {
         let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);

@@ -101,6 +101,12 @@ impl Builder {
         self.0.is_empty()
     }
 
+    /// The bytes so far, without a header.
+    #[cfg(test)]
+    pub(super) fn done_inside(self) -> Vec<u8> {
+        self.0
+    }
+
     /// The whole message.
     pub(super) fn done(mut self, sequence: u32) -> Vec<u8> {
         let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);

@@ -9,6 +9,7 @@ pub mod link;
 pub mod message;
 pub mod route;
 pub mod tc;
+pub mod wireguard;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};

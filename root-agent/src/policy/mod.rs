@@ -72,6 +72,8 @@ pub struct Policy {
     pub backend: BackendChoice,
     /// Whether a kernel without Landlock stops the start.
     pub landlock: LandlockChoice,
+    /// Who carries tunnels.
+    pub wireguard: WireguardChoice,
     /// Values that clients may name.
     pub allow: Allowlists,
     /// Limits of the socket.
@@ -97,6 +99,7 @@ impl Default for Policy {
             sockets: BTreeMap::new(),
             backend: BackendChoice::Auto,
             landlock: LandlockChoice::Required,
+            wireguard: WireguardChoice::Kernel,
             allow: Allowlists::default(),
             limits: Limits::default(),
             time_limits: BTreeMap::new(),
@@ -117,6 +120,17 @@ pub enum BackendChoice {
     Proxmox,
     /// `blockhost-qm`.
     Embedded,
+}
+
+/// `wireguard:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WireguardChoice {
+    /// The kernel.
+    Kernel,
+    /// A daemon per tunnel, started by the operator, spoken to by its control socket. The net process may then open unix
+    /// sockets, which it otherwise may not.
+    Userspace,
 }
 
 /// `landlock:`.

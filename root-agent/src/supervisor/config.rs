@@ -204,6 +204,12 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
         (layout.state(), 0, group, 0o1771),
         (layout.images(), identities.blockhost.uid, image.gid, 0o2771),
         (layout.image_work(), image.uid, image.gid, 0o700),
+        (
+            layout.wireguard_keys(),
+            identities.agent.uid,
+            identities.agent.gid,
+            0o700,
+        ),
     ] {
         let failed = |source: Errno| ConfigError::Directory {
             path: path.clone(),
@@ -226,15 +232,18 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
     }
     // The signing key is out of reach of the process that keeps wallets, which Landlock alone cannot say: a rule for
     // /etc/blockhost cannot leave a directory out. But that process is root without capabilities, and this not root's.
-    let keys = layout.ledger_keys();
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    open(&keys, flags, Mode::empty())
-        .and_then(|fd| {
-            fchown(&fd, Some(Uid::from_raw(identities.agent.uid)), None)?;
-            fchmod(&fd, Mode::from_raw_mode(0o700))
-        })
-        .map_err(|source| ConfigError::Directory {
-            path: keys,
-            source: source.into(),
-        })
+    // The keys of tunnels likewise; those are the net process's, which runs as that user.
+    for keys in [layout.ledger_keys(), layout.wireguard_keys()] {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        open(&keys, flags, Mode::empty())
+            .and_then(|fd| {
+                fchown(&fd, Some(Uid::from_raw(identities.agent.uid)), None)?;
+                fchmod(&fd, Mode::from_raw_mode(0o700))
+            })
+            .map_err(|source| ConfigError::Directory {
+                path: keys,
+                source: source.into(),
+            })?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! sees that directory alone. Private keys are made here and never leave it.
 
 mod book;
-mod store;
+pub(super) mod store;
 mod wallet;
 
 use std::sync::{Mutex, PoisonError};

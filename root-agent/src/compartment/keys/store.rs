@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Resolve
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::compartment::Identity;
 use crate::failpoint;
 
 /// Names of files under construction start with this; what a crash leaves behind is removed at start.
@@ -23,7 +24,7 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 
 /// Why a file of the directory could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoreError {
+pub(in crate::compartment) enum StoreError {
     #[error("{path} cannot be {what}: {source}", path = path.display())]
     System {
         path: PathBuf,
@@ -38,16 +39,17 @@ pub(super) enum StoreError {
 
 /// The directory, held open.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(in crate::compartment) struct Store {
     directory: OwnedFd,
     path: PathBuf,
     owner: u32,
     group: Gid,
+    mode: Mode,
 }
 
 /// Whether a file of that name may be there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Existing {
+pub(in crate::compartment) enum Existing {
     Keep,
     Replace,
 }
@@ -55,7 +57,24 @@ pub(super) enum Existing {
 impl Store {
     /// Opens the directory, checks that only its owner writes in it, and removes what a crash left unfinished.
     /// Files will belong to the calling user and to `group`.
-    pub(super) fn open(path: &Path, group: u32) -> Result<Self, StoreError> {
+    pub(in crate::compartment) fn open(path: &Path, group: u32) -> Result<Self, StoreError> {
+        let owner = rustix::process::geteuid().as_raw();
+        Self::open_of(
+            path,
+            Identity {
+                uid: owner,
+                gid: group,
+            },
+            FILE_MODE,
+        )
+    }
+
+    /// The same for a directory of another user's, which this process is about to become; its files get that mode.
+    pub(in crate::compartment) fn open_of(
+        path: &Path,
+        user: Identity,
+        mode: Mode,
+    ) -> Result<Self, StoreError> {
         let system = |what| {
             move |error: Errno| StoreError::System {
                 path: path.to_path_buf(),
@@ -66,7 +85,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(system("opened"))?;
         let stat = rustix::fs::fstat(&directory).map_err(system("examined"))?;
-        let owner = rustix::process::geteuid().as_raw();
+        let owner = user.uid;
         if stat.st_uid != owner || stat.st_mode & 0o022 != 0 {
             let why = format!(
                 "belongs to uid {} with mode {:04o}, but must belong to uid {owner} and be writable by it alone",
@@ -82,19 +101,23 @@ impl Store {
             directory,
             path: path.to_path_buf(),
             owner,
-            group: Gid::from_raw(group),
+            group: Gid::from_raw(user.gid),
+            mode,
         };
         store.sweep().map_err(system("swept"))?;
         Ok(store)
     }
 
     /// The whole path of a file here, for messages.
-    pub(super) fn path_of(&self, name: &str) -> PathBuf {
+    pub(in crate::compartment) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Content of a plain file, zeroized when dropped; `None` when there is no such file.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(in crate::compartment) fn read(
+        &self,
+        name: &str,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let suspicious = |why: &str| StoreError::Suspicious {
             path: self.path_of(name),
             why: why.to_owned(),
@@ -132,7 +155,7 @@ impl Store {
 
     /// Writes a file: a new name with owner and mode first, then the bytes, then to disk, then its real name, then the
     /// directory to disk.
-    pub(super) fn write(
+    pub(in crate::compartment) fn write(
         &self,
         name: &str,
         content: &[u8],
@@ -161,7 +184,7 @@ impl Store {
         let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(error("created"))?;
         rustix::fs::fchown(&file, None, Some(self.group)).map_err(error("given to its group"))?;
-        rustix::fs::fchmod(&file, FILE_MODE).map_err(error("given its mode"))?;
+        rustix::fs::fchmod(&file, self.mode).map_err(error("given its mode"))?;
         failpoint::reach("keys-created", name.as_bytes());
         let mut file = std::fs::File::from(file);
         file.write_all(content)
@@ -179,6 +202,18 @@ impl Store {
         }
         failpoint::reach("keys-renamed", name.as_bytes());
         rustix::fs::fsync(&self.directory).map_err(error("synced with its directory"))
+    }
+
+    /// Removes a file; false where there is none.
+    pub(in crate::compartment) fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(self.system(name, "removed")(error.into())),
+        }
+        rustix::fs::fsync(&self.directory)
+            .map_err(|error| self.system(name, "removed for good")(error.into()))?;
+        Ok(true)
     }
 
     fn sweep(&self) -> Result<(), Errno> {

@@ -1,5 +1,6 @@
-//! The `net` compartment: IPv6 host routes by netlink, ports of the host's firewall by `iptables-restore`.
-//! Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is opened in [`prepare`].
+//! The `net` compartment: routes, names of devices and tunnels by netlink, ports of the host's firewall and address
+//! translation by `iptables-restore`. Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is
+//! opened in [`prepare`], but for the keys of tunnels, in a directory of its own.
 
 mod firewall;
 #[cfg(any(test, feature = "fuzz"))]
@@ -9,6 +10,7 @@ mod routes;
 mod rules;
 mod translate;
 mod veth;
+mod wireguard;
 
 use std::path::PathBuf;
 
@@ -20,11 +22,13 @@ use firewall::Firewall;
 use routes::Routes;
 use translate::Tracker;
 use veth::Names;
+use wireguard::Tunnels;
 
 struct Net {
     routes: Routes,
     names: Names,
     tracker: Tracker,
+    tunnels: Tunnels,
     /// The firewall program, or why there is none: routes must work on a host without iptables.
     firewall: Result<Firewall, String>,
 }
@@ -39,6 +43,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     let names =
         Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let tracker = Tracker::open();
+    let tunnels = Tunnels::open(start)
+        .map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let configured = start.policy.programs.xtables.as_deref();
     let firewall = match Firewall::open(configured, start.layout.root()) {
         Err(error) if configured.is_some() => {
@@ -52,6 +58,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         routes,
         names,
         tracker,
+        tunnels,
         firewall,
     }))
 }
@@ -82,6 +89,10 @@ impl Handler for Net {
             Action::NatMap(pair) => self.firewall()?.map(pair, ctx.deadline),
             Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),
             Action::VethRename(interface) => self.names.give(interface),
+            Action::WgSetup(tunnel) => self.tunnels.setup(tunnel),
+            Action::WgSetPeers(tunnel) => self.tunnels.set_peers(tunnel),
+            Action::WgTeardown(tunnel) => self.tunnels.teardown(tunnel),
+            Action::WgShow(tunnel) => self.tunnels.show(tunnel),
             other => Err(Failure::new(
                 ErrorCode::Internal,
                 format!(

@@ -1,0 +1,322 @@
+//! `wg-*`: tunnels with everything that belongs to them: device, addresses, private key, peers. Key and device are in one
+//! process because what makes the one needs the other; the keys stand in a directory of their own that this process alone
+//! may open. What is to change is decided in [`plan`], the two ways to tell a device are in [`backend`].
+
+mod backend;
+mod keys;
+mod plan;
+mod uapi;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use blockhost_proto::action::{WgSetPeers, WgSetup, WgShow, WgTeardown};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{Preshared, WgKey, WgName};
+use rustix::io::Errno;
+use serde_json::{Map, Value, json};
+
+use crate::compartment::{Done, Failure, StartInfo};
+use crate::netlink::{Address, Link, Netlink, NetlinkError};
+use backend::{Backend, BackendError};
+use keys::{Keys, Shared};
+use plan::Wanted;
+
+/// What WireGuard's own tools choose: room for the outer headers in 1500 bytes.
+const MTU: u32 = 1420;
+
+/// The alias that marks a device as one of ours.
+const ALIAS: &str = "blockhost: tunnel";
+
+/// All tunnels.
+#[derive(Debug)]
+pub(super) struct Tunnels {
+    inner: Mutex<Inner>,
+    /// The keys, or why there are none: routes must work where this directory is not.
+    keys: Result<Keys, String>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    links: Netlink,
+    backend: Backend,
+}
+
+fn failed(what: &str) -> impl Fn(NetlinkError) -> Failure {
+    move |error| {
+        let (code, why) = match error.refusal() {
+            Some(Errno::OPNOTSUPP | Errno::NOENT) => (
+                ErrorCode::Failed,
+                "this kernel has no WireGuard; install its module, or run wireguard-go and say `wireguard: userspace` in root-agent.yaml".to_owned(),
+            ),
+            Some(Errno::ADDRINUSE) => (
+                ErrorCode::Conflict,
+                "the port is in use by another program; choose another".to_owned(),
+            ),
+            _ => (ErrorCode::Failed, error.to_string()),
+        };
+        Failure::new(code, format!("{what}: {why}"))
+    }
+}
+
+fn told(what: &str) -> impl Fn(BackendError) -> Failure {
+    move |error| match error {
+        BackendError::Kernel(error) => failed(what)(error),
+        BackendError::Daemon(error) => Failure::new(ErrorCode::Failed, format!("{what}: {error}")),
+    }
+}
+
+impl Tunnels {
+    /// Opens sockets and the directory of the keys; called before confinement.
+    pub(super) fn open(start: &StartInfo<'_>) -> Result<Self, NetlinkError> {
+        let inner = Inner {
+            links: Netlink::open()?,
+            backend: Backend::open(start.policy.wireguard, start.layout)?,
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+            keys: Keys::open(&start.layout.wireguard_keys(), start.identities.agent),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> Result<&Keys, Failure> {
+        self.keys.as_ref().map_err(|why| {
+            let message =
+                format!("tunnels cannot be changed: {why}; repair that and restart the agent");
+            Failure::new(ErrorCode::Failed, message)
+        })
+    }
+
+    pub(super) fn setup(&self, action: &WgSetup) -> Result<Done, Failure> {
+        let keys = self.keys()?;
+        let name = &action.name;
+        let mut inner = self.lock();
+        let (link, made) = inner.device(name)?;
+        // A key for a device that is not ours would make it look like ours.
+        let private = keys.private(name)?;
+        let result = inner.bring_to(action, &link, &private);
+        if made && result.is_err() {
+            // Nothing of a tunnel that was never complete stays but its key, which nobody has seen.
+            let _ = inner.links.link_delete(link.index);
+        }
+        let port = result?;
+        let public = private.public();
+        let mut extra = Map::new();
+        extra.insert("public_key".into(), public.to_string().into());
+        extra.insert("listen_port".into(), port.into());
+        Ok(Done {
+            output: format!("{name} listens on port {port}, public key {public}"),
+            extra,
+        })
+    }
+
+    pub(super) fn set_peers(&self, action: &WgSetPeers) -> Result<Done, Failure> {
+        let keys = self.keys()?;
+        let name = &action.name;
+        let mut inner = self.lock();
+        inner.ours(name)?;
+        let known = keys.shared(name)?;
+        let mut generated = Shared::default();
+        let mut wanted = Vec::new();
+        for peer in action.peers.iter() {
+            let preshared = match &peer.preshared {
+                None => None,
+                Some(Preshared::Given(key)) => Some(*key),
+                Some(Preshared::Generate) => {
+                    let key = match known.get(&peer.public_key) {
+                        Some(key) => key,
+                        None => keys::random()?,
+                    };
+                    generated.insert(peer.public_key, key);
+                    Some(key)
+                }
+            };
+            wanted.push(Wanted::new(peer, preshared));
+        }
+        if generated != known {
+            // Before the device: a key that was answered must be known after a crash.
+            keys.keep_shared(name, &generated)?;
+        }
+        let what = format!("the peers of {name} were not set");
+        let device = inner.backend.get(name).map_err(told(&what))?;
+        let changes = plan::changes(&device, &wanted);
+        if !changes.is_empty() {
+            inner.backend.change(name, &changes).map_err(told(&what))?;
+        }
+        let mut extra = Map::new();
+        if !generated.is_empty() {
+            extra.insert("preshared_keys".into(), generated.to_json());
+        }
+        Ok(Done {
+            output: format!(
+                "{name} has {} peers, {} changed",
+                wanted.len(),
+                changes.len()
+            ),
+            extra,
+        })
+    }
+
+    pub(super) fn teardown(&self, action: &WgTeardown) -> Result<Done, Failure> {
+        let keys = self.keys()?;
+        let name = &action.name;
+        let mut inner = self.lock();
+        let link = match inner.ours(name) {
+            Ok(link) => Some(link),
+            Err(failure) if failure.code == ErrorCode::NotFound => None,
+            Err(failure) => return Err(failure),
+        };
+        if let Some(link) = &link {
+            let what = format!("{name} was not removed");
+            inner.links.link_delete(link.index).map_err(failed(&what))?;
+        }
+        // The device first: a key without a device is harmless, a device without its key is nobody's.
+        if !keys.forget(name)? && link.is_none() {
+            return Err(not_found(name));
+        }
+        Ok(Done {
+            output: format!("{name} is gone, with its keys"),
+            ..Done::default()
+        })
+    }
+
+    pub(super) fn show(&self, action: &WgShow) -> Result<Done, Failure> {
+        let keys = self.keys()?;
+        let name = &action.name;
+        let mut inner = self.lock();
+        let link = inner.ours(name)?;
+        let what = format!("{name} cannot be shown");
+        let device = inner.backend.get(name).map_err(told(&what))?;
+        let addresses = inner.links.addresses(link.index).map_err(failed(&what))?;
+        let text = |key: [u8; 32]| WgKey::new(key).map(|key| key.to_string());
+        let peers: Vec<Value> = device
+            .peers
+            .iter()
+            .map(|peer| {
+                json!({
+                    "public_key": text(peer.public_key),
+                    "endpoint": peer.endpoint.map(|endpoint| endpoint.to_string()),
+                    "allowed_ips": peer.allowed_ips.iter().map(|(address, length)| format!("{address}/{length}")).collect::<Vec<_>>(),
+                    "keepalive": (peer.keepalive != 0).then_some(peer.keepalive),
+                    "preshared": peer.preshared != [0; 32],
+                    "last_handshake": (peer.last_handshake_s != 0).then_some(peer.last_handshake_s),
+                    "rx_bytes": peer.rx_bytes,
+                    "tx_bytes": peer.tx_bytes,
+                })
+            })
+            .collect();
+        let shown = json!({
+            "name": name.as_str(),
+            "public_key": keys.private(name)?.public().to_string(),
+            "listen_port": device.listen_port,
+            "mtu": link.mtu,
+            "up": link.up,
+            "addresses": addresses.iter().map(|a| format!("{}/{}", a.address, a.length)).collect::<Vec<_>>(),
+            "peers": peers,
+        });
+        Ok(Done {
+            output: shown.to_string(),
+            ..Done::default()
+        })
+    }
+}
+
+fn not_found(name: &WgName) -> Failure {
+    let message = format!("there is no tunnel {name} of this agent; wg-setup makes one");
+    Failure::new(ErrorCode::NotFound, message)
+}
+
+impl Inner {
+    /// The device of that name if it is a tunnel of ours.
+    fn ours(&mut self, name: &WgName) -> Result<Link, Failure> {
+        let what = format!("{name} cannot be looked up");
+        let found = self.links.link(name.as_str()).map_err(failed(&what))?;
+        let link = found
+            .filter(|link| link.name == name.as_str())
+            .ok_or_else(|| not_found(name))?;
+        if self.backend.is_tunnel(&link) && link.alias.as_deref() == Some(ALIAS) {
+            Ok(link)
+        } else {
+            let message =
+                format!("{name} is a device that this agent did not make; it was left alone");
+            Err(Failure::new(ErrorCode::Conflict, message))
+        }
+    }
+
+    /// Our device of that name, made where that is our part; true when it was made now.
+    fn device(&mut self, name: &WgName) -> Result<(Link, bool), Failure> {
+        match self.ours(name) {
+            Err(failure) if failure.code == ErrorCode::NotFound => {}
+            Err(failure) if failure.code == ErrorCode::Conflict => {
+                return self.adopt(name).ok_or(failure).map(|link| (link, false));
+            }
+            other => return other.map(|link| (link, false)),
+        }
+        let what = format!("{name} was not made");
+        self.backend
+            .make(&mut self.links, name, ALIAS)
+            .map_err(told(&what))?;
+        self.ours(name).map(|link| (link, true))
+    }
+
+    /// A device that a daemon was started for and that nobody has marked yet.
+    fn adopt(&mut self, name: &WgName) -> Option<Link> {
+        let link = self.links.link(name.as_str()).ok().flatten()?;
+        if !self.backend.may_adopt(&link, name) {
+            return None;
+        }
+        self.links.link_alias(link.index, ALIAS).ok()?;
+        self.ours(name).ok()
+    }
+
+    /// Makes a device what the action says; returns the port it listens on.
+    fn bring_to(
+        &mut self,
+        action: &WgSetup,
+        link: &Link,
+        private: &keys::Private,
+    ) -> Result<u16, Failure> {
+        let name = &action.name;
+        let what = format!("{name} was not set up");
+        let port = action.listen_port.map(blockhost_proto::value::Port::get);
+        self.backend
+            .set(name, private.bytes(), port)
+            .map_err(told(&what))?;
+        let mtu = action.mtu.map_or(MTU, |mtu| u32::from(mtu.get()));
+        self.links
+            .link_up(link.index, Some(mtu))
+            .map_err(failed(&what))?;
+        let wanted: Vec<Address> = action
+            .addresses
+            .iter()
+            .map(|a| Address {
+                address: a.address(),
+                length: a.length(),
+            })
+            .collect();
+        let present = self.links.addresses(link.index).map_err(failed(&what))?;
+        // New ones first: a tunnel that keeps an address never is without one.
+        for address in wanted.iter().filter(|a| !present.contains(a)) {
+            self.links
+                .address_add(link.index, *address)
+                .map_err(failed(&what))?;
+        }
+        for address in present.iter().filter(|a| !wanted.contains(a)) {
+            match self.links.address_remove(link.index, *address) {
+                // Secondary addresses go with the first of their network.
+                Err(error) if error.refusal() == Some(Errno::ADDRNOTAVAIL) => {}
+                other => other.map_err(failed(&what))?,
+            }
+        }
+        for address in &wanted {
+            self.links
+                .address_add(link.index, *address)
+                .map_err(failed(&what))?;
+        }
+        let device = self.backend.get(name).map_err(told(&what))?;
+        Ok(device.listen_port)
+    }
+}
