@@ -3,14 +3,15 @@
 
 mod compartment_world;
 
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
 
 use blockhost_root_agent::compartment::{Backend, Handler, Identities, Identity, keys, net, vm};
 use blockhost_root_agent::confine::irrevocably_confine;
 use blockhost_root_agent::confine::profile::{Inputs, profile};
 use blockhost_root_agent::ipc::Role;
-use blockhost_root_agent::policy::LandlockChoice;
-use compartment_world::{GROUP, Prepare, USER, World, again_in, tool};
+use blockhost_root_agent::policy::{LandlockChoice, WireguardChoice};
+use compartment_world::{GROUP, Prepare, USER, World, again_in, set_mode, tool, try_tool};
 use serde_json::{Value, json};
 
 /// Prepares a handler as the child does, then locks this thread in for good.
@@ -69,6 +70,9 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
         |world| {
             tool("ip link add one type veth peer name two");
             tool("ip link set one up");
+            tool("ip link add veth100i0 type veth peer name inside");
+            let pair = json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"});
+            let container = json!({"vmid": 100});
             let handler = confined(world, Role::Net, net::prepare);
             let route = json!({"address": "fd77::1/128", "dev": "one"});
             let port = json!({"port": 22, "comment": "a"});
@@ -78,6 +82,9 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
                 ("iptables-open", &port),
                 ("iptables-open", &port),
                 ("iptables-close", &port),
+                ("veth-rename", &container),
+                ("nat-map", &pair),
+                ("nat-unmap", &pair),
             ] {
                 succeeds(world, &*handler, name, params);
             }
@@ -92,6 +99,82 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
             assert!(started.is_err(), "net starts other programs");
         },
     );
+}
+
+#[test]
+fn a_tunnels_key_is_made_inside_where_wallets_and_other_programs_are_out_of_reach() {
+    let test = "a_tunnels_key_is_made_inside_where_wallets_and_other_programs_are_out_of_reach";
+    let set_up = |world: &World| {
+        std::fs::write(world.layout.etc().join("hot.key"), "secret").expect("a key");
+        let keys = world.layout.wireguard_keys();
+        std::fs::create_dir(&keys).expect("a directory");
+        set_mode(&keys, 0o700);
+        chown(&keys, Some(USER), Some(GROUP)).expect("an owner");
+        std::fs::create_dir_all("/run/wireguard").expect("a directory");
+        std::fs::create_dir_all(world.path().join("run")).expect("a directory");
+        symlink("/run/wireguard", world.layout.wireguard_sockets()).expect("a link");
+    };
+    let wrapper = [
+        "unshare",
+        "--net",
+        "--mount",
+        "--propagation",
+        "private",
+        "--",
+    ];
+    let outside = again_in(test, &wrapper, set_up, |world| {
+        if !try_tool("wireguard-go --version").0 {
+            println!("skipped: {test} needs wireguard-go");
+            return;
+        }
+        tool("mount -t tmpfs none /run/wireguard");
+        chown("/run/wireguard", Some(USER), None).expect("an owner");
+        // As the operator runs it: the agent's user. It dies with this process, which soon may not kill it.
+        #[expect(clippy::disallowed_methods, reason = "a test starts the real daemon")]
+        std::process::Command::new("setpriv")
+            .args([
+                &format!("--reuid={USER}"),
+                &format!("--regid={GROUP}"),
+                "--clear-groups",
+                "--inh-caps=-all,+net_admin",
+                "--ambient-caps=-all,+net_admin",
+                "--pdeathsig=KILL",
+                "wireguard-go",
+                "-f",
+                "wg0",
+            ])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a daemon");
+        while !Path::new("/run/wireguard/wg0.sock").exists() {
+            std::thread::yield_now();
+        }
+        world.policy.wireguard = WireguardChoice::Userspace;
+        let handler = confined(world, Role::Net, net::prepare);
+        let tunnel = json!({"name": "wg0", "addresses": ["10.8.0.1/24"], "listen_port": 51820});
+        let peers = json!({"name": "wg0", "peers": [{
+            "public_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+            "allowed_ips": ["10.8.0.2/32"], "preshared": "generate",
+        }]});
+        let name = json!({"name": "wg0"});
+        succeeds(world, &*handler, "wg-setup", &tunnel);
+        succeeds(world, &*handler, "wg-set-peers", &peers);
+        succeeds(world, &*handler, "wg-show", &name);
+        cannot_read(&world.layout.etc().join("hot.key"));
+        assert!(
+            std::fs::write(world.layout.etc().join("x"), "x").is_err(),
+            "writes beside its directory"
+        );
+    });
+    if let Some(world) = outside {
+        for file in ["wg0.key", "wg0.psk"] {
+            let Ok(meta) = std::fs::metadata(world.layout.wireguard_keys().join(file)) else {
+                println!("skipped: no daemon, no {file}");
+                return;
+            };
+            assert_eq!((meta.uid(), meta.mode() & 0o777), (USER, 0o600), "{file}");
+        }
+    }
 }
 
 #[test]

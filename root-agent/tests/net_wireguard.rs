@@ -102,6 +102,7 @@ fn start(world: &World) -> Box<dyn Handler> {
 struct Daemon(Child);
 
 impl Daemon {
+    #[expect(clippy::disallowed_methods, reason = "a test starts the real daemon")]
     fn start(net: Option<&SecondNet>, name: &str) -> Self {
         let mut words = vec!["wireguard-go".to_owned(), "-f".to_owned(), name.to_owned()];
         if let Some(net) = net {

@@ -43,12 +43,17 @@ impl Backend {
     }
 
     /// Whether an unmarked device was made for us: a daemon makes its device itself when it starts.
-    pub(super) fn may_adopt(&self, link: &Link, name: &WgName) -> bool {
+    pub(super) fn may_adopt(&self, link: &Link, name: &WgName) -> Result<bool, BackendError> {
         match self {
-            Self::Kernel(_) => false,
-            Self::Userspace(sockets) => {
-                self.is_tunnel(link) && link.alias.is_none() && uapi::get(sockets, name).is_ok()
+            Self::Userspace(sockets) if self.is_tunnel(link) && link.alias.is_none() => {
+                match uapi::get(sockets, name) {
+                    Ok(_) => Ok(true),
+                    // A tun device of something else.
+                    Err(UapiError::NoDaemon(_)) => Ok(false),
+                    Err(error) => Err(BackendError::Daemon(error)),
+                }
             }
+            Self::Kernel(_) | Self::Userspace(_) => Ok(false),
         }
     }
 

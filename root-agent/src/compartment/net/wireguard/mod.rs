@@ -251,7 +251,7 @@ impl Inner {
         match self.ours(name) {
             Err(failure) if failure.code == ErrorCode::NotFound => {}
             Err(failure) if failure.code == ErrorCode::Conflict => {
-                return self.adopt(name).ok_or(failure).map(|link| (link, false));
+                return self.adopt(name, failure).map(|link| (link, false));
             }
             other => return other.map(|link| (link, false)),
         }
@@ -263,13 +263,19 @@ impl Inner {
     }
 
     /// A device that a daemon was started for and that nobody has marked yet.
-    fn adopt(&mut self, name: &WgName) -> Option<Link> {
-        let link = self.links.link(name.as_str()).ok().flatten()?;
-        if !self.backend.may_adopt(&link, name) {
-            return None;
+    fn adopt(&mut self, name: &WgName, otherwise: Failure) -> Result<Link, Failure> {
+        let what = format!("{name} was not set up");
+        let found = self.links.link(name.as_str()).map_err(failed(&what))?;
+        let Some(link) = found else {
+            return Err(otherwise);
+        };
+        if !self.backend.may_adopt(&link, name).map_err(told(&what))? {
+            return Err(otherwise);
         }
-        self.links.link_alias(link.index, ALIAS).ok()?;
-        self.ours(name).ok()
+        self.links
+            .link_alias(link.index, ALIAS)
+            .map_err(failed(&what))?;
+        self.ours(name)
     }
 
     /// Makes a device what the action says; returns the port it listens on.
