@@ -130,8 +130,12 @@ fn a_tunnels_key_is_made_inside_where_wallets_and_other_programs_are_out_of_reac
         tool("mount -t tmpfs none /run/wireguard");
         chown("/run/wireguard", Some(USER), None).expect("an owner");
         // As the operator runs it: the agent's user. It dies with this process, which soon may not kill it.
-        #[expect(clippy::disallowed_methods, reason = "a test starts the real daemon")]
-        std::process::Command::new("setpriv")
+        #[expect(
+            clippy::disallowed_methods,
+            clippy::zombie_processes,
+            reason = "a test starts the real daemon, which outlives what it can wait for"
+        )]
+        let _daemon = std::process::Command::new("setpriv")
             .args([
                 &format!("--reuid={USER}"),
                 &format!("--regid={GROUP}"),
