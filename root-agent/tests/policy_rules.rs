@@ -296,4 +296,19 @@ fn a_reload_holds_for_the_next_request_of_an_open_connection() {
         .map(|record| record["metadata"]["sha256"].to_string())
         .collect();
     assert_eq!(digests.len(), 4, "each is told from the others");
+    // Who kept the file can say which one it was.
+    agent
+        .world
+        .write_policy(&format!("{base}rules: [{{user: 65002, actions: ['*']}}]\n"));
+    #[expect(clippy::disallowed_methods, reason = "the program under test")]
+    let output = Command::new(env!("CARGO_BIN_EXE_blockhost-root-agent"))
+        .args(["check-policy", "--json"])
+        .env("BLOCKHOST_ROOT", agent.world.layout.root())
+        .output()
+        .expect("run");
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        of("policy-changed")[2]["metadata"]["sha256"],
+        shown["sha256"]
+    );
 }

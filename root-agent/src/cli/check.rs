@@ -137,10 +137,16 @@ fn check(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let Checked { file, policy, .. } = load(file)?;
     let warnings = review(&policy);
     if arguments.json {
-        let shown = json!({"ok": true, "file": file, "warnings": warnings, "policy": policy});
+        let shown = json!({
+            "ok": true, "file": file, "warnings": warnings, "sha256": policy.digest(), "policy": policy,
+        });
         return Ok(print(&format!("{shown:#}\n")));
     }
-    let mut text = format!("{}: can be used\n\nrules:\n", file.display());
+    let mut text = format!(
+        "{}: can be used\nsha256 in the ledger: {}\n\nrules:\n",
+        file.display(),
+        policy.digest()
+    );
     for (number, rule) in (1..).zip(&policy.rules) {
         text.push_str(&format!(
             "  {number}. {}: {}\n",

@@ -379,10 +379,7 @@ impl Gate {
         let mut facts = Map::new();
         facts.insert("rules".to_owned(), rules.len().into());
         // Which policy it was can be shown later by whoever kept the file.
-        if let Ok(text) = serde_json::to_vec(policy) {
-            let digest = hex(&blockhost_ledger::merkle::sha256(&text));
-            facts.insert("sha256".to_owned(), digest.into());
-        }
+        facts.insert("sha256".to_owned(), policy.digest().into());
         self.note("policy-changed", "agent:policy", facts);
     }
 

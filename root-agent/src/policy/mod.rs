@@ -182,6 +182,12 @@ pub struct IdentityOverrides {
 pub const MAX_POLICY_BYTES: usize = 64 << 10;
 
 impl Policy {
+    /// What the ledger calls this policy by: SHA-256 of it with all defaults, hex.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        blockhost_proto::escape::hex(&blockhost_ledger::merkle::sha256(&text))
+    }
+
     /// Reads the text of a policy file; `file` names it in errors. An empty text is the default policy.
     ///
     /// # Errors
