@@ -43,11 +43,13 @@ impl Supervisor {
         let wanted = wanted_sockets(&self.layout, &policy, &accounts, &identities)?;
         // The last step that can fail: from here on everything is in force.
         let change = self.sockets.plan(&wanted)?;
-        let fixed =
-            |p: &crate::policy::Policy| (p.backend, p.landlock, p.programs.clone(), p.identities);
+        let fixed = |p: &crate::policy::Policy| {
+            let programs = p.programs.clone();
+            (p.backend, p.landlock, programs, p.images, p.identities)
+        };
         if fixed(&policy) != fixed(&self.start.policy) {
             log_warning!(
-                "backend, landlock, programs and identities change at the next restart only"
+                "backend, landlock, programs, images and identities change at the next restart only"
             );
         }
         self.start.users = accounts.names(&rules);
