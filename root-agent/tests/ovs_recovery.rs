@@ -509,6 +509,7 @@ fn confined(world: &World) {
         identities,
         backend: Backend::Embedded,
         landlock: LandlockChoice::Required,
+        wireguard: blockhost_root_agent::policy::WireguardChoice::Kernel,
         programs: &[],
         image_dirs: &[],
         template_dirs: &[],
