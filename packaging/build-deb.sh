@@ -44,17 +44,17 @@ stage() {
   find "$tree" -type d -empty -delete
 }
 
-# control NAME DEPENDS RECOMMENDS SUMMARY DESCRIPTION
+# control NAME DEPENDS RECOMMENDS SUMMARY DESCRIPTION [ARCHITECTURE]
 control() {
-  local tree=$out/$1 shlibs
+  local tree=$out/$1 shlibs=
   install -d "$tree/DEBIAN" "$tree/usr/share/doc/$1"
   install -m 0644 LICENSE "$tree/usr/share/doc/$1/copyright"
   mkdir -p "$out/shlibs/debian" && : >"$out/shlibs/debian/control"
   local programs
-  mapfile -t programs < <(find "$PWD/$tree/usr" -type f -perm -0100)
-  shlibs=$(cd "$out/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "${programs[@]}" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
+  mapfile -t programs < <(find "$(realpath "$tree")/usr" -type f -perm -0100)
+  [ ${#programs[@]} -eq 0 ] || shlibs=$(cd "$out/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "${programs[@]}" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
   {
-    printf 'Package: %s\nVersion: %s\nArchitecture: %s\n' "$1" "$version" "$arch"
+    printf 'Package: %s\nVersion: %s\nArchitecture: %s\n' "$1" "$version" "${6:-$arch}"
     printf 'Maintainer: BlockHost <blockhost@localhost>\nSection: admin\nPriority: optional\n'
     printf 'Installed-Size: %s\n' "$(du -sk "$tree/usr" | cut -f1)"
     printf 'Depends: %s\n' "${shlibs:+$shlibs, }$2"
@@ -94,11 +94,25 @@ control blockhost "blockhost-root-agent (= $version)" "mmdebstrap, uidmap, qemu-
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
 install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
 
+python=python3-blockhost-root-agent
+install -d "$out/$python/usr/lib/python3/dist-packages/blockhost_root_agent"
+install -m 0644 proto/clients/python/src/blockhost_root_agent/{*.py,py.typed} "$out/$python/usr/lib/python3/dist-packages/blockhost_root_agent/"
+control $python "python3 (>= 3.9)" "blockhost-root-agent" \
+  "BlockHost root agent: Python client" "One function per action of the root agent, blocking and asyncio, typed." all
+
+node=node-blockhost-root-agent
+install -d "$out/$node/usr/share/nodejs/@blockhost/root-agent/dist"
+install -m 0644 proto/clients/typescript/package.json "$out/$node/usr/share/nodejs/@blockhost/root-agent/"
+install -m 0644 proto/clients/typescript/dist/*.{js,d.ts} "$out/$node/usr/share/nodejs/@blockhost/root-agent/dist/"
+control $node "nodejs (>= 18)" "blockhost-root-agent" \
+  "BlockHost root agent: client for Node.js" "One function per action of the root agent, ES modules with type declarations." all
+
 say "packing"
 for tree in "$out"/*/; do
   name=$(basename "$tree")
   [ -d "$tree/DEBIAN" ] || continue
-  dpkg-deb --root-owner-group --build "$tree" "$out/${name}_${version}_${arch}.deb" >/dev/null
+  package_arch=$(sed -n 's/^Architecture: //p' "$tree/DEBIAN/control")
+  dpkg-deb --root-owner-group --build "$tree" "$out/${name}_${version}_${package_arch}.deb" >/dev/null
   rm -rf "$tree"
 done
 rm -rf "$out/shlibs"

@@ -24,7 +24,8 @@ readonly PACKAGES=(
     conntrack wireguard-tools wireguard-go          # what became of a translation; tunnels where the kernel has none
     dpkg-dev                                        # make deb
     systemd                                         # the units' scores, and a private system that runs them
-    python3                                         # the benchmark's peer, the offline proof checker
+    python3                                         # the benchmark's peer, the offline proof checker, the Python client
+    python3-setuptools python3-wheel mypy           # that client's wheel and types
 )
 
 # What `make bench` measures us beside; each is left out of the table where it is missing.
@@ -209,8 +210,8 @@ install_node() {
     say "node $(node --version): installed"
 }
 
-install_npm_packages() { # anvil (the local chain), solc and OpenZeppelin, exactly as the lock file says
-    local dir=engine/contracts have want
+install_npm_packages() { # install_npm_packages DIR: exactly what its lock file says
+    local dir=$1 have want
     [ -f "$dir/package-lock.json" ] || { say "npm packages: $dir/package-lock.json is not there, nothing to install"; return 0; }
     want=$(sha256sum <"$dir/package-lock.json")
     have=$(cat "$dir/node_modules/.blockhost-lock" 2>/dev/null || true)
@@ -269,6 +270,7 @@ ensure_user blockhost-image
 ensure_member blockhost blockhost-image
 ensure_subids blockhost
 install_node
-install_npm_packages
+install_npm_packages engine/contracts         # anvil (the local chain), solc and OpenZeppelin
+install_npm_packages proto/clients/typescript # the compiler that checks the client's types
 if [ "${1:-}" = peers ]; then install_peers; fi
 say "done"

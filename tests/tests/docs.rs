@@ -87,6 +87,7 @@ fn every_file_that_a_document_links_to_exists() {
         "docs/configure.md",
         "docs/operate.md",
         "docs/recover.md",
+        "docs/clients.md",
         "docs/cve.md",
         "docs/specification.md",
     ] {
