@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 import unittest
 from typing import Any, Callable, Dict, List, Optional
 
@@ -39,6 +40,14 @@ def process(role: str) -> Optional[int]:
             except OSError:
                 pass
     return None
+
+
+def wait_for(what: str, happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not happened():
+        if time.monotonic() > until:
+            raise AssertionError(f"it did not happen within 30 s: {what}")
+        time.sleep(0.01)
 
 
 class Live(unittest.TestCase):
@@ -86,16 +95,15 @@ class Live(unittest.TestCase):
                 errors.append(error)
 
         thread = threading.Thread(target=start)
+        begun = os.path.join(os.environ["BLOCKHOST_ROOT"], "var/lib/blockhost/206-has-begun")
         before = process("vm")
-        thread.start()
-        while not os.path.exists(os.path.join(os.environ["BLOCKHOST_ROOT"], "run/206-has-begun")):
-            pass
         assert before is not None
+        thread.start()
+        wait_for("the action begins", lambda: os.path.exists(begun))
         os.kill(before, signal.SIGKILL)
         thread.join()
-        os.unlink(os.path.join(os.environ["BLOCKHOST_ROOT"], "run/206-has-begun"))
-        while process("vm") in (None, before):
-            pass
+        os.unlink(begun)
+        wait_for("the compartment is back", lambda: process("vm") not in (None, before))
         # It is back, and so is its work.
         self.assertEqual(call("qm-status", vmid=100)["ok"], True)
         return errors[0].code
@@ -103,7 +111,7 @@ class Live(unittest.TestCase):
     def test_too_many_connections_are_told_so(self) -> None:
         async def crowd() -> List[object]:
             client = aio.RootAgentClient(max_connections=100, timeout=30)
-            calls = [client.call("qm-start", vmid=207) for _ in range(80)]
+            calls = [client.call("qm-start", vmid=210) for _ in range(80)]
             answers = await asyncio.gather(*calls, return_exceptions=True)
             client.close()
             return list(answers)

@@ -133,11 +133,14 @@ class Connection {
     this.ended = undefined;
     /** @type {{resolve: (payload: Buffer) => void, reject: (error: Error) => void} | undefined} */
     this.waiting = undefined;
-    socket.on("data", (chunk) => {
+    /** @param {Buffer} chunk */
+    const arrived = (chunk) => {
       this.chunks.push(chunk);
       this.buffered += chunk.length;
       this.deliver();
-    });
+    };
+    socket.on("data", arrived);
+    socket.on("last-words", arrived);
     socket.on("end", () => this.finish(broken("the agent closed it without an answer")));
     socket.on("error", (error) => this.finish(broken(error.message)));
     socket.on("close", () => this.finish(broken("it was closed")));
@@ -237,7 +240,6 @@ class Connection {
     this.nextId += requests.length;
     const frames = requests.map(([action, params], at) => encode(action, params ?? {}, String(first + at), dryRun));
     this.socket.ref();
-    // A failed write ends the socket; what the agent said before it closed is still read.
     this.socket.write(frames.length === 1 ? /** @type {Buffer} */ (frames[0]) : Buffer.concat(frames));
     const answers = [];
     for (let at = 0; at < requests.length; at += 1) {
@@ -256,7 +258,8 @@ class Connection {
 function connect(socketPath, signal) {
   return new Promise((resolve, reject) => {
     const { name, release } = shortened(socketPath);
-    const socket = net.connect({ path: name });
+    const socket = withLastWords(new net.Socket());
+    socket.connect({ path: name });
     const settle = () => {
       release();
       signal.removeEventListener("abort", abort);
@@ -277,6 +280,31 @@ function connect(socketPath, signal) {
       reject(error);
     });
   });
+}
+
+/**
+ * A write that fails ends a socket of Node at once, with what the agent has said before it closed still unread: that
+ * the frame is too long, for instance. This one reads that first.
+ *
+ * @param {net.Socket} socket
+ */
+function withLastWords(socket) {
+  const destroy = socket._destroy;
+  socket._destroy = (error, callback) => {
+    const { fd } = /** @type {{_handle?: {fd?: number}}} */ (/** @type {unknown} */ (socket))._handle ?? {};
+    if (error !== null && typeof fd === "number" && fd >= 0) {
+      const chunk = Buffer.alloc(1 << 16);
+      try {
+        for (let got = fs.readSync(fd, chunk); got > 0; got = fs.readSync(fd, chunk)) {
+          socket.emit("last-words", Buffer.from(chunk.subarray(0, got)));
+        }
+      } catch {
+        // Nothing more is there.
+      }
+    }
+    destroy.call(socket, error, callback);
+  };
+  return socket;
 }
 
 /**

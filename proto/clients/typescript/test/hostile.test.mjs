@@ -165,6 +165,21 @@ test("last words about the connection are heard, and it is not used again", asyn
   );
 });
 
+test("what the agent says while a large request is still being sent is heard", async () => {
+  const said = frame('{"ok":false,"error":"frame too long","code":"bad_frame"}');
+  await withAgent(
+    () => {},
+    async (agent) => {
+      const one = new RootAgentClient({ socketPath: agent.path, timeoutMs: 20_000 });
+      for (let round = 0; round < 20; round += 1) {
+        const call = one.call("qm-list", { text: "x".repeat(4 * MIB) });
+        await assert.rejects(call, (error) => error instanceof RootAgentError && error.code === "bad_frame");
+      }
+    },
+    ({ socket }) => socket.once("data", () => socket.pause().write(said, () => socket.destroy())),
+  );
+});
+
 test("a stalled agent is given up on, and its caller may give up before", async () => {
   for (const answer of [() => {}, (_, talk) => talk.send(Buffer.from("\0\0\0\x20{"))]) {
     await withAgent(answer, async (agent) => {

@@ -4,6 +4,7 @@ hand: an idle one then belongs to no loop, and whether it is still good can be s
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import socket
 import weakref
@@ -231,5 +232,6 @@ def _time_limit(action: str) -> float:
 
 
 default_client = RootAgentClient()
+atexit.register(default_client.close)
 call = default_client.call
 call_many = default_client.call_many

@@ -3,6 +3,7 @@ that an answer cannot be taken for that of another question."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
@@ -238,5 +239,6 @@ def _time_limit(action: str) -> float:
 
 
 default_client = RootAgentClient()
+atexit.register(default_client.close)
 call = default_client.call
 call_many = default_client.call_many
