@@ -29,13 +29,14 @@ def coroutine_call(action: str, /, *args: Any, **named: Any) -> Dict[str, Any]:
 BOTH: Dict[str, Call] = {"blocking": blocking.call, "coroutines": coroutine_call}
 
 
-def process(role: str) -> Optional[int]:
-    """The process of the agent with that role; the world has its own numbers."""
+def process(*last_words: str) -> Optional[int]:
+    """The process whose command line ends so; the world has its own numbers."""
+    ending = "".join(f"\0{word}" for word in last_words).encode() + b"\0"
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
-                    if file.read().endswith(b"\0internal\0" + role.encode() + b"\0"):
+                    if file.read().endswith(ending):
                         return int(name)
             except OSError:
                 pass
@@ -95,15 +96,13 @@ class Live(unittest.TestCase):
                 errors.append(error)
 
         thread = threading.Thread(target=start)
-        begun = os.path.join(os.environ["BLOCKHOST_ROOT"], "var/lib/blockhost/206-has-begun")
-        before = process("vm")
+        before = process("internal", "vm")
         assert before is not None
         thread.start()
-        wait_for("the action begins", lambda: os.path.exists(begun))
+        wait_for("the action begins", lambda: process("start", "206") is not None)
         os.kill(before, signal.SIGKILL)
         thread.join()
-        os.unlink(begun)
-        wait_for("the compartment is back", lambda: process("vm") not in (None, before))
+        wait_for("the compartment is back", lambda: process("internal", "vm") not in (None, before))
         # It is back, and so is its work.
         self.assertEqual(call("qm-status", vmid=100)["ok"], True)
         return errors[0].code
