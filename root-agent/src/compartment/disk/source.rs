@@ -13,13 +13,15 @@ use rustix::fs::{
     FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, copy_file_range, fstat, ftruncate,
     openat2, seek,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pread, pwrite};
 
 use super::format::{self, Format, HEAD};
 use crate::compartment::Failure;
 
 /// Bytes per copy call; the deadline is looked at in between.
 const CHUNK: usize = 64 << 20;
+/// Bytes at once where the kernel cannot copy between two file systems.
+const BUFFER: usize = 256 << 10;
 
 /// Where files may come from and to whom they may belong.
 #[derive(Debug)]
@@ -220,6 +222,7 @@ pub(in crate::compartment) fn copy_data(
     let size = u64::try_from(fstat(source).map_err(error)?.st_size).unwrap_or(0);
     ftruncate(copy, size).map_err(error)?;
     let mut at = 0;
+    let mut buffer = vec![0u8; BUFFER];
     while at < size {
         if Instant::now() >= deadline {
             return Err(Failure::new(
@@ -236,9 +239,16 @@ pub(in crate::compartment) fn copy_data(
         while at < hole && Instant::now() < deadline {
             let (mut from, mut to) = (at, at);
             let length = usize::try_from(hole - at).unwrap_or(CHUNK).min(CHUNK);
-            match copy_file_range(source, Some(&mut from), copy, Some(&mut to), length)
-                .map_err(error)?
+            let copied = match copy_file_range(source, Some(&mut from), copy, Some(&mut to), length)
             {
+                // From one kind of file system to another the kernel leaves it to us.
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL) => {
+                    by_hand(source, copy, at, length.min(buffer.len()), &mut buffer)
+                        .inspect(|&count| from = at + u64::try_from(count).unwrap_or(0))
+                }
+                other => other,
+            };
+            match copied.map_err(error)? {
                 // The owner made it shorter meanwhile; what is missing reads as zeros and fails inspection or import.
                 0 => return Ok(()),
                 _ => at = from,
@@ -246,6 +256,26 @@ pub(in crate::compartment) fn copy_data(
         }
     }
     Ok(())
+}
+
+/// Copies some bytes at `at`; how many.
+fn by_hand(
+    source: &OwnedFd,
+    copy: &OwnedFd,
+    at: u64,
+    length: usize,
+    buffer: &mut [u8],
+) -> Result<usize, Errno> {
+    let part = buffer.get_mut(..length).unwrap_or_default();
+    let count = pread(source, &mut *part, at)?;
+    let mut rest = part.get(..count).unwrap_or_default();
+    let mut to = at;
+    while !rest.is_empty() {
+        let written = pwrite(copy, rest, to)?;
+        rest = rest.get(written..).unwrap_or_default();
+        to += u64::try_from(written).unwrap_or(0);
+    }
+    Ok(count)
 }
 
 fn read_head(file: &std::fs::File, head: &mut [u8]) -> std::io::Result<usize> {

@@ -232,3 +232,94 @@ fn free(file: &std::fs::File) -> Result<u64, Errno> {
     let status = fstatvfs(file)?;
     Ok(status.f_bavail.saturating_mul(status.f_frsize))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockhost_proto::layout::Layout;
+    use std::time::Duration;
+
+    /// An image directory below `root` with one raw image, customised in a job elsewhere by `change`.
+    fn customise(root: &Path, change: impl FnOnce(&Path, &Path)) -> Result<(), Failure> {
+        let layout = Layout::new(root);
+        std::fs::create_dir_all(layout.images()).expect("a directory");
+        let image = layout.images().join("x.raw");
+        let mut content = vec![0u8; 4096];
+        content[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(&image, content).expect("an image");
+        std::fs::write(layout.images().join(format!("{TEMPORARY}7")), "left").expect("a file");
+        let owner = rustix::process::geteuid().as_raw();
+        let sources = Sources {
+            layout: &layout,
+            directories: &["/var/lib/blockhost/images".into()],
+            owners: &[owner],
+        };
+        let path: ImagePath = "x.raw".parse().expect("a name");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let job = tempfile::tempdir().expect("a directory");
+        let taken = take(&sources, &path, job.path().join("disk"), deadline)?;
+        change(&taken.copy_path.clone(), &image);
+        taken.publish(deadline)
+    }
+
+    fn mark(copy: &Path) {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().write(true).open(copy);
+        let file = file.expect("the copy");
+        file.write_all_at(b"new", 1024).expect("written");
+    }
+
+    fn marked(root: &Path) -> bool {
+        let image = Layout::new(root).images().join("x.raw");
+        std::fs::read(image).expect("an image").get(1024..1027) == Some(b"new")
+    }
+
+    #[test]
+    fn an_image_on_another_file_system_is_replaced_whole_too_and_leftovers_go() {
+        let shared = Path::new("/dev/shm");
+        if !shared.is_dir() {
+            println!("skipped: there is no second file system at /dev/shm");
+            return;
+        }
+        let root = tempfile::tempdir_in(shared).expect("a directory");
+        customise(root.path(), |copy, _| mark(copy)).expect("published");
+        assert!(marked(root.path()));
+        let names = std::fs::read_dir(Layout::new(root.path()).images()).expect("listed");
+        assert_eq!(names.count(), 1, "a temporary name is left");
+    }
+
+    #[test]
+    fn a_copy_that_came_back_as_something_else_does_not_take_the_images_name() {
+        let hostile: [fn(&Path, &Path); 4] = [
+            // A header that leads to another file.
+            |copy, _| {
+                let mut header = vec![0u8; 65536];
+                header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+                header[15] = 0x70;
+                header[23] = 16;
+                std::fs::write(copy, header).expect("written");
+            },
+            // Another file in the copy's place.
+            |copy, _| {
+                std::fs::remove_file(copy).expect("removed");
+                std::fs::write(copy, "x").expect("written");
+            },
+            // Its owner wrote to the original meanwhile.
+            |copy, image| {
+                mark(copy);
+                std::fs::write(image, "newer").expect("written");
+            },
+            // Its owner took the original away meanwhile.
+            |copy, image| {
+                mark(copy);
+                std::fs::remove_file(image).expect("removed");
+                std::fs::write(image, vec![0u8; 4096]).expect("written");
+            },
+        ];
+        for (number, change) in hostile.into_iter().enumerate() {
+            let root = tempfile::tempdir().expect("a directory");
+            customise(root.path(), change).expect_err("it is refused");
+            assert!(!marked(root.path()), "case {number}");
+        }
+    }
+}
