@@ -41,7 +41,11 @@ pub fn possible() -> bool {
 
 impl Switch {
     pub fn start() -> Self {
-        let world = World::new();
+        Self::start_in(World::new())
+    }
+
+    /// In a world that is there already, as an agent's is.
+    pub fn start_in(world: World) -> Self {
         let handler = world.start(ovs::prepare).expect("an ovs compartment");
         let mut switch = Self {
             world,
