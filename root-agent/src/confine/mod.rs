@@ -7,6 +7,7 @@ pub mod programs;
 pub mod syscalls;
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
@@ -77,6 +78,13 @@ pub fn clear_inheritance(last_descriptor: i32, open_files: u64) -> Result<(), Co
 /// # Errors
 /// [`ConfineError`] with the step; the process has to exit then.
 pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
+    let abi = landlock::abi();
+    // Opened while that is still possible: a rule may name what lies behind a directory that the new user cannot enter.
+    let ruleset = match &profile.landlock {
+        Some(_) if abi == 0 && profile.landlock_choice == LandlockChoice::Optional => None,
+        Some(rules) => Some(step("Landlock", landlock::prepare(rules))?),
+        None => None,
+    };
     if let Some(directory) = &profile.root_directory {
         step("root directory", leave_all_but(directory))?;
     }
@@ -92,14 +100,9 @@ pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
         set_parent_process_death_signal(Some(Signal::KILL)),
     )?;
     step("no_new_privs", set_no_new_privs(true))?;
-    let abi = match (&profile.landlock, landlock::abi()) {
-        (None, abi) => abi,
-        (Some(_), 0) if profile.landlock_choice == LandlockChoice::Optional => 0,
-        (Some(rules), abi) => {
-            step("Landlock", landlock::restrict(rules))?;
-            abi
-        }
-    };
+    if let Some(ruleset) = ruleset {
+        step("Landlock", landlock::enforce(ruleset.as_raw_fd()))?;
+    }
     for (resource, limit) in [
         (Resource::As, profile.address_space),
         (Resource::Fsize, profile.file_bytes),

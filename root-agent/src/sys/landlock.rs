@@ -126,14 +126,6 @@ fn handled_fs(abi: u32) -> u64 {
     }
 }
 
-/// Confines the calling thread and its children to the rules. `no_new_privs` has to be set already.
-///
-/// # Errors
-/// The kernel's; a path that does not exist is not an error.
-pub fn restrict(rules: &Ruleset) -> io::Result<()> {
-    enforce(prepare(rules)?.as_raw_fd())
-}
-
 /// Puts a prepared ruleset in force for the calling thread and its children. Allocates nothing, so that it may be called
 /// between fork and exec.
 ///
