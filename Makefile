@@ -13,8 +13,9 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
+MUTANTS_ARGS ?=
 
-.PHONY: help setup check test attack demo bench deb docs clients fuzz clean
+.PHONY: help setup check test attack demo bench deb docs clients fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +62,9 @@ clients: ## regenerate proto/clients (Python, TypeScript) from the catalog
 
 fuzz: ## libFuzzer over every parser of bytes from outside, FUZZ_SECONDS (60) each
 	@sh fuzz/run -s $(FUZZ_SECONDS)
+
+mutants: ## change the rules one by one and see whether a test notices (hours; see docs/mutants.md)
+	@bash scripts/mutants.sh $(MUTANTS_ARGS)
 
 clean: ## remove build products (not the demo's world)
 	@$(CARGO) clean
