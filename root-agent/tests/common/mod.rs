@@ -51,6 +51,9 @@ impl World {
         for path in [layout.etc(), layout.state(), layout.run()] {
             std::fs::create_dir_all(path).expect("directories of the world");
         }
+        // As the packages make it: nobody but root and the services may pass, the agent's own user neither.
+        std::fs::set_permissions(layout.etc(), PermissionsExt::from_mode(0o750)).expect("mode");
+        std::os::unix::fs::chown(layout.etc(), Some(0), Some(BLOCKHOST)).expect("owner");
         let world = Self { directory, layout };
         world.write_policy(policy);
         world
