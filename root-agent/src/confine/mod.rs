@@ -88,13 +88,6 @@ pub fn irrevocably_confine(profile: &Profile) -> Result<u32, ConfineError> {
     if let Some(directory) = &profile.root_directory {
         step("root directory", leave_all_but(directory))?;
     }
-    // Made while directories on the way that are closed to the new identity can still be passed; in force later.
-    let abi = landlock::abi();
-    let ruleset = match (&profile.landlock, abi) {
-        (None, _) => None,
-        (Some(_), 0) if profile.landlock_choice == LandlockChoice::Optional => None,
-        (Some(rules), _) => Some(step("Landlock", landlock::prepare(rules))?),
-    };
     become_identity(profile.identity)?;
     limit_capabilities(profile.capabilities, profile.ambient)?;
     step(
