@@ -82,6 +82,9 @@ fn numbers_have_both_their_ends() {
     let wait = Seconds::try_from(7_u16).map(Seconds::duration);
     assert_eq!(wait, Ok(std::time::Duration::from_secs(7)));
     assert_eq!(Port::try_from(443_u16).map(Port::get), Ok(443));
+    assert_eq!(CpuUnits::try_from(50_u16).map(CpuUnits::get), Ok(50));
+    assert_eq!(Iops::try_from(500_u32).map(Iops::get), Ok(500));
+    assert_eq!(RateKbps::try_from(9000_u32).map(RateKbps::get), Ok(9000));
 }
 
 #[test]
@@ -137,6 +140,10 @@ fn only_addresses_that_a_host_may_route_are_routed() {
             "fd00::1%1/128",
         ],
     );
+    let source: SourceNet = "fd00::/8".parse().unwrap();
+    assert_eq!((source.prefix(), source.is_ipv6()), (8, true));
+    let source: SourceNet = "10.0.0.1".parse().unwrap();
+    assert_eq!((source.prefix(), source.is_ipv6()), (32, false));
     check::<SourceNet>(
         &[
             "0.0.0.0/0",
@@ -206,8 +213,16 @@ fn a_volume_stands_in_the_directory_of_its_machine_behind_a_base_and_nowhere_els
             "../vm-100-disk-0",
         ],
     );
-    let disk = |count: usize| format!("vm-100-disk-{}", "0".repeat(count));
-    check::<VolumeRef>(&[&disk(100)], &[&disk(129)]);
+    // Each part has at most 128 bytes, all together at most 256.
+    let disk = |count: usize| format!("vm-101-disk-{}", "0".repeat(count - 12));
+    let clone = |count: usize| {
+        let base = format!("9000/base-9000-disk-{}/101/", "0".repeat(113));
+        format!("{base}{}", disk(count - base.len()))
+    };
+    check::<VolumeRef>(
+        &[&disk(128), &clone(256)],
+        &[&disk(129), &clone(257), &clone(258)],
+    );
     assert!("iso/a.iso".parse::<VolumeRef>().unwrap().is_iso());
     assert!(!"vm-100-disk-0".parse::<VolumeRef>().unwrap().is_iso());
 }
