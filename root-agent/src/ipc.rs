@@ -295,6 +295,24 @@ pub struct Work {
 
 /// Compartment to ledger.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromCompartment {
+    /// Every thread is busy: its time limit does not run yet.
+    Waiting {
+        /// Number of the operation.
+        op: u64,
+    },
+    /// One that waited begins.
+    Begun {
+        /// Number of the operation.
+        op: u64,
+    },
+    /// It is over.
+    Finished(Finished),
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finished {
     /// Number of the operation.

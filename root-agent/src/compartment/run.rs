@@ -20,7 +20,9 @@ use rustix::net::{SendFlags, send};
 use super::{Done, Failure, Handler, Identities, JobCtx};
 use crate::control::ControlSocket;
 use crate::failpoint;
-use crate::ipc::{Channel, ChannelError, Control, Finished, MAX_MESSAGE, Start, Work};
+use crate::ipc::{
+    Channel, ChannelError, Control, Finished, FromCompartment, MAX_MESSAGE, Start, Work,
+};
 use crate::log_error;
 use crate::policy::Limits;
 use crate::policy::authority::Authority;
@@ -60,9 +62,17 @@ struct InForce {
 }
 
 struct Pool {
-    queue: VecDeque<(Work, Action)>,
+    queue: VecDeque<Queued>,
     threads: usize,
     most: usize,
+}
+
+/// A slow action on its way to a thread.
+struct Queued {
+    work: Work,
+    action: Action,
+    /// The gate was told that there is no thread for it yet.
+    waits: bool,
 }
 
 impl Pool {
@@ -190,7 +200,13 @@ impl Runner {
             .pool(guest)
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        pool.queue.push_back((work, action));
+        let op = work.op;
+        let mut waits = pool.queue.back().is_some_and(|last| last.waits);
+        pool.queue.push_back(Queued {
+            work,
+            action,
+            waits: false,
+        });
         if pool.threads < pool.most {
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new()
@@ -200,17 +216,22 @@ impl Runner {
                 Ok(_) => pool.threads += 1,
                 // With no thread at all nobody would come to take it.
                 Err(error) if pool.threads == 0 => {
-                    let Some((work, _)) = pool.queue.pop_back() else {
-                        return Ok(());
-                    };
+                    pool.queue.pop_back();
                     drop(pool);
                     let message = format!("no thread for the action: {error}; try again");
                     return self
                         .shared
-                        .send(work.op, Err(Failure::new(ErrorCode::Busy, message)));
+                        .send(op, Err(Failure::new(ErrorCode::Busy, message)));
                 }
-                Err(_) => {}
+                Err(_) => waits = true,
             }
+        } else {
+            waits = true;
+        }
+        if waits && let Some(last) = pool.queue.back_mut() {
+            last.waits = true;
+            // With the queue still locked, so that no thread can say earlier that it has begun.
+            return self.shared.tell(&FromCompartment::Waiting { op });
         }
         Ok(())
     }
@@ -235,8 +256,17 @@ impl Shared {
                 }
                 next
             };
-            let Some((work, action)) = next else { return };
-            if let Err(error) = self.finish(&work, &action) {
+            let Some(Queued {
+                work,
+                action,
+                waits,
+            }) = next
+            else {
+                return;
+            };
+            let begun = FromCompartment::Begun { op: work.op };
+            let told = if waits { self.tell(&begun) } else { Ok(()) };
+            if let Err(error) = told.and_then(|()| self.finish(&work, &action)) {
                 // The reading thread sees the same closed channel and ends the process.
                 log_error!(
                     "the result of job {} could not be delivered: {error}",
@@ -279,19 +309,22 @@ impl Shared {
             Ok(done) => escape::cut(&mut done.output, MAX_OUTPUT),
             Err(failure) => escape::cut(&mut failure.message, 64 << 10),
         };
-        let encode = |result| -> Result<Vec<u8>, ChannelError> {
-            let body = serde_json::to_vec(&Finished { op, result })
-                .map_err(|e| ChannelError::Violation(e.to_string()))?;
-            encode_frame(&body, MAX_MESSAGE).map_err(|_| ChannelError::TooLong)
-        };
-        let frame = match encode(result) {
+        let finished = |result| FromCompartment::Finished(Finished { op, result });
+        match self.tell(&finished(result)) {
             // Escapes make six bytes of one. Without any answer the job would look hung.
-            Err(ChannelError::TooLong) => encode(Err(Failure::new(
+            Err(ChannelError::TooLong) => self.tell(&finished(Err(Failure::new(
                 ErrorCode::Internal,
                 "it was done, but what it printed is too long to be passed on",
-            )))?,
-            other => other?,
-        };
+            )))),
+            other => other,
+        }
+    }
+
+    /// One message to the gate, whichever thread it comes from.
+    fn tell(&self, message: &FromCompartment) -> Result<(), ChannelError> {
+        let body =
+            serde_json::to_vec(message).map_err(|e| ChannelError::Violation(e.to_string()))?;
+        let frame = encode_frame(&body, MAX_MESSAGE).map_err(|_| ChannelError::TooLong)?;
         let socket = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = frame.as_slice();
         while !rest.is_empty() {
@@ -360,15 +393,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_gate_that_was_taken_over_has_nothing_done_that_the_caller_may_not() {
+    /// The numbers of `qm-*` that uid 5 may use, and nobody else anything.
+    fn start() -> Start {
         let identity = |id| Identity { uid: id, gid: id };
         let rule: ResolvedRule = serde_json::from_value(json!({
             "uid": 5, "gid": null, "socket": null, "actions": ["qm-*"], "rates": null,
             "only": {"vmids": {"first": 200, "last": 299}},
         }))
         .expect("a rule");
-        let start = Start {
+        Start {
             root: "/nowhere".into(),
             hostname: "h".to_owned(),
             backend: Backend::Embedded,
@@ -383,21 +416,45 @@ mod tests {
             users: Vec::new(),
             journal: false,
             started_s: 0,
-        };
-        let done = Arc::new(AtomicUsize::new(0));
+        }
+    }
+
+    fn runner(
+        handler: Box<dyn Handler>,
+    ) -> (
+        Channel,
+        ControlSocket,
+        std::thread::JoinHandle<Result<(), ChannelError>>,
+    ) {
         let (gate, ours) = ipc::pair().expect("pair");
         let (supervisor, control) = ControlSocket::pair().expect("pair");
         let runner = Runner::new(
             Compartment::Vm,
-            Box::new(Counting(Arc::clone(&done))),
+            handler,
             Layout::new("/nowhere"),
-            &start,
+            &start(),
             ours,
             ControlSocket::from_fd(control),
         )
         .expect("runner");
         let running = std::thread::spawn(move || runner.run());
-        let mut gate = Channel::new(gate).expect("channel");
+        (Channel::new(gate).expect("channel"), supervisor, running)
+    }
+
+    fn hear(gate: &mut Channel, count: usize) -> Vec<FromCompartment> {
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            let mut fds = [PollFd::new(&*gate, PollFlags::IN)];
+            poll(&mut fds, None).expect("poll");
+            heard.extend(gate.receive(&mut [0; 4096]).expect("open"));
+        }
+        heard
+    }
+
+    #[test]
+    fn a_gate_that_was_taken_over_has_nothing_done_that_the_caller_may_not() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let (mut gate, supervisor, running) = runner(Box::new(Counting(Arc::clone(&done))));
         for work in [
             work(1, 5, 200),
             work(2, 5, 100),
@@ -407,12 +464,13 @@ mod tests {
             gate.queue(&work).expect("fits");
         }
         assert!(gate.flush().expect("open"));
-        let mut heard: Vec<Finished> = Vec::new();
-        while heard.len() < 4 {
-            let mut fds = [PollFd::new(&gate, PollFlags::IN)];
-            poll(&mut fds, None).expect("poll");
-            heard.extend(gate.receive(&mut [0; 4096]).expect("open"));
-        }
+        let heard: Vec<Finished> = hear(&mut gate, 4)
+            .into_iter()
+            .map(|message| match message {
+                FromCompartment::Finished(finished) => finished,
+                other => panic!("{other:?}"),
+            })
+            .collect();
         let forbidden = |finished: &Finished| {
             let refused = finished.result.as_ref().err();
             refused.is_some_and(|failure| failure.code == ErrorCode::Forbidden)
@@ -421,6 +479,61 @@ mod tests {
         assert_eq!(output, Ok("200-299"), "it acts on the narrowed lists");
         assert!(heard[1..].iter().all(forbidden), "{heard:?}");
         assert_eq!(done.load(Ordering::SeqCst), 1);
+        drop((gate, supervisor));
+        running.join().expect("thread").expect("an orderly end");
+    }
+
+    /// Ends nothing before it is told to.
+    struct Slow(Arc<RwLock<()>>);
+
+    impl Handler for Slow {
+        fn quick(&self, _action: &Action) -> bool {
+            false
+        }
+
+        fn run(&self, _action: &Action, _ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+            drop(self.0.read());
+            Ok(Done::default())
+        }
+    }
+
+    #[test]
+    fn more_slow_actions_than_threads_wait_and_say_so_before_they_count_as_hung() {
+        let gate_of_time = Arc::new(RwLock::new(()));
+        let (mut gate, supervisor, running) = runner(Box::new(Slow(Arc::clone(&gate_of_time))));
+        let closed = gate_of_time.write().expect("lock");
+        let last = HOST_THREADS as u64 + 2;
+        for op in 1..=last {
+            gate.queue(&work(op, 5, 200)).expect("fits");
+        }
+        assert!(gate.flush().expect("open"));
+        let heard = hear(&mut gate, 2);
+        let waiting = |message: &FromCompartment| match message {
+            FromCompartment::Waiting { op } => *op,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            heard.iter().map(waiting).collect::<Vec<_>>(),
+            [last - 1, last]
+        );
+        drop(closed);
+        let heard = hear(&mut gate, HOST_THREADS + 4);
+        for late in [last - 1, last] {
+            let place = |wanted: fn(&FromCompartment) -> Option<u64>| {
+                heard
+                    .iter()
+                    .position(|message| wanted(message) == Some(late))
+            };
+            let begun = place(|message| match message {
+                FromCompartment::Begun { op } => Some(*op),
+                _ => None,
+            });
+            let finished = place(|message| match message {
+                FromCompartment::Finished(finished) => Some(finished.op),
+                _ => None,
+            });
+            assert!(begun.is_some() && begun < finished, "{heard:?}");
+        }
         drop((gate, supervisor));
         running.join().expect("thread").expect("an orderly end");
     }

@@ -9,11 +9,12 @@ use blockhost_proto::response::{ErrorCode, Receipt};
 
 use super::records::{self, Heading};
 use super::{
-    Entry, GRACE, Gate, MAX_BATCH, Op, PUBLISH_EVERY, Pending, RESTART_PATIENCE, RETRY_EVERY,
+    Entry, GRACE, Gate, LONGEST_LIMIT, MAX_BATCH, Op, PUBLISH_EVERY, Pending, RESTART_PATIENCE,
+    RETRY_EVERY,
 };
 use crate::compartment::{Done, Failure};
 use crate::failpoint;
-use crate::ipc::{Finished, FromGate, Role, Work};
+use crate::ipc::{Finished, FromCompartment, FromGate, Role, Work};
 use crate::{log_error, log_info};
 
 impl Gate {
@@ -106,7 +107,28 @@ impl Gate {
         self.turn_down(&pending, failure);
     }
 
-    pub(super) fn finished(&mut self, role: Role, finished: Finished) {
+    /// What a compartment says about an operation of its own.
+    pub(super) fn hear_work(&mut self, role: Role, message: FromCompartment) {
+        match message {
+            FromCompartment::Finished(finished) => self.finished(role, finished),
+            // A compartment that has more to do than threads is no compartment that hangs. Neither word can be repeated
+            // to keep an intent open for ever.
+            FromCompartment::Waiting { op } => {
+                self.wait_until(role, op, |op| op.began + LONGEST_LIMIT)
+            }
+            FromCompartment::Begun { op } => self.wait_until(role, op, |op| {
+                (Instant::now() + op.limit).min(op.began + LONGEST_LIMIT) + GRACE
+            }),
+        }
+    }
+
+    fn wait_until(&mut self, role: Role, number: u64, deadline: impl Fn(&Op) -> Instant) {
+        if let Some(op) = self.ops.get_mut(&number).filter(|op| op.role == role) {
+            op.deadline = deadline(op);
+        }
+    }
+
+    fn finished(&mut self, role: Role, finished: Finished) {
         if self.ops.get(&finished.op).is_some_and(|op| op.role == role) {
             let action = self.ops.get(&finished.op).map(|op| &op.heading.action);
             failpoint::reach("gate-finished", action.map_or(b"", |name| name.as_bytes()));
@@ -194,6 +216,7 @@ impl Gate {
             role,
             turn: pending.turn,
             began,
+            limit: pending.limit,
             deadline: began + pending.limit + GRACE,
         };
         self.ops.insert(number, op);

@@ -27,7 +27,7 @@ use self::seldom::Seldom;
 use crate::compartment::{Done, Failure, Identities};
 use crate::control::ControlSocket;
 use crate::ipc::{
-    Caller, Channel, ChannelError, Control, Finished, FromGate, Report, Role, Start, ToGate,
+    Caller, Channel, ChannelError, Control, FromCompartment, FromGate, Report, Role, Start, ToGate,
 };
 use crate::policy::Policy;
 use crate::policy::authority::{Authority, ResolvedRule};
@@ -121,6 +121,7 @@ struct Op {
     role: Role,
     turn: u64,
     began: Instant,
+    limit: Duration,
     /// When its compartment counts as hung (again).
     deadline: Instant,
 }
@@ -405,8 +406,8 @@ impl Gate {
                 .map(|list| list.into_iter().for_each(|m| self.hear_front(m)))
         } else {
             channel
-                .receive::<Finished>(&mut buffer)
-                .map(|list| list.into_iter().for_each(|m| self.finished(role, m)))
+                .receive::<FromCompartment>(&mut buffer)
+                .map(|list| list.into_iter().for_each(|m| self.hear_work(role, m)))
         };
         self.buffer = buffer;
         if let Err(error) = heard {

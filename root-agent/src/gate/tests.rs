@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::compartment::{Backend, Identities, Identity};
-use crate::ipc::{self, Work};
+use crate::ipc::{self, Finished, Work};
 use crate::policy::authority::ResolvedRule;
 
 struct Neighbours {
@@ -143,6 +143,7 @@ fn outcomes_that_find_no_space_are_recorded_when_there_is_some() {
             role: Role::Vm,
             turn: 0,
             began: Instant::now(),
+            limit: GRACE,
             deadline: Instant::now() + GRACE,
         };
         gate.ops.insert(number, op);
@@ -196,14 +197,18 @@ fn an_answer_too_long_to_be_passed_on_is_answered_all_the_same_and_harms_nobody(
     let [Work { op, .. }] = work[..] else {
         panic!("{work:?}")
     };
-    let mut finished = Finished {
-        op,
-        result: Ok(Done::default()),
+    let finished = |output: String| {
+        let done = Done {
+            output,
+            ..Done::default()
+        };
+        FromCompartment::Finished(Finished {
+            op,
+            result: Ok(done),
+        })
     };
-    let envelope = serde_json::to_vec(&finished).expect("json").len();
-    if let Ok(done) = &mut finished.result {
-        done.output = "x".repeat(ipc::MAX_MESSAGE - envelope);
-    }
+    let envelope = serde_json::to_vec(&finished(String::new())).expect("json");
+    let finished = finished("x".repeat(ipc::MAX_MESSAGE - envelope.len()));
     neighbours.vm.queue(&finished).expect("just fits");
     let mut heard = Vec::new();
     for _ in 0..1000 {
@@ -286,10 +291,10 @@ fn a_front_that_was_taken_over_cannot_have_two_jobs_touch_one_machine_at_once() 
     assert_eq!(names(&works), ["qm-start", "qm-start"]);
     let size = gate.writer.head().size;
     assert_eq!(size, 2, "what waits is not announced");
-    let finished = Finished {
+    let finished = FromCompartment::Finished(Finished {
         op: works[0].op,
         result: Ok(Done::default()),
-    };
+    });
     send(&mut neighbours.vm, &finished);
     turn(&mut gate, &[Role::Vm]);
     assert_eq!(names(&told::<Work>(&mut neighbours.vm)), ["qm-destroy"]);
@@ -378,6 +383,37 @@ fn a_compartment_that_hangs_is_reported_until_it_is_gone() {
             Some((Report::Hung { role: Role::Vm }, None))
         ));
     }
+}
+
+#[test]
+fn a_job_that_waits_for_a_thread_does_not_get_its_compartment_killed() {
+    let (mut gate, mut neighbours) = gate();
+    send(&mut neighbours.front, &ask(1, "qm-list", json!({}), 1000));
+    turn(&mut gate, &[Role::Front]);
+    let works: Vec<Work> = told(&mut neighbours.vm);
+    let op = works[0].op;
+    send(&mut neighbours.vm, &FromCompartment::Waiting { op });
+    turn(&mut gate, &[Role::Vm]);
+    let hung = |neighbours: &Neighbours| {
+        let report = neighbours.control.receive::<Report>(false).expect("open");
+        report.is_some()
+    };
+    let much_later = Instant::now() + LONGEST_LIMIT / 2;
+    gate.watch_time(much_later);
+    assert!(!hung(&neighbours), "it has not begun");
+    send(&mut neighbours.vm, &FromCompartment::Begun { op });
+    turn(&mut gate, &[Role::Vm]);
+    gate.watch_time(Instant::now() + GRACE);
+    assert!(!hung(&neighbours), "its time begins when it does");
+    gate.watch_time(Instant::now() + GRACE * 2);
+    assert!(hung(&neighbours), "and ends");
+    // Saying so again and again is no way to live for ever.
+    for _ in 0..3 {
+        send(&mut neighbours.vm, &FromCompartment::Waiting { op });
+    }
+    turn(&mut gate, &[Role::Vm]);
+    gate.watch_time(Instant::now() + LONGEST_LIMIT);
+    assert!(hung(&neighbours));
 }
 
 #[test]
