@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, chmod, chown, lstat, rename, unlink};
@@ -340,18 +340,47 @@ fn clear_the_way(path: &Path) -> Result<(), SocketError> {
             path: path.to_owned(),
         });
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match answers(path) {
+        Err(Errno::CONNREFUSED) => {
             unlink(path).map_err(|e| failed("remove the stale socket", e.into()))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(Errno::NOENT) => Ok(()),
         // It answers, or it is too busy to answer: somebody is there.
-        Ok(_) => Err(SocketError::Taken {
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::Taken {
             path: path.to_owned(),
         }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SocketError::Taken {
-            path: path.to_owned(),
-        }),
-        Err(error) => Err(failed("connect", error)),
+        Err(error) => Err(failed("connect", error.into())),
+    }
+}
+
+/// Whether somebody accepts there. Never waits: whoever may make files in this directory could listen there and accept
+/// nothing, and the supervisor would be deaf for good.
+fn answers(path: &Path) -> Result<(), Errno> {
+    use rustix::net::{SocketAddrUnix, SocketFlags, connect, socket_with};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_accepts_nobody_does_not_stop_the_supervisor() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("lane.sock");
+        let listener = UnixListener::bind(&path).expect("bind");
+        rustix::net::listen(&listener, 0).expect("listen");
+        // What connects and goes stays in the queue, until the next one would have to wait.
+        let room = (0..100).find(|_| answers(&path) == Err(Errno::AGAIN));
+        assert!(room.is_some(), "it takes everybody");
+        assert!(matches!(
+            clear_the_way(&path),
+            Err(SocketError::Taken { .. })
+        ));
+        drop(listener);
+        clear_the_way(&path).expect("a stale one is removed");
+        assert!(!path.exists());
     }
 }
