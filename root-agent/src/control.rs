@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 
 use crate::ipc::ChannelError;
 
-/// Longest control message; a policy file is limited to a fraction of it.
-const MAX_CONTROL: usize = 192 << 10;
+/// Longest control message, bytes. The longest there is carries the policy, which is refused where it does not fit.
+pub const MAX_CONTROL: usize = 192 << 10;
 
 /// One end of a control socket.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::policy::authority::{Authority, ResolvedRule, Subject};
 use crate::policy::review::review;
 use crate::policy::sockets::{MAIN, SocketName};
-use crate::supervisor::config::{ConfigError, read_draft, read_policy};
+use crate::supervisor::config::{ConfigError, fits, read_draft, read_policy};
 
 /// Exit code of a request that would be refused.
 const NOT_ALLOWED: u8 = 3;
@@ -116,6 +116,7 @@ fn load(file: Option<PathBuf>) -> Result<Checked, Refusal> {
     accounts
         .socket_groups(&policy, &shown)
         .map_err(ConfigError::from)?;
+    fits(&policy, &rules, &accounts.names(&rules))?;
     Ok(Checked {
         file,
         policy,

@@ -178,7 +178,7 @@ pub struct IdentityOverrides {
     pub image: Option<Identity>,
 }
 
-/// Longest policy file, bytes: it has to fit into one message to each child.
+/// Longest policy file, bytes. What it comes to when it is spelled out is judged by the supervisor.
 pub const MAX_POLICY_BYTES: usize = 64 << 10;
 
 impl Policy {

@@ -10,7 +10,9 @@ use rustix::process::{Gid, Uid};
 use super::socket::Wanted;
 use crate::accounts::{Accounts, AccountsError};
 use crate::compartment::{Backend, Identities};
+use crate::control::MAX_CONTROL;
 use crate::ipc::Start;
+use crate::policy::authority::ResolvedRule;
 use crate::policy::sockets::SocketName;
 use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError};
 use crate::sys::landlock;
@@ -40,6 +42,17 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
+    /// A policy that the processes cannot be told.
+    #[error(
+        "the policy comes to {bytes} bytes when its aliases, defaults and names are spelled out, at most {most} can be passed on; \
+         write fewer rules, or shorter lists in them"
+    )]
+    TooLarge {
+        /// What it comes to.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// Kernel without Landlock.
     #[error(
         "this kernel has no Landlock; boot with `lsm=...,landlock`, or accept less with `landlock: optional` in the policy"
@@ -55,8 +68,10 @@ pub enum ConfigError {
     },
 }
 
-/// Longest policy file, bytes: it has to fit into a control message, also spelled out and with its names resolved.
+/// Longest policy file, bytes.
 const MAX_POLICY: u64 = 32 << 10;
+/// What a control message holds beside the policy, its rules and the names of users.
+const ENVELOPE: usize = 4 << 10;
 
 /// Reads the policy; a missing file is the default policy.
 ///
@@ -126,6 +141,8 @@ pub fn gather(
     let file = layout.agent_policy().display().to_string();
     let rules = accounts.resolve(&policy, &identities, passed, &file)?;
     let wanted = wanted_sockets(layout, &policy, &accounts, &identities)?;
+    let users = accounts.names(&rules);
+    fits(&policy, &rules, &users)?;
     let hostname = rustix::system::uname()
         .nodename()
         .to_str()
@@ -136,7 +153,7 @@ pub fn gather(
         hostname,
         backend: backend(layout, policy.backend),
         identities,
-        users: accounts.names(&rules),
+        users,
         rules,
         policy,
         journal,
@@ -145,6 +162,25 @@ pub fn gather(
             .map_or(0, |d| d.as_secs()),
     };
     Ok((start, wanted))
+}
+
+/// Whether every child can be told. A few lines of YAML can stand for megabytes; a child that is killed because its
+/// message does not fit would come back to the same message.
+///
+/// # Errors
+/// [`ConfigError::TooLarge`].
+pub fn fits(
+    policy: &Policy,
+    rules: &[ResolvedRule],
+    users: &[(u32, String)],
+) -> Result<(), ConfigError> {
+    let most = MAX_CONTROL - ENVELOPE;
+    // What cannot be written at all does not fit either.
+    let bytes = serde_json::to_vec(&(policy, rules, users)).map_or(usize::MAX, |text| text.len());
+    if bytes > most {
+        return Err(ConfigError::TooLarge { bytes, most });
+    }
+    Ok(())
 }
 
 /// The agent's own socket and those of the policy.

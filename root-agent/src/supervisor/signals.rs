@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use blockhost_proto::escape::shown_up_to;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::config::{ConfigError, read_policy, wanted_sockets};
+use super::config::{ConfigError, fits, read_policy, wanted_sockets};
 use super::{COMPARTMENT_STOP, Event, LEDGER_STOP, Supervisor, SupervisorError, monotonic_us};
 use crate::accounts::Accounts;
 use crate::ipc::{Control, Role};
@@ -41,6 +41,8 @@ impl Supervisor {
             .resolve(&policy, &identities, &self.sockets.passed(), &file)
             .map_err(ConfigError::from)?;
         let wanted = wanted_sockets(&self.layout, &policy, &accounts, &identities)?;
+        let users = accounts.names(&rules);
+        fits(&policy, &rules, &users)?;
         // The last step that can fail: from here on everything is in force.
         let change = self.sockets.plan(&wanted)?;
         let fixed = |p: &crate::policy::Policy| {
@@ -52,7 +54,7 @@ impl Supervisor {
                 "backend, landlock, programs, images and identities change at the next restart only"
             );
         }
-        self.start.users = accounts.names(&rules);
+        self.start.users = users;
         self.start.rules = rules.clone();
         self.start.policy = policy.clone();
         let message = Control::Policy {
