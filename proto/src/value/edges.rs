@@ -269,6 +269,26 @@ fn files_are_named_by_plain_components() {
             "L:snippets/a",
         ],
     );
+    check::<TemplateRef>(
+        &[
+            "a.tar",
+            "b/a.tar.gz",
+            "/b/a.tar.xz",
+            "local:vztmpl/a.tar.zst",
+            "local:vztmpl/a.tar.bz2",
+        ],
+        &[
+            "a",
+            "a.zip",
+            ".tar",
+            "b/.tar",
+            "local:vztmpl/a",
+            "local:vztmpl/.tar.gz",
+            "local:iso/a.tar",
+            "local:a.tar",
+            "a.tar.gz.x",
+        ],
+    );
     check::<KeyFile>(
         &["hot.key", "/etc/blockhost/hot.key"],
         &[

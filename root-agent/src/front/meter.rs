@@ -213,6 +213,24 @@ mod tests {
     }
 
     #[test]
+    fn a_table_full_of_users_that_wait_is_emptied_for_a_new_one_and_not_for_one_of_them() {
+        let mut meter = Meter::default();
+        let now = Instant::now();
+        let once = Rate::Limited {
+            per_minute: 1,
+            burst: 1,
+        };
+        for user in 0..MAX_BUCKETS {
+            meter.take(user, once, now).expect("the only one");
+        }
+        assert_eq!(meter.buckets.len(), MAX_BUCKETS);
+        meter.take(0, once, now).expect_err("empty");
+        assert_eq!(meter.buckets.len(), MAX_BUCKETS);
+        meter.take(MAX_BUCKETS, once, now).expect("a new one");
+        assert_eq!(meter.buckets.len(), 1);
+    }
+
+    #[test]
     fn a_thousand_purchases_in_one_block_pass_at_the_usual_rates() {
         let mut meter = Meter::default();
         let rates = Rates::default();
