@@ -263,7 +263,8 @@ impl Allowlists {
 
     fn switch_port(&self, bridge: &SwitchIfName, port: &SwitchIfName) -> Result<(), NotAllowed> {
         self.switch(bridge)?;
-        like("switch port", port.as_str(), &self.ovs_ports, "ovs_ports")
+        like("switch port", port.as_str(), &self.ovs_ports, "ovs_ports")?;
+        machine_of(port.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
     }
 
     fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {
@@ -314,6 +315,31 @@ fn inside(
     let prefixes: Vec<String> = list.iter().map(|&prefix| prefix.into()).collect();
     let given = format!("{address}/{length}");
     Err(not_allowed(what, &given, &prefixes.join(", "), key))
+}
+
+/// The machine whose interface has this name by construction: `vi100`, `vi100_1`, and what Proxmox calls its own.
+fn machine_of(port: &str) -> Option<Vmid> {
+    let known = [
+        ("vi", "_"),
+        ("veth", "i"),
+        ("tap", "i"),
+        ("fwln", "o"),
+        ("fwln", "i"),
+        ("fwpr", "p"),
+    ];
+    known.iter().find_map(|(kind, mark)| {
+        let rest = port.strip_prefix(kind)?;
+        let (number, interface) = match rest.split_once(mark) {
+            Some(parts) => parts,
+            None if *kind == "vi" => (rest, "0"),
+            None => return None,
+        };
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let number = number.trim_start_matches('0');
+        (digits(number) && digits(interface))
+            .then(|| number.parse::<Vmid>().ok())
+            .flatten()
+    })
 }
 
 /// On the list by name, or by the beginning of it where the entry ends with `*`.

@@ -439,6 +439,46 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_port_named_after_a_machine_is_for_those_who_may_name_the_machine() {
+        let rules = rules(
+            "rules: [{uid: 5, actions: ['*'], only: {vmids: {first: 200, last: 299}}}]\n\
+             allow: {ovs_bridges: [br6], ovs_ports: ['*']}\n",
+        );
+        let may = |port: &str| {
+            let port = json!({"bridge": "br6", "port": port});
+            let asked = ["ovs-add-port", "ovs-del-port", "ovs-set-qos"]
+                .map(|name| ask(&rules, by(5, 5, &[]), name, &port).is_ok());
+            assert!(asked.iter().all(|one| *one == asked[0]), "{asked:?}");
+            asked[0]
+        };
+        for port in [
+            "vi200",
+            "vi200_3",
+            "veth299i0",
+            "tap250i12",
+            "fwln250o0",
+            "uplink",
+            "vi-a",
+        ] {
+            assert!(may(port), "{port}");
+        }
+        for port in [
+            "vi100",
+            "vi300",
+            "vi0100",
+            "vi100_1",
+            "veth199i0",
+            "veth0199i0",
+            "tap300i1",
+            "fwln300o0",
+            "fwln300i0",
+            "fwpr300p0",
+        ] {
+            assert!(!may(port), "{port}");
+        }
+    }
+
+    #[test]
     fn one_rule_that_permits_suffices_but_two_halves_do_not() {
         let rules = rules(
             "rules:\n\
