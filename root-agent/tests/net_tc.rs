@@ -182,6 +182,50 @@ fn what_is_left_of_a_machine_that_is_gone_goes_with_the_next_change() {
 }
 
 #[test]
+fn a_second_device_without_its_mark_because_its_maker_died_is_finished_or_swept() {
+    in_namespace(
+        "a_second_device_without_its_mark_because_its_maker_died_is_finished_or_swept",
+        || {
+            let (mut netlink, second) = device();
+            // What stands between the two messages that make one.
+            tool(&format!("ip link add {second} group 45324 type ifb"));
+            tool("ip link add bhin4000000 group 45324 type ifb");
+            tc::limit(&mut netlink, "tap100i0", None, Some(800)).expect("limits");
+            assert_eq!(rate(&second), Some(100_000));
+            assert_eq!(second_devices(), 1, "that of a machine that is gone stays");
+            let alias = json(&format!("ip -j link show {second}"))[0]["ifalias"].clone();
+            assert!(
+                alias
+                    .as_str()
+                    .is_some_and(|alias| alias.starts_with("blockhost: limits device")),
+                "{alias}"
+            );
+            tc::reset(&mut netlink, "tap100i0").expect("reset");
+            assert_eq!(second_devices(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_machine_whose_second_device_somebody_removed_is_not_cut_off_for_good() {
+    in_namespace(
+        "a_machine_whose_second_device_somebody_removed_is_not_cut_off_for_good",
+        || {
+            let (mut netlink, second) = device();
+            tc::limit(&mut netlink, "tap100i0", None, Some(800)).expect("limits");
+            tool(&format!("ip link del {second}"));
+            tc::limit(&mut netlink, "tap100i0", None, Some(8000)).expect("limits");
+            let filter = tool("tc filter show dev tap100i0 ingress");
+            assert!(
+                filter.contains(&second),
+                "it leads to a device that is gone: {filter}"
+            );
+            assert_eq!(filter.matches("mirred").count(), 1, "{filter}");
+        },
+    );
+}
+
+#[test]
 fn a_device_that_is_not_there_is_an_error_and_a_foreign_one_in_our_place_too() {
     in_namespace(
         "a_device_that_is_not_there_is_an_error_and_a_foreign_one_in_our_place_too",

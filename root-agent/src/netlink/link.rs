@@ -24,6 +24,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -44,6 +45,10 @@ const IFADDR: usize = 8;
 /// The kernel's limit for alternative names.
 const ALTIFNAME: usize = 127;
 
+/// Group of devices that are made here. It is given with the device's birth, its alias only a moment later: whoever dies
+/// between the two leaves a device that can still be told from those of others.
+const GROUP: u32 = 0xb10c;
+
 /// A network device as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -61,6 +66,16 @@ pub struct Link {
     pub kind: Option<String>,
     /// What an administrator or a program wrote beside it.
     pub alias: Option<String>,
+    /// The group of devices that it is in.
+    pub group: u32,
+}
+
+impl Link {
+    /// Made by [`Netlink::link_create`], which did not live to write the alias.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.group == GROUP && self.alias.is_none()
+    }
 }
 
 /// An address of a device.
@@ -99,6 +114,9 @@ pub fn parse_link(body: &[u8]) -> Option<Link> {
             .and_then(|info| attribute(info, IFLA_INFO_KIND))
             .and_then(owned),
         alias: attribute(rest, IFLA_IFALIAS).and_then(owned),
+        group: attribute(rest, IFLA_GROUP)
+            .and_then(|value| u32_at(value, 0))
+            .unwrap_or(0),
     })
 }
 
@@ -190,6 +208,7 @@ impl Netlink {
         let request = Builder::request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
             .raw(&header(0, 0, 0))
             .text(IFLA_IFNAME, name)
+            .u32(IFLA_GROUP, GROUP)
             .nest(IFLA_LINKINFO, Builder::inside().text(IFLA_INFO_KIND, kind));
         self.ask(request)?;
         let index = self.link(name)?.map_or(0, |link| link.index);

@@ -122,11 +122,11 @@ pub fn limit(
         bucket(netlink, link.index, rate)?;
     }
     if let Some(rate) = out_kbps {
-        let second = detour(netlink, &link)?;
+        let (second, made) = detour(netlink, &link)?;
         // First the bucket, then what leads to it: at no time is the machine's traffic lost.
         bucket(netlink, second, rate)?;
         netlink.link_up(second, None)?;
-        lead(netlink, link.index, second)?;
+        lead(netlink, link.index, (second, made))?;
     }
     Ok(())
 }
@@ -202,9 +202,10 @@ fn detour_alias(index: u32) -> String {
 /// The number in the name of one of our second devices.
 fn detour_of(link: &Link) -> Option<u32> {
     let index = link.name.strip_prefix("bhin")?.parse().ok()?;
+    let marked = link.alias.as_deref() == Some(detour_alias(index).as_str());
     let ours = link.name == detour_name(index)
         && link.kind.as_deref() == Some("ifb")
-        && link.alias.as_deref() == Some(detour_alias(index).as_str());
+        && (marked || link.is_unfinished());
     ours.then_some(index)
 }
 
@@ -212,26 +213,33 @@ fn is_detour(link: &Link) -> bool {
     detour_of(link).is_some()
 }
 
-/// The second device of a device, made where it is missing.
-fn detour(netlink: &mut Netlink, link: &Link) -> Result<u32, NetlinkError> {
+/// The second device of a device, made where it is missing; true when nothing can lead to it yet.
+fn detour(netlink: &mut Netlink, link: &Link) -> Result<(u32, bool), NetlinkError> {
     let name = detour_name(link.index);
     if let Some(second) = netlink.link(&name)? {
-        return if is_detour(&second) {
-            Ok(second.index)
-        } else {
-            Err(NetlinkError::Refused(Errno::EXIST))
-        };
+        if !is_detour(&second) {
+            return Err(NetlinkError::Refused(Errno::EXIST));
+        }
+        let unfinished = second.is_unfinished();
+        if unfinished {
+            netlink.link_alias(second.index, &detour_alias(link.index))?;
+        }
+        return Ok((second.index, unfinished));
     }
     netlink.link_create(&name, "ifb", &detour_alias(link.index))?;
-    find(netlink, &name).map(|second| second.index)
+    find(netlink, &name).map(|second| (second.index, true))
 }
 
 /// Removes second devices whose first is gone: a machine that stops takes its device with it, and ours stays behind.
 fn sweep(netlink: &mut Netlink) -> Result<(), NetlinkError> {
     let links = netlink.links()?;
     for link in &links {
-        let orphan =
-            detour_of(link).is_some_and(|index| links.iter().all(|other| other.index != index));
+        let Some(first) = detour_of(link) else {
+            continue;
+        };
+        // A list that was read while devices came and went can lack one that is there: the kernel is asked for it alone.
+        let orphan = links.iter().all(|other| other.index != first)
+            && netlink.link_by_index(first)?.is_none();
         if orphan {
             match netlink.link_delete(link.index) {
                 Err(error) if error.refusal() != Some(Errno::NODEV) => return Err(error),
@@ -322,7 +330,11 @@ fn bucket(netlink: &mut Netlink, index: u32, kbps: u32) -> Result<(), NetlinkErr
 }
 
 /// Leads everything that comes in from `index` through `second`.
-fn lead(netlink: &mut Netlink, index: u32, second: u32) -> Result<(), NetlinkError> {
+fn lead(
+    netlink: &mut Netlink,
+    index: u32,
+    (second, made): (u32, bool),
+) -> Result<(), NetlinkError> {
     let parent = match catcher(netlink, index)? {
         Some(parent) => parent,
         None => {
@@ -333,7 +345,12 @@ fn lead(netlink: &mut Netlink, index: u32, second: u32) -> Result<(), NetlinkErr
         }
     };
     if filters(netlink, index, parent)?.contains(&PRIORITY) {
-        return Ok(());
+        if !made {
+            return Ok(());
+        }
+        // It leads to an earlier second device that somebody removed, and nothing that goes there arrives.
+        let info = PRIORITY << 16 | ALL_PROTOCOLS;
+        netlink.ask(message(RTM_DELTFILTER, 0, index, 0, parent, info))?;
     }
     // Terminal, one key that compares nothing: every packet.
     let mut selector = vec![TERMINAL, 0, 1, 0];
@@ -375,6 +392,7 @@ mod tests {
             mtu: 1500,
             kind: Some("ifb".into()),
             alias: Some(detour_alias(7)),
+            group: 0,
         };
         assert_eq!(detour_of(&ours), Some(7));
         for other in [

@@ -42,7 +42,8 @@ impl Backend {
         link.kind.as_deref() == Some(kind)
     }
 
-    /// Whether an unmarked device was made for us: a daemon makes its device itself when it starts.
+    /// Whether an unmarked device was made for us: a daemon makes its device itself when it starts, and one of the
+    /// kernel's is left so by an agent that died while it made it.
     pub(super) fn may_adopt(&self, link: &Link, name: &WgName) -> Result<bool, BackendError> {
         match self {
             Self::Userspace(sockets) if self.is_tunnel(link) && link.alias.is_none() => {
@@ -53,7 +54,8 @@ impl Backend {
                     Err(error) => Err(BackendError::Daemon(error)),
                 }
             }
-            Self::Kernel(_) | Self::Userspace(_) => Ok(false),
+            Self::Kernel(_) => Ok(self.is_tunnel(link) && link.is_unfinished()),
+            Self::Userspace(_) => Ok(false),
         }
     }
 
