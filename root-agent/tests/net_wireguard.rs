@@ -372,6 +372,23 @@ fn a_tunnel_that_is_torn_down_leaves_no_device_and_no_key() {
 }
 
 #[test]
+fn a_look_at_a_tunnel_whose_key_file_is_lost_makes_no_other_key() {
+    in_private_world(
+        "a_look_at_a_tunnel_whose_key_file_is_lost_makes_no_other_key",
+        || {
+            let _daemon = Daemon::start(None, "wg0");
+            let net = Net::new(WireguardChoice::Userspace);
+            net.ask("setup", &setup()).expect("a tunnel");
+            std::fs::remove_file(net.key_file("wg0.key")).expect("removed");
+            let shown = net.ask("show", &json!({"name": "wg0"})).expect("shown");
+            let shown: Value = serde_json::from_str(&shown.output).expect("JSON");
+            assert_eq!(shown["public_key"], Value::Null);
+            assert!(!net.key_file("wg0.key").exists());
+        },
+    );
+}
+
+#[test]
 fn a_device_of_somebody_else_is_left_alone() {
     in_private_world("a_device_of_somebody_else_is_left_alone", || {
         tool("ip link add wg0 type veth peer name other");

@@ -119,21 +119,30 @@ impl Keys {
             .map_err(|error| error.to_string())
     }
 
+    /// The private key of a tunnel, if it has one.
+    pub(super) fn known(&self, name: &WgName) -> Result<Option<Private>, Failure> {
+        let file = format!("{name}.key");
+        let Some(content) = self.0.read(&file).map_err(|error| broken(&error))? else {
+            return Ok(None);
+        };
+        std::str::from_utf8(&content)
+            .ok()
+            .and_then(|text| {
+                text.strip_suffix('\n')
+                    .unwrap_or(text)
+                    .parse::<WgKey>()
+                    .ok()
+            })
+            .map(|key| Some(Private(Zeroizing::new(*key.bytes()))))
+            .ok_or_else(|| damaged(&self.0, &file))
+    }
+
     /// The private key of a tunnel, made the first time.
     pub(super) fn private(&self, name: &WgName) -> Result<Private, Failure> {
-        let file = format!("{name}.key");
-        if let Some(content) = self.0.read(&file).map_err(|error| broken(&error))? {
-            return std::str::from_utf8(&content)
-                .ok()
-                .and_then(|text| {
-                    text.strip_suffix('\n')
-                        .unwrap_or(text)
-                        .parse::<WgKey>()
-                        .ok()
-                })
-                .map(|key| Private(Zeroizing::new(*key.bytes())))
-                .ok_or_else(|| damaged(&self.0, &file));
+        if let Some(private) = self.known(name)? {
+            return Ok(private);
         }
+        let file = format!("{name}.key");
         let mut bytes = Zeroizing::new(*random()?.bytes());
         // As every WireGuard key is: a multiple of eight of fixed length.
         bytes[0] &= 248;

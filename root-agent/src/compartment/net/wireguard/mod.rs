@@ -96,14 +96,15 @@ impl Tunnels {
         let mut inner = self.lock();
         let (link, made) = inner.device(name)?;
         // A key for a device that is not ours would make it look like ours.
-        let private = keys.private(name)?;
-        let result = inner.bring_to(action, &link, &private);
+        let result = keys.private(name).and_then(|private| {
+            let port = inner.bring_to(action, &link, &private)?;
+            Ok((port, private.public()))
+        });
         if made && result.is_err() {
             // Nothing of a tunnel that was never complete stays but its key, which nobody has seen.
             let _ = inner.links.link_delete(link.index);
         }
-        let port = result?;
-        let public = private.public();
+        let (port, public) = result?;
         let mut extra = Map::new();
         extra.insert("public_key".into(), public.to_string().into());
         extra.insert("listen_port".into(), port.into());
@@ -192,6 +193,10 @@ impl Tunnels {
         let device = inner.backend.get(name).map_err(told(&what))?;
         let addresses = inner.links.addresses(link.index).map_err(failed(&what))?;
         let text = |key: [u8; 32]| WgKey::new(key).map(|key| key.to_string());
+        // A look makes no key: it would not be the one that the device has.
+        let public = keys
+            .known(name)?
+            .map(|private| private.public().to_string());
         let peers: Vec<Value> = device
             .peers
             .iter()
@@ -210,7 +215,7 @@ impl Tunnels {
             .collect();
         let shown = json!({
             "name": name.as_str(),
-            "public_key": keys.private(name)?.public().to_string(),
+            "public_key": public,
             "listen_port": device.listen_port,
             "mtu": link.mtu,
             "up": link.up,
