@@ -7,6 +7,7 @@ mod ovs_world;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use blockhost_proto::response::ErrorCode;
@@ -306,6 +307,40 @@ fn while_serving(path: &Path, talk: impl Fn(&mut UnixStream) + Sync, body: impl 
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+#[test]
+fn a_connection_with_an_unanswered_request_serves_no_other() {
+    if !ovs_world::possible() {
+        println!("skipped: needs root and the package openvswitch-switch");
+        return;
+    }
+    in_namespace(
+        "a_connection_with_an_unanswered_request_serves_no_other",
+        || {
+            let world = World::new();
+            let handler = world.start(ovs::prepare).expect("an ovs compartment");
+            let socket = world.layout.switch_sockets().join("db.sock");
+            let lengths = Mutex::new(Vec::new());
+            let silent = |stream: &mut UnixStream| {
+                say(stream, &schema(1));
+                request(stream);
+                // The next request, or the end.
+                let length = stream.read(&mut [0; 65536]).expect("a read");
+                lengths.lock().expect("a lock").push(length);
+            };
+            while_serving(&socket, silent, || {
+                let soon = Duration::from_millis(400);
+                for _ in 0..2 {
+                    let failure = world
+                        .ask_within(&*handler, "ovs-list", &json!({}), soon)
+                        .expect_err("nobody answers");
+                    assert_eq!(failure.code, ErrorCode::Timeout, "{}", failure.message);
+                }
+            });
+            assert_eq!(*lengths.lock().expect("a lock"), [0, 0]);
+        },
+    );
 }
 
 #[test]

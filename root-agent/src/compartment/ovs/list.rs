@@ -18,7 +18,7 @@ use super::rows::{Row, Transaction, Uuid, equals};
 use super::switch::{BRIDGE, PORT, Switch, interface_columns, is_ours};
 use crate::compartment::{Done, Failure, JobCtx};
 
-/// Bytes of flows listed one by one; the others are counted.
+/// Bytes of flows listed one by one, of all bridges together; the others are counted.
 const MAX_FLOWS_TEXT: usize = 512 << 10;
 
 /// Lists.
@@ -48,6 +48,7 @@ pub fn list(switch: &Switch, action: &OvsList, ctx: &JobCtx<'_>) -> Result<Done,
         return Err(Failure::new(ErrorCode::NotFound, message));
     }
     let mut shown = Vec::new();
+    let mut room = MAX_FLOWS_TEXT;
     for bridge in &bridges {
         let name = bridge.text("name").unwrap_or_default();
         // A bridge that the switch could not make has rows and no management socket.
@@ -67,7 +68,7 @@ pub fn list(switch: &Switch, action: &OvsList, ctx: &JobCtx<'_>) -> Result<Done,
             "ports": ports,
         });
         match live {
-            Ok(live) => live.show(bridge, action, &mut entry),
+            Ok(live) => live.show(bridge, action, &mut entry, &mut room),
             Err(error) => entry["error"] = error.to_string().into(),
         }
         shown.push(entry);
@@ -176,7 +177,7 @@ impl Live {
         })
     }
 
-    fn show(mut self, bridge: &Row, action: &OvsList, entry: &mut Value) {
+    fn show(mut self, bridge: &Row, action: &OvsList, entry: &mut Value, room: &mut usize) {
         let owner =
             |cookie: u64| bridge.entry("external_ids", &format!("{COOKIE_KEY}{cookie:012x}"));
         let mut owners: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
@@ -211,7 +212,6 @@ impl Live {
         self.flows
             .sort_by_key(|flow| (flow.entry.table, u16::MAX - flow.entry.priority));
         let mut shown = Vec::new();
-        let mut size = 0;
         let total = self.flows.len();
         for flow in &self.flows {
             let value = json!({
@@ -224,10 +224,10 @@ impl Live {
                 "packets": flow.packets,
                 "bytes": flow.bytes,
             });
-            size += value.to_string().len();
-            if size > MAX_FLOWS_TEXT {
+            let Some(left) = room.checked_sub(value.to_string().len()) else {
                 break;
-            }
+            };
+            *room = left;
             shown.push(value);
         }
         entry["flows_left_out"] = (total - shown.len()).into();

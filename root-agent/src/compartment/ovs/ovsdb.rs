@@ -48,6 +48,8 @@ pub struct Ovsdb {
     line: Line,
     framer: Framer,
     last_id: u64,
+    /// A request was not answered, or was perhaps not sent whole: the next one must not follow it.
+    torn: bool,
     columns: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -61,6 +63,7 @@ impl Ovsdb {
             line: sockets.connect(SOCKET, PEER)?,
             framer: Framer::new(Limits::OVSDB),
             last_id: 0,
+            torn: false,
             columns: BTreeMap::new(),
         };
         let schema = client.call("get_schema", json!([DATABASE]), deadline)?;
@@ -92,7 +95,7 @@ impl Ovsdb {
     /// Whether the connection can be used for another request.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.framer.at_rest() && self.line.is_idle()
+        !self.torn && self.framer.at_rest() && self.line.is_idle()
     }
 
     /// Carries a transaction out.
@@ -184,10 +187,14 @@ impl Ovsdb {
             ));
         }
         let mut out = request;
+        self.torn = true;
         loop {
             let heard = self.listen(&out, id, deadline)?;
             match heard {
-                Heard::Answer(answer) => return answer,
+                Heard::Answer(answer) => {
+                    self.torn = false;
+                    return answer;
+                }
                 // The server wants to know whether we live; then it goes on with the answer.
                 Heard::Echo(answer) => out = answer,
             }
@@ -240,7 +247,12 @@ fn understand(message: &[u8], id: u64) -> Result<Option<Heard>, SwitchError> {
             _ => None,
         });
     }
-    if message.get("id").and_then(Value::as_u64) != Some(id) {
+    let answered = message.get("id").and_then(Value::as_u64);
+    // Late, to a request that was given up; what undoes that one must not fail over it.
+    if answered.is_some_and(|answered| (1..id).contains(&answered)) {
+        return Ok(None);
+    }
+    if answered != Some(id) {
         return Err(SwitchError::nonsense(
             PEER,
             "an answer to no request of ours",
@@ -319,4 +331,22 @@ pub fn named(
     let mut transaction = Transaction::new();
     let slot = transaction.select(table, equals("name", name), columns);
     Ok(db.transact(transaction, deadline)?.row(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_to_a_request_given_up_is_passed_over_and_one_to_no_request_is_nonsense() {
+        let answer = |id: u64| json!({"id": id, "result": {}, "error": null}).to_string();
+        assert!(matches!(understand(answer(2).as_bytes(), 3), Ok(None)));
+        assert!(matches!(
+            understand(answer(3).as_bytes(), 3),
+            Ok(Some(Heard::Answer(Ok(_))))
+        ));
+        for id in [0, 4] {
+            assert!(understand(answer(id).as_bytes(), 3).is_err(), "{id}");
+        }
+    }
 }
