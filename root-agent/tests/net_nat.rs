@@ -118,6 +118,28 @@ fn an_address_that_is_taken_is_a_conflict_and_nothing_changes() {
 }
 
 #[test]
+fn one_pair_more_than_the_limit_is_refused_and_those_that_stand_can_be_asked_for_again() {
+    in_namespace(
+        "one_pair_more_than_the_limit_is_refused_and_those_that_stand_can_be_asked_for_again",
+        || {
+            let mut net = Net::new();
+            net.world.policy.limits.firewall_rules = 1;
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            let before = rules("iptables-nft-save");
+            assert_eq!(
+                net.ask("nat-map", "203.0.113.8", "10.0.0.8"),
+                Err(ErrorCode::Conflict)
+            );
+            assert_eq!(rules("iptables-nft-save"), before);
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("it stands");
+            net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
+            net.ask("nat-map", "203.0.113.8", "10.0.0.8")
+                .expect("mapped");
+        },
+    );
+}
+
+#[test]
 fn half_a_pair_left_by_somebody_is_made_whole_and_removed_whole() {
     in_namespace(
         "half_a_pair_left_by_somebody_is_made_whole_and_removed_whole",
@@ -184,6 +206,18 @@ fn packets_go_both_ways_while_the_pair_stands_and_its_connections_are_forgotten_
             let output = net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
             assert!(output.contains("of its connections forgotten"), "{output}");
             assert_eq!(remembered(), 0, "{output}");
+            // An agent that died before it forgot them: rules gone, connections there.
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            outside.run("ping -c 1 -W 5 203.0.113.7");
+            for chain in ["BLOCKHOST-DNAT", "BLOCKHOST-SNAT"] {
+                tool(&format!("iptables-nft -t nat -F {chain}"));
+            }
+            assert!(remembered() > 0);
+            assert_eq!(
+                net.ask("nat-unmap", PUBLIC, PRIVATE),
+                Err(ErrorCode::NotFound)
+            );
+            assert_eq!(remembered(), 0, "the next owner gets its packets");
             assert!(
                 tool("conntrack -L").contains("dst=198.51.100.2"),
                 "a connection of others went too"

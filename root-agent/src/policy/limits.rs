@@ -28,7 +28,7 @@ pub struct Limits {
     pub drain_s: u64,
     /// Refusals recorded in the ledger per minute and uid; the rest is counted.
     pub refusals_per_minute: u32,
-    /// Ports the agent keeps open at once, in each of the two firewalls.
+    /// Ports the agent keeps open at once, and addresses it maps at once, in each of the two firewalls.
     pub firewall_rules: usize,
 }
 

@@ -221,7 +221,7 @@ impl Firewall {
                     return Err(Failure::new(
                         ErrorCode::Timeout,
                         format!(
-                            "the {} rules could not be changed in time; they are as before",
+                            "the {} rules could not be changed in time; whether they are as before is not known: ask again",
                             family.name()
                         ),
                     ));

@@ -86,7 +86,10 @@ impl Handler for Net {
                     .open_port(port, ctx.limits.firewall_rules, ctx.deadline)
             }
             Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
-            Action::NatMap(pair) => self.firewall()?.map(pair, ctx.deadline),
+            Action::NatMap(pair) => {
+                self.firewall()?
+                    .map(pair, ctx.limits.firewall_rules, ctx.deadline)
+            }
             Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),
             Action::VethRename(interface) => self.names.give(interface),
             Action::WgSetup(tunnel) => self.tunnels.setup(tunnel),

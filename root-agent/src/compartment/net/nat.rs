@@ -159,6 +159,21 @@ impl State {
         !(self.holds(0, pair) && self.holds(1, pair))
     }
 
+    /// How many pairs there are, halves counted.
+    pub(super) fn len(&self) -> usize {
+        self.halves.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether no pair has either address.
+    pub(super) fn is_free(&self, pair: &Pair) -> bool {
+        let mut taken = self
+            .halves
+            .iter()
+            .flatten()
+            .filter_map(|half| half.pair.as_ref());
+        taken.all(|other| other.public != pair.public && other.private != pair.private)
+    }
+
     /// What makes the pair stand once and the jumps exist once; `None` when it is so already.
     pub(super) fn plan_map(&self, pair: &Pair) -> Result<Option<String>, Refusal> {
         let taken = self.halves.iter().flatten().find_map(|half| {

@@ -1,6 +1,7 @@
 //! `nat-map` and `nat-unmap`: what [`super::nat`] plans, run by the firewall's programs; and the connections that used a
 //! translation that is gone.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -59,7 +60,12 @@ impl Tracker {
 }
 
 impl Firewall {
-    pub(super) fn map(&self, action: &NatMap, deadline: Instant) -> Result<Done, Failure> {
+    pub(super) fn map(
+        &self,
+        action: &NatMap,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
         let (family, pair) = pair(action.public, action.private, &action.comment);
         let Pair {
             public,
@@ -67,6 +73,15 @@ impl Firewall {
             comment,
         } = &pair;
         let added = self.change(family, TABLE, State::parse, deadline, |state: &State| {
+            // Every new connection passes these rules, so their number is bounded.
+            if state.lacks(&pair) && state.len() >= most {
+                return Err(Failure::new(
+                    ErrorCode::Conflict,
+                    format!(
+                        "{most} addresses are mapped already; unmap some, or have `limits.firewall_rules` of root-agent.yaml raised"
+                    ),
+                ));
+            }
             match state.plan_map(&pair) {
                 Ok(plan) => Ok(plan.map(|plan| (plan, state.lacks(&pair)))),
                 Err(Refusal::Taken(other)) => Err(Failure::new(
@@ -101,10 +116,16 @@ impl Firewall {
             private,
             comment,
         } = &pair;
+        let free = Cell::new(false);
         let removed = self.change(family, TABLE, State::parse, deadline, |state: &State| {
+            free.set(state.is_free(&pair));
             Ok(state.plan_unmap(&pair).map(|plan| (plan, ())))
         })?;
         if removed.is_none() {
+            // Whoever died between the rules and their connections left those; the next owner must not get them.
+            if free.get() {
+                tracker.forget(&pair);
+            }
             let message = format!(
                 "{public} does not stand for {private}; addresses and comment ({comment}) must be those it was mapped with"
             );
