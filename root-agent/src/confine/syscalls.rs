@@ -6,7 +6,7 @@ use std::io;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use crate::compartment::Backend;
@@ -520,6 +520,9 @@ impl Filter {
         // Without conditions the verdict is on every such call.
         rules.extend(self.calls.iter().map(|call| (call.number, Vec::new())));
         let mut programs: Vec<BpfProgram> = Vec::new();
+        if self.kind == Kind::AllBut {
+            programs.push(no_second_numbers());
+        }
         if !self.judged.is_empty() {
             // Its flags are in memory, where no filter looks. Told that it does not exist, the C library takes `clone`.
             let action = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
@@ -556,6 +559,27 @@ impl Filter {
         programs.push(SeccompFilter::new(rules, mismatch, matched, arch)?.try_into()?);
         Ok(programs)
     }
+}
+
+/// Refuses, with `EPERM`, every call whose number has the bit of x86's third table (x32): a kernel with that table knows each
+/// call under a second number, which a list of refused numbers does not have. Elsewhere no call has such a number.
+fn no_second_numbers() -> BpfProgram {
+    const X32: u32 = 0x4000_0000;
+    let statement = |code: u32, k: u32| sock_filter {
+        code: u16::try_from(code).unwrap_or_default(),
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    // The number is the first word of what a filter sees.
+    let load = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0);
+    let at_least = sock_filter {
+        jf: 1,
+        ..statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32)
+    };
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs();
+    let end = |verdict| statement(libc::BPF_RET | libc::BPF_K, verdict);
+    vec![load, at_least, end(refuse), end(libc::SECCOMP_RET_ALLOW)]
 }
 
 /// Puts the filter in force for this thread and everything it starts.

@@ -15,6 +15,14 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| sys!(libc::SYS_umount2, c"/mnt", libc::MNT_DETACH).map(drop),
     },
     Attempt {
+        name: "mount-by-second-number",
+        run: |_| {
+            // The number of the same call in the table for x32 programs, where the kernel has one.
+            let number = libc::SYS_mount | 0x4000_0000;
+            sys!(number, c"none", c"/mnt", c"tmpfs", 0, 0).map(drop)
+        },
+    },
+    Attempt {
         name: "pivot-root",
         run: |_| sys!(libc::SYS_pivot_root, c"/", c"/").map(drop),
     },
