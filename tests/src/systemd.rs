@@ -168,12 +168,20 @@ impl Booted {
     /// # Errors
     /// [`RunError`] with what it wrote.
     pub fn run(&self, words: &[&str]) -> Result<Output, RunError> {
+        self.run_within(words, Duration::from_secs(120))
+    }
+
+    /// The same for what may take longer than two minutes.
+    ///
+    /// # Errors
+    /// [`RunError`] with what it wrote.
+    pub fn run_within(&self, words: &[&str], limit: Duration) -> Result<Output, RunError> {
         let mut inside = command("nsenter");
         inside
             .args(["-t", &self.pid.to_string(), "--mount", "--pid", "--cgroup"])
             .args(["--uts", "--ipc", "--net", "--"])
             .args(words);
-        run(inside, Duration::from_secs(120))
+        run(inside, limit)
     }
 
     fn try_run(&self, words: &[&str]) -> Result<String, String> {

@@ -1,6 +1,9 @@
 //! The units as systemd itself carries them out: scores of `systemd-analyze security`, and every service at work inside
 //! its own sandbox. The second needs no systemd on the machine, it brings its own.
 
+#[path = "../../root-agent/tests/image_world/mod.rs"]
+mod image_world;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -110,8 +113,11 @@ n = struct.unpack('>I', s.recv(4, socket.MSG_WAITALL))[0]
 print(s.recv(n, socket.MSG_WAITALL).decode())
 ";
     let request = json!({"action": action, "params": params}).to_string();
-    let text = booted.output(&["/usr/bin/python3", "-c", CLIENT, &request]);
-    serde_json::from_str(&text).expect("the agent answers JSON")
+    let words = ["/usr/bin/python3", "-c", CLIENT, &request];
+    match booted.run_within(&words, Duration::from_secs(600)) {
+        Ok(output) => serde_json::from_str(&output.stdout).expect("the agent answers JSON"),
+        Err(error) => panic!("{action}: {error}\n{}", booted.journal()),
+    }
 }
 
 fn succeeds(booted: &Booted, action: &str, params: &Value) -> Value {
@@ -254,6 +260,83 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     );
     succeeds(&booted, "qm-guest-ping", &json!({"vmid": 100}));
     succeeds(&booted, "qm-stop", &json!({"vmid": 100}));
+}
+
+/// A drop-in of ours, where the administrator would copy it.
+fn drop_in(name: &str) -> Vec<u8> {
+    std::fs::read(packaged(&format!("drop-ins/{name}"))).expect("a drop-in")
+}
+
+#[test]
+fn images_are_customised_inside_the_units_sandbox_with_its_drop_in() {
+    if let Some(why) = image_world::missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let made = place.path().join("debian.qcow2");
+    image_world::make(&made, 0);
+    let image = std::fs::read(&made).expect("the image");
+    let drop_in = drop_in("images.conf");
+    let files = [
+        File {
+            path: "/units/debian.qcow2",
+            bytes: &image,
+            mode: 0o644,
+        },
+        File {
+            path: "/units/blockhost-root-agent.service.d/images.conf",
+            bytes: &drop_in,
+            mode: 0o644,
+        },
+    ];
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &files) else {
+        return;
+    };
+    let images = "/var/lib/blockhost/images";
+    let script = format!(
+        "cp /units/debian.qcow2 {images}/ && mkdir {images}/site && echo page >{images}/site/index.html \
+         && chown -R blockhost {images}/site {images}/debian.qcow2"
+    );
+    let _ = booted.output(&["sh", "-c", &script]);
+    let commands = json!([
+        ["copy-in", "site:/srv"],
+        ["run-command", "echo inside >/etc/ran"]
+    ]);
+    let params = json!({"image_path": "debian.qcow2", "commands": commands});
+    succeeds(&booted, "virt-customize", &params);
+    let after = image_world::Inside::of(&booted.path(&format!("{images}/debian.qcow2")));
+    assert_eq!(after.read("/etc/ran"), "inside\n");
+    assert_eq!(after.read("/srv/site/index.html"), "page\n");
+    assert_eq!(
+        after.stat("/srv/site"),
+        Some((0o755, 0, 0)),
+        "the unit's UMask= closes the guest's directories"
+    );
+}
+
+#[test]
+fn on_proxmox_the_drop_in_leaves_no_device_and_no_capability_out_of_reach() {
+    let drop_in = drop_in("proxmox.conf");
+    let file = File {
+        path: "/units/blockhost-root-agent.service.d/proxmox.conf",
+        bytes: &drop_in,
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&[], &[file]) else {
+        return;
+    };
+    for (property, wanted) in [
+        ("DevicePolicy", "auto"),
+        ("DeviceAllow", ""),
+        ("SystemCallFilter", "~"),
+        ("InaccessiblePaths", ""),
+        ("RestrictNamespaces", "no"),
+    ] {
+        assert_eq!(booted.property(AGENT, property), wanted, "{property}");
+    }
+    let capabilities = booted.property(AGENT, "CapabilityBoundingSet");
+    assert!(capabilities.contains("cap_sys_admin"), "{capabilities}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn make(image: &Path, owner: u32) {
     let at = |name: &str| place.path().join(name).display().to_string();
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/tests/image_world/make-root.sh"
+        "/../root-agent/tests/image_world/make-root.sh"
     );
     run("sh", &[script, &at("root")]);
     let raw = at("raw");

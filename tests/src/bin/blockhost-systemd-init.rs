@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use blockhost_tests::command::command;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
-    unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, mount_remount, unmount,
 };
 
 type Step = Result<(), String>;
@@ -82,6 +82,12 @@ fn prepare(scratch: &Path, installed: &Path) -> Step {
     for own in ["run", "tmp", "var/lib", "var/log"] {
         fresh("tmpfs", &root.join(own))?;
     }
+    // Except what is installed: supermin looks it up. Read, never written.
+    let packages = root.join("var/lib/dpkg");
+    fs::create_dir(&packages).map_err(|error| format!("/var/lib/dpkg: {error}"))?;
+    mount_bind("/var/lib/dpkg", &packages)
+        .and_then(|()| mount_remount(&packages, MountFlags::BIND | MountFlags::RDONLY, c""))
+        .map_err(|error| format!("/var/lib/dpkg: {error}"))?;
     install(installed, &root)?;
     std::env::set_current_dir(&root).map_err(|error| error.to_string())?;
     fs::create_dir("old").map_err(|error| format!("old root: {error}"))?;

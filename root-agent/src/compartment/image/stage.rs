@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -88,9 +88,11 @@ impl Copying<'_> {
         }
         self.admit(&source, Path::new("."))?;
         std::fs::DirBuilder::new()
-            .mode(0o755)
+            .mode(0o700)
             .create(target)
             .map_err(error)?;
+        // Said again: a mask of this process (a unit's UMask=) would go with the directory into the guest.
+        std::fs::set_permissions(target, std::fs::Permissions::from_mode(0o755)).map_err(error)?;
         let listing = Dir::read_from(&source).map_err(|errno| error(errno.into()))?;
         for entry in listing {
             let entry = entry.map_err(|errno| error(errno.into()))?;
