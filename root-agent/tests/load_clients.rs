@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use common::{Agent, Client, ROLES, frame, wait_for};
+use common::{Agent, Client, ROLES, World, frame, wait_for};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -401,4 +401,54 @@ fn clients_that_never_read_are_stopped_and_their_answers_do_not_pile_up() {
     );
     drop(clients);
     as_before(&agent, &before);
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_closed_however_busily_it_writes() {
+    let (agent, mut honest, before) = start("limits: {write_stall_s: 1, frame_s: 600}\n");
+    let mut client = agent.client();
+    let bytes = frame(info().to_string().as_bytes()).repeat(16);
+    // More than a socket holds, less than what makes the agent stop reading. On a slow machine it is closed meanwhile.
+    for _ in 0..40 {
+        let _ = client.stream.write_all(&bytes);
+        honest.asks();
+    }
+    // A byte of a frame now and then is no sign of life.
+    let _ = client.stream.write_all(&1_000_000u32.to_be_bytes());
+    wait_for(|| client.stream.write_all(b" ").is_err().then_some(()));
+    drop(client);
+    as_before(&agent, &before);
+}
+
+#[test]
+fn a_frame_that_does_not_arrive_is_late_also_for_a_client_that_reads_nothing() {
+    let (agent, mut honest, before) = start("limits: {write_stall_s: 600, frame_s: 1}\n");
+    let mut client = agent.client();
+    for _ in 0..40 {
+        client.send(&frame(info().to_string().as_bytes()).repeat(16));
+        honest.asks();
+    }
+    client.send(&1_000_000u32.to_be_bytes());
+    let closed = |answer: Option<Value>| answer.is_some_and(|a| a["code"] == "bad_frame");
+    wait_for(|| {
+        let log = agent.world.log();
+        log.contains("did not arrive whole").then_some(())
+    });
+    assert!((0..=640).any(|_| closed(client.answer())), "it is told so");
+    drop(client);
+    as_before(&agent, &before);
+}
+
+#[test]
+fn a_connection_is_idle_also_after_an_answer_that_took_longer_than_it_may_be_idle() {
+    let agent = Agent::start_in(World::with_qm("sleep 2", "limits: {idle_s: 1}\n"));
+    let mut client = agent.client();
+    let started = client.call(&json!({"action": "qm-start", "params": {"vmid": 100}}));
+    assert_eq!(started["ok"], true, "{started}");
+    // Nobody else comes by whose connection would have it looked at.
+    assert_eq!(
+        client.stream.read(&mut [0]).expect("no time-out"),
+        0,
+        "closed"
+    );
 }

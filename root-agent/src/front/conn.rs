@@ -54,6 +54,8 @@ pub struct Conn {
     pub frame_since: Option<Instant>,
     /// Last time anything moved.
     pub active: Instant,
+    /// Since when the peer has taken nothing of what it could have taken.
+    pub stalled: Option<Instant>,
     /// Interest registered with epoll.
     pub interest: EventFlags,
 }
@@ -86,6 +88,7 @@ impl Conn {
             closing: false,
             frame_since: None,
             active: now,
+            stalled: None,
             interest: EventFlags::IN,
         }
     }
@@ -170,8 +173,12 @@ impl Conn {
                 Ok(n) => {
                     self.written += n;
                     self.active = now;
+                    self.stalled = None;
                 }
-                Err(Errno::AGAIN) => return Flushed::Partly,
+                Err(Errno::AGAIN) => {
+                    self.stalled.get_or_insert(now);
+                    return Flushed::Partly;
+                }
                 Err(Errno::INTR) => {}
                 Err(_) => return Flushed::Gone,
             }
@@ -190,10 +197,15 @@ impl Conn {
         self.closing && self.slots.is_empty() && self.unsent() == 0
     }
 
+    /// What the peer sends is read.
+    pub fn reads(&self) -> bool {
+        !self.closing && self.backlog() < HIGH_WATER
+    }
+
     /// What epoll should report.
     pub fn wanted(&self) -> EventFlags {
         let mut wanted = EventFlags::empty();
-        if !self.closing && self.backlog() < HIGH_WATER {
+        if self.reads() {
             wanted |= EventFlags::IN;
         }
         if self.unsent() > 0 {

@@ -469,18 +469,22 @@ impl Front {
         let mut idle = Vec::new();
         let mut next: Option<Instant> = None;
         for (&number, conn) in &self.connections {
-            let deadline = match conn.frame_since {
-                _ if conn.unsent() > 0 => conn.active + stall,
-                Some(since) => since + limits.frame_time(),
-                None if conn.in_flight() > 0 => continue,
-                None => conn.active + limits.idle_time(),
+            // A frame that we do not read any further ourselves is not late.
+            let frame = conn.frame_since.filter(|_| conn.reads());
+            let frame = frame.map(|since| since + limits.frame_time());
+            let close = match conn.stalled {
+                Some(since) => Some(since + stall),
+                None if frame.is_some() => None,
+                // Idle time begins when it is answered.
+                None if conn.in_flight() > 0 => Some(now + limits.idle_time()),
+                None => Some(conn.active + limits.idle_time()),
             };
-            if deadline > now {
-                next = Some(next.map_or(deadline, |n| n.min(deadline)));
-            } else if conn.frame_since.is_some() && conn.unsent() == 0 {
+            if close.is_some_and(|at| at <= now) {
+                idle.push(number);
+            } else if frame.is_some_and(|at| at <= now) {
                 late_frames.push(number);
             } else {
-                idle.push(number);
+                next = next.into_iter().chain(close).chain(frame).min();
             }
         }
         if let Some(next) = next {
