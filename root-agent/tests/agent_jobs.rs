@@ -275,3 +275,29 @@ fn a_client_that_leaves_does_not_stop_what_it_asked_for() {
     go(&agent.world);
     wait_for(|| (phases(&agent.world, "qm-start").len() == 2).then_some(()));
 }
+
+#[test]
+fn who_asks_and_hangs_up_again_and_again_does_not_fill_the_agent_with_requests() {
+    let policy = "limits: {connections_per_uid: 4, in_flight: 2}\n";
+    let agent = Agent::start_in(World::with_qm(HELD, policy));
+    let mut watch = agent.client();
+    let mut under_way = || {
+        let answer = watch.call(&json!({"action": "agent-info"}));
+        answer["counters"]["in_flight"].as_u64().expect("a number")
+    };
+    // Four connections with two requests each are all that this user could wait for.
+    for round in 1..=8 {
+        let mut client = agent.client();
+        client.request(&start(100));
+        wait_for(|| (under_way() >= round).then_some(()));
+    }
+    wait_for(|| {
+        let answer = agent.client().try_call(&start(100))?;
+        (answer["code"] == "busy" && answer["error"].as_str()?.contains("wait for answers"))
+            .then_some(())
+    });
+    assert_eq!(under_way(), 8);
+    go(&agent.world);
+    wait_for(|| (under_way() == 0).then_some(()));
+    assert_eq!(agent.client().call(&start(100))["ok"], true, "room again");
+}

@@ -6,6 +6,7 @@ pub mod info;
 pub mod meter;
 mod neighbours;
 pub mod requests;
+mod share;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +21,8 @@ use rustix::net::{SocketFlags, accept_with, sockopt::socket_peercred};
 use self::conn::{Conn, Flushed};
 use self::info::Counters;
 use self::meter::Meter;
+use self::share::Shares;
+use crate::compartment::Failure;
 use crate::control::ControlSocket;
 use crate::ipc::{Caller, Channel, ChannelError, Start};
 use crate::policy::Policy;
@@ -49,6 +52,8 @@ pub struct Job {
     slot: u64,
     id: Option<String>,
     caller: Caller,
+    /// Of its frame.
+    bytes: usize,
     action: &'static str,
     params: serde_json::Value,
     limit_ms: u64,
@@ -74,6 +79,9 @@ pub struct Front {
     next_connection: u64,
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
+    shares: Shares,
+    /// Jobs that the gate did not take, and why.
+    not_taken: Vec<(u64, Failure)>,
     queues: ResourceQueues<ResourceKey>,
     refusals: Meter<u32>,
     /// By user, class and, for a rule with rates of its own, rule.
@@ -133,6 +141,8 @@ impl Front {
             next_connection: FIRST_CONNECTION,
             jobs: BTreeMap::new(),
             next_job: 1,
+            shares: Shares::default(),
+            not_taken: Vec::new(),
             queues: ResourceQueues::default(),
             refusals: Meter::default(),
             rates: Meter::default(),
@@ -168,6 +178,9 @@ impl Front {
                     listener @ FIRST_LISTENER..=LAST_LISTENER => self.accept(listener, now),
                     connection => self.serve(connection, event.flags, now),
                 }
+            }
+            while let Some((job, failure)) = self.not_taken.pop() {
+                self.job_done(job, Err(failure), None, now);
             }
             let drained = self.gate.flush().map_err(FrontError::Gate)?;
             if drained == gate_writes {

@@ -13,7 +13,7 @@ use super::info::{Counters, Facts, Head};
 use super::{Front, Job};
 use crate::compartment::{Backend, Done, Failure};
 use crate::failpoint;
-use crate::ipc::{Caller, Report, ToGate};
+use crate::ipc::{Caller, ChannelError, Report, ToGate};
 use crate::log_warning;
 use crate::policy::authority::forbidden;
 use crate::policy::rates::{Class, Rate};
@@ -28,7 +28,7 @@ impl Front {
         let slot = conn.open_slot();
         let stranger = conn.rights.is_stranger();
         match decode_request(frame) {
-            Ok(request) => self.decoded(number, slot, request, now),
+            Ok(request) => self.decoded(number, slot, request, frame.len(), now),
             Err(refusal) => {
                 let action = refusal
                     .action_name
@@ -45,7 +45,7 @@ impl Front {
         }
     }
 
-    fn decoded(&mut self, number: u64, slot: u64, request: Request, now: Instant) {
+    fn decoded(&mut self, number: u64, slot: u64, request: Request, bytes: usize, now: Instant) {
         let class = Class::of_request(&request.action, request.dry_run);
         if let Err(failure) = self.permit(number, &request.action, class, now) {
             let name = request.action.name();
@@ -69,7 +69,12 @@ impl Front {
             return;
         }
         failpoint::reach("front-authorised", request.action.name().as_bytes());
-        self.enqueue(number, slot, request.id, &request.action, spec);
+        if let Err(failure) = self.take_share(number, bytes) {
+            let name = request.action.name();
+            self.refuse(number, slot, request.id, name, failure, now);
+            return;
+        }
+        self.enqueue(number, slot, request.id, &request.action, bytes);
     }
 
     /// Whether a rule permits it now: any one that does and has not been used up by this user.
@@ -106,14 +111,27 @@ impl Front {
         }
     }
 
+    /// Room for one more request of this user under way.
+    fn take_share(&mut self, number: u64, bytes: usize) -> Result<(), Failure> {
+        let Some(conn) = self.connections.get(&number) else {
+            return Err(forbidden("this agent"));
+        };
+        let limits = &self.policy.limits;
+        let most = limits.connections_per_uid.saturating_mul(limits.in_flight);
+        self.shares
+            .take(conn.caller.uid, bytes, most)
+            .map_err(|full| Failure::new(ErrorCode::Busy, full.to_string()))
+    }
+
     fn enqueue(
         &mut self,
         number: u64,
         slot: u64,
         id: Option<String>,
         action: &Action,
-        spec: &'static ActionSpec,
+        bytes: usize,
     ) {
+        let spec = action.spec();
         let Some(conn) = self.connections.get_mut(&number) else {
             return;
         };
@@ -130,6 +148,7 @@ impl Front {
                 groups: self.authority.telling_groups(&conn.caller.groups),
                 ..conn.caller.clone()
             },
+            bytes,
             action: spec.name,
             params: action.params(),
             limit_ms: limit_ms(action, self.policy.time_limits.get(spec.name).copied()),
@@ -171,11 +190,13 @@ impl Front {
             limit_ms: job.limit_ms,
         };
         if let Err(error) = self.gate.queue(&message) {
-            let failure = Failure::new(
-                ErrorCode::BadParams,
-                format!("the request cannot be passed on: {error}"),
-            );
-            self.job_done(job_id, Err(failure), None, Instant::now());
+            let code = match error {
+                ChannelError::TooLong => ErrorCode::BadParams,
+                _ => ErrorCode::Busy,
+            };
+            let text = format!("the request cannot be passed on: {error}; nothing was executed");
+            // Not ended here: that may bring us back here with the next of a long queue.
+            self.not_taken.push((job_id, Failure::new(code, text)));
         }
         failpoint::reach("front-queued", action.as_bytes());
     }
@@ -190,6 +211,7 @@ impl Front {
         let Some(job) = self.jobs.remove(&job_id) else {
             return;
         };
+        self.shares.give_back(job.caller.uid, job.bytes);
         match &result {
             Ok(_) => self.counters.succeeded += 1,
             Err(_) => self.counters.failed += 1,
