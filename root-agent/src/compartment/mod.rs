@@ -12,7 +12,7 @@ pub mod run;
 pub mod vm;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blockhost_proto::action::Action;
 use blockhost_proto::layout::Layout;
@@ -112,6 +112,16 @@ impl Failure {
     }
 }
 
+/// Time kept back for taking a failed change away again.
+const UNDO: Duration = Duration::from_secs(2);
+
+/// The moment up to which a change may be waited for, so that there is time left to undo it.
+fn before_undo(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + left.saturating_sub(UNDO.min(left / 3))
+}
+
 /// The work of one compartment. `run` is called from several threads for actions that are not quick.
 pub trait Handler: Send + Sync {
     /// Whether the action takes microseconds and may run on the thread that reads jobs.
@@ -128,5 +138,24 @@ pub trait Handler: Send + Sync {
     /// Files this compartment executes; confinement adds an execute rule for each.
     fn programs(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_left_for_undoing_and_a_deadline_that_is_over_is_not_put_off() {
+        let now = Instant::now();
+        for (left, kept) in [(15_000, 2000), (3000, 1000), (0, 0)] {
+            let deadline = now + Duration::from_millis(left);
+            // `now` moves on in between: never earlier than from the first moment on, never less kept than said.
+            let until = before_undo(deadline);
+            assert!(until >= now && until <= deadline.max(Instant::now()));
+            let undo = deadline.saturating_duration_since(until);
+            assert!(undo <= Duration::from_millis(kept));
+            assert!(left < 15_000 || !undo.is_zero(), "nothing is kept");
+        }
     }
 }

@@ -10,7 +10,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
 
 use super::rules::{Family, Rule, State};
-use crate::compartment::{Done, Failure};
+use crate::compartment::{Done, Failure, before_undo};
 use crate::confine::programs::FIREWALL;
 use crate::exec::{Ended, OpenError, Output, Program, Run, Sandbox};
 use crate::failpoint;
@@ -107,8 +107,10 @@ impl Firewall {
     ) -> Result<Done, Failure> {
         let wanted = Wanted::new(action.port, action.proto, &action.comment, action.source);
         let mut added: Vec<Family> = Vec::new();
+        // A second family that takes all the time must not leave the first one open.
+        let until = before_undo(deadline);
         for &family in &wanted.families {
-            match self.change(family, "filter", State::parse, deadline, |state| {
+            match self.change(family, "filter", State::parse, until, |state| {
                 let lacks = state.lacks(&wanted.rule);
                 // Every packet passes these rules, so their number is bounded.
                 if lacks && state.len() >= most {

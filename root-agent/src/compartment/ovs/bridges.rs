@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
-    BRIDGE, OWNER, Switch, absent, before_undo, bridge, complaint, identified, interface_columns,
-    is_ours, unchanged,
+    BRIDGE, OWNER, Switch, absent, bridge, complaint, identified, interface_columns, is_ours,
+    unchanged,
 };
 use super::{done, qos};
-use crate::compartment::{Done, Failure, JobCtx};
+use crate::compartment::{Done, Failure, JobCtx, before_undo};
 
 /// Makes a bridge.
 ///

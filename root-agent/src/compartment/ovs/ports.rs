@@ -13,11 +13,11 @@ use super::error::SwitchError;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
-    OWNER, Switch, absent, before_undo, bridge, complaint, identified, interface_columns, is_ours,
-    port, port_on, unchanged,
+    OWNER, Switch, absent, bridge, complaint, identified, interface_columns, is_ours, port,
+    port_on, unchanged,
 };
 use super::{done, qos};
-use crate::compartment::{Done, Failure, JobCtx};
+use crate::compartment::{Done, Failure, JobCtx, before_undo};
 
 /// Attaches a port.
 ///

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use blockhost_proto::response::ErrorCode;
 use serde_json::{Value, json};
@@ -19,8 +19,6 @@ use crate::compartment::Failure;
 pub const OWNER: (&str, &str) = ("blockhost-owner", "root-agent");
 /// Idle connections kept.
 const KEPT: usize = 4;
-/// Time kept back for taking a failed change away again.
-const UNDO: Duration = Duration::from_secs(2);
 
 /// The switch of this host.
 #[derive(Debug)]
@@ -73,14 +71,6 @@ impl Switch {
     pub fn talk(&self, bridge: &str, deadline: Instant) -> Result<Conversation, SwitchError> {
         Conversation::open(&self.sockets, bridge, deadline)
     }
-}
-
-/// The moment up to which a change may be waited for, so that there is time left to undo it.
-#[must_use]
-pub fn before_undo(deadline: Instant) -> Instant {
-    let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + left.saturating_sub(UNDO.min(left / 3))
 }
 
 /// Whether this agent made the row.
