@@ -37,13 +37,22 @@ macro_rules! lists {
         }
 
         impl Only {
-            /// The host's lists with those of the rule in their place.
-            pub fn over(&self, allow: &Allowlists) -> Allowlists {
+            /// The host's lists with those of the rule in their place, as they are written.
+            pub fn in_place_of(&self, allow: &Allowlists) -> Allowlists {
                 let mut lists = Allowlists {
                     $($list: self.$list.as_ref().unwrap_or(&allow.$list).clone(),)+
                 };
                 // The one list of what may not be named: a rule can make it longer only.
                 lists.reserved_wallets.extend_from_slice(&allow.reserved_wallets);
+                lists
+            }
+
+            /// What may be named under the rule. A name without a directory is looked for in the directories of this list
+            /// and of no other, so that these have to be the host's, too.
+            pub fn over(&self, allow: &Allowlists) -> Allowlists {
+                let mut lists = self.in_place_of(allow);
+                lists.image_dirs = common(&lists.image_dirs, &allow.image_dirs);
+                lists.template_dirs = common(&lists.template_dirs, &allow.template_dirs);
                 lists
             }
 
@@ -124,9 +133,55 @@ fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|&name| name.to_owned()).collect()
 }
 
+/// The directories below one of either list: of two that lie in each other the inner one.
+fn common(rule: &[PathBuf], host: &[PathBuf]) -> Vec<PathBuf> {
+    let inside = |given: &&PathBuf| host.iter().any(|allowed| given.starts_with(allowed));
+    let mut list: Vec<PathBuf> = rule.iter().filter(inside).cloned().collect();
+    let wider = |allowed: &&PathBuf| rule.iter().any(|given| allowed.starts_with(given));
+    for allowed in host.iter().filter(wider) {
+        if !list.contains(allowed) {
+            list.push(allowed.clone());
+        }
+    }
+    list
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_does_not_bring_directories_that_are_not_the_hosts() {
+        let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let allow = Allowlists {
+            image_dirs: paths(&["/images", "/more"]),
+            ..Allowlists::default()
+        };
+        for (given, left) in [
+            (&["/etc/blockhost"][..], &[][..]),
+            (&["/images/theirs", "/secrets"], &["/images/theirs"]),
+            (&["/images"], &["/images"]),
+            (&["/"], &["/images", "/more"]),
+            (&["/imagesque"], &[]),
+            (&[], &[]),
+        ] {
+            let only = Only {
+                image_dirs: Some(paths(given)),
+                ..Only::default()
+            };
+            assert_eq!(only.over(&allow).image_dirs, paths(left), "{given:?}");
+        }
+        assert_eq!(Only::default().over(&allow), allow_twice_reserved(&allow));
+    }
+
+    /// What no list given comes to: the host's own, with the reserved names said twice.
+    fn allow_twice_reserved(allow: &Allowlists) -> Allowlists {
+        let mut lists = allow.clone();
+        lists
+            .reserved_wallets
+            .extend(allow.reserved_wallets.clone());
+        lists
+    }
 
     #[test]
     fn a_list_left_out_is_the_hosts_own_and_a_null_one_is_a_mistake() {

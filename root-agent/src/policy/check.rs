@@ -44,7 +44,7 @@ impl Policy {
                 let detail = "an empty `only.route_prefixes` would mean any address; name prefixes, or leave it out";
                 return wrong(&key, detail.to_owned());
             }
-            check_lists(&only.over(&self.allow))
+            check_lists(&only.in_place_of(&self.allow))
                 .or_else(|(list, detail)| wrong(&format!("{key}: only.{list}"), detail))?;
         }
         if self.sockets.len() > MAX_SOCKETS {

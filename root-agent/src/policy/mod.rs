@@ -274,6 +274,10 @@ mod tests {
             ("allow: {image_dirs: [images]}\n", "allow.image_dirs"),
             ("allow: {template_dirs: [cache]}\n", "allow.template_dirs"),
             ("programs: {pct: pct}\n", "programs.pct"),
+            (
+                "rules: [{user: 0, actions: ['*'], only: {image_dirs: [images]}}]\n",
+                "only.image_dirs",
+            ),
             ("allow: {image_dirs: [/var/../etc]}\n", "allow.image_dirs"),
             ("time_limits: {qm-start: 0}\n", "time_limits"),
             ("time_limits: {qm-begin: 10}\n", "time_limits"),
