@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use blockhost_proto::escape;
 use blockhost_proto::value::WgName;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use zeroize::Zeroizing;
 
 use crate::netlink::wireguard::{Device, Network, Peer, PeerChange};
@@ -34,8 +36,17 @@ pub(super) enum UapiError {
     Malformed(String),
 }
 
+/// Connects; a daemon that takes nobody any more would hold up a caller that waits without a limit.
+fn reach(path: &Path) -> std::io::Result<UnixStream> {
+    let (stream, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+    let socket = socket_with(AddressFamily::UNIX, stream, flags, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(ANSWER_TIME))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}
+
 fn talk(sockets: &Path, name: &WgName, request: &str) -> Result<Zeroizing<String>, UapiError> {
-    let mut stream = match UnixStream::connect(sockets.join(format!("{name}.sock"))) {
+    let mut stream = match reach(&sockets.join(format!("{name}.sock"))) {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -230,6 +241,27 @@ mod tests {
         ));
         assert!(matches!(outcome("\n\n"), Err(UapiError::Malformed(_))));
         assert!(outcome("errno=0\n\n").is_ok());
+    }
+
+    #[test]
+    fn a_daemon_that_takes_no_connection_is_an_error_and_holds_nobody_up_for_good() {
+        use rustix::net::{bind, listen};
+        let directory = tempfile::tempdir().unwrap();
+        let address = SocketAddrUnix::new(directory.path().join("wg0.sock")).unwrap();
+        let unix = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let stuck = unix(SocketFlags::CLOEXEC).unwrap();
+        bind(&stuck, &address).unwrap();
+        listen(&stuck, 0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let next = unix(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+            if connect(&next, &address).is_err() {
+                break;
+            }
+            waiting.push(next);
+        }
+        let asked = get(directory.path(), &"wg0".parse().unwrap());
+        assert!(matches!(asked, Err(UapiError::Socket(_))), "{asked:?}");
     }
 
     proptest! {
