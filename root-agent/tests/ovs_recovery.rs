@@ -325,8 +325,8 @@ fn a_connection_with_an_unanswered_request_serves_no_other() {
             let silent = |stream: &mut UnixStream| {
                 say(stream, &schema(1));
                 request(stream);
-                // The next request, or the end.
-                let length = stream.read(&mut [0; 65536]).expect("a read");
+                // The next request, or the end; one that is slow today leaves before it has read all, which resets.
+                let length = stream.read(&mut [0; 65536]).unwrap_or(0);
                 lengths.lock().expect("a lock").push(length);
             };
             while_serving(&socket, silent, || {
