@@ -315,6 +315,32 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_the_agent_is_called_by_its_name_and_nobody_else_is_taken_for_one() {
+        let rules = rules("rules: [{uid: 5, actions: ['*']}]");
+        for (uid, gid, name) in [
+            (901, 1, Some("blockhost-agent")),
+            (903, 1, Some("blockhost-vm")),
+            (904, 904, Some("blockhost-image")),
+            (0, 901, Some("root in blockhost-agent")),
+            (0, 0, None),
+            (902, 902, None),
+            (5, 901, None),
+        ] {
+            assert_eq!(rules.own_process(uid, gid), name, "{uid}:{gid}");
+        }
+    }
+
+    #[test]
+    fn the_rates_of_a_rule_are_its_own_and_no_other_rules() {
+        let rules = rules(
+            "rules: [{uid: 5, actions: ['*'], rates: {change: {per_minute: 7, burst: 2}}}, {uid: 6, actions: ['*']}]",
+        );
+        let own = rules.rates(0).expect("it has rates");
+        assert!(own.change.is_some() && own.read.is_none());
+        assert_eq!((rules.rates(1), rules.rates(2)), (None, None));
+    }
+
+    #[test]
     fn a_rule_without_a_subject_applies_to_nobody() {
         let rules = rules("rules: [{actions: ['*']}]");
         assert!(rules.rights(by(0, 0, &[0])).is_stranger());
