@@ -185,7 +185,8 @@ impl Taken<'_> {
 
     fn is_copy(&self, found: Result<Stat, Errno>) -> bool {
         let own = self.copy.metadata();
-        matches!((found, own), (Ok(found), Ok(own)) if found.st_dev == own.dev() && found.st_ino == own.ino())
+        // Under a second name it could still be written to after the inspection.
+        matches!((found, own), (Ok(found), Ok(own)) if found.st_dev == own.dev() && found.st_ino == own.ino() && found.st_nlink == 1)
     }
 }
 
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_came_back_as_something_else_does_not_take_the_images_name() {
-        let hostile: [fn(&Path, &Path); 4] = [
+        let hostile: [fn(&Path, &Path); 5] = [
             // A header that leads to another file.
             |copy, _| {
                 let mut header = vec![0u8; 65536];
@@ -303,6 +304,11 @@ mod tests {
             |copy, _| {
                 std::fs::remove_file(copy).expect("removed");
                 std::fs::write(copy, "x").expect("written");
+            },
+            // A second name for the copy.
+            |copy, _| {
+                mark(copy);
+                std::fs::hard_link(copy, copy.with_extension("kept")).expect("linked");
             },
             // Its owner wrote to the original meanwhile.
             |copy, image| {

@@ -17,6 +17,8 @@ use crate::compartment::disk::source::{self, Sources, failed, refused};
 
 /// Files and directories below one copied directory.
 const MAX_ENTRIES: usize = 20_000;
+/// Bytes that a file or directory counts for at least: file systems have an inode for so many, and those end, too.
+const LEAST: u64 = 16 << 10;
 /// Directories in directories.
 const MAX_DEPTH: usize = 32;
 
@@ -61,14 +63,7 @@ impl Copying<'_> {
     fn file(&mut self, source: &OwnedFd, target: &Path) -> Result<(), Failure> {
         let error = |error| failed(self.path, "could not be copied", &error);
         let stat = fstat(source).map_err(|errno| error(errno.into()))?;
-        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-        *self.space = self.space.checked_sub(bytes).ok_or_else(|| {
-            failed(
-                self.path,
-                "could not be copied",
-                &std::io::ErrorKind::StorageFull.into(),
-            )
-        })?;
+        self.take(u64::try_from(stat.st_blocks).unwrap_or(0) * 512)?;
         let copy: OwnedFd = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -87,6 +82,7 @@ impl Copying<'_> {
             return Err(refused(self.path, "nests too deeply"));
         }
         self.admit(&source, Path::new("."))?;
+        self.take(LEAST)?;
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(target)
@@ -129,6 +125,18 @@ impl Copying<'_> {
         Ok(())
     }
 
+    /// Uses up space of the job's.
+    fn take(&mut self, bytes: u64) -> Result<(), Failure> {
+        *self.space = self.space.checked_sub(bytes.max(LEAST)).ok_or_else(|| {
+            failed(
+                self.path,
+                "could not be copied",
+                &std::io::ErrorKind::StorageFull.into(),
+            )
+        })?;
+        Ok(())
+    }
+
     /// Whether it is a directory; anything but files and directories of the right people is refused.
     fn admit(&self, file: &OwnedFd, name: &Path) -> Result<bool, Failure> {
         let stat = fstat(file)
@@ -148,5 +156,37 @@ impl Copying<'_> {
             Some(why) => Err(refused(self.path, &format!("holds {name}, which {why}"))),
             None => Ok(is_directory),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockhost_proto::layout::Layout;
+    use std::time::Duration;
+
+    #[test]
+    fn a_tree_of_empty_files_cannot_use_up_the_file_systems_inodes() {
+        let root = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(root.path());
+        let tree = layout.images().join("tree");
+        std::fs::create_dir_all(&tree).expect("a directory");
+        for number in 0..3 {
+            std::fs::write(tree.join(number.to_string()), "").expect("a file");
+        }
+        let owner = rustix::process::geteuid().as_raw();
+        let sources = Sources {
+            layout: &layout,
+            directories: &["/var/lib/blockhost/images".into()],
+            owners: &[owner],
+        };
+        let path: ImagePath = "tree".parse().expect("a name");
+        let copied = |mut space| {
+            let job = tempfile::tempdir().expect("a directory");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            stage(&sources, &path, job.path(), true, &mut space, deadline).map(|_| space)
+        };
+        assert_eq!(copied(4 * LEAST).expect("enough"), 0);
+        copied(4 * LEAST - 1).expect_err("one entry too many");
     }
 }
