@@ -60,6 +60,14 @@ pub fn limit(placed: &str, limits: Processor) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a process is in the group where [`place`] put one.
+pub fn holds(placed: &str, pid: i32) -> bool {
+    let members = placed
+        .starts_with('/')
+        .then(|| fs::read_to_string(Path::new(placed).join("cgroup.procs")));
+    matches!(members, Some(Ok(list)) if list.lines().any(|line| line == pid.to_string()))
+}
+
 /// What a machine may have of the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Processor {
@@ -140,6 +148,21 @@ mod tests {
             ..Processor::FREE
         };
         assert_eq!(most.max(), "12800000 100000");
+    }
+
+    #[test]
+    fn only_the_pids_in_a_machines_group_are_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("cgroup.procs"), "12\n345\n").unwrap();
+        let group = place.path().display().to_string();
+        assert!(holds(&group, 12) && holds(&group, 345));
+        for (placed, pid) in [
+            (group.as_str(), 34),
+            ("none: no group", 12),
+            ("/nowhere", 12),
+        ] {
+            assert!(!holds(placed, pid), "{placed} {pid}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
 use crate::config;
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
@@ -132,9 +133,12 @@ pub fn is_running(host: &Host, vmid: Vmid) -> Result<bool> {
 
 fn read_record(host: &Host, vmid: Vmid) -> Option<Process> {
     let record: Process = serde_json::from_slice(&fs::read(record_path(host, vmid)).ok()?).ok()?;
-    let same =
-        record.boot_id == boot_id().ok()? && start_time(record.pid) == Some(record.start_time);
-    same.then_some(record)
+    let lives = match start_time(record.pid) {
+        Some(time) => time == record.start_time,
+        // Gone, or hidden from us (a unit's ProtectProc=); nobody but this machine is in its control group.
+        None => cgroup::holds(&record.cgroup, record.pid),
+    };
+    (lives && record.boot_id == boot_id().ok()?).then_some(record)
 }
 
 /// Remembers a started QEMU.

@@ -252,6 +252,10 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     wait_for("the guest's agent does not answer", &booted, || {
         call(&booted, "qm-guest-ping", &json!({"vmid": 100}))["ok"] == true
     });
+    // The machine's record is known to be of this process; what stands in the way of a limit is said as it is.
+    let limit = json!({"vmid": 100, "cpulimit": "0.5"});
+    let limited = succeeds(&booted, "vm-throttle", &limit)["output"].to_string();
+    assert!(!limited.contains("its record is gone"), "{limited}");
     let _ = booted.output(&["systemctl", "restart", AGENT]);
     assert_eq!(
         booted.output(&["cat", &group]),
