@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Burst, List, Mtu, Object, Param, QueueId, QueuePriority, Rate, Text, ValueError, VlanTag,
-    choice, made_of, text_newtype,
+    Burst, EventName, List, Mtu, Object, Param, QueueId, QueuePriority, Rate, Text, ValueError,
+    VlanTag, choice, made_of, text_newtype,
 };
 use crate::qm::MacAddress;
 
@@ -109,15 +109,12 @@ impl FlowOwner {
 
 impl Text for FlowOwner {
     const KIND: &'static str = "flow owner";
-    const RULE: &'static str = "a letter or digit, then up to 63 of a-z, 0-9, _ . and -";
+    const RULE: &'static str = <EventName as Text>::RULE;
     fn read(text: &str) -> Option<Self> {
-        let good = made_of(text, 1..=64, |b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b)
-        }) && text.as_bytes()[0].is_ascii_alphanumeric();
-        good.then(|| Self(text.to_owned()))
+        EventName::read(text).map(|name| Self(name.as_str().to_owned()))
     }
     fn text_schema() -> Value {
-        json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$"})
+        EventName::text_schema()
     }
 }
 

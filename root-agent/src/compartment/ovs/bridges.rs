@@ -227,17 +227,27 @@ pub fn delete(switch: &Switch, action: &OvsDelBr, ctx: &JobCtx<'_>) -> Result<Do
         let mut t = Transaction::new();
         unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids"]);
         unlink(&mut t, &uuid);
-        let announced = Ovsdb::announce(&mut t);
-        let announced = db.transact(t, ctx.deadline)?.announced(announced)?;
-        qos::collect_garbage(db, ctx.deadline)?;
-        db.await_switch(announced, |_| (), ctx.deadline)
-            .map_err(|error| {
-                let mut failure = Failure::from(error);
-                failure
-                    .message
-                    .insert_str(0, "the bridge is deleted from the configuration, but ");
-                failure
-            })?;
+        carry_out_deletion(db, t, "bridge", ctx.deadline)?;
         Ok(done(format!("bridge {name} is gone"), []))
     })
+}
+
+/// Commits a deletion and waits until the switch has carried it out, with the rows that nothing refers to any more.
+pub(super) fn carry_out_deletion(
+    db: &mut Ovsdb,
+    mut t: Transaction,
+    what: &str,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let announced = Ovsdb::announce(&mut t);
+    let announced = db.transact(t, deadline)?.announced(announced)?;
+    qos::collect_garbage(db, deadline)?;
+    db.await_switch(announced, |_| (), deadline)
+        .map_err(|error| {
+            let mut failure = Failure::from(error);
+            let prefix = format!("the {what} is deleted from the configuration, but ");
+            failure.message.insert_str(0, &prefix);
+            failure
+        })?;
+    Ok(())
 }

@@ -8,7 +8,8 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::PortKind;
 use serde_json::{Map, Value, json};
 
-use super::bridges::after_undo;
+use super::bridges::{after_undo, carry_out_deletion};
+use super::done;
 use super::error::SwitchError;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
@@ -16,7 +17,6 @@ use super::switch::{
     OWNER, Switch, absent, bridge, complaint, identified, interface_columns, is_ours, port,
     port_on, unchanged,
 };
-use super::{done, qos};
 use crate::compartment::{Done, Failure, JobCtx, before_undo};
 
 /// Attaches a port.
@@ -241,17 +241,7 @@ pub fn delete(switch: &Switch, action: &OvsDelPort, ctx: &JobCtx<'_>) -> Result<
             "delete",
             set([uuid.to_json()]),
         );
-        let announced = Ovsdb::announce(&mut t);
-        let announced = db.transact(t, ctx.deadline)?.announced(announced)?;
-        qos::collect_garbage(db, ctx.deadline)?;
-        db.await_switch(announced, |_| (), ctx.deadline)
-            .map_err(|error| {
-                let mut failure = Failure::from(error);
-                failure
-                    .message
-                    .insert_str(0, "the port is deleted from the configuration, but ");
-                failure
-            })?;
+        carry_out_deletion(db, t, "port", ctx.deadline)?;
         Ok(done(
             format!("port {name} is off bridge {}", action.bridge),
             [],
