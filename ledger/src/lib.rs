@@ -9,6 +9,7 @@ mod active;
 pub mod blocks;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod consistency;
 pub mod dir;
 #[doc(hidden)]
 pub mod failpoint;
