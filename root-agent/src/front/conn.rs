@@ -38,8 +38,6 @@ pub struct Conn {
     pub caller: Caller,
     /// The rules that are for it.
     pub rights: Rights,
-    /// Process descriptor, for asking who it is.
-    pub pidfd: Option<OwnedFd>,
     /// Progress of that question.
     pub identified: Identified,
     /// Answers in request order; `None` is still being worked on.
@@ -79,7 +77,6 @@ impl Conn {
             decoder: FrameDecoder::new(limit),
             caller,
             rights: Rights::default(),
-            pidfd: None,
             identified: Identified::No,
             slots: VecDeque::new(),
             first_slot: 0,

@@ -311,7 +311,6 @@ impl Front {
         }
         conn.caller.groups = sys::peer_groups(conn.as_fd());
         conn.rights = self.authority.rights(conn.caller.subject());
-        conn.pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
         let number = self.next_connection;
         if let Err(error) = epoll::add(
             &self.epoll,

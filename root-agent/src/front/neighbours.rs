@@ -100,7 +100,6 @@ impl Front {
     fn identified(&mut self, number: u64, exe: Option<String>, unit: Option<String>) {
         if let Some(conn) = self.connections.get_mut(&number) {
             conn.identified = Identified::Yes;
-            conn.pidfd = None;
             conn.caller.exe.clone_from(&exe);
             conn.caller.unit.clone_from(&unit);
         }

@@ -1,5 +1,6 @@
 //! The life of one request in the front: decode, authorise, check, queue, hand over, answer.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use blockhost_proto::action::Action;
@@ -14,9 +15,9 @@ use super::{Front, Job};
 use crate::compartment::{Backend, Done, Failure};
 use crate::failpoint;
 use crate::ipc::{Caller, ChannelError, Report, ToGate};
-use crate::log_warning;
 use crate::policy::authority::forbidden;
 use crate::policy::rates::{Class, Rate};
+use crate::{log_warning, sys};
 
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
@@ -161,7 +162,9 @@ impl Front {
                 connection: number,
                 pid: conn.caller.pid.unwrap_or(0),
             };
-            let pidfd = conn.pidfd.as_ref().map(std::os::fd::AsFd::as_fd);
+            // The kernel keeps who connected with the socket, so this is asked only for connections that do something.
+            let pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
+            let pidfd = pidfd.as_ref().map(AsFd::as_fd);
             // Names in a record are decoration: where nobody can be asked, the request goes without.
             if self.control.send(&report, pidfd).is_err() {
                 conn.identified = Identified::Yes;
