@@ -29,6 +29,8 @@ use crate::{log_error, log_info};
 
 /// How long all children together may take to become ready at start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long the process that stopped a start gets to say why, when another ended because of it first.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Time the ledger gets to write its last records.
 const LEDGER_STOP: Duration = Duration::from_secs(10);
 /// Time from "stop" to "kill" for a compartment.
@@ -91,6 +93,19 @@ struct Supervisor {
     restarts: HashMap<Role, Instant>,
     notifier: Notifier,
     _reserved: Vec<OwnedFd>,
+}
+
+/// How a process ended.
+struct End {
+    how: String,
+    failed: bool,
+}
+
+fn did_not_start(role: Role, detail: String) -> SupervisorError {
+    SupervisorError::Child {
+        role: role.as_str(),
+        detail,
+    }
 }
 
 /// What woke the supervisor.
@@ -179,28 +194,29 @@ impl Supervisor {
     fn bring_up(&mut self) -> Result<Option<i32>, SupervisorError> {
         self.start_all()?;
         let mut wish = None;
-        let until = Instant::now() + START_LIMIT;
+        let mut orphan = None;
+        let mut until = Instant::now() + START_LIMIT;
         while let Some(role) = Role::ALL
             .into_iter()
             .find(|role| !self.running.get(role).is_some_and(|r| r.ready))
         {
-            let failed = |detail: &str| SupervisorError::Child {
-                role: role.as_str(),
-                detail: detail.to_owned(),
-            };
             if Instant::now() >= until {
-                return Err(failed("it is not ready after 30 s"));
+                let late = (role, "it is not ready after 30 s".to_owned());
+                let (role, detail) = orphan.unwrap_or(late);
+                return Err(did_not_start(role, detail));
             }
             for event in self.wait(Some(until)) {
                 match event {
                     Event::Told(role) => self.hear(role),
                     Event::Died(role) => {
-                        let detail = self.bury(role).unwrap_or_default();
-                        let name = role.as_str();
-                        return Err(SupervisorError::Child {
-                            role: name,
-                            detail: format!("{detail}; see its message above"),
-                        });
+                        let Some(end) = self.bury(role) else { continue };
+                        let detail = format!("{}; see its message above", end.how);
+                        if end.failed {
+                            return Err(did_not_start(role, detail));
+                        }
+                        // Nobody ends in peace now unless a neighbour is gone, and that one is about to say why.
+                        orphan.get_or_insert((role, detail));
+                        until = until.min(Instant::now() + LAST_WORDS);
                     }
                     Event::Signal(signal) => {
                         // A stop is not forgotten for a reload.
@@ -410,19 +426,27 @@ impl Supervisor {
     }
 
     /// Reaps; says how it ended.
-    fn bury(&mut self, role: Role) -> Option<String> {
+    fn bury(&mut self, role: Role) -> Option<End> {
         let mut running = self.running.remove(&role)?;
         if running.started.elapsed() > GOOD_LIFE {
             self.back_off.remove(&role);
         }
         Some(match running.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
+            Ok(status) => End {
+                how: status.to_string(),
+                failed: !status.success(),
+            },
+            Err(error) => End {
+                how: error.to_string(),
+                failed: true,
+            },
         })
     }
 
     fn died(&mut self, role: Role) {
-        let Some(how) = self.bury(role) else { return };
+        let Some(End { how, .. }) = self.bury(role) else {
+            return;
+        };
         let pause = self.back_off.get(&role).copied().unwrap_or(BACK_OFF.0);
         self.back_off.insert(role, (pause * 2).min(BACK_OFF.1));
         log_error!(
