@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod allow;
+pub mod beneath;
 pub mod child;
 pub mod cli;
 pub mod compartment;

@@ -82,6 +82,18 @@ pub(crate) trait List: Sized {
     fn items(&self) -> &[Self::Item];
 }
 
+/// The entries in order, refused when one stands twice.
+pub(crate) fn each_once<L: List>(mut items: Vec<L::Item>) -> Result<Vec<L::Item>, ValueError>
+where
+    L::Item: Ord + std::fmt::Display,
+{
+    items.sort_unstable();
+    match items.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(ValueError::new(L::KIND, &pair[0].to_string(), L::RULE)),
+        None => Ok(items),
+    }
+}
+
 impl<L: List> Param for L {
     fn from_json(value: &Value) -> Result<Self, ValueError> {
         Self::from_items(list(Self::KIND, Self::RULE, Self::MAX, value)?)

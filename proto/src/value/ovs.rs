@@ -134,17 +134,11 @@ impl List for Trunks {
     const RULE: &'static str = "1 to 4094 tags, each once";
     const MAX: usize = 4094;
     type Item = VlanTag;
-    fn from_items(mut items: Vec<VlanTag>) -> Result<Self, ValueError> {
-        items.sort_unstable();
-        match items.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(ValueError::new(
-                Self::KIND,
-                &pair[0].to_string(),
-                Self::RULE,
-            )),
-            None if items.is_empty() => Err(ValueError::new(Self::KIND, "[]", Self::RULE)),
-            None => Ok(Self(items)),
+    fn from_items(items: Vec<VlanTag>) -> Result<Self, ValueError> {
+        if items.is_empty() {
+            return Err(ValueError::new(Self::KIND, "[]", Self::RULE));
         }
+        super::object::each_once::<Self>(items).map(Self)
     }
     fn items(&self) -> &[VlanTag] {
         &self.0

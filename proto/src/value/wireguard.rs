@@ -227,16 +227,8 @@ impl List for AllowedIps {
     const RULE: &'static str = "at most 512 networks, each once";
     const MAX: usize = 512;
     type Item = AllowedIp;
-    fn from_items(mut items: Vec<AllowedIp>) -> Result<Self, ValueError> {
-        items.sort_unstable();
-        match items.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(ValueError::new(
-                Self::KIND,
-                &pair[0].to_string(),
-                Self::RULE,
-            )),
-            None => Ok(Self(items)),
-        }
+    fn from_items(items: Vec<AllowedIp>) -> Result<Self, ValueError> {
+        super::object::each_once::<Self>(items).map(Self)
     }
     fn items(&self) -> &[AllowedIp] {
         &self.0

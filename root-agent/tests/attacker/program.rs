@@ -110,6 +110,8 @@ fn drive(role: &str, context: &str) -> Result<(), String> {
     let layout = Layout::new(&context.root);
     let policy = read_policy(&layout.agent_policy()).map_err(|e| e.to_string())?;
     let (start, _) = gather(&layout, policy, &[], false).map_err(|e| e.to_string())?;
+    let this = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(this)).map_err(|e| e.to_string())?;
     for attempt in attempts() {
         let context = Context {
             attempt: attempt.name.to_owned(),
@@ -120,6 +122,7 @@ fn drive(role: &str, context: &str) -> Result<(), String> {
             ..start.clone()
         };
         let status = one(role, start).map_err(|e| format!("{}: {e}", attempt.name))?;
+        reap_the_rest();
         let ended = match (status.code(), status.signal()) {
             (Some(0), _) => "done".to_owned(),
             (Some(number), _) => format!("errno {number}"),
@@ -128,6 +131,25 @@ fn drive(role: &str, context: &str) -> Result<(), String> {
         println!("{}\t{ended}", attempt.name);
     }
     Ok(())
+}
+
+/// Ends what an attempt forked and left behind, and waits for it: it counts against the limit of its user, and the next
+/// test's agent has the same users.
+fn reap_the_rest() {
+    use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+    let own = getpid().as_raw_pid();
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        for pid in children.unwrap_or_default().split_whitespace() {
+            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+                // Gone already is as good.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        if wait(WaitOptions::empty()).is_err() {
+            return;
+        }
+    }
 }
 
 /// Starts the role as the supervisor does: this executable again, descriptors at their places, the start message.

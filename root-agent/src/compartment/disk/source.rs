@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::{Errno, pread, pwrite};
 
 use super::format::{self, Format, HEAD};
+use crate::beneath::{READ_FOREIGN, open_beneath};
 use crate::compartment::Failure;
 
 /// Bytes per copy call; the deadline is looked at in between.
@@ -60,7 +61,7 @@ pub(in crate::compartment) fn find<'a>(
         let Some(directory) = open_directory(sources.layout.root(), allowed)? else {
             continue;
         };
-        match open_beneath(&directory, relative) {
+        match open_beneath(&directory, relative, READ_FOREIGN) {
             Ok(file) => {
                 return Ok(Found {
                     directory,
@@ -112,20 +113,6 @@ pub(in crate::compartment) fn find<'a>(
             format!("the image {path} is not in an image directory; allowed are {list}"),
         ))
     }
-}
-
-/// Opens what is below a directory for reading, without waiting, without leaving it and without following any link.
-pub(in crate::compartment) fn open_beneath(
-    directory: &OwnedFd,
-    relative: &Path,
-) -> Result<OwnedFd, Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    openat2(directory, relative, flags, Mode::empty(), resolve)
 }
 
 /// An allowed directory, reached from the root without any link: its parents belong to unprivileged users.

@@ -10,11 +10,12 @@ use std::time::Instant;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::ImagePath;
 use rustix::fs::{
-    Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, accessat, fchmod, fstat, fstatvfs,
-    fsync, ioctl_ficlone, openat, openat2, renameat, statat, unlinkat,
+    Access, AtFlags, CWD, Mode, OFlags, Stat, accessat, fchmod, fstat, fstatvfs, fsync,
+    ioctl_ficlone, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
+use crate::beneath::open_beneath;
 use crate::compartment::Failure;
 use crate::compartment::disk::format::Format;
 use crate::compartment::disk::source::{self, Found, Sources, failed};
@@ -205,12 +206,7 @@ fn parent(directory: &OwnedFd, relative: &Path) -> Result<OwnedFd, Errno> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    openat2(directory, parent, flags, Mode::empty(), resolve)
+    open_beneath(directory, parent, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
 /// Removes what a killed process left in an image directory on another file system.

@@ -12,6 +12,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::ImagePath;
 use rustix::fs::{Dir, FileType, Mode, fchmod, fstat};
 
+use crate::beneath::{READ_FOREIGN, open_beneath};
 use crate::compartment::Failure;
 use crate::compartment::disk::source::{self, Sources, failed, refused};
 
@@ -110,7 +111,7 @@ impl Copying<'_> {
                 ));
             }
             // The name is one component, so this is the entry itself or, were it a link, nothing.
-            let child = source::open_beneath(&source, name).map_err(|_| {
+            let child = open_beneath(&source, name, READ_FOREIGN).map_err(|_| {
                 refused(
                     self.path,
                     "holds something that is no plain file or directory, or that may not be read",

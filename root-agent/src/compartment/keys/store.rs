@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::escape;
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::beneath::{READ_FOREIGN, open_beneath};
 use crate::compartment::Identity;
 use crate::failpoint;
 
@@ -122,13 +123,7 @@ impl Store {
             path: self.path_of(name),
             why: why.to_owned(),
         };
-        let flags =
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
-        let file = match rustix::fs::openat2(&self.directory, name, flags, Mode::empty(), resolve) {
+        let file = match open_beneath(&self.directory, name, READ_FOREIGN) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP) => return Err(suspicious("is a symbolic link")),
