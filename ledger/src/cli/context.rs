@@ -1,0 +1,135 @@
+//! What every verb gets (the directory, where to print), how verbs fail, and how they read keys and small files given
+//! on the command line. How records look is in `text`.
+
+use crate::dir::LedgerDir;
+use crate::note::Vkey;
+use crate::proof::MAX_PROOF_BYTES;
+use crate::reader::{ReadError, Reader};
+use serde_json::Value;
+use std::io::{Read as _, Write};
+use std::path::{Path, PathBuf};
+
+/// Where a verb works.
+pub(super) struct Context<'a> {
+    /// The ledger's directory.
+    pub dir: PathBuf,
+    /// Standard output.
+    pub out: &'a mut dyn Write,
+}
+
+impl Context<'_> {
+    /// The directory, opened for reading.
+    pub fn ledger(&self) -> Result<LedgerDir, Failure> {
+        LedgerDir::open(&self.dir).map_err(|error| ReadError::from(error).into())
+    }
+
+    /// A reader of the records.
+    pub fn reader(&self) -> Result<Reader, Failure> {
+        Ok(Reader::open(self.ledger()?, None)?)
+    }
+
+    /// One line of JSON, for programs.
+    pub fn json(&mut self, value: &Value) -> Result<(), Failure> {
+        Ok(writeln!(self.out, "{value}")?)
+    }
+}
+
+/// Why a command ends without its answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// Exit code 1: the answer is no.
+    #[error("{0}")]
+    NotVerified(String),
+    /// Exit code 2: the arguments do not fit together, which clap could not see.
+    #[error("{0}")]
+    #[allow(dead_code, reason = "for verbs whose options depend on each other")]
+    Usage(String),
+    /// Exit code 3: there is nothing to answer from.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Standard output was closed by whoever reads it.
+    #[error("standard output is closed")]
+    Closed,
+}
+
+impl Failure {
+    /// The exit code of the program.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::NotVerified(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreadable(_) => 3,
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damaged(_) | ReadError::Changed { .. } => {
+                Self::NotVerified(error.to_string())
+            }
+            ReadError::File(error) if error.errno() == Some(rustix::io::Errno::ACCESS) => {
+                Self::Unreadable(format!(
+                    "cannot {error}; readers must be root or in the group blockhost"
+                ))
+            }
+            other => Self::Unreadable(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::Closed;
+        }
+        Self::Unreadable(format!("cannot write the answer: {error}"))
+    }
+}
+
+/// A height as people give it: the first record has 1.
+pub(super) fn height() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..)
+}
+
+/// A key given as text or as a file that has it on its last line.
+pub(super) fn read_key(given: &str) -> Result<Vkey, Failure> {
+    if let Ok(key) = Vkey::parse(given) {
+        return Ok(key);
+    }
+    let text = read_text(Path::new(given), "verifier key")?;
+    let line = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default();
+    Vkey::parse(line).map_err(|error| Failure::Unreadable(error.to_string()))
+}
+
+/// A small text file, `-` for standard input; `what` names it in the error.
+pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
+    String::from_utf8(read_file(file, what)?)
+        .map_err(|_| Failure::Unreadable(format!("the {what} {} is not text", file.display())))
+}
+
+/// A small file, `-` for standard input; `what` names it in the error.
+pub(super) fn read_file(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    let fail = |error: std::io::Error| {
+        Failure::Unreadable(format!(
+            "cannot read the {what} {}: {error}",
+            file.display()
+        ))
+    };
+    let reader: Box<dyn std::io::Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(fail)?)
+    };
+    let mut bytes = Vec::new();
+    reader
+        .take(MAX_PROOF_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
+    Ok(bytes)
+}

@@ -1,0 +1,118 @@
+//! The commands `blockhost ledger ...`, a file per verb. The engine mounts them and says where the ledger is; everything
+//! here reads only, unless a verb says otherwise. Exit codes: 0 good, 1 not verified, 2 usage, 3 cannot be read.
+//!
+//! A new verb: its file with `Args` and `run(&mut Context, Args)`, a line in [`LedgerCommand`], a line in [`dispatch`].
+
+mod context;
+mod head;
+mod list;
+mod prove;
+mod show;
+mod text;
+mod verify;
+mod verify_proof;
+
+use clap::{Args, Subcommand};
+use context::{Context, Failure};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// `blockhost ledger`: look at the history of everything privileged, verify it, and prove parts of it to others.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  blockhost ledger list                      the last 20 records
+  blockhost ledger verify --key ledger.vkey  check everything against the key you keep elsewhere
+  blockhost ledger prove 42 -o 42.tlog-proof a file that proves record 42 to anybody
+  blockhost ledger verify-proof 42.tlog-proof --key ledger.vkey
+
+Exit codes: 0 good, 1 not verified, 2 wrong usage, 3 the ledger or file cannot be read.")]
+pub struct LedgerArgs {
+    /// Another ledger directory, for example a copy or a backup
+    #[arg(long, global = true, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: LedgerCommand,
+}
+
+/// The verbs of `blockhost ledger`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LedgerCommand {
+    /// Show the signed head: how many records, which root
+    Head(head::Args),
+    /// List records, newest last
+    List(list::Args),
+    /// Show one record
+    Show(show::Args),
+    /// Check everything: checksums, chain, tree, signatures, checkpoint, block files
+    Verify(verify::Args),
+    /// Write a .tlog-proof of one record, which verifies offline
+    Prove(prove::Args),
+    /// Verify a .tlog-proof offline, with nothing but the key
+    VerifyProof(verify_proof::Args),
+}
+
+/// The definition as a command of its own, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    LedgerArgs::augment_args(
+        clap::Command::new("ledger")
+            .about("Look at the history of everything privileged, verify it, prove parts of it"),
+    )
+}
+
+fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure> {
+    match command {
+        LedgerCommand::Head(args) => head::run(context, &args),
+        LedgerCommand::List(args) => list::run(context, &args),
+        LedgerCommand::Show(args) => show::run(context, &args),
+        LedgerCommand::Verify(args) => verify::run(context, &args),
+        LedgerCommand::Prove(args) => prove::run(context, &args),
+        LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),
+    }
+}
+
+/// Runs a command on the ledger in `default_dir` (or `--dir`); prints to standard output, errors to standard error.
+#[must_use]
+pub fn run(args: LedgerArgs, default_dir: &Path) -> ExitCode {
+    let dir = args.dir.unwrap_or_else(|| default_dir.to_owned());
+    let mut out = std::io::stdout().lock();
+    let mut context = Context { dir, out: &mut out };
+    let result = dispatch(&mut context, args.command).and_then(|()| Ok(out.flush()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has seen enough (`list | head`): no complaint, as other tools do.
+        Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "blockhost ledger: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn height_zero_is_not_a_height() {
+        for verb in ["show", "prove"] {
+            assert!(
+                command()
+                    .try_get_matches_from(["ledger", verb, "0"])
+                    .is_err()
+            );
+            assert!(
+                command()
+                    .try_get_matches_from(["ledger", verb, "1"])
+                    .is_ok()
+            );
+        }
+    }
+}

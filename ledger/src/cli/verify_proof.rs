@@ -1,0 +1,68 @@
+//! `blockhost ledger verify-proof`: a proof from somebody else, offline.
+
+use super::context::{Context, Failure, read_file, read_key, read_text};
+use super::text::{field, time};
+use crate::merkle::{hex, leaf_hash};
+use crate::proof::verify_proof;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Options of `verify-proof`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The proof, `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The verifier key you trust, or a file with it
+    #[arg(long, value_name = "VKEY")]
+    key: String,
+    /// The record's exact bytes, when the proof does not carry them or to compare with your own copy
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
+    let key = read_key(&args.key)?;
+    let text = read_text(&args.file, "proof")?;
+    let record = args
+        .record
+        .as_deref()
+        .map(|file| read_file(file, "record"))
+        .transpose()?;
+    let proven = match verify_proof(&text, record.as_deref(), &key) {
+        Ok(proven) => proven,
+        Err(error) => {
+            if args.json {
+                context.json(&json!({"ok": false, "error": error.to_string()}))?;
+            }
+            return Err(Failure::NotVerified(format!("not proved: {error}")));
+        }
+    };
+    let value: Value = serde_json::from_slice(&proven.record).unwrap_or_default();
+    if args.json {
+        return context.json(&json!({
+            "ok": true, "height": proven.index + 1, "index": proven.index, "records": proven.size,
+            "root": hex(&proven.root), "leaf": hex(&leaf_hash(&proven.record)), "record": value,
+        }));
+    }
+    writeln!(
+        context.out,
+        "proved: record {} of the {} records signed by {}",
+        proven.index + 1,
+        proven.size,
+        key.name()
+    )?;
+    writeln!(
+        context.out,
+        "        {}  {} {} {} by {}",
+        time(&value),
+        field(&value, "phase"),
+        field(&value, "action"),
+        field(&value, "resource"),
+        field(&value, "user")
+    )?;
+    Ok(())
+}
