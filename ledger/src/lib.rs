@@ -7,6 +7,7 @@
 
 mod active;
 pub mod blocks;
+pub mod bundle;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod consistency;
@@ -23,6 +24,7 @@ pub mod record;
 mod recover;
 mod scan;
 pub mod segment;
+pub mod tiles;
 pub mod verify;
 pub mod writer;
 
