@@ -14,6 +14,7 @@ pub mod consistency;
 pub mod dir;
 #[doc(hidden)]
 pub mod failpoint;
+pub mod features;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;

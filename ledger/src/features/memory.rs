@@ -1,0 +1,437 @@
+//! What a history remembers: counts of pairs for the surprises, what each user did lately, times, owners, durations.
+//! Fixed tables; old counts weigh half after every [`HALVING`] records.
+
+use super::facts::Facts;
+use super::math::{ln_1p, ln_ratio, pair};
+use super::table::{Table, Worth};
+
+/// Records after which a count weighs half.
+const HALVING: u64 = 8192;
+/// One occurrence; counts keep four bits of their fractions.
+const ONE: u32 = 16;
+/// Lengths of the windows of the rates: a minute, an hour's twelfth, an hour, a day.
+const WINDOWS_S: [i64; 4] = [60, 300, 3600, 86_400];
+const HOUR_S: i64 = 3600;
+
+#[derive(Debug, Clone, Default)]
+struct Count {
+    /// Occurrences, and different things seen below this key, in sixteenths.
+    count: u32,
+    types: u32,
+    /// Halvings that are accounted for.
+    age: u32,
+}
+
+impl Worth for Count {
+    fn worth(&self) -> u64 {
+        // Newer before more: an old count would be halved by now.
+        (u64::from(self.age) << 6) + u64::from(self.count.checked_ilog2().unwrap_or(0))
+    }
+}
+
+impl Count {
+    /// (count, types) as they weigh at `age`. What was seen once is never wholly forgotten.
+    fn at(&self, age: u32) -> (u64, u64) {
+        let by = age.saturating_sub(self.age).min(31);
+        let halve = |n: u32| u64::from(if n == 0 { 0 } else { (n >> by).max(1) });
+        (halve(self.count), halve(self.types))
+    }
+
+    fn bring_to(&mut self, age: u32) {
+        let (count, types) = self.at(age);
+        self.count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.types = u32::try_from(types).unwrap_or(u32::MAX);
+        self.age = self.age.max(age);
+    }
+}
+
+/// Counts of what was seen in which context. Prediction by partial matching with one context, method C: what was never
+/// seen in a context gets the share of firsts there were in it, spread as the thing is elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Pairs {
+    table: Table<Count>,
+    seen: u64,
+}
+
+impl Pairs {
+    pub(crate) fn new() -> Self {
+        Self {
+            table: Table::new(1 << 14),
+            seen: 0,
+        }
+    }
+
+    fn age(&self) -> u32 {
+        u32::try_from(self.seen / HALVING).unwrap_or(u32::MAX)
+    }
+
+    fn weights(&self, key: u64) -> (u64, u64) {
+        let age = self.age();
+        self.table.get(key).map_or((0, 0), |count| count.at(age))
+    }
+
+    /// -ln P(`what`) anywhere, in thousandths.
+    pub(crate) fn rarity(&self, kind: u64, what: u64) -> i64 {
+        let (n, types) = self.weights(pair(kind, 0));
+        let (count, _) = self.weights(pair(pair(kind, 0), what));
+        if n == 0 {
+            return 0;
+        }
+        let one = u64::from(ONE);
+        ln_ratio(n + types + one, if count == 0 { one / 2 } else { count })
+    }
+
+    /// -ln P(`what` | `context`), in thousandths.
+    pub(crate) fn surprise(&self, kind: u64, context: u64, what: u64) -> i64 {
+        let (n, types) = self.weights(pair(kind, context));
+        if n == 0 {
+            return self.rarity(kind, what);
+        }
+        let (count, _) = self.weights(pair(pair(kind, context), what));
+        if count > 0 {
+            return ln_ratio(n + types, count);
+        }
+        ln_ratio(n + types, types) + self.rarity(kind, what) / 2
+    }
+
+    /// Counts `what` in `context` and anywhere.
+    pub(crate) fn note(&mut self, kind: u64, context: u64, what: u64) {
+        self.note_in(pair(kind, context), what);
+        if context != 0 {
+            self.note_in(pair(kind, 0), what);
+        }
+    }
+
+    fn note_in(&mut self, context: u64, what: u64) {
+        let age = self.age();
+        let count = self.table.entry(pair(context, what));
+        let first = count.count == 0;
+        count.bring_to(age);
+        count.count = count.count.saturating_add(ONE);
+        let total = self.table.entry(context);
+        total.bring_to(age);
+        total.count = total.count.saturating_add(ONE);
+        if first {
+            total.types = total.types.saturating_add(ONE);
+        }
+    }
+
+    /// One more record went by.
+    pub(crate) fn tick(&mut self) {
+        self.seen += 1;
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+}
+
+/// How many records of a user fall into a window, and how many usually do when there are any.
+#[derive(Debug, Clone, Default)]
+struct Rate {
+    window: i64,
+    count: u32,
+    closed: u32,
+    /// Mean and variance of the counts of earlier windows, in 256ths.
+    mean: u64,
+    variance: u64,
+}
+
+impl Rate {
+    /// Counts one and says how far the window is above the usual, in thousandths of a standard deviation.
+    fn add(&mut self, window: i64) -> i64 {
+        if window != self.window {
+            if self.count > 0 {
+                self.close();
+            }
+            (self.window, self.count) = (window, 0);
+        }
+        self.count = self.count.saturating_add(1).min(1 << 20);
+        // Before there is a usual, a few at once are nothing.
+        let (mean, variance) = if self.closed < 3 {
+            (self.mean.max(4 << 8), self.variance.max(16 << 8))
+        } else {
+            (self.mean, self.variance)
+        };
+        let above = (i64::from(self.count) << 8) - mean.cast_signed();
+        let deviation = ((variance + mean + 256) << 8).isqrt().max(1).cast_signed();
+        above * 1000 / deviation
+    }
+
+    fn close(&mut self) {
+        let count = u64::from(self.count) << 8;
+        if self.closed == 0 {
+            self.mean = count;
+        }
+        let off = count.abs_diff(self.mean);
+        let square = ((u128::from(off) * u128::from(off)) >> 8).min(1 << 50);
+        let square = u64::try_from(square).unwrap_or(u64::MAX);
+        self.mean = self.mean - self.mean / 8 + count / 8;
+        self.variance = self.variance - self.variance / 8 + square / 8;
+        self.closed = self.closed.saturating_add(1);
+    }
+}
+
+/// Different things within an hour and the one before, counted in two small bitmaps.
+#[derive(Debug, Clone, Default)]
+struct Spread {
+    hour: i64,
+    now: [u64; 4],
+    before: [u64; 4],
+}
+
+impl Spread {
+    fn at(&mut self, hour: i64) {
+        if hour != self.hour {
+            self.before = if hour == self.hour + 1 {
+                self.now
+            } else {
+                [0; 4]
+            };
+            (self.hour, self.now) = (hour, [0; 4]);
+        }
+    }
+
+    fn add(&mut self, what: u64) {
+        let bit = what >> 56;
+        if let Some(word) = self.now.get_mut(usize::try_from(bit / 64).unwrap_or(0)) {
+            *word |= 1 << (bit % 64);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        let both = self.now.iter().zip(&self.before);
+        both.map(|(a, b)| u64::from((a | b).count_ones())).sum()
+    }
+}
+
+/// What one user did lately.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct User {
+    records: u32,
+    hours: [u16; 24],
+    rates: [Rate; 4],
+    touched: Spread,
+    failed_on: Spread,
+    deleted: Spread,
+    deletes: u64,
+    /// Failures among the latest, in 1024ths, and in a row.
+    failing: u64,
+    in_a_row: u64,
+    last_action: u64,
+    last_s: i64,
+    last_class: u64,
+    last_number: Option<u64>,
+    neighbours: u64,
+}
+
+impl Worth for User {
+    fn worth(&self) -> u64 {
+        self.last_s.max(0).cast_unsigned()
+    }
+}
+
+/// What a user's latest records are like, with the one that was just counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lately {
+    pub(crate) rates: [i64; 4],
+    pub(crate) hour: i64,
+    pub(crate) resources: u64,
+    pub(crate) failed_on: u64,
+    pub(crate) deleted: u64,
+    pub(crate) failing: i64,
+    pub(crate) in_a_row: u64,
+    pub(crate) neighbours: u64,
+    pub(crate) before: u64,
+    pub(crate) since_s: u64,
+}
+
+impl User {
+    /// Counts a record. Outcomes tell of failures and are otherwise the operation that was counted already.
+    pub(crate) fn add(&mut self, facts: &Facts, is_outcome: bool, deletes: bool) -> Lately {
+        let hour = facts.time_s.div_euclid(HOUR_S);
+        let of_day = usize::try_from(hour.rem_euclid(24)).unwrap_or(0);
+        let mut lately = Lately {
+            before: self.last_action,
+            since_s: seconds_since(facts.time_s, self.last_s),
+            hour: self.hour_surprise(of_day),
+            ..Lately::default()
+        };
+        for spread in [&mut self.touched, &mut self.failed_on, &mut self.deleted] {
+            spread.at(hour);
+        }
+        if facts.meta.has_result {
+            let share = if facts.meta.failed { 1024 } else { 0 };
+            self.failing = (self.failing * 7 + share) / 8;
+            self.in_a_row = if facts.meta.failed {
+                self.in_a_row + 1
+            } else {
+                0
+            };
+        }
+        if facts.meta.failed {
+            self.failed_on.add(facts.resource);
+        }
+        if !is_outcome {
+            self.records = self.records.saturating_add(1);
+            for ((window, rate), z) in WINDOWS_S.iter().zip(&mut self.rates).zip(&mut lately.rates)
+            {
+                *z = rate.add(facts.time_s.div_euclid(*window));
+            }
+            self.note_hour(of_day);
+            self.touched.add(facts.resource);
+            if deletes {
+                self.deleted.add(facts.resource);
+                self.deletes += 1;
+            }
+            self.follow_number(facts);
+            self.last_action = facts.action;
+            self.last_s = facts.time_s;
+        }
+        lately.resources = self.touched.count();
+        lately.failed_on = self.failed_on.count();
+        lately.deleted = self.deleted.count();
+        lately.failing = i64::try_from(self.failing * 1000 / 1024).unwrap_or(0);
+        lately.in_a_row = self.in_a_row;
+        lately.neighbours = self.neighbours;
+        lately
+    }
+
+    /// -ln P(hour | user): the hours beside it count half.
+    fn hour_surprise(&self, of_day: usize) -> i64 {
+        let at = |hour: usize| u64::from(self.hours[hour % 24]);
+        let here = 2 * at(of_day) + at(of_day + 1) + at(of_day + 23);
+        let all: u64 = self.hours.iter().map(|n| u64::from(*n)).sum();
+        ln_ratio(4 * all + 24, here + 1) - ln_ratio(24, 1)
+    }
+
+    fn note_hour(&mut self, of_day: usize) {
+        self.hours[of_day] += 1;
+        if self.hours[of_day] >= 2048 {
+            self.hours.iter_mut().for_each(|n| *n /= 2);
+        }
+    }
+
+    /// How many resources of one kind came in steps of at most 2.
+    fn follow_number(&mut self, facts: &Facts) {
+        let step = self
+            .last_number
+            .zip(facts.number)
+            .map(|(a, b)| a.abs_diff(b));
+        match step {
+            Some(0) if self.last_class == facts.class => {}
+            Some(1 | 2) if self.last_class == facts.class => self.neighbours += 1,
+            _ => self.neighbours = 0,
+        }
+        (self.last_class, self.last_number) = (facts.class, facts.number);
+    }
+}
+
+pub(crate) fn seconds_since(now_s: i64, then_s: i64) -> u64 {
+    now_s.saturating_sub(then_s).max(0).cast_unsigned()
+}
+
+/// When something was done last, and how often in a row.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Last {
+    pub(crate) time_s: i64,
+    pub(crate) tries: u32,
+}
+
+impl Worth for Last {
+    fn worth(&self) -> u64 {
+        self.time_s.max(0).cast_unsigned()
+    }
+}
+
+/// Who created a resource.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Owner {
+    pub(crate) tenant: u64,
+    pub(crate) time_s: i64,
+}
+
+impl Worth for Owner {
+    fn worth(&self) -> u64 {
+        self.time_s.max(0).cast_unsigned()
+    }
+}
+
+/// How long an action usually takes: mean and mean deviation of the logarithm, in thousandths.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Usual {
+    mean: i64,
+    deviation: i64,
+    seen: u32,
+}
+
+impl Worth for Usual {
+    fn worth(&self) -> u64 {
+        u64::from(self.seen)
+    }
+}
+
+impl Usual {
+    /// How far this duration is from the usual, in thousandths of the usual deviation.
+    pub(crate) fn add(&mut self, duration_us: u64) -> i64 {
+        let log = ln_1p(duration_us / 1000);
+        if self.seen == 0 {
+            (self.mean, self.deviation) = (log, 500);
+        }
+        let off = log - self.mean;
+        let z = if self.seen < 5 {
+            0
+        } else {
+            off * 1000 / (self.deviation + 300)
+        };
+        self.mean += off / 16;
+        self.deviation += (off.abs() - self.deviation) / 16;
+        self.seen = self.seen.saturating_add(1);
+        z
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_never_did_is_surprising_unless_that_user_always_does_new_things() {
+        let mut pairs = Pairs::new();
+        for n in 0..1000_u64 {
+            pairs.note(1, 10, 5);
+            pairs.note(1, 20, 1000 + n);
+            pairs.tick();
+        }
+        let (steady, changing) = (pairs.surprise(1, 10, 77), pairs.surprise(1, 20, 77));
+        assert!(steady > 2 * changing, "{steady} {changing}");
+        assert!(pairs.surprise(1, 10, 5) < 10);
+        // Forgotten by half again and again, and still not new.
+        for _ in 0..20 * HALVING {
+            pairs.tick();
+        }
+        assert!(pairs.surprise(1, 10, 5) < pairs.surprise(1, 10, 77));
+    }
+
+    #[test]
+    fn a_rate_is_judged_by_the_users_own_usual() {
+        let (mut calm, mut busy) = (Rate::default(), Rate::default());
+        for window in 0..50 {
+            calm.add(window);
+            (0..40).for_each(|_| {
+                busy.add(window);
+            });
+        }
+        let burst = |rate: &mut Rate| (0..40).map(|_| rate.add(99)).max().unwrap_or(0);
+        let (calm, busy) = (burst(&mut calm), burst(&mut busy));
+        assert!(calm > 10_000 && busy < 1000, "{calm} {busy}");
+    }
+
+    #[test]
+    fn an_hour_beside_the_usual_one_is_less_surprising_than_one_far_away() {
+        let mut user = User::default();
+        (0..200).for_each(|_| user.note_hour(14));
+        let [usual, beside, far] = [14, 15, 3].map(|hour| user.hour_surprise(hour));
+        assert!(usual < beside && beside < far, "{usual} {beside} {far}");
+    }
+}
