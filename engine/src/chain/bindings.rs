@@ -28,3 +28,10 @@ sol!(
     MockUSD,
     "contracts/artifacts/MockUSD.json"
 );
+
+sol!(
+    #[sol(rpc)]
+    #[derive(Debug, PartialEq, Eq)]
+    LedgerAnchor,
+    "contracts/artifacts/LedgerAnchor.json"
+);
