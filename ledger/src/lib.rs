@@ -15,6 +15,7 @@ pub mod dir;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod features;
+pub mod follow;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;

@@ -189,6 +189,13 @@ impl<'f> FrameReader<'f> {
         }
     }
 
+    /// Begins with the frame at `position` instead, for readers that were here before.
+    #[must_use]
+    pub fn at(mut self, position: u64) -> Self {
+        self.position = position;
+        self
+    }
+
     /// Where the next frame begins.
     #[must_use]
     pub fn position(&self) -> u64 {
