@@ -16,11 +16,15 @@ pub mod dir;
 pub mod failpoint;
 pub mod features;
 pub mod follow;
+#[cfg(feature = "index")]
+pub mod index;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+#[cfg(feature = "index")]
+pub mod query;
 pub mod reader;
 pub mod record;
 mod recover;

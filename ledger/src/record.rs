@@ -38,6 +38,24 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Intent,
+        Self::Outcome,
+        Self::Event,
+        Self::Epoch,
+        Self::Recovery,
+        Self::Prune,
+        Self::Shred,
+        Self::Anchor,
+    ];
+
+    /// The phase with this word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == word)
+    }
+
     /// The word in the record.
     #[must_use]
     pub fn as_str(self) -> &'static str {
