@@ -1,9 +1,13 @@
-//! `ledger-append`: events that unprivileged services record in their own name.
+//! `ledger-append`: events that unprivileged services record in their own name. `ledger-anchored`: that a head of this
+//! ledger is on a chain.
 
 use serde_json::{Map, Value, json};
 
 use super::{ParamError, action};
-use crate::value::{EventName, Param, ValueError};
+use crate::value::{
+    BlockNumber, ChainId, EthAddress, EventName, HashPath, LedgerSize, Param, Sha256Hex, TxHash,
+    ValueError,
+};
 use crate::{catalog, json as strict};
 
 /// What an event says: a JSON object that the ledger can hold. Keys are `[A-Za-z0-9_.:-]{1,64}`, integers within 2^53-1,
@@ -137,6 +141,41 @@ action! {
     },
     resource |a| a.resource.as_ref().map_or_else(|| format!("event:{}", a.category), ToString::to_string),
     example r#"{"category": "chain", "action": "subscription-created", "resource": "subscription:7", "data": {"block": 1200, "plan": 1}}"#,
+}
+
+action! {
+    /// Records that a head of this ledger was anchored on a chain. The agent checks with the proof that the head is one of
+    /// its own history; chain, contract, transaction and block are what the caller says.
+    LedgerAnchored = "ledger-anchored", family "ledger", compartment Ledger, capabilities &[],
+    time_limit_s 10, read_only false, ledger "chain" / "chain" / "create",
+    {
+        /// Id of the chain.
+        chain_id: ChainId,
+        /// The contract `LedgerAnchor`.
+        contract: EthAddress,
+        /// The transaction that anchored it.
+        tx: TxHash,
+        /// The block of that transaction.
+        block: BlockNumber,
+        /// Number of records of the anchored head.
+        size: LedgerSize,
+        /// Its RFC 6962 root.
+        root: Sha256Hex,
+        /// Number of records of a head that the ledger has now, or had a moment ago.
+        head_size: LedgerSize,
+        /// RFC 6962 consistency proof from the anchored head to that one; empty when it is the same.
+        proof: HashPath,
+    }
+    check |a| {
+        if a.head_size < a.size {
+            return Err(ParamError::Together {
+                what: format!("head_size is {}, less than the anchored size {}", a.head_size, a.size),
+            });
+        }
+        Ok(())
+    },
+    resource |a| format!("anchor:{}", a.size),
+    example r#"{"chain_id": 1, "contract": "0x52908400098527886E0F7030069857D2E4169EE7", "tx": "0x00000000000000000000000000000000000000000000000000000000000000aa", "block": 1200, "size": 8, "root": "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328", "head_size": 8, "proof": []}"#,
 }
 
 /// What an event is about: 1 to 128 printable ASCII characters without spaces.

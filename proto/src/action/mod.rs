@@ -25,7 +25,7 @@ pub use container::{
 };
 pub use firewall::{IptablesClose, IptablesOpen};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
-pub use ledger::{EventData, EventResource, LedgerAppend};
+pub use ledger::{EventData, EventResource, LedgerAnchored, LedgerAppend};
 pub use nat::{NatMap, NatUnmap};
 pub use ovs::{
     OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
@@ -410,7 +410,7 @@ actions! {
     NatMap, NatUnmap, VethRename,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
-    GenerateWallet, AddressbookSave, LedgerAppend, AgentInfo,
+    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, AgentInfo,
 }
 
 impl Action {

@@ -134,6 +134,11 @@ fn examples() -> Vec<(&'static str, Value)> {
             "ledger-append",
             json!({"category": "chain", "action": "subscription-created", "data": {"id": 1}}),
         ),
+        (
+            "ledger-anchored",
+            json!({"chain_id": 1, "contract": "0x52908400098527886e0f7030069857d2e4169ee7", "tx": format!("0x{}", "ab".repeat(32)),
+                "block": 0, "size": 6, "root": "cd".repeat(32), "head_size": 8, "proof": ["ef".repeat(32)]}),
+        ),
         ("agent-info", json!({})),
     ]
 }

@@ -77,6 +77,7 @@ pub(super) fn params() -> Vec<Hostile> {
         "qm-create",
         r#"{"vmid":100,"name":"a"}"#,
     ));
+    let hash = "ab".repeat(32);
     list.extend([
         action(
             "guest command of 16385 bytes",
@@ -89,6 +90,14 @@ pub(super) fn params() -> Vec<Hostile> {
             &format!(
                 r#"{{"category":"chain","action":"x","data":{{"a":"{}"}}}}"#,
                 "x".repeat(20_000)
+            ),
+        ),
+        action(
+            "a proof of 65 hashes",
+            "ledger-anchored",
+            &format!(
+                r#"{{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0x{hash}","block":5,"size":6,"root":"{hash}","head_size":8,"proof":[{}]}}"#,
+                vec![format!("\"{hash}\""); 65].join(",")
             ),
         ),
         action(
@@ -460,6 +469,56 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "a category with a newline",
         "ledger-append",
         r#"{"category":"chain\n","action":"x","data":{}}"#,
+    ),
+    (
+        "an anchor of an empty ledger",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":0,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "an anchor beyond the head",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":9,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "an anchored size beyond 2^53",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":9007199254740992,"proof":[]}"#,
+    ),
+    (
+        "chain id 0",
+        "ledger-anchored",
+        r#"{"chain_id":0,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "a root in upper case",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"CDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCDCD","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "a root too short",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "a transaction hash without 0x",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"abababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[]}"#,
+    ),
+    (
+        "a proof with a hash too short",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":["00"]}"#,
+    ),
+    (
+        "a proof of numbers",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[1]}"#,
+    ),
+    (
+        "a claimed phase of an anchor",
+        "ledger-anchored",
+        r#"{"chain_id":1,"contract":"0x0000000000000000000000000000000000000001","tx":"0xabababababababababababababababababababababababababababababababab","block":5,"size":6,"root":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","head_size":8,"proof":[],"phase":"outcome"}"#,
     ),
     (
         "a resource with a newline",

@@ -55,6 +55,28 @@ fn names_have_their_lengths_their_letters_and_their_beginnings() {
         &["a", "0", "a-", &long("a", 32)],
         &["", "-a", "A", "a_b", "a.b", &long("a", 33)],
     );
+    let hash = "0123456789abcdef".repeat(4);
+    check::<Sha256Hex>(
+        &[&hash],
+        &[
+            "",
+            &hash[1..],
+            &format!("{hash}0"),
+            &hash.to_uppercase(),
+            &format!("{}g", &hash[1..]),
+            &format!("0x{}", &hash[2..]),
+        ],
+    );
+    check::<TxHash>(
+        &[&format!("0x{hash}")],
+        &[
+            &hash,
+            &format!("0X{hash}"),
+            &format!("0x{}", &hash[1..]),
+            &format!("0x{hash}0"),
+            &format!("0x{}", hash.to_uppercase()),
+        ],
+    );
     check::<NewWalletName>(
         &["hot", "admin2"],
         &["admin", "server", "dev", "broker", "-a"],

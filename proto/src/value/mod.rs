@@ -1,6 +1,7 @@
 //! Validated values: a value of one of these types obeys its rule, so nobody behind the decoder checks again.
 //! Texts are ASCII, without NUL, newline or leading dash; what comes out is canonical. One file per subject.
 
+mod anchor;
 mod cpu;
 mod file;
 mod guest;
@@ -15,6 +16,7 @@ mod text;
 mod wallet;
 mod wireguard;
 
+pub use anchor::{HashPath, Sha256Hex, TxHash};
 pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
 pub use guest::{FileMode, GuestPath, GuestText, PackageName};
@@ -22,8 +24,9 @@ pub use name::{Comment, EventName, IfName, StorageName, VmName};
 pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
 pub use number::{
-    Burst, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive, MeterId, Mtu, Port,
-    QueueId, QueuePriority, Rate, RateKbps, Seconds, TableId, VlanTag, Vmid,
+    BlockNumber, Burst, ChainId, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive,
+    LedgerSize, MeterId, Mtu, Port, QueueId, QueuePriority, Rate, RateKbps, Seconds, TableId,
+    VlanTag, Vmid,
 };
 pub(crate) use object::{List, Object, choice};
 pub use ovs::{

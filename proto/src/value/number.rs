@@ -283,4 +283,10 @@ ranged! {
     FlowTimeout: u16, "flow timeout", 1 ..= 65_535;
     /// Seconds between two keepalive packets of a tunnel: 1..=65535.
     Keepalive: u16, "keepalive", 1 ..= 65_535;
+    /// Id of an EVM chain: 1..=9007199254740991, the integers that JSON keeps exactly.
+    ChainId: u64, "chain id", 1 ..= 9_007_199_254_740_991;
+    /// Number of a block on a chain: 0..=9007199254740991.
+    BlockNumber: u64, "block number", 0 ..= 9_007_199_254_740_991;
+    /// Number of records of a ledger: 1..=9007199254740991.
+    LedgerSize: u64, "ledger size", 1 ..= 9_007_199_254_740_991;
 }

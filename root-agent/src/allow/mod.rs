@@ -149,6 +149,7 @@ impl Allowlists {
             // Which entries of the address book may change depends on its present contents: the keys compartment knows.
             Action::AddressbookSave(_)
             | Action::LedgerAppend(_)
+            | Action::LedgerAnchored(_)
             | Action::AgentInfo(_)
             | Action::QmList(_)
             | Action::PctList(_) => Ok(()),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use blockhost_ledger::record::Draft;
 use blockhost_ledger::writer::{AppendError, Appended};
+use blockhost_proto::action::Action;
 use blockhost_proto::escape::hex;
 use blockhost_proto::response::{ErrorCode, Receipt};
 
@@ -86,9 +87,9 @@ impl Gate {
     }
 
     fn admit_event(&mut self, pending: Pending) {
-        let failure = match records::event(&pending.action, &pending.caller, &self.names) {
-            None => Failure::new(ErrorCode::Internal, "this action is not the ledger's"),
-            Some(draft) => match draft.check() {
+        let failure = match self.event(&pending) {
+            Err(failure) => failure,
+            Ok(draft) => match draft.check() {
                 Ok(()) => {
                     self.leave(pending.turn);
                     self.batch.push(Entry::Event {
@@ -105,6 +106,17 @@ impl Gate {
             },
         };
         self.turn_down(&pending, failure);
+    }
+
+    /// The record of an action that is done by recording it.
+    fn event(&self, pending: &Pending) -> Result<Draft, Failure> {
+        let (caller, names) = (&pending.caller, &self.names);
+        if let Action::LedgerAnchored(action) = &pending.action {
+            self.heads.check(action)?;
+            return Ok(records::anchored(action, caller, names));
+        }
+        records::event(&pending.action, caller, names)
+            .ok_or_else(|| Failure::new(ErrorCode::Internal, "this action is not the ledger's"))
     }
 
     /// What a compartment says about an operation of its own.
@@ -185,6 +197,7 @@ impl Gate {
                 Entry::Note(_) | Entry::Late(_) => {}
             }
         }
+        self.remember_head();
         self.tell_head();
         let earliest = self
             .published_last

@@ -1,6 +1,7 @@
 //! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
 //! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch.
 
+mod heads;
 mod jobs;
 pub mod records;
 mod seldom;
@@ -22,6 +23,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use serde_json::Map;
 
+use self::heads::Heads;
 use self::records::{Heading, Names};
 use self::seldom::Seldom;
 use crate::compartment::{Done, Failure, Identities};
@@ -60,6 +62,8 @@ const FIRST_ROLE: u64 = 2;
 /// The gate's state.
 pub struct Gate {
     writer: Writer,
+    /// To check claims about earlier heads by.
+    heads: Heads,
     names: Names,
     authority: Authority,
     identities: Identities,
@@ -196,6 +200,7 @@ impl Gate {
             .map_err(|e| e.to_string())?;
         let mut gate = Self {
             writer,
+            heads: Heads::default(),
             names: Names::new(&start.users),
             authority: start.authority(),
             identities: start.identities,
@@ -221,6 +226,7 @@ impl Gate {
             buffer: vec![0; 64 << 10],
         };
         gate.close_open_intents(recovery)?;
+        gate.remember_head();
         gate.connect(Role::Front, front)?;
         for (role, socket) in Role::COMPARTMENTS.into_iter().zip(compartments) {
             gate.connect(role, socket)?;
@@ -524,6 +530,11 @@ impl Gate {
     fn jobs(&self) -> usize {
         let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
         self.ops.len() + self.batch.len() + self.held.len() + waiting
+    }
+
+    fn remember_head(&mut self) {
+        let head = self.writer.head();
+        self.heads.remember(head.size, head.root);
     }
 
     fn tell_head(&mut self) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use blockhost_ledger::record::{Draft, Phase};
-use blockhost_proto::action::Action;
+use blockhost_proto::action::{Action, LedgerAnchored};
 use blockhost_proto::escape::cut;
 use serde_json::{Map, Value};
 
@@ -157,6 +157,20 @@ pub fn event(action: &Action, caller: &Caller, names: &Names) -> Option<Draft> {
         operation: spec.operation.to_owned(),
     };
     Some(heading.draft(Phase::Event, caller, names, event.data.map().clone()))
+}
+
+/// That a head of this ledger is on a chain, once [`super::heads::Heads::check`] found it to be one. The proof is left
+/// out: it follows from the ledger.
+pub fn anchored(action: &LedgerAnchored, caller: &Caller, names: &Names) -> Draft {
+    let mut metadata = Map::new();
+    metadata.insert("chain_id".to_owned(), action.chain_id.get().into());
+    metadata.insert("contract".to_owned(), action.contract.to_string().into());
+    metadata.insert("tx".to_owned(), action.tx.to_string().into());
+    metadata.insert("block".to_owned(), action.block.get().into());
+    metadata.insert("size".to_owned(), action.size.get().into());
+    metadata.insert("root".to_owned(), action.root.to_string().into());
+    let heading = Heading::of(&Action::from(action.clone()), String::new());
+    heading.draft(Phase::Anchor, caller, names, metadata)
 }
 
 /// The agent's own events carry the plugin `agent`, which no client's event can.

@@ -470,3 +470,34 @@ fn run(words: &[&str], path: &std::path::Path) -> bool {
         .status()
         .is_ok_and(|status| status.success())
 }
+
+#[test]
+fn an_anchored_head_of_this_history_is_recorded_and_another_root_is_not() {
+    use blockhost_ledger::merkle::hex;
+    let (mut gate, mut neighbours) = gate();
+    let event = json!({"category": "chain", "action": "e", "data": {}});
+    send(&mut neighbours.front, &ask(1, "ledger-append", event, 1));
+    turn(&mut gate, &[Role::Front]);
+    let head = gate.writer.head().clone();
+    let claim = |root: &str| {
+        json!({"chain_id": 1, "contract": format!("0x{}", "11".repeat(20)), "tx": format!("0x{}", "22".repeat(32)),
+            "block": 1, "size": head.size, "root": root, "head_size": head.size, "proof": []})
+    };
+    let wrong = claim(&"ab".repeat(32));
+    send(&mut neighbours.front, &ask(2, "ledger-anchored", wrong, 1));
+    turn(&mut gate, &[Role::Front]);
+    assert_eq!(gate.writer.head().size, head.size, "nothing was recorded");
+    let right = claim(&hex(&head.root));
+    send(&mut neighbours.front, &ask(3, "ledger-anchored", right, 1));
+    turn(&mut gate, &[Role::Front]);
+    let answers = answers(&mut neighbours.front);
+    let codes: Vec<_> = answers
+        .iter()
+        .map(|(id, result)| (*id, result.as_ref().err().map(|failure| failure.code)))
+        .collect();
+    assert_eq!(
+        codes,
+        [(1, None), (2, Some(ErrorCode::BadParams)), (3, None)]
+    );
+    assert_eq!(gate.writer.head().size, head.size + 1);
+}

@@ -247,6 +247,7 @@ mod tests {
             ("ip6-route-add", Class::Change),
             ("addressbook-save", Class::Change),
             ("ledger-append", Class::Event),
+            ("ledger-anchored", Class::Event),
         ] {
             assert_eq!(class(name), expected, "{name}");
         }

@@ -703,6 +703,21 @@ export function addressbookSave(entries: Readonly<Record<string, AddressbookSave
 export function ledgerAppend(category: string, action: string, data: Readonly<Record<string, unknown>>, resource?: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Records that a head of this ledger was anchored on a chain. The agent checks with the proof that the head is
+ * one of its own history; chain, contract, transaction and block are what the caller says.
+ *
+ * @param chainId Id of the chain.
+ * @param contract The contract `LedgerAnchor`.
+ * @param tx The transaction that anchored it.
+ * @param block The block of that transaction.
+ * @param size Number of records of the anchored head.
+ * @param root Its RFC 6962 root.
+ * @param headSize Number of records of a head that the ledger has now, or had a moment ago.
+ * @param proof RFC 6962 consistency proof from the anchored head to that one; empty when it is the same.
+ */
+export function ledgerAnchored(chainId: number, contract: string, tx: string, block: number, size: number, root: string, headSize: number, proof: readonly string[], callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Version, backend, Landlock ABI, uptime, counters and ledger head.
  * Changes nothing.
  */

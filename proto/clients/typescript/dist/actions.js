@@ -206,6 +206,10 @@ export function ledgerAppend(category, action, data, resource, callOptions) {
   return invoke("ledger-append", { category, action, data, resource }, callOptions);
 }
 
+export function ledgerAnchored(chainId, contract, tx, block, size, root, headSize, proof, callOptions) {
+  return invoke("ledger-anchored", { chain_id: chainId, contract, tx, block, size, root, head_size: headSize, proof }, callOptions);
+}
+
 export function agentInfo(callOptions) {
   return invoke("agent-info", {}, callOptions);
 }

@@ -67,6 +67,7 @@ export type ActionName =
   | "generate-wallet"
   | "addressbook-save"
   | "ledger-append"
+  | "ledger-anchored"
   | "agent-info";
 
 /** Every code that an answer may carry. */

@@ -66,5 +66,6 @@ export const timeLimitsS = Object.freeze({
   "generate-wallet": 10,
   "addressbook-save": 10,
   "ledger-append": 10,
+  "ledger-anchored": 10,
   "agent-info": 5,
 });

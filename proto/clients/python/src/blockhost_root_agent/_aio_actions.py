@@ -1029,6 +1029,37 @@ class AsyncActions:
         )
         return reply
 
+    async def ledger_anchored(
+        self,
+        chain_id: int,
+        contract: str,
+        tx: str,
+        block: int,
+        size: int,
+        root: str,
+        head_size: int,
+        proof: Sequence[str],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Records that a head of this ledger was anchored on a chain. The agent checks with the proof that the
+        head is one of its own history; chain, contract, transaction and block are what the caller says.
+
+        :param chain_id: Id of the chain.
+        :param contract: The contract `LedgerAnchor`.
+        :param tx: The transaction that anchored it.
+        :param block: The block of that transaction.
+        :param size: Number of records of the anchored head.
+        :param root: Its RFC 6962 root.
+        :param head_size: Number of records of a head that the ledger has now, or had a moment ago.
+        :param proof: RFC 6962 consistency proof from the anchored head to that one; empty when it is the same.
+        """
+        reply: t.Reply = await self._invoke(
+            "ledger-anchored", {"chain_id": chain_id, "contract": contract, "tx": tx, "block": block, "size": size, "root": root, "head_size": head_size, "proof": proof}, call_timeout, dry_run
+        )
+        return reply
+
     async def agent_info(
         self,
         *,

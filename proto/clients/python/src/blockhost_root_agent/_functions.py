@@ -56,6 +56,7 @@ wg_show = default_client.wg_show
 generate_wallet = default_client.generate_wallet
 addressbook_save = default_client.addressbook_save
 ledger_append = default_client.ledger_append
+ledger_anchored = default_client.ledger_anchored
 agent_info = default_client.agent_info
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "ip6_route_del",
     "iptables_close",
     "iptables_open",
+    "ledger_anchored",
     "ledger_append",
     "nat_map",
     "nat_unmap",

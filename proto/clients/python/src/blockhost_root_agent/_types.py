@@ -88,6 +88,7 @@ TIME_LIMITS_S: Dict[str, int] = {
     "generate-wallet": 10,
     "addressbook-save": 10,
     "ledger-append": 10,
+    "ledger-anchored": 10,
     "agent-info": 5,
 }
 
