@@ -8,10 +8,12 @@
 mod active;
 pub mod blocks;
 pub mod bundle;
+pub mod claim;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod consistency;
 pub mod dir;
+pub mod export;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod features;

@@ -3,7 +3,10 @@
 //!
 //! A new verb: its file with `Args` and `run(&mut Context, Args)`, a line in [`LedgerCommand`], a line in [`dispatch`].
 
+mod checkpoint;
+mod consistency;
 mod context;
+mod export;
 mod head;
 mod list;
 mod prove;
@@ -51,6 +54,14 @@ pub enum LedgerCommand {
     Prove(prove::Args),
     /// Verify a .tlog-proof offline, with nothing but the key
     VerifyProof(verify_proof::Args),
+    /// Write the history as files for others' tools: C2SP tiles, block files, lines of JSON
+    Export(export::Args),
+    /// Write a file which shows that the history only grew since an earlier head
+    Consistency(consistency::Args),
+    /// Verify such a file offline, with nothing but the key
+    VerifyConsistency(consistency::VerifyArgs),
+    /// Print the signed head to keep elsewhere, as text or as a QR code
+    Checkpoint(checkpoint::Args),
 }
 
 /// The definition as a command of its own, for man pages and completions.
@@ -70,6 +81,10 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Verify(args) => verify::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),
+        LedgerCommand::Export(args) => export::run(context, &args),
+        LedgerCommand::Consistency(args) => consistency::run(context, &args),
+        LedgerCommand::VerifyConsistency(args) => consistency::verify(context, &args),
+        LedgerCommand::Checkpoint(args) => checkpoint::run(context, &args),
     }
 }
 

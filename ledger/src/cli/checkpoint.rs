@@ -1,0 +1,122 @@
+//! `blockhost ledger checkpoint`: the signed head to keep elsewhere, as text or for a telephone's camera.
+
+use super::context::{Context, Failure};
+use crate::note::Checkpoint;
+use crate::reader::key_beside;
+use qrcodegen::{QrCode, QrCodeEcc};
+use std::io::IsTerminal as _;
+
+/// Options of `checkpoint`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  blockhost ledger checkpoint >> kept.txt    text, for a file on another machine
+  blockhost ledger checkpoint --qr           photograph it: the picture shows later whether the history was rewritten")]
+pub struct Args {
+    /// Draw it as a QR code that holds exactly the text
+    #[arg(long)]
+    qr: bool,
+}
+
+pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
+    let ledger = context.ledger()?;
+    let head = context.reader()?.head()?;
+    // The published one may carry cosignatures of witnesses; it can be a second behind.
+    let published = ledger
+        .read(crate::dir::CHECKPOINT, 64 * 1024)
+        .ok()
+        .flatten();
+    let published = published.and_then(|bytes| String::from_utf8(bytes).ok());
+    let note = match (published, key_beside(&ledger)?) {
+        (Some(note), Some(key))
+            if key.open(&note).is_ok_and(|found: Checkpoint| {
+                found.size == head.size && found.root == head.root
+            }) =>
+        {
+            note
+        }
+        _ => head.note,
+    };
+    if !args.qr {
+        return Ok(write!(context.out, "{note}")?);
+    }
+    let code = QrCode::encode_binary(note.as_bytes(), QrCodeEcc::Low).map_err(|_| {
+        Failure::Unreadable(
+            "the checkpoint has too many signatures for a QR code; leave --qr out".to_owned(),
+        )
+    })?;
+    for line in draw(&code) {
+        // Black on white whatever the terminal's colours are; a file gets the characters alone.
+        if std::io::stdout().is_terminal() {
+            writeln!(context.out, "\u{1b}[30;107m{line}\u{1b}[0m")?;
+        } else {
+            writeln!(context.out, "{line}")?;
+        }
+    }
+    Ok(write!(context.out, "{note}")?)
+}
+
+/// Two rows of modules in each line, with the border of four that scanners need.
+fn draw(code: &QrCode) -> Vec<String> {
+    const BORDER: i32 = 4;
+    let range = -BORDER..code.size() + BORDER;
+    range
+        .clone()
+        .step_by(2)
+        .map(|y| {
+            let module = |x| match (code.get_module(x, y), code.get_module(x, y + 1)) {
+                (true, true) => '\u{2588}',
+                (true, false) => '\u{2580}',
+                (false, true) => '\u{2584}',
+                (false, false) => ' ',
+            };
+            range.clone().map(module).collect()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the picture as a camera would, with a decoder that somebody else wrote.
+    #[test]
+    fn what_is_drawn_is_read_back_by_another_decoder_byte_for_byte() {
+        let signer = crate::keys::Signer::from_bytes("host.example/blockhost-ledger", 1, &[3; 32])
+            .expect("valid");
+        let mut note = signer.sign_checkpoint(&Checkpoint {
+            origin: signer.vkey().name().into(),
+            size: 123_456,
+            root: [9; 32],
+        });
+        for witnesses in 0..4 {
+            let code = QrCode::encode_binary(note.as_bytes(), QrCodeEcc::Low).expect("fits");
+            let lines: Vec<Vec<char>> = draw(&code)
+                .iter()
+                .map(|line| line.chars().collect())
+                .collect();
+            let (width, height) = (lines[0].len(), lines.len() * 2);
+            assert!(width <= 120, "{width} columns");
+            const SCALE: usize = 4;
+            let dark = |x: usize, y: usize| match lines[y / 2][x] {
+                '\u{2588}' => true,
+                '\u{2580}' => y.is_multiple_of(2),
+                '\u{2584}' => !y.is_multiple_of(2),
+                _ => false,
+            };
+            let mut image = rqrr::PreparedImage::prepare_from_greyscale(
+                width * SCALE,
+                height * SCALE,
+                |x, y| {
+                    if dark(x / SCALE, y / SCALE) { 0 } else { 255 }
+                },
+            );
+            let grids = image.detect_grids();
+            let (_, text) = grids.first().expect("found").decode().expect("decoded");
+            assert_eq!(text, note, "{witnesses} cosignatures");
+            note.push_str(&format!(
+                "\u{2014} witness{witnesses}.example/w {}\n",
+                "A".repeat(103) + "="
+            ));
+        }
+    }
+}
