@@ -9,11 +9,14 @@ mod context;
 mod export;
 mod head;
 mod list;
+mod progress;
 mod prove;
 mod show;
+mod story;
 mod text;
 mod verify;
 mod verify_proof;
+mod watch;
 
 use clap::{Args, Subcommand};
 use context::{Context, Failure};
@@ -25,6 +28,7 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   blockhost ledger list                      the last 20 records
+  blockhost ledger watch                     what happens, as it happens
   blockhost ledger verify --key ledger.vkey  check everything against the key you keep elsewhere
   blockhost ledger prove 42 -o 42.tlog-proof a file that proves record 42 to anybody
   blockhost ledger verify-proof 42.tlog-proof --key ledger.vkey
@@ -48,6 +52,8 @@ pub enum LedgerCommand {
     List(list::Args),
     /// Show one record
     Show(show::Args),
+    /// Watch what the root agent does, as it happens
+    Watch(watch::Args),
     /// Check everything: checksums, chain, tree, signatures, checkpoint, block files
     Verify(verify::Args),
     /// Write a .tlog-proof of one record, which verifies offline
@@ -78,6 +84,7 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Head(args) => head::run(context, &args),
         LedgerCommand::List(args) => list::run(context, &args),
         LedgerCommand::Show(args) => show::run(context, &args),
+        LedgerCommand::Watch(args) => watch::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),

@@ -3,7 +3,7 @@
 use super::context::{Context, Failure, read_key, read_text};
 use crate::verify::{Trust, VerifyReport, verify};
 use serde_json::json;
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Options of `verify`.
@@ -32,25 +32,11 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
             .transpose()?,
     };
     let started = std::time::Instant::now();
-    let bar = (!args.json && std::io::stderr().is_terminal()).then(|| {
-        let style = indicatif::ProgressStyle::with_template(
-            "verifying {bar:30} {bytes}/{total_bytes} {eta}",
-        );
-        let bar = indicatif::ProgressBar::new(0);
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        bar
-    });
+    let bar = super::progress::bytes("verifying");
     let report = verify(&ledger, &trust, &mut |done, total| {
-        if let Some(bar) = &bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
+        bar.told(done, total);
     });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    bar.done();
     let report = report?;
     let seconds = started.elapsed();
     if args.json {
