@@ -15,10 +15,10 @@ BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 MUTANTS_ARGS ?=
 
-.PHONY: help setup check test attack demo bench deb docs clients fuzz mutants clean
+.PHONY: help setup check test attack demo bench anomalies deb docs clients fuzz mutants clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is needed from Debian and npm, create the system users (idempotent)
 	@bash scripts/setup.sh
@@ -50,6 +50,9 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
+
+anomalies: ## how good `blockhost ledger anomalies` is: precision and recall beside two peers, on ten made-up hosts
+	@$(CARGO) test --release --quiet -p blockhost-ledger --test anomalies -- --ignored --nocapture
 
 deb: ## Debian packages in target/deb, checked
 	@bash packaging/build-deb.sh

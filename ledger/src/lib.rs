@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod active;
+pub mod anomaly;
 pub mod blocks;
 pub mod bundle;
 pub mod claim;

@@ -18,6 +18,7 @@ pub struct Facts {
     pub(crate) time_s: i64,
     pub(crate) phase: u64,
     pub(crate) plugin: u64,
+    pub(crate) category: u64,
     pub(crate) operation: u64,
     pub(crate) action: u64,
     /// Whole resource, and its kind: `vm` of `vm:100`, and its number.
@@ -50,6 +51,7 @@ pub(crate) struct Meta {
     pub(crate) paths: Vec<u64>,
     /// Bits of freedom in the widest address range that it names, of 32.
     pub(crate) range_bits: u32,
+    pub(crate) ranges: u32,
     pub(crate) tenant: u64,
     pub(crate) failed: bool,
     pub(crate) has_result: bool,
@@ -76,6 +78,7 @@ impl Facts {
         match field {
             "phase" => self.phase = hashed,
             "plugin_id" => self.plugin = hashed,
+            "category" => self.category = hashed,
             "operation" => self.operation = hashed,
             "action" => self.action = hashed,
             "user" => self.user = hashed,
@@ -114,8 +117,8 @@ impl<'de> Visitor<'de> for Top<'_> {
                     let number = map.next_value_seed(Scalar(None))?;
                     self.0.uid = number.unwrap_or(0).cast_unsigned();
                 }
-                field @ ("phase" | "plugin_id" | "operation" | "action" | "user" | "exe"
-                | "unit" | "resource") => {
+                field @ ("phase" | "plugin_id" | "category" | "operation" | "action" | "user"
+                | "exe" | "unit" | "resource") => {
                     map.next_value_seed(Scalar(Some((&mut *self.0, field))))?;
                 }
                 _ => {
@@ -335,11 +338,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
             match self.name.as_str() {
                 "result" => self.meta.failed |= text != "ok",
                 "code" => self.meta.failed = true,
-                "tenant" | "owner" => self.meta.tenant = hash(text.as_bytes()),
+                "tenant" => self.meta.tenant = hash(text.as_bytes()),
                 _ => {}
             }
         }
-        self.meta.range_bits = self.meta.range_bits.max(range_bits(text).unwrap_or(0));
+        if let Some(bits) = range_bits(text) {
+            self.meta.range_bits = self.meta.range_bits.max(bits);
+            self.meta.ranges = self.meta.ranges.saturating_add(1);
+        }
         Ok(())
     }
 

@@ -12,24 +12,40 @@ pub fn replay_from(index: u64) -> u64 {
     (index / GENERATION_RECORDS).saturating_sub(1) * GENERATION_RECORDS
 }
 
-/// Follows the log record by record. Two histories: the one that answers knows the generation before, the other one is
-/// growing up to follow it.
-#[derive(Debug, Clone)]
-pub struct Generations {
-    next: u64,
-    length: u64,
-    old: History,
-    young: Option<History>,
+/// What is known of the records before, and what it says of the next one.
+pub trait Past: Default + Clone {
+    /// What it says.
+    type Answer;
+    /// Takes the next record.
+    fn take(&mut self, facts: &Facts) -> Self::Answer;
 }
 
-impl Generations {
-    /// To be fed from record [`replay_from`]`(index)` on, for the features of record `index` and those after it.
+impl Past for History {
+    type Answer = Vector;
+
+    fn take(&mut self, facts: &Facts) -> Vector {
+        self.push(facts)
+    }
+}
+
+/// Follows the log record by record. Two pasts: the one that answers knows the generation before, the other one is
+/// growing up to follow it.
+#[derive(Debug, Clone)]
+pub struct Generations<P = History> {
+    next: u64,
+    length: u64,
+    old: P,
+    young: Option<P>,
+}
+
+impl<P: Past> Generations<P> {
+    /// To be fed from record [`replay_from`]`(index)` on, for what is said of record `index` and those after it.
     #[must_use]
     pub fn new(index: u64) -> Self {
         Self {
             next: replay_from(index),
             length: GENERATION_RECORDS,
-            old: History::default(),
+            old: P::default(),
             young: None,
         }
     }
@@ -40,30 +56,20 @@ impl Generations {
         self.next
     }
 
-    /// The features of the next record.
-    pub fn push(&mut self, record: &[u8]) -> Vector {
-        self.push_facts(&Facts::read(record))
-    }
-
-    /// As [`Generations::push`], for a record that was read already.
-    pub fn push_facts(&mut self, facts: &Facts) -> Vector {
+    /// What the past says of the next record.
+    pub fn push(&mut self, record: &[u8]) -> P::Answer {
+        let facts = Facts::read(record);
         if self.next > 0 && self.next.is_multiple_of(self.length) {
             if let Some(young) = self.young.take() {
                 self.old = young;
             }
-            self.young = Some(History::default());
+            self.young = Some(P::default());
         }
         self.next += 1;
         if let Some(young) = &mut self.young {
-            young.push(facts);
+            young.take(&facts);
         }
-        self.old.push(facts)
-    }
-
-    /// Bytes that it takes at most.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        2 * self.old.bytes()
+        self.old.take(&facts)
     }
 
     #[cfg(test)]

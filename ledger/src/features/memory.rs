@@ -12,6 +12,8 @@ const ONE: u32 = 16;
 /// Lengths of the windows of the rates: a minute, an hour's twelfth, an hour, a day.
 const WINDOWS_S: [i64; 4] = [60, 300, 3600, 86_400];
 const HOUR_S: i64 = 3600;
+/// Hours with an action of a user that show at which hours it is usual.
+const ENOUGH_HOURS: u64 = 10;
 
 #[derive(Debug, Clone, Default)]
 struct Count {
@@ -78,7 +80,10 @@ impl Pairs {
             return 0;
         }
         let one = u64::from(ONE);
-        ln_ratio(n + types + one, if count == 0 { one / 2 } else { count })
+        if count == 0 {
+            return ln_ratio(n + types + one, one / 2);
+        }
+        known(n + types + one, count)
     }
 
     /// -ln P(`what` | `context`), in thousandths.
@@ -89,7 +94,7 @@ impl Pairs {
         }
         let (count, _) = self.weights(pair(pair(kind, context), what));
         if count > 0 {
-            return ln_ratio(n + types, count);
+            return known(n + types, count);
         }
         ln_ratio(n + types, types) + self.rarity(kind, what) / 2
     }
@@ -124,6 +129,12 @@ impl Pairs {
     pub(crate) fn bytes(&self) -> usize {
         self.table.bytes()
     }
+}
+
+/// What was seen c times among n counts as c*c of n: what comes back is usual, even when it is seldom.
+fn known(n: u64, count: u64) -> i64 {
+    let squared = count.saturating_mul(count) / u64::from(ONE);
+    ln_ratio(n.saturating_add(squared), squared.max(1))
 }
 
 /// How many records of a user fall into a window, and how many usually do when there are any.
@@ -178,11 +189,26 @@ struct Spread {
     hour: i64,
     now: [u64; 4],
     before: [u64; 4],
+    /// About the most that there usually are, in sixteenths, and of how many hours.
+    peak: u64,
+    hours: u32,
 }
 
 impl Spread {
     fn at(&mut self, hour: i64) {
         if hour != self.hour {
+            if self.now != [0; 4] {
+                let count = 16 * self.count();
+                // One large hour does not make the next one usual.
+                self.peak = if self.hours < 8 {
+                    self.peak.max(count)
+                } else if count > self.peak {
+                    self.peak + (count - self.peak) / 4
+                } else {
+                    self.peak - (self.peak - count) / 32
+                };
+                self.hours = self.hours.saturating_add(1);
+            }
             self.before = if hour == self.hour + 1 {
                 self.now
             } else {
@@ -199,18 +225,60 @@ impl Spread {
         }
     }
 
+    /// ln of how many times more than the most before, in thousandths; below that 0. Up to two are no spread.
+    fn excess(&self) -> i64 {
+        ln_ratio(16 * (1 + self.count()), self.peak.max(32) + 16).max(0)
+    }
+
     fn count(&self) -> u64 {
         let both = self.now.iter().zip(&self.before);
         both.map(|(a, b)| u64::from((a | b).count_ones())).sum()
     }
 }
 
+/// At which hours of the day (UTC) something happens: on how many days, not how often, so that a burst does not make
+/// its own hour usual.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hours([u16; 24], i64);
+
+impl Hours {
+    fn total(&self) -> u64 {
+        self.0.iter().map(|n| u64::from(*n)).sum()
+    }
+
+    /// -ln P(hour) beside an even spread, in thousandths: the hours before and after count half.
+    fn surprise(&self, time_s: i64) -> i64 {
+        let of_day = of_day(time_s);
+        let at = |hour: usize| u64::from(self.0[hour % 24]);
+        // This very hour was counted when its first record came.
+        let counted = u64::from(self.1 == time_s.div_euclid(HOUR_S));
+        let here = 2 * at(of_day).saturating_sub(counted) + at(of_day + 1) + at(of_day + 23);
+        ln_ratio(4 * self.total() + 24, here + 1) - ln_ratio(24, 1)
+    }
+
+    fn note(&mut self, time_s: i64) {
+        let hour = time_s.div_euclid(HOUR_S);
+        if hour == self.1 {
+            return;
+        }
+        self.1 = hour;
+        self.0[of_day(time_s)] += 1;
+        if self.0[of_day(time_s)] >= 1024 {
+            self.0.iter_mut().for_each(|n| *n /= 2);
+        }
+    }
+}
+
+/// The hour of the day, 0 to 23.
+fn of_day(time_s: i64) -> usize {
+    usize::try_from(time_s.div_euclid(HOUR_S).rem_euclid(24)).unwrap_or(0)
+}
+
 /// What one user did lately.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct User {
     records: u32,
-    hours: [u16; 24],
-    rates: [Rate; 4],
+    hours: Hours,
     touched: Spread,
     failed_on: Spread,
     deleted: Spread,
@@ -234,11 +302,11 @@ impl Worth for User {
 /// What a user's latest records are like, with the one that was just counted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lately {
-    pub(crate) rates: [i64; 4],
     pub(crate) hour: i64,
-    pub(crate) resources: u64,
-    pub(crate) failed_on: u64,
+    pub(crate) resources: i64,
+    pub(crate) failed_on: i64,
     pub(crate) deleted: u64,
+    pub(crate) deleting: i64,
     pub(crate) failing: i64,
     pub(crate) in_a_row: u64,
     pub(crate) neighbours: u64,
@@ -250,11 +318,10 @@ impl User {
     /// Counts a record. Outcomes tell of failures and are otherwise the operation that was counted already.
     pub(crate) fn add(&mut self, facts: &Facts, is_outcome: bool, deletes: bool) -> Lately {
         let hour = facts.time_s.div_euclid(HOUR_S);
-        let of_day = usize::try_from(hour.rem_euclid(24)).unwrap_or(0);
         let mut lately = Lately {
             before: self.last_action,
             since_s: seconds_since(facts.time_s, self.last_s),
-            hour: self.hour_surprise(of_day),
+            hour: self.hours.surprise(facts.time_s),
             ..Lately::default()
         };
         for spread in [&mut self.touched, &mut self.failed_on, &mut self.deleted] {
@@ -274,11 +341,7 @@ impl User {
         }
         if !is_outcome {
             self.records = self.records.saturating_add(1);
-            for ((window, rate), z) in WINDOWS_S.iter().zip(&mut self.rates).zip(&mut lately.rates)
-            {
-                *z = rate.add(facts.time_s.div_euclid(*window));
-            }
-            self.note_hour(of_day);
+            self.hours.note(facts.time_s);
             self.touched.add(facts.resource);
             if deletes {
                 self.deleted.add(facts.resource);
@@ -288,28 +351,14 @@ impl User {
             self.last_action = facts.action;
             self.last_s = facts.time_s;
         }
-        lately.resources = self.touched.count();
-        lately.failed_on = self.failed_on.count();
+        lately.resources = self.touched.excess();
+        lately.failed_on = self.failed_on.excess();
+        lately.deleting = self.deleted.excess();
         lately.deleted = self.deleted.count();
         lately.failing = i64::try_from(self.failing * 1000 / 1024).unwrap_or(0);
         lately.in_a_row = self.in_a_row;
         lately.neighbours = self.neighbours;
         lately
-    }
-
-    /// -ln P(hour | user): the hours beside it count half.
-    fn hour_surprise(&self, of_day: usize) -> i64 {
-        let at = |hour: usize| u64::from(self.hours[hour % 24]);
-        let here = 2 * at(of_day) + at(of_day + 1) + at(of_day + 23);
-        let all: u64 = self.hours.iter().map(|n| u64::from(*n)).sum();
-        ln_ratio(4 * all + 24, here + 1) - ln_ratio(24, 1)
-    }
-
-    fn note_hour(&mut self, of_day: usize) {
-        self.hours[of_day] += 1;
-        if self.hours[of_day] >= 2048 {
-            self.hours.iter_mut().for_each(|n| *n /= 2);
-        }
     }
 
     /// How many resources of one kind came in steps of at most 2.
@@ -354,6 +403,70 @@ pub(crate) struct Owner {
 impl Worth for Owner {
     fn worth(&self) -> u64 {
         self.time_s.max(0).cast_unsigned()
+    }
+}
+
+/// How many records of one kind of a user fall into each window.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rates {
+    windows: [Rate; 4],
+    hours: Hours,
+    last_s: i64,
+}
+
+impl Worth for Rates {
+    fn worth(&self) -> u64 {
+        self.last_s.max(0).cast_unsigned()
+    }
+}
+
+impl Rates {
+    /// -ln P(hour | what is counted here), once there is enough of it.
+    pub(crate) fn hour(&self, time_s: i64) -> Option<i64> {
+        (self.hours.total() >= ENOUGH_HOURS).then(|| self.hours.surprise(time_s))
+    }
+
+    /// Counts one, and says of each window how far it is above the usual.
+    pub(crate) fn add(&mut self, time_s: i64) -> [i64; 4] {
+        self.last_s = time_s;
+        self.hours.note(time_s);
+        let mut all = [0; 4];
+        for ((window, rate), z) in WINDOWS_S.iter().zip(&mut self.windows).zip(&mut all) {
+            *z = rate.add(time_s.div_euclid(*window));
+        }
+        all
+    }
+}
+
+/// How wide the address ranges of an action usually are, in sixteenths of bits.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Width {
+    widest: i64,
+    seen: u32,
+}
+
+impl Worth for Width {
+    fn worth(&self) -> u64 {
+        u64::from(self.seen)
+    }
+}
+
+impl Width {
+    /// ln of how many times wider than the widest before, in thousandths; nothing before there were some.
+    pub(crate) fn add(&mut self, bits: u32) -> i64 {
+        let wider = i64::from(bits) * 16 - self.widest;
+        let excess = if self.seen < 5 {
+            0
+        } else {
+            wider.max(0) * 693 / 16
+        };
+        // One wide range does not make the next one usual.
+        self.widest += wider / if wider > 0 && self.seen >= 5 { 8 } else { 32 };
+        if self.seen < 5 {
+            self.widest = self.widest.max(i64::from(bits) * 16);
+        }
+        self.seen = self.seen.saturating_add(1);
+        excess
     }
 }
 
@@ -429,9 +542,9 @@ mod tests {
 
     #[test]
     fn an_hour_beside_the_usual_one_is_less_surprising_than_one_far_away() {
-        let mut user = User::default();
-        (0..200).for_each(|_| user.note_hour(14));
-        let [usual, beside, far] = [14, 15, 3].map(|hour| user.hour_surprise(hour));
+        let mut hours = Hours::default();
+        (0..200).for_each(|day| hours.note(day * 86_400 + 14 * HOUR_S));
+        let [usual, beside, far] = [14, 15, 3].map(|hour| hours.surprise(hour * HOUR_S));
         assert!(usual < beside && beside < far, "{usual} {beside} {far}");
     }
 }

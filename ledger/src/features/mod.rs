@@ -7,14 +7,14 @@ mod generations;
 pub(crate) mod math;
 mod memory;
 mod names;
-mod table;
+pub(crate) mod table;
 
 pub use facts::Facts;
-pub use generations::{GENERATION_RECORDS, Generations, replay_from};
+pub use generations::{GENERATION_RECORDS, Generations, Past, replay_from};
 pub use names::NAMES;
 
 use math::{hash, ln_1p, ln_ratio, pair};
-use memory::{Last, Owner, Pairs, User, Usual, seconds_since};
+use memory::{Last, Owner, Pairs, Rates, User, Usual, Width, seconds_since};
 use table::Table;
 
 /// How many features a record has.
@@ -60,6 +60,8 @@ pub struct History {
     lasts: Table<Last>,
     owners: Table<Owner>,
     durations: Table<Usual>,
+    rates: Table<Rates>,
+    widths: Table<Width>,
     /// Resources that were created and not deleted, as far as is known.
     living: u64,
 }
@@ -72,6 +74,8 @@ impl Default for History {
             lasts: Table::new(1 << 12),
             owners: Table::new(1 << 12),
             durations: Table::new(256),
+            rates: Table::new(1024),
+            widths: Table::new(256),
             living: 0,
         }
     }
@@ -104,6 +108,8 @@ impl History {
             + self.lasts.bytes()
             + self.owners.bytes()
             + self.durations.bytes()
+            + self.rates.bytes()
+            + self.widths.bytes()
     }
 
     /// Features 20 to 47, and remembers the record.
@@ -142,8 +148,14 @@ impl History {
         );
         vector.set(24, lately.hour);
         vector.set(47, self.pairs.surprise(ACTION_USER, 0, facts.action));
-        for (index, z) in (28..).zip(lately.rates) {
-            vector.set(index, z);
+        if !is_outcome {
+            let rates = self.rates.entry(pair(user, facts.action));
+            if let Some(hour) = rates.hour(facts.time_s) {
+                vector.set(24, hour);
+            }
+            for (index, z) in (28..).zip(rates.add(facts.time_s)) {
+                vector.set(index, z);
+            }
         }
         self.times(vector, facts, user, lately.since_s, is_outcome);
 
@@ -152,12 +164,15 @@ impl History {
         if let Some(duration_us) = facts.meta.duration_us {
             vector.set(39, self.durations.entry(facts.action).add(duration_us));
         }
-        vector.set(40, ln_1p(lately.resources));
-        vector.set(41, ln_1p(lately.deleted));
-        vector.set(42, i64::from(facts.meta.range_bits) * 1000 / 32);
+        vector.set(40, lately.resources);
+        vector.set(41, lately.deleting);
+        if facts.meta.ranges > 0 {
+            let widths = self.widths.entry(facts.action);
+            vector.set(42, widths.add(facts.meta.range_bits));
+        }
         vector.set(43, ln_1p(u64::from(facts.meta.longest)));
         vector.set(44, ln_1p(lately.neighbours));
-        vector.set(45, ln_1p(lately.failed_on));
+        vector.set(45, lately.failed_on);
         let share = lately.deleted * 1000 / (self.living + lately.deleted + 4);
         vector.set(46, i64::try_from(share).unwrap_or(1000));
 
@@ -185,7 +200,7 @@ impl History {
     }
 
     fn own(&mut self, facts: &Facts, user: u64, operation: Operation, happens: bool) {
-        if !happens || facts.resource == 0 {
+        if !happens || facts.resource == 0 || facts.category != hash(b"compute") {
             return;
         }
         match operation {
