@@ -12,7 +12,9 @@ pub const SEGMENTS: &str = "seg";
 pub const BLOCKS: &str = "blockchain";
 /// The newest published signed head.
 pub const CHECKPOINT: &str = "checkpoint";
-/// The verifier key(s) of this ledger, one a line, newest last: a convenience, trust needs a copy kept elsewhere.
+/// The newest head that witnesses cosigned, with their cosignatures; often a little older than the checkpoint.
+pub const COSIGNED: &str = "cosigned";
+/// The verifier keys of this ledger, one a line, the first key first: a convenience, trust needs a copy kept elsewhere.
 pub const VKEY: &str = "vkey";
 /// Locked by the one writer; 0600, so that nobody who may only read can hold it.
 pub const WRITER_LOCK: &str = "writer.lock";

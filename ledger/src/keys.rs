@@ -1,16 +1,23 @@
 //! The signing key of an epoch: made once, kept as a 0600 file that only root reads, used by the writer alone.
 //! The file has the text form of Go's `sumdb/note` private keys, so that other tools can sign and rotate with it.
 
-use crate::dir::{FileError, LedgerDir, on};
+use crate::dir::{FileError, LedgerDir, on, write_all_at};
+use crate::epochs::Epoch;
 use crate::merkle::Hash;
-use crate::note::{Checkpoint, NoteError, Vkey, assemble};
+use crate::note::{Checkpoint, NoteError, Vkey, assemble, short_name};
+use crate::writer::OpenError;
 use base64ct::{Base64, Encoding as _};
 use ed25519_dalek::{Signer as _, SigningKey};
-use rustix::fs::OFlags;
+use rustix::fd::AsFd as _;
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 use std::path::Path;
 
 const PREFIX: &str = "PRIVATE+KEY+";
+/// The public key that the log began with, kept when its private key is erased.
+const FIRST: &str = "first.vkey";
+/// A private key on its way out.
+const ERASING: &str = ".erasing";
 
 /// Why there is no signing key.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +229,153 @@ impl Signer {
         let signature = self.key.sign(body.as_bytes()).to_bytes();
         assemble(&body, &self.vkey, &signature)
     }
+}
+
+/// The private keys at hand, and the public key that the log began with.
+#[derive(Debug)]
+pub struct Signers {
+    first: Vkey,
+    keys: Vec<Signer>,
+}
+
+impl From<Signer> for Signers {
+    fn from(signer: Signer) -> Self {
+        Self {
+            first: signer.vkey.clone(),
+            keys: vec![signer],
+        }
+    }
+}
+
+impl Signers {
+    /// Several private keys of one log, of which none need be the first any more.
+    #[must_use]
+    pub fn new(first: Vkey, keys: Vec<Signer>) -> Self {
+        Self { first, keys }
+    }
+
+    /// Loads what is in `keys_dir`, or makes the key of epoch 1 there when nothing is.
+    ///
+    /// # Errors
+    /// The directory is missing or not writable, a file is damaged or readable by others, or the private keys are gone.
+    pub fn load_or_generate(keys_dir: &Path, hostname: &str) -> Result<Self, KeyError> {
+        let dir = LedgerDir::open(keys_dir)?;
+        let first = match dir.read(FIRST, 1024)? {
+            None => return Ok(Signer::load_or_generate(keys_dir, hostname)?.into()),
+            Some(bytes) => bytes,
+        };
+        let first = std::str::from_utf8(&first)
+            .ok()
+            .and_then(|text| Vkey::parse(text).ok());
+        let bad = |why| KeyError::Format {
+            file: FIRST.to_owned(),
+            why,
+        };
+        let first = first.ok_or_else(|| bad("it is not a verifier key"))?;
+        let mut keys = Vec::new();
+        for epoch in dir.names()?.iter().filter_map(|name| epoch_of(name)) {
+            keys.extend(Signer::load(&dir, epoch)?);
+        }
+        if keys.is_empty() {
+            return Err(bad("it is here but no epoch-N.key is"));
+        }
+        Ok(Self { first, keys })
+    }
+
+    /// The key that verifying begins with.
+    #[must_use]
+    pub fn first(&self) -> &Vkey {
+        &self.first
+    }
+
+    /// The public keys at hand.
+    pub fn vkeys(&self) -> impl Iterator<Item = &Vkey> {
+        std::iter::once(&self.first).chain(self.keys.iter().map(Signer::vkey))
+    }
+
+    /// The private key of an epoch.
+    pub(crate) fn of(self, epoch: &Epoch) -> Result<Signer, OpenError> {
+        let mut keys = self.keys.into_iter();
+        let found = keys.find(|key| key.vkey == epoch.key && key.epoch == epoch.number);
+        found.ok_or_else(|| OpenError::NoKey {
+            epoch: epoch.number,
+            key: short_name(&epoch.key),
+        })
+    }
+}
+
+/// Makes the key of epoch `next` durable in `keys_dir`, or loads the one that an interrupted rotation left there.
+///
+/// # Errors
+/// No key of the epoch before is there; the directory cannot be written; no random bytes.
+pub fn prepare_next(keys_dir: &Path, next: u32) -> Result<Signer, KeyError> {
+    let dir = LedgerDir::open(keys_dir)?;
+    if let Some(signer) = Signer::load(&dir, next)? {
+        return Ok(signer);
+    }
+    let before = next.saturating_sub(1);
+    let missing = |epoch, why| KeyError::Format {
+        file: file_name(epoch),
+        why,
+    };
+    let old = Signer::load(&dir, before)?.ok_or_else(|| missing(before, "it is missing"))?;
+    if dir.read(FIRST, 1024)?.is_none() {
+        if before != 1 {
+            return Err(missing(1, "first.vkey is missing"));
+        }
+        let line = format!("{}\n", old.vkey);
+        dir.replace(FIRST, line.as_bytes(), 0o600, true)?;
+    }
+    Signer::generate(old.vkey.name(), next)?.store(&dir)?;
+    Signer::load(&dir, next)?.ok_or_else(|| missing(next, "it vanished while it was made"))
+}
+
+/// Erases the private keys of all epochs before `current`, whose key must be there: overwritten, synced, removed.
+/// Says how many. Copies that a file system or a disk made by itself are out of reach.
+///
+/// # Errors
+/// The current key is not there (nothing is erased then), or the system refused.
+pub fn erase_before(keys_dir: &Path, current: u32) -> Result<usize, KeyError> {
+    let dir = LedgerDir::open(keys_dir)?;
+    if Signer::load(&dir, current)?.is_none() {
+        return Err(KeyError::Format {
+            file: file_name(current),
+            why: "it is missing; older keys are kept",
+        });
+    }
+    let mut erased = 0;
+    for name in dir.names()? {
+        let old = epoch_of(&name).is_some_and(|epoch| epoch < current);
+        if !old && name != ERASING {
+            continue;
+        }
+        // Under its name it is whole or gone: half a key would stop the next start.
+        if old {
+            rustix::fs::renameat(&dir, &name, &dir, ERASING).map_err(on("rename", &name))?;
+            dir.sync()?;
+        }
+        let fd = dir.file(ERASING, OFlags::WRONLY, 0)?;
+        let bytes = rustix::fs::fstat(&fd)
+            .map_err(on("look at", &name))?
+            .st_size;
+        let zeros = vec![0; usize::try_from(bytes).unwrap_or(0).min(4096)];
+        write_all_at(fd.as_fd(), &zeros, 0).map_err(on("overwrite", &name))?;
+        rustix::fs::fsync(&fd).map_err(on("overwrite", &name))?;
+        crate::failpoint::reach("ledger-key-overwritten", b"");
+        rustix::fs::unlinkat(&dir, ERASING, AtFlags::empty()).map_err(on("remove", &name))?;
+        erased += 1;
+    }
+    if erased > 0 {
+        dir.sync()?;
+    }
+    Ok(erased)
+}
+
+/// The epoch that a key file's name announces.
+fn epoch_of(name: &str) -> Option<u32> {
+    let epoch = name.strip_prefix("epoch-")?.strip_suffix(".key")?;
+    let epoch = epoch.parse().ok()?;
+    (file_name(epoch) == name).then_some(epoch)
 }
 
 /// The origin line for a host: `<hostname>/blockhost-ledger`, with what a key name may not have replaced by `-`.

@@ -13,7 +13,9 @@ pub mod claim;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod consistency;
+pub mod cosign;
 pub mod dir;
+pub mod epochs;
 pub mod export;
 #[doc(hidden)]
 pub mod failpoint;
@@ -25,6 +27,7 @@ pub mod jcs;
 pub mod keys;
 pub mod merkle;
 pub mod note;
+pub mod policy;
 pub mod proof;
 #[cfg(feature = "index")]
 pub mod query;
@@ -34,6 +37,7 @@ mod recover;
 mod scan;
 pub mod segment;
 pub mod tiles;
+pub mod trust;
 pub mod verify;
 pub mod writer;
 

@@ -121,6 +121,12 @@ impl Vkey {
         self.id
     }
 
+    /// Are these the same key, whatever they are called?
+    #[must_use]
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     /// Is `signature` (raw, 64 bytes) made by this key over `body`?
     #[must_use]
     pub fn verifies(&self, body: &str, signature: &[u8; 64]) -> bool {
@@ -283,10 +289,13 @@ fn key_id(name: &str, key: &VerifyingKey) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-struct SignatureLine<'a> {
-    name: &'a str,
-    id: u32,
-    signature: Vec<u8>,
+/// One signature line of a note, not checked.
+pub(crate) struct SignatureLine<'a> {
+    pub name: &'a str,
+    pub id: u32,
+    pub signature: Vec<u8>,
+    /// The whole line, without its newline.
+    pub text: &'a str,
 }
 
 /// Splits a note at its last empty line and reads the signature lines.
@@ -300,13 +309,20 @@ fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), NoteError> {
     let at = note.rfind("\n\n").ok_or(NoteError::Shape(
         "there is no empty line before the signatures",
     ))?;
-    let (body, rest) = (&note[..=at], &note[at + 2..]);
-    let rest = rest
+    Ok((&note[..=at], signature_lines(&note[at + 2..])?))
+}
+
+/// Reads signature lines, each with its newline; at least one, and no more than a note has room for.
+pub(crate) fn signature_lines(text: &str) -> Result<Vec<SignatureLine<'_>>, NoteError> {
+    if text.len() > MAX_NOTE_BYTES {
+        return Err(NoteError::Shape("it is larger than 64 KiB"));
+    }
+    let rest = text
         .strip_suffix('\n')
         .ok_or(NoteError::Shape("it does not end with a newline"))?;
     let mut lines = Vec::new();
-    for line in rest.split('\n') {
-        let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Shape(
+    for text in rest.split('\n') {
+        let line = text.strip_prefix("\u{2014} ").ok_or(NoteError::Shape(
             "a signature line does not begin with a dash",
         ))?;
         let (name, encoded) = line
@@ -326,9 +342,35 @@ fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), NoteError> {
             name,
             id: u32::from_be_bytes(*id),
             signature: signature.to_vec(),
+            text,
         });
     }
-    Ok((body, lines))
+    Ok(lines)
+}
+
+/// The body of a note and its signature lines as they stand, nothing of it checked.
+///
+/// # Errors
+/// Text that is no note.
+pub fn parts(note: &str) -> Result<(&str, &str), NoteError> {
+    let (body, _) = split_note(note)?;
+    Ok((body, &note[body.len() + 1..]))
+}
+
+/// The keys in a file of verifier keys, one a line, the first key of the log first. Empty lines are passed over.
+///
+/// # Errors
+/// A line that is no key; keys of different logs.
+pub fn parse_vkeys(text: &str) -> Result<Vec<Vkey>, NoteError> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let keys = lines.map(Vkey::parse).collect::<Result<Vec<_>, _>>()?;
+    let Some(first) = keys.first() else {
+        return Err(NoteError::Vkey("there is none"));
+    };
+    if keys.iter().any(|key| key.name != first.name) {
+        return Err(NoteError::Vkey("the lines are keys of different logs"));
+    }
+    Ok(keys)
 }
 
 /// `name+id` for messages.

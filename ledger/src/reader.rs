@@ -1,9 +1,11 @@
 //! Reading a ledger without privileges, also while it is written: records, the signed head, proofs.
 //! Sees what is committed and nothing else. Checking everything is `verify`.
 
+use crate::consistency::consistency_proof;
 use crate::dir::{self, FileError, LedgerDir, on, read_at};
+use crate::epochs::Epochs;
 use crate::merkle::{Hash, inclusion_proof, leaf_hash};
-use crate::note::{Checkpoint, NoteError, Vkey, assemble};
+use crate::note::{Checkpoint, NoteError, Vkey, assemble, parse_vkeys};
 use crate::proof::TlogProof;
 use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures};
 use crate::writer::Head;
@@ -50,12 +52,12 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct Reader {
     scan: Scan,
-    key: Option<Vkey>,
 }
 
 impl Reader {
     /// Reads the ledger in `dir`. Without `key` the verifier key beside the ledger is used, which shows consistency but
-    /// not authenticity: who can rewrite the ledger can replace that file too.
+    /// not authenticity: who can rewrite the ledger can replace that file too. The key is the log's first; later ones
+    /// are found in the log.
     ///
     /// # Errors
     /// The directory cannot be read or the segments are damaged.
@@ -76,7 +78,7 @@ impl Reader {
             scan::scan(&ledger, plan)
         });
         match scan {
-            Ok(scan) => Ok(Self { scan, key }),
+            Ok(scan) => Ok(Self { scan }),
             Err(ScanError::File(error)) => Err(error.into()),
             Err(ScanError::Fault(fault)) => Err(ReadError::Damaged(fault)),
         }
@@ -93,8 +95,9 @@ impl Reader {
     /// # Errors
     /// Nothing was written yet, or there is no key (its name is part of what is signed).
     pub fn head(&self) -> Result<Head, ReadError> {
-        let key = self.key.as_ref().ok_or(ReadError::NoKey)?;
+        let epochs = self.scan.epochs.as_ref().ok_or(ReadError::NoKey)?;
         let commit = self.scan.last_commit.ok_or(ReadError::Empty)?;
+        let key = &epochs.of_size(commit.size).key;
         let body = Checkpoint {
             origin: key.name().to_owned(),
             size: commit.size,
@@ -105,6 +108,27 @@ impl Reader {
             size: commit.size,
             root: commit.root,
             note: assemble(&body, key, &commit.signature),
+        })
+    }
+
+    /// The keys of the log, as far as it was read.
+    #[must_use]
+    pub fn epochs(&self) -> Option<&Epochs> {
+        self.scan.epochs.as_ref()
+    }
+
+    /// The proof that this log only added to what it was with `old` records, and its head now: what a witness wants.
+    ///
+    /// # Errors
+    /// It has fewer records than that.
+    pub fn prove_growth(&self, old: u64) -> Result<Vec<Hash>, ReadError> {
+        let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
+        let proof = usize::try_from(old)
+            .ok()
+            .and_then(|old| consistency_proof(&leaves, old));
+        proof.ok_or(ReadError::NoRecord {
+            index: old.saturating_sub(1),
+            size: self.size(),
         })
     }
 
@@ -178,19 +202,19 @@ impl Reader {
     }
 }
 
-/// The newest key in the file beside the ledger.
+/// The log's first key, from the file beside the ledger.
 ///
 /// # Errors
-/// The file cannot be read or its last line is not a key.
+/// The file cannot be read or has a line that is no key.
 pub fn key_beside(ledger: &LedgerDir) -> Result<Option<Vkey>, ReadError> {
     let Some(bytes) = ledger.read(dir::VKEY, 64 * 1024)? else {
         return Ok(None);
     };
     let text = std::str::from_utf8(&bytes).map_err(|_| NoteError::Vkey("it is not text"))?;
-    match text.lines().rfind(|line| !line.trim().is_empty()) {
-        Some(line) => Ok(Some(Vkey::parse(line)?)),
-        None => Ok(None),
+    if text.trim().is_empty() {
+        return Ok(None);
     }
+    Ok(parse_vkeys(text)?.into_iter().next())
 }
 
 /// Reading beside a writer can meet half of a write that is going on; that is over in a moment, damage is not.

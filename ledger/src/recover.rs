@@ -3,8 +3,10 @@
 
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
+use crate::epochs::Epochs;
+use crate::keys::Signers;
 use crate::merkle::leaf_hash;
-use crate::note::{Checkpoint, NoteError, Vkey};
+use crate::note::{Checkpoint, NoteError};
 use crate::record::{self, Draft, Phase};
 use crate::scan::{self, Plan, Scan, ScanError, Signatures};
 use crate::writer::{OpenError, Place};
@@ -93,21 +95,53 @@ pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
     Ok(fd)
 }
 
-/// The published checkpoint, verified; `None` when nothing was published yet.
-pub(crate) fn published(ledger: &LedgerDir, key: &Vkey) -> Result<Option<Checkpoint>, OpenError> {
-    let Some(bytes) = ledger.read(dir::CHECKPOINT, 64 * 1024)? else {
-        return Ok(None);
+/// A head that was published: the log may not be smaller, nor another.
+pub(crate) struct Floor {
+    pub note: String,
+    /// What it claims; its signature is checked when the keys are known.
+    pub head: Checkpoint,
+}
+
+/// The newest published head, and the newest that witnesses cosigned; each is missing where there was none yet.
+pub(crate) fn floors(ledger: &LedgerDir) -> Result<[Option<Floor>; 2], OpenError> {
+    let floor = |name| -> Result<Option<Floor>, OpenError> {
+        let Some(bytes) = ledger.read(name, 64 * 1024)? else {
+            return Ok(None);
+        };
+        let note = String::from_utf8(bytes)
+            .map_err(|_| OpenError::Checkpoint(NoteError::Shape("it is not text")))?;
+        let head = Checkpoint::parse_unverified(&note).map_err(OpenError::Checkpoint)?;
+        Ok(Some(Floor { note, head }))
     };
-    let text = String::from_utf8(bytes)
-        .map_err(|_| OpenError::Checkpoint(NoteError::Shape("it is not text")))?;
-    key.open(&text).map(Some).map_err(OpenError::Checkpoint)
+    Ok([floor(dir::CHECKPOINT)?, floor(dir::COSIGNED)?])
+}
+
+/// Is what was published still there?
+fn holds(floor: &Floor, scan: &Scan, signers: &Signers) -> Result<(), OpenError> {
+    let (published, found) = (floor.head.size, scan.frontier.size());
+    let opened = match &scan.epochs {
+        Some(epochs) => epochs.open(&floor.note),
+        None => Err(NoteError::Vkey("there is none")),
+    };
+    if found < published {
+        // Where the record of its epoch was cut too, its key is one of those we hold.
+        let known = opened.is_ok() || signers.vkeys().any(|key| key.open(&floor.note).is_ok());
+        if known {
+            return Err(OpenError::Rollback { published, found });
+        }
+    }
+    opened.map_err(OpenError::Checkpoint)?;
+    if !scan.roots.contains(&(published, floor.head.root)) {
+        return Err(OpenError::Rewritten { published });
+    }
+    Ok(())
 }
 
 /// Reads all segments and compares them with what was published.
 pub(crate) fn read(
     ledger: &LedgerDir,
-    key: &Vkey,
-    published: Option<&Checkpoint>,
+    signers: &Signers,
+    floors: &[Option<Floor>],
 ) -> Result<Found, OpenError> {
     let mut chain = BlockChain::default();
     let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
@@ -127,11 +161,12 @@ pub(crate) fn read(
         }
     };
     let plan = &mut Plan {
-        key: Some(key),
+        key: Some(signers.first()),
         signatures: Signatures::Last,
-        roots_at: published
-            .map(|checkpoint| checkpoint.size)
-            .into_iter()
+        roots_at: floors
+            .iter()
+            .flatten()
+            .map(|floor| floor.head.size)
             .collect(),
         record: &mut visit,
         progress: &mut |_, _| {},
@@ -140,19 +175,8 @@ pub(crate) fn read(
         ScanError::File(error) => OpenError::File(error),
         ScanError::Fault(fault) => OpenError::Damaged(fault),
     })?;
-    if let Some(checkpoint) = published {
-        let found = scan.frontier.size();
-        if found < checkpoint.size {
-            return Err(OpenError::Rollback {
-                published: checkpoint.size,
-                found,
-            });
-        }
-        if !scan.roots.contains(&(checkpoint.size, checkpoint.root)) {
-            return Err(OpenError::Rewritten {
-                published: checkpoint.size,
-            });
-        }
+    for floor in floors.iter().flatten() {
+        holds(floor, &scan, signers)?;
     }
     let mut open_intents: Vec<OpenIntent> = intents
         .into_values()
@@ -210,9 +234,9 @@ pub(crate) fn unpublished(
     Ok(work)
 }
 
-/// Puts the verifier key beside the ledger, for readers without another source.
-pub(crate) fn write_vkey(ledger: &LedgerDir, key: &Vkey) -> Result<(), FileError> {
-    let line = format!("{key}\n");
+/// Puts the verifier keys beside the ledger, for readers without another source.
+pub(crate) fn write_vkeys(ledger: &LedgerDir, epochs: &Epochs) -> Result<(), FileError> {
+    let line = epochs.text();
     if ledger.read(dir::VKEY, 64 * 1024)?.as_deref() == Some(line.as_bytes()) {
         return Ok(());
     }

@@ -2,10 +2,11 @@
 //! Shared by the writer (recovery), the reader (index) and `verify`, so that all three judge alike.
 
 use crate::dir::{FileError, LedgerDir, on, read_at};
+use crate::epochs::{Epochs, may_begin_epoch};
 use crate::merkle::{Frontier, Hash, hex, leaf_hash};
-use crate::note::{Checkpoint, Vkey};
+use crate::note::Vkey;
 use crate::record;
-use crate::segment::{self, Commit, FrameReader, Header, Step};
+use crate::segment::{self, Commit, Cosigned, FrameReader, Header, Step};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
@@ -51,6 +52,10 @@ pub(crate) struct Scan {
     pub unborn: Option<String>,
     /// Roots at the sizes that were asked for, as far as the log reaches.
     pub roots: Vec<(u64, Hash)>,
+    /// The keys, where the first was given.
+    pub epochs: Option<Epochs>,
+    /// The largest head that witnesses cosigned, as the log itself says.
+    pub cosigned: Option<Cosigned>,
 }
 
 /// Something that no crash explains. The first wrong place and why.
@@ -88,6 +93,7 @@ pub(crate) enum Signatures {
 }
 
 pub(crate) struct Plan<'a> {
+    /// The first key of the log; later ones are followed from it.
     pub key: Option<&'a Vkey>,
     pub signatures: Signatures,
     /// Tree sizes whose root is wanted.
@@ -109,6 +115,8 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
         torn_bytes: 0,
         unborn: None,
         roots: Vec::new(),
+        epochs: plan.key.cloned().map(Epochs::starting_with),
+        cosigned: None,
     };
     if plan.roots_at.contains(&0) {
         scan.roots.push((0, scan.frontier.root()));
@@ -180,17 +188,12 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
         read_segment(&mut scan, plan, last, before, total)?;
         before += file_bytes;
     }
-    if let (Some(commit), Some(key)) = (scan.last_commit, plan.key)
+    if let (Some(commit), Some(epochs)) = (scan.last_commit, &scan.epochs)
         && plan.signatures == Signatures::Last
-        && !signature_is_good(key, &commit)
+        && let Err(why) = epochs.check(&commit)
         && let Some(segment) = scan.segments.last()
     {
-        return Err(fault(
-            &scan,
-            &segment.name,
-            segment.end,
-            wrong_signature(key),
-        ));
+        return Err(fault(&scan, &segment.name, segment.end, why));
     }
     (plan.progress)(total, total);
     Ok(scan)
@@ -292,10 +295,17 @@ fn read_segment(
                     );
                     return Err(fault_at(scan, &name, offset, height, why));
                 }
-                if let (Signatures::All, Some(key)) = (plan.signatures, plan.key)
-                    && !signature_is_good(key, &commit)
+                let mut start = 0;
+                let named = pending.iter().find_map(|waiting| {
+                    let record = &batch[start..start + waiting.length];
+                    start += waiting.length;
+                    may_begin_epoch(record).then_some(record)
+                });
+                let all = plan.signatures == Signatures::All;
+                if let Some(epochs) = &mut scan.epochs
+                    && let Err(why) = epochs.accept(&commit, named, all)
                 {
-                    return Err(fault_at(scan, &name, offset, height, wrong_signature(key)));
+                    return Err(fault_at(scan, &name, offset, height, why));
                 }
                 let mut start = 0;
                 for waiting in pending.drain(..) {
@@ -320,6 +330,23 @@ fn read_segment(
                 if end - told > 1 << 20 {
                     told = end;
                     (plan.progress)(before + end, total);
+                }
+            }
+            Step::Frame {
+                offset,
+                kind: segment::COSIGNATURE,
+                payload,
+            } => {
+                let cosigned =
+                    Cosigned::decode(payload).filter(|head| head.size <= scan.frontier.size());
+                let Some(cosigned) = cosigned.filter(|_| pending.is_empty()) else {
+                    let why = "cosignatures of a head that the log does not have here: records were removed, or the frame was moved";
+                    return Err(fault(scan, &name, offset, why.to_owned()));
+                };
+                scan.segments[at].end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
+                let newest = scan.cosigned.as_ref().map_or(0, |newest| newest.size);
+                if cosigned.size >= newest {
+                    scan.cosigned = Some(cosigned);
                 }
             }
             Step::Frame { offset, kind, .. } => {
@@ -383,22 +410,6 @@ fn read_segment(
     }
     scan.torn_bytes = tail.bytes;
     Ok(())
-}
-
-fn signature_is_good(key: &Vkey, commit: &Commit) -> bool {
-    let head = Checkpoint {
-        origin: key.name().to_owned(),
-        size: commit.size,
-        root: commit.root,
-    };
-    key.verifies(&head.body(), &commit.signature)
-}
-
-fn wrong_signature(key: &Vkey) -> String {
-    format!(
-        "the signature of the commit was not made by the key {}: another key, or the history was rewritten",
-        crate::note::short_name(key)
-    )
 }
 
 fn fault(scan: &Scan, segment: &str, offset: u64, why: String) -> ScanError {

@@ -3,6 +3,7 @@
 
 use crate::dir::{FileError, on, read_at};
 use crate::merkle::Hash;
+use crate::note::Checkpoint;
 use rustix::fd::BorrowedFd;
 
 /// Bytes of the header.
@@ -22,7 +23,9 @@ const MAX_PAYLOAD: usize = 65_535;
 pub const RECORD: u8 = 1;
 /// Frame type: a commit, see [`Commit`].
 pub const COMMIT: u8 = 2;
-// Types 3 (cosignature), 4 (anchor receipt) and 5 (seal) are reserved for what the format promises and nothing writes yet.
+/// Frame type: cosignatures of a head, see [`Cosigned`].
+pub const COSIGNATURE: u8 = 3;
+// Types 4 (anchor receipt) and 5 (seal) are reserved for what the format promises and nothing writes yet.
 
 /// File name of the segment whose first record has leaf index `first`.
 #[must_use]
@@ -124,6 +127,56 @@ impl Commit {
             ts_us: i64::from_le_bytes(array_at(bytes, 40)),
             epoch: u32_at(bytes, 48),
             signature: array_at(bytes, 52),
+        })
+    }
+}
+
+/// What witnesses said about a head of this log. Behind the commit of that head or a later one; no part of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cosigned {
+    /// Number of records of the head.
+    pub size: u64,
+    /// Its root.
+    pub root: Hash,
+    /// The signature lines of the note, each with its newline: the log's own, then the cosignatures.
+    pub lines: String,
+}
+
+impl Cosigned {
+    /// Longest text of lines.
+    pub const MAX_LINES: usize = 16 * 1024;
+
+    /// The note.
+    #[must_use]
+    pub fn note(&self, origin: &str) -> String {
+        let head = Checkpoint {
+            origin: origin.to_owned(),
+            size: self.size,
+            root: self.root,
+        };
+        format!("{}\n{}", head.body(), self.lines)
+    }
+
+    /// The payload: size 8, root 32, the lines.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.size.to_le_bytes().to_vec();
+        out.extend_from_slice(&self.root);
+        out.extend_from_slice(self.lines.as_bytes());
+        out
+    }
+
+    /// Reads a payload; `None` when it is too short or too long, or the lines are no text.
+    #[must_use]
+    pub fn decode(payload: &[u8]) -> Option<Self> {
+        let (head, lines) = payload.split_first_chunk::<40>()?;
+        if lines.len() > Self::MAX_LINES {
+            return None;
+        }
+        Some(Self {
+            size: u64_at(head, 0),
+            root: array_at(head, 8),
+            lines: std::str::from_utf8(lines).ok()?.to_owned(),
         })
     }
 }

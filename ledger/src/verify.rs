@@ -4,7 +4,8 @@
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::dir::{self, LedgerDir, read_at};
 use crate::merkle::{Hash, hex};
-use crate::note::{Checkpoint, Vkey};
+use crate::note::{Checkpoint, Vkey, short_name};
+use crate::policy::Policy;
 use crate::reader::{ReadError, being_written, key_beside, steady};
 use crate::record;
 use crate::scan::{self, Plan, Scan, ScanError, Signatures};
@@ -44,8 +45,12 @@ pub struct VerifyReport {
     pub key: Option<String>,
     /// The key came from outside of the ledger's directory.
     pub key_given: bool,
-    /// Size of the checkpoint kept elsewhere that the history was compared with.
+    /// Size of the largest checkpoint kept elsewhere that the history was compared with.
     pub trusted: Option<u64>,
+    /// The keys of the log: number, verifier key, and how many records there were when it began.
+    pub epochs: Vec<(u32, String, u64)>,
+    /// Size of the newest head that enough witnesses cosigned, when a policy was given.
+    pub witnessed: Option<u64>,
     /// What is wrong, the first wrong height first.
     pub problems: Vec<Problem>,
     /// What is not wrong but worth knowing.
@@ -55,8 +60,14 @@ pub struct VerifyReport {
 /// What to compare with from outside of the ledger's directory.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// The verifier key, kept elsewhere.
+    /// The verifier key, kept elsewhere: the first key of the log.
     pub key: Option<Vkey>,
+    /// Later keys that were kept elsewhere too, in order: the log must name exactly these before any others.
+    pub later_keys: Vec<Vkey>,
+    /// More signed checkpoints, kept elsewhere.
+    pub checkpoints: Vec<String>,
+    /// Witnesses and how many of them must have cosigned the head.
+    pub witnesses: Option<Policy>,
     /// A signed checkpoint, kept elsewhere: detects truncation, rollback and rewriting even with the current key.
     pub checkpoint: Option<String>,
 }
@@ -103,16 +114,18 @@ fn verify_once(
         }),
     };
     // Published files first: they never run ahead of the segments.
-    let published = check.checkpoint(ledger, key.as_ref());
-    let trusted = trust
-        .checkpoint
-        .as_deref()
-        .and_then(|note| check.trusted(note, key.as_ref()));
-    let wanted: Vec<u64> = [&published, &trusted]
-        .into_iter()
-        .flatten()
-        .map(|checkpoint| checkpoint.size)
-        .collect();
+    let published = check.published(ledger, dir::CHECKPOINT, "published");
+    let published_size = published.as_ref().map(|claim| claim.head.size);
+    let mut claims: Vec<Claim> = published.into_iter().collect();
+    // A log without witnesses has no such file.
+    if ledger.identity(dir::COSIGNED)?.is_some() {
+        claims.extend(check.published(ledger, dir::COSIGNED, "cosigned"));
+    }
+    let kept = trust.checkpoint.iter().chain(&trust.checkpoints);
+    let kept: Vec<Claim> = kept.filter_map(|note| check.trusted(note)).collect();
+    let trusted = kept.iter().map(|claim| claim.head.size).max();
+    claims.extend(kept);
+    let wanted: Vec<u64> = claims.iter().map(|claim| claim.head.size).collect();
     let mut chain = BlockChain::default();
     let scanned = steady(ledger, || {
         chain = BlockChain::default();
@@ -137,10 +150,12 @@ fn verify_once(
         commits: 0,
         segments: 0,
         blocks: 0,
-        published: published.as_ref().map(|checkpoint| checkpoint.size),
+        published: published_size,
         key: key.as_ref().map(ToString::to_string),
         key_given: trust.key.is_some(),
-        trusted: trusted.as_ref().map(|checkpoint| checkpoint.size),
+        trusted,
+        epochs: Vec::new(),
+        witnessed: None,
         problems: Vec::new(),
         notes: Vec::new(),
     };
@@ -160,13 +175,14 @@ fn verify_once(
             report.root = hex(&scan.frontier.root());
             report.commits = scan.commits;
             report.segments = scan.segments.len() as u64;
-            check.reaches(&scan, published.as_ref(), dir::CHECKPOINT, "published");
-            check.reaches(
-                &scan,
-                trusted.as_ref(),
-                "the trusted checkpoint",
-                "kept elsewhere",
-            );
+            for claim in &claims {
+                check.reaches(&scan, claim);
+            }
+            check.keys(&scan, &trust.later_keys);
+            report.epochs = epochs_of(&scan);
+            if let Some(policy) = &trust.witnesses {
+                report.witnessed = check.witnesses(policy, &scan, &claims);
+            }
             if scan.torn_bytes > 0 {
                 check.notes.push(format!(
                     "{} bytes behind the last commit: an append going on or interrupted; not part of the history",
@@ -196,6 +212,32 @@ fn verify_once(
     Ok(report)
 }
 
+/// A head that the history is compared with. Its signature is checked when the log's keys are known.
+struct Claim {
+    note: String,
+    head: Checkpoint,
+    place: &'static str,
+    how: &'static str,
+}
+
+impl Claim {
+    fn read(note: String, place: &'static str, how: &'static str) -> Result<Self, String> {
+        let head = Checkpoint::parse_unverified(&note).map_err(|error| error.to_string())?;
+        Ok(Self {
+            note,
+            head,
+            place,
+            how,
+        })
+    }
+}
+
+fn epochs_of(scan: &Scan) -> Vec<(u32, String, u64)> {
+    let list = scan.epochs.iter().flat_map(|epochs| epochs.list());
+    list.map(|epoch| (epoch.number, epoch.key.to_string(), epoch.after))
+        .collect()
+}
+
 struct Check {
     problems: Vec<Problem>,
     notes: Vec<String>,
@@ -210,41 +252,91 @@ impl Check {
         });
     }
 
-    /// The published checkpoint, if there is one and it can be believed.
-    fn checkpoint(&mut self, ledger: &LedgerDir, key: Option<&Vkey>) -> Option<Checkpoint> {
-        let text = match ledger.read(dir::CHECKPOINT, 64 * 1024) {
-            Ok(bytes) => String::from_utf8(bytes?),
-            Err(error) => {
-                self.problem(None, dir::CHECKPOINT, error.to_string());
-                return None;
-            }
+    /// A head that was published, if there is one.
+    fn published(
+        &mut self,
+        ledger: &LedgerDir,
+        place: &'static str,
+        how: &'static str,
+    ) -> Option<Claim> {
+        let text = match ledger.read(place, 64 * 1024) {
+            Ok(bytes) => String::from_utf8(bytes?).map_err(|_| "it is not text".to_owned()),
+            Err(error) => Err(error.to_string()),
         };
-        let opened = match (text, key) {
-            (Ok(text), Some(key)) => key.open(&text).map_err(|error| error.to_string()),
-            (Ok(text), None) => {
-                Checkpoint::parse_unverified(&text).map_err(|error| error.to_string())
-            }
-            (Err(_), _) => Err("it is not text".to_owned()),
-        };
-        opened
-            .map_err(|error| self.problem(None, dir::CHECKPOINT, error))
+        let claim = text.and_then(|note| Claim::read(note, place, how));
+        claim.map_err(|error| self.problem(None, place, error)).ok()
+    }
+
+    fn trusted(&mut self, note: &str) -> Option<Claim> {
+        let place = "the trusted checkpoint";
+        Claim::read(note.to_owned(), place, "kept elsewhere")
+            .map_err(|error| self.problem(None, place, error))
             .ok()
     }
 
-    fn trusted(&mut self, note: &str, key: Option<&Vkey>) -> Option<Checkpoint> {
-        let opened = match key {
-            Some(key) => key.open(note),
-            None => Checkpoint::parse_unverified(note),
-        };
-        opened
-            .map_err(|error| self.problem(None, "the trusted checkpoint", error.to_string()))
-            .ok()
+    /// Are the keys that were kept elsewhere the log's?
+    fn keys(&mut self, scan: &Scan, later: &[Vkey]) {
+        let Some(epochs) = &scan.epochs else { return };
+        for (number, kept) in (2_u32..).zip(later) {
+            let found = epochs.list().iter().find(|epoch| epoch.number == number);
+            let what = match found {
+                Some(found) if found.key == *kept => continue,
+                Some(found) => format!(
+                    "epoch {number} has the key {}, the key kept elsewhere is {}: the history was rewritten from the record that began it",
+                    short_name(&found.key),
+                    short_name(kept)
+                ),
+                None => format!(
+                    "the log does not reach epoch {number}, whose key {} was kept elsewhere: its end was cut off or an old copy was put back",
+                    short_name(kept)
+                ),
+            };
+            let height = found.map(|found| found.after);
+            self.problem(height, dir::SEGMENTS, what);
+        }
     }
 
-    /// Does the history contain what a checkpoint says?
-    fn reaches(&mut self, scan: &Scan, checkpoint: Option<&Checkpoint>, place: &str, how: &str) {
-        let Some(checkpoint) = checkpoint else { return };
+    /// The newest head that enough witnesses cosigned.
+    fn witnesses(&mut self, policy: &Policy, scan: &Scan, claims: &[Claim]) -> Option<u64> {
+        let is_ours = |claim: &&Claim| {
+            scan.roots.contains(&(claim.head.size, claim.head.root))
+                && scan
+                    .epochs
+                    .as_ref()
+                    .is_some_and(|epochs| epochs.open(&claim.note).is_ok())
+        };
+        let witnessed = claims
+            .iter()
+            .filter(is_ours)
+            .filter(|claim| policy.check(&claim.note).is_ok_and(|found| found.enough))
+            .map(|claim| claim.head.size)
+            .max();
+        match witnessed {
+            None => self.problem(
+                None,
+                dir::COSIGNED,
+                "no head of this log is cosigned by enough witnesses of the policy".to_owned(),
+            ),
+            Some(size) if size < scan.frontier.size() => self.notes.push(format!(
+                "witnesses have cosigned the first {size} of {} records; the rest stands on the log's own word so far",
+                scan.frontier.size()
+            )),
+            Some(_) => {}
+        }
+        witnessed
+    }
+
+    /// Does the history contain what a checkpoint says, and was it signed by the key of its time?
+    fn reaches(&mut self, scan: &Scan, claim: &Claim) {
+        let (checkpoint, place, how) = (&claim.head, claim.place, claim.how);
         let size = scan.frontier.size();
+        // Beyond the end the key may be one of an epoch that was cut off; that it is cut off is said below.
+        if checkpoint.size <= size
+            && let Some(epochs) = &scan.epochs
+            && let Err(error) = epochs.open(&claim.note)
+        {
+            return self.problem(None, place, error.to_string());
+        }
         if size < checkpoint.size {
             let what = format!(
                 "the head {how} has {} records, the ledger has only {size}: its end was cut off or an old copy was put back",

@@ -4,14 +4,16 @@
 use crate::active::Active;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on, read_at, write_all_at};
+use crate::epochs::Epochs;
 use crate::failpoint;
-use crate::keys::Signer;
+use crate::keys::{Signer, Signers};
 use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::note::{Checkpoint, NoteError, assemble};
+use crate::note::{Checkpoint, NoteError, Vkey, assemble};
 use crate::record::{Draft, GENESIS_PREV, Phase, RecordError, Stamp};
 use crate::recover::{self, OpenIntent};
 use crate::scan::Fault;
 use crate::segment::{self, Commit, push_frame};
+use crate::trust::Witnessed;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -98,6 +100,16 @@ pub enum OpenError {
         /// Size of the published checkpoint.
         published: u64,
     },
+    /// The private key of the epoch in force is not here.
+    #[error(
+        "the ledger is in epoch {epoch}, whose signing key {key} is missing: restore it from a backup of the key directory (no other key can continue this ledger)"
+    )]
+    NoKey {
+        /// The epoch in force.
+        epoch: u32,
+        /// Name and id of its key.
+        key: String,
+    },
     /// The published checkpoint cannot be believed.
     #[error(
         "the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}"
@@ -162,21 +174,23 @@ pub(crate) struct Place {
 /// The writer. Holds the lock until dropped.
 #[derive(Debug)]
 pub struct Writer {
-    ledger: LedgerDir,
+    pub(crate) ledger: LedgerDir,
     segments: LedgerDir,
-    signer: Signer,
+    pub(crate) signer: Signer,
     hostname: String,
     options: Options,
-    active: Active,
+    pub(crate) active: Active,
     frontier: Frontier,
     prev: Hash,
-    head: Head,
+    pub(crate) head: Head,
     chain: BlockChain,
     /// Records of blocks that are not published in full, by block number from 1, in order.
     unpublished: Vec<(u64, Vec<Place>)>,
     /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
-    published_size: Option<u64>,
-    poisoned: Option<String>,
+    pub(crate) published_size: Option<u64>,
+    pub(crate) poisoned: Option<String>,
+    pub(crate) epochs: Epochs,
+    pub(crate) witnessed: Witnessed,
     _lock: OwnedFd,
 }
 
@@ -187,33 +201,42 @@ impl Writer {
     /// Locked, damaged, rolled back, or the system refused; see [`OpenError`]. The directory is unchanged then.
     pub fn open(
         ledger: impl Into<LedgerDir>,
-        signer: Signer,
+        signers: impl Into<Signers>,
         hostname: &str,
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
         let ledger = ledger.into();
         let lock = recover::lock(&ledger)?;
-        let published = recover::published(&ledger, signer.vkey())?;
-        let found = recover::read(&ledger, signer.vkey(), published.as_ref())?;
+        let signers = signers.into();
+        let floors = recover::floors(&ledger)?;
+        let published = floors[0].as_ref().map_or(0, |floor| floor.head.size);
+        let found = recover::read(&ledger, &signers, &floors)?;
         let segments = ledger.make_sub(dir::SEGMENTS)?;
         let scan = found.scan;
         if let Some(name) = &scan.unborn {
             rustix::fs::unlinkat(&segments, name, rustix::fs::AtFlags::empty())
                 .map_err(on("remove", name))?;
         }
-        let unpublished = recover::unpublished(
-            &ledger,
-            &scan,
-            published.as_ref().map_or(0, |checkpoint| checkpoint.size),
-        )?;
+        let epochs = scan
+            .epochs
+            .clone()
+            .unwrap_or_else(|| Epochs::starting_with(signers.first().clone()));
+        let signer = signers.of(epochs.current())?;
+        let unpublished = recover::unpublished(&ledger, &scan, published)?;
         let size = scan.frontier.size();
         let active = match scan.segments.last().filter(|_| scan.unborn.is_none()) {
             Some(last) => Active::resume(&segments, last, scan.torn_bytes)?,
             None => Active::create(&segments, size, scan.frontier.root(), &options)?,
         };
-        let head = make_head(&signer, size, scan.frontier.root());
+        let head = match &scan.last_commit {
+            Some(commit) => {
+                let key = &epochs.of_size(size).key;
+                head_of(key, size, commit.root, &commit.signature)
+            }
+            None => make_head(&signer, size, scan.frontier.root()),
+        };
         let prev = scan.entries.last().map_or(GENESIS_PREV, |entry| entry.leaf);
-        recover::write_vkey(&ledger, signer.vkey())?;
+        recover::write_vkeys(&ledger, &epochs)?;
         let mut writer = Self {
             ledger,
             segments,
@@ -228,6 +251,8 @@ impl Writer {
             unpublished,
             published_size: None,
             poisoned: None,
+            epochs,
+            witnessed: Witnessed::resume(scan.cosigned, floors),
             _lock: lock,
         };
         let recovery = Recovery {
@@ -315,10 +340,16 @@ impl Writer {
         self.poisoned.as_deref()
     }
 
-    /// The public key that this ledger is verified with.
+    /// The public key of the epoch in force.
     #[must_use]
     pub fn vkey(&self) -> &crate::note::Vkey {
         self.signer.vkey()
+    }
+
+    /// All keys of this ledger; it is verified from the first.
+    #[must_use]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Writes what is derived: blocks, index, checkpoint (in this order: what the checkpoint covers is there), and tops
@@ -364,12 +395,16 @@ impl Writer {
         blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
         self.ledger.replace(
             dir::CHECKPOINT,
-            self.head.note.as_bytes(),
+            self.witnessed
+                .checkpoint(self.signer.vkey().name(), &self.head)
+                .as_bytes(),
             SHARED_FILE,
             true,
         )?;
+        self.witnessed.published(&self.head);
         self.unpublished.retain(|(id, _)| !done.contains(id));
         self.published_size = Some(self.head.size);
+        self.publish_cosigned()?;
         if self.poisoned.is_none() {
             self.top_up()?;
         }
@@ -426,7 +461,7 @@ impl Writer {
             signature,
         };
         push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
-        let head = head_of(&self.signer, size, root, &signature);
+        let head = head_of(self.signer.vkey(), size, root, &signature);
         Ok(Batch {
             bytes,
             appended,
@@ -438,7 +473,7 @@ impl Writer {
         })
     }
 
-    fn check_still_there(&mut self) -> Result<(), AppendError> {
+    pub(crate) fn check_still_there(&mut self) -> Result<(), AppendError> {
         let why = match self.active.is_still_there(&self.segments) {
             Ok(true) => return Ok(()),
             Ok(false) => format!(
@@ -451,7 +486,7 @@ impl Writer {
         Err(AppendError::Poisoned(why))
     }
 
-    fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
+    pub(crate) fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
         let end = self.active.position + wanted;
         let with_reserve = end + self.options.reserve_bytes;
         if with_reserve <= self.active.file_bytes {
@@ -522,7 +557,7 @@ impl Writer {
         }
     }
 
-    fn poison(&mut self, doing: &'static str, errno: Errno) -> AppendError {
+    pub(crate) fn poison(&mut self, doing: &'static str, errno: Errno) -> AppendError {
         let why = on(doing, self.active.path())(errno).to_string();
         self.poisoned = Some(why.clone());
         AppendError::Poisoned(why)
@@ -540,9 +575,9 @@ struct Batch {
     timestamp: i64,
 }
 
-fn head_of(signer: &Signer, size: u64, root: Hash, signature: &[u8; 64]) -> Head {
+fn head_of(key: &Vkey, size: u64, root: Hash, signature: &[u8; 64]) -> Head {
     let body = Checkpoint {
-        origin: signer.vkey().name().to_owned(),
+        origin: key.name().to_owned(),
         size,
         root,
     }
@@ -550,12 +585,12 @@ fn head_of(signer: &Signer, size: u64, root: Hash, signature: &[u8; 64]) -> Head
     Head {
         size,
         root,
-        note: assemble(&body, signer.vkey(), signature),
+        note: assemble(&body, key, signature),
     }
 }
 
 fn make_head(signer: &Signer, size: u64, root: Hash) -> Head {
-    head_of(signer, size, root, &signer.sign_head(size, root))
+    head_of(signer.vkey(), size, root, &signer.sign_head(size, root))
 }
 
 fn now_us() -> i64 {

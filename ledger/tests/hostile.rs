@@ -109,7 +109,7 @@ fn read_all(world: &World) {
         }
         let trust = Trust {
             key,
-            checkpoint: None,
+            ..Trust::default()
         };
         let _ = verify(&dir(), &trust, &mut |_, _| {});
     }

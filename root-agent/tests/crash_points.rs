@@ -252,10 +252,7 @@ fn open_intents(records: &[Value]) -> Vec<&Value> {
 
 fn verify_ledger(world: &World) {
     let directory = LedgerDir::open(&world.layout.ledger()).expect("the ledger");
-    let trust = Trust {
-        key: None,
-        checkpoint: None,
-    };
+    let trust = Trust::default();
     let report = verify(&directory, &trust, &mut |_, _| ()).expect("readable");
     assert!(report.ok, "{:?}", report.problems);
 }
@@ -499,10 +496,7 @@ esac"#;
         "space is noticed"
     );
     let directory = LedgerDir::open(Path::new(&inside)).expect("the ledger");
-    let trust = Trust {
-        key: None,
-        checkpoint: None,
-    };
+    let trust = Trust::default();
     let report = verify(&directory, &trust, &mut |_, _| ()).expect("readable");
     assert!(report.ok, "{:?}", report.problems);
 }

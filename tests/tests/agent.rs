@@ -339,10 +339,7 @@ fn wait_until_alone() {
 fn verify(world: &World) {
     let dir = blockhost_ledger::dir::LedgerDir::open(&world.layout.ledger())
         .expect("the ledger can be opened");
-    let trust = blockhost_ledger::verify::Trust {
-        key: None,
-        checkpoint: None,
-    };
+    let trust = blockhost_ledger::verify::Trust::default();
     let report =
         blockhost_ledger::verify::verify(&dir, &trust, &mut |_, _| ()).expect("it can be read");
     assert!(report.ok, "{:?}", report.problems);

@@ -1,11 +1,11 @@
 //! `blockhost ledger consistency` and `verify-consistency`: that a later head only added to an earlier one.
 
-use super::context::{Context, Failure, read_key, read_text};
+use super::context::{Context, Failure, read_keys, read_text};
 use crate::claim::Claim;
 use crate::consistency::consistency_proof;
 use crate::merkle::{Hash, hex, root_of};
 use crate::note::{Checkpoint, parse_decimal};
-use crate::reader::{ReadError, Reader, key_beside};
+use crate::reader::{ReadError, Reader};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -29,16 +29,14 @@ pub struct Args {
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
-    let ledger = context.ledger()?;
-    let key = key_beside(&ledger)?;
     let reader = context.reader()?;
     let new = match &args.new {
         None => reader.head()?.note,
         Some(file) => {
             let note = read_text(file, "later checkpoint")?;
-            let key = key.ok_or(ReadError::NoKey)?;
+            let keys = reader.epochs().ok_or(ReadError::NoKey)?;
             // It has to be signed, or the claim would show nothing.
-            key.open(&note).map_err(|error| refused(file, &error))?;
+            keys.open(&note).map_err(|error| refused(file, &error))?;
             note
         }
     };
@@ -145,7 +143,9 @@ pub struct VerifyArgs {
 }
 
 pub(super) fn verify(context: &mut Context, args: &VerifyArgs) -> Result<(), Failure> {
-    let key = read_key(&args.key)?;
+    // The newer head is signed by the newest key of the log.
+    let newest = read_keys(&args.key)?.pop();
+    let key = newest.ok_or_else(|| Failure::Unreadable("there is no verifier key".to_owned()))?;
     let text = read_text(&args.file, "consistency file")?;
     let kept = args.trusted_checkpoint.as_deref();
     let kept = kept.map(|file| read_text(file, "checkpoint")).transpose()?;

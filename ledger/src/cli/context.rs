@@ -2,7 +2,7 @@
 //! on the command line. How records look is in `text`.
 
 use crate::dir::LedgerDir;
-use crate::note::Vkey;
+use crate::note::{Vkey, parse_vkeys};
 use crate::proof::MAX_PROOF_BYTES;
 use crate::reader::{ReadError, Reader};
 use serde_json::Value;
@@ -94,17 +94,19 @@ pub(super) fn height() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..)
 }
 
-/// A key given as text or as a file that has it on its last line.
-pub(super) fn read_key(given: &str) -> Result<Vkey, Failure> {
+/// The keys of a log: one given as text, or a file with one a line, the log's first key first. Never empty.
+pub(super) fn read_keys(given: &str) -> Result<Vec<Vkey>, Failure> {
     if let Ok(key) = Vkey::parse(given) {
-        return Ok(key);
+        return Ok(vec![key]);
     }
     let text = read_text(Path::new(given), "verifier key")?;
-    let line = text
-        .lines()
-        .rfind(|line| !line.trim().is_empty())
-        .unwrap_or_default();
-    Vkey::parse(line).map_err(|error| Failure::Unreadable(error.to_string()))
+    parse_vkeys(&text).map_err(|error| Failure::Unreadable(error.to_string()))
+}
+
+/// The first key of a log, which the others are followed from.
+pub(super) fn read_key(given: &str) -> Result<Vkey, Failure> {
+    let first = read_keys(given)?.into_iter().next();
+    first.ok_or_else(|| Failure::Unreadable("there is no verifier key".to_owned()))
 }
 
 /// A small text file, `-` for standard input; `what` names it in the error.

@@ -1,21 +1,25 @@
 //! `blockhost ledger verify`: everything, against what was kept elsewhere.
 
-use super::context::{Context, Failure, read_key, read_text};
+use super::context::{Context, Failure, read_keys, read_text};
+use crate::policy::Policy;
 use crate::verify::{Trust, VerifyReport, verify};
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `verify`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The verifier key, or a file with it. Without it the copy beside the ledger is used, which whoever can
-    /// rewrite the ledger can replace
+    /// The log's first verifier key, or a file with its keys, one a line, oldest first. Without it the copy beside the
+    /// ledger is used, which whoever can rewrite the ledger can replace
     #[arg(long, value_name = "VKEY")]
     key: Option<String>,
-    /// A checkpoint kept elsewhere: detects truncation, rollback and rewriting
+    /// A checkpoint kept elsewhere, or a directory of them (may be repeated): detects truncation, rollback and rewriting
+    #[arg(long, value_name = "FILE|DIR")]
+    trusted_checkpoint: Vec<PathBuf>,
+    /// Witnesses, and how many of them must have cosigned a head of the log (C2SP tlog-policy)
     #[arg(long, value_name = "FILE")]
-    trusted_checkpoint: Option<PathBuf>,
+    witness_policy: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -23,12 +27,22 @@ pub struct Args {
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let ledger = context.ledger()?;
+    let mut keys = args
+        .key
+        .as_deref()
+        .map(read_keys)
+        .transpose()?
+        .unwrap_or_default()
+        .into_iter();
     let trust = Trust {
-        key: args.key.as_deref().map(read_key).transpose()?,
-        checkpoint: args
-            .trusted_checkpoint
+        key: keys.next(),
+        later_keys: keys.collect(),
+        checkpoint: None,
+        checkpoints: read_checkpoints(&args.trusted_checkpoint)?,
+        witnesses: args
+            .witness_policy
             .as_deref()
-            .map(|file| read_text(file, "checkpoint"))
+            .map(read_policy)
             .transpose()?,
     };
     let started = std::time::Instant::now();
@@ -60,6 +74,42 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// The checkpoints in the files, and in the files of the directories, that were named.
+fn read_checkpoints(places: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut notes = Vec::new();
+    for place in places {
+        if !place.is_dir() {
+            notes.push(read_text(place, "checkpoint")?);
+            continue;
+        }
+        let unreadable = |error: std::io::Error| {
+            Failure::Unreadable(format!("cannot list {}: {error}", place.display()))
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(place).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            if path.is_file() {
+                files.push(path);
+            }
+        }
+        if files.is_empty() {
+            let text = format!("there is no checkpoint in {}", place.display());
+            return Err(Failure::Unreadable(text));
+        }
+        files.sort();
+        for file in files {
+            notes.push(read_text(&file, "checkpoint")?);
+        }
+    }
+    Ok(notes)
+}
+
+/// A witness policy.
+pub(super) fn read_policy(file: &Path) -> Result<Policy, Failure> {
+    Policy::parse(&read_text(file, "witness policy")?)
+        .map_err(|error| Failure::Unreadable(format!("{}: {error}", file.display())))
+}
+
 fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<()> {
     for problem in &report.problems {
         let height = problem
@@ -82,6 +132,19 @@ fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<(
     )?;
     if let Some(key) = &report.key {
         writeln!(out, "key    {key}")?;
+    }
+    for (number, key, after) in report.epochs.iter().skip(1) {
+        writeln!(
+            out,
+            "key    {key} (epoch {number}, from height {})",
+            after + 1
+        )?;
+    }
+    if let Some(size) = report.witnessed {
+        writeln!(
+            out,
+            "seen   enough witnesses cosigned the first {size} records"
+        )?;
     }
     Ok(())
 }

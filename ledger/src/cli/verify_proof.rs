@@ -1,9 +1,10 @@
 //! `blockhost ledger verify-proof`: a proof from somebody else, offline.
 
-use super::context::{Context, Failure, read_file, read_key, read_text};
+use super::context::{Context, Failure, read_file, read_keys, read_text};
 use super::text::{field, time};
 use crate::merkle::{hex, leaf_hash};
-use crate::proof::verify_proof;
+use crate::note::NoteError;
+use crate::proof::{ProofError, verify_proof};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ pub struct Args {
     /// The proof, `-` for standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The verifier key you trust, or a file with it
+    /// The verifier key you trust, or a file with the keys of the log, one a line
     #[arg(long, value_name = "VKEY")]
     key: String,
     /// The record's exact bytes, when the proof does not carry them or to compare with your own copy
@@ -25,14 +26,25 @@ pub struct Args {
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
-    let key = read_key(&args.key)?;
+    let keys = read_keys(&args.key)?;
     let text = read_text(&args.file, "proof")?;
     let record = args
         .record
         .as_deref()
         .map(|file| read_file(file, "record"))
         .transpose()?;
-    let proven = match verify_proof(&text, record.as_deref(), &key) {
+    // The head of a proof is signed by the key of its time, which is any of the log's.
+    let mut result = Err(ProofError::NoRecord);
+    for key in keys.iter().rev() {
+        result = verify_proof(&text, record.as_deref(), key).map(|proven| (proven, key));
+        if !matches!(
+            result,
+            Err(ProofError::Checkpoint(NoteError::NoSignature { .. }))
+        ) {
+            break;
+        }
+    }
+    let (proven, key) = match result {
         Ok(proven) => proven,
         Err(error) => {
             if args.json {

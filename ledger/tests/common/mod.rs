@@ -127,6 +127,7 @@ impl World {
         let trust = Trust {
             key: signer.map(|signer| signer.vkey().clone()),
             checkpoint,
+            ..Trust::default()
         };
         verify(
             &LedgerDir::open(self.path()).expect("opens"),
