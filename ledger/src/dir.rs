@@ -233,6 +233,18 @@ impl LedgerDir {
     }
 }
 
+#[cfg(feature = "index")]
+impl LedgerDir {
+    /// Bytes that `name` takes on disk.
+    pub(crate) fn bytes_of(&self, name: &str) -> Result<Option<u64>, FileError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_blocks).unwrap_or(0) * 512)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(on("look at", name)(errno)),
+        }
+    }
+}
+
 impl AsFd for LedgerDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

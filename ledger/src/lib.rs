@@ -36,6 +36,10 @@ pub mod record;
 mod recover;
 mod scan;
 pub mod segment;
+#[cfg(feature = "index")]
+pub mod service;
+#[cfg(feature = "index")]
+pub mod stats;
 pub mod tiles;
 pub mod trust;
 pub mod verify;

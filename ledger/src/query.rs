@@ -385,6 +385,70 @@ pub fn run(
     })
 }
 
+/// Records that are looked at faster than an index is opened.
+pub(crate) const FEW: u64 = 4096;
+
+/// Answers a question with the index in `index` where that is worth it, looking at every record otherwise; an index that
+/// turns out to be damaged is made anew. `without` is told why there is none.
+///
+/// # Errors
+/// [`QueryError`]; never because of the index.
+pub fn best(
+    reader: &Reader,
+    index: Option<&std::path::Path>,
+    query: &Query,
+    progress: &mut dyn FnMut(u64, u64),
+    without: &mut dyn FnMut(&IndexError),
+) -> Result<Answer, QueryError> {
+    let plain = Filter {
+        heights: query.filter.heights.clone(),
+        text: query.filter.text.clone(),
+        ..Filter::default()
+    };
+    if let Some(path) = index
+        && reader.size() > FEW
+        && query.filter != plain
+    {
+        for attempt in 0..2 {
+            let answer = Index::open(path, reader, progress)
+                .map_err(QueryError::from)
+                .and_then(|index| run(reader, &Means::Index(&index), query, progress));
+            let error = match answer {
+                Err(QueryError::Index(IndexError::Read(error))) => return Err(error.into()),
+                Err(QueryError::Index(error)) => error,
+                answer => return answer,
+            };
+            let damaged = matches!(error, IndexError::Sqlite { .. }) && attempt == 0;
+            if !(damaged && Index::rebuild(path, reader, progress).is_ok()) {
+                without(&error);
+                break;
+            }
+        }
+    }
+    run(reader, &Means::Scan, query, progress)
+}
+
+/// Reads a hash as people copy it: 64 hexadecimal digits.
+///
+/// # Errors
+/// A sentence for whoever wrote it.
+pub fn parse_hash(text: &str) -> Result<Hash, String> {
+    let digits = text.as_bytes();
+    let wrong = || "a hash has 64 hexadecimal digits".to_owned();
+    if digits.len() != 64 {
+        return Err(wrong());
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |d: u8| char::from(d).to_digit(16);
+        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
+            return Err(wrong());
+        };
+        *byte = u8::try_from(high * 16 + low).map_err(|_| wrong())?;
+    }
+    Ok(hash)
+}
+
 /// Collects what fits until there is enough.
 struct Picked<'a> {
     reader: &'a Reader,

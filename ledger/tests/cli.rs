@@ -51,6 +51,7 @@ fn what_cannot_be_read_is_not_called_unverified() {
 fn every_verb_succeeds_on_a_good_ledger() {
     let world = World::with_batches(3);
     let key = signer().vkey().to_string();
+    let proofs = world.path().join("proofs").display().to_string();
     for args in [
         vec!["head"],
         vec!["head", "--json"],
@@ -65,6 +66,26 @@ fn every_verb_succeeds_on_a_good_ledger() {
             "--resource",
             "vm:100",
         ],
+        vec![
+            "list",
+            "--since",
+            "2h",
+            "--category",
+            "compute",
+            "--verified",
+        ],
+        vec![
+            "list",
+            "--resource",
+            "vm:*",
+            "--oldest",
+            "--verified",
+            "--json",
+        ],
+        vec!["grep", "machine of op1", "--prove", &proofs],
+        vec!["grep", "-i", "MACHINE", "--no-index"],
+        vec!["stats"],
+        vec!["stats", "--json", "--verified"],
         vec!["show", "6"],
         vec!["show", "6", "--raw"],
         vec!["verify", "--key", &key],
@@ -74,6 +95,17 @@ fn every_verb_succeeds_on_a_good_ledger() {
         assert_eq!(code(&world, &args), good(), "{args:?}");
     }
     assert_eq!(code(&world, &["show", "7"]), unreadable());
+    // op1 has the records 3 and 4; each proof stands alone.
+    let mut names: Vec<_> = std::fs::read_dir(&proofs)
+        .expect("written")
+        .map(|entry| entry.expect("readable").path().display().to_string())
+        .collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for name in names {
+        let args = ["verify-proof", &name, "--key", &key];
+        assert_eq!(code(&world, &args), good());
+    }
 }
 
 #[test]

@@ -7,12 +7,16 @@ mod checkpoint;
 mod consistency;
 mod context;
 mod export;
+mod grep;
 mod head;
 mod list;
 mod progress;
 mod prove;
+mod select;
 mod show;
+mod stats;
 mod story;
+mod table;
 mod text;
 mod verify;
 mod verify_proof;
@@ -50,6 +54,10 @@ pub enum LedgerCommand {
     Head(head::Args),
     /// List records, newest last
     List(list::Args),
+    /// List records that contain a text, newest last
+    Grep(grep::Args),
+    /// Count: records by kind and user, their rate, their size on disk
+    Stats(stats::Args),
     /// Show one record
     Show(show::Args),
     /// Watch what the root agent does, as it happens
@@ -83,6 +91,8 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
     match command {
         LedgerCommand::Head(args) => head::run(context, &args),
         LedgerCommand::List(args) => list::run(context, &args),
+        LedgerCommand::Grep(args) => grep::run(context, &args),
+        LedgerCommand::Stats(args) => stats::run(context, &args),
         LedgerCommand::Show(args) => show::run(context, &args),
         LedgerCommand::Watch(args) => watch::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),

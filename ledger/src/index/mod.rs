@@ -407,6 +407,21 @@ impl Index {
         query().map_err(|source| self.fail(source))
     }
 
+    /// How many records are newer than this time, in microseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn since(&self, after_us: i64) -> Result<u64, IndexError> {
+        self.db
+            .query_row(
+                "SELECT count(*) FROM record WHERE ts > ?",
+                [after_us],
+                |row| row.get(0),
+            )
+            .map(unsigned)
+            .map_err(|source| self.fail(source))
+    }
+
     fn fail(&self, source: rusqlite::Error) -> IndexError {
         IndexError::Sqlite {
             path: self.path.clone(),
