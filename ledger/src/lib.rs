@@ -38,6 +38,7 @@ mod scan;
 pub mod segment;
 #[cfg(feature = "index")]
 pub mod service;
+pub mod similar;
 #[cfg(feature = "index")]
 pub mod stats;
 pub mod tiles;

@@ -24,6 +24,12 @@ fn reason(record: &Value, vector: &Vector, feature: usize) -> String {
             .find(|n| crate::features::math::ln_1p(*n) >= value)
             .unwrap_or(100_000)
     };
+    // e to the value, in tenths.
+    let times = || {
+        let tenths = (10..100_000_u64).find(|n| crate::features::math::ln_ratio(*n, 10) >= value);
+        let tenths = tenths.unwrap_or(100_000);
+        format!("{}.{}", tenths / 10, tenths % 10)
+    };
     let deviations = value / 1000;
     match feature {
         20 => format!("{user} hardly ever did anything with {}", text("plugin_id")),
@@ -53,7 +59,7 @@ fn reason(record: &Value, vector: &Vector, feature: usize) -> String {
         28..=31 => {
             let window = ["minute", "five minutes", "hour", "day"][feature - 28];
             format!(
-                "{user} does more within the {window} than usual, by {deviations} standard deviations"
+                "{user} does {action} more often within the {window} than usual, by {deviations} standard deviations"
             )
         }
         36 => format!("{}% of what {user} did lately failed", value / 10),
@@ -62,15 +68,24 @@ fn reason(record: &Value, vector: &Vector, feature: usize) -> String {
             "{action} on the same resource again, {} times within minutes",
             count()
         ),
-        40 => format!("{user} touched {} resources within two hours", count()),
-        41 => format!("{user} deleted {} resources within two hours", count()),
+        40 => format!(
+            "{user} touched {} times as many resources within two hours as at most before",
+            times()
+        ),
+        41 => format!(
+            "{user} deleted {} times as many resources within two hours as at most before",
+            times()
+        ),
         42 => format!(
-            "an address range with {} free bits of 32",
-            value * 32 / 1000
+            "an address range {} bits wider than {action} usually has",
+            value / 693
         ),
         43 => format!("a list of {} members", count()),
         44 => format!("{} neighbouring numbers one after the other", count() + 1),
-        45 => format!("{user} failed on {} resources within two hours", count()),
+        45 => format!(
+            "{user} failed on {} times as many resources within two hours as at most before",
+            times()
+        ),
         46 => format!("{user} deleted {}% of what there is", value / 10),
         47 => format!("{action} is hardly ever done here"),
         other => crate::features::NAMES

@@ -3,6 +3,7 @@
 //!
 //! A new verb: its file with `Args` and `run(&mut Context, Args)`, a line in [`LedgerCommand`], a line in [`dispatch`].
 
+mod anomalies;
 mod checkpoint;
 mod consistency;
 mod context;
@@ -12,8 +13,10 @@ mod head;
 mod list;
 mod progress;
 mod prove;
+mod replay;
 mod select;
 mod show;
+mod similar;
 mod stats;
 mod story;
 mod table;
@@ -62,6 +65,10 @@ pub enum LedgerCommand {
     Show(show::Args),
     /// Watch what the root agent does, as it happens
     Watch(watch::Args),
+    /// Tell what is unusual, a few findings a day, with reasons
+    Anomalies(anomalies::Args),
+    /// Find past operations like this one, and how they ended
+    Similar(similar::Args),
     /// Check everything: checksums, chain, tree, signatures, checkpoint, block files
     Verify(verify::Args),
     /// Write a .tlog-proof of one record, which verifies offline
@@ -95,6 +102,8 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Stats(args) => stats::run(context, &args),
         LedgerCommand::Show(args) => show::run(context, &args),
         LedgerCommand::Watch(args) => watch::run(context, &args),
+        LedgerCommand::Anomalies(args) => anomalies::run(context, &args),
+        LedgerCommand::Similar(args) => similar::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),

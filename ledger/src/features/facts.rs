@@ -17,6 +17,7 @@ pub struct Facts {
     /// Seconds since 1970 UTC.
     pub(crate) time_s: i64,
     pub(crate) phase: u64,
+    pub(crate) op_id: u64,
     pub(crate) plugin: u64,
     pub(crate) category: u64,
     pub(crate) operation: u64,
@@ -78,6 +79,8 @@ impl Facts {
         match field {
             "phase" => self.phase = hashed,
             "plugin_id" => self.plugin = hashed,
+            // The highest bit is free for who keeps other keys beside it.
+            "op_id" if !text.is_empty() => self.op_id = (hashed >> 1).max(1),
             "category" => self.category = hashed,
             "operation" => self.operation = hashed,
             "action" => self.action = hashed,
@@ -117,8 +120,8 @@ impl<'de> Visitor<'de> for Top<'_> {
                     let number = map.next_value_seed(Scalar(None))?;
                     self.0.uid = number.unwrap_or(0).cast_unsigned();
                 }
-                field @ ("phase" | "plugin_id" | "category" | "operation" | "action" | "user"
-                | "exe" | "unit" | "resource") => {
+                field @ ("phase" | "op_id" | "plugin_id" | "category" | "operation" | "action"
+                | "user" | "exe" | "unit" | "resource") => {
                     map.next_value_seed(Scalar(Some((&mut *self.0, field))))?;
                 }
                 _ => {
