@@ -1,4 +1,4 @@
-//! What the engine asks of the root agent itself: one record in the ledger per event and deed.
+//! What the engine asks of the root agent itself: one record in the ledger per event, deed and anchor.
 
 use blockhost_proto::action::Action;
 use blockhost_proto::client::CallError;
@@ -33,11 +33,29 @@ pub async fn record(
     data: Value,
 ) -> Result<Option<u64>, RecordError> {
     let params = serde_json::json!({"category": "chain", "action": action, "resource": resource, "data": data});
-    let append = Action::from_parts("ledger-append", &params).map_err(|e| RecordError::Event {
-        action: action.to_owned(),
+    ask(layout, "ledger-append", action, &params).await
+}
+
+/// Puts on record that a head of the ledger is anchored, and gives the record's index, where the agent says it. The agent
+/// checks the proof in `params`.
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn anchored(layout: &Layout, params: &Value) -> Result<Option<u64>, RecordError> {
+    ask(layout, "ledger-anchored", "ledger-anchored", params).await
+}
+
+async fn ask(
+    layout: &Layout,
+    name: &str,
+    event: &str,
+    params: &Value,
+) -> Result<Option<u64>, RecordError> {
+    let action = Action::from_parts(name, params).map_err(|e| RecordError::Event {
+        action: event.to_owned(),
         reason: e.to_string(),
     })?;
     let mut client = Client::connect_layout(layout).await?;
-    let reply = client.call(&append).await?;
+    let reply = client.call(&action).await?;
     Ok(reply.receipt.map(|receipt| receipt.index))
 }

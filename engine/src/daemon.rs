@@ -1,5 +1,6 @@
 //! The daemon: one task watches the chain, up to so many work on jobs, and a signal ends both in good order.
 
+use crate::anchor::{AnchorError, Anchorer};
 use crate::chain::ChainError;
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
 use crate::handler::{self, Context, Sender, StepError};
@@ -38,6 +39,9 @@ pub enum DaemonError {
     /// A look at the chain failed, with `--once`.
     #[error(transparent)]
     Monitor(#[from] crate::monitor::MonitorError),
+    /// A look at ledger and anchor failed, with `--once`.
+    #[error("anchoring the ledger: {0}")]
+    Anchor(#[from] AnchorError),
     /// Jobs are left, with `--once`.
     #[error("{0} jobs are parked or wait for another attempt; see `blockhost jobs`")]
     Unfinished(usize),
@@ -60,6 +64,7 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     let (stop_sender, stop) = watch::channel(false);
     listen(stop_sender)?;
     let (context, monitor) = prepare(&config, stop.clone())?;
+    let anchorer = anchorer(&config, &context);
     log::info(
         "engine started",
         &[
@@ -71,9 +76,9 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     );
     notify::state("READY=1");
     let ended = if once {
-        process_once(context, monitor).await
+        process_once(context, monitor, anchorer).await
     } else {
-        serve(context, monitor, &config, stop).await
+        serve(context, monitor, anchorer, &config, stop).await
     };
     notify::state("STOPPING=1");
     ended
@@ -115,6 +120,18 @@ fn prepare(
     Ok((Arc::new(context), monitor))
 }
 
+/// Where a contract is configured, the ledger is anchored.
+fn anchorer(config: &Config, context: &Arc<Context>) -> Option<Anchorer> {
+    let contract = config.web3.blockchain.ledger_anchor_contract?;
+    let (confirmations, settings) = (config.confirmations(), config.host.ledger_anchor);
+    Some(Anchorer::new(
+        context.clone(),
+        contract,
+        confirmations,
+        settings,
+    ))
+}
+
 fn listen(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
@@ -131,7 +148,11 @@ fn listen(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
     Ok(())
 }
 
-async fn process_once(context: Arc<Context>, mut monitor: Monitor) -> Result<(), DaemonError> {
+async fn process_once(
+    context: Arc<Context>,
+    mut monitor: Monitor,
+    anchorer: Option<Anchorer>,
+) -> Result<(), DaemonError> {
     while !monitor.look(&context.chain).await?.caught_up {}
     let retry = retry_of(&context);
     while !*context.stop.borrow() {
@@ -139,6 +160,9 @@ async fn process_once(context: Arc<Context>, mut monitor: Monitor) -> Result<(),
             break;
         };
         attempt(&context, &job, retry).await?;
+    }
+    if let Some(mut anchorer) = anchorer {
+        anchorer.look().await?;
     }
     let open = context
         .outbox
@@ -157,6 +181,7 @@ async fn process_once(context: Arc<Context>, mut monitor: Monitor) -> Result<(),
 async fn serve(
     context: Arc<Context>,
     monitor: Monitor,
+    anchorer: Option<Anchorer>,
     config: &Config,
     stop: watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
@@ -173,8 +198,13 @@ async fn serve(
         news.clone(),
         stop.clone(),
     ));
+    let anchoring = anchorer.map(|anchorer| tokio::spawn(anchorer.run()));
     let worked = work(&context, &news, stop).await;
     watching.abort();
+    if let Some(anchoring) = anchoring {
+        // Like a crash, and as harmless: what is signed is in the journal.
+        anchoring.abort();
+    }
     log::info("engine stopped", &[]);
     worked
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod anchor;
 pub mod chain;
 pub mod cli;
 pub mod config;

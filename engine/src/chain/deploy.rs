@@ -1,6 +1,6 @@
 //! Puts the contracts on a chain, from the bytecode that is committed.
 
-use super::bindings::{AccessCredentialNFT, BlockhostSubscriptions, MockUSD};
+use super::bindings::{AccessCredentialNFT, BlockhostSubscriptions, LedgerAnchor, MockUSD};
 use super::rpc::{Chain, ChainError};
 use super::tx::{self, Call, Wallet};
 use super::{Address, Bytes};
@@ -60,6 +60,26 @@ pub async fn deploy_subscriptions(
         state_dir,
         "deploying BlockhostSubscriptions",
         &BlockhostSubscriptions::BYTECODE,
+        &[],
+    )
+    .await
+}
+
+/// Deploys `LedgerAnchor`. Nobody owns it; one on a chain is enough for any number of hosts.
+///
+/// # Errors
+/// [`ChainError`].
+pub async fn deploy_ledger_anchor(
+    chain: &Chain,
+    wallet: &Wallet,
+    state_dir: &Path,
+) -> Result<Deployed, ChainError> {
+    create(
+        chain,
+        wallet,
+        state_dir,
+        "deploying LedgerAnchor",
+        &LedgerAnchor::BYTECODE,
         &[],
     )
     .await

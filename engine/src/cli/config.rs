@@ -82,12 +82,18 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
         "engine.max_attempts",
         json!(config.host.engine.max_attempts),
     );
+    let anchor = config.host.ledger_anchor;
+    set("ledger_anchor.every_records", json!(anchor.every_records));
+    set("ledger_anchor.every_hours", json!(anchor.every_hours));
     let mut contract = |key: &str, found: Result<crate::chain::Address, SetupError>| match found {
         Ok(address) => set(key, json!(address.to_string())),
         Err(e) => problems.push(e.to_string()),
     };
     contract("nft_contract", config.nft_contract());
     contract("subscription_contract", config.subscription_contract());
+    if let Some(anchor) = config.web3.blockchain.ledger_anchor_contract {
+        contract("ledger_anchor_contract", Ok(anchor));
+    }
     problems.extend(config.chain().err().map(|e| e.to_string()));
     let mut key = |name: &str, path: &Path| match PrivateKey::from_file(path) {
         Ok(key) => {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "blockhost-deploy-contracts", version, after_help = EXAMPLES)]
 struct Cli {
-    /// Only this one; without it, both
+    /// Only this one; without it, nft and pos
     #[arg(value_enum)]
     which: Option<Which>,
     /// Enter the addresses in web3-defaults.yaml
@@ -35,6 +35,8 @@ enum Which {
     Nft,
     /// BlockhostSubscriptions
     Pos,
+    /// LedgerAnchor, which keeps the ledger's heads
+    Anchor,
 }
 
 const EXAMPLES: &str = "\
@@ -43,6 +45,7 @@ Every run deploys anew. The key's account pays and owns what is deployed.
 Examples:
   blockhost-deploy-contracts
   blockhost-deploy-contracts nft --json
+  blockhost-deploy-contracts anchor --write-config
   blockhost-deploy-contracts --write-config --dev-stablecoin    (chain id 31337)";
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,7 @@ enum Failure {
         "--dev-stablecoin is for local chains (chain id {LOCAL_CHAIN_ID}); this is chain id {0}, use its own stablecoin"
     )]
     NotLocal(u64),
-    #[error("--dev-stablecoin needs the subscription contract: leave out `nft`")]
+    #[error("--dev-stablecoin needs the subscription contract: leave out `nft` and `anchor`")]
     NoPos,
     #[error("cannot start: {0}")]
     Start(std::io::Error),
@@ -70,6 +73,7 @@ enum Failure {
 struct Addresses {
     nft: Option<Deployed>,
     pos: Option<Deployed>,
+    anchor: Option<Deployed>,
     stablecoin: Option<Deployed>,
 }
 
@@ -96,7 +100,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     if cli.dev_stablecoin && chain_id != LOCAL_CHAIN_ID {
         return Err(Failure::NotLocal(chain_id));
     }
-    if cli.dev_stablecoin && cli.which == Some(Which::Nft) {
+    if cli.dev_stablecoin && matches!(cli.which, Some(Which::Nft | Which::Anchor)) {
         return Err(Failure::NoPos);
     }
     let addresses = runtime()
@@ -114,16 +118,20 @@ async fn deploy_all(cli: &Cli, config: &Config) -> Result<Addresses, Failure> {
     let wallet = config.deployer().map_err(SetupError::from)?;
     let state = config.layout.state();
     let mut addresses = Addresses::default();
-    if cli.which != Some(Which::Pos) {
+    if matches!(cli.which, None | Some(Which::Nft)) {
         eprintln!("deploying AccessCredentialNFT as {} ...", wallet.address());
         addresses.nft = Some(deploy::deploy_nft(&chain, &wallet, &state).await?);
     }
-    if cli.which != Some(Which::Nft) {
+    if matches!(cli.which, None | Some(Which::Pos)) {
         eprintln!(
             "deploying BlockhostSubscriptions as {} ...",
             wallet.address()
         );
         addresses.pos = Some(deploy::deploy_subscriptions(&chain, &wallet, &state).await?);
+    }
+    if cli.which == Some(Which::Anchor) {
+        eprintln!("deploying LedgerAnchor as {} ...", wallet.address());
+        addresses.anchor = Some(deploy::deploy_ledger_anchor(&chain, &wallet, &state).await?);
     }
     if let (true, Some(pos)) = (cli.dev_stablecoin, addresses.pos) {
         eprintln!("deploying MockUSD and making it the primary stablecoin ...");
@@ -150,6 +158,7 @@ fn print(cli: &Cli, chain_id: u64, addresses: &Addresses) {
         ("nft_contract", addresses.nft),
         ("subscription_contract", addresses.pos),
         ("usdc_address", addresses.stablecoin),
+        ("ledger_anchor_contract", addresses.anchor),
     ];
     if cli.json {
         let mut object = serde_json::Map::new();
@@ -170,7 +179,7 @@ fn print(cli: &Cli, chain_id: u64, addresses: &Addresses) {
 
 /// The block before which no event of ours can be.
 fn first_block(addresses: &Addresses) -> Option<u64> {
-    [addresses.nft, addresses.pos]
+    [addresses.nft, addresses.pos, addresses.anchor]
         .into_iter()
         .flatten()
         .map(|d| d.block)
@@ -194,6 +203,9 @@ fn write_config(path: &Path, addresses: &Addresses) -> Result<(), Failure> {
     }
     if let Some(coin) = addresses.stablecoin {
         changes.push(("usdc_address", quoted(coin.address)));
+    }
+    if let Some(anchor) = addresses.anchor {
+        changes.push(("ledger_anchor_contract", quoted(anchor.address)));
     }
     let new = changes
         .iter()

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 pub mod agent;
+pub mod anchors;
 pub mod bhcrypt;
 pub mod config;
 pub mod deploy;

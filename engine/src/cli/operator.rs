@@ -1,10 +1,11 @@
 //! `blockhost`: the operator's command. Each subcommand has a module of its own.
 
 use super::agent::AgentArgs;
+use super::anchors::AnchorsArgs;
 use super::config::ConfigArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
-use super::{agent, config, fail, jobs, ledger};
+use super::{agent, anchors, config, fail, jobs, ledger};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ Examples:
   blockhost jobs list --state parked --json
   blockhost jobs retry 17
   blockhost ledger verify
+  blockhost anchors verify
   blockhost agent info
   blockhost agent call qm-status vmid=100";
 
@@ -31,6 +33,8 @@ Examples:
 enum Command {
     /// The tamper-evident history of everything privileged
     Ledger(LedgerArgs),
+    /// What is anchored of the ledger on the chain
+    Anchors(AnchorsArgs),
     /// What the engine has done, does and gave up
     Jobs(JobsArgs),
     /// The configuration
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
     let layout = Layout::from_env();
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(args, &layout),
+        Command::Anchors(args) => anchors::run(&args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
         Command::Jobs(args) => match jobs::run(args, &layout) {

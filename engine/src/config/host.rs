@@ -1,7 +1,7 @@
 //! `blockhost.yaml`: identities of the host, and how the engine works.
 
 use super::file::{self, ConfigError, Warning};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
 const KNOWN: &[&str] = &[
@@ -18,6 +18,10 @@ const KNOWN: &[&str] = &[
     "engine.ssh_port",
     "engine.username",
     "engine.max_fee_gwei",
+    "ledger_anchor.every_records",
+    "ledger_anchor.every_hours",
+    "ledger_anchor.max_fee_gwei",
+    "ledger_anchor.look_every_s",
     // Of other programs and of issues to come.
     "proxmox",
     "vm",
@@ -39,6 +43,44 @@ pub struct HostConfig {
     pub public_secret: Option<String>,
     /// Section `engine`.
     pub engine: EngineSection,
+    /// Section `ledger_anchor`.
+    pub ledger_anchor: LedgerAnchorSection,
+}
+
+/// Section `ledger_anchor`: when the ledger's head goes onto the chain. The contract is in `web3-defaults.yaml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerAnchorSection {
+    /// After so many new records.
+    #[serde(deserialize_with = "positive")]
+    pub every_records: u64,
+    /// And after so many hours, when there is anything new.
+    #[serde(deserialize_with = "positive")]
+    pub every_hours: u64,
+    /// The most that a unit of gas may cost for it, in gwei; above it, the ledger waits.
+    #[serde(deserialize_with = "positive")]
+    pub max_fee_gwei: u64,
+    /// Seconds between two looks at ledger and contract.
+    #[serde(deserialize_with = "positive")]
+    pub look_every_s: u64,
+}
+
+impl Default for LedgerAnchorSection {
+    fn default() -> Self {
+        Self {
+            every_records: 10_000,
+            every_hours: 24,
+            max_fee_gwei: 1000,
+            look_every_s: 60,
+        }
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Err(serde::de::Error::custom("it must be at least 1")),
+        number => Ok(number),
+    }
 }
 
 /// Section `engine`.
@@ -91,6 +133,8 @@ struct Raw {
     public_secret: Option<String>,
     #[serde(default)]
     engine: EngineSection,
+    #[serde(default)]
+    ledger_anchor: LedgerAnchorSection,
 }
 
 #[derive(Default, Deserialize)]
@@ -114,6 +158,7 @@ impl HostConfig {
             deployer_key_file: raw.deployer.key_file,
             public_secret: raw.public_secret,
             engine: raw.engine,
+            ledger_anchor: raw.ledger_anchor,
         };
         Ok((config, warnings))
     }
@@ -129,6 +174,30 @@ mod tests {
             HostConfig::load(Path::new("/nonexistent/blockhost.yaml")).unwrap();
         assert_eq!(config.engine, EngineSection::default());
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn never_and_all_the_time_are_no_ways_to_anchor() {
+        let read = |text: &str| {
+            file::parse::<Raw>(Path::new("blockhost.yaml"), text, KNOWN)
+                .map(|(raw, _)| raw.ledger_anchor)
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(read("{}").unwrap(), LedgerAnchorSection::default());
+        let section = read("ledger_anchor: {every_records: 5, every_hours: 1}").unwrap();
+        assert_eq!((section.every_records, section.every_hours), (5, 1));
+        for bad in [
+            "every_records: 0",
+            "every_hours: 0",
+            "every_hours: -1",
+            "max_fee_gwei: 0",
+            "look_every_s: 0",
+            "every_hour: 1",
+        ] {
+            let key = bad.split(':').next().unwrap();
+            let error = read(&format!("ledger_anchor:\n  {bad}\n")).unwrap_err();
+            assert!(error.contains(key), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod host;
 mod web3;
 
 pub use file::{ConfigError, Warning};
-pub use host::{EngineSection, HostConfig};
+pub use host::{EngineSection, HostConfig, LedgerAnchorSection};
 pub use web3::{Blockchain, Web3Config};
 
 use crate::chain::tx::Wallet;
@@ -131,6 +131,21 @@ impl Config {
     /// [`SetupError::Missing`].
     pub fn nft_contract(&self) -> Result<Address, SetupError> {
         self.need(self.web3.blockchain.nft_contract, "blockchain.nft_contract")
+    }
+
+    /// The contract that the ledger is anchored with.
+    ///
+    /// # Errors
+    /// [`SetupError::Missing`].
+    pub fn ledger_anchor_contract(&self) -> Result<Address, SetupError> {
+        self.web3
+            .blockchain
+            .ledger_anchor_contract
+            .ok_or_else(|| SetupError::Missing {
+                file: Self::web3_path(&self.layout),
+                key: "blockchain.ledger_anchor_contract",
+                hint: "run `blockhost-deploy-contracts anchor --write-config`, or enter the deployed address",
+            })
     }
 
     fn need(&self, value: Option<Address>, key: &'static str) -> Result<Address, SetupError> {

@@ -12,6 +12,7 @@ const KNOWN: &[&str] = &[
     "blockchain.nft_contract",
     "blockchain.subscription_contract",
     "blockchain.usdc_address",
+    "blockchain.ledger_anchor_contract",
     "blockchain.start_block",
     "blockchain.confirmations",
     "blockchain.poll_interval_s",
@@ -55,6 +56,9 @@ pub struct Blockchain {
     /// The primary stablecoin.
     #[serde(default, deserialize_with = "address")]
     pub usdc_address: Option<Address>,
+    /// `LedgerAnchor`; nothing is anchored without it.
+    #[serde(default, deserialize_with = "address")]
+    pub ledger_anchor_contract: Option<Address>,
     /// Block to begin with when nothing was processed yet; without it, the current one.
     #[serde(default)]
     pub start_block: Option<u64>,

@@ -2,56 +2,20 @@
 //! attempt sends the same transaction; while its nonce is not used up by another, nothing new is signed; and before
 //! anything is signed the chain is asked whether this machine's credential is there already.
 
+use super::sending::Sending;
 use super::{Context, StepError};
 use crate::chain::bindings::AccessCredentialNFT;
 use crate::chain::logs::{self, ChunkSize};
-use crate::chain::tx::{self, Call, Fees, NonceLock, Wallet};
+use crate::chain::tx::Call;
 use crate::chain::{Address, B256, Bytes, ChainError, U256};
 use crate::crypto::buyer::BuyerKey;
 use crate::log;
-use crate::outbox::{Job, JournalTx, TxState, now_ms};
+use crate::outbox::Job;
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionReceipt;
 use alloy::sol_types::{SolCall, SolEvent};
-use std::path::PathBuf;
-use std::time::Duration;
 
 const PURPOSE: &str = "mint";
-/// Between two looks for a receipt.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Milliseconds for which the nonce has to look used up by another before anything new is signed: behind one address
-/// there may be several nodes, and the one that is asked for receipts may be behind the one that counts nonces.
-const OVERTAKEN_FOR_MS: i64 = 10_000;
-/// A replacement pays at most so many times what the chain asks for now: fees are not why it waits then.
-const MOST_TIMES_CURRENT: u128 = 4;
-const WEI_PER_GWEI: u128 = 1_000_000_000;
-
-/// The account that owns the contracts, and the one way to choose its nonces.
-#[derive(Debug)]
-pub struct Sender {
-    wallet: Wallet,
-    lock_dir: PathBuf,
-    choosing: tokio::sync::Mutex<()>,
-}
-
-impl Sender {
-    /// An account whose nonce lock lies in `lock_dir`.
-    #[must_use]
-    pub fn new(wallet: Wallet, lock_dir: PathBuf) -> Self {
-        Self {
-            wallet,
-            lock_dir,
-            choosing: tokio::sync::Mutex::new(()),
-        }
-    }
-
-    /// The account.
-    #[must_use]
-    pub fn wallet(&self) -> &Wallet {
-        &self.wallet
-    }
-}
-
 /// What the mint is for.
 pub(super) struct Wanted<'a> {
     pub name: &'a str,
@@ -67,6 +31,12 @@ pub(super) async fn mint(
     job: &Job,
     wanted: &Wanted<'_>,
 ) -> Result<u64, StepError> {
+    let sending = Sending {
+        context,
+        job: job.id,
+        purpose: PURPOSE,
+        max_fee_gwei: context.settings.max_fee_gwei,
+    };
     loop {
         let mut sent = context.outbox.journaled(job.id, PURPOSE)?;
         if sent.is_empty() {
@@ -85,9 +55,9 @@ pub(super) async fn mint(
                 to: Some(context.nft_contract),
                 data: mint.abi_encode().into(),
             };
-            sent = vec![sign_new(context, job, call).await?];
+            sent = vec![sending.sign_new(call).await?];
         }
-        if let Some(receipt) = follow(context, job, sent).await? {
+        if let Some(receipt) = sending.follow(sent).await? {
             return token_in(context, &receipt);
         }
         // Its nonce went to another transaction of this account: as good as never signed.
@@ -96,223 +66,6 @@ pub(super) async fn mint(
             &[("job", &job.id)],
         );
     }
-}
-
-/// Chooses a nonce, signs, writes down. Sending is left to [`follow`].
-async fn sign_new(context: &Context, job: &Job, call: Call) -> Result<JournalTx, StepError> {
-    let (chain, sender) = (&context.chain, &context.sender);
-    let from = sender.wallet.address();
-    let gas_limit = tx::estimate_gas(chain, from, &call).await?;
-    let fees = tx::current_fees(chain).await?;
-    if fees.most() > most_fee(context) {
-        return Err(StepError::Retry(format!(
-            "the node asks for {} gwei per unit of gas, more than engine.max_fee_gwei allows",
-            fees.most() / WEI_PER_GWEI
-        )));
-    }
-    let _ours = sender.choosing.lock().await;
-    let _others = NonceLock::acquire(&sender.lock_dir, from)
-        .await
-        .map_err(|e| StepError::Retry(format!("locking the account's nonce: {e}")))?;
-    // What was signed before and did not reach the network leaves a gap that would hold up everything after it.
-    let mined = tx::mined_nonce(chain, from).await?;
-    let mut next = tx::pending_nonce(chain, from).await?;
-    for earlier in context.outbox.live_txs(chain.chain_id(), from)? {
-        if earlier.signed.nonce >= mined {
-            send(context, &earlier).await;
-            next = next.max(earlier.signed.nonce + 1);
-        }
-    }
-    let signed = tx::sign(
-        &sender.wallet,
-        chain.chain_id(),
-        &call,
-        next,
-        gas_limit,
-        fees,
-    )?;
-    context
-        .outbox
-        .journal(job.id, PURPOSE, chain.chain_id(), from, &call, &signed)?;
-    let row = JournalTx {
-        signed,
-        call,
-        signed_ms: now_ms(),
-    };
-    log::info(
-        "mint signed",
-        &[
-            ("job", &job.id),
-            ("tx", &row.signed.hash),
-            ("nonce", &row.signed.nonce),
-        ],
-    );
-    // Still under the lock: whoever chooses next must see it in the node's pool.
-    tx::broadcast(chain, &row.signed.raw).await?;
-    Ok(row)
-}
-
-fn most_fee(context: &Context) -> u128 {
-    u128::from(context.settings.max_fee_gwei).saturating_mul(WEI_PER_GWEI)
-}
-
-/// Sends again what may not have arrived. A refusal shows in what the chain says next, so it is only logged.
-async fn send(context: &Context, row: &JournalTx) {
-    if let Err(e) = tx::broadcast(&context.chain, &row.signed.raw).await {
-        log::warn(
-            "sending a signed transaction again",
-            &[("tx", &row.signed.hash), ("error", &e)],
-        );
-    }
-}
-
-/// Waits until one of these transactions, which share a purpose, is in a block. `None` when none can be any more.
-async fn follow(
-    context: &Context,
-    job: &Job,
-    mut sent: Vec<JournalTx>,
-) -> Result<Option<TransactionReceipt>, StepError> {
-    let mut first = true;
-    let mut overtaken_since = None;
-    let mut acted_ms = sent.last().map_or(0, |row| row.signed_ms);
-    let replace_after_ms =
-        i64::try_from(context.settings.replace_after_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-    loop {
-        match look(context, &sent).await? {
-            Seen::Mined(receipt, row) => {
-                let state = if receipt.status() {
-                    TxState::Mined
-                } else {
-                    TxState::Reverted
-                };
-                context.outbox.settle(&row.signed, state)?;
-                if receipt.status() {
-                    return Ok(Some(*receipt));
-                }
-                return Err(StepError::Retry(format!(
-                    "the mint {} was reverted by the contract",
-                    row.signed.hash
-                )));
-            }
-            Seen::Overtaken
-                if now_ms() - *overtaken_since.get_or_insert_with(now_ms) < OVERTAKEN_FOR_MS =>
-            {
-                context.pause(LOOK_EVERY).await?;
-                continue;
-            }
-            Seen::Overtaken => {
-                for row in &sent {
-                    context.outbox.settle(&row.signed, TxState::Dead)?;
-                }
-                return Ok(None);
-            }
-            Seen::Waiting => overtaken_since = None,
-        }
-        let newest = sent
-            .last()
-            .ok_or_else(|| StepError::Park("a mint without a transaction".into()))?;
-        if first {
-            // After a crash: perhaps it was signed and never sent.
-            send(context, newest).await;
-            first = false;
-        } else if now_ms().saturating_sub(acted_ms) > replace_after_ms {
-            acted_ms = now_ms();
-            match better_fees(context, newest).await? {
-                Some(fees) => sent.push(replace(context, job, newest, fees).await?),
-                None => send(context, newest).await,
-            }
-        }
-        context.pause(LOOK_EVERY).await?;
-    }
-}
-
-/// Higher fees for a transaction that waits, unless it pays much more than is asked for already: on a chain that stands
-/// still, bidding on would spend the whole account once it moves again.
-async fn better_fees(context: &Context, old: &JournalTx) -> Result<Option<Fees>, StepError> {
-    let fees = old.signed.fees.bumped();
-    let current = tx::current_fees(&context.chain).await?.most();
-    let limit = current
-        .saturating_mul(MOST_TIMES_CURRENT)
-        .min(most_fee(context));
-    Ok((fees.most() <= limit).then_some(fees))
-}
-
-/// Signs the same with the same nonce and higher fees: at most one of the two can ever be mined.
-async fn replace(
-    context: &Context,
-    job: &Job,
-    old: &JournalTx,
-    fees: Fees,
-) -> Result<JournalTx, StepError> {
-    let (chain, wallet) = (&context.chain, context.wallet());
-    let signed = tx::sign(
-        wallet,
-        chain.chain_id(),
-        &old.call,
-        old.signed.nonce,
-        old.signed.gas_limit,
-        fees,
-    )?;
-    context.outbox.journal(
-        job.id,
-        PURPOSE,
-        chain.chain_id(),
-        wallet.address(),
-        &old.call,
-        &signed,
-    )?;
-    log::warn(
-        "no receipt yet; replaced with higher fees",
-        &[
-            ("job", &job.id),
-            ("old", &old.signed.hash),
-            ("new", &signed.hash),
-        ],
-    );
-    let row = JournalTx {
-        signed,
-        call: old.call.clone(),
-        signed_ms: now_ms(),
-    };
-    send(context, &row).await;
-    Ok(row)
-}
-
-enum Seen {
-    Mined(Box<TransactionReceipt>, JournalTx),
-    Overtaken,
-    Waiting,
-}
-
-async fn look(context: &Context, sent: &[JournalTx]) -> Result<Seen, StepError> {
-    let from = context.wallet().address();
-    let hashes: Vec<B256> = sent.iter().map(|row| row.signed.hash).collect();
-    // Nonce first, receipts second, one node: a nonce that is used up by one of ours then shows its receipt too.
-    let (used, receipts) = context
-        .chain
-        .call("looking for a receipt", |node| {
-            let hashes = hashes.clone();
-            async move {
-                let used = node.get_transaction_count(from).await?;
-                let mut receipts = Vec::with_capacity(hashes.len());
-                for hash in hashes {
-                    receipts.push(node.get_transaction_receipt(hash).await?);
-                }
-                Ok((used, receipts))
-            }
-        })
-        .await?;
-    for (row, receipt) in sent.iter().zip(receipts) {
-        if let Some(receipt) = receipt {
-            return Ok(Seen::Mined(Box::new(receipt), row.clone()));
-        }
-    }
-    let overtaken = sent.iter().all(|row| used > row.signed.nonce);
-    Ok(if overtaken {
-        Seen::Overtaken
-    } else {
-        Seen::Waiting
-    })
 }
 
 fn token_in(context: &Context, receipt: &TransactionReceipt) -> Result<u64, StepError> {

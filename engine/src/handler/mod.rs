@@ -4,6 +4,7 @@
 mod created;
 mod lifecycle;
 mod mint;
+pub(crate) mod sending;
 
 use crate::agent::{self, RecordError};
 use crate::chain::tx::Wallet;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub use mint::Sender;
+pub use sending::Sender;
 
 /// What all jobs share.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Context {
     }
 
     /// Waits, or ends early because the engine is to end.
-    async fn pause(&self, time: Duration) -> Result<(), StepError> {
+    pub(crate) async fn pause(&self, time: Duration) -> Result<(), StepError> {
         let mut stop = self.stop.clone();
         tokio::select! {
             () = tokio::time::sleep(time) => Ok(()),
