@@ -25,6 +25,7 @@ readonly PACKAGES=(
     dpkg-dev                                        # make deb
     systemd                                         # the units' scores, and a private system that runs them
     python3                                         # the benchmark's peer, the offline proof checker, the Python client
+    age                                             # decrypts a blob of the ledger that the age crate encrypted
     python3-setuptools python3-wheel mypy           # that client's wheel and types
 )
 

@@ -7,6 +7,7 @@
 
 mod active;
 pub mod anomaly;
+pub mod blobs;
 pub mod blocks;
 pub mod bundle;
 pub mod claim;

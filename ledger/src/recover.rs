@@ -1,6 +1,7 @@
 //! What the writer does before it writes: lock, compare with what was published, read the history, find what is open.
 //! Judging the bytes is `scan`'s; cutting and appending is `writer`'s.
 
+use crate::blobs::BlobIndex;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
 use crate::epochs::Epochs;
@@ -69,6 +70,7 @@ pub(crate) struct Found {
     pub scan: Scan,
     pub chain: BlockChain,
     pub open_intents: Vec<OpenIntent>,
+    pub blobs: BlobIndex,
 }
 
 /// Takes the lock, or says that somebody has it. The file is 0600: who may only read cannot keep the writer out.
@@ -145,7 +147,9 @@ pub(crate) fn read(
 ) -> Result<Found, OpenError> {
     let mut chain = BlockChain::default();
     let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
+    let mut blobs = BlobIndex::default();
     let mut visit = |index: u64, bytes: &[u8]| {
+        blobs.see(index, bytes);
         chain.push(leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0));
         let Some(op_id) = record::late_text(bytes, b"\"op_id\":\"") else {
             return;
@@ -187,6 +191,7 @@ pub(crate) fn read(
         scan,
         chain,
         open_intents,
+        blobs,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The whole check: frames, chain, heights, tree, every commit's signature, the published checkpoint, block files and
 //! index, and a checkpoint kept elsewhere. Says the first wrong height and why. Needs no privileges and no agent.
 
+use crate::blobs::{self, BlobIndex};
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::dir::{self, LedgerDir, read_at};
 use crate::merkle::{Hash, hex};
@@ -39,6 +40,10 @@ pub struct VerifyReport {
     pub segments: u64,
     /// Number of block files compared byte by byte.
     pub blocks: u64,
+    /// Number of confidential payloads that are there and as they were.
+    pub blobs: u64,
+    /// Number of confidential payloads that a record says were shredded.
+    pub shredded: u64,
     /// Size of the published checkpoint.
     pub published: Option<u64>,
     /// The key that signatures were checked with.
@@ -127,13 +132,16 @@ fn verify_once(
     claims.extend(kept);
     let wanted: Vec<u64> = claims.iter().map(|claim| claim.head.size).collect();
     let mut chain = BlockChain::default();
+    let mut blobs = BlobIndex::default();
     let scanned = steady(ledger, || {
         chain = BlockChain::default();
+        blobs = BlobIndex::default();
         let plan = &mut Plan {
             key: key.as_ref(),
             signatures: Signatures::All,
             roots_at: wanted.clone(),
-            record: &mut |_, bytes| {
+            record: &mut |index, bytes| {
+                blobs.see(index, bytes);
                 chain.push(
                     crate::merkle::leaf_hash(bytes),
                     record::timestamp_of(bytes).unwrap_or(0),
@@ -151,6 +159,8 @@ fn verify_once(
         segments: 0,
         blocks: 0,
         published: published_size,
+        blobs: 0,
+        shredded: 0,
         key: key.as_ref().map(ToString::to_string),
         key_given: trust.key.is_some(),
         trusted,
@@ -189,6 +199,12 @@ fn verify_once(
                     scan.torn_bytes
                 ));
             }
+            let found = blobs::check(ledger, &blobs)?;
+            (report.blobs, report.shredded) = (found.present, found.shredded);
+            for (height, place, what) in found.problems {
+                check.problem(height, &place, what);
+            }
+            check.notes.extend(found.notes);
             let origin = key.as_ref().map(Vkey::name);
             report.blocks =
                 check.blocks(ledger, &scan, &chain, origin, report.published.unwrap_or(0))?;

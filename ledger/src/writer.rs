@@ -46,6 +46,8 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// Intents without an outcome: what was going on when the writer before this one ended.
     pub open_intents: Vec<OpenIntent>,
+    /// What the log says about confidential payloads.
+    pub blobs: crate::blobs::BlobIndex,
 }
 
 /// Where a record went. Durable when the caller has this.
@@ -258,6 +260,7 @@ impl Writer {
         let recovery = Recovery {
             torn_bytes: scan.torn_bytes,
             open_intents: found.open_intents,
+            blobs: found.blobs,
         };
         if recovery.torn_bytes > 0 {
             let draft = recover::recovery_draft(recovery.torn_bytes, size, &writer.active.name);

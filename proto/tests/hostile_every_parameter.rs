@@ -32,11 +32,11 @@ const NUMBER_OR_TEXT: [(&str, &str); 8] = [
 fn is_known(action: &str, pointer: &str, text: &str) -> bool {
     match (action, pointer) {
         // The data of a service's own event.
-        ("ledger-append", _) => pointer.starts_with("/data/"),
         // These go up to 2^53-1: what is one beyond 32 bits is good.
         ("ledger-anchored", "/chain_id" | "/block" | "/head_size") => {
             text.parse::<u64>().is_ok_and(|number| number < 1 << 33)
         }
+        ("ledger-append" | "ledger-blob", _) => pointer.starts_with("/data/"),
         // A port's number or its name.
         ("ovs-set-flows", "/flows/0/match/in_port") => text == "1",
         place if FREE_TEXT.contains(&place) => text.starts_with('"'),

@@ -33,6 +33,7 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
         "data",
         "keys that the ledger keeps for itself, and the size of the whole, are not said",
     ),
+    ("ciphertext", "the form of an age file inside the base64"),
     (
         "command",
         "bytes are counted, not characters, and NUL is refused",

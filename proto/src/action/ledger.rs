@@ -1,14 +1,15 @@
 //! `ledger-append`: events that unprivileged services record in their own name. `ledger-anchored`: that a head of this
-//! ledger is on a chain.
+//! ledger is on a chain. `ledger-blob` and `ledger-shred`: what is confidential, encrypted by its owner, and its erasure.
 
 use serde_json::{Map, Value, json};
 
-use super::{ParamError, action};
+use super::{ParamError, ResourceKey, action};
+use crate::catalog::{self, FieldSpec};
+use crate::json as strict;
 use crate::value::{
-    BlockNumber, ChainId, EthAddress, EventName, HashPath, LedgerSize, Param, Sha256Hex, TxHash,
-    ValueError,
+    AgeFile, BlockNumber, ChainId, EthAddress, EventName, HashPath, LedgerSize, Param, Sha256Hex,
+    TxHash, ValueError,
 };
-use crate::{catalog, json as strict};
 
 /// What an event says: a JSON object that the ledger can hold. Keys are `[A-Za-z0-9_.:-]{1,64}`, integers within 2^53-1,
 /// texts without U+007F or NUL, nesting at most 8, at most 16384 bytes as JSON.
@@ -131,14 +132,7 @@ action! {
         /// What it happened to.
         resource: Option<EventResource>,
     }
-    check |a| {
-        if catalog::find(a.action.as_str()).is_some() {
-            return Err(ParamError::Together {
-                what: format!("an event cannot be called {}: that is an action of the agent", a.action),
-            });
-        }
-        Ok(())
-    },
+    check |a| not_of_the_catalog(&a.action),
     resource |a| a.resource.as_ref().map_or_else(|| format!("event:{}", a.category), ToString::to_string),
     example r#"{"category": "chain", "action": "subscription-created", "resource": "subscription:7", "data": {"block": 1200, "plan": 1}}"#,
 }
@@ -177,6 +171,83 @@ action! {
     resource |a| format!("anchor:{}", a.size),
     example r#"{"chain_id": 1, "contract": "0x52908400098527886E0F7030069857D2E4169EE7", "tx": "0x00000000000000000000000000000000000000000000000000000000000000aa", "block": 1200, "size": 8, "root": "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328", "head_size": 8, "proof": []}"#,
 }
+
+action! {
+    /// Keeps an encrypted file beside the ledger and records in the caller's name what it is about. The record commits to
+    /// the file by the hash of its ciphertext; erasing the file, or the key to it, leaves every proof valid. Whatever does
+    /// not have the form of an `age` file is refused.
+    LedgerBlob = "ledger-blob", family "ledger", compartment Ledger, capabilities &[],
+    time_limit_s 10, read_only false, ledger "ledger" / "storage" / "create",
+    {
+        /// Category of the event, such as `network`.
+        category: EventName,
+        /// What happened, such as `tenant-network-created`; never the name of an action of this catalog.
+        action: EventName,
+        /// The encrypted file.
+        ciphertext: AgeFile,
+        /// Details that everybody who reads the ledger may know.
+        data: EventData = EventData::default(),
+        /// What it happened to.
+        resource: Option<EventResource>,
+    }
+    check |a| not_of_the_catalog(&a.action),
+    resources |a| vec![blob_key(&a.ciphertext.hash())],
+    resource |a| a.resource.as_ref().map_or_else(|| format!("blob:{}", a.ciphertext.hash()), ToString::to_string),
+    returns &[FieldSpec::text("sha256", "Hash of the ciphertext: the name of the blob.")],
+    example r#"{"category": "network", "action": "tenant-network-created", "resource": "tenant:7", "ciphertext": "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSA4ZjdOb3lRbWtMNUJPU0lyQmF1cFBoVlFudm1OVDBreG9lTnR1L29sVWlzClJ1bGRqcGJtRmtMb2phOFAvVVVqYlYxNEtGNXlnVE9VOGtuUTJrQVR0RzQKLS0tIFNSaEl4NUF2MTRhdzB3TTc4OGp2ejRNSmlPWnFXNHdXN0FlY0Q3eEhWTEkK9Xy2Aekvv3hH1TGjFdE3ngEaORKQ1ekH6qclBGiXfWvI4ccYVYoKC1kUUKV4sGTa6PHe", "data": {"subnets": 2}}"#,
+}
+
+action! {
+    /// Erases an encrypted file of `ledger-blob` for good. The records that commit to it stay, and so does every proof.
+    /// What was begun is finished by the next start of the agent. Copies elsewhere are beyond it: erase the key, too.
+    /// A rule permits this by its name only, never by a pattern.
+    LedgerShred = "ledger-shred", family "ledger", compartment Ledger, capabilities &[],
+    time_limit_s 10, read_only false, ledger "ledger" / "storage" / "delete",
+    {
+        /// Hash of the ciphertext, as `ledger-blob` answered it.
+        sha256: Sha256Hex,
+        /// Why, for whoever asks later.
+        reason: Reason,
+    }
+    resources |a| vec![blob_key(&a.sha256)],
+    resource |a| format!("blob:{}", a.sha256),
+    example r#"{"sha256": "36b8d81557e39cf14bc6a6644a1990ae02da3861ab66e35154a4c751b3ad3637", "reason": "erasure asked for by the tenant"}"#,
+}
+
+/// An event's name cannot pass for an action of the agent.
+fn not_of_the_catalog(name: &EventName) -> Result<(), ParamError> {
+    if catalog::find(name.as_str()).is_some() {
+        return Err(ParamError::Together {
+            what: format!("an event cannot be called {name}: that is an action of the agent"),
+        });
+    }
+    Ok(())
+}
+
+/// Keeping and erasing one blob go in order of arrival.
+fn blob_key(hash: &Sha256Hex) -> ResourceKey {
+    ResourceKey::named(format!("blob:{hash}"))
+}
+
+/// Why something irrevocable is done: 1 to 200 printable ASCII characters, neither blank nor dash first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(String);
+
+impl crate::value::Text for Reason {
+    const KIND: &'static str = "reason";
+    const RULE: &'static str =
+        "1 to 200 printable ASCII characters, the first no blank and no dash";
+    fn read(text: &str) -> Option<Self> {
+        let good = crate::value::made_of(text, 1..=200, |b| b.is_ascii_graphic() || b == b' ')
+            && !text.starts_with([' ', '-']);
+        good.then(|| Self(text.to_owned()))
+    }
+    fn text_schema() -> Value {
+        json!({"type": "string", "pattern": "^[!-,.-~][ -~]{0,199}$"})
+    }
+}
+
+crate::value::text_newtype!(Reason);
 
 /// What an event is about: 1 to 128 printable ASCII characters without spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]

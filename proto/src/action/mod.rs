@@ -25,7 +25,9 @@ pub use container::{
 };
 pub use firewall::{IptablesClose, IptablesOpen};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
-pub use ledger::{EventData, EventResource, LedgerAnchored, LedgerAppend};
+pub use ledger::{
+    EventData, EventResource, LedgerAnchored, LedgerAppend, LedgerBlob, LedgerShred, Reason,
+};
 pub use nat::{NatMap, NatUnmap};
 pub use ovs::{
     OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
@@ -410,7 +412,7 @@ actions! {
     NatMap, NatUnmap, VethRename,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
-    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, AgentInfo,
+    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred, AgentInfo,
 }
 
 impl Action {

@@ -52,6 +52,7 @@ impl Action {
     pub fn ledger_category(&self) -> String {
         match self {
             Self::LedgerAppend(event) => event.category.to_string(),
+            Self::LedgerBlob(event) => event.category.to_string(),
             _ => self.spec().category.to_owned(),
         }
     }

@@ -139,6 +139,18 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"chain_id": 1, "contract": "0x52908400098527886e0f7030069857d2e4169ee7", "tx": format!("0x{}", "ab".repeat(32)),
                 "block": 0, "size": 6, "root": "cd".repeat(32), "head_size": 8, "proof": ["ef".repeat(32)]}),
         ),
+        (
+            "ledger-blob",
+            crate::catalog::find("ledger-blob")
+                .unwrap()
+                .example_params(),
+        ),
+        (
+            "ledger-shred",
+            crate::catalog::find("ledger-shred")
+                .unwrap()
+                .example_params(),
+        ),
         ("agent-info", json!({})),
     ]
 }

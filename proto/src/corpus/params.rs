@@ -101,6 +101,19 @@ pub(super) fn params() -> Vec<Hostile> {
             ),
         ),
         action(
+            "an encrypted file of 40961 bytes",
+            "ledger-blob",
+            &format!(
+                r#"{{"category":"network","action":"x","ciphertext":"YWdlLWVuY3J5cHRpb24ub3JnL3YxC{}"}}"#,
+                "A".repeat(54_620)
+            ),
+        ),
+        action(
+            "a reason of 201 characters",
+            "ledger-shred",
+            &format!(r#"{{"sha256":"{}","reason":"{}"}}"#, "0".repeat(64), "x".repeat(201)),
+        ),
+        action(
             "an address book of 1025 entries",
             "addressbook-save",
             &book(1025),
@@ -524,5 +537,60 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "a resource with a newline",
         "ledger-append",
         r#"{"category":"chain","action":"x","resource":"a\nb","data":{}}"#,
+    ),
+    (
+        "a plain file",
+        "ledger-blob",
+        r#"{"category":"network","action":"x","ciphertext":"cGFzc3dvcmQ6IGh1bnRlcjI="}"#,
+    ),
+    (
+        "a plain file behind the first line of an encrypted one",
+        "ledger-blob",
+        r#"{"category":"network","action":"x","ciphertext":"YWdlLWVuY3J5cHRpb24ub3JnL3YxCnBhc3N3b3JkOiBodW50ZXIyCmFuZCBlbm91Z2ggbW9yZSBmb3IgYSBwYXlsb2FkIG9mIHRoYXQgZm9ybQo="}"#,
+    ),
+    (
+        "an encrypted file with a line break in its base64",
+        "ledger-blob",
+        r#"{"category":"network","action":"x","ciphertext":"YWdlLWVuY3J5cHRpb24u\nb3JnL3YxCg=="}"#,
+    ),
+    (
+        "no file",
+        "ledger-blob",
+        r#"{"category":"network","action":"x","ciphertext":""}"#,
+    ),
+    (
+        "the name of an action of the agent",
+        "ledger-blob",
+        r#"{"category":"storage","action":"ledger-shred","ciphertext":"YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSA4ZjdOb3lRbWtMNUJPU0lyQmF1cFBoVlFudm1OVDBreG9lTnR1L29sVWlzClJ1bGRqcGJtRmtMb2phOFAvVVVqYlYxNEtGNXlnVE9VOGtuUTJrQVR0RzQKLS0tIFNSaEl4NUF2MTRhdzB3TTc4OGp2ejRNSmlPWnFXNHdXN0FlY0Q3eEhWTEkK9Xy2Aekvv3hH1TGjFdE3ngEaORKQ1ekH6qclBGiXfWvI4ccYVYoKC1kUUKV4sGTa6PHe"}"#,
+    ),
+    (
+        "a claimed hash",
+        "ledger-blob",
+        r#"{"category":"network","action":"x","ciphertext":"YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSA4ZjdOb3lRbWtMNUJPU0lyQmF1cFBoVlFudm1OVDBreG9lTnR1L29sVWlzClJ1bGRqcGJtRmtMb2phOFAvVVVqYlYxNEtGNXlnVE9VOGtuUTJrQVR0RzQKLS0tIFNSaEl4NUF2MTRhdzB3TTc4OGp2ejRNSmlPWnFXNHdXN0FlY0Q3eEhWTEkK9Xy2Aekvv3hH1TGjFdE3ngEaORKQ1ekH6qclBGiXfWvI4ccYVYoKC1kUUKV4sGTa6PHe","sha256":"00"}"#,
+    ),
+    (
+        "a path as hash",
+        "ledger-shred",
+        r#"{"sha256":"../../checkpoint","reason":"x"}"#,
+    ),
+    (
+        "a hash in capitals",
+        "ledger-shred",
+        r#"{"sha256":"ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789","reason":"x"}"#,
+    ),
+    (
+        "a hash that is a digit short",
+        "ledger-shred",
+        r#"{"sha256":"abcdef0123456789abcdef0123456789abcdef0123456789abcdef012345678","reason":"x"}"#,
+    ),
+    (
+        "no reason",
+        "ledger-shred",
+        r#"{"sha256":"abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789"}"#,
+    ),
+    (
+        "a reason with a newline",
+        "ledger-shred",
+        r#"{"sha256":"abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789","reason":"a\nb"}"#,
     ),
 ];

@@ -17,6 +17,7 @@ pub use net::{MacAddress, NetDevice, NetModel};
 pub use scalar::{Agent, BootDevice, BootOrder, Choice, Cpu, Description, Tags};
 pub use set::{QmArgs, QmOptions};
 pub use sshkey::SshKeys;
+pub(crate) use sshkey::base64;
 
 pub(crate) use net::{number, rate, thousandths};
 pub(crate) use scalar::flag;

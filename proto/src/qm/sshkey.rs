@@ -123,7 +123,7 @@ fn key(line: &str) -> bool {
 }
 
 /// Standard alphabet with padding, nothing else.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() || !text.len().is_multiple_of(4) {
         return None;
     }

@@ -1,6 +1,7 @@
 //! What names a ledger's head and where on a chain it was anchored: hashes in hexadecimal, and the path of a proof.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{List, Text, ValueError, made_of, text_newtype};
 
@@ -23,6 +24,12 @@ fn lower_hex(byte: u8) -> bool {
 }
 
 impl Sha256Hex {
+    /// The hash of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(crate::escape::hex(&Sha256::digest(bytes)))
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub fn bytes(&self) -> [u8; 32] {

@@ -2,6 +2,7 @@
 //! Texts are ASCII, without NUL, newline or leading dash; what comes out is canonical. One file per subject.
 
 mod anchor;
+mod blob;
 mod cpu;
 mod file;
 mod guest;
@@ -17,6 +18,7 @@ mod wallet;
 mod wireguard;
 
 pub use anchor::{HashPath, Sha256Hex, TxHash};
+pub use blob::{AgeFile, is_age_file};
 pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
 pub use guest::{FileMode, GuestPath, GuestText, PackageName};

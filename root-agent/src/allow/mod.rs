@@ -150,6 +150,8 @@ impl Allowlists {
             Action::AddressbookSave(_)
             | Action::LedgerAppend(_)
             | Action::LedgerAnchored(_)
+            | Action::LedgerBlob(_)
+            | Action::LedgerShred(_)
             | Action::AgentInfo(_)
             | Action::QmList(_)
             | Action::PctList(_) => Ok(()),

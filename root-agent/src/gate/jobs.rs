@@ -53,16 +53,20 @@ impl Gate {
 
     pub(super) fn admit(&mut self, pending: Pending) {
         failpoint::reach("gate-heard", pending.action.name().as_bytes());
-        let Some(role) = Role::of(pending.action.spec().compartment) else {
-            return self.admit_event(pending);
-        };
-        let Some(lane) = self.lanes.get_mut(&role) else {
-            return;
-        };
-        if lane.channel.is_none() {
-            lane.waiting
-                .push_back((Instant::now() + RESTART_PATIENCE, pending));
-            return;
+        match (&pending.action, Role::of(pending.action.spec().compartment)) {
+            // What the ledger's own process carries out needs no lane.
+            (Action::LedgerShred(_), None) => {}
+            (_, None) => return self.admit_event(pending),
+            (_, Some(role)) => {
+                let Some(lane) = self.lanes.get_mut(&role) else {
+                    return;
+                };
+                if lane.channel.is_none() {
+                    lane.waiting
+                        .push_back((Instant::now() + RESTART_PATIENCE, pending));
+                    return;
+                }
+            }
         }
         let op_id = format!("{:016x}-{}", self.nonce, self.next_op);
         self.next_op += 1;
@@ -87,6 +91,13 @@ impl Gate {
     }
 
     fn admit_event(&mut self, pending: Pending) {
+        if let Action::LedgerBlob(blob) = &pending.action {
+            match self.keep(&pending, blob) {
+                Ok(()) => self.leave(pending.turn),
+                Err(failure) => self.turn_down(&pending, failure),
+            }
+            return;
+        }
         let failure = match self.event(&pending) {
             Err(failure) => failure,
             Ok(draft) => match draft.check() {
@@ -96,6 +107,7 @@ impl Gate {
                         id: pending.id,
                         life: pending.life,
                         draft,
+                        payload: None,
                     });
                     return;
                 }
@@ -150,9 +162,13 @@ impl Gate {
 
     /// Queues the outcome of a running operation.
     pub(super) fn close(&mut self, number: u64, result: Result<Done, Failure>) {
-        let Some(op) = self.ops.remove(&number) else {
-            return;
-        };
+        if let Some(op) = self.ops.remove(&number) {
+            self.conclude(op, result);
+        }
+    }
+
+    /// Queues the outcome of what is not running any more.
+    pub(super) fn conclude(&mut self, op: Op, result: Result<Done, Failure>) {
         let duration_us = u64::try_from(op.began.elapsed().as_micros()).unwrap_or(0);
         let draft = records::outcome(&op.heading, &op.caller, &self.names, &result, duration_us);
         let turn = op.turn;
@@ -186,13 +202,26 @@ impl Gate {
                 leaf: hex(&appended.leaf),
             };
             match entry {
-                Entry::Intent(pending, heading, _) => self.forward(*pending, heading),
+                Entry::Intent(pending, heading, draft) => {
+                    if Role::of(pending.action.spec().compartment).is_some() {
+                        self.forward(*pending, heading);
+                    } else {
+                        self.carry_out(*pending, heading, &draft);
+                    }
+                }
                 Entry::Outcome(op, result, _) => {
                     failpoint::reach("gate-answering", op.heading.action.as_bytes());
                     self.answer(op.life, op.id, result, Some(receipt));
                 }
-                Entry::Event { id, life, .. } => {
-                    self.answer(life, id, Ok(Done::default()), Some(receipt))
+                Entry::Event {
+                    id, life, payload, ..
+                } => {
+                    let mut done = Done::default();
+                    if let Some(hash) = payload {
+                        self.store.recorded(hash, appended.height);
+                        done.extra.insert("sha256".to_owned(), hex(&hash).into());
+                    }
+                    self.answer(life, id, Ok(done), Some(receipt));
                 }
                 Entry::Note(_) | Entry::Late(_) => {}
             }
@@ -267,7 +296,15 @@ impl Gate {
             let failure = Failure::new(ErrorCode::Failed, message);
             match entry {
                 Entry::Intent(pending, ..) => self.turn_down(&pending, failure),
-                Entry::Event { id, life, .. } => self.answer(life, id, Err(failure), None),
+                Entry::Event {
+                    id, life, payload, ..
+                } => {
+                    if let Some(hash) = payload {
+                        // After a failed sync the record may be there all the same.
+                        self.store.withdraw(hash, self.writer.poisoned().is_some());
+                    }
+                    self.answer(life, id, Err(failure), None);
+                }
                 Entry::Outcome(..) | Entry::Note(_) | Entry::Late(_) => {}
             }
         }

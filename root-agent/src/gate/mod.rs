@@ -3,6 +3,7 @@
 
 mod heads;
 mod jobs;
+mod payloads;
 pub mod records;
 mod seldom;
 #[cfg(test)]
@@ -12,9 +13,11 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use blockhost_ledger::blobs::{Quota, Store};
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
-use blockhost_ledger::record::{Draft, Phase};
+use blockhost_ledger::merkle::Hash;
+use blockhost_ledger::record::Draft;
 use blockhost_ledger::writer::{Options, Recovery, Writer};
 use blockhost_proto::action::{Action, ResourceKey};
 use blockhost_proto::escape::hex;
@@ -64,6 +67,9 @@ pub struct Gate {
     writer: Writer,
     /// To check claims about earlier heads by.
     heads: Heads,
+    /// Confidential payloads, and how much of them there may be.
+    store: Store,
+    quota: Quota,
     names: Names,
     authority: Authority,
     identities: Identities,
@@ -138,6 +144,8 @@ enum Entry {
         id: u64,
         life: u64,
         draft: Draft,
+        /// The payload that it commits to.
+        payload: Option<Hash>,
     },
     Note(Draft),
     /// An outcome whose answer is given already.
@@ -184,9 +192,11 @@ impl Gate {
         front: OwnedFd,
         compartments: [OwnedFd; Role::COMPARTMENTS.len()],
     ) -> Result<Self, String> {
-        let (writer, recovery) =
+        let beside = directory.try_clone().map_err(|error| error.to_string())?;
+        let (writer, mut recovery) =
             Writer::open(directory, signer, &start.hostname, Options::default())
                 .map_err(|error| error.to_string())?;
+        let store = payloads::open(beside, std::mem::take(&mut recovery.blobs))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
         let watch = epoll::add(
             &epoll,
@@ -201,6 +211,8 @@ impl Gate {
         let mut gate = Self {
             writer,
             heads: Heads::default(),
+            store,
+            quota: payloads::quota(&start.policy.limits),
             names: Names::new(&start.users),
             authority: start.authority(),
             identities: start.identities,
@@ -276,37 +288,29 @@ impl Gate {
             );
         }
         for chunk in recovery.open_intents.chunks(MAX_BATCH) {
-            let drafts: Vec<Draft> = chunk
-                .iter()
-                .map(|open| {
-                    let mut metadata = Map::new();
-                    metadata.insert("result".to_owned(), "unknown".into());
-                    metadata.insert("intent_index".to_owned(), open.index.into());
-                    let spec = blockhost_proto::catalog::find(&open.action);
-                    Draft {
-                        phase: Phase::Outcome,
-                        op_id: open.op_id.clone(),
-                        plugin_id: spec.map_or("agent", |s| s.plugin_id).to_owned(),
-                        category: spec.map_or("settings", |s| s.category).to_owned(),
-                        operation: spec.map_or("query", |s| s.operation).to_owned(),
-                        action: open.action.clone(),
-                        resource: open.resource.clone(),
-                        user: open.user.clone(),
-                        uid: open.uid,
-                        pid: None,
-                        exe: None,
-                        unit: None,
-                        metadata,
-                    }
-                })
-                .collect();
+            let mut drafts: Vec<Draft> = Vec::with_capacity(chunk.len());
+            let mut unknown = 0;
+            for open in chunk {
+                let mut draft = payloads::of_open(open);
+                if let Some(finished) = payloads::finish(&mut self.store, open, &draft) {
+                    drafts.extend(finished);
+                    log_info!("{} was finished: the last run had begun it", open.action);
+                    continue;
+                }
+                unknown += 1;
+                let metadata = &mut draft.metadata;
+                metadata.insert("result".to_owned(), "unknown".into());
+                metadata.insert("intent_index".to_owned(), open.index.into());
+                drafts.push(draft);
+            }
             self.writer
                 .append(&drafts)
                 .map_err(|error| format!("closing what the last run left open: {error}"))?;
-            log_warning!(
-                "{} actions were under way when the agent ended; their outcome is unknown",
-                drafts.len()
-            );
+            if unknown > 0 {
+                log_warning!(
+                    "{unknown} actions were under way when the agent ended; their outcome is unknown"
+                );
+            }
             self.publish_at = Some(Instant::now());
         }
         Ok(())
@@ -383,6 +387,7 @@ impl Gate {
 
     fn take_policy(&mut self, policy: &Policy, rules: &[ResolvedRule]) {
         self.authority = Authority::new(&policy.allow, rules, self.identities);
+        self.quota = payloads::quota(&policy.limits);
         let mut facts = Map::new();
         facts.insert("rules".to_owned(), rules.len().into());
         // Which policy it was can be shown later by whoever kept the file.

@@ -173,6 +173,16 @@ pub fn anchored(action: &LedgerAnchored, caller: &Caller, names: &Names) -> Draf
     heading.draft(Phase::Anchor, caller, names, metadata)
 }
 
+/// An event that commits to a confidential payload. Its names are the catalog's, which no client's event can have.
+pub fn payload(
+    action: &Action,
+    caller: &Caller,
+    names: &Names,
+    metadata: Map<String, Value>,
+) -> Draft {
+    Heading::of(action, String::new()).draft(Phase::Event, caller, names, metadata)
+}
+
 /// The agent's own events carry the plugin `agent`, which no client's event can.
 pub fn agent_event(
     action: &str,

@@ -110,6 +110,13 @@ impl Policy {
             1,
             65_536,
         )?;
+        in_range("limits.ledger_blobs", limits.ledger_blobs, 0, 1 << 20)?;
+        in_range(
+            "limits.ledger_blob_bytes",
+            limits.ledger_blob_bytes,
+            0,
+            1 << 40,
+        )?;
         in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
         check_lists(&self.allow)
             .or_else(|(list, detail)| wrong(&format!("allow.{list}"), detail))?;

@@ -30,6 +30,10 @@ pub struct Limits {
     pub refusals_per_minute: u32,
     /// Ports the agent keeps open at once, and addresses it maps at once, in each of the two firewalls.
     pub firewall_rules: usize,
+    /// Confidential payloads beside the ledger.
+    pub ledger_blobs: u64,
+    /// Bytes of them together.
+    pub ledger_blob_bytes: u64,
 }
 
 impl Default for Limits {
@@ -46,6 +50,8 @@ impl Default for Limits {
             drain_s: 30,
             refusals_per_minute: 30,
             firewall_rules: 4096,
+            ledger_blobs: 16_384,
+            ledger_blob_bytes: 256 << 20,
         }
     }
 }

@@ -92,7 +92,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             rules: vec![
-                Rule::everything_for(Account::Id(0)),
+                Rule::truly_everything_for(Account::Id(0)),
                 Rule::everything_for(Account::Name("blockhost".to_owned())),
             ],
             rates: Rates::default(),
@@ -323,6 +323,9 @@ mod tests {
             !covers("qm-*", "ip6-route-add")
                 && !covers("qm-start", "qm-stop")
                 && !covers("q*", "qm-start")
+                && !covers("*", "ledger-shred")
+                && !covers("ledger-*", "ledger-shred")
+                && covers("ledger-shred", "ledger-shred")
         );
     }
 }

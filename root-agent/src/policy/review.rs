@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Policy;
 use super::authority::SHOWS_ALL;
-use super::rule::{Account, Rule};
+use super::rule::{Account, BY_NAME_ONLY, Rule};
 use super::sockets::MAIN;
 use crate::allow::{Allowlists, Only, PortRange, VmidRange};
 
@@ -119,7 +119,12 @@ fn contains(wide: &Rule, narrow: &Rule) -> bool {
 }
 
 fn gives_everything(rule: &Rule) -> bool {
-    rule.only.is_none() && CATALOG.iter().all(|spec| rule.covers(spec.name))
+    let every_day = |name: &str| !BY_NAME_ONLY.contains(&name);
+    rule.only.is_none()
+        && CATALOG
+            .iter()
+            .filter(|spec| every_day(spec.name))
+            .all(|spec| rule.covers(spec.name))
 }
 
 /// Root, and the product's own user, which is what the agent is there for.

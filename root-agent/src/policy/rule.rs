@@ -69,7 +69,7 @@ impl std::fmt::Display for Account {
 }
 
 impl Rule {
-    /// The whole catalog for one user.
+    /// The whole catalog for one user, but for what has to be named.
     pub fn everything_for(user: Account) -> Self {
         Self {
             user: Some(user),
@@ -79,6 +79,14 @@ impl Rule {
             only: None,
             rates: None,
         }
+    }
+
+    /// The same and what has to be named.
+    pub fn truly_everything_for(user: Account) -> Self {
+        let mut rule = Self::everything_for(user);
+        let named = BY_NAME_ONLY.iter().map(|name| (*name).to_owned());
+        rule.actions.extend(named);
+        rule
     }
 
     /// Whether one of its patterns covers the action.
@@ -96,9 +104,14 @@ impl Rule {
     }
 }
 
+/// Actions that no pattern covers: they take something out of the evidence for good, and whoever wrote `*` for a service
+/// meant its daily work.
+pub const BY_NAME_ONLY: &[&str] = &["ledger-shred"];
+
 /// Whether a rule's pattern covers an action: `*`, a family `qm-*`, or the name itself.
 pub fn covers(pattern: &str, action: &str) -> bool {
     match pattern.strip_suffix('*') {
+        Some(_) if BY_NAME_ONLY.contains(&action) => false,
         Some("") => true,
         Some(prefix) => prefix.ends_with('-') && action.starts_with(prefix),
         None => pattern == action,

@@ -224,6 +224,11 @@ export interface GenerateWalletReply extends Reply {
   keyfile: string;
 }
 
+export interface LedgerBlobReply extends Reply {
+  /** Hash of the ciphertext: the name of the blob. */
+  sha256: string;
+}
+
 export interface AgentInfoReply extends Reply {
   /** Version of the agent. */
   version: string;
@@ -716,6 +721,29 @@ export function ledgerAppend(category: string, action: string, data: Readonly<Re
  * @param proof RFC 6962 consistency proof from the anchored head to that one; empty when it is the same.
  */
 export function ledgerAnchored(chainId: number, contract: string, tx: string, block: number, size: number, root: string, headSize: number, proof: readonly string[], callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Keeps an encrypted file beside the ledger and records in the caller's name what it is about. The record
+ * commits to the file by the hash of its ciphertext; erasing the file, or the key to it, leaves every proof
+ * valid. Whatever does not have the form of an `age` file is refused.
+ *
+ * @param category Category of the event, such as `network`.
+ * @param action What happened, such as `tenant-network-created`; never the name of an action of this catalog.
+ * @param ciphertext The encrypted file.
+ * @param data Details that everybody who reads the ledger may know. Without it `{}`.
+ * @param resource What it happened to.
+ */
+export function ledgerBlob(category: string, action: string, ciphertext: string, data?: Readonly<Record<string, unknown>>, resource?: string, callOptions?: CallOptions): Promise<LedgerBlobReply>;
+
+/**
+ * Erases an encrypted file of `ledger-blob` for good. The records that commit to it stay, and so does every
+ * proof. What was begun is finished by the next start of the agent. Copies elsewhere are beyond it: erase the
+ * key, too. A rule permits this by its name only, never by a pattern.
+ *
+ * @param sha256 Hash of the ciphertext, as `ledger-blob` answered it.
+ * @param reason Why, for whoever asks later.
+ */
+export function ledgerShred(sha256: string, reason: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Version, backend, Landlock ABI, uptime, counters and ledger head.

@@ -210,6 +210,14 @@ export function ledgerAnchored(chainId, contract, tx, block, size, root, headSiz
   return invoke("ledger-anchored", { chain_id: chainId, contract, tx, block, size, root, head_size: headSize, proof }, callOptions);
 }
 
+export function ledgerBlob(category, action, ciphertext, data, resource, callOptions) {
+  return invoke("ledger-blob", { category, action, ciphertext, data, resource }, callOptions);
+}
+
+export function ledgerShred(sha256, reason, callOptions) {
+  return invoke("ledger-shred", { sha256, reason }, callOptions);
+}
+
 export function agentInfo(callOptions) {
   return invoke("agent-info", {}, callOptions);
 }

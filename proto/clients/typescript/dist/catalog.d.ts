@@ -68,6 +68,8 @@ export type ActionName =
   | "addressbook-save"
   | "ledger-append"
   | "ledger-anchored"
+  | "ledger-blob"
+  | "ledger-shred"
   | "agent-info";
 
 /** Every code that an answer may carry. */

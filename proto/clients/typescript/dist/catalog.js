@@ -67,5 +67,7 @@ export const timeLimitsS = Object.freeze({
   "addressbook-save": 10,
   "ledger-append": 10,
   "ledger-anchored": 10,
+  "ledger-blob": 10,
+  "ledger-shred": 10,
   "agent-info": 5,
 });

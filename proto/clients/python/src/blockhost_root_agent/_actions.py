@@ -1060,6 +1060,53 @@ class Actions:
         )
         return reply
 
+    def ledger_blob(
+        self,
+        category: str,
+        action: str,
+        ciphertext: str,
+        *,
+        data: Optional[Mapping[str, Any]] = None,
+        resource: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LedgerBlobReply:
+        """Keeps an encrypted file beside the ledger and records in the caller's name what it is about. The record
+        commits to the file by the hash of its ciphertext; erasing the file, or the key to it, leaves every
+        proof valid. Whatever does not have the form of an `age` file is refused.
+
+        :param category: Category of the event, such as `network`.
+        :param action: What happened, such as `tenant-network-created`; never the name of an action of this
+        catalog.
+        :param ciphertext: The encrypted file.
+        :param data: Details that everybody who reads the ledger may know. Without it `{}`.
+        :param resource: What it happened to.
+        """
+        reply: t.LedgerBlobReply = self._invoke(
+            "ledger-blob", {"category": category, "action": action, "ciphertext": ciphertext, "data": data, "resource": resource}, call_timeout, dry_run
+        )
+        return reply
+
+    def ledger_shred(
+        self,
+        sha256: str,
+        reason: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Erases an encrypted file of `ledger-blob` for good. The records that commit to it stay, and so does
+        every proof. What was begun is finished by the next start of the agent. Copies elsewhere are beyond it:
+        erase the key, too. A rule permits this by its name only, never by a pattern.
+
+        :param sha256: Hash of the ciphertext, as `ledger-blob` answered it.
+        :param reason: Why, for whoever asks later.
+        """
+        reply: t.Reply = self._invoke(
+            "ledger-shred", {"sha256": sha256, "reason": reason}, call_timeout, dry_run
+        )
+        return reply
+
     def agent_info(
         self,
         *,

@@ -57,6 +57,8 @@ generate_wallet = default_client.generate_wallet
 addressbook_save = default_client.addressbook_save
 ledger_append = default_client.ledger_append
 ledger_anchored = default_client.ledger_anchored
+ledger_blob = default_client.ledger_blob
+ledger_shred = default_client.ledger_shred
 agent_info = default_client.agent_info
 
 __all__ = [
@@ -69,6 +71,8 @@ __all__ = [
     "iptables_open",
     "ledger_anchored",
     "ledger_append",
+    "ledger_blob",
+    "ledger_shred",
     "nat_map",
     "nat_unmap",
     "ovs_add_br",

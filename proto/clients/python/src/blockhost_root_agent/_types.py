@@ -89,6 +89,8 @@ TIME_LIMITS_S: Dict[str, int] = {
     "addressbook-save": 10,
     "ledger-append": 10,
     "ledger-anchored": 10,
+    "ledger-blob": 10,
+    "ledger-shred": 10,
     "agent-info": 5,
 }
 
@@ -358,6 +360,11 @@ class GenerateWalletReply(Reply):
     keyfile: str
 
 
+class LedgerBlobReply(Reply):
+    #: Hash of the ciphertext: the name of the blob.
+    sha256: str
+
+
 class AgentInfoReply(Reply):
     #: Version of the agent.
     version: str
@@ -380,6 +387,7 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "LedgerBlobReply",
     "OvsAddBrOptions",
     "OvsAddPortReply",
     "OvsSetFlowsFlow",
