@@ -32,7 +32,7 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// The tamper-evident history of everything privileged
-    Ledger(LedgerArgs),
+    Ledger(Box<LedgerArgs>),
     /// What is anchored of the ledger on the chain
     Anchors(AnchorsArgs),
     /// What the engine has done, does and gave up
@@ -54,7 +54,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let layout = Layout::from_env();
     match Cli::parse().command {
-        Command::Ledger(args) => ledger::run(args, &layout),
+        Command::Ledger(args) => ledger::run(*args, &layout),
         Command::Anchors(args) => anchors::run(&args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
