@@ -128,6 +128,30 @@ impl LedgerDir {
         Ok(fd)
     }
 
+    /// The published checkpoint as it stands, with its cosignatures if it has any.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large, or is no text.
+    pub fn checkpoint(&self) -> Result<Option<String>, FileError> {
+        self.text(CHECKPOINT)
+    }
+
+    /// The newest head that witnesses cosigned, likewise.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`].
+    pub fn cosigned(&self) -> Result<Option<String>, FileError> {
+        self.text(COSIGNED)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, FileError> {
+        let Some(bytes) = self.read(name, 64 * 1024)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8(bytes).map_err(|_| on("read", name)(Errno::ILSEQ))?;
+        Ok(Some(text))
+    }
+
     /// The whole file, or `None` when there is none. Refuses more than `limit` bytes.
     pub(crate) fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, FileError> {
         use std::io::Read as _;

@@ -45,6 +45,7 @@ pub mod stats;
 pub mod tiles;
 pub mod trust;
 pub mod verify;
+pub mod witness;
 pub mod writer;
 
 pub use recover::OpenIntent;

@@ -117,17 +117,16 @@ impl Reader {
         self.scan.epochs.as_ref()
     }
 
-    /// The proof that this log only added to what it was with `old` records, and its head now: what a witness wants.
+    /// The proof that this log with `new` records only added to what it was with `old`: what a witness wants.
     ///
     /// # Errors
-    /// It has fewer records than that.
-    pub fn prove_growth(&self, old: u64) -> Result<Vec<Hash>, ReadError> {
+    /// It has fewer records than that, or `old` is larger than `new`.
+    pub fn prove_growth(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
         let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
-        let proof = usize::try_from(old)
-            .ok()
-            .and_then(|old| consistency_proof(&leaves, old));
+        let leaves = usize::try_from(new).ok().and_then(|new| leaves.get(..new));
+        let proof = leaves.and_then(|leaves| consistency_proof(leaves, usize::try_from(old).ok()?));
         proof.ok_or(ReadError::NoRecord {
-            index: old.saturating_sub(1),
+            index: old.max(new).saturating_sub(1),
             size: self.size(),
         })
     }

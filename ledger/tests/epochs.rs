@@ -543,11 +543,12 @@ fn the_proof_of_growth_between_any_two_sizes_is_what_a_witness_accepts() {
     };
     let now = reader.size();
     for old in 1..=now {
-        let proof = reader.prove_growth(old).expect("exists");
+        let proof = reader.prove_growth(old, now).expect("exists");
         assert!(
             is_consistent((old, &root(old)), (now, &root(now)), &proof),
             "{old}"
         );
     }
-    assert!(reader.prove_growth(now + 1).is_err());
+    assert!(reader.prove_growth(now + 1, now).is_err());
+    assert!(reader.prove_growth(1, now + 1).is_err());
 }
