@@ -88,7 +88,7 @@ mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e block
 stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
-install -m 0644 packaging/systemd/blockhost-engine.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-{engine,witness,ledger-submit}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
 control blockhost "blockhost-root-agent (= $version)" "mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."

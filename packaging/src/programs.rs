@@ -26,6 +26,7 @@ pub fn all() -> Vec<Program> {
         blockhost_hypervisor::cli::command(),
         blockhost_engine::cli::engine::command(),
         blockhost_gc::cli::command(),
+        blockhost_witness::cli::command(),
     ];
     let commands = [
         blockhost_engine::cli::operator::command(),

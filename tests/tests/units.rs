@@ -19,6 +19,8 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-root-agent.service", 25),
     ("blockhost-engine.service", 15),
     ("blockhost-gc.service", 15),
+    ("blockhost-witness.service", 15),
+    ("blockhost-ledger-submit.service", 15),
 ];
 
 /// `db.yaml`.

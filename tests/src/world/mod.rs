@@ -37,6 +37,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-vm-update-gecos",
     "blockhost-vm-guest-exec",
     "blockhost-vm-gc",
+    "blockhost-witness",
 ];
 
 /// Where a world appears inside its mount namespace. The agent runs only programs in directories that only root may
