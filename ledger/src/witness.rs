@@ -232,36 +232,40 @@ mod tests {
     fn growth_is_cosigned_and_every_lie_gets_the_status_of_the_specification() {
         let keys = [signer().vkey().clone()];
         let good = request(1, 5, 9);
-        let judge = |request: &AddCheckpoint, last| request.judge(&keys, last).map(|c| c.size);
+        let judge = |request: &AddCheckpoint, last: Option<Seen>| {
+            request.judge(&keys, last.as_ref()).map(|c| c.size)
+        };
         assert_eq!(judge(&request(1, 0, 5), None), Ok(5));
-        assert_eq!(judge(&good, Some(&seen(1, 5))), Ok(9));
-        assert_eq!(judge(&request(1, 9, 9), Some(&seen(1, 9))), Ok(9), "again");
-        let status = |request: &AddCheckpoint, last| judge(request, last).map_err(|e| e.status());
+        assert_eq!(judge(&good, Some(seen(1, 5))), Ok(9));
+        assert_eq!(judge(&request(1, 9, 9), Some(seen(1, 9))), Ok(9), "again");
+        let status = |request: &AddCheckpoint, last: Option<Seen>| {
+            judge(request, last).map_err(|e| e.status())
+        };
         assert_eq!(good.judge(&[], None), Err(Refusal::UnknownLog));
         let stranger = Signer::from_bytes("h/log", 1, &[4; 32]).expect("valid");
         let strangers = [stranger.vkey().clone()];
         assert_eq!(good.judge(&strangers, None), Err(Refusal::NotSigned));
         // Rollback, whichever old size it is dressed in.
         assert_eq!(
-            judge(&request(1, 0, 5), Some(&seen(1, 9))),
+            judge(&request(1, 0, 5), Some(seen(1, 9))),
             Err(Refusal::Stale(9))
         );
         let dressed = AddCheckpoint {
             old: 9,
             ..request(1, 0, 5)
         };
-        assert_eq!(status(&dressed, Some(&seen(1, 9))), Err(400));
+        assert_eq!(status(&dressed, Some(seen(1, 9))), Err(400));
         // Another history: of the same size, and grown.
         assert_eq!(
-            judge(&request(2, 9, 9), Some(&seen(1, 9))),
+            judge(&request(2, 9, 9), Some(seen(1, 9))),
             Err(Refusal::Split(9))
         );
-        assert_eq!(status(&request(2, 5, 9), Some(&seen(1, 5))), Err(422));
+        assert_eq!(status(&request(2, 5, 9), Some(seen(1, 5))), Err(422));
         let bare = AddCheckpoint {
             proof: Vec::new(),
             ..good.clone()
         };
-        assert_eq!(status(&bare, Some(&seen(1, 5))), Err(422));
+        assert_eq!(status(&bare, Some(seen(1, 5))), Err(422));
         let extra = AddCheckpoint {
             proof: vec![[0; 32]],
             ..request(1, 0, 5)
