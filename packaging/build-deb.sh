@@ -51,7 +51,8 @@ control() {
   install -m 0644 LICENSE "$tree/usr/share/doc/$1/copyright"
   mkdir -p "$out/shlibs/debian" && : >"$out/shlibs/debian/control"
   local programs
-  mapfile -t programs < <(find "$(realpath "$tree")/usr" -type f -perm -0100)
+  # Scripts have no libraries.
+  mapfile -t programs < <(find "$(realpath "$tree")/usr" -type f -perm -0100 -exec sh -c 'head -c 4 "$1" | grep -qa ELF' sh {} \; -print)
   [ ${#programs[@]} -eq 0 ] || shlibs=$(cd "$out/shlibs" && dpkg-shlibdeps -O --ignore-missing-info "${programs[@]}" 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
   {
     printf 'Package: %s\nVersion: %s\nArchitecture: %s\n' "$1" "$version" "${6:-$arch}"
@@ -87,10 +88,11 @@ control blockhost-hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2
 mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm)
 stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
+install -m 0755 ledger/verifier/blockhost-ledger-verify.py "$out/blockhost/usr/bin/blockhost-ledger-verify"
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
 install -m 0644 packaging/systemd/blockhost-{engine,witness,ledger-submit}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
-control blockhost "blockhost-root-agent (= $version)" "mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
+control blockhost "blockhost-root-agent (= $version)" "python3 (>= 3.9), zstd, mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
 install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
 

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 
+use blockhost_ledger::bundle;
+use blockhost_ledger::claim::Claim;
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::merkle::leaf_hash;
 use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
@@ -13,6 +15,7 @@ use blockhost_ledger::segment::{
     COMMIT, Commit, FRAME_BYTES, FrameReader, HEADER_BYTES, Header, RECORD, Step, checksum,
     file_name, first_of, look_behind, push_frame,
 };
+use blockhost_ledger::tiles::{self, Tile, TileTree};
 use blockhost_proto::fuzz::Target;
 
 /// All of them.
@@ -26,6 +29,11 @@ pub const TARGETS: &[Target] = &[
         name: "ledger_text",
         seeds: texts,
         run: text,
+    },
+    Target {
+        name: "ledger_tiles",
+        seeds: tile_files,
+        run: tile_file,
     },
 ];
 
@@ -141,12 +149,21 @@ fn texts() -> Vec<Vec<u8>> {
         path: Vec::new(),
         checkpoint: note.clone(),
     };
+    let claim = Claim {
+        old_size: 1,
+        old_root: leaf_hash(record),
+        proof: Vec::new(),
+        new: note.clone(),
+        old: Some(note.clone()),
+    };
     [
         checkpoint.body(),
         note,
         proof.to_string(),
         signer.vkey().to_string(),
         "000000000001.log".to_owned(),
+        "tile/0/x001/x234/067.p/8".to_owned(),
+        claim.to_string(),
     ]
     .map(String::into_bytes)
     .to_vec()
@@ -181,6 +198,15 @@ fn text(data: &[u8]) {
         );
     }
     let _ = Checkpoint::parse_unverified(text);
+    if let Ok(claim) = Claim::parse(text) {
+        assert_eq!(Claim::parse(&claim.to_string()).as_ref(), Ok(&claim));
+        if let Ok(shown) = claim.verify(&[signer().vkey().clone()]) {
+            assert_eq!(shown.new, (1, leaf_hash(b"{\"height\":1}")));
+        }
+    }
+    if let Some(tile) = Tile::parse(text) {
+        assert_eq!(tile.path(), text);
+    }
     if let Ok(key) = Vkey::parse(text) {
         assert_eq!(Vkey::parse(&key.to_string()).ok().as_ref(), Some(&key));
     }
@@ -191,4 +217,38 @@ fn text(data: &[u8]) {
         assert_eq!(number.to_string(), text);
     }
     let _ = parse_hash(text);
+}
+
+/// A width, and a bundle or the one tile of a tree of that many records.
+fn tile_files() -> Vec<Vec<u8>> {
+    let records: [&[u8]; 3] = [b"{}", b"", b"{\"height\":1}"];
+    let bundle = bundle::encode(records).expect("short");
+    let hashes = tiles::encode(&records.map(leaf_hash));
+    vec![[&[2], &bundle[..]].concat(), [&[2], &hashes[..]].concat()]
+}
+
+/// What is taken for a bundle is what would be written; hashes from any tile of the right length are computed, from one
+/// of another length are not.
+fn tile_file(data: &[u8]) {
+    let Some((&width, bytes)) = data.split_first() else {
+        return;
+    };
+    let width = u16::from(width) + 1;
+    if let Ok(records) = bundle::decode(bytes, width) {
+        assert_eq!(records.len(), usize::from(width));
+        assert_eq!(bundle::encode(records).as_deref(), Ok(bytes));
+    }
+    let tile = Tile::at(0, 0, width.into()).expect("in the tree");
+    let hashes = tiles::decode(tile, bytes);
+    assert_eq!(hashes.is_some(), bytes.len() == usize::from(width) * 32);
+    let mut tree = TileTree::new(width.into(), |tile: Tile| {
+        // A tree of 256 records has a second tile, with its root alone.
+        let end = usize::from(tile.width()) * 32;
+        bytes.get(..end).map(<[u8]>::to_vec).ok_or(())
+    });
+    let last = u64::from(width) - 1;
+    let computed = tree.root(width.into()).is_ok() && tree.inclusion(last).is_ok();
+    if bytes.len() >= usize::from(width) * 32 {
+        assert!(computed && tree.consistency(last).is_ok());
+    }
 }

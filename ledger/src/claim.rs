@@ -67,7 +67,7 @@ pub struct Shown {
     pub old: (u64, Hash),
     /// Size and root of the newer tree, signed.
     pub new: (u64, Hash),
-    /// The older head was signed by the same key.
+    /// The older head was signed by one of the keys.
     pub old_signed: bool,
 }
 
@@ -123,20 +123,20 @@ impl Claim {
         })
     }
 
-    /// Checks everything that the claim says against a key that the caller trusts.
+    /// Checks everything that the claim says against the keys that the caller trusts: those of one log, oldest first.
     ///
     /// # Errors
     /// A signature or the proof is wrong; see [`ClaimError`].
-    pub fn verify(&self, key: &Vkey) -> Result<Shown, ClaimError> {
-        let new = key.open(&self.new).map_err(ClaimError::New)?;
+    pub fn verify(&self, keys: &[Vkey]) -> Result<Shown, ClaimError> {
+        let new = open(keys, &self.new).map_err(ClaimError::New)?;
         let mut old_signed = false;
         if let Some(note) = &self.old {
-            let old = match key.open(note) {
+            let old = match open(keys, note) {
                 Ok(old) => {
                     old_signed = true;
                     old
                 }
-                // An earlier key of the log may have signed it: then its size and root are still compared.
+                // A key that the caller does not have may have signed it: its size and root are still compared.
                 Err(NoteError::NoSignature { .. }) => {
                     Checkpoint::parse_unverified(note).map_err(ClaimError::Old)?
                 }
@@ -158,6 +158,18 @@ impl Claim {
             old_signed,
         })
     }
+}
+
+/// Each head is signed by the key of its time, which may be any of the log's.
+fn open(keys: &[Vkey], note: &str) -> Result<Checkpoint, NoteError> {
+    let mut result = Err(NoteError::Vkey("there is none"));
+    for key in keys.iter().rev() {
+        result = key.open(note);
+        if !matches!(result, Err(NoteError::NoSignature { .. })) {
+            break;
+        }
+    }
+    result
 }
 
 impl std::fmt::Display for Claim {
@@ -187,6 +199,11 @@ mod tests {
         Signer::from_bytes("h/l", 1, &[seed; 32]).expect("valid")
     }
 
+    fn keys(seeds: &[u8]) -> Vec<Vkey> {
+        let keys = seeds.iter().map(|seed| signer(*seed).vkey().clone());
+        keys.collect()
+    }
+
     fn note(signer: &Signer, leaves: &[Hash]) -> String {
         signer.sign_checkpoint(&Checkpoint {
             origin: "h/l".into(),
@@ -210,7 +227,7 @@ mod tests {
     fn claims_read_back_as_they_were_written_and_show_what_they_say() {
         for (old, new) in [(1, 1), (1, 2), (3, 11), (8, 11), (11, 11), (64, 100)] {
             let mut claim = example(old, new);
-            let shown = claim.verify(signer(3).vkey()).expect("consistent");
+            let shown = claim.verify(&keys(&[3])).expect("consistent");
             assert_eq!(
                 (shown.old.0, shown.new.0, shown.old_signed),
                 (old as u64, new as u64, true)
@@ -218,12 +235,7 @@ mod tests {
             assert_eq!(Claim::parse(&claim.to_string()), Ok(claim.clone()));
             claim.old = None;
             assert_eq!(Claim::parse(&claim.to_string()), Ok(claim.clone()));
-            assert!(
-                !claim
-                    .verify(signer(3).vkey())
-                    .expect("consistent")
-                    .old_signed
-            );
+            assert!(!claim.verify(&keys(&[3])).expect("consistent").old_signed);
         }
     }
 
@@ -231,7 +243,7 @@ mod tests {
     fn another_key_root_size_or_older_checkpoint_is_refused() {
         let good = example(5, 11);
         assert!(matches!(
-            good.verify(signer(4).vkey()),
+            good.verify(&keys(&[4])),
             Err(ClaimError::New(NoteError::NoSignature { .. }))
         ));
         let rewritten = Claim {
@@ -240,25 +252,25 @@ mod tests {
             ..good.clone()
         };
         let inconsistent = Err(ClaimError::Inconsistent { old: 5, new: 11 });
-        assert_eq!(rewritten.verify(signer(3).vkey()), inconsistent);
+        assert_eq!(rewritten.verify(&keys(&[3])), inconsistent);
         let smaller = Claim {
             old_size: 4,
             old: None,
             ..good.clone()
         };
-        assert!(smaller.verify(signer(3).vkey()).is_err());
+        assert!(smaller.verify(&keys(&[3])).is_err());
         let backwards = Claim {
             old_size: 12,
             old: None,
             ..good.clone()
         };
-        assert!(backwards.verify(signer(3).vkey()).is_err());
+        assert!(backwards.verify(&keys(&[3])).is_err());
         let swapped = Claim {
             old: Some(good.new.clone()),
             ..good.clone()
         };
         assert_eq!(
-            swapped.verify(signer(3).vkey()),
+            swapped.verify(&keys(&[3])),
             Err(ClaimError::OtherOld { size: 5 })
         );
         let forged = Claim {
@@ -266,7 +278,7 @@ mod tests {
             ..good.clone()
         };
         assert!(matches!(
-            forged.verify(signer(3).vkey()),
+            forged.verify(&keys(&[3])),
             Err(ClaimError::Old(NoteError::BadSignature { .. }))
         ));
     }
@@ -276,15 +288,14 @@ mod tests {
         let mut claim = example(5, 11);
         let leaves: Vec<Hash> = (0..5_usize).map(|i| leaf_hash(&i.to_be_bytes())).collect();
         claim.old = Some(note(&signer(9), &leaves));
-        assert!(
-            !claim
-                .verify(signer(3).vkey())
-                .expect("consistent")
-                .old_signed
-        );
+        assert!(!claim.verify(&keys(&[3])).expect("consistent").old_signed);
+        // With both keys it is, whichever order they come in.
+        for both in [[3, 9], [9, 3]] {
+            assert!(claim.verify(&keys(&both)).expect("consistent").old_signed);
+        }
         claim.old = Some(note(&signer(9), &leaves[..4]));
         assert_eq!(
-            claim.verify(signer(3).vkey()),
+            claim.verify(&keys(&[3])),
             Err(ClaimError::OtherOld { size: 5 })
         );
     }
@@ -315,13 +326,13 @@ mod tests {
         #[test]
         fn a_claim_with_any_changed_byte_never_shows_something_else(at in any::<prop::sample::Index>(), bit in 0_u8..7) {
             let good = example(5, 11);
-            let shown = good.verify(signer(3).vkey()).expect("consistent");
+            let shown = good.verify(&keys(&[3])).expect("consistent");
             let mut bytes = good.to_string().into_bytes();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             if let Ok(text) = String::from_utf8(bytes)
                 && let Ok(claim) = Claim::parse(&text)
-                && let Ok(found) = claim.verify(signer(3).vkey())
+                && let Ok(found) = claim.verify(&keys(&[3]))
             {
                 prop_assert_eq!((found.old, found.new), (shown.old, shown.new));
             }

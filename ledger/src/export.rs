@@ -405,6 +405,25 @@ pub fn read_tile(exported: &LedgerDir, tile: Tile) -> Result<Vec<u8>, FileError>
     }
 }
 
+/// The records that a tile of level 0 has the hashes of, from an exported directory: from the bundle of its width or,
+/// where that is gone, the first ones of the full one. Not checked against any hash.
+///
+/// # Errors
+/// Neither file can be read, or it is no bundle.
+pub fn read_entries(exported: &LedgerDir, tile: Tile) -> Result<Vec<Vec<u8>>, ExportError> {
+    let (found, bytes) = match read_beneath(exported, &tile.entries_path(), bundle::MAX_BYTES) {
+        Err(error) if tile.is_partial() && error.errno() == Some(Errno::NOENT) => {
+            let full = tile.filled();
+            let bytes = read_beneath(exported, &full.entries_path(), bundle::MAX_BYTES)?;
+            (full, bytes)
+        }
+        other => (tile, other?),
+    };
+    let records = bundle::decode(&bytes, found.width())?;
+    let wanted = records.into_iter().take(usize::from(tile.width()));
+    Ok(wanted.map(<[u8]>::to_vec).collect())
+}
+
 /// A file below a directory, no link followed on the way; `NOENT` when it is missing.
 fn read_beneath(root: &LedgerDir, path: &str, limit: usize) -> Result<Vec<u8>, FileError> {
     let mut dir = root.try_clone()?;

@@ -98,3 +98,36 @@ END"#;
         assert_eq!(said, "proved 9 of 14\n");
     }
 }
+
+/// The code of the documentation that begins with this line, as it stands there.
+fn documented(first: &str) -> String {
+    let text = include_str!("../../docs/ledger.md");
+    let start = text
+        .find(&format!("```\n{first}\n"))
+        .expect("the documentation has it");
+    let code = &text[start + 4..];
+    code[..code.find("```").expect("it ends")].to_owned()
+}
+
+#[test]
+fn the_shell_of_the_documentation_walks_from_every_record_to_the_root() {
+    let script = documented("P=42.tlog-proof");
+    let world = World::with_batches(25);
+    let reader = Reader::open(LedgerDir::open(world.path()).expect("opens"), None).expect("reads");
+    // Left and right edges, and where the path skips levels.
+    for index in [0, 1, 31, 32, 41, 47, 48, 49] {
+        let proof = reader.prove(index, true).expect("proved");
+        std::fs::write(world.path().join("42.tlog-proof"), proof).expect("write");
+        let Some(said) = sh(&world, &["sha256sum", "basenc"], &script) else {
+            return;
+        };
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.len() == 2 && lines[0] == lines[1], "{index}: {said}");
+    }
+    let proof = reader.prove(41, true).expect("proved");
+    let moved = proof.replace("index 41", "index 40");
+    std::fs::write(world.path().join("42.tlog-proof"), moved).expect("write");
+    let said = sh(&world, &["sha256sum", "basenc"], &script).expect("tools are there");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() == 2 && lines[0] != lines[1], "{said}");
+}

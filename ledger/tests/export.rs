@@ -3,9 +3,10 @@
 
 mod common;
 
-use blockhost_ledger::bundle;
 use blockhost_ledger::dir::LedgerDir;
-use blockhost_ledger::export::{ExportError, Exported, read_tile, to_blocks, to_c2sp, to_jsonl};
+use blockhost_ledger::export::{
+    ExportError, Exported, read_entries, read_tile, to_blocks, to_c2sp, to_jsonl,
+};
 use blockhost_ledger::merkle::{Hash, leaf_hash, root_from_inclusion};
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::Phase;
@@ -67,9 +68,8 @@ fn check(dir: &Path) -> u64 {
     assert_eq!(tree.root(head.size).expect("tiles"), head.root);
     for index in (0..head.size).step_by(37).chain([head.size - 1]) {
         let tile = tiles::Tile::at(0, index / 256, head.size).expect("in the tree");
-        let bytes = std::fs::read(dir.join(tile.entries_path())).expect("a bundle");
-        let records = bundle::decode(&bytes, tile.width()).expect("a bundle");
-        let leaf: Hash = leaf_hash(records[usize::try_from(index % 256).expect("small")]);
+        let records = read_entries(&exported, tile).expect("a bundle");
+        let leaf: Hash = leaf_hash(&records[usize::try_from(index % 256).expect("small")]);
         let path = tree.inclusion(index).expect("tiles");
         assert_eq!(
             root_from_inclusion(&leaf, index, head.size, &path),

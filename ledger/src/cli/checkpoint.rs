@@ -2,7 +2,6 @@
 
 use super::context::{Context, Failure};
 use crate::note::Checkpoint;
-use crate::reader::key_beside;
 use qrcodegen::{QrCode, QrCodeEcc};
 use std::io::IsTerminal as _;
 
@@ -19,16 +18,17 @@ pub struct Args {
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let ledger = context.ledger()?;
-    let head = context.reader()?.head()?;
+    let reader = context.reader()?;
+    let head = reader.head()?;
     // The published one may carry cosignatures of witnesses; it can be a second behind.
     let published = ledger
         .read(crate::dir::CHECKPOINT, 64 * 1024)
         .ok()
         .flatten();
     let published = published.and_then(|bytes| String::from_utf8(bytes).ok());
-    let note = match (published, key_beside(&ledger)?) {
-        (Some(note), Some(key))
-            if key.open(&note).is_ok_and(|found: Checkpoint| {
+    let note = match (published, reader.epochs()) {
+        (Some(note), Some(epochs))
+            if epochs.open(&note).is_ok_and(|found: Checkpoint| {
                 found.size == head.size && found.root == head.root
             }) =>
         {

@@ -4,7 +4,7 @@ use super::context::{Context, Failure, read_keys, read_text};
 use crate::claim::Claim;
 use crate::consistency::consistency_proof;
 use crate::merkle::{Hash, hex, root_of};
-use crate::note::{Checkpoint, parse_decimal};
+use crate::note::{Checkpoint, Vkey, parse_decimal};
 use crate::reader::{ReadError, Reader};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -143,18 +143,17 @@ pub struct VerifyArgs {
 }
 
 pub(super) fn verify(context: &mut Context, args: &VerifyArgs) -> Result<(), Failure> {
-    // The newer head is signed by the newest key of the log.
-    let newest = read_keys(&args.key)?.pop();
-    let key = newest.ok_or_else(|| Failure::Unreadable("there is no verifier key".to_owned()))?;
+    let keys = read_keys(&args.key)?;
+    let name = keys.first().map_or("", Vkey::name);
     let text = read_text(&args.file, "consistency file")?;
     let kept = args.trusted_checkpoint.as_deref();
     let kept = kept.map(|file| read_text(file, "checkpoint")).transpose()?;
     let checked = Claim::parse(&text)
-        .and_then(|claim| claim.verify(&key))
+        .and_then(|claim| claim.verify(&keys))
         .map_err(|error| error.to_string())
         .and_then(|shown| match kept.as_deref().map(Checkpoint::parse_unverified) {
             None => Ok(shown),
-            Some(Ok(kept)) if kept.origin == key.name() && (kept.size, kept.root) == shown.old => {
+            Some(Ok(kept)) if kept.origin == name && (kept.size, kept.root) == shown.old => {
                 Ok(shown)
             }
             Some(Ok(kept)) => Err(format!(
@@ -180,14 +179,14 @@ pub(super) fn verify(context: &mut Context, args: &VerifyArgs) -> Result<(), Fai
     }
     let how = match (kept.is_some(), shown.old_signed) {
         (true, _) => "the checkpoint you kept",
-        (false, true) => "signed by the same key",
-        (false, false) => "not signed by this key: compare it with what you kept",
+        (false, true) => "signed too",
+        (false, false) => "its signature was not checked: compare it with what you kept",
     };
     Ok(writeln!(
         context.out,
         "consistent: the {} records signed by {} begin with the {} of root {} ({how})",
         shown.new.0,
-        key.name(),
+        name,
         shown.old.0,
         hex(&shown.old.1)
     )?)

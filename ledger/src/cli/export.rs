@@ -1,11 +1,11 @@
 //! `blockhost ledger export`: the history as files that others' tools read.
 
 use super::context::{Context, Failure};
+use super::progress;
 use crate::dir::LedgerDir;
 use crate::export::{ExportError, Exported, to_blocks, to_c2sp, to_jsonl};
-use crate::reader::key_beside;
 use serde_json::json;
-use std::io::{BufWriter, IsTerminal as _, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Options of `export`.
@@ -36,21 +36,8 @@ pub struct Args {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let ledger = context.ledger()?;
     let reader = context.reader()?;
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let style =
-            indicatif::ProgressStyle::with_template("exporting {bar:30} {pos}/{len} records {eta}");
-        let bar = indicatif::ProgressBar::new(0);
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        bar
-    });
-    let mut progress = |done, total| {
-        if let Some(bar) = &bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
-    };
+    let bar = progress::bar("exporting records");
+    let mut progress = |done, total| bar.told(done, total);
     let (done, place) = if let Some(dir) = &args.c2sp {
         // The published checkpoint may carry cosignatures; what was signed is checked before it is passed on.
         let cosigned = ledger
@@ -58,8 +45,8 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
             .ok()
             .flatten();
         let cosigned = cosigned.and_then(|bytes| String::from_utf8(bytes).ok());
-        let cosigned = match (key_beside(&ledger)?, cosigned) {
-            (Some(key), Some(note)) => key.open(&note).is_ok().then_some(note),
+        let cosigned = match (reader.epochs(), cosigned) {
+            (Some(epochs), Some(note)) => epochs.open(&note).is_ok().then_some(note),
             _ => None,
         };
         let target = target(dir)?;
@@ -76,14 +63,10 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         )
     } else {
         let written = to_jsonl(&reader, context.out, &mut progress);
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+        bar.done();
         return written.map(|_| ()).map_err(Failure::from);
     };
-    if let Some(bar) = &bar {
-        bar.finish_and_clear();
-    }
+    bar.done();
     let done = done?;
     if args.json {
         return context.json(&json!(done));
