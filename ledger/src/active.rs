@@ -3,13 +3,16 @@
 
 use crate::dir::{FileError, LedgerDir, SEGMENTS, SHARED_FILE, on, write_all_at};
 use crate::merkle::Hash;
-use crate::scan::Segment;
+use crate::scan::Log;
 use crate::segment::{self, Header};
 use crate::writer::Options;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::sync::Arc;
+
+/// Name of the next segment's file before it has a place in the log.
+const SPARE: &str = ".next.log.new";
 
 /// The open segment.
 #[derive(Debug)]
@@ -25,23 +28,22 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// Makes the segment that begins with leaf index `first`; durable when this returns.
-    pub fn create(
-        segments: &LedgerDir,
-        first: u64,
-        root_before: Hash,
-        options: &Options,
-    ) -> Result<Self, FileError> {
-        let name = segment::file_name(first);
+    /// Takes room for the next segment, whose place in the log is not known yet: the last records of a full segment and
+    /// the first ones of the next may belong to one batch, and on a full disk outcomes need both.
+    pub fn spare(segments: &LedgerDir, options: &Options) -> Result<Self, FileError> {
         let mut salt = [0; 8];
-        crate::keys::random(&mut salt).map_err(on("get random bytes for", &name))?;
+        crate::keys::random(&mut salt).map_err(on("get random bytes for", SPARE))?;
         let header = Header {
-            first_height: first + 1,
-            root_before,
+            first_height: 0,
+            root_before: [0; 32],
             salt,
         };
+        match rustix::fs::unlinkat(segments, SPARE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(on("remove", SPARE)(errno)),
+        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let fd = segments.file(&name, flags, SHARED_FILE)?;
+        let fd = segments.file(SPARE, flags, SHARED_FILE)?;
         let made = (|| {
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(SHARED_FILE))?;
             let want = options
@@ -50,36 +52,50 @@ impl Active {
                 .max(segment::HEADER_BYTES);
             let (file_bytes, result) = zero(&fd, 0, want);
             result?;
-            write_all_at(fd.as_fd(), &header.encode(), 0)?;
-            rustix::fs::fsync(&fd)?;
             Ok(file_bytes)
         })();
         let file_bytes = match made {
             Ok(bytes) => bytes,
             Err(errno) => {
-                let _ = rustix::fs::unlinkat(segments, &name, AtFlags::empty());
-                return Err(on::<Errno>("make", &*name)(errno));
+                let _ = rustix::fs::unlinkat(segments, SPARE, AtFlags::empty());
+                return Err(on::<Errno>("make", SPARE)(errno));
             }
         };
-        segments.sync()?;
-        let identity = segments.identity(&name)?;
         Ok(Self {
             fd: Arc::new(fd),
-            name,
+            name: SPARE.to_owned(),
             header,
             position: segment::HEADER_BYTES,
             file_bytes,
-            identity,
+            identity: None,
         })
+    }
+
+    /// Makes it the segment that begins with leaf index `first`; durable when this returns. Needs no more room.
+    pub fn begin(
+        mut self,
+        segments: &LedgerDir,
+        first: u64,
+        root_before: Hash,
+    ) -> Result<Self, FileError> {
+        let name = segment::file_name(first);
+        self.header.first_height = first + 1;
+        self.header.root_before = root_before;
+        write_all_at(self.fd.as_fd(), &self.header.encode(), 0)
+            .and_then(|()| rustix::fs::fsync(&*self.fd))
+            .map_err(on("begin", &name))?;
+        // Whatever has that name is not part of the log: it would have been read.
+        rustix::fs::renameat(segments, &self.name, segments, &name)
+            .map_err(on("rename into place", &name))?;
+        segments.sync()?;
+        self.identity = segments.identity(&name)?;
+        self.name = name;
+        Ok(self)
     }
 
     /// Opens the last segment for writing behind its last commit. A torn end becomes zeros in place, so that the space
     /// stays ours on a full disk. Interrupted half-way, what is left is a torn end again.
-    pub fn resume(
-        segments: &LedgerDir,
-        last: &Segment,
-        torn_bytes: u64,
-    ) -> Result<Self, FileError> {
+    pub fn resume(segments: &LedgerDir, last: &Log, torn_bytes: u64) -> Result<Self, FileError> {
         let fd = segments.file(&last.name, OFlags::RDWR, 0)?;
         if torn_bytes > 0 {
             let (_, result) = zero(&fd, last.end, last.end + torn_bytes);
@@ -106,6 +122,35 @@ impl Active {
         Ok(stat.st_nlink > 0 && segments.identity(&self.name)? == self.identity)
     }
 
+    /// Does the file still have a name? Asked after each sync: what has none is gone when we end.
+    pub fn is_linked(&self) -> bool {
+        rustix::fs::fstat(&*self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Makes sure that `wanted` bytes fit behind the position. New work must leave `reserve_bytes` for the outcomes of
+    /// what is running; outcomes may use that up.
+    pub fn make_room(
+        &mut self,
+        wanted: u64,
+        new_work: bool,
+        options: &Options,
+    ) -> Result<(), FileError> {
+        let end = self.position + wanted;
+        let with_reserve = end + options.reserve_bytes;
+        if with_reserve <= self.file_bytes {
+            return Ok(());
+        }
+        let Err(source) = self.extend(with_reserve, options.preallocate_bytes) else {
+            return Ok(());
+        };
+        // It may have grown by less than was asked and still by enough.
+        let enough = with_reserve <= self.file_bytes || !new_work && end <= self.file_bytes;
+        if enough && is_full(&source) {
+            return Ok(());
+        }
+        Err(source)
+    }
+
     /// Grows the file with zeros to at least `to`, rounded up to `step`, and makes that durable. After an error it may
     /// have grown by less.
     pub fn extend(&mut self, to: u64, step: u64) -> Result<(), FileError> {
@@ -117,6 +162,14 @@ impl Active {
         self.file_bytes = grown;
         result.map_err(on("extend", self.path()))
     }
+}
+
+/// Does the error mean that there is no space?
+pub(crate) fn is_full(error: &FileError) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
+    )
 }
 
 /// Writes zeros from `from` to `to` and syncs. Real zeros rather than `fallocate`: overwriting them later changes no

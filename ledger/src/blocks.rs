@@ -130,6 +130,16 @@ impl BlockChain {
         }
     }
 
+    /// Adds a whole block at once: the root of the tree over its 256 records, and the time of the last of them.
+    /// Nothing happens when the block before it is not full.
+    pub fn push_block(&mut self, root: Hash, timestamp: i64) {
+        if self.frontier.push_subtree(8, root) {
+            self.last_timestamp = timestamp;
+            let head = self.head_here();
+            self.closed.push(head);
+        }
+    }
+
     /// Heads of the blocks that are full.
     #[must_use]
     pub fn closed(&self) -> &[BlockHead] {

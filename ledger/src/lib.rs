@@ -22,20 +22,27 @@ pub mod export;
 pub mod failpoint;
 pub mod features;
 pub mod follow;
+mod history;
 #[cfg(feature = "index")]
 pub mod index;
 pub mod jcs;
 pub mod keys;
 pub mod merkle;
 pub mod note;
+mod parallel;
 pub mod policy;
 pub mod proof;
+mod publish;
 #[cfg(feature = "index")]
 pub mod query;
 pub mod reader;
 pub mod record;
 mod recover;
+mod refusal;
 mod scan;
+mod seal;
+pub mod sealed;
+mod sealed_file;
 pub mod segment;
 #[cfg(feature = "index")]
 pub mod service;
@@ -48,5 +55,6 @@ pub mod verify;
 pub mod witness;
 pub mod writer;
 
+pub use publish::PublishError;
 pub use recover::OpenIntent;
 pub use scan::Fault;

@@ -42,14 +42,25 @@ pub fn empty_root() -> Hash {
 /// Lower-case hexadecimal, as hashes are written in records and on the command line.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
 }
+
+/// The same for a hash, without allocating: readers compare one with every record.
+pub(crate) fn hex_digits(hash: &Hash) -> [u8; 64] {
+    let mut out = [0; 64];
+    for (pair, byte) in out.chunks_exact_mut(2).zip(hash) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    out
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The right edge of a growing tree: the roots of its perfect subtrees, at most 64 of them. Adding a leaf and asking
 /// for the root cost O(log n); nothing else of the tree has to be in memory to write.
@@ -85,6 +96,27 @@ impl Frontier {
         }
         self.peaks.push(hash);
         self.size += 1;
+    }
+
+    /// Adds a perfect subtree of 2^`level` leaves by its root. `false`, and nothing is added, when the tree so far is
+    /// not a whole number of such subtrees.
+    pub fn push_subtree(&mut self, level: u32, root: Hash) -> bool {
+        let Some(leaves) = 1_u64.checked_shl(level) else {
+            return false;
+        };
+        if !self.size.is_multiple_of(leaves) {
+            return false;
+        }
+        let (mut hash, mut size) = (root, self.size >> level);
+        while size & 1 == 1 {
+            if let Some(left) = self.peaks.pop() {
+                hash = node_hash(&left, &hash);
+            }
+            size >>= 1;
+        }
+        self.peaks.push(hash);
+        self.size += leaves;
+        true
     }
 
     /// The root of the tree of all leaves pushed so far.

@@ -1,15 +1,14 @@
 //! Reading a ledger without privileges, also while it is written: records, the signed head, proofs.
 //! Sees what is committed and nothing else. Checking everything is `verify`.
 
-use crate::consistency::consistency_proof;
-use crate::dir::{self, FileError, LedgerDir, on, read_at};
+use crate::dir::{self, FileError, LedgerDir};
 use crate::epochs::Epochs;
-use crate::merkle::{Hash, inclusion_proof, leaf_hash};
+use crate::history::{Cache, HistoryError};
+use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError, Vkey, assemble, parse_vkeys};
 use crate::proof::TlogProof;
 use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures};
 use crate::writer::Head;
-use rustix::fd::AsFd;
 use std::time::Duration;
 
 /// Why something could not be read.
@@ -38,20 +37,34 @@ pub enum ReadError {
     /// Nothing was written yet.
     #[error("the ledger is empty")]
     Empty,
-    /// The file changed under us.
-    #[error(
-        "record {height} changed after it was read: the segment was overwritten; run `blockhost ledger verify`"
-    )]
+    /// A record is not what its hash says, or was changed after the ledger was opened.
+    #[error("record {height} cannot be believed: {why}; run `blockhost ledger verify`")]
     Changed {
         /// Its height.
         height: u64,
+        /// File and reason.
+        why: String,
     },
+}
+
+impl ReadError {
+    pub(crate) fn of(index: u64, size: u64, error: HistoryError) -> Self {
+        match error {
+            HistoryError::File(error) => Self::File(error),
+            HistoryError::Damaged { place, why } => Self::Changed {
+                height: index + 1,
+                why: format!("{place}: {why}"),
+            },
+            HistoryError::Missing(index) => Self::NoRecord { index, size },
+        }
+    }
 }
 
 /// A consistent view of what was committed when it was opened.
 #[derive(Debug)]
 pub struct Reader {
     scan: Scan,
+    cache: Cache,
 }
 
 impl Reader {
@@ -72,13 +85,16 @@ impl Reader {
                 key: key.as_ref(),
                 signatures: Signatures::Last,
                 roots_at: Vec::new(),
-                record: &mut |_, _| {},
+                visit: &mut (),
                 progress: &mut |_, _| {},
             };
             scan::scan(&ledger, plan)
         });
         match scan {
-            Ok(scan) => Ok(Self { scan }),
+            Ok(scan) => Ok(Self {
+                scan,
+                cache: Cache::default(),
+            }),
             Err(ScanError::File(error)) => Err(error.into()),
             Err(ScanError::Fault(fault)) => Err(ReadError::Damaged(fault)),
         }
@@ -87,7 +103,7 @@ impl Reader {
     /// Number of records.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.scan.entries.len() as u64
+        self.scan.size()
     }
 
     /// The signed head, as the last commit in the segments has it.
@@ -122,20 +138,33 @@ impl Reader {
     /// # Errors
     /// It has fewer records than that, or `old` is larger than `new`.
     pub fn prove_growth(&self, old: u64, new: u64) -> Result<Vec<Hash>, ReadError> {
-        let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
-        let leaves = usize::try_from(new).ok().and_then(|new| leaves.get(..new));
-        let proof = leaves.and_then(|leaves| consistency_proof(leaves, usize::try_from(old).ok()?));
-        proof.ok_or(ReadError::NoRecord {
-            index: old.max(new).saturating_sub(1),
-            size: self.size(),
-        })
+        let proof = self.scan.consistency_proof(old, new);
+        proof.map_err(|error| self.error(old.max(new).saturating_sub(1), error))
     }
 
-    /// The leaf hash of a record.
+    /// The leaf hash of a record; `None` when there is no such record, or its segment can no longer be read.
     #[must_use]
     pub fn leaf(&self, index: u64) -> Option<Hash> {
-        let entry = self.scan.entries.get(usize::try_from(index).ok()?)?;
-        Some(entry.leaf)
+        self.scan.leaf(index).ok()
+    }
+
+    /// The leaf hashes of the records from `from` to before `to`.
+    ///
+    /// # Errors
+    /// There are not so many records, or a segment can no longer be read.
+    pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Hash>, ReadError> {
+        let leaves = self.scan.leaves(from, to);
+        leaves.map_err(|error| self.error(from, error))
+    }
+
+    /// The root of the subtree over the records from `from` to before `to`: `from` has to be a multiple of the power of
+    /// two that is not below their number, as in every RFC 6962 tree. Cheap where segments are sealed.
+    ///
+    /// # Errors
+    /// There are not so many records, or a segment can no longer be read.
+    pub fn root_of_range(&self, from: u64, to: u64) -> Result<Hash, ReadError> {
+        let root = self.scan.root_of_range(from, to);
+        root.map_err(|error| self.error(from, error))
     }
 
     /// The exact bytes of the record with leaf index `index` (from 0).
@@ -143,28 +172,17 @@ impl Reader {
     /// # Errors
     /// There is no such record, or the file was changed meanwhile.
     pub fn get(&self, index: u64) -> Result<Vec<u8>, ReadError> {
-        let missing = ReadError::NoRecord {
+        let place = self.scan.place(index).ok_or(ReadError::NoRecord {
             index,
             size: self.size(),
-        };
-        let Some(entry) = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.scan.entries.get(index))
-        else {
-            return Err(missing);
-        };
-        let Some(segment) = self.scan.segments.get(entry.segment) else {
-            return Err(missing);
-        };
-        let mut bytes = vec![0; entry.length];
-        let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset)
-            .map_err(on("read", &segment.name))?;
-        bytes.truncate(read);
-        if leaf_hash(&bytes) == entry.leaf {
-            Ok(bytes)
-        } else {
-            Err(ReadError::Changed { height: index + 1 })
-        }
+        })?;
+        let read = place.read(&self.cache);
+        let (_, bytes) = read.map_err(|error| self.error(index, error))?;
+        Ok(bytes)
+    }
+
+    fn error(&self, index: u64, error: HistoryError) -> ReadError {
+        ReadError::of(index, self.size(), error)
     }
 
     /// Records in order, from leaf index `from`.
@@ -183,14 +201,8 @@ impl Reader {
     pub fn prove(&self, index: u64, with_record: bool) -> Result<String, ReadError> {
         let record = self.get(index)?;
         let head = self.head()?;
-        let leaves: Vec<Hash> = self.scan.entries.iter().map(|entry| entry.leaf).collect();
-        let path = usize::try_from(index)
-            .ok()
-            .and_then(|index| inclusion_proof(&leaves, index));
-        let path = path.ok_or(ReadError::NoRecord {
-            index,
-            size: self.size(),
-        })?;
+        let path = self.scan.inclusion_proof(index);
+        let path = path.map_err(|error| self.error(index, error))?;
         let proof = TlogProof {
             extra: with_record.then_some(record),
             index,
@@ -226,6 +238,12 @@ pub(crate) fn steady<T>(
             Err(ScanError::Fault(_)) if being_written(ledger) => {
                 std::thread::sleep(Duration::from_millis(pause_ms))
             }
+            // A log was sealed between listing the names and opening it.
+            Err(ScanError::File(error))
+                if error.errno() == Some(rustix::io::Errno::NOENT) && being_written(ledger) =>
+            {
+                std::thread::sleep(Duration::from_millis(pause_ms))
+            }
             other => return other,
         }
     }
@@ -238,9 +256,15 @@ pub(crate) fn being_written(ledger: &LedgerDir) -> bool {
     let segments = ledger.sub(dir::SEGMENTS).ok();
     let newest = segments.as_ref().and_then(|segments| {
         let names = segments.names().ok()?;
-        changed(segments, names.last()?)
+        let log = names.iter().rfind(|name| name.ends_with(".log"))?;
+        changed(segments, log)
     });
-    let times = [changed(ledger, "."), changed(ledger, dir::BLOCKS), newest];
+    let times = [
+        changed(ledger, "."),
+        changed(ledger, dir::BLOCKS),
+        changed(ledger, dir::SEGMENTS),
+        newest,
+    ];
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

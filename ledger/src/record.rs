@@ -2,7 +2,8 @@
 //! are read back from those bytes without parsing them. Where records are stored is known by `segment`.
 
 use crate::jcs::{self, JcsError};
-use crate::merkle::{Hash, hex, sha256};
+use crate::merkle::{Hash, hex, hex_digits, sha256};
+use memchr::memmem;
 use serde_json::{Map, Value, json};
 
 /// Version of the record format, field `v`.
@@ -276,9 +277,37 @@ impl Draft {
 /// The height written in a record.
 pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
     const KEY: &[u8] = b"\"height\":";
-    let at = record.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    let at = memmem::find(record, KEY)? + KEY.len();
     let digits = record[at..].split(|b| !b.is_ascii_digit()).next()?;
     crate::note::parse_decimal(std::str::from_utf8(digits).ok()?)
+}
+
+/// What joins a record to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    Intent,
+    Outcome,
+}
+
+/// For an intent or an outcome: which of the two, and its `op_id`.
+pub(crate) fn joined(record: &[u8]) -> Option<(Joined, &[u8])> {
+    let joined = match late_text(record, b"\"phase\":\"")? {
+        b"intent" => Joined::Intent,
+        b"outcome" => Joined::Outcome,
+        _ => return None,
+    };
+    Some((joined, late_text(record, b"\"op_id\":\"")?))
+}
+
+/// Where `needle` stands for the last time. Searching forwards is several times as fast as backwards, and there is
+/// hardly ever a second match.
+pub(crate) fn last_place(record: &[u8], needle: &[u8]) -> Option<usize> {
+    let finder = memmem::Finder::new(needle);
+    let mut found = finder.find(record)?;
+    while let Some(more) = finder.find(&record[found + 1..]) {
+        found += 1 + more;
+    }
+    Some(found)
 }
 
 /// A text field that sorts after `metadata` and `payload` and is written without escapes: `phase`, `op_id` excepted
@@ -286,20 +315,14 @@ pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
 ///
 /// `opening` is all of `"key":"`: the key alone, in its quotes, can also be the whole value of a later field.
 pub(crate) fn late_text<'a>(record: &'a [u8], opening: &[u8]) -> Option<&'a [u8]> {
-    let at = record
-        .windows(opening.len())
-        .rposition(|window| window == opening)?
-        + opening.len();
+    let at = last_place(record, opening)? + opening.len();
     record[at..].split(|b| *b == b'"').next()
 }
 
 /// The time written in a record, in seconds since 1970 UTC. Sorts after everything nested.
 pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
     const KEY: &[u8] = b"\"timestamp\":";
-    let at = record
-        .windows(KEY.len())
-        .rposition(|window| window == KEY)?
-        + KEY.len();
+    let at = last_place(record, KEY)? + KEY.len();
     let digits = record[at..]
         .split(|b| !b.is_ascii_digit() && *b != b'-')
         .next()?;
@@ -308,7 +331,7 @@ pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
 
 /// Does this record name `prev` as the one before it?
 pub(crate) fn follows(record: &[u8], prev: &Hash) -> bool {
-    late_text(record, b"\"prev_hash\":\"") == Some(hex(prev).as_bytes())
+    late_text(record, b"\"prev_hash\":\"") == Some(&hex_digits(prev)[..])
 }
 
 #[cfg(test)]

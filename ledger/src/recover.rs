@@ -5,18 +5,18 @@ use crate::blobs::BlobIndex;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
 use crate::epochs::Epochs;
+use crate::history::{Cache, HistoryError, Place};
 use crate::keys::Signers;
-use crate::merkle::leaf_hash;
+use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError};
-use crate::record::{self, Draft, Phase};
-use crate::scan::{self, Plan, Scan, ScanError, Signatures};
-use crate::writer::{OpenError, Place};
+use crate::record::{self, Draft, Joined, Phase};
+use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures, Visit};
+use crate::writer::OpenError;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// How often the lock is tried, 20 ms apart.
 const LOCK_TRIES: u32 = 15;
@@ -145,25 +145,7 @@ pub(crate) fn read(
     signers: &Signers,
     floors: &[Option<Floor>],
 ) -> Result<Found, OpenError> {
-    let mut chain = BlockChain::default();
-    let mut intents: HashMap<Vec<u8>, (u64, Vec<u8>)> = HashMap::new();
-    let mut blobs = BlobIndex::default();
-    let mut visit = |index: u64, bytes: &[u8]| {
-        blobs.see(index, bytes);
-        chain.push(leaf_hash(bytes), record::timestamp_of(bytes).unwrap_or(0));
-        let Some(op_id) = record::late_text(bytes, b"\"op_id\":\"") else {
-            return;
-        };
-        match record::late_text(bytes, b"\"phase\":\"") {
-            Some(b"intent") => {
-                intents.insert(op_id.to_vec(), (index, bytes.to_vec()));
-            }
-            Some(b"outcome") => {
-                intents.remove(op_id);
-            }
-            _ => {}
-        }
-    };
+    let mut seen = Seen::default();
     let plan = &mut Plan {
         key: Some(signers.first()),
         signatures: Signatures::Last,
@@ -172,7 +154,7 @@ pub(crate) fn read(
             .flatten()
             .map(|floor| floor.head.size)
             .collect(),
-        record: &mut visit,
+        visit: &mut seen,
         progress: &mut |_, _| {},
     };
     let scan = scan::scan(ledger, plan).map_err(|error| match error {
@@ -182,17 +164,75 @@ pub(crate) fn read(
     for floor in floors.iter().flatten() {
         holds(floor, &scan, signers)?;
     }
-    let mut open_intents: Vec<OpenIntent> = intents
-        .into_values()
-        .filter_map(|(index, bytes)| OpenIntent::read(index, &bytes))
-        .collect();
-    open_intents.sort_by_key(|intent| intent.index);
+    let open_intents = seen.open_intents(&scan)?;
     Ok(Found {
         scan,
-        chain,
+        chain: seen.chain,
         open_intents,
-        blobs,
+        blobs: seen.blobs,
     })
+}
+
+/// What the writer wants to know of the records: heads of blocks, which intents are open, what became of blobs.
+#[derive(Default)]
+struct Seen {
+    chain: BlockChain,
+    open: HashMap<Vec<u8>, u64>,
+    blobs: BlobIndex,
+}
+
+impl Visit for Seen {
+    fn record(&mut self, index: u64, leaf: &Hash, bytes: &[u8]) {
+        self.sealed_record(leaf, bytes);
+        self.sealed_matters(index, bytes);
+    }
+
+    fn sealed_matters(&mut self, index: u64, bytes: &[u8]) {
+        self.blobs.see(index, bytes);
+        match record::joined(bytes) {
+            Some((Joined::Intent, op_id)) => drop(self.open.insert(op_id.to_vec(), index)),
+            Some((Joined::Outcome, op_id)) => drop(self.open.remove(op_id)),
+            None => {}
+        }
+    }
+
+    fn sealed_record(&mut self, leaf: &Hash, bytes: &[u8]) {
+        self.chain
+            .push(*leaf, record::timestamp_of(bytes).unwrap_or(0));
+    }
+
+    fn sealed_block(&mut self, root: &Hash, timestamp: i64) {
+        self.chain.push_block(*root, timestamp);
+    }
+}
+
+impl Seen {
+    /// Intents without an outcome, in order.
+    fn open_intents(&mut self, scan: &Scan) -> Result<Vec<OpenIntent>, OpenError> {
+        let cache = Cache::default();
+        let mut indices: Vec<u64> = self.open.drain().map(|(_, index)| index).collect();
+        indices.sort_unstable();
+        let mut intents = Vec::new();
+        for index in indices {
+            let read = match scan.place(index) {
+                Some(place) => place.read(&cache).map(|(_, bytes)| bytes),
+                None => Err(HistoryError::Missing(index)),
+            };
+            let bytes = read.map_err(|error| match error {
+                HistoryError::File(error) => OpenError::File(error),
+                other => OpenError::Damaged(Box::new(Fault {
+                    height: index + 1,
+                    segment: dir::SEGMENTS.to_owned(),
+                    offset: 0,
+                    why: other.to_string(),
+                    good: scan.size(),
+                    root: scan.frontier.root(),
+                })),
+            })?;
+            intents.extend(OpenIntent::read(index, &bytes));
+        }
+        Ok(intents)
+    }
 }
 
 /// Records of the blocks that have to be written: those that the published checkpoint does not cover (their file, if
@@ -207,15 +247,7 @@ pub(crate) fn unpublished(
         Err(error) if error.errno() == Some(Errno::NOENT) => Vec::new(),
         Err(error) => return Err(error),
     };
-    let mut handles = Vec::new();
-    for segment in &scan.segments {
-        let fd = segment
-            .fd
-            .try_clone()
-            .map_err(on("duplicate the descriptor of", &segment.name))?;
-        handles.push(Arc::new(fd));
-    }
-    let size = scan.entries.len() as u64;
+    let size = scan.size();
     let mut work = Vec::new();
     for id in 1..=size.div_ceil(BLOCK_RECORDS) {
         let (from, to) = ((id - 1) * BLOCK_RECORDS, (id * BLOCK_RECORDS).min(size));
@@ -223,17 +255,7 @@ pub(crate) fn unpublished(
         if whole && there.binary_search(&blocks::file_name(id)).is_ok() {
             continue;
         }
-        let range =
-            usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(usize::MAX);
-        let places = scan.entries[range].iter().filter_map(|entry| {
-            let fd = Arc::clone(handles.get(entry.segment)?);
-            Some(Place {
-                fd,
-                offset: entry.offset,
-                length: entry.length,
-                leaf: entry.leaf,
-            })
-        });
+        let places = (from..to).filter_map(|index| scan.place(index));
         work.push((id, places.collect()));
     }
     Ok(work)

@@ -6,15 +6,17 @@ use crate::epochs::{Epochs, may_begin_epoch};
 use crate::merkle::{Frontier, Hash, hex, leaf_hash};
 use crate::note::Vkey;
 use crate::record;
+use crate::sealed;
+use crate::sealed_file::{SealedError, SealedFile};
 use crate::segment::{self, Commit, Cosigned, FrameReader, Header, Step};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Where one record is.
+/// Where one record of a log is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
-    /// Which of [`Scan::segments`].
-    pub segment: usize,
     /// Where its payload begins.
     pub offset: u64,
     /// Its bytes.
@@ -26,23 +28,53 @@ pub(crate) struct Entry {
 /// One segment that was read.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    /// Leaf index of its first record.
+    pub first: u64,
+    /// Leaf hash of its last record, or of the one before it when it has none.
+    pub last: Hash,
+    pub body: Body,
+}
+
+/// A segment is a log until it is sealed.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Log(Box<Log>),
+    Sealed(Arc<SealedFile>),
+}
+
+/// A segment that was not sealed yet.
+#[derive(Debug)]
+pub(crate) struct Log {
     /// Name in the segments directory.
     pub name: String,
-    /// Open for reading.
-    pub fd: OwnedFd,
+    /// Open for reading: what was read stays readable when the log is sealed and removed.
+    pub fd: Arc<OwnedFd>,
     /// Its header.
     pub header: Header,
-    /// End of the last valid commit.
+    /// Its records.
+    pub entries: Vec<Entry>,
+    /// The last valid commit in it.
+    pub commit: Option<Commit>,
+    /// End of that commit.
     pub end: u64,
     /// Length of the file.
     pub file_bytes: u64,
+}
+
+impl Segment {
+    /// Number of records.
+    pub fn records(&self) -> u64 {
+        match &self.body {
+            Body::Log(log) => log.entries.len() as u64,
+            Body::Sealed(sealed) => sealed.seal.records,
+        }
+    }
 }
 
 /// All that is committed.
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub segments: Vec<Segment>,
-    pub entries: Vec<Entry>,
     pub frontier: Frontier,
     pub last_commit: Option<Commit>,
     pub commits: u64,
@@ -72,6 +104,8 @@ pub struct Fault {
     pub why: String,
     /// Number of records before it that are committed and consistent.
     pub good: u64,
+    /// Root of the tree over these.
+    pub root: Hash,
 }
 
 /// A scan that did not succeed.
@@ -98,17 +132,33 @@ pub(crate) struct Plan<'a> {
     pub signatures: Signatures,
     /// Tree sizes whose root is wanted.
     pub roots_at: Vec<u64>,
-    /// Called for every committed record: index, bytes.
-    pub record: &'a mut dyn FnMut(u64, &[u8]),
+    pub visit: &'a mut dyn Visit,
     /// Called now and then: bytes read, bytes in all.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
 
-/// Reads all segments of the ledger.
+/// Who is told what a scan reads, in order.
+pub(crate) trait Visit {
+    /// A committed record of a log.
+    fn record(&mut self, _index: u64, _leaf: &Hash, _bytes: &[u8]) {}
+    /// A record of a sealed segment that matters to a writer that starts (see [`sealed::Seal::matters`]). It comes
+    /// before the blocks and records of its segment.
+    fn sealed_matters(&mut self, _index: u64, _bytes: &[u8]) {}
+    /// A record of a sealed bundle that is not a whole block. Its bytes were checked.
+    fn sealed_record(&mut self, _leaf: &Hash, _bytes: &[u8]) {}
+    /// A sealed bundle that is a whole block of the tree: its root, and the time of its last record. Its records were
+    /// not read.
+    fn sealed_block(&mut self, _root: &Hash, _timestamp: i64) {}
+}
+
+/// Nobody.
+impl Visit for () {}
+
+/// Reads all segments of the ledger: logs whole, of sealed segments the hashes (each record is checked against its hash
+/// when it is read; `verify` reads them all).
 pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, ScanError> {
     let mut scan = Scan {
         segments: Vec::new(),
-        entries: Vec::new(),
         frontier: Frontier::new(),
         last_commit: None,
         commits: 0,
@@ -118,121 +168,273 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
         epochs: plan.key.cloned().map(Epochs::starting_with),
         cosigned: None,
     };
-    if plan.roots_at.contains(&0) {
-        scan.roots.push((0, scan.frontier.root()));
-    }
+    scan.note_root(plan);
     let dir = match ledger.sub(crate::dir::SEGMENTS) {
-        Ok(dir) => dir,
+        Ok(dir) => Arc::new(dir),
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(scan),
         Err(error) => return Err(error.into()),
     };
-    let mut files = Vec::new();
+    let mut files = BTreeMap::new();
     let mut total = 0;
     for name in dir.names()? {
-        let Some(first) = segment::first_of(&name) else {
-            continue;
+        let (first, sealed) = match (segment::first_of(&name), sealed::first_of(&name)) {
+            (Some(first), _) => (first, false),
+            (_, Some(first)) => (first, true),
+            _ => continue,
         };
+        // While there is a log it is the truth: its sealed form may not be finished.
+        if sealed && files.contains_key(&first) {
+            continue;
+        }
         let fd = dir.file(&name, OFlags::RDONLY, 0)?;
         let stat = rustix::fs::fstat(&fd).map_err(on("look at", &name))?;
         let bytes = u64::try_from(stat.st_size).unwrap_or(0);
-        total += bytes;
-        files.push((first, name, fd, bytes));
+        // A sealed segment is opened when it is needed: there may be more of them than descriptors.
+        let log = (!sealed).then_some(fd);
+        files.insert(first, (name, log, bytes));
     }
-    files.sort_by_key(|(first, ..)| *first);
+    total += files.values().map(|(.., bytes)| bytes).sum::<u64>();
     let count = files.len();
     let mut before = 0;
-    for (index, (first, name, fd, file_bytes)) in files.into_iter().enumerate() {
+    for (index, (first, (name, fd, file_bytes))) in files.into_iter().enumerate() {
         let last = index + 1 == count;
-        let fault = |scan: &Scan, offset, why: String| fault(scan, &name, offset, why);
-        if first != scan.frontier.size() {
+        if first != scan.size() {
             let why = format!(
                 "this segment begins with height {} but the one before it ends with height {}: a segment is missing or was moved",
                 first.saturating_add(1),
-                scan.frontier.size()
+                scan.size()
             );
-            return Err(fault(&scan, 0, why));
+            return Err(fault(&scan, &name, 0, why));
         }
-        let mut head = [0; 64];
-        let read = read_at(fd.as_fd(), &mut head, 0).map_err(on("read", &name))?;
-        let header = match Header::decode(&head) {
-            Ok(header) if read == head.len() => header,
-            // A segment is made durable before its first record; without any commit in it a crash explains a bad header.
-            problem => {
-                let why = problem.err().unwrap_or("it ends inside its header");
-                let blank = head.iter().all(|b| *b == 0) || first > 0;
-                if last
-                    && blank
-                    && (file_bytes <= segment::HEADER_BYTES
-                        || is_zero(fd.as_fd(), &name, file_bytes)?)
-                {
-                    scan.unborn = Some(name);
+        match fd {
+            None => scan.read_sealed(&dir, first, &name, plan)?,
+            Some(fd) => {
+                let Some(log) = open_log(&mut scan, first, name, fd, file_bytes, last)? else {
                     break;
-                }
-                return Err(fault(&scan, 0, why.to_owned()));
+                };
+                read_log(&mut scan, first, log, plan, last, (before, total))?;
             }
-        };
-        if header.first_height != first + 1 || header.root_before != scan.frontier.root() {
-            return Err(fault(
-                &scan,
-                0,
-                "the header does not continue the segment before it".to_owned(),
-            ));
         }
-        scan.segments.push(Segment {
-            name,
-            fd,
-            header,
-            end: segment::HEADER_BYTES,
-            file_bytes,
-        });
-        read_segment(&mut scan, plan, last, before, total)?;
         before += file_bytes;
+        (plan.progress)(before, total);
     }
     if let (Some(commit), Some(epochs)) = (scan.last_commit, &scan.epochs)
         && plan.signatures == Signatures::Last
         && let Err(why) = epochs.check(&commit)
         && let Some(segment) = scan.segments.last()
     {
-        return Err(fault(&scan, &segment.name, segment.end, why));
+        let (name, end) = match &segment.body {
+            Body::Log(log) => (log.name.clone(), log.end),
+            Body::Sealed(sealed) => (sealed.hashes_name(), 0),
+        };
+        return Err(fault(&scan, &name, end, why));
     }
     (plan.progress)(total, total);
     Ok(scan)
 }
 
-/// Records that wait for their commit.
-struct Pending {
-    offset: u64,
-    length: usize,
-    leaf: Hash,
+/// The header of a log; `None` for one that was made but never got a valid one (then [`Scan::unborn`] names it).
+fn open_log(
+    scan: &mut Scan,
+    first: u64,
+    name: String,
+    fd: OwnedFd,
+    file_bytes: u64,
+    last: bool,
+) -> Result<Option<Log>, ScanError> {
+    let mut head = [0; 64];
+    let read = read_at(fd.as_fd(), &mut head, 0).map_err(on("read", &name))?;
+    let header = match Header::decode(&head) {
+        Ok(header) if read == head.len() => header,
+        // A segment is made durable before its first record; without any commit in it a crash explains a bad header.
+        problem => {
+            let why = problem.err().unwrap_or("it ends inside its header");
+            let blank = head.iter().all(|b| *b == 0) || first > 0;
+            let empty =
+                file_bytes <= segment::HEADER_BYTES || is_zero(fd.as_fd(), &name, file_bytes)?;
+            if last && blank && empty {
+                scan.unborn = Some(name);
+                return Ok(None);
+            }
+            return Err(fault(scan, &name, 0, why.to_owned()));
+        }
+    };
+    if header.first_height != first + 1 || header.root_before != scan.frontier.root() {
+        let why = "the header does not continue the segment before it".to_owned();
+        return Err(fault(scan, &name, 0, why));
+    }
+    Ok(Some(Log {
+        name,
+        fd: Arc::new(fd),
+        header,
+        entries: Vec::new(),
+        commit: None,
+        end: segment::HEADER_BYTES,
+        file_bytes,
+    }))
 }
 
-fn read_segment(
+impl Scan {
+    /// Number of committed records.
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    /// Leaf hash of the last record; zeros when there is none.
+    pub fn last_leaf(&self) -> Hash {
+        self.segments
+            .last()
+            .map_or(record::GENESIS_PREV, |segment| segment.last)
+    }
+
+    fn note_root(&mut self, plan: &Plan<'_>) {
+        if plan.roots_at.contains(&self.frontier.size()) {
+            self.roots
+                .push((self.frontier.size(), self.frontier.root()));
+        }
+    }
+
+    /// Follows the keys and the cosignatures of a sealed segment. `roots` are those of all sizes that matter.
+    fn sealed_trust(
+        &mut self,
+        file: &SealedFile,
+        roots: &[(u64, Hash)],
+        plan: &Plan<'_>,
+    ) -> Result<(), String> {
+        let seal = &file.seal;
+        let all = plan.signatures == Signatures::All;
+        for (place, commit) in &seal.epochs {
+            if !roots.contains(&(commit.size, commit.root)) {
+                return Err("the commit that begins an epoch is of another history".to_owned());
+            }
+            let (bundle, index) = crate::history::split(u64::from(*place));
+            let records = file.records(bundle).map_err(|error| error.to_string())?;
+            if let Some(epochs) = &mut self.epochs {
+                epochs.accept(commit, records.get(index), true)?;
+            }
+        }
+        let begins = seal.epochs.last();
+        if let Some(epochs) = &mut self.epochs
+            && begins.is_none_or(|(_, commit)| commit.size < seal.commit.size)
+        {
+            epochs.accept(&seal.commit, None, all)?;
+        }
+        if seal.cosigned.is_empty() {
+            return Ok(());
+        }
+        let cosigned = Cosigned::decode(&seal.cosigned).filter(|head| head.size <= self.size());
+        let cosigned =
+            cosigned.ok_or("its cosignatures are of a head that the log does not have")?;
+        let newest = self.cosigned.as_ref().map_or(0, |newest| newest.size);
+        if cosigned.size >= newest {
+            self.cosigned = Some(cosigned);
+        }
+        Ok(())
+    }
+
+    /// Adds a sealed segment by its hashes.
+    fn read_sealed(
+        &mut self,
+        dir: &Arc<LedgerDir>,
+        first: u64,
+        name: &str,
+        plan: &mut Plan<'_>,
+    ) -> Result<(), ScanError> {
+        let broken = |scan: &Scan, error| match error {
+            SealedError::File(error) => ScanError::File(error),
+            SealedError::Damaged { place, file, why } => {
+                fault_at(scan, &file, 0, first.saturating_add(place + 1), why)
+            }
+        };
+        let file = SealedFile::open(dir, first).map_err(|error| broken(self, error))?;
+        let seal = &file.seal;
+        if seal.root_before != self.frontier.root() || seal.prev != self.last_leaf() {
+            let why = "it does not continue the segment before it".to_owned();
+            return Err(fault(self, name, 0, why));
+        }
+        let mut read: Option<(usize, sealed::Records)> = None;
+        for place in &seal.matters {
+            let (bundle, index) = crate::history::split(u64::from(*place));
+            if read.as_ref().is_none_or(|(number, _)| *number != bundle) {
+                let records = file.records(bundle);
+                read = Some((bundle, records.map_err(|error| broken(self, error))?));
+            }
+            if let Some(record) = read.as_ref().and_then(|(_, records)| records.get(index)) {
+                plan.visit.sealed_matters(first + u64::from(*place), record);
+            }
+        }
+        let good = self.frontier.clone();
+        let mut asked: Vec<(u64, Hash)> = Vec::new();
+        for (number, bundle) in seal.bundles.iter().enumerate() {
+            let records = seal.records_in(number);
+            let end = self.frontier.size() + records;
+            let whole = records == sealed::BUNDLE_RECORDS
+                && self.frontier.size().is_multiple_of(sealed::BUNDLE_RECORDS);
+            let inside = |size: &u64| (self.frontier.size() + 1..end).contains(size);
+            let epoch = seal.epochs.iter().any(|(_, commit)| inside(&commit.size));
+            if whole && !epoch && !plan.roots_at.iter().any(inside) {
+                self.frontier.push_subtree(8, bundle.root);
+                self.note_root(plan);
+                asked.push((end, self.frontier.root()));
+                plan.visit.sealed_block(&bundle.root, bundle.timestamp);
+                continue;
+            }
+            let leaves = file.leaves(number).map_err(|error| broken(self, error))?;
+            for leaf in &leaves {
+                self.frontier.push(*leaf);
+                self.note_root(plan);
+                asked.push((self.frontier.size(), self.frontier.root()));
+            }
+            if whole {
+                plan.visit.sealed_block(&bundle.root, bundle.timestamp);
+                continue;
+            }
+            let records = file.records(number).map_err(|error| broken(self, error))?;
+            for (leaf, bytes) in leaves.iter().zip(records.iter()) {
+                plan.visit.sealed_record(leaf, bytes);
+            }
+        }
+        let commit = seal.commit;
+        if commit.size != self.frontier.size() || commit.root != self.frontier.root() {
+            self.frontier = good;
+            let why = format!(
+                "the commit signs {} records with root {}, but the hashes kept here have another root: they were changed",
+                commit.size,
+                hex(&commit.root),
+            );
+            return Err(fault(self, name, 0, why));
+        }
+        if let Err(why) = self.sealed_trust(&file, &asked, plan) {
+            self.frontier = good;
+            return Err(fault(self, name, 0, why));
+        }
+        let last = file.last_leaf().map_err(|error| broken(self, error))?;
+        self.last_commit = Some(commit);
+        self.commits += 1;
+        self.segments.push(Segment {
+            first,
+            last,
+            body: Body::Sealed(Arc::new(file)),
+        });
+        Ok(())
+    }
+}
+
+fn read_log(
     scan: &mut Scan,
+    first: u64,
+    mut log: Log,
     plan: &mut Plan<'_>,
     last: bool,
-    before: u64,
-    total: u64,
+    (before, total): (u64, u64),
 ) -> Result<(), ScanError> {
-    let at = scan.segments.len() - 1;
-    let (fd, name, salt) = {
-        let segment = &scan.segments[at];
-        (
-            segment
-                .fd
-                .try_clone()
-                .map_err(on("duplicate the descriptor of", &segment.name))?,
-            segment.name.clone(),
-            segment.header.salt,
-        )
-    };
+    let (fd, name, salt) = (Arc::clone(&log.fd), log.name.clone(), log.header.salt);
     let mut frames = FrameReader::new(fd.as_fd(), &name, salt);
-    let mut pending: Vec<Pending> = Vec::new();
+    let mut pending: Vec<Entry> = Vec::new();
     // The batch is checked on a copy: what is not committed must leave no trace.
     let mut frontier = scan.frontier.clone();
-    let mut prev = scan
-        .entries
-        .last()
-        .map_or(record::GENESIS_PREV, |entry| entry.leaf);
+    let mut prev = scan.last_leaf();
+    let mut committed = prev;
     let mut batch: Vec<u8> = Vec::new();
     let mut told = 0_u64;
     let (stopped, tail) = loop {
@@ -264,7 +466,7 @@ fn read_segment(
                 if plan.roots_at.contains(&frontier.size()) {
                     scan.roots.push((frontier.size(), frontier.root()));
                 }
-                pending.push(Pending {
+                pending.push(Entry {
                     offset: offset + segment::FRAME_BYTES as u64,
                     length: payload.len(),
                     leaf,
@@ -308,28 +510,23 @@ fn read_segment(
                     return Err(fault_at(scan, &name, offset, height, why));
                 }
                 let mut start = 0;
-                for waiting in pending.drain(..) {
-                    (plan.record)(
-                        scan.entries.len() as u64,
-                        &batch[start..start + waiting.length],
-                    );
-                    start += waiting.length;
-                    scan.entries.push(Entry {
-                        segment: at,
-                        offset: waiting.offset,
-                        length: waiting.length,
-                        leaf: waiting.leaf,
-                    });
+                for entry in pending.drain(..) {
+                    let bytes = &batch[start..start + entry.length];
+                    plan.visit
+                        .record(first + log.entries.len() as u64, &entry.leaf, bytes);
+                    start += entry.length;
+                    committed = entry.leaf;
+                    log.entries.push(entry);
                 }
                 batch.clear();
                 scan.frontier.clone_from(&frontier);
                 scan.last_commit = Some(commit);
                 scan.commits += 1;
-                let end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
-                scan.segments[at].end = end;
-                if end - told > 1 << 20 {
-                    told = end;
-                    (plan.progress)(before + end, total);
+                log.commit = Some(commit);
+                log.end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
+                if log.end - told > 1 << 20 {
+                    told = log.end;
+                    (plan.progress)(before + log.end, total);
                 }
             }
             Step::Frame {
@@ -343,7 +540,7 @@ fn read_segment(
                     let why = "cosignatures of a head that the log does not have here: records were removed, or the frame was moved";
                     return Err(fault(scan, &name, offset, why.to_owned()));
                 };
-                scan.segments[at].end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
+                log.end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
                 let newest = scan.cosigned.as_ref().map_or(0, |newest| newest.size);
                 if cosigned.size >= newest {
                     scan.cosigned = Some(cosigned);
@@ -363,7 +560,7 @@ fn read_segment(
                 } else {
                     "nothing is written here"
                 };
-                let tail = segment::look_behind(fd.as_fd(), &name, &salt, scan.segments[at].end)?;
+                let tail = segment::look_behind(fd.as_fd(), &name, &salt, log.end)?;
                 // Beside a writer, what stands behind may have been written since we stopped: then go on reading.
                 if tail.bytes == 0 || !frames.goes_on()? {
                     break (stopped, tail);
@@ -374,7 +571,12 @@ fn read_segment(
     scan.roots.retain(|(size, _)| *size <= scan.frontier.size());
     let stopped_at = frames.position();
     let stopped_height = frontier.size() + 1;
-    let good_end = scan.segments[at].end;
+    let good_end = log.end;
+    scan.segments.push(Segment {
+        first,
+        last: committed,
+        body: Body::Log(Box::new(log)),
+    });
     if tail.bytes == 0 {
         return Ok(());
     }
@@ -424,6 +626,7 @@ fn fault_at(scan: &Scan, segment: &str, offset: u64, height: u64, why: String) -
         offset,
         why,
         good: scan.frontier.size(),
+        root: scan.frontier.root(),
     }))
 }
 

@@ -8,6 +8,7 @@ use crate::failpoint;
 use crate::keys::Signer;
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError, parts};
+use crate::publish::PublishError;
 use crate::recover::{self, Floor};
 use crate::segment::{self, Cosigned, push_frame};
 use crate::writer::{AppendError, Appended, Head, Writer};
@@ -68,8 +69,8 @@ pub enum CosignError {
     #[error(transparent)]
     Append(#[from] AppendError),
     /// The system refused to publish; the cosignatures are in the log.
-    #[error("cannot {0}")]
-    Publish(#[from] FileError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
 }
 
 /// What the writer knows of witnesses.
@@ -224,7 +225,7 @@ impl Writer {
             self.published_size = None;
         }
         self.publish()?;
-        self.publish_cosigned()?;
+        self.publish_cosigned().map_err(PublishError::from)?;
         Ok(count)
     }
 

@@ -3,14 +3,16 @@
 
 use crate::blobs::{self, BlobIndex};
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
-use crate::dir::{self, LedgerDir, read_at};
+use crate::dir::{self, LedgerDir};
+use crate::history::Cache;
 use crate::merkle::{Hash, hex};
 use crate::note::{Checkpoint, Vkey, short_name};
+use crate::parallel::check_sealed;
 use crate::policy::Policy;
 use crate::reader::{ReadError, being_written, key_beside, steady};
 use crate::record;
-use crate::scan::{self, Plan, Scan, ScanError, Signatures};
-use rustix::fd::AsFd;
+use crate::scan::{self, Plan, Scan, ScanError, Signatures, Visit};
+use crate::sealed_file::SealedError;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -131,26 +133,19 @@ fn verify_once(
     let trusted = kept.iter().map(|claim| claim.head.size).max();
     claims.extend(kept);
     let wanted: Vec<u64> = claims.iter().map(|claim| claim.head.size).collect();
-    let mut chain = BlockChain::default();
-    let mut blobs = BlobIndex::default();
+    let mut chain = Chain::default();
     let scanned = steady(ledger, || {
-        chain = BlockChain::default();
-        blobs = BlobIndex::default();
+        chain = Chain::default();
         let plan = &mut Plan {
             key: key.as_ref(),
             signatures: Signatures::All,
             roots_at: wanted.clone(),
-            record: &mut |index, bytes| {
-                blobs.see(index, bytes);
-                chain.push(
-                    crate::merkle::leaf_hash(bytes),
-                    record::timestamp_of(bytes).unwrap_or(0),
-                )
-            },
+            visit: &mut chain,
             progress,
         };
         scan::scan(ledger, plan)
     });
+    let Chain(chain, blobs) = chain;
     let mut report = VerifyReport {
         ok: false,
         records: 0,
@@ -181,10 +176,22 @@ fn verify_once(
             );
         }
         Ok(scan) => {
-            report.records = scan.frontier.size();
+            report.records = scan.size();
             report.root = hex(&scan.frontier.root());
             report.commits = scan.commits;
             report.segments = scan.segments.len() as u64;
+            for (height, error) in check_sealed(&scan, progress) {
+                let place = match &error {
+                    SealedError::File(error) => error.file.clone(),
+                    SealedError::Damaged { file, .. } => file.clone(),
+                };
+                let what = match error {
+                    SealedError::File(error) => error.to_string(),
+                    SealedError::Damaged { why, .. } => why,
+                };
+                let place = format!("{}/{place}", dir::SEGMENTS);
+                check.problem(Some(height), &place, what);
+            }
             for claim in &claims {
                 check.reaches(&scan, claim);
             }
@@ -252,6 +259,29 @@ fn epochs_of(scan: &Scan) -> Vec<(u32, String, u64)> {
     let list = scan.epochs.iter().flat_map(|epochs| epochs.list());
     list.map(|epoch| (epoch.number, epoch.key.to_string(), epoch.after))
         .collect()
+}
+
+/// Follows the heads of blocks, and what is said of blobs.
+#[derive(Default)]
+struct Chain(BlockChain, BlobIndex);
+
+impl Visit for Chain {
+    fn record(&mut self, index: u64, leaf: &Hash, bytes: &[u8]) {
+        self.sealed_record(leaf, bytes);
+        self.sealed_matters(index, bytes);
+    }
+
+    fn sealed_matters(&mut self, index: u64, bytes: &[u8]) {
+        self.1.see(index, bytes);
+    }
+
+    fn sealed_record(&mut self, leaf: &Hash, bytes: &[u8]) {
+        self.0.push(*leaf, record::timestamp_of(bytes).unwrap_or(0));
+    }
+
+    fn sealed_block(&mut self, root: &Hash, timestamp: i64) {
+        self.0.push_block(*root, timestamp);
+    }
 }
 
 struct Check {
@@ -411,7 +441,12 @@ impl Check {
                 None
             };
             let expected = earlier.unwrap_or_else(|| head.clone());
-            if render(scan, &expected)? != found {
+            let rendered = match render(scan, &expected) {
+                // It was said already that the segment is damaged.
+                Err(ReadError::Changed { .. } | ReadError::File(_)) => continue,
+                other => other?,
+            };
+            if rendered != found {
                 let height = first_difference(scan, &expected, &found)?;
                 let what = "the block file is not what the segments say; remove it, it is rebuilt when the agent starts";
                 self.problem(Some(height), &place, what.to_owned());
@@ -455,7 +490,7 @@ impl Check {
         let size = serde_json::from_slice::<Value>(&found)
             .ok()
             .and_then(|index| index.get("tree_size")?.as_u64());
-        let size = size.unwrap_or(0).min(scan.frontier.size());
+        let size = size.unwrap_or(0).min(scan.size());
         let full = usize::try_from(size / BLOCK_RECORDS)
             .unwrap_or(usize::MAX)
             .min(chain.closed().len());
@@ -489,44 +524,32 @@ fn head_at(scan: &Scan, head: &BlockHead, size: u64) -> Option<BlockHead> {
     if size == head.tree_size {
         return Some(head.clone());
     }
-    let count = usize::try_from(size).ok()?;
-    let leaves: Vec<Hash> = scan
-        .entries
-        .get(..count)?
-        .iter()
-        .map(|entry| entry.leaf)
-        .collect();
     let last = bytes_of(scan, size.checked_sub(1)?).ok()??;
     Some(BlockHead {
         tree_size: size,
-        merkle_root: crate::merkle::root_of(&leaves),
+        merkle_root: scan.root_of_range(0, size).ok()?,
         timestamp: record::timestamp_of(&last)?,
         ..head.clone()
     })
 }
 
 fn bytes_of(scan: &Scan, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
-    let Some(entry) = usize::try_from(index)
-        .ok()
-        .and_then(|index| scan.entries.get(index))
-    else {
+    let Some(place) = scan.place(index) else {
         return Ok(None);
     };
-    let Some(segment) = scan.segments.get(entry.segment) else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; entry.length];
-    let read = read_at(segment.fd.as_fd(), &mut bytes, entry.offset)
-        .map_err(dir::on("read", &segment.name))?;
-    bytes.truncate(read);
-    Ok(Some(bytes))
+    match place.read(&Cache::default()) {
+        Ok((_, bytes)) => Ok(Some(bytes)),
+        Err(error) => Err(ReadError::of(index, scan.size(), error)),
+    }
 }
 
 fn render(scan: &Scan, head: &BlockHead) -> Result<Vec<u8>, ReadError> {
     let mut records = Vec::new();
+    let cache = Cache::default();
     for index in head.first_height - 1..head.tree_size {
-        if let Some(bytes) = bytes_of(scan, index)? {
-            records.push((crate::merkle::leaf_hash(&bytes), bytes));
+        if let Some(place) = scan.place(index) {
+            let read = place.read(&cache);
+            records.push(read.map_err(|error| ReadError::of(index, scan.size(), error))?);
         }
     }
     Ok(blocks::render_block(

@@ -1,21 +1,27 @@
-//! The one writer of a ledger: group commit with one write and one fdatasync, recovery at start, publishing afterwards.
+//! The one writer of a ledger: group commit with one write and one fdatasync. Recovery at start is `recover`'s, derived
+//! files are `publish`'s, sealing full segments `seal`'s.
 //! Single-threaded, relative to a directory descriptor, without capabilities. Lives in the root agent's ledger process.
 
-use crate::active::Active;
-use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
-use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on, read_at, write_all_at};
+use crate::active::{Active, is_full};
+use crate::blocks::{BLOCK_RECORDS, BlockChain};
+use crate::dir::{self, FileError, LedgerDir, on, write_all_at};
 use crate::epochs::Epochs;
 use crate::failpoint;
+use crate::history::Place;
 use crate::keys::{Signer, Signers};
 use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::note::{Checkpoint, NoteError, Vkey, assemble};
-use crate::record::{Draft, GENESIS_PREV, Phase, RecordError, Stamp};
+use crate::note::{Checkpoint, Vkey, assemble};
+use crate::record::{Draft, GENESIS_PREV, Phase, Stamp};
 use crate::recover::{self, OpenIntent};
-use crate::scan::Fault;
+pub use crate::refusal::{AppendError, OpenError};
+use crate::scan::Body;
+pub use crate::seal::SealError;
+use crate::seal::{self, Full, Sealing};
 use crate::segment::{self, Commit, push_frame};
 use crate::trust::Witnessed;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Room the writer keeps and how it cuts the log into files.
@@ -72,107 +78,6 @@ pub struct Head {
     pub note: String,
 }
 
-/// Why the ledger was not opened for writing. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process writes it.
-    #[error(
-        "another process is writing this ledger (it holds {}); stop it first",
-        dir::WRITER_LOCK
-    )]
-    Locked,
-    /// No crash explains what was found.
-    #[error("the ledger is damaged and stays read-only: {0}. {HELP}")]
-    Damaged(Box<Fault>),
-    /// Fewer records than were published.
-    #[error(
-        "the ledger has {found} records but {published} were published: it was cut or an old copy was put back; it stays read-only. {HELP}"
-    )]
-    Rollback {
-        /// Size of the published checkpoint.
-        published: u64,
-        /// Committed records now.
-        found: u64,
-    },
-    /// The published head is of another history.
-    #[error(
-        "the first {published} records do not have the root that was published for them: the history was rewritten; the ledger stays read-only. {HELP}"
-    )]
-    Rewritten {
-        /// Size of the published checkpoint.
-        published: u64,
-    },
-    /// The private key of the epoch in force is not here.
-    #[error(
-        "the ledger is in epoch {epoch}, whose signing key {key} is missing: restore it from a backup of the key directory (no other key can continue this ledger)"
-    )]
-    NoKey {
-        /// The epoch in force.
-        epoch: u32,
-        /// Name and id of its key.
-        key: String,
-    },
-    /// The published checkpoint cannot be believed.
-    #[error(
-        "the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}"
-    )]
-    Checkpoint(NoteError),
-    /// The system refused.
-    #[error("cannot open the ledger: cannot {0}")]
-    File(#[from] FileError),
-    /// The first record after a recovery could not be written.
-    #[error("the torn end was cut but the recovery record could not be written: {0}")]
-    Append(Box<AppendError>),
-}
-
-const HELP: &str = "Copy the directory elsewhere as evidence, run `blockhost ledger verify` on it, then restore it from a backup, or move it away to start a new ledger";
-
-/// Why a batch was not appended. Unless it says otherwise, nothing of the batch counts and the next one may be tried.
-#[derive(Debug, thiserror::Error)]
-pub enum AppendError {
-    /// One draft cannot become a record; see [`Draft::check`].
-    #[error("draft {index} of the batch: {source}")]
-    Draft {
-        /// Which of the drafts.
-        index: usize,
-        /// Why.
-        source: RecordError,
-    },
-    /// The disk is full. What is left is kept for outcomes; try again with those alone.
-    #[error(
-        "no space for {wanted} more bytes of ledger ({left} are kept for outcomes of what is running): {source}"
-    )]
-    NoSpace {
-        /// Bytes the batch needs.
-        wanted: u64,
-        /// Bytes preallocated and unused.
-        left: u64,
-        /// What extending the segment said.
-        source: FileError,
-    },
-    /// More drafts than a segment holds.
-    #[error("a batch of {drafts} drafts is more than one segment holds ({most})")]
-    TooMany {
-        /// How many there were.
-        drafts: usize,
-        /// How many are allowed.
-        most: u64,
-    },
-    /// An earlier write or sync failed, or the files were taken away: the state on disk is unknown. Only opening the
-    /// ledger again helps.
-    #[error("the ledger is read-only since: {0}")]
-    Poisoned(String),
-}
-
-/// Where a record of a block not yet published is.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub fd: Arc<OwnedFd>,
-    pub offset: u64,
-    pub length: usize,
-    pub leaf: Hash,
-}
-
 /// The writer. Holds the lock until dropped.
 #[derive(Debug)]
 pub struct Writer {
@@ -182,18 +87,32 @@ pub struct Writer {
     hostname: String,
     options: Options,
     pub(crate) active: Active,
-    frontier: Frontier,
-    prev: Hash,
+    /// Room for the segment after the active one, from the time when that is half full.
+    spare: Option<Active>,
+    /// Leaf hash of the record before the active segment.
+    before_active: Hash,
+    last_commit: Option<Commit>,
+    tip: Tip,
     pub(crate) head: Head,
-    chain: BlockChain,
+    pub(crate) chain: BlockChain,
     /// Records of blocks that are not published in full, by block number from 1, in order.
-    unpublished: Vec<(u64, Vec<Place>)>,
+    pub(crate) unpublished: Vec<(u64, Vec<Place>)>,
     /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
     pub(crate) published_size: Option<u64>,
+    /// Full logs, in order.
+    unsealed: VecDeque<Full>,
+    sealing: Option<Sealing>,
     pub(crate) poisoned: Option<String>,
     pub(crate) epochs: Epochs,
     pub(crate) witnessed: Witnessed,
     _lock: OwnedFd,
+}
+
+/// What the next record is built on.
+#[derive(Debug, Clone)]
+struct Tip {
+    frontier: Frontier,
+    prev: Hash,
 }
 
 impl Writer {
@@ -225,19 +144,33 @@ impl Writer {
             .unwrap_or_else(|| Epochs::starting_with(signers.first().clone()));
         let signer = signers.of(epochs.current())?;
         let unpublished = recover::unpublished(&ledger, &scan, published)?;
-        let size = scan.frontier.size();
-        let active = match scan.segments.last().filter(|_| scan.unborn.is_none()) {
-            Some(last) => Active::resume(&segments, last, scan.torn_bytes)?,
-            None => Active::create(&segments, size, scan.frontier.root(), &options)?,
+        let size = scan.size();
+        let unsealed = seal::unsealed(&segments, &scan)?;
+        let tip = Tip {
+            prev: scan.last_leaf(),
+            frontier: scan.frontier,
+        };
+        let mut before = GENESIS_PREV;
+        if let [.., second, _] = scan.segments.as_slice() {
+            before = second.last;
+        }
+        let active = match scan.segments.last().map(|segment| &segment.body) {
+            Some(Body::Log(last)) if scan.unborn.is_none() => {
+                Active::resume(&segments, last, scan.torn_bytes)?
+            }
+            _ => {
+                before = tip.prev;
+                let spare = Active::spare(&segments, &options)?;
+                spare.begin(&segments, size, tip.frontier.root())?
+            }
         };
         let head = match &scan.last_commit {
             Some(commit) => {
                 let key = &epochs.of_size(size).key;
                 head_of(key, size, commit.root, &commit.signature)
             }
-            None => make_head(&signer, size, scan.frontier.root()),
+            None => make_head(&signer, size, tip.frontier.root()),
         };
-        let prev = scan.entries.last().map_or(GENESIS_PREV, |entry| entry.leaf);
         recover::write_vkeys(&ledger, &epochs)?;
         let mut writer = Self {
             ledger,
@@ -246,12 +179,16 @@ impl Writer {
             hostname: hostname.to_owned(),
             options,
             active,
-            frontier: scan.frontier,
-            prev,
+            spare: None,
+            before_active: before,
+            last_commit: scan.last_commit,
+            tip,
             head,
             chain: found.chain,
             unpublished,
             published_size: None,
+            unsealed: unsealed.into(),
+            sealing: None,
             poisoned: None,
             epochs,
             witnessed: Witnessed::resume(scan.cosigned, floors),
@@ -289,17 +226,57 @@ impl Writer {
             });
         }
         self.check_still_there()?;
-        if self.head.size + drafts.len() as u64
-            > self.active.header.first_height - 1 + self.options.segment_records
-        {
-            self.next_segment()?;
-        }
-        let batch = self.encode(drafts)?;
         // New work must leave room for the outcomes of what is running; outcomes may use it up.
         let new_work = drafts
             .iter()
             .any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
-        self.make_room(batch.bytes.len() as u64, new_work)?;
+        let end = self.active.header.first_height - 1 + self.options.segment_records;
+        let room = usize::try_from(end.saturating_sub(self.head.size)).unwrap_or(usize::MAX);
+        if drafts.len() <= room {
+            let batch = encode(
+                &self.signer,
+                &self.hostname,
+                &self.tip,
+                &self.active,
+                drafts,
+            )?;
+            self.make_room(batch.bytes.len() as u64, new_work)?;
+            return self.write(batch, drafts);
+        }
+        // The batch goes over the end of the segment. Everything that may be refused is, before any of it is written.
+        let (here, there) = drafts.split_at(room);
+        self.make_spare()?;
+        let first = match here {
+            [] => None,
+            here => Some(encode(
+                &self.signer,
+                &self.hostname,
+                &self.tip,
+                &self.active,
+                here,
+            )?),
+        };
+        let tip = first.as_ref().map_or(&self.tip, |batch| &batch.tip);
+        let Some(spare) = self.spare.as_mut() else {
+            return Err(AppendError::Poisoned("there is no next segment".to_owned()));
+        };
+        let second = encode(&self.signer, &self.hostname, tip, spare, there)
+            .map_err(|error| error.behind(room))?;
+        spare
+            .make_room(second.bytes.len() as u64, new_work, &self.options)
+            .map_err(|source| no_space(spare, second.bytes.len() as u64, source))?;
+        let mut appended = Vec::with_capacity(drafts.len());
+        if let Some(first) = first {
+            self.make_room(first.bytes.len() as u64, new_work)?;
+            appended = self.write(first, here)?;
+        }
+        self.next_segment()?;
+        appended.extend(self.write(second, there)?);
+        Ok(appended)
+    }
+
+    /// One write, one sync; then it exists.
+    fn write(&mut self, batch: Batch, drafts: &[Draft]) -> Result<Vec<Appended>, AppendError> {
         let fd = self.active.fd.as_fd();
         let position = self.active.position;
         failpoint::reach_append(drafts, "writing");
@@ -314,12 +291,15 @@ impl Writer {
             return Err(self.poison("make durable", errno));
         }
         failpoint::reach_append(drafts, "synced");
+        if !self.active.is_linked() {
+            return Err(self.taken_away());
+        }
         // Only now does any of it exist.
         self.active.position += batch.bytes.len() as u64;
         self.active.file_bytes = self.active.file_bytes.max(self.active.position);
         self.head = batch.head;
-        self.prev = batch.prev;
-        self.frontier = batch.frontier;
+        self.tip = batch.tip;
+        self.last_commit = Some(batch.commit);
         for (appended, place) in batch.appended.iter().zip(batch.places) {
             let block = appended.index / BLOCK_RECORDS + 1;
             match self.unpublished.last_mut().filter(|(id, _)| *id == block) {
@@ -355,215 +335,140 @@ impl Writer {
         &self.epochs
     }
 
-    /// Writes what is derived: blocks, index, checkpoint (in this order: what the checkpoint covers is there), and tops
-    /// up the preallocated room. Meant for after the answers, at most once a second; does nothing when nothing is new.
+    /// Whether [`Writer::seal_step`] has something to do.
+    #[must_use]
+    pub fn wants_sealing(&self) -> bool {
+        self.poisoned.is_none() && (self.sealing.is_some() || !self.unsealed.is_empty())
+    }
+
+    /// One small step (a bundle of 256 records, or one change of the directory) towards sealing full segments. Meant
+    /// for when nobody waits. `Some` with the first height of a segment when it was its last step.
     ///
     /// # Errors
-    /// The system refused. The log is unharmed; the next call tries again.
-    pub fn publish(&mut self) -> Result<(), FileError> {
-        if self.published_size == Some(self.head.size) {
-            return Ok(());
+    /// See [`SealError`]. The segment's log is unharmed; the next call begins it again.
+    pub fn seal_step(&mut self) -> Result<Option<u64>, SealError> {
+        if !self.wants_sealing() {
+            return Ok(None);
         }
-        let blocks = self.ledger.make_sub(dir::BLOCKS)?;
-        let open = self.chain.open();
-        let mut done = Vec::new();
-        for (id, places) in &self.unpublished {
-            let index = usize::try_from(id - 1).unwrap_or(usize::MAX);
-            let closed = self.chain.closed().get(index);
-            let Some(head) = closed.or(open.as_ref()) else {
-                continue;
-            };
-            let mut records = Vec::with_capacity(places.len());
-            for place in places {
-                let mut bytes = vec![0; place.length];
-                let read = read_at(place.fd.as_fd(), &mut bytes, place.offset)
-                    .map_err(on("read", "the active segment"))?;
-                bytes.truncate(read);
-                records.push((place.leaf, bytes));
+        let mut sealing = match (self.sealing.take(), self.unsealed.pop_front()) {
+            (Some(sealing), None) => sealing,
+            (Some(sealing), Some(waiting)) => {
+                self.unsealed.push_front(waiting);
+                sealing
             }
-            let bytes = blocks::render_block(
-                head,
-                records
-                    .iter()
-                    .map(|(leaf, bytes)| (*leaf, bytes.as_slice())),
-            );
-            // A full block is written for good; the open one will be written again within a second.
-            blocks.replace(&head.file_name(), &bytes, SHARED_FILE, closed.is_some())?;
-            if closed.is_some() {
-                done.push(*id);
+            (None, Some(full)) => Sealing::begin(&self.segments, full).map_err(|failed| {
+                let (full, error) = *failed;
+                self.unsealed.push_front(full);
+                error
+            })?,
+            (None, None) => return Ok(None),
+        };
+        match sealing.step(&self.segments) {
+            Ok(true) => Ok(Some(sealing.give_up().header.first_height)),
+            Ok(false) => {
+                self.sealing = Some(sealing);
+                Ok(None)
+            }
+            Err(error) => {
+                self.unsealed.push_front(sealing.give_up());
+                Err(error)
             }
         }
-        let heads = self.chain.closed().iter().chain(open.as_ref());
-        let index = blocks::render_index(self.signer.vkey().name(), heads);
-        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
-        self.ledger.replace(
-            dir::CHECKPOINT,
-            self.witnessed
-                .checkpoint(self.signer.vkey().name(), &self.head)
-                .as_bytes(),
-            SHARED_FILE,
-            true,
-        )?;
-        self.witnessed.published(&self.head);
-        self.unpublished.retain(|(id, _)| !done.contains(id));
-        self.published_size = Some(self.head.size);
-        self.publish_cosigned()?;
-        if self.poisoned.is_none() {
-            self.top_up()?;
-        }
-        Ok(())
     }
 
-    fn encode(&self, drafts: &[Draft]) -> Result<Batch, AppendError> {
-        let ts_us = now_us();
-        let (mut frontier, mut prev) = (self.frontier.clone(), self.prev);
-        let (mut bytes, base, salt) = (
-            Vec::with_capacity(drafts.len() * 1024),
-            self.active.position,
-            self.active.header.salt,
-        );
-        let (mut appended, mut places) = (
-            Vec::with_capacity(drafts.len()),
-            Vec::with_capacity(drafts.len()),
-        );
-        for (index, draft) in drafts.iter().enumerate() {
-            let height = frontier.size() + 1;
-            let stamp = Stamp {
-                height,
-                prev_hash: &prev,
-                ts_us,
-                hostname: &self.hostname,
-            };
-            let record = draft
-                .encode(&stamp)
-                .map_err(|source| AppendError::Draft { index, source })?;
-            let leaf = leaf_hash(&record);
-            let offset = base + (bytes.len() + segment::FRAME_BYTES) as u64;
-            push_frame(&mut bytes, base, &salt, segment::RECORD, &record);
-            places.push(Place {
-                fd: Arc::clone(&self.active.fd),
-                offset,
-                length: record.len(),
-                leaf,
-            });
-            appended.push(Appended {
-                index: height - 1,
-                height,
-                leaf,
-            });
-            frontier.push(leaf);
-            prev = leaf;
-        }
-        let (size, root) = (frontier.size(), frontier.root());
-        let signature = self.signer.sign_head(size, root);
-        let commit = Commit {
-            size,
-            root,
-            ts_us,
-            epoch: self.signer.epoch(),
-            signature,
-        };
-        push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
-        let head = head_of(self.signer.vkey(), size, root, &signature);
-        Ok(Batch {
-            bytes,
-            appended,
-            places,
-            head,
-            prev,
-            frontier,
-            timestamp: ts_us.div_euclid(1_000_000),
-        })
-    }
-
-    pub(crate) fn check_still_there(&mut self) -> Result<(), AppendError> {
-        let why = match self.active.is_still_there(&self.segments) {
-            Ok(true) => return Ok(()),
-            Ok(false) => format!(
-                "the segment {} was removed or replaced while it was open; put it back and start the agent again",
-                self.active.path()
-            ),
-            Err(error) => error.to_string(),
-        };
-        self.poisoned = Some(why.clone());
-        Err(AppendError::Poisoned(why))
-    }
-
-    pub(crate) fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
-        let end = self.active.position + wanted;
-        let with_reserve = end + self.options.reserve_bytes;
-        if with_reserve <= self.active.file_bytes {
+    /// Tops up the preallocated room of this segment, and of the next one when that is near.
+    pub(crate) fn top_up(&mut self) -> Result<(), FileError> {
+        if self.poisoned.is_some() {
             return Ok(());
         }
-        let Err(source) = self
-            .active
-            .extend(with_reserve, self.options.preallocate_bytes)
-        else {
-            return Ok(());
-        };
-        let full = matches!(
-            source.errno(),
-            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
-        );
-        if !full {
-            let why = source.to_string();
-            self.poisoned = Some(why.clone());
-            return Err(AppendError::Poisoned(why));
+        let options = &self.options;
+        let low = self.active.position + options.reserve_bytes + options.preallocate_bytes / 2;
+        let mut made = Ok(());
+        if low > self.active.file_bytes {
+            made = self.active.extend(low, options.preallocate_bytes);
         }
-        // It may have grown by less than was asked and still by enough.
-        if with_reserve <= self.active.file_bytes || !new_work && end <= self.active.file_bytes {
-            return Ok(());
+        let half = self.active.header.first_height - 1 + options.segment_records / 2;
+        if made.is_ok() && self.head.size >= half && self.spare.is_none() {
+            made = Active::spare(&self.segments, options).map(|spare| self.spare = Some(spare));
         }
-        Err(AppendError::NoSpace {
-            wanted,
-            left: self.active.file_bytes - self.active.position,
-            source,
-        })
-    }
-
-    fn top_up(&mut self) -> Result<(), FileError> {
-        let low =
-            self.active.position + self.options.reserve_bytes + self.options.preallocate_bytes / 2;
-        if low <= self.active.file_bytes {
-            return Ok(());
-        }
-        match self.active.extend(low, self.options.preallocate_bytes) {
+        match made {
             // The next append finds out by itself and knows which drafts may go on.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_full(&error) => Ok(()),
             other => other,
         }
     }
 
+    pub(crate) fn check_still_there(&mut self) -> Result<(), AppendError> {
+        match self.active.is_still_there(&self.segments) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.taken_away()),
+            Err(error) => Err(self.poison_with(error.to_string())),
+        }
+    }
+
+    pub(crate) fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
+        match self.active.make_room(wanted, new_work, &self.options) {
+            Ok(()) => Ok(()),
+            Err(source) if is_full(&source) => Err(no_space(&self.active, wanted, source)),
+            Err(error) => Err(self.poison_with(error.to_string())),
+        }
+    }
+
+    fn make_spare(&mut self) -> Result<(), AppendError> {
+        if self.spare.is_none() {
+            let spare = Active::spare(&self.segments, &self.options);
+            let wanted = self.options.preallocate_bytes;
+            self.spare = Some(spare.map_err(|source| no_space(&self.active, wanted, source))?);
+        }
+        Ok(())
+    }
+
+    /// The active segment is full: the spare one takes its place.
     fn next_segment(&mut self) -> Result<(), AppendError> {
-        match Active::create(
-            &self.segments,
-            self.head.size,
-            self.head.root,
-            &self.options,
-        ) {
-            Ok(active) => {
-                self.active = active;
+        let (Some(spare), Some(commit)) = (self.spare.take(), self.last_commit) else {
+            return Ok(());
+        };
+        match spare.begin(&self.segments, self.head.size, self.head.root) {
+            Ok(next) => {
+                let full = std::mem::replace(&mut self.active, next);
+                self.unsealed.push_back(Full {
+                    name: full.name,
+                    fd: full.fd,
+                    header: full.header,
+                    prev: self.before_active,
+                    last: self.tip.prev,
+                    commit,
+                });
+                self.before_active = self.tip.prev;
                 Ok(())
             }
-            Err(source) => Err(AppendError::NoSpace {
-                wanted: self.options.preallocate_bytes,
-                left: 0,
-                source,
-            }),
+            Err(error) => Err(self.poison_with(error.to_string())),
         }
     }
 
     pub(crate) fn poison(&mut self, doing: &'static str, errno: Errno) -> AppendError {
         let why = on(doing, self.active.path())(errno).to_string();
+        self.poison_with(why)
+    }
+
+    fn poison_with(&mut self, why: String) -> AppendError {
         self.poisoned = Some(why.clone());
         AppendError::Poisoned(why)
+    }
+
+    fn taken_away(&mut self) -> AppendError {
+        self.poison_with(format!(
+            "the segment {} was removed or replaced while it was open; put it back and start the agent again",
+            self.active.path()
+        ))
+    }
+}
+
+fn no_space(active: &Active, wanted: u64, source: FileError) -> AppendError {
+    AppendError::NoSpace {
+        wanted,
+        left: active.file_bytes - active.position,
+        source,
     }
 }
 
@@ -573,9 +478,72 @@ struct Batch {
     appended: Vec<Appended>,
     places: Vec<Place>,
     head: Head,
-    prev: Hash,
-    frontier: Frontier,
+    tip: Tip,
+    commit: Commit,
     timestamp: i64,
+}
+
+/// Builds a batch on `tip`, to be written at the position of `active`.
+fn encode(
+    signer: &Signer,
+    hostname: &str,
+    tip: &Tip,
+    active: &Active,
+    drafts: &[Draft],
+) -> Result<Batch, AppendError> {
+    let ts_us = now_us();
+    let mut tip = tip.clone();
+    let mut bytes = Vec::with_capacity(drafts.len() * 1024);
+    let (base, salt) = (active.position, active.header.salt);
+    let mut appended = Vec::with_capacity(drafts.len());
+    let mut places = Vec::with_capacity(drafts.len());
+    for (index, draft) in drafts.iter().enumerate() {
+        let height = tip.frontier.size() + 1;
+        let stamp = Stamp {
+            height,
+            prev_hash: &tip.prev,
+            ts_us,
+            hostname,
+        };
+        let record = draft
+            .encode(&stamp)
+            .map_err(|source| AppendError::Draft { index, source })?;
+        let leaf = leaf_hash(&record);
+        let offset = base + (bytes.len() + segment::FRAME_BYTES) as u64;
+        push_frame(&mut bytes, base, &salt, segment::RECORD, &record);
+        places.push(Place::Log {
+            fd: Arc::clone(&active.fd),
+            offset,
+            length: record.len(),
+            leaf,
+        });
+        appended.push(Appended {
+            index: height - 1,
+            height,
+            leaf,
+        });
+        tip.frontier.push(leaf);
+        tip.prev = leaf;
+    }
+    let (size, root) = (tip.frontier.size(), tip.frontier.root());
+    let signature = signer.sign_head(size, root);
+    let commit = Commit {
+        size,
+        root,
+        ts_us,
+        epoch: signer.epoch(),
+        signature,
+    };
+    push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
+    Ok(Batch {
+        bytes,
+        appended,
+        places,
+        head: head_of(signer.vkey(), size, root, &signature),
+        tip,
+        commit,
+        timestamp: ts_us.div_euclid(1_000_000),
+    })
 }
 
 fn head_of(key: &Vkey, size: u64, root: Hash, signature: &[u8; 64]) -> Head {

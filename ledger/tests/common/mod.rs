@@ -137,6 +137,14 @@ impl World {
         .expect("readable")
     }
 
+    pub fn try_verify(&self) -> Result<VerifyReport, blockhost_ledger::reader::ReadError> {
+        let trust = Trust {
+            key: Some(signer().vkey().clone()),
+            ..Trust::default()
+        };
+        verify(&LedgerDir::open(self.path())?, &trust, &mut |_, _| {})
+    }
+
     /// The first problem as one text.
     pub fn first_problem(&self) -> String {
         let report = self.verify();

@@ -44,6 +44,11 @@ use crate::{events, log_error, log_info, log_warning};
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// An answer that is on its way is not kept waiting by publication, unless publication has waited this long itself.
 const PUBLISH_LATEST: Duration = Duration::from_secs(1);
+/// Between two steps of sealing full segments of the ledger, while nobody waits for anything, and while somebody does.
+const SEAL_EVERY: Duration = Duration::from_millis(5);
+const SEAL_BUSY: Duration = Duration::from_millis(100);
+/// After a step that failed.
+const SEAL_AGAIN: Duration = Duration::from_secs(60);
 /// A job younger than this is likely to be answered at once.
 const FRESH: Duration = Duration::from_millis(20);
 /// How long after its time limit an action may still answer before its compartment counts as hung.
@@ -98,6 +103,10 @@ pub struct Gate {
     full: Seldom,
     publish_at: Option<Instant>,
     published_last: Option<Instant>,
+    /// Complaints about derived files.
+    unpublished: Seldom,
+    /// When the next step of sealing is due, where there is something to seal.
+    seal_at: Option<Instant>,
     stopping: bool,
     buffer: Vec<u8>,
 }
@@ -234,6 +243,8 @@ impl Gate {
             full: Seldom::default(),
             publish_at: None,
             published_last: None,
+            unpublished: Seldom::default(),
+            seal_at: None,
             stopping: false,
             buffer: vec![0; 64 << 10],
         };
@@ -613,6 +624,7 @@ impl Gate {
             .chain(patience)
             .chain(publish)
             .chain(self.retry_at)
+            .chain(self.seal_at)
             .min()?;
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
@@ -630,10 +642,9 @@ impl Gate {
         {
             self.publish_at = None;
             self.published_last = Some(now);
-            if let Err(error) = self.writer.publish() {
-                log_warning!("derived ledger files: {error}; the ledger itself is unharmed");
-            }
+            self.publish(now);
         }
+        self.seal(now);
         let mut given_up = Vec::new();
         for (role, lane) in &mut self.lanes {
             while lane.waiting.front().is_some_and(|(until, _)| *until <= now) {
@@ -663,6 +674,53 @@ impl Gate {
         }
     }
 
+    fn publish(&mut self, now: Instant) {
+        match self.writer.publish() {
+            Ok(()) => {
+                if self.unpublished.over() {
+                    log_info!("derived ledger files: written again");
+                }
+            }
+            // On a full disk each second brings the next attempt, and the same answer.
+            Err(error) => {
+                if let Some(more) = self.unpublished.say(now) {
+                    log_warning!(
+                        "derived ledger files: {error}; the ledger itself is unharmed{}",
+                        again(more)
+                    );
+                }
+            }
+        }
+    }
+
+    /// A step towards sealing full segments, when it is time for one.
+    fn seal(&mut self, now: Instant) {
+        if !self.writer.wants_sealing() {
+            self.seal_at = None;
+            return;
+        }
+        if now < *self.seal_at.get_or_insert(now + SEAL_EVERY) {
+            return;
+        }
+        let pause = match self.writer.seal_step() {
+            Ok(sealed) => {
+                if let Some(first) = sealed {
+                    log_info!("ledger: sealed the segment that begins with record {first}");
+                }
+                if self.ops.is_empty() {
+                    SEAL_EVERY
+                } else {
+                    SEAL_BUSY
+                }
+            }
+            Err(error) => {
+                log_warning!("ledger: a full segment is not sealed: {error}; it is tried again");
+                SEAL_AGAIN
+            }
+        };
+        self.seal_at = Some(Instant::now() + pause);
+    }
+
     fn nothing_fresh(&self, now: Instant) -> bool {
         self.ops
             .values()
@@ -682,10 +740,16 @@ impl Gate {
         self.batch.extend(late.into_iter().map(Entry::Late));
         self.commit();
         self.flush_lanes();
-        if let Err(error) = self.writer.publish() {
-            log_warning!("derived ledger files: {error}; the ledger itself is unharmed");
-        }
+        self.publish(Instant::now());
         log_info!("closed at {} records", self.writer.head().size);
+    }
+}
+
+/// How often something was not said since it was said last.
+fn again(more: u64) -> String {
+    match more {
+        0 => String::new(),
+        more => format!(" ({more} more times)"),
     }
 }
 

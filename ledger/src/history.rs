@@ -1,0 +1,286 @@
+//! What was scanned, asked by index: leaf hashes, exact record bytes, roots of ranges, wherever they lie, in a log or in
+//! a sealed segment. For `reader`, `verify` and the writer's block files.
+
+use crate::dir::{FileError, on, read_at};
+use crate::merkle::{Hash, leaf_hash, node_hash, root_of};
+use crate::scan::{Body, Scan, Segment};
+use crate::sealed::{BUNDLE_RECORDS, Records};
+use crate::sealed_file::{SealedError, SealedFile};
+use rustix::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why a record that is there could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HistoryError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not what it was when the ledger was opened.
+    #[error("{place}: {why}")]
+    Damaged { place: String, why: String },
+    /// There is no such record.
+    #[error("there is no record with index {0}")]
+    Missing(u64),
+}
+
+impl From<SealedError> for HistoryError {
+    fn from(error: SealedError) -> Self {
+        match error {
+            SealedError::File(error) => Self::File(error),
+            SealedError::Damaged { file, why, .. } => Self::Damaged {
+                place: format!("{}/{file}", crate::dir::SEGMENTS),
+                why,
+            },
+        }
+    }
+}
+
+/// Where the bytes of one record are.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Log {
+        fd: Arc<OwnedFd>,
+        offset: u64,
+        length: usize,
+        leaf: Hash,
+    },
+    Sealed {
+        file: Arc<SealedFile>,
+        bundle: usize,
+        index: usize,
+    },
+}
+
+impl Place {
+    /// The leaf hash, and the bytes that were checked against it.
+    pub fn read(&self, cache: &Cache) -> Result<(Hash, Vec<u8>), HistoryError> {
+        match self {
+            Self::Log {
+                fd,
+                offset,
+                length,
+                leaf,
+            } => {
+                let mut bytes = vec![0; *length];
+                let read = read_at(fd.as_fd(), &mut bytes, *offset)
+                    .map_err(on("read", "the active segment"))?;
+                bytes.truncate(read);
+                if leaf_hash(&bytes) == *leaf {
+                    return Ok((*leaf, bytes));
+                }
+                Err(HistoryError::Damaged {
+                    place: crate::dir::SEGMENTS.to_owned(),
+                    why: format!("byte {offset}: the record changed after it was read"),
+                })
+            }
+            Self::Sealed {
+                file,
+                bundle,
+                index,
+            } => {
+                let bundle = cache.bundle(file, *bundle)?;
+                let pair = bundle.leaves.get(*index).zip(bundle.records.get(*index));
+                let (leaf, bytes) = pair.ok_or(HistoryError::Missing(*index as u64))?;
+                Ok((*leaf, bytes.to_vec()))
+            }
+        }
+    }
+}
+
+/// The bundle that was unpacked last: whoever reads one record mostly reads its neighbour next.
+#[derive(Debug, Default)]
+pub(crate) struct Cache(Mutex<Option<Arc<Unpacked>>>);
+
+#[derive(Debug)]
+struct Unpacked {
+    first: u64,
+    bundle: usize,
+    leaves: Vec<Hash>,
+    records: Records,
+}
+
+impl Cache {
+    fn bundle(&self, file: &SealedFile, bundle: usize) -> Result<Arc<Unpacked>, SealedError> {
+        let first = file.seal.first();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept.as_ref()
+            && (kept.first, kept.bundle) == (first, bundle)
+        {
+            return Ok(Arc::clone(kept));
+        }
+        let fresh = Arc::new(Unpacked {
+            first,
+            bundle,
+            leaves: file.leaves(bundle)?,
+            records: file.records(bundle)?,
+        });
+        *kept = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+}
+
+/// Number of the bundle, and place in it.
+pub(crate) fn split(place: u64) -> (usize, usize) {
+    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    (
+        number(place / BUNDLE_RECORDS),
+        number(place % BUNDLE_RECORDS),
+    )
+}
+
+impl Scan {
+    /// The segment that holds the record, and its place in it.
+    fn segment_of(&self, index: u64) -> Option<(&Segment, u64)> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.first <= index);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        let place = index - segment.first;
+        (place < segment.records()).then_some((segment, place))
+    }
+
+    /// Where a record's bytes are.
+    pub fn place(&self, index: u64) -> Option<Place> {
+        let (segment, place) = self.segment_of(index)?;
+        Some(match &segment.body {
+            Body::Log(log) => {
+                let entry = log.entries.get(usize::try_from(place).ok()?)?;
+                Place::Log {
+                    fd: Arc::clone(&log.fd),
+                    offset: entry.offset,
+                    length: entry.length,
+                    leaf: entry.leaf,
+                }
+            }
+            Body::Sealed(file) => {
+                let (bundle, index) = split(place);
+                Place::Sealed {
+                    file: Arc::clone(file),
+                    bundle,
+                    index,
+                }
+            }
+        })
+    }
+
+    /// The leaf hash of a record.
+    pub fn leaf(&self, index: u64) -> Result<Hash, HistoryError> {
+        let missing = HistoryError::Missing(index);
+        let Some((segment, place)) = self.segment_of(index) else {
+            return Err(missing);
+        };
+        match &segment.body {
+            Body::Log(log) => usize::try_from(place)
+                .ok()
+                .and_then(|place| log.entries.get(place))
+                .map(|entry| entry.leaf)
+                .ok_or(missing),
+            Body::Sealed(file) => {
+                let (bundle, index) = split(place);
+                file.leaves(bundle)?.get(index).copied().ok_or(missing)
+            }
+        }
+    }
+
+    /// The leaf hashes from `from` to before `to`.
+    pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Hash>, HistoryError> {
+        let mut leaves = Vec::new();
+        let mut at = from;
+        while at < to {
+            let (segment, place) = self.segment_of(at).ok_or(HistoryError::Missing(at))?;
+            let (start, some) = match &segment.body {
+                Body::Log(log) => (
+                    segment.first,
+                    log.entries.iter().map(|entry| entry.leaf).collect(),
+                ),
+                Body::Sealed(file) => {
+                    let (bundle, _) = split(place);
+                    let start = segment.first + bundle as u64 * BUNDLE_RECORDS;
+                    (start, file.leaves(bundle)?)
+                }
+            };
+            let skip = usize::try_from(at - start).unwrap_or(usize::MAX);
+            let take = usize::try_from(to - at).unwrap_or(usize::MAX);
+            let before = leaves.len();
+            leaves.extend(some.into_iter().skip(skip).take(take));
+            if leaves.len() == before {
+                return Err(HistoryError::Missing(at));
+            }
+            at += (leaves.len() - before) as u64;
+        }
+        Ok(leaves)
+    }
+
+    /// The root of the tree over the leaves from `from` to before `to`, where `from` is a multiple of the largest power
+    /// of two that the range needs, as in every RFC 6962 tree. Whole sealed bundles cost one look each.
+    pub fn root_of_range(&self, from: u64, to: u64) -> Result<Hash, HistoryError> {
+        let count = to.saturating_sub(from);
+        if count == BUNDLE_RECORDS
+            && let Some((segment, place)) = self.segment_of(from)
+            && let Body::Sealed(file) = &segment.body
+            && place.is_multiple_of(BUNDLE_RECORDS)
+            && let Some(bundle) = file.seal.bundles.get(split(place).0)
+            && file.seal.records_in(split(place).0) == BUNDLE_RECORDS
+        {
+            return Ok(bundle.root);
+        }
+        if count <= BUNDLE_RECORDS {
+            return Ok(root_of(&self.leaves(from, to)?));
+        }
+        let split = count.next_power_of_two() / 2;
+        let left = self.root_of_range(from, from + split)?;
+        let right = self.root_of_range(from + split, to)?;
+        Ok(node_hash(&left, &right))
+    }
+
+    /// RFC 6962 audit path of a record in the tree of all of them.
+    pub fn inclusion_proof(&self, index: u64) -> Result<Vec<Hash>, HistoryError> {
+        let (mut from, mut to) = (0, self.size());
+        if index >= to {
+            return Err(HistoryError::Missing(index));
+        }
+        let mut path = Vec::new();
+        while to - from > 1 {
+            let middle = from + (to - from).next_power_of_two() / 2;
+            if index < middle {
+                path.push(self.root_of_range(middle, to)?);
+                to = middle;
+            } else {
+                path.push(self.root_of_range(from, middle)?);
+                from = middle;
+            }
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// RFC 6962 consistency proof from the tree of the first `old` records to that of the first `new`.
+    pub fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, HistoryError> {
+        let (mut from, mut to) = (0, new);
+        if old > to || to > self.size() {
+            return Err(HistoryError::Missing(old.max(new) - 1));
+        }
+        let mut proof = Vec::new();
+        if old == 0 || old == to {
+            return Ok(proof);
+        }
+        // Down to the subtree that ends where the old tree ended; whether that is all of the old tree decides if its
+        // root has to be told.
+        let mut whole = true;
+        while to > old {
+            let middle = from + (to - from).next_power_of_two() / 2;
+            if old <= middle {
+                proof.push(self.root_of_range(middle, to)?);
+                to = middle;
+            } else {
+                proof.push(self.root_of_range(from, middle)?);
+                from = middle;
+                whole = false;
+            }
+        }
+        if !whole {
+            proof.push(self.root_of_range(from, to)?);
+        }
+        proof.reverse();
+        Ok(proof)
+    }
+}

@@ -1,0 +1,227 @@
+//! Reading a sealed segment where it lies: its hashes when it is opened, leaf hashes and records when they are wanted.
+//! Opens its files anew each time: a ledger may have more of them than a process has descriptors.
+
+use crate::dir::{FileError, LedgerDir, on, read_at};
+use crate::merkle::{Hash, hex, root_of};
+use crate::sealed::{self, BUNDLE_RECORDS, Records, Seal};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::OFlags;
+use std::sync::Arc;
+
+/// A sealed segment that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealedError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{file}: {why}")]
+    Damaged {
+        /// Place in the segment of the first record concerned.
+        place: u64,
+        file: String,
+        why: String,
+    },
+}
+
+/// A sealed segment.
+#[derive(Debug)]
+pub(crate) struct SealedFile {
+    dir: Arc<LedgerDir>,
+    pub seal: Seal,
+    /// Where in the `.hsh` the leaf hashes begin.
+    leaves_at: u64,
+}
+
+impl SealedFile {
+    /// Reads everything but the leaf hashes; checks that both files have the length that it says.
+    pub fn open(dir: &Arc<LedgerDir>, first: u64) -> Result<Self, SealedError> {
+        let name = sealed::hashes_name(first);
+        let broken = |why: &str| SealedError::Damaged {
+            place: 0,
+            file: name.clone(),
+            why: why.to_owned(),
+        };
+        let fd = dir.file(&name, OFlags::RDONLY, 0)?;
+        let mut fixed = [0; sealed::FIXED_BYTES];
+        let read = read_at(fd.as_fd(), &mut fixed, 0).map_err(on("read", &name))?;
+        if read < fixed.len() {
+            return Err(broken("it ends inside its head"));
+        }
+        let mut head = vec![0; Seal::head_bytes(&fixed).map_err(broken)?];
+        let read = read_at(fd.as_fd(), &mut head, 0).map_err(on("read", &name))?;
+        let seal = Seal::decode(&head[..read]).map_err(broken)?;
+        if seal.first() != first {
+            return Err(broken("its name is that of another segment"));
+        }
+        let leaves_at = head.len() as u64;
+        if size(&fd, &name)? != leaves_at + seal.records * 32 {
+            return Err(broken("it does not have a hash for each record"));
+        }
+        let sealed = Self {
+            dir: Arc::clone(dir),
+            seal,
+            leaves_at,
+        };
+        let (fd, name) = sealed.records_fd().map_err(|error| match error.errno() {
+            Some(rustix::io::Errno::NOENT) => SealedError::Damaged {
+                place: 0,
+                file: sealed.records_name(),
+                why: "the file is missing, its hashes are there".to_owned(),
+            },
+            _ => error.into(),
+        })?;
+        let frames = sealed.seal.bundles.iter();
+        let wanted: u64 = frames.map(|bundle| u64::from(bundle.compressed)).sum();
+        let found = size(&fd, &name)?;
+        if found != wanted {
+            return Err(SealedError::Damaged {
+                place: 0,
+                file: name,
+                why: format!("it has {found} bytes, its hashes say {wanted}"),
+            });
+        }
+        Ok(sealed)
+    }
+
+    /// Name of the `.hsh`.
+    pub fn hashes_name(&self) -> String {
+        sealed::hashes_name(self.seal.first())
+    }
+
+    /// Name of the `.zst`.
+    pub fn records_name(&self) -> String {
+        sealed::records_name(self.seal.first())
+    }
+
+    fn records_fd(&self) -> Result<(OwnedFd, String), FileError> {
+        let name = self.records_name();
+        Ok((self.dir.file(&name, OFlags::RDONLY, 0)?, name))
+    }
+
+    /// The leaf hashes of one bundle, checked against its root.
+    pub fn leaves(&self, bundle: usize) -> Result<Vec<Hash>, SealedError> {
+        let name = self.hashes_name();
+        let fd = self.dir.file(&name, OFlags::RDONLY, 0)?;
+        let leaves = self.leaves_of(&fd, bundle)?;
+        match self.seal.bundles.get(bundle) {
+            Some(known) if root_of(&leaves) == known.root => Ok(leaves),
+            _ => Err(self.damaged(
+                &name,
+                bundle,
+                0,
+                format!("the hashes of the records do not have the root kept for bundle {bundle}"),
+            )),
+        }
+    }
+
+    fn leaves_of(&self, fd: &OwnedFd, bundle: usize) -> Result<Vec<Hash>, FileError> {
+        let records = usize::try_from(self.seal.records_in(bundle)).unwrap_or(0);
+        let mut bytes = vec![0; records * 32];
+        let at = self.leaves_at + bundle as u64 * BUNDLE_RECORDS * 32;
+        read_at(fd.as_fd(), &mut bytes, at).map_err(on("read", self.hashes_name()))?;
+        let hashes = bytes.chunks_exact(32);
+        Ok(hashes.filter_map(|hash| hash.try_into().ok()).collect())
+    }
+
+    /// The leaf hash of the last record.
+    pub fn last_leaf(&self) -> Result<Hash, SealedError> {
+        let leaves = self.leaves(self.seal.bundles.len().saturating_sub(1))?;
+        Ok(leaves.last().copied().unwrap_or(self.seal.prev))
+    }
+
+    /// The records of one bundle, each checked against its leaf hash, and these against the bundle's root.
+    pub fn records(&self, bundle: usize) -> Result<Records, SealedError> {
+        let (fd, _) = self.records_fd()?;
+        let leaves = self.leaves(bundle)?;
+        let prev = match bundle.checked_sub(1) {
+            None => self.seal.prev,
+            Some(before) => {
+                let leaves = self.leaves(before)?;
+                leaves.last().copied().unwrap_or(self.seal.prev)
+            }
+        };
+        self.records_behind(&fd, bundle, &prev, &leaves)
+    }
+
+    fn records_behind(
+        &self,
+        fd: &OwnedFd,
+        bundle: usize,
+        prev: &Hash,
+        leaves: &[Hash],
+    ) -> Result<Records, SealedError> {
+        let name = self.records_name();
+        let Some(known) = self.seal.bundles.get(bundle) else {
+            return Ok(Records::default());
+        };
+        let before = self.seal.bundles.iter().take(bundle);
+        let at: u64 = before.map(|bundle| u64::from(bundle.compressed)).sum();
+        let mut frame = vec![0; usize::try_from(known.compressed).unwrap_or(0)];
+        let read = read_at(fd.as_fd(), &mut frame, at).map_err(on("read", &name))?;
+        sealed::unpack(&frame[..read], known.plain, known.elided, prev, leaves)
+            .map_err(|(index, why)| self.damaged(&name, bundle, index, why.to_owned()))
+    }
+
+    fn damaged(&self, file: &str, bundle: usize, index: usize, why: String) -> SealedError {
+        SealedError::Damaged {
+            place: bundle as u64 * BUNDLE_RECORDS + index as u64,
+            file: file.to_owned(),
+            why,
+        }
+    }
+
+    /// Reads everything there is and compares it with everything else: each record with its hash, its height and its
+    /// block's time, the list of those that matter with the records. Says the first wrong record.
+    pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), SealedError> {
+        let (fd, _) = self.records_fd()?;
+        let hashes_name = self.hashes_name();
+        let hashes = self.dir.file(&hashes_name, OFlags::RDONLY, 0)?;
+        let mut prev = self.seal.prev;
+        let mut matters = sealed::Matters::default();
+        let mut place = 0_u32;
+        for (number, bundle) in self.seal.bundles.iter().enumerate() {
+            let leaves = self.leaves_of(&hashes, number)?;
+            let root = root_of(&leaves);
+            if root != bundle.root {
+                let why = format!(
+                    "the hashes of the records have the root {}, kept for them is {}",
+                    hex(&root),
+                    hex(&bundle.root)
+                );
+                return Err(self.damaged(&hashes_name, number, 0, why));
+            }
+            let records = self.records_behind(&fd, number, &prev, &leaves)?;
+            let mut time = None;
+            for (index, record) in records.iter().enumerate() {
+                let height = self.seal.first_height + u64::from(place);
+                if crate::record::height_of(record) != Some(height) {
+                    let why = "the record says another height".to_owned();
+                    return Err(self.damaged(&self.records_name(), number, index, why));
+                }
+                let follows = bundle.elided || crate::record::follows(record, &prev);
+                if !follows {
+                    let why = "prev_hash is not the hash of the record before it".to_owned();
+                    return Err(self.damaged(&self.records_name(), number, index, why));
+                }
+                matters.record(place, record);
+                prev = leaves.get(index).copied().unwrap_or(prev);
+                place += 1;
+                time = Some(record);
+            }
+            if time.and_then(crate::record::timestamp_of) != Some(bundle.timestamp) {
+                let why = "the time kept for a bundle is not that of its last record".to_owned();
+                return Err(self.damaged(&hashes_name, number, 0, why));
+            }
+            progress(u64::from(bundle.compressed) + leaves.len() as u64 * 32);
+        }
+        if matters.finish() != self.seal.matters {
+            let why = "the list of records that matter is not what the records say".to_owned();
+            return Err(self.damaged(&hashes_name, 0, 0, why));
+        }
+        Ok(())
+    }
+}
+
+fn size(fd: &OwnedFd, name: &str) -> Result<u64, FileError> {
+    let stat = rustix::fs::fstat(fd).map_err(on("look at", name))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
