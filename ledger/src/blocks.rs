@@ -1,6 +1,7 @@
 //! The derived view that operators read with `ls`, `jq` and `grep`: one JSON file for every 256 records, and an index.
 //! Pure rendering and the running state for it; files are written by `writer::Writer::publish`, compared by `verify`.
 
+use crate::features::Vector;
 use crate::jcs;
 use crate::merkle::{Frontier, Hash, hex, sha256};
 use serde_json::{Value, json};
@@ -59,8 +60,8 @@ pub fn file_name(block_id: u64) -> String {
     format!("block_{block_id:010}.json")
 }
 
-/// The whole block file: the head's fields, `block_hash`, and the records with their `hash`, one a line. Footprint
-/// features are not written yet; a record gets `vector_features` beside `hash` when they exist.
+/// The whole block file: the head's fields, `block_hash`, and the records with their `hash`, one a line; without the
+/// features, which [`with_features`] adds.
 #[must_use]
 pub fn render_block<'a>(
     head: &BlockHead,
@@ -80,6 +81,83 @@ pub fn render_block<'a>(
     }
     out.extend_from_slice(b"\n]}\n");
     out
+}
+
+const FEATURES: &[u8] = b",\"vector_features\":";
+
+/// A rendered block file with `vector_features` behind the `hash` of each record, in order.
+#[must_use]
+pub fn with_features(file: &[u8], vectors: &[Option<Vector>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(file.len() + vectors.len() * 400);
+    let mut vectors = vectors.iter();
+    each_line(file, |number, line, end| {
+        let vector = if number == 0 {
+            None
+        } else {
+            vectors.next().copied().flatten()
+        };
+        match (line.strip_suffix(b"}"), vector) {
+            (Some(record), Some(vector)) if line != b"]}" => {
+                out.extend_from_slice(record);
+                out.extend_from_slice(FEATURES);
+                vector.write_json(&mut out);
+                out.push(b'}');
+            }
+            _ => out.extend_from_slice(line),
+        }
+        out.extend_from_slice(end);
+    });
+    out
+}
+
+/// The same file without features: what the segments alone say. A line with anything else than 64 numbers as they are
+/// written stays as it is, and is then not what the segments say.
+#[must_use]
+pub fn without_features(file: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(file.len());
+    each_line(file, |_, line, end| {
+        match split_features(line) {
+            Some((record, _)) => {
+                out.extend_from_slice(record);
+                out.push(b'}');
+            }
+            None => out.extend_from_slice(line),
+        }
+        out.extend_from_slice(end);
+    });
+    out
+}
+
+/// The features in a block file, by record; `None` for a record without.
+#[must_use]
+pub fn features_in(file: &[u8]) -> Vec<Option<Vector>> {
+    let mut vectors = Vec::new();
+    each_line(file, |number, line, _| {
+        if number > 0 && line != b"]}" && !line.is_empty() {
+            vectors.push(split_features(line).map(|(_, vector)| vector));
+        }
+    });
+    vectors
+}
+
+fn split_features(line: &[u8]) -> Option<(&[u8], Vector)> {
+    // 64 numbers of at most 7 characters, and what is around them.
+    let tail = line.len().saturating_sub(600);
+    let at = line[tail..]
+        .windows(FEATURES.len())
+        .rposition(|window| window == FEATURES)?;
+    let (record, features) = line.split_at(tail + at);
+    let list = features.strip_prefix(FEATURES)?.strip_suffix(b"}")?;
+    Some((record, Vector::parse_json(list)?))
+}
+
+/// Calls `each` with the number of the line, the line, and what ends it: a comma and a new line, or less.
+fn each_line(file: &[u8], mut each: impl FnMut(usize, &[u8], &[u8])) {
+    for (number, line) in file.split_inclusive(|b| *b == b'\n').enumerate() {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let text = text.strip_suffix(b",").unwrap_or(text);
+        each(number, text, &line[text.len()..]);
+    }
 }
 
 /// The index file: one line for every block.

@@ -4,6 +4,7 @@
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::bundle::{self, BundleError};
 use crate::dir::{self, FileError, LedgerDir, on};
+use crate::features::{Generations, History, Vector};
 use crate::merkle::{Frontier, Hash, hex, leaf_hash, root_of};
 use crate::note::{Checkpoint, NoteError};
 use crate::reader::{ReadError, Reader};
@@ -324,11 +325,14 @@ pub fn to_blocks(
     };
     let mut chain = BlockChain::default();
     let mut block: Vec<(Hash, Vec<u8>)> = Vec::new();
+    let mut features = Generations::<History>::new(0);
+    let mut vectors: Vec<Option<Vector>> = Vec::new();
     let mut new_records = 0;
     for item in reader.records(0) {
         let (index, bytes) = item?;
         let leaf = leaf_hash(&bytes);
         chain.push(leaf, record::timestamp_of(&bytes).unwrap_or(0));
+        vectors.push(Some(features.push(&bytes)));
         block.push((leaf, bytes));
         let full = (index + 1).is_multiple_of(BLOCK_RECORDS);
         if !full && index + 1 != head.size {
@@ -337,11 +341,12 @@ pub fn to_blocks(
         let open = chain.open();
         let closed = if full { chain.closed().last() } else { None };
         if let Some(head) = closed.or(open.as_ref())
-            && put(&head.file_name(), &render(head, &block))?
+            && put(&head.file_name(), &render(head, &block, &vectors))?
         {
             new_records += block.len() as u64;
         }
         block.clear();
+        vectors.clear();
         progress(index + 1, head.size);
     }
     let open = chain.open();
@@ -352,9 +357,10 @@ pub fn to_blocks(
     Ok(done)
 }
 
-fn render(head: &BlockHead, records: &[(Hash, Vec<u8>)]) -> Vec<u8> {
+fn render(head: &BlockHead, records: &[(Hash, Vec<u8>)], vectors: &[Option<Vector>]) -> Vec<u8> {
     let records = records.iter();
-    blocks::render_block(head, records.map(|(leaf, bytes)| (*leaf, bytes.as_slice())))
+    let file = blocks::render_block(head, records.map(|(leaf, bytes)| (*leaf, bytes.as_slice())));
+    blocks::with_features(&file, vectors)
 }
 
 /// Writes one line for each record: the record with its `hash`.

@@ -67,9 +67,12 @@ impl Writer {
                     .iter()
                     .map(|(leaf, bytes)| (*leaf, bytes.as_slice())),
             );
+            let exact = records.iter().map(|(_, bytes)| bytes.as_slice());
+            let bytes = self.features.add_to(*id, &bytes, exact);
             // A full block is written for good; the open one will be written again within a second.
             blocks.replace(&head.file_name(), &bytes, SHARED_FILE, closed.is_some())?;
             if closed.is_some() {
+                self.features.written(*id);
                 done.push(*id);
             }
         }

@@ -5,6 +5,7 @@ use crate::blobs::BlobIndex;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
 use crate::epochs::Epochs;
+use crate::features::Feed;
 use crate::history::{Cache, HistoryError, Place};
 use crate::keys::Signers;
 use crate::merkle::Hash;
@@ -259,6 +260,21 @@ pub(crate) fn unpublished(
         work.push((id, places.collect()));
     }
     Ok(work)
+}
+
+/// What the features of records to come rest on, and those of the blocks that have to be written.
+pub(crate) fn features(scan: &Scan, unpublished: &[(u64, Vec<Place>)]) -> Result<Feed, FileError> {
+    let blocks: Vec<u64> = unpublished.iter().map(|(id, _)| *id).collect();
+    let cache = Cache::default();
+    Feed::open(scan.size(), &blocks, |index| {
+        let place = scan.place(index).ok_or(HistoryError::Missing(index));
+        match place.and_then(|place| place.read(&cache)) {
+            Ok((_, bytes)) => Ok(bytes),
+            Err(HistoryError::File(error)) => Err(error),
+            // A payload that is gone says nothing; whether it may be gone is for others to judge.
+            Err(_) => Ok(Vec::new()),
+        }
+    })
 }
 
 /// Puts the verifier keys beside the ledger, for readers without another source.

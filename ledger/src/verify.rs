@@ -434,6 +434,8 @@ impl Check {
                 continue;
             };
             compared += 1;
+            // Features are derived once more, from the records; a file may be of before there were any.
+            let found = blocks::without_features(&found);
             // What the published checkpoint does not cover may be of a moment ago.
             let earlier = if head.tree_size > published {
                 earlier_head(head, &found, scan)

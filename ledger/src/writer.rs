@@ -7,6 +7,7 @@ use crate::blocks::{BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, on, write_all_at};
 use crate::epochs::Epochs;
 use crate::failpoint;
+use crate::features::Feed;
 use crate::history::Place;
 use crate::keys::{Signer, Signers};
 use crate::merkle::{Frontier, Hash, leaf_hash};
@@ -97,6 +98,8 @@ pub struct Writer {
     pub(crate) chain: BlockChain,
     /// Records of blocks that are not published in full, by block number from 1, in order.
     pub(crate) unpublished: Vec<(u64, Vec<Place>)>,
+    /// Features of the records in block files.
+    pub(crate) features: Feed,
     /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
     pub(crate) published_size: Option<u64>,
     /// Full logs, in order.
@@ -145,6 +148,7 @@ impl Writer {
         let signer = signers.of(epochs.current())?;
         let unpublished = recover::unpublished(&ledger, &scan, published)?;
         let size = scan.size();
+        let features = recover::features(&scan, &unpublished)?;
         let unsealed = seal::unsealed(&segments, &scan)?;
         let tip = Tip {
             prev: scan.last_leaf(),
@@ -186,6 +190,7 @@ impl Writer {
             head,
             chain: found.chain,
             unpublished,
+            features,
             published_size: None,
             unsealed: unsealed.into(),
             sealing: None,

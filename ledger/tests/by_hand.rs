@@ -42,10 +42,13 @@ fn jq_and_sha256sum_agree_on_records_chain_blocks_and_digests() {
     let script = r#"
         B=blockchain/block_0000000001.json
         for i in 0 1 2 3 4; do
-            hash=$({ printf '\0'; jq -cjS ".footprints[$i] | del(.hash)" $B; } | sha256sum | cut -c1-64)
+            hash=$({ printf '\0'; jq -cjS ".footprints[$i] | del(.hash, .vector_features)" $B; } | sha256sum | cut -c1-64)
             test "$hash" = "$(jq -r ".footprints[$i].hash" $B)"
             test "$hash" = "$(jq -r ".footprints[$((i+1))].prev_hash" $B)"
             test "$(jq -cjS ".footprints[$i].metadata" $B | sha256sum | cut -c1-64)" = "$(jq -r ".footprints[$i].data_hash" $B)"
+            test "$(jq ".footprints[$i].vector_features | length" $B)" = 64
+            features=$(jq -c ".footprints[$i].vector_features" $B)
+            grep -qF "$(jq -r ".footprints[$i].hash" $B)\",\"vector_features\":$features}" $B
         done
         test "$(jq -cjS 'del(.block_hash, .footprints)' $B | sha256sum | cut -c1-64)" = "$(jq -r .block_hash $B)"
         test "$(jq -r '.blocks[0].block_hash' blockchain/index.json)" = "$(jq -r .block_hash $B)"

@@ -741,7 +741,9 @@ def check_blocks(report, root, expected=None, wanted=()):
                 if not isinstance(footprint, dict):
                     raise Bad("height %d is no record" % height)
                 hash_ = footprint.pop("hash", None)
-                footprint.pop("vector_features", None)
+                features = footprint.pop("vector_features", [0] * 64)
+                if not isinstance(features, list) or len(features) != 64 or not all(type(n) in (int, float) and -33 < n < 33 for n in features):
+                    raise Bad("the features of height %d are not 64 small numbers" % height)
                 record = canonical_bytes(footprint)
                 check_record(record, height, prev)
                 prev = leaf_hash(record)

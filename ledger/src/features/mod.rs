@@ -3,6 +3,7 @@
 //! files, by `anomaly` and by `similar`.
 
 mod facts;
+mod feed;
 mod generations;
 pub(crate) mod math;
 mod memory;
@@ -10,6 +11,7 @@ mod names;
 pub(crate) mod table;
 
 pub use facts::Facts;
+pub(crate) use feed::Feed;
 pub use generations::{GENERATION_RECORDS, Generations, Past, replay_from};
 pub use names::NAMES;
 
@@ -33,6 +35,34 @@ impl Vector {
         if let Some(place) = self.0.get_mut(index) {
             *place = i16::try_from(value).unwrap_or(0);
         }
+    }
+
+    /// Reads exactly what [`Vector::write_json`] writes.
+    #[must_use]
+    pub fn parse_json(text: &[u8]) -> Option<Self> {
+        let mut vector = Self([0; FEATURES]);
+        let inner = text.strip_prefix(b"[")?.strip_suffix(b"]")?;
+        let mut numbers = inner.split(|b| *b == b',');
+        for place in &mut vector.0 {
+            let number = std::str::from_utf8(numbers.next()?).ok()?;
+            let (sign, digits) = number
+                .strip_prefix('-')
+                .map_or((1, number), |rest| (-1, rest));
+            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+            let plain = |text: &str, most: usize| {
+                !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit())
+            };
+            if !plain(whole, 2) || !plain(fraction, 3) {
+                return None;
+            }
+            let whole: i32 = whole.parse().ok()?;
+            let fraction: i32 = format!("{fraction:0<3}").parse().ok()?;
+            *place = i16::try_from(sign * (whole * 1000 + fraction)).ok()?;
+        }
+        // The shortest way of writing them is the only one.
+        let mut again = Vec::with_capacity(text.len());
+        vector.write_json(&mut again);
+        (numbers.next().is_none() && again == text).then_some(vector)
     }
 
     /// As a JSON list of numbers with at most 3 decimals, in the shortest way of writing them: what `jq` prints too.

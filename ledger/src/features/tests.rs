@@ -98,6 +98,30 @@ fn numbers_are_written_shortest_and_read_back_as_the_same_thousandths() {
 }
 
 #[test]
+fn only_what_we_write_is_read_as_features() {
+    let mut vector = Vector([0; FEATURES]);
+    vector.0[..3].copy_from_slice(&[-32_767, 1, 20_100]);
+    let mut text = Vec::new();
+    vector.write_json(&mut text);
+    assert_eq!(Vector::parse_json(&text), Some(vector));
+    let text = String::from_utf8(text).expect("ASCII");
+    for wrong in [
+        text.replace("-32.767", "-33"),
+        text.replace("20.1", "20.10"),
+        text.replace("20.1", "+20.1"),
+        text.replace("0.001", "1e-3"),
+        text.replace("0.001", "-0"),
+        text.replace("[", "[0,"),
+        text.replace(",0]", "]"),
+        text.replace(",", ", "),
+        String::new(),
+        "[".to_owned(),
+    ] {
+        assert_eq!(Vector::parse_json(wrong.as_bytes()), None, "{wrong}");
+    }
+}
+
+#[test]
 fn a_large_or_wide_record_takes_no_more_memory_than_a_small_one() {
     let mut history = History::default();
     let bytes = history.bytes();
