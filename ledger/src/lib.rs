@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod claim;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod compact;
 pub mod consistency;
 pub mod cosign;
 pub mod dir;

@@ -166,3 +166,34 @@ fn the_checkpoint_is_printed_and_drawn() {
     assert_eq!(code(&world, &["checkpoint", "--qr"]), 0);
     assert_eq!(code(&World::new(), &["checkpoint", "--qr"]), 3);
 }
+
+#[test]
+fn a_compact_proof_verifies_beside_its_record_and_no_other() {
+    let world = World::with_batches(3);
+    let [proof, record, other, vkey] =
+        ["proof", "record", "other", "vkey"].map(|name| text(&world, name));
+    assert_eq!(
+        code(&world, &["prove", "5", "--compact"]),
+        2,
+        "binary is not for a terminal"
+    );
+    assert_eq!(code(&world, &["prove", "5", "--compact", "-o", &proof]), 0);
+    let bytes = world.records();
+    std::fs::write(&record, &bytes[4]).expect("write");
+    std::fs::write(&other, &bytes[3]).expect("write");
+    assert_eq!(
+        code(
+            &world,
+            &["verify-proof", &proof, "--key", &vkey, "--record", &record]
+        ),
+        0
+    );
+    assert_eq!(
+        code(
+            &world,
+            &["verify-proof", &proof, "--key", &vkey, "--record", &other]
+        ),
+        1
+    );
+    assert_eq!(code(&world, &["verify-proof", &proof, "--key", &vkey]), 1);
+}

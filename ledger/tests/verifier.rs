@@ -4,12 +4,14 @@
 mod common;
 
 use blockhost_ledger::claim::Claim;
+use blockhost_ledger::compact::pack;
 use blockhost_ledger::consistency::consistency_proof;
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::epochs::By;
 use blockhost_ledger::export::{to_blocks, to_c2sp};
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::merkle::{Hash, root_of};
+use blockhost_ledger::proof::TlogProof;
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::Phase;
 use blockhost_ledger::segment::{COMMIT, RECORD};
@@ -531,6 +533,16 @@ fn proofs_and_claims_verify_and_with_any_changed_byte_show_nothing_else() {
         text(&record),
         text(&file("bare", &bare)),
     ]));
+    let packed = dir.path().join("compact");
+    let parsed = TlogProof::parse(&bare).expect("a proof");
+    std::fs::write(&packed, pack(&parsed).expect("signed")).expect("write");
+    good(run(&["--record", text(&record), text(&packed)]));
+    wrong(run(&[text(&packed)]), "does not carry its record");
+    let other = file("other", "{}");
+    wrong(
+        run(&["--record", text(&other), text(&packed)]),
+        "does not match",
+    );
     wrong(
         run(&[text(&file("bare", &bare))]),
         "does not carry its record",

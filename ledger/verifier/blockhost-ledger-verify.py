@@ -146,14 +146,14 @@ def tree_root(leaves):
     return frontier.root()
 
 
-def included(leaf, index, size, path, root):
-    """RFC 9162 section 2.1.3.2."""
+def root_of_path(leaf, index, size, path):
+    """RFC 9162 section 2.1.3.2: the root that a path leads to; None when it is not as long as index and size ask for."""
     if index >= size:
-        return False
+        return None
     node, last = index, size - 1
     for sibling in path:
         if last == 0:
-            return False
+            return None
         if node & 1 or node == last:
             leaf = node_hash(sibling, leaf)
             while node and not node & 1:
@@ -161,7 +161,7 @@ def included(leaf, index, size, path, root):
         else:
             leaf = node_hash(leaf, sibling)
         node, last = node >> 1, last >> 1
-    return last == 0 and leaf == root
+    return leaf if last == 0 else None
 
 
 def consistent(old, old_root, new, new_root, proof):
@@ -380,10 +380,18 @@ def read_file(path, limit):
     return data
 
 
-def read_text(path, what):
+def read_bytes(path, what):
     data = sys.stdin.buffer.read(MAX_TEXT + 1) if path == "-" else read_file(path, MAX_TEXT)
     if data is None or len(data) > MAX_TEXT:
         raise Unreadable("%s %s is missing or too large" % (what, path))
+    return data
+
+
+def read_text(path, what):
+    return as_text(read_bytes(path, what), path, what)
+
+
+def as_text(data, path, what):
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -873,12 +881,33 @@ def verify_proof(text, args):
     record = args.record_bytes if args.record_bytes is not None else extra
     if record is None:
         raise Bad("the proof does not carry its record; give its exact bytes with --record")
-    if not included(leaf_hash(record), index, size, path, root):
+    if root_of_path(leaf_hash(record), index, size, path) != root:
         raise Bad("the record is not number %d of the %d records of the signed head" % (index, size))
     if args.trusted and parse_checkpoint(args.trusted)[1:3] != (size, root):
         report.notes.append("the head of the proof is not the checkpoint kept elsewhere; a consistency file shows how they are related")
     report.facts = {"height": index + 1, "records": size, "root": root.hex(), "leaf": leaf_hash(record).hex()}
     return report
+
+
+def unpack_compact(data, args):
+    """The text that a compact proof stands for, about the record given."""
+    if args.record_bytes is None:
+        raise Bad("a compact proof does not carry its record; give its exact bytes with --record")
+    name, rest = data[5:5 + data[4]], data[5 + data[4]:]
+    if len(data) > 4096 or len(rest) < 84 or (len(rest) - 84) % 32:
+        raise Bad("it is not a whole compact proof")
+    index, size = struct.unpack(">QQ", rest[4:20])
+    path = [rest[at:at + 32] for at in range(84, len(rest), 32)]
+    root = root_of_path(leaf_hash(args.record_bytes), index, size, path)
+    if root is None:
+        raise Bad("its path does not have the length that index and size ask for")
+    encode = lambda part: base64.b64encode(part).decode()
+    try:
+        name = name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Bad("the name of its log is not text")
+    return "c2sp.org/tlog-proof@v1\nindex %d\n%s\n%s\n%d\n%s\n\n\u2014 %s %s\n" % (
+        index, "".join(encode(hash_) + "\n" for hash_ in path), name, size, encode(root), name, encode(rest[:4] + rest[20:84]))
 
 
 def verify_claim(text, args):
@@ -929,7 +958,8 @@ def verify(args):
             if os.path.lexists(os.path.join(args.path, name)):
                 return how(args.path, args)
         raise Unreadable("%s has neither seg/ nor tile/ nor block files" % args.path)
-    text = read_text(args.path, "the file")
+    data = read_bytes(args.path, "the file")
+    text = unpack_compact(data, args) if data.startswith(b"BHP\1") and len(data) > 5 else as_text(data, args.path, "the file")
     how = FILES.get(text.split("\n", 1)[0])
     if how is None:
         raise Unreadable("%s is neither a .tlog-proof nor a consistency file" % args.path)

@@ -1,6 +1,8 @@
 //! `blockhost ledger prove`: a file that proves one record to anybody.
 
 use super::context::{Context, Failure, height};
+use crate::compact::pack;
+use crate::proof::TlogProof;
 use std::path::PathBuf;
 
 /// Options of `prove`.
@@ -15,12 +17,22 @@ pub struct Args {
     /// Leave the record itself out of the file
     #[arg(long)]
     bare: bool,
+    /// As few bytes as there are, binary, without the record: at most 1 KiB for any ledger of a real host
+    #[arg(long, requires = "output", conflicts_with = "bare")]
+    compact: bool,
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
-    let proof = context.reader()?.prove(args.height - 1, !args.bare)?;
+    let with_record = !args.bare && !args.compact;
+    let proof = context.reader()?.prove(args.height - 1, with_record)?;
     let Some(file) = &args.output else {
         return Ok(context.out.write_all(proof.as_bytes())?);
+    };
+    let proof = if args.compact {
+        let packed = TlogProof::parse(&proof).ok().and_then(|proof| pack(&proof));
+        packed.ok_or_else(|| Failure::Unreadable("the head has no plain signature".to_owned()))?
+    } else {
+        proof.into_bytes()
     };
     std::fs::write(file, proof).map_err(|error| {
         Failure::Unreadable(format!("cannot write {}: {error}", file.display()))

@@ -1,7 +1,8 @@
 //! `blockhost ledger verify-proof`: a proof from somebody else, offline.
 
-use super::context::{Context, Failure, read_file, read_keys, read_text};
+use super::context::{Context, Failure, read_file, read_keys};
 use super::text::{field, time};
+use crate::compact::{is_compact, unpack};
 use crate::merkle::{hex, leaf_hash};
 use crate::note::NoteError;
 use crate::proof::{ProofError, verify_proof};
@@ -27,16 +28,23 @@ pub struct Args {
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let keys = read_keys(&args.key)?;
-    let text = read_text(&args.file, "proof")?;
+    let bytes = read_file(&args.file, "proof")?;
     let record = args
         .record
         .as_deref()
         .map(|file| read_file(file, "record"))
         .transpose()?;
+    let text = match &record {
+        Some(record) if is_compact(&bytes) => unpack(&bytes, record).map(|proof| proof.to_string()),
+        None if is_compact(&bytes) => Err(ProofError::NoRecord),
+        _ => String::from_utf8(bytes).map_err(|_| ProofError::Shape("it is not text")),
+    };
     // The head of a proof is signed by the key of its time, which is any of the log's.
     let mut result = Err(ProofError::NoRecord);
     for key in keys.iter().rev() {
-        result = verify_proof(&text, record.as_deref(), key).map(|proven| (proven, key));
+        let verified = text.as_ref().map_err(Clone::clone);
+        let verified = verified.and_then(|text| verify_proof(text, record.as_deref(), key));
+        result = verified.map(|proven| (proven, key));
         if !matches!(
             result,
             Err(ProofError::Checkpoint(NoteError::NoSignature { .. }))
