@@ -15,6 +15,7 @@ use blockhost_ledger::proof::TlogProof;
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::Phase;
 use blockhost_ledger::segment::{COMMIT, RECORD};
+use blockhost_ledger::writer::{Options, Writer};
 use common::{World, draft, rebuild, signer};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -27,13 +28,20 @@ const PROGRAM: &str = concat!(
 );
 
 /// Runs command lines of the verifier in one interpreter; exit code and JSON of each. `None` where there is no Python.
+fn run_all(lines: &[Vec<String>]) -> Option<Vec<(i64, Value)>> {
+    run_with(lines, "")
+}
+
+/// The same; with `without`, as on a machine that has no tools but Python.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test runs the program that it is about"
 )]
-fn run_all(lines: &[Vec<String>]) -> Option<Vec<(i64, Value)>> {
+fn run_with(lines: &[Vec<String>], without: &str) -> Option<Vec<(i64, Value)>> {
     const DRIVER: &str = r"
-import contextlib, importlib.util, io, json, sys
+import contextlib, importlib.util, io, json, os, sys
+if os.environ.get('WITHOUT_TOOLS'):
+    os.environ['PATH'] = '/nonexistent'
 spec = importlib.util.spec_from_file_location('verifier', sys.argv[1])
 verifier = importlib.util.module_from_spec(spec)
 sys.dont_write_bytecode = True
@@ -46,6 +54,7 @@ for line in json.load(sys.stdin):
 ";
     let child = std::process::Command::new("python3")
         .args(["-c", DRIVER, PROGRAM])
+        .env("WITHOUT_TOOLS", without)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -426,9 +435,19 @@ fn flips(original: &Path, args: &[&str], harmless: impl Fn(&str, usize, &[u8]) -
     let Some(answers) = run_all(&lines) else {
         return;
     };
+    let mut same = 0;
     for (name, (code, said)) in names.iter().zip(answers) {
+        // Some bits of a zstd frame change nothing of what it holds, the size of its window for one.
+        if name.contains(".zst ") && code == 0 {
+            same += 1;
+            continue;
+        }
         assert_eq!(code, 1, "{name}: {said}");
     }
+    assert!(
+        same <= 2,
+        "{same} changes of compressed bytes were not found"
+    );
 }
 
 /// Features are computed from the records and covered by no hash: only their number and range are looked at.
@@ -450,6 +469,91 @@ fn list(root: &Path, below: &Path, out: &mut Vec<PathBuf>) {
             out.push(path);
         }
     }
+}
+
+/// Two sealed segments and a log; with `rotated`, a second key from the first segment on.
+fn sealed(rotated: bool) -> World {
+    let world = World::new();
+    let options = Options {
+        segment_records: 300,
+        ..common::small()
+    };
+    let dir = LedgerDir::open(world.path()).expect("opens");
+    let (mut writer, _) = Writer::open(dir, signer(), "host", options).expect("opens");
+    for batch in 0..14 {
+        if rotated && batch == 3 {
+            let key = Signer::from_bytes(common::NAME, 2, &[102; 32]).expect("valid");
+            writer.rotate(key, &By::default()).expect("rotated");
+        }
+        let drafts: Vec<_> = (0..50)
+            .map(|i| draft(Phase::Event, &format!("op{batch}.{i}")))
+            .collect();
+        writer.append(&drafts).expect("appended");
+    }
+    while writer.wants_sealing() {
+        writer.seal_step().expect("sealed");
+    }
+    writer.publish().expect("published");
+    assert!(world.path().join("seg/000000000000.zst").exists());
+    world
+}
+
+#[test]
+fn sealed_segments_verify_with_their_records_where_zstd_is_and_by_their_hashes_elsewhere() {
+    for rotated in [false, true] {
+        let world = sealed(rotated);
+        let line = with_key(&[text(world.path())]);
+        let Some(answers) = run_all(std::slice::from_ref(&line)) else {
+            return;
+        };
+        let (code, said) = &answers[0];
+        let size = reader(&world).size();
+        assert_eq!((*code, &said["records"]), (0, &json!(size)), "{said}");
+        let found = tool("zstd");
+        if found {
+            assert_eq!(said["records_not_read"], 0, "{said}");
+            assert_eq!(
+                said["keys"].as_array().map(Vec::len),
+                Some(1 + usize::from(rotated))
+            );
+        }
+        // A record that names the next key has to be read; the hashes of others are enough for the tree.
+        let without = run_with(std::slice::from_ref(&line), "yes").expect("runs");
+        let (code, said) = &without[0];
+        if rotated {
+            assert!(
+                *code == 2 && said.to_string().contains("install zstd"),
+                "{said}"
+            );
+        } else {
+            assert_eq!((*code, &said["records"]), (0, &json!(size)), "{said}");
+            assert!(
+                said["notes"].to_string().contains("zstd is not installed"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test looks for a tool")]
+fn tool(name: &str) -> bool {
+    let found = std::process::Command::new(name).arg("--version").output();
+    if found.is_err() {
+        eprintln!("partly skipped: {name} is not installed");
+    }
+    found.is_ok()
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_sealed_segments_is_found() {
+    if !tool("zstd") {
+        return;
+    }
+    let world = sealed(true);
+    std::fs::remove_dir_all(world.path().join("blockchain")).expect("removed");
+    flips(world.path(), &[], |name, _, _| {
+        !name.ends_with(".zst") && !name.ends_with(".hsh")
+    });
 }
 
 #[test]

@@ -566,19 +566,22 @@ class Ledger:
 
     def sealed(self, seg, first, file):
         """A sealed segment: leaf hashes and the last commit from .hsh, the records from .zst where zstd is installed."""
-        fixed = file.read(212)
-        if len(fixed) != 212 or fixed[:8] != b"BHSEALED":
+        fixed = file.read(216)
+        if len(fixed) != 216 or fixed[:8] != b"BHSEALED":
             raise Bad("it does not begin with BHSEALED")
         version, count, height, root, prev = struct.unpack("<8xIIQ32s32s", fixed[:88])
-        commit, (opened, closing) = Commit(fixed[88:204]), struct.unpack("<II", fixed[204:])
-        if version != 1 or not 0 < count <= SEGMENT_RECORDS or opened + closing > count:
+        commit, (places, epochs, cosigned) = Commit(fixed[88:204]), struct.unpack("<III", fixed[204:])
+        if version != 1 or not 0 < count <= SEGMENT_RECORDS or places > count or epochs > 1024 or cosigned > MAX_TEXT:
             raise Bad("its head is impossible, or of another version")
         bundles = -(-count // BUNDLE)
-        rest = file.read(bundles * 49 + (opened + closing) * 4 + 4)
-        if len(rest) != bundles * 49 + (opened + closing) * 4 + 4 or crc32c(fixed + rest[:-4]) != struct.unpack("<I", rest[-4:])[0]:
+        at = bundles * 49 + places * 4
+        rest = file.read(at + epochs * 120 + cosigned + 4)
+        if len(rest) != at + epochs * 120 + cosigned + 4 or crc32c(rest[:-4], crc32c(fixed)) != struct.unpack("<I", rest[-4:])[0]:
             raise Bad("the checksum of its head is wrong")
         if height != first + 1 or root != self.frontier.root() or prev != self.prev:
             raise Bad("its head does not continue the segment before it")
+        # The last commits that the old keys signed in this segment, each of them with the record that names the next key.
+        turns = [Commit(rest[n + 4:n + 120]) for n in range(at, at + epochs * 120, 120)]
         hashes = file.read(count * 32 + 1)
         if len(hashes) != count * 32:
             raise Bad("it has not as many hashes as records")
@@ -596,13 +599,20 @@ class Ledger:
         with packed:
             if os.fstat(packed.fileno()).st_size != sum(entry[0] for entry in table):
                 raise Bad("%s does not have the length that its hashes say" % path)
-            if shutil.which("zstd"):
-                for record in self.unpack(packed, table, leaves):
+            readable = shutil.which("zstd") is not None
+            if turns and not readable and self.epochs.list:
+                raise Unreadable("a record in %s names the next key; install zstd, so that it can be read" % path)
+            records = self.unpack(packed, table, leaves) if readable else leaves
+            for record in records:
+                if readable:
                     self.add(record)
-            else:
-                self.unread += count
-                for leaf in leaves:
-                    self.add_leaf(leaf)
+                else:
+                    self.unread += 1
+                    self.add_leaf(record)
+                if turns and turns[0].size == self.frontier.size:
+                    self.commit(turns.pop(0))
+        if turns:
+            raise Bad("a commit in it is of records that it does not have")
         self.commit(commit)
 
     def unpack(self, packed, table, leaves):
