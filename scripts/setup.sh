@@ -24,6 +24,7 @@ readonly PACKAGES=(
     conntrack wireguard-tools wireguard-go          # what became of a translation; tunnels where the kernel has none
     dpkg-dev                                        # make deb
     systemd                                         # the units' scores, and a private system that runs them
+    strace                                          # faults that a disk has once in years; which calls sync what
     python3                                         # the benchmark's peer, the offline proof checker, the Python client
     age                                             # decrypts a blob of the ledger that the age crate encrypted
     python3-setuptools python3-wheel mypy           # that client's wheel and types

@@ -11,6 +11,7 @@ use blockhost_ledger::keys::Signer;
 use blockhost_ledger::merkle::leaf_hash;
 use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
 use blockhost_ledger::proof::{TlogProof, verify_proof};
+use blockhost_ledger::sealed::{self, Seal};
 use blockhost_ledger::segment::{
     COMMIT, Commit, FRAME_BYTES, FrameReader, HEADER_BYTES, Header, RECORD, Step, checksum,
     file_name, first_of, look_behind, push_frame,
@@ -26,6 +27,11 @@ pub const TARGETS: &[Target] = &[
         run: segment,
     },
     Target {
+        name: "ledger_sealed",
+        seeds: seals,
+        run: seal,
+    },
+    Target {
         name: "ledger_text",
         seeds: texts,
         run: text,
@@ -36,6 +42,66 @@ pub const TARGETS: &[Target] = &[
         run: tile_file,
     },
 ];
+
+/// A bundle, first as it was packed and then described by a head; and heads.
+fn seals() -> Vec<Vec<u8>> {
+    let records: Vec<Vec<u8>> = (0..3)
+        .map(|n| format!("{{\"height\":{n},\"prev_hash\":\"{}\"}}", "0".repeat(64)).into_bytes())
+        .collect();
+    let slices: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    let packed = sealed::pack(&slices, &[0; 32]).expect("packs");
+    let seal = Seal {
+        first_height: 1,
+        records: 3,
+        root_before: [0; 32],
+        prev: [0; 32],
+        commit: Commit {
+            size: 3,
+            root: [0; 32],
+            ts_us: 0,
+            epoch: 1,
+            signature: [0; 64],
+        },
+        bundles: vec![sealed::Bundle {
+            compressed: 1,
+            plain: packed.plain,
+            elided: false,
+            timestamp: 0,
+            root: [0; 32],
+        }],
+        matters: vec![0, 2],
+        epochs: Vec::new(),
+        cosigned: Vec::new(),
+    };
+    vec![
+        [&[0, 3], &packed.frame[..]].concat(),
+        [&[1, 3], &packed.frame[..]].concat(),
+        [&[2, 0], &seal.encode()[..]].concat(),
+    ]
+}
+
+/// Heads of sealed segments are what their writer would have written; frames unpack to bounded bytes, the same with both
+/// decoders, and to nothing but records that have the hashes.
+fn seal(data: &[u8]) {
+    let Some((&[how, count], bytes)) = data.split_first_chunk() else {
+        return;
+    };
+    if how % 3 == 2 {
+        let mut bytes = bytes.to_vec();
+        // As somebody would who knows the format.
+        sealed::mend(&mut bytes);
+        if let Ok(seal) = Seal::decode(&bytes) {
+            assert_eq!(seal.encode(), bytes);
+        }
+        return;
+    }
+    let leaves = vec![[7; 32]; usize::from(count)];
+    let unpacked = sealed::unpack(bytes, 4096, how % 3 == 1, &[0; 32], &leaves);
+    assert!(unpacked.is_err() || leaves.is_empty());
+    if let Some(plain) = sealed::decompress_in_rust(bytes, 4096) {
+        assert_eq!(plain.len(), 4096);
+    }
+}
 
 const SALT: [u8; 8] = *b"saltsalt";
 const HEADER: usize = 64;

@@ -268,6 +268,29 @@ fn every_flipped_byte_of_a_sealed_segment_is_found_and_no_wrong_record_is_ever_g
     }
 }
 
+/// The verifier that shares no code with this one says the same.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another program's opinion is wanted"
+)]
+fn others_verify(dir: &Path) {
+    let program = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/verifier/blockhost-ledger-verify.py"
+    );
+    let key = signer().vkey().to_string();
+    let output = std::process::Command::new("python3")
+        .args([program, "--key", &key, "--json"])
+        .arg(dir)
+        .output();
+    let Ok(output) = output else {
+        eprintln!("skipped: python3 is not installed");
+        return;
+    };
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
+}
+
 fn age(world: &World) {
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     for name in ["seg", "."] {
@@ -401,6 +424,7 @@ fn keys_and_cosignatures_of_sealed_segments_are_followed_without_their_logs() {
     let report = world.verify();
     assert!(report.ok, "{report:?}");
     assert_eq!((report.epochs.len(), report.records), (2, 651));
+    others_verify(world.path());
     let path = world.path().join("seg/000000000000.hsh");
     let bytes = std::fs::read(&path).expect("read");
     let fixed = bytes[..sealed::FIXED_BYTES]
