@@ -25,7 +25,7 @@ pub const RECORD: u8 = 1;
 pub const COMMIT: u8 = 2;
 /// Frame type: cosignatures of a head, see [`Cosigned`].
 pub const COSIGNATURE: u8 = 3;
-// Types 4 (anchor receipt) and 5 (seal) are reserved for what the format promises and nothing writes yet.
+// Type 4 is not used: that a head was anchored is a record like any other (phase `anchor`). Type 5 (seal) is reserved.
 
 /// File name of the segment whose first record has leaf index `first`.
 #[must_use]

@@ -21,7 +21,7 @@ fn claimed(document: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// All functions below a directory that carry `#[test]`, proptest's included.
+/// All functions below a directory that carry `#[test]` or tokio's, proptest's included.
 fn collect_tests(directory: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(directory)
         .expect("a directory of the repository")
@@ -40,9 +40,12 @@ fn collect_tests(directory: &Path, found: &mut BTreeSet<String>) {
             let text = fs::read_to_string(&path).expect("source is text");
             let mut marked = false;
             for line in text.lines().map(str::trim) {
-                if line == "#[test]" {
+                if line == "#[test]" || line.starts_with("#[tokio::test") {
                     marked = true;
-                } else if let Some(rest) = line.strip_prefix("fn ")
+                } else if let Some(rest) = line
+                    .strip_prefix("async ")
+                    .unwrap_or(line)
+                    .strip_prefix("fn ")
                     && marked
                 {
                     found.insert(rest.split('(').next().unwrap_or_default().to_owned());
