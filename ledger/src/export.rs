@@ -5,7 +5,7 @@ use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::bundle::{self, BundleError};
 use crate::dir::{self, FileError, LedgerDir, on};
 use crate::features::{Generations, History, Vector};
-use crate::merkle::{Frontier, Hash, hex, leaf_hash, root_of};
+use crate::merkle::{Hash, hex, leaf_hash, root_of};
 use crate::note::{Checkpoint, NoteError};
 use crate::reader::{ReadError, Reader};
 use crate::record;
@@ -88,12 +88,18 @@ pub fn to_c2sp(
     };
     // Hashes of each level that wait for their tile to be full.
     let mut waiting: Vec<(u64, Vec<Hash>)> = vec![(0, Vec::new()); usize::from(MAX_LEVEL) + 1];
+    let mut leaves = Vec::new();
     for index in 0..head.size {
+        // A bundle at a time: sealed segments are read in bundles.
+        if index.is_multiple_of(WIDTH) {
+            leaves = reader.leaves(index, head.size.min(index + WIDTH))?;
+        }
         let missing = || ReadError::NoRecord {
             index,
             size: head.size,
         };
-        let mut hash = reader.leaf(index).ok_or_else(missing)?;
+        let place = usize::try_from(index % WIDTH).unwrap_or(usize::MAX);
+        let mut hash = *leaves.get(place).ok_or_else(missing)?;
         for level in 0..=MAX_LEVEL {
             let Some((number, hashes)) = waiting.get_mut(usize::from(level)) else {
                 break;
@@ -173,12 +179,8 @@ fn exported_size(
         let records = head.size;
         return Err(ExportError::Shorter { exported, records });
     }
-    let mut frontier = Frontier::new();
-    for leaf in (0..exported).filter_map(|index| reader.leaf(index)) {
-        frontier.push(leaf);
-    }
     let ours = Checkpoint::parse_unverified(&head.note)?;
-    if frontier.root() != found.root || found.origin != ours.origin {
+    if reader.root_of_range(0, exported)? != found.root || found.origin != ours.origin {
         return Err(ExportError::Foreign { exported });
     }
     Ok(exported)

@@ -115,6 +115,46 @@ fn an_export_that_grew_step_by_step_is_what_a_new_one_would_be() {
 }
 
 #[test]
+fn a_ledger_whose_segments_were_sealed_exports_the_same_and_goes_on_from_before() {
+    let world = World::new();
+    let options = blockhost_ledger::writer::Options {
+        segment_records: 300,
+        ..common::small()
+    };
+    let dir = LedgerDir::open(world.path()).expect("opens");
+    let (mut writer, _) =
+        blockhost_ledger::writer::Writer::open(dir, signer(), "host", options).expect("opens");
+    let batch: Vec<_> = (0..50)
+        .map(|i| draft(Phase::Event, &format!("op{i}")))
+        .collect();
+    let append = |writer: &mut blockhost_ledger::writer::Writer, times| {
+        for _ in 0..times {
+            writer.append(&batch).expect("appended");
+        }
+        writer.publish().expect("published");
+    };
+    let (early, late) = (
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    append(&mut writer, 9);
+    export(&world, early.path()).expect("exported");
+    append(&mut writer, 5);
+    while writer.wants_sealing() {
+        writer.seal_step().expect("sealed");
+    }
+    assert!(world.path().join("seg/000000000300.zst").exists());
+    let done = export(&world, early.path()).expect("exported");
+    assert_eq!((done.records, done.new_records), (700, 250));
+    assert_eq!(check(early.path()), 700);
+    export(&world, late.path()).expect("exported");
+    for (name, bytes) in files(late.path()) {
+        let found = std::fs::read(early.path().join(&name)).ok();
+        assert!(found == Some(bytes), "{name}");
+    }
+}
+
+#[test]
 fn a_shorter_or_another_history_is_refused_and_the_export_left_alone() {
     let (world, dir) = (
         World::with_batches(4),

@@ -61,6 +61,13 @@ fn a_head_kept_earlier_is_shown_to_be_a_beginning_and_a_rewritten_history_is_not
         code(&world, &["verify-consistency", &by_size, "--key", &vkey]),
         0
     );
+    let nothing = text(&world, "nothing");
+    assert_eq!(code(&world, &["consistency", "0", "-o", &nothing]), 0);
+    assert_eq!(
+        code(&world, &["verify-consistency", &nothing, "--key", &vkey]),
+        0,
+        "every log begins with nothing"
+    );
     // About other records than those of the checkpoint that was kept.
     assert_eq!(
         code(

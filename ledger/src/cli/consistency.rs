@@ -2,8 +2,7 @@
 
 use super::context::{Context, Failure, read_keys, read_text};
 use crate::claim::Claim;
-use crate::consistency::consistency_proof;
-use crate::merkle::{Hash, hex, root_of};
+use crate::merkle::hex;
 use crate::note::{Checkpoint, Vkey, parse_decimal};
 use crate::reader::{ReadError, Reader};
 use serde_json::json;
@@ -40,35 +39,30 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
             note
         }
     };
-    let (head, new_leaves) = part(&reader, &new, "later")?;
+    let head = part(&reader, &new, "later")?;
     let (old, old_root, old_note) = match parse_decimal(&args.old) {
         Some(size) => {
-            let leaves = usize::try_from(size)
-                .ok()
-                .and_then(|size| new_leaves.get(..size));
-            let leaves = leaves.ok_or_else(|| {
-                Failure::Usage(format!(
+            if size > head.size {
+                return Err(Failure::Usage(format!(
                     "the later head has only {} records, not {size}",
                     head.size
-                ))
-            })?;
-            (size, root_of(leaves), None)
+                )));
+            }
+            (size, reader.root_of_range(0, size)?, None)
         }
         None => {
             let note = read_text(Path::new(&args.old), "earlier checkpoint")?;
-            let (old, _) = part(&reader, &note, "earlier")?;
+            let old = part(&reader, &note, "earlier")?;
             (old.size, old.root, Some(note))
         }
     };
-    let proof = usize::try_from(old)
-        .ok()
-        .and_then(|old| consistency_proof(&new_leaves, old));
-    let proof = proof.ok_or_else(|| {
-        Failure::Usage(format!(
+    if old > head.size {
+        return Err(Failure::Usage(format!(
             "the earlier head has {old} records and the later one {}: give them the other way round",
             head.size
-        ))
-    })?;
+        )));
+    }
+    let proof = reader.prove_growth(old, head.size)?;
     let claim = Claim {
         old_size: old,
         old_root,
@@ -90,8 +84,8 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     )?)
 }
 
-/// What a checkpoint says and the hashes of its records here, when this ledger has it.
-fn part(reader: &Reader, note: &str, which: &str) -> Result<(Checkpoint, Vec<Hash>), Failure> {
+/// What a checkpoint says, when this ledger has it.
+fn part(reader: &Reader, note: &str, which: &str) -> Result<Checkpoint, Failure> {
     let found = Checkpoint::parse_unverified(note)
         .map_err(|error| Failure::Unreadable(format!("the {which} checkpoint: {error}")))?;
     let ours = Checkpoint::parse_unverified(&reader.head()?.note)
@@ -109,16 +103,13 @@ fn part(reader: &Reader, note: &str, which: &str) -> Result<(Checkpoint, Vec<Has
             reader.size()
         )));
     }
-    let leaves: Vec<Hash> = (0..found.size)
-        .filter_map(|index| reader.leaf(index))
-        .collect();
-    if root_of(&leaves) != found.root {
+    if reader.root_of_range(0, found.size)? != found.root {
         return Err(Failure::NotVerified(format!(
             "the first {} records do not have the root of the {which} checkpoint: the history was rewritten",
             found.size
         )));
     }
-    Ok((found, leaves))
+    Ok(found)
 }
 
 fn refused(file: &Path, error: &dyn std::fmt::Display) -> Failure {
