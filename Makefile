@@ -50,6 +50,11 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory bench-ledger
+
+bench-ledger: ## the ledger beside append+fdatasync, journald, SQLite, ct-merkle: rates, syncs, sizes
+	@echo "== building (release)" >&2
+	@$(CARGO) bench --quiet -p blockhost-ledger --features index --bench ledger
 
 anomalies: ## how good `blockhost ledger anomalies` is: precision and recall beside two peers, on ten made-up hosts
 	@$(CARGO) test --release --quiet -p blockhost-ledger --test anomalies -- --ignored --nocapture

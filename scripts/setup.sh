@@ -28,11 +28,13 @@ readonly PACKAGES=(
     python3                                         # the benchmark's peer, the offline proof checker, the Python client
     age                                             # decrypts a blob of the ledger that the age crate encrypted
     python3-setuptools python3-wheel mypy           # that client's wheel and types
+    faketime                                        # tests: a clock that is set back
 )
 
 # What `make bench` measures us beside; each is left out of the table where it is missing.
 readonly PEER_PACKAGES=(
     sudo                                            # sudo ip
+    strace                                          # how often each one asks the disk to sync
     dbus-daemon python3-dbus python3-gi             # a D-Bus service in Python
     python3-venv                                    # the place for the next ones
 )
