@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use blockhost_ledger::dir::LedgerDir;
-use blockhost_ledger::keys::Signer;
+use blockhost_ledger::keys::Signers;
 use blockhost_proto::catalog::Compartment;
 use blockhost_proto::layout::Layout;
 
@@ -89,13 +89,13 @@ fn live(role: Role) -> Result<(), String> {
                 .try_into()
                 .map_err(|_| "a descriptor is missing".to_owned())?;
             let directory = LedgerDir::open(&layout.ledger()).map_err(|e| e.to_string())?;
-            let signer = Signer::load_or_generate(&layout.ledger_keys(), &start.hostname)
+            let signers = Signers::load_or_generate(&layout.ledger_keys(), &start.hostname)
                 .map_err(|e| e.to_string())?;
             let abi = confine(role, &start, &layout, &[])?;
             let gate = Gate::open(
                 &start,
                 directory,
-                signer,
+                signers,
                 clone(&control)?,
                 front,
                 compartments,

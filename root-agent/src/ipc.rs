@@ -113,6 +113,8 @@ pub struct Start {
     pub journal: bool,
     /// When the agent started, seconds since 1970.
     pub started_s: u64,
+    /// Verifier keys of the witnesses whose cosignatures the ledger takes.
+    pub witnesses: Vec<String>,
 }
 
 /// Supervisor to child, on the control socket.
@@ -127,6 +129,13 @@ pub enum Control {
         policy: Box<Policy>,
         /// Its rules, resolved.
         rules: Vec<ResolvedRule>,
+    },
+    /// To the ledger only: the key it asked for, durable, or why there is none.
+    NextKey {
+        /// Of this epoch.
+        epoch: u32,
+        /// The key.
+        key: Result<KeySeed, String>,
     },
     /// To the ledger only: a changed policy was not taken.
     PolicyRefused {
@@ -161,6 +170,34 @@ pub enum Control {
     },
 }
 
+/// A signing key on its way to the process that signs. `Debug` does not show it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeySeed(Vec<u8>);
+
+impl KeySeed {
+    /// Takes a key.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self(seed.to_vec())
+    }
+
+    /// The key.
+    pub fn bytes(&self) -> Option<[u8; 32]> {
+        self.0.as_slice().try_into().ok()
+    }
+}
+
+impl Drop for KeySeed {
+    fn drop(&mut self) {
+        self.0.fill(0);
+    }
+}
+
+impl std::fmt::Debug for KeySeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeySeed")
+    }
+}
+
 /// Child to supervisor, on the control socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -169,6 +206,16 @@ pub enum Report {
     Ready {
         /// Landlock ABI in force; 0 without.
         landlock_abi: u32,
+    },
+    /// From the ledger: make the signing key of that epoch, or find it.
+    NextKey {
+        /// The epoch.
+        epoch: u32,
+    },
+    /// From the ledger: signing with that epoch's key now; those before it are to be erased.
+    KeyInUse {
+        /// The epoch.
+        epoch: u32,
     },
     /// From the ledger: that compartment exceeded its time; kill it.
     Hung {

@@ -13,6 +13,7 @@ mod qm;
 mod record;
 mod route;
 mod throttle;
+mod trust;
 mod veth;
 mod wallet;
 mod wireguard;
@@ -38,6 +39,7 @@ pub use qm::{
 };
 pub use route::{Ip6RouteAdd, Ip6RouteDel};
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
+pub use trust::{CosignedCheckpoint, LedgerCosign, LedgerRotateKey};
 pub use veth::VethRename;
 pub use wallet::GenerateWallet;
 pub use wireguard::{WgSetPeers, WgSetup, WgShow, WgTeardown};
@@ -412,7 +414,8 @@ actions! {
     NatMap, NatUnmap, VethRename,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
-    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred, AgentInfo,
+    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,
+    LedgerCosign, LedgerRotateKey, AgentInfo,
 }
 
 impl Action {

@@ -151,6 +151,13 @@ fn examples() -> Vec<(&'static str, Value)> {
                 .unwrap()
                 .example_params(),
         ),
+        (
+            "ledger-cosign",
+            crate::catalog::find("ledger-cosign")
+                .unwrap()
+                .example_params(),
+        ),
+        ("ledger-rotate-key", json!({})),
         ("agent-info", json!({})),
     ]
 }

@@ -593,4 +593,29 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "ledger-shred",
         r#"{"sha256":"abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789","reason":"a\nb"}"#,
     ),
+    (
+        "a checkpoint without signatures",
+        "ledger-cosign",
+        r#"{"checkpoint":"h/l\n8\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"}"#,
+    ),
+    (
+        "a checkpoint that does not end its line",
+        "ledger-cosign",
+        r#"{"checkpoint":"h/l\n8\nCsU=\n\n\u2014 w AAAA"}"#,
+    ),
+    (
+        "a checkpoint with a terminal's command",
+        "ledger-cosign",
+        r#"{"checkpoint":"h/l\n8\n\u001b[2J\n\n\u2014 w AAAA\n"}"#,
+    ),
+    (
+        "a checkpoint with a carriage return",
+        "ledger-cosign",
+        r#"{"checkpoint":"h/l\r\n8\n\n\u2014 w AAAA\n"}"#,
+    ),
+    (
+        "a key of the client's own",
+        "ledger-rotate-key",
+        r#"{"vkey":"h/l+0a1b2c3d+AQ=="}"#,
+    ),
 ];

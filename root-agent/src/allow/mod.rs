@@ -149,6 +149,8 @@ impl Allowlists {
             // Which entries of the address book may change depends on its present contents: the keys compartment knows.
             Action::AddressbookSave(_)
             | Action::LedgerAppend(_)
+            | Action::LedgerCosign(_)
+            | Action::LedgerRotateKey(_)
             | Action::LedgerAnchored(_)
             | Action::LedgerBlob(_)
             | Action::LedgerShred(_)

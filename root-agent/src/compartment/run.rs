@@ -416,6 +416,7 @@ mod tests {
             users: Vec::new(),
             journal: false,
             started_s: 0,
+            witnesses: Vec::new(),
         }
     }
 

@@ -33,7 +33,10 @@ impl Front {
                     exe,
                     unit,
                 } => self.identified(connection, exe, unit),
-                Control::Start(_) | Control::Channel { .. } | Control::PolicyRefused { .. } => {
+                Control::Start(_)
+                | Control::Channel { .. }
+                | Control::NextKey { .. }
+                | Control::PolicyRefused { .. } => {
                     let text = "unexpected message for the front".to_owned();
                     return Err(FrontError::Control(ChannelError::Violation(text)));
                 }

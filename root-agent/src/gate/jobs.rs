@@ -91,6 +91,12 @@ impl Gate {
     }
 
     fn admit_event(&mut self, pending: Pending) {
+        if matches!(pending.action, Action::LedgerRotateKey(_)) {
+            return self.ask_for_key(pending);
+        }
+        if let Action::LedgerCosign(action) = &pending.action {
+            return self.cosign(&pending, action);
+        }
         if let Action::LedgerBlob(blob) = &pending.action {
             match self.keep(&pending, blob) {
                 Ok(()) => self.leave(pending.turn),
@@ -226,6 +232,11 @@ impl Gate {
                 Entry::Note(_) | Entry::Late(_) => {}
             }
         }
+        self.after_append();
+    }
+
+    /// The head moved: those who want to know are told, and it is published soon.
+    pub(super) fn after_append(&mut self) {
         self.remember_head();
         self.tell_head();
         let earliest = self

@@ -8,14 +8,16 @@ pub mod records;
 mod seldom;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use blockhost_ledger::blobs::{Quota, Store};
+use blockhost_ledger::cosign::WitnessKey;
 use blockhost_ledger::dir::LedgerDir;
-use blockhost_ledger::keys::Signer;
+use blockhost_ledger::keys::Signers;
 use blockhost_ledger::merkle::Hash;
 use blockhost_ledger::record::Draft;
 use blockhost_ledger::writer::{Options, Recovery, Writer};
@@ -75,6 +77,10 @@ pub struct Gate {
     /// Confidential payloads, and how much of them there may be.
     store: Store,
     quota: Quota,
+    /// Whose cosignatures count.
+    witnesses: Vec<WitnessKey>,
+    /// Who asked for a new key that is being made.
+    rotating: Option<Pending>,
     names: Names,
     authority: Authority,
     identities: Identities,
@@ -196,14 +202,14 @@ impl Gate {
     pub fn open(
         start: &Start,
         directory: LedgerDir,
-        signer: Signer,
+        signers: impl Into<Signers>,
         control: ControlSocket,
         front: OwnedFd,
         compartments: [OwnedFd; Role::COMPARTMENTS.len()],
     ) -> Result<Self, String> {
         let beside = directory.try_clone().map_err(|error| error.to_string())?;
         let (writer, mut recovery) =
-            Writer::open(directory, signer, &start.hostname, Options::default())
+            Writer::open(directory, signers, &start.hostname, Options::default())
                 .map_err(|error| error.to_string())?;
         let store = payloads::open(beside, std::mem::take(&mut recovery.blobs))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
@@ -222,6 +228,12 @@ impl Gate {
             heads: Heads::default(),
             store,
             quota: payloads::quota(&start.policy.limits),
+            witnesses: start
+                .witnesses
+                .iter()
+                .filter_map(|key| WitnessKey::parse(key).ok())
+                .collect(),
+            rotating: None,
             names: Names::new(&start.users),
             authority: start.authority(),
             identities: start.identities,
@@ -250,6 +262,7 @@ impl Gate {
         };
         gate.close_open_intents(recovery)?;
         gate.remember_head();
+        gate.retire_keys();
         gate.connect(Role::Front, front)?;
         for (role, socket) in Role::COMPARTMENTS.into_iter().zip(compartments) {
             gate.connect(role, socket)?;
@@ -381,6 +394,7 @@ impl Gate {
                     }
                 }
                 (Control::Stop, _) => self.stopping = true,
+                (Control::NextKey { epoch, key }, _) => self.rotate(epoch, key),
                 (Control::Policy { policy, rules }, _) => self.take_policy(&policy, &rules),
                 (Control::PolicyRefused { reason }, _) => {
                     let reason = records::printable(&reason);

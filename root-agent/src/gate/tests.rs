@@ -41,6 +41,7 @@ fn start(directory: &tempfile::TempDir) -> Start {
         users: Vec::new(),
         journal: false,
         started_s: 0,
+        witnesses: Vec::new(),
     }
 }
 

@@ -104,9 +104,9 @@ impl Rule {
     }
 }
 
-/// Actions that no pattern covers: they take something out of the evidence for good, and whoever wrote `*` for a service
-/// meant its daily work.
-pub const BY_NAME_ONLY: &[&str] = &["ledger-shred"];
+/// Actions that no pattern covers: they take something out of the evidence, or a key out of use, for good, and whoever
+/// wrote `*` for a service meant its daily work.
+pub const BY_NAME_ONLY: &[&str] = &["ledger-shred", "ledger-rotate-key"];
 
 /// Whether a rule's pattern covers an action: `*`, a family `qm-*`, or the name itself.
 pub fn covers(pattern: &str, action: &str) -> bool {

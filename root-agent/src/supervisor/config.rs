@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use blockhost_ledger::policy::{MAX_POLICY_BYTES, Policy as WitnessPolicy};
 use blockhost_proto::layout::Layout;
 use rustix::fs::{Mode, OFlags, chmod, chown, fchmod, fchown, mkdir, open};
 use rustix::io::Errno;
@@ -53,6 +54,14 @@ pub enum ConfigError {
         /// The limit.
         most: usize,
     },
+    /// The witnesses of the ledger.
+    #[error("{path}: {why}")]
+    Witnesses {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Kernel without Landlock.
     #[error(
         "this kernel has no Landlock; boot with `lsm=...,landlock`, or accept less with `landlock: optional` in the policy"
@@ -71,7 +80,7 @@ pub enum ConfigError {
 /// Longest policy file, bytes.
 const MAX_POLICY: u64 = 32 << 10;
 /// What a control message holds beside the policy, its rules and the names of users.
-const ENVELOPE: usize = 4 << 10;
+const ENVELOPE: usize = 24 << 10;
 
 /// Reads the policy; a missing file is the default policy.
 ///
@@ -160,8 +169,36 @@ pub fn gather(
         started_s: std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_secs()),
+        witnesses: witnesses(&layout.etc().join("ledger-witnesses"))?,
     };
     Ok((start, wanted))
+}
+
+/// The verifier keys in the policy of witnesses (C2SP tlog-policy); none where there is no such file.
+fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+    let wrong = |why: String| ConfigError::Witnesses {
+        path: path.to_owned(),
+        why,
+    };
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| wrong(error.to_string()))?,
+    };
+    let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
+    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        return Err(ConfigError::Writable {
+            path: path.to_owned(),
+        });
+    }
+    let mut text = String::new();
+    file.take(MAX_POLICY_BYTES as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| wrong(error.to_string()))?;
+    let policy = WitnessPolicy::parse(&text).map_err(|error| wrong(error.to_string()))?;
+    let keys = policy.witnesses().iter();
+    Ok(keys.map(|witness| witness.key.to_string()).collect())
 }
 
 /// Whether every child can be told. A few lines of YAML can stand for megabytes; a child that is killed because its

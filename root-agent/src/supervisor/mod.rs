@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use blockhost_ledger::keys;
 use blockhost_proto::layout::Layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -415,6 +416,28 @@ impl Supervisor {
                         let _ = pidfd_send_signal(&hung.pidfd, Signal::KILL);
                     }
                     return;
+                }
+                (Role::Ledger, Report::NextKey { epoch }) => {
+                    let key = keys::prepare_next(&self.layout.ledger_keys(), epoch)
+                        .map(|signer| ipc::KeySeed::new(signer.to_bytes()))
+                        .map_err(|error| error.to_string());
+                    let answer = Control::NextKey { epoch, key };
+                    if let Err(error) = running.control.send(&answer, None) {
+                        log_error!("ledger: {error}; killed");
+                        let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+                        return;
+                    }
+                }
+                (Role::Ledger, Report::KeyInUse { epoch }) => {
+                    match keys::erase_before(&self.layout.ledger_keys(), epoch) {
+                        Ok(0) => {}
+                        Ok(erased) => {
+                            log_info!("{erased} signing key(s) before epoch {epoch} erased")
+                        }
+                        Err(error) => {
+                            log_error!("{error}; it is tried again at the next start")
+                        }
+                    }
                 }
                 (_, report) => {
                     log_error!("{}: unexpected {report:?}; killed", role.as_str());
