@@ -24,6 +24,7 @@ mod text;
 mod verify;
 mod verify_proof;
 mod watch;
+mod witnesses;
 
 use clap::{Args, Subcommand};
 use context::{Context, Failure};
@@ -69,6 +70,8 @@ pub enum LedgerCommand {
     Anomalies(anomalies::Args),
     /// Find past operations like this one, and how they ended
     Similar(similar::Args),
+    /// Show which witnesses have cosigned how much of this ledger
+    Witnesses(witnesses::Args),
     /// Check everything: checksums, chain, tree, signatures, checkpoint, block files
     Verify(verify::Args),
     /// Write a .tlog-proof of one record, which verifies offline
@@ -105,6 +108,7 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Anomalies(args) => anomalies::run(context, &args),
         LedgerCommand::Similar(args) => similar::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),
+        LedgerCommand::Witnesses(args) => witnesses::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),
         LedgerCommand::Export(args) => export::run(context, &args),

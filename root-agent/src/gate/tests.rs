@@ -9,6 +9,7 @@ use super::*;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::{self, Finished, Work};
 use crate::policy::authority::ResolvedRule;
+use blockhost_ledger::keys::Signer;
 
 struct Neighbours {
     control: ControlSocket,
