@@ -229,6 +229,18 @@ export interface LedgerBlobReply extends Reply {
   sha256: string;
 }
 
+export interface LedgerCosignReply extends Reply {
+  /** How many witnesses have cosigned this head. */
+  witnesses: number;
+}
+
+export interface LedgerRotateKeyReply extends Reply {
+  /** Number of the new epoch. */
+  epoch: number;
+  /** Its verifier key. */
+  vkey: string;
+}
+
 export interface AgentInfoReply extends Reply {
   /** Version of the agent. */
   version: string;
@@ -744,6 +756,21 @@ export function ledgerBlob(category: string, action: string, ciphertext: string,
  * @param reason Why, for whoever asks later.
  */
 export function ledgerShred(sha256: string, reason: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Takes what witnesses said about a head that was published lately: valid cosignatures of the witnesses in
+ * `/etc/blockhost/ledger-witnesses` are kept in the ledger and published with the head. It makes no record: that
+ * would be a new head, to be cosigned again.
+ *
+ * @param checkpoint The checkpoint with the cosignatures.
+ */
+export function ledgerCosign(checkpoint: string, callOptions?: CallOptions): Promise<LedgerCosignReply>;
+
+/**
+ * Begins an epoch of the ledger: makes a new signing key, names it in a record signed with the old one, signs on
+ * with the new one, and erases the old one. By default for root alone.
+ */
+export function ledgerRotateKey(callOptions?: CallOptions): Promise<LedgerRotateKeyReply>;
 
 /**
  * Version, backend, Landlock ABI, uptime, counters and ledger head.

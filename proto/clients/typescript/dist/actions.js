@@ -218,6 +218,14 @@ export function ledgerShred(sha256, reason, callOptions) {
   return invoke("ledger-shred", { sha256, reason }, callOptions);
 }
 
+export function ledgerCosign(checkpoint, callOptions) {
+  return invoke("ledger-cosign", { checkpoint }, callOptions);
+}
+
+export function ledgerRotateKey(callOptions) {
+  return invoke("ledger-rotate-key", {}, callOptions);
+}
+
 export function agentInfo(callOptions) {
   return invoke("agent-info", {}, callOptions);
 }

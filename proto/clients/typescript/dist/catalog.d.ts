@@ -70,6 +70,8 @@ export type ActionName =
   | "ledger-anchored"
   | "ledger-blob"
   | "ledger-shred"
+  | "ledger-cosign"
+  | "ledger-rotate-key"
   | "agent-info";
 
 /** Every code that an answer may carry. */

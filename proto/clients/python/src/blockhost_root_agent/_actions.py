@@ -1107,6 +1107,38 @@ class Actions:
         )
         return reply
 
+    def ledger_cosign(
+        self,
+        checkpoint: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LedgerCosignReply:
+        """Takes what witnesses said about a head that was published lately: valid cosignatures of the witnesses in
+        `/etc/blockhost/ledger-witnesses` are kept in the ledger and published with the head. It makes no
+        record: that would be a new head, to be cosigned again.
+
+        :param checkpoint: The checkpoint with the cosignatures.
+        """
+        reply: t.LedgerCosignReply = self._invoke(
+            "ledger-cosign", {"checkpoint": checkpoint}, call_timeout, dry_run
+        )
+        return reply
+
+    def ledger_rotate_key(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LedgerRotateKeyReply:
+        """Begins an epoch of the ledger: makes a new signing key, names it in a record signed with the old one,
+        signs on with the new one, and erases the old one. By default for root alone.
+        """
+        reply: t.LedgerRotateKeyReply = self._invoke(
+            "ledger-rotate-key", {}, call_timeout, dry_run
+        )
+        return reply
+
     def agent_info(
         self,
         *,

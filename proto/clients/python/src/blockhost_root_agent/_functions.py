@@ -59,6 +59,8 @@ ledger_append = default_client.ledger_append
 ledger_anchored = default_client.ledger_anchored
 ledger_blob = default_client.ledger_blob
 ledger_shred = default_client.ledger_shred
+ledger_cosign = default_client.ledger_cosign
+ledger_rotate_key = default_client.ledger_rotate_key
 agent_info = default_client.agent_info
 
 __all__ = [
@@ -72,6 +74,8 @@ __all__ = [
     "ledger_anchored",
     "ledger_append",
     "ledger_blob",
+    "ledger_cosign",
+    "ledger_rotate_key",
     "ledger_shred",
     "nat_map",
     "nat_unmap",

@@ -91,6 +91,8 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ledger-anchored": 10,
     "ledger-blob": 10,
     "ledger-shred": 10,
+    "ledger-cosign": 10,
+    "ledger-rotate-key": 30,
     "agent-info": 5,
 }
 
@@ -365,6 +367,18 @@ class LedgerBlobReply(Reply):
     sha256: str
 
 
+class LedgerCosignReply(Reply):
+    #: How many witnesses have cosigned this head.
+    witnesses: int
+
+
+class LedgerRotateKeyReply(Reply):
+    #: Number of the new epoch.
+    epoch: int
+    #: Its verifier key.
+    vkey: str
+
+
 class AgentInfoReply(Reply):
     #: Version of the agent.
     version: str
@@ -388,6 +402,8 @@ __all__ = [
     "ErrorCode",
     "GenerateWalletReply",
     "LedgerBlobReply",
+    "LedgerCosignReply",
+    "LedgerRotateKeyReply",
     "OvsAddBrOptions",
     "OvsAddPortReply",
     "OvsSetFlowsFlow",
