@@ -2,6 +2,7 @@
 //! writes the seeds of all into `corpus/` and prints the names instead.
 #![no_main]
 
+mod features;
 mod ledger;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ fn targets() -> Vec<Target> {
     let mut list = blockhost_proto::fuzz::TARGETS.to_vec();
     list.extend(blockhost_root_agent::fuzz::targets());
     list.extend(ledger::TARGETS);
+    list.extend(features::TARGETS);
     list
 }
 
