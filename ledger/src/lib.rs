@@ -8,6 +8,8 @@
 mod active;
 pub mod anomaly;
 pub mod blobs;
+#[cfg(feature = "age")]
+pub mod blobs_age;
 pub mod blocks;
 pub mod bundle;
 pub mod claim;

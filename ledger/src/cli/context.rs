@@ -15,6 +15,9 @@ pub(super) struct Context<'a> {
     pub dir: PathBuf,
     /// Standard output.
     pub out: &'a mut dyn Write,
+    /// The way to the root agent, where there is one.
+    #[cfg_attr(not(feature = "age"), allow(dead_code, reason = "only its verbs ask"))]
+    pub ask: Option<super::Ask<'a>>,
 }
 
 impl Context<'_> {

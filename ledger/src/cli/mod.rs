@@ -4,6 +4,8 @@
 //! A new verb: its file with `Args` and `run(&mut Context, Args)`, a line in [`LedgerCommand`], a line in [`dispatch`].
 
 mod anomalies;
+#[cfg(feature = "age")]
+mod blob;
 mod checkpoint;
 mod consistency;
 mod context;
@@ -62,6 +64,9 @@ pub enum LedgerCommand {
     Grep(grep::Args),
     /// Count: records by kind and user, their rate, their size on disk
     Stats(stats::Args),
+    /// Keep, get back, list and erase confidential payloads
+    #[cfg(feature = "age")]
+    Blob(blob::Args),
     /// Show one record
     Show(show::Args),
     /// Watch what the root agent does, as it happens
@@ -103,6 +108,8 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::List(args) => list::run(context, &args),
         LedgerCommand::Grep(args) => grep::run(context, &args),
         LedgerCommand::Stats(args) => stats::run(context, &args),
+        #[cfg(feature = "age")]
+        LedgerCommand::Blob(args) => blob::run(context, &args),
         LedgerCommand::Show(args) => show::run(context, &args),
         LedgerCommand::Watch(args) => watch::run(context, &args),
         LedgerCommand::Anomalies(args) => anomalies::run(context, &args),
@@ -121,9 +128,22 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
 /// Runs a command on the ledger in `default_dir` (or `--dir`); prints to standard output, errors to standard error.
 #[must_use]
 pub fn run(args: LedgerArgs, default_dir: &Path) -> ExitCode {
+    run_with(args, default_dir, None)
+}
+
+/// Carries a request to the root agent: name of the action, parameters. The answer's fields, or a sentence.
+pub type Ask<'a> = &'a dyn Fn(&str, &serde_json::Value) -> Result<serde_json::Value, String>;
+
+/// The same with a way to the root agent, for the verbs that ask it for something.
+#[must_use]
+pub fn run_with(args: LedgerArgs, default_dir: &Path, ask: Option<Ask<'_>>) -> ExitCode {
     let dir = args.dir.unwrap_or_else(|| default_dir.to_owned());
     let mut out = std::io::stdout().lock();
-    let mut context = Context { dir, out: &mut out };
+    let mut context = Context {
+        dir,
+        out: &mut out,
+        ask,
+    };
     let result = dispatch(&mut context, args.command).and_then(|()| Ok(out.flush()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
