@@ -9,8 +9,8 @@ use blockhost_ledger::merkle::{Hash, hex, sha256};
 use blockhost_ledger::proof::verify_proof;
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::{Draft, Phase};
-use blockhost_ledger::writer::Writer;
-use common::{World, draft, signer};
+use blockhost_ledger::writer::{Options, Writer};
+use common::{World, draft, signer, small};
 use std::path::PathBuf;
 
 const LARGE: Quota = Quota {
@@ -370,4 +370,45 @@ fn names_of_payloads_are_64_hexadecimal_digits_and_nothing_else() {
         assert_eq!(blobs::parse_resource(&format!("blob:{bad}")), None);
     }
     assert_eq!(blobs::parse_resource(&good), None);
+}
+
+#[test]
+fn what_was_said_of_payloads_is_known_after_their_segment_was_sealed() {
+    let world = World::new();
+    let reopen = || {
+        let options = Options {
+            segment_records: 300,
+            ..small()
+        };
+        let (writer, recovery) =
+            Writer::open(dir(&world), signer(), "host", options).expect("opens");
+        let (store, orphans) = Store::open(dir(&world), recovery.blobs).expect("opens");
+        (writer, store, orphans)
+    };
+    let (mut writer, mut store, _) = reopen();
+    let kept = keep(&mut writer, &mut store, b"kept");
+    let gone = keep(&mut writer, &mut store, b"gone");
+    erase(&mut writer, &mut store, "op1", &gone);
+    for _ in 0..10 {
+        writer
+            .append(&vec![draft(Phase::Event, ""); 50])
+            .expect("appended");
+    }
+    while writer.wants_sealing() {
+        writer.seal_step().expect("sealed");
+    }
+    writer.publish().expect("published");
+    drop((writer, store));
+    assert!(!world.segment().exists(), "the first segment was sealed");
+    let report = world.verify();
+    assert!(report.ok, "{report:?}");
+    assert_eq!((report.blobs, report.shredded), (1, 1));
+    let (_writer, mut store, orphans) = reopen();
+    assert_eq!(orphans, 0, "a kept payload is nobody's leftover");
+    assert!(file(&world, &kept).exists());
+    assert!(matches!(
+        store.put(b"gone", LARGE),
+        Err(PutError::Shredded { .. })
+    ));
+    store.erase(&kept).expect("it is known");
 }
