@@ -16,8 +16,12 @@ impl crate::value::Text for CosignedCheckpoint {
     fn read(text: &str) -> Option<Self> {
         let good = text.len() <= 32_768
             && text.ends_with('\n')
+            && !text.ends_with("\n\n")
             && text.contains("\n\n\u{2014} ")
-            && !text.chars().any(|c| c.is_control() && c != '\n');
+            && !text.starts_with([' ', '\n'])
+            && text
+                .chars()
+                .all(|c| matches!(c, ' '..='~' | '\n' | '\u{2014}'));
         good.then(|| Self(text.to_owned()))
     }
     fn text_schema() -> Value {
