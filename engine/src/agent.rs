@@ -1,5 +1,6 @@
 //! What the engine asks of the root agent itself: one record in the ledger per event, deed and anchor.
 
+use blockhost_ledger::plugin::{Registry, redact};
 use blockhost_proto::action::Action;
 use blockhost_proto::client::CallError;
 use blockhost_proto::client::tokio::Client;
@@ -32,8 +33,11 @@ pub async fn record(
     resource: &str,
     data: Value,
 ) -> Result<Option<u64>, RecordError> {
-    let params = serde_json::json!({"category": "chain", "action": action, "resource": resource, "data": data});
-    ask(layout, "ledger-append", action, &params).await
+    let fail = |reason| RecordError::Event {
+        action: action.to_owned(),
+        reason,
+    };
+    ask(layout, event(action, resource, data).map_err(fail)?).await
 }
 
 /// Puts on record that a head of the ledger is anchored, and gives the record's index, where the agent says it. The agent
@@ -42,20 +46,62 @@ pub async fn record(
 /// # Errors
 /// [`RecordError`].
 pub async fn anchored(layout: &Layout, params: &Value) -> Result<Option<u64>, RecordError> {
-    ask(layout, "ledger-anchored", "ledger-anchored", params).await
-}
-
-async fn ask(
-    layout: &Layout,
-    name: &str,
-    event: &str,
-    params: &Value,
-) -> Result<Option<u64>, RecordError> {
+    let name = "ledger-anchored";
     let action = Action::from_parts(name, params).map_err(|e| RecordError::Event {
-        action: event.to_owned(),
+        action: name.to_owned(),
         reason: e.to_string(),
     })?;
+    ask(layout, action).await
+}
+
+async fn ask(layout: &Layout, action: Action) -> Result<Option<u64>, RecordError> {
     let mut client = Client::connect_layout(layout).await?;
     let reply = client.call(&action).await?;
     Ok(reply.receipt.map(|receipt| receipt.index))
+}
+
+/// The event as the ledger's own plugin for the chain makes it. A secret that strayed into the data (an error quotes
+/// what it was given) is taken out: what happened must be recorded all the same.
+fn event(action: &str, resource: &str, mut data: Value) -> Result<Action, String> {
+    if let Some(data) = data.as_object_mut() {
+        redact(data);
+    }
+    let data = serde_json::json!({"action": action, "resource": resource, "data": data});
+    let events = Registry::default().process("chain", &data);
+    match events.map_err(|error| error.to_string())?.as_slice() {
+        [event] => Action::from_parts("ledger-append", &event.params()).map_err(|e| e.to_string()),
+        _ => Err("it is not one event".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_says_what_the_engine_said_and_a_secret_never_leaves_it() {
+        let made = event(
+            "subscription-created",
+            "subscription:7",
+            json!({"block": 1200}),
+        )
+        .expect("valid");
+        let Action::LedgerAppend(append) = made else {
+            panic!("another action: {made:?}")
+        };
+        assert_eq!(
+            (append.category.as_str(), append.action.as_str()),
+            ("chain", "subscription-created")
+        );
+        assert_eq!(
+            append.resource.map(|r| r.to_string()).as_deref(),
+            Some("subscription:7")
+        );
+        assert_eq!(append.data.map()["block"], 1200);
+        let data =
+            json!({"user": {"password": "hunter2"}, "detail": "-----BEGIN PRIVATE KEY-----"});
+        let made = event("job-failed", "job:7", data).expect("valid");
+        assert!(!format!("{made:?}").contains("hunter2") && !format!("{made:?}").contains("BEGIN"));
+    }
 }

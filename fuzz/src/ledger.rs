@@ -8,9 +8,11 @@ use std::os::fd::AsFd;
 use blockhost_ledger::bundle;
 use blockhost_ledger::claim::Claim;
 use blockhost_ledger::compact;
+use blockhost_ledger::import::BlockFile;
 use blockhost_ledger::keys::Signer;
-use blockhost_ledger::merkle::leaf_hash;
+use blockhost_ledger::merkle::{hex, leaf_hash, sha256};
 use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
+use blockhost_ledger::plugin::Registry;
 use blockhost_ledger::proof::{TlogProof, verify_proof};
 use blockhost_ledger::sealed::{self, Seal};
 use blockhost_ledger::segment::{
@@ -18,6 +20,7 @@ use blockhost_ledger::segment::{
     file_name, first_of, look_behind, push_frame,
 };
 use blockhost_ledger::tiles::{self, Tile, TileTree};
+use blockhost_proto::action::Action;
 use blockhost_proto::fuzz::Target;
 
 /// All of them.
@@ -31,6 +34,11 @@ pub const TARGETS: &[Target] = &[
         name: "ledger_sealed",
         seeds: seals,
         run: seal,
+    },
+    Target {
+        name: "ledger_import",
+        seeds: blocks,
+        run: block,
     },
     Target {
         name: "ledger_text",
@@ -199,6 +207,41 @@ fn memory(bytes: &[u8]) -> File {
     let mut file = File::from(fd.expect("memory for a file"));
     file.write_all(bytes).expect("memory for a file");
     file
+}
+
+/// A block file of an earlier program: a footprint with right hashes and one with wrong ones.
+fn blocks() -> Vec<Vec<u8>> {
+    let metadata =
+        r#"{"actions":[{"Create":{"resource":"100","config":{"mtu":1.5}}}],"token":"x"}"#;
+    let footprint = |content: &str| {
+        format!(
+            r#"{{"plugin_id":"lxc","operation":"apply","timestamp":1,"data_hash":"{}","content_hash":"{content}","metadata":{metadata},"vector_features":[0.5]}}"#,
+            hex(&sha256(metadata.as_bytes()))
+        )
+    };
+    let zeros = "0".repeat(64);
+    let good = footprint(&hex(&sha256(b"lxc:apply:1")));
+    let file = format!(
+        r#"{{"block_id":1,"timestamp":1,"previous_hash":"{zeros}","footprints":[{good},{}],"block_hash":"{zeros}"}}"#,
+        footprint(&zeros)
+    );
+    vec![file.into_bytes()]
+}
+
+/// Whatever a file says, an event that comes of it is one that the agent takes, and its secrets are not in it.
+fn block(data: &[u8]) {
+    let Ok(block) = BlockFile::parse(data) else {
+        return;
+    };
+    let registry = Registry::default();
+    let _ = block.follows(None);
+    for footprint in &block.footprints {
+        let event = footprint.event(&block, &registry);
+        assert_eq!(event.check(), Ok(()));
+        let taken = Action::from_parts("ledger-append", &event.params());
+        assert!(taken.is_ok(), "{taken:?}");
+    }
+    assert!(block.damage.iter().all(|text| !text.contains('\u{1b}')));
 }
 
 fn texts() -> Vec<Vec<u8>> {

@@ -26,6 +26,8 @@ pub mod failpoint;
 pub mod features;
 pub mod follow;
 mod history;
+#[cfg(feature = "import")]
+pub mod import;
 #[cfg(feature = "index")]
 pub mod index;
 pub mod jcs;
@@ -33,6 +35,7 @@ pub mod keys;
 pub mod merkle;
 pub mod note;
 mod parallel;
+pub mod plugin;
 pub mod policy;
 pub mod proof;
 mod publish;

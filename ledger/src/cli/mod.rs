@@ -12,6 +12,7 @@ mod context;
 mod export;
 mod grep;
 mod head;
+mod import;
 mod list;
 mod progress;
 mod prove;
@@ -89,6 +90,8 @@ pub enum LedgerCommand {
     Consistency(consistency::Args),
     /// Verify such a file offline, with nothing but the key
     VerifyConsistency(consistency::VerifyArgs),
+    /// Take over the block files of an earlier program as events, through the agent
+    Import(import::Args),
     /// Print the signed head to keep elsewhere, as text or as a QR code
     Checkpoint(checkpoint::Args),
 }
@@ -121,6 +124,7 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Export(args) => export::run(context, &args),
         LedgerCommand::Consistency(args) => consistency::run(context, &args),
         LedgerCommand::VerifyConsistency(args) => consistency::verify(context, &args),
+        LedgerCommand::Import(args) => import::run(context, &args),
         LedgerCommand::Checkpoint(args) => checkpoint::run(context, &args),
     }
 }

@@ -2,11 +2,12 @@
 //! they become. How answers look is in `table`.
 
 use super::context::{Context, Failure, height};
+use super::progress;
 use crate::index::{self, IndexError};
 use crate::query::{self, Answer, Filter, Means, Order, Query, QueryError, Resource};
 use crate::reader::Reader;
 use crate::record::Phase;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Options that choose records.
@@ -116,13 +117,8 @@ impl Select {
             },
             limit: self.last,
         };
-        let bar = bar(self.json);
-        let progress = &mut |done, total| {
-            if let Some(bar) = &bar {
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-        };
+        let bar = progress::bar("looking");
+        let progress = &mut |done, total| bar.told(done, total);
         let answer = if self.verified {
             query::run(reader, &Means::Verified, &query, progress)
         } else {
@@ -137,9 +133,7 @@ impl Select {
                 &mut without_index,
             )
         };
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+        bar.done();
         Ok(answer?)
     }
 
@@ -180,18 +174,6 @@ pub(super) fn without_index(error: &IndexError) {
         std::io::stderr(),
         "blockhost ledger: looking at every record instead: {error}"
     );
-}
-
-/// Progress in records, on a terminal, when it takes longer than a moment.
-pub(super) fn bar(json: bool) -> Option<indicatif::ProgressBar> {
-    (!json && std::io::stderr().is_terminal()).then(|| {
-        let bar = indicatif::ProgressBar::new(0);
-        let template = "looking {bar:30} {human_pos}/{human_len} records {eta}";
-        if let Ok(style) = indicatif::ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar
-    })
 }
 
 fn write_proofs(dir: &std::path::Path, reader: &Reader, answer: &Answer) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! `blockhost ledger stats`: how many records of which kind, since when, how fast, how large.
 
 use super::context::{Context, Failure};
-use super::select::{bar, without_index};
+use super::progress;
+use super::select::without_index;
 use super::text::printable;
 use crate::index::{self, Index};
 use crate::query::{FEW, QueryError};
@@ -24,13 +25,8 @@ pub struct Args {
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let (ledger, reader) = (context.ledger()?, context.reader()?);
-    let bar = bar(args.json);
-    let progress = &mut |done, total| {
-        if let Some(bar) = &bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
-    };
+    let bar = progress::bar("counting");
+    let progress = &mut |done, total| bar.told(done, total);
     let path = index::default_path(&context.dir).filter(|_| !args.verified && reader.size() > FEW);
     let index = path.and_then(|path| match Index::open(&path, &reader, progress) {
         Ok(index) => Some(index),
@@ -46,9 +42,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         }
         answer => answer,
     };
-    if let Some(bar) = &bar {
-        bar.finish_and_clear();
-    }
+    bar.done();
     let stats = stats?;
     if args.json {
         let value = serde_json::to_value(&stats).map_err(std::io::Error::from)?;
