@@ -25,7 +25,10 @@ impl crate::value::Text for CosignedCheckpoint {
         good.then(|| Self(text.to_owned()))
     }
     fn text_schema() -> Value {
-        json!({"type": "string", "minLength": 1, "maxLength": 32768})
+        json!({
+            "type": "string", "maxLength": 32768,
+            "pattern": "^[!-~\u{2014}][ -~\n\u{2014}]*\n\n\u{2014} ([ -~\n\u{2014}]*[ -~\u{2014}])?\n$",
+        })
     }
 }
 
