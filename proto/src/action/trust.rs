@@ -27,7 +27,7 @@ impl crate::value::Text for CosignedCheckpoint {
     fn text_schema() -> Value {
         json!({
             "type": "string", "maxLength": 32768,
-            "pattern": "^[!-~\u{2014}][ -~\n\u{2014}]*\n\n\u{2014} ([ -~\n\u{2014}]*[ -~\u{2014}])?\n$",
+            "pattern": "^[!-~\u{2014}][ -~\\n\u{2014}]*\\n\\n\u{2014} ([ -~\\n\u{2014}]*[ -~\u{2014}])?\\n$",
         })
     }
 }
