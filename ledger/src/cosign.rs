@@ -12,6 +12,9 @@ const TYPE_COSIGNATURE: u8 = 4;
 const PREFIX: &str = "PRIVATE+KEY+";
 /// A key id, a time and a signature.
 const LINE_BYTES: usize = 8 + 64;
+/// Most lines in one note that a witness's name stands before and that are tried: whoever sends more of them wants the
+/// signatures to cost time. What a ledger publishes has one of each witness.
+const MAX_TRIED: usize = 8;
 
 /// The public key of a witness, bound to its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,14 +93,14 @@ impl WitnessKey {
     }
 
     /// The newest valid cosignature of this witness among signature lines over `body`. Lines of others, and lines that
-    /// are no cosignature or do not verify, are passed over.
+    /// are no cosignature or do not verify, are passed over; of its own no more than eight are looked at.
     #[must_use]
     pub fn find(&self, body: &str, lines: &str) -> Option<Cosignature> {
         let lines = signature_lines(lines).ok()?;
-        let found = lines.into_iter().filter_map(|line| {
-            if line.name != self.name || line.id != self.id {
-                return None;
-            }
+        let own = lines
+            .into_iter()
+            .filter(|line| line.name == self.name && line.id == self.id);
+        let found = own.take(MAX_TRIED).filter_map(|line| {
             let bytes: &[u8; LINE_BYTES] = line.signature.as_slice().try_into().ok()?;
             let (time, signature) = bytes.split_first_chunk::<8>()?;
             let time_s = u64::from_be_bytes(*time);
@@ -260,6 +263,21 @@ mod tests {
         bytes[11] ^= 1;
         let later = line.replace(text, &Base64::encode_string(&bytes));
         assert_eq!(witness.key().find(BODY, &later), None, "the time is signed");
+    }
+
+    #[test]
+    fn a_note_full_of_forgeries_costs_no_more_than_a_few_signatures() {
+        let witness = Cosigner::from_bytes("w", &[5; 32]).expect("valid");
+        let junk = Cosigner::from_bytes("w", &[5; 32])
+            .expect("valid")
+            .cosign(&BODY.replace("2085", "2086"), 20);
+        let good = witness.cosign(BODY, 10);
+        let found = |junk_lines: usize| {
+            let lines = format!("{}{good}", junk.repeat(junk_lines));
+            witness.key().find(BODY, &lines).is_some()
+        };
+        assert!(found(0) && found(MAX_TRIED - 1));
+        assert!(!found(MAX_TRIED), "the ninth is not tried any more");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What the writer derives from the log after the answers: block files, their index, the published checkpoint. All of it
 //! can be rebuilt from the segments.
 
-use crate::blocks;
-use crate::dir::{self, FileError, SHARED_FILE};
+use crate::blocks::{self, BlockHead};
+use crate::dir::{self, FileError, LedgerDir, SHARED_FILE};
 use crate::history::{Cache, HistoryError};
 use crate::writer::Writer;
 
@@ -50,11 +50,38 @@ impl Writer {
         let blocks = self.ledger.make_sub(dir::BLOCKS)?;
         let open = self.chain.open();
         let mut done = Vec::new();
+        let written = self.publish_blocks(&blocks, open.as_ref(), &mut done);
+        // Also when one behind them failed: their features are not kept, so they must not be written again.
+        self.unpublished.retain(|(id, _)| !done.contains(id));
+        written?;
+        let heads = self.chain.closed().iter().chain(open.as_ref());
+        let index = blocks::render_index(self.signer.vkey().name(), heads);
+        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
+        self.ledger.replace(
+            dir::CHECKPOINT,
+            self.witnessed
+                .checkpoint(self.signer.vkey().name(), &self.head)
+                .as_bytes(),
+            SHARED_FILE,
+            true,
+        )?;
+        self.witnessed.published(&self.head);
+        self.published_size = Some(self.head.size);
+        self.publish_cosigned()?;
+        Ok(self.top_up()?)
+    }
+    /// Writes the blocks that are not published in full; `done` are those that are now.
+    fn publish_blocks(
+        &mut self,
+        blocks: &LedgerDir,
+        open: Option<&BlockHead>,
+        done: &mut Vec<u64>,
+    ) -> Result<(), PublishError> {
         let cache = Cache::default();
         for (id, places) in &self.unpublished {
             let index = usize::try_from(id - 1).unwrap_or(usize::MAX);
             let closed = self.chain.closed().get(index);
-            let Some(head) = closed.or(open.as_ref()) else {
+            let Some(head) = closed.or(open) else {
                 continue;
             };
             let mut records = Vec::with_capacity(places.len());
@@ -76,21 +103,6 @@ impl Writer {
                 done.push(*id);
             }
         }
-        let heads = self.chain.closed().iter().chain(open.as_ref());
-        let index = blocks::render_index(self.signer.vkey().name(), heads);
-        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
-        self.ledger.replace(
-            dir::CHECKPOINT,
-            self.witnessed
-                .checkpoint(self.signer.vkey().name(), &self.head)
-                .as_bytes(),
-            SHARED_FILE,
-            true,
-        )?;
-        self.witnessed.published(&self.head);
-        self.unpublished.retain(|(id, _)| !done.contains(id));
-        self.published_size = Some(self.head.size);
-        self.publish_cosigned()?;
-        Ok(self.top_up()?)
+        Ok(())
     }
 }

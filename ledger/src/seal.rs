@@ -138,8 +138,11 @@ impl Sealing {
             }
             Next::RemoveLog => {
                 let name = &self.full.name;
-                rustix::fs::unlinkat(segments, name, AtFlags::empty())
-                    .map_err(on("remove", name))?;
+                match rustix::fs::unlinkat(segments, name, AtFlags::empty()) {
+                    // Gone already when an earlier try removed it and could not sync the directory.
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(on("remove", name)(errno).into()),
+                }
                 failpoint::reach("seal-log-removed", b"");
                 segments.sync()?;
                 return Ok(true);

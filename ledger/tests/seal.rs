@@ -374,6 +374,21 @@ fn interrupted_after_any_step_sealing_is_begun_again_and_nothing_is_lost_or_doub
 }
 
 #[test]
+fn a_log_that_is_gone_already_is_no_reason_to_seal_again_and_again() {
+    let (world, mut writer) = ledger(650);
+    let sealed = world.path().join("seg/000000000000.hsh");
+    while !sealed.exists() {
+        writer.seal_step().expect("sealed");
+    }
+    // As after a removal whose sync failed: the name is gone, the step is tried again.
+    std::fs::remove_file(world.segment()).expect("there until the last step");
+    seal_all(&mut writer);
+    assert_eq!(all(&reader(&world)).len(), 650);
+    drop(writer);
+    open(world.path());
+}
+
+#[test]
 fn a_batch_over_the_end_of_a_segment_is_whole_in_both_and_growth_is_proved_across_them() {
     let (world, mut writer) = ledger(590);
     let batch: Vec<Draft> = (0..40)
