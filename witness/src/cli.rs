@@ -153,6 +153,15 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// To the journal with its level (syslog's), to people with the program's name.
+fn complain(level: u8, text: &str) {
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        eprintln!("<{level}>{text}");
+    } else {
+        eprintln!("blockhost-witness: {text}");
+    }
+}
+
 fn run(verb: Verb, layout: &Layout) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Keygen {
@@ -166,7 +175,8 @@ fn run(verb: Verb, layout: &Layout) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Vkey(places) => say(&read_key(&places.key(layout))?.key().to_string()),
         Verb::Check(places) => {
             let config = places.config(layout)?;
-            read_key(&places.key(layout))?;
+            let key = read_key(&places.key(layout))?;
+            crate::store::look(&places.state(layout), &key, &config.logs)?;
             say(&format!(
                 "good: {} logs, would listen on {}",
                 config.logs.len(),
@@ -269,27 +279,30 @@ fn submit_all(
         .build()?;
     loop {
         // Read each time: a witness that is added is asked in the next round.
-        let round = read_policy(policy).and_then(|policy| {
-            let round = runtime.block_on(submit(ledger, &policy))?;
-            if !print && round.any() {
-                hand_over(layout, &round)?;
-            }
-            Ok(round)
-        });
-        let code = match &round {
+        let round =
+            read_policy(policy).and_then(|policy| Ok(runtime.block_on(submit(ledger, &policy))?));
+        let (code, failed) = match &round {
             Ok(round) => {
+                // Told first: an agent that is down, or worse, must not be able to hide an alarm.
                 report(round, print, as_json);
-                round_code(round)
+                let handed = if !print && round.any() {
+                    hand_over(layout, round)
+                } else {
+                    Ok(())
+                };
+                (
+                    round_code(round).max(u8::from(handed.is_err())),
+                    handed.err(),
+                )
             }
-            Err(error) if every.is_some() => {
-                eprintln!("<3>{error}");
-                1
-            }
-            Err(_) => 1,
+            Err(error) => (1, Some(error.to_string().into())),
         };
+        if let Some(error) = failed {
+            complain(3, &error.to_string());
+        }
         match every {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
-            None => return round.map(|_| ExitCode::from(code)),
+            None => return Ok(ExitCode::from(code)),
         }
     }
 }
@@ -308,7 +321,8 @@ fn round_code(round: &Round) -> u8 {
 
 fn hand_over(layout: &Layout, round: &Round) -> Result<(), Box<dyn Error>> {
     let action = Action::from_parts("ledger-cosign", &json!({"checkpoint": round.note}))?;
-    call_once(layout, &action)?;
+    call_once(layout, &action)
+        .map_err(|error| format!("the root agent did not take the cosignatures: {error}"))?;
     Ok(())
 }
 
@@ -333,13 +347,14 @@ fn report(round: &Round, print: bool, as_json: bool) {
     for outcome in &round.outcomes {
         if let Err(error) = &outcome.result {
             let level = if error.is_alarm() { 1 } else { 4 };
-            eprintln!("<{level}>witness {}: {error}", outcome.name);
+            complain(level, &format!("witness {}: {error}", outcome.name));
         }
     }
     if !round.enough {
-        eprintln!(
-            "<4>not enough witnesses cosigned the head of {} records",
-            round.head.size
+        let size = round.head.size;
+        complain(
+            4,
+            &format!("not enough witnesses cosigned the head of {size} records"),
         );
     }
 }

@@ -71,7 +71,8 @@ pub async fn add_checkpoint(
                 .unwrap_or("(no text)")
                 .chars()
                 .take(200)
-                .map(|c| if c.is_control() { ' ' } else { c })
+                // Nothing that a terminal obeys or shows in another order.
+                .map(|c| if c.is_ascii_graphic() { c } else { ' ' })
                 .collect();
             Err(ClientError::Refused {
                 status: status.as_u16(),

@@ -107,9 +107,16 @@ impl Config {
         };
         let file = std::fs::File::open(path).map_err(failed)?;
         let mut text = String::new();
-        file.take(MAX_BYTES)
+        file.take(MAX_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(failed)?;
+        // A part of it could be a configuration, too: of fewer logs.
+        if text.len() as u64 > MAX_BYTES {
+            return Err(ConfigError::Shape {
+                path: path.to_owned(),
+                why: "it is larger than 1 MiB".to_owned(),
+            });
+        }
         Self::parse(&text, path)
     }
 
@@ -187,5 +194,16 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_configuration_that_is_too_large_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("witness.yaml");
+        let text = format!("logs:\n- keys: [{}]\n", vkey("a/log", 1));
+        let rest = "# nothing more\n".repeat(1 << 17);
+        std::fs::write(&file, format!("{text}{rest}")).expect("written");
+        let error = Config::read(&file).expect_err("too large").to_string();
+        assert!(error.contains("1 MiB"), "{error}");
     }
 }

@@ -83,11 +83,10 @@ pub async fn serve(
     tokio::pin!(stop);
     loop {
         // No room: whoever comes waits in the kernel's queue, and those inside are bounded in time.
-        let permit = room
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(std::io::Error::other)?;
+        let permit = tokio::select! {
+            permit = room.clone().acquire_owned() => permit.map_err(std::io::Error::other)?,
+            () = &mut stop => return Ok(()),
+        };
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,

@@ -106,7 +106,7 @@ pub async fn submit(directory: &Path, policy: &Policy) -> Result<Round, SubmitEr
     let asked = policy
         .witnesses()
         .iter()
-        .map(|witness| ask(&reader, &head, &note, witness));
+        .map(|witness| ask(directory, &reader, &head, &note, witness));
     let mut results = Vec::new();
     for result in join_all(asked).await {
         results.push(result);
@@ -161,6 +161,7 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 }
 
 async fn ask(
+    directory: &Path,
     reader: &Reader,
     head: &Checkpoint,
     note: &str,
@@ -179,20 +180,31 @@ async fn ask(
     for _ in 0..3 {
         match client::add_checkpoint(url, &witness.key, &request(old)?).await {
             Err(ClientError::Stale(cosigned)) if cosigned > head.size => {
-                let published = head.size;
+                // Another round, started by hand for example, may have shown it a later head of ours meanwhile.
+                let published = published_now(directory).unwrap_or(0).max(head.size);
+                if cosigned <= published {
+                    return Err(ClientError::Stale(cosigned).into());
+                }
                 return Err(WitnessError::Ahead {
                     cosigned,
                     published,
                 });
             }
             Err(ClientError::Stale(cosigned)) if cosigned != old => old = cosigned,
+            // From nothing to anything every proof holds: such an answer to the first question says nothing about us.
             Err(ClientError::Refused {
                 status: 409 | 422, ..
-            }) => {
+            }) if old > 0 => {
                 return Err(WitnessError::Forked(old));
             }
             other => return Ok(other?),
         }
     }
     Err(ClientError::Stale(old).into())
+}
+
+/// Records under the head that is published at this moment.
+fn published_now(directory: &Path) -> Option<u64> {
+    let note = LedgerDir::open(directory).ok()?.checkpoint().ok()??;
+    Some(Checkpoint::parse_unverified(&note).ok()?.size)
 }

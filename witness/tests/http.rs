@@ -12,7 +12,7 @@ use blockhost_ledger::writer::{Options, Writer};
 use blockhost_witness::client::ClientError;
 use blockhost_witness::config::Log;
 use blockhost_witness::server::serve;
-use blockhost_witness::store::{Store, StoreError};
+use blockhost_witness::store::{Store, StoreError, look};
 use blockhost_witness::submit::{Round, WitnessError, submit};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -308,6 +308,12 @@ fn what_was_cosigned_survives_a_restart_and_a_damaged_memory_is_not_served_from(
         assert!(
             matches!(damaged, Err(StoreError::Damaged { .. })),
             "{damaged:?}"
+        );
+        // What `check` and `status` look with.
+        let looked = look(state.path(), &cosigner(1), &logs());
+        assert!(
+            matches!(looked, Err(StoreError::Damaged { .. })),
+            "{looked:?}"
         );
     }
 }

@@ -1,0 +1,207 @@
+//! When having a ledger witnessed raises the alarm and when it must not: witnesses that talk nonsense, rounds that cross
+//! each other, and an agent that takes nothing.
+
+use blockhost_ledger::cosign::Cosigner;
+use blockhost_ledger::dir::LedgerDir;
+use blockhost_ledger::keys::Signer;
+use blockhost_ledger::policy::Policy;
+use blockhost_ledger::record::{Draft, Phase};
+use blockhost_ledger::writer::{Options, Writer};
+use blockhost_witness::config::Log;
+use blockhost_witness::server::serve;
+use blockhost_witness::store::Store;
+use blockhost_witness::submit::{WitnessError, submit};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+const ORIGIN: &str = "host.example/blockhost-ledger";
+
+fn signer() -> Signer {
+    Signer::from_bytes(ORIGIN, 1, &[42; 32]).expect("valid")
+}
+
+fn cosigner(n: u8) -> Cosigner {
+    Cosigner::from_bytes(&format!("w{n}.example"), &[n; 32]).expect("valid")
+}
+
+/// Makes the ledger in `path` longer by one published record.
+fn grow(path: &Path, what: &str) {
+    let dir = LedgerDir::open(path).expect("opens");
+    let options = Options {
+        preallocate_bytes: 4096,
+        reserve_bytes: 4096,
+        ..Options::default()
+    };
+    let (mut writer, _) = Writer::open(dir, signer(), "host", options).expect("opens");
+    let draft = Draft {
+        phase: Phase::Event,
+        op_id: String::new(),
+        plugin_id: "event".into(),
+        category: "chain".into(),
+        operation: "create".into(),
+        action: "x".into(),
+        resource: what.into(),
+        user: "u".into(),
+        uid: 1,
+        pid: None,
+        exe: None,
+        unit: None,
+        metadata: serde_json::Map::new(),
+    };
+    writer.append(&[draft]).expect("appended");
+    writer.publish().expect("published");
+}
+
+fn policy(witnesses: &[(u8, SocketAddr)]) -> String {
+    let lines = witnesses
+        .iter()
+        .map(|(n, address)| format!("witness W{n} {} http://{address}\n", cosigner(*n).key()));
+    let names: Vec<String> = witnesses.iter().map(|(n, _)| format!("W{n}")).collect();
+    let group = format!("group some any {}\nquorum some\n", names.join(" "));
+    lines.chain([group]).collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// An honest witness as a task of the runtime.
+fn start(runtime: &tokio::runtime::Runtime, n: u8, state: &Path) -> SocketAddr {
+    let log = Log {
+        origin: ORIGIN.to_owned(),
+        keys: vec![signer().vkey().clone()],
+    };
+    let store = Arc::new(Store::open(state, cosigner(n), &[log]).expect("opens"));
+    let bound = tokio::net::TcpListener::bind("127.0.0.1:0");
+    let listener = runtime.block_on(bound).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    runtime.spawn(serve(listener, store, std::future::pending()));
+    address
+}
+
+/// A peer that answers its first request with these bytes, after `before`.
+fn answers(bytes: String, before: impl FnOnce() + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        let mut reader = BufReader::new(stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a head");
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).expect("a body");
+        before();
+        reader.get_mut().write_all(bytes.as_bytes()).expect("sent");
+    });
+    address
+}
+
+fn answer(status: &str, kind: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn ask(ledger: &Path, address: SocketAddr) -> WitnessError {
+    let policy = Policy::parse(&policy(&[(1, address)])).expect("a policy");
+    let round = runtime().block_on(submit(ledger, &policy));
+    let mut outcomes = round.expect("submitted").outcomes;
+    outcomes.remove(0).result.expect_err("no cosignature")
+}
+
+#[test]
+fn a_refusal_before_anything_was_cosigned_is_no_alarm_and_its_words_are_harmless() {
+    let ledger = tempfile::tempdir().expect("temp dir");
+    grow(ledger.path(), "one");
+    let hostile = "no \u{1b}]0;x\u{7}\u{202e}\u{2028}\u{9b}31m\r\n<0>gone";
+    for status in ["409 Conflict", "422 Unprocessable Entity"] {
+        let error = ask(
+            ledger.path(),
+            answers(answer(status, "text/plain", hostile), || ()),
+        );
+        assert!(!error.is_alarm(), "{error}");
+        let text = error.to_string();
+        let printable = |c: char| c == ' ' || c.is_ascii_graphic();
+        assert!(
+            text.contains("gone") && text.chars().all(printable),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_witness_that_was_shown_a_later_head_meanwhile_is_no_alarm_one_that_is_still_ahead_is() {
+    let ledger = tempfile::tempdir().expect("temp dir");
+    grow(ledger.path(), "one");
+    let path = ledger.path().to_owned();
+    let stale = |size: u64| answer("409 Conflict", "text/x.tlog.size", &format!("{size}\n"));
+    let crossed = answers(stale(2), move || grow(&path, "two"));
+    let error = ask(ledger.path(), crossed);
+    assert!(!error.is_alarm(), "{error}");
+    let error = ask(ledger.path(), answers(stale(3), || ()));
+    assert!(error.is_alarm(), "{error}");
+}
+
+#[test]
+fn an_agent_that_is_not_there_does_not_hide_the_alarm() {
+    let (runtime, root) = (runtime(), tempfile::tempdir().expect("temp dir"));
+    let at = |name: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path).expect("made");
+        path
+    };
+    let (one, two, ledger, fork) = (at("one"), at("two"), at("ledger"), at("fork"));
+    let (first, second) = (start(&runtime, 1, &one), start(&runtime, 2, &two));
+    for what in ["one", "two"] {
+        grow(&ledger, what);
+    }
+    let seen = Policy::parse(&policy(&[(1, first)])).expect("a policy");
+    assert!(
+        runtime
+            .block_on(submit(&ledger, &seen))
+            .expect("done")
+            .enough
+    );
+    // The second has seen nothing and cosigns the fork: there is something to hand over, and nobody to take it.
+    grow(&fork, "another history");
+    let file = root.path().join("policy");
+    std::fs::write(&file, policy(&[(1, first), (2, second)])).expect("written");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program under test, as its unit starts it"
+    )]
+    let output = Command::new(env!("CARGO_BIN_EXE_blockhost-witness"))
+        .args(["submit", "--policy"])
+        .arg(&file)
+        .arg("--ledger")
+        .arg(&fork)
+        .env("BLOCKHOST_ROOT", root.path())
+        .env("JOURNAL_STREAM", "8:1")
+        .output()
+        .expect("runs");
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(4), "{errors}");
+    assert!(
+        errors.contains("<1>witness W1: it has cosigned 2 records")
+            && errors.contains("root agent"),
+        "{errors}"
+    );
+}
