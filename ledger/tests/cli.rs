@@ -159,3 +159,94 @@ fn a_kept_checkpoint_is_compared() {
     world.age();
     assert_eq!(code(&world, &args), not_verified());
 }
+
+/// What a command line prints, as another process, to standard output and standard error.
+fn spoken(world: &World, args: &[&str]) -> (String, String) {
+    #[expect(clippy::disallowed_methods, reason = "this very program")]
+    let output = std::process::Command::new(std::env::current_exe().expect("known"))
+        .args(["--exact", "speak", "--nocapture", "--ignored"])
+        .env("LEDGER_DIR", world.path())
+        .env("LEDGER_ARGS", args.join("\n"))
+        .output()
+        .expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+#[ignore = "a part of the tests that read what is printed"]
+fn speak() {
+    let (Ok(dir), Ok(args)) = (std::env::var("LEDGER_DIR"), std::env::var("LEDGER_ARGS")) else {
+        return;
+    };
+    let args = ["ledger"].into_iter().chain(args.split('\n'));
+    let matches = command().try_get_matches_from(args).expect("parses");
+    let args = LedgerArgs::from_arg_matches(&matches).expect("parses");
+    println!();
+    let _ = run(args, std::path::Path::new(&dir));
+}
+
+/// The line of JSON among the lines of the test's own program.
+fn json(world: &World, args: &[&str]) -> serde_json::Value {
+    let (out, errors) = spoken(world, args);
+    let line = out.lines().find(|line| line.starts_with('{'));
+    serde_json::from_str(line.unwrap_or_else(|| panic!("{out}{errors}"))).expect("JSON")
+}
+
+#[test]
+fn a_proof_and_a_checkpoint_can_be_had_as_json() {
+    let world = World::with_batches(3);
+    let file = |name: &str| world.path().join(name).display().to_string();
+    let (proof, small, vkey) = (file("p"), file("c"), file("vkey"));
+    let told = json(&world, &["prove", "5", "--json"]);
+    assert_eq!((&told["height"], &told["records"]), (&5.into(), &6.into()));
+    std::fs::write(&proof, told["proof"].as_str().expect("text")).expect("written");
+    let verify = ["verify-proof", &proof, "--key", &vkey];
+    assert_eq!(code(&world, &verify), good());
+    let told = json(&world, &["prove", "5", "--compact", "-o", &small, "--json"]);
+    let length = std::fs::metadata(&small).expect("written").len();
+    assert_eq!(
+        (&told["bytes"], &told["height"]),
+        (&length.into(), &5.into())
+    );
+    let head = json(&world, &["head", "--json"]);
+    assert_eq!(
+        json(&world, &["checkpoint", "--json"])["root"],
+        head["root"]
+    );
+}
+
+#[test]
+fn names_of_others_files_do_nothing_to_a_terminal() {
+    let world = World::with_batches(3);
+    let name = "block_\u{1b}[2J\u{202e}.json";
+    let (_, errors) = spoken(&world, &["verify-proof", name, "--key", &"x".repeat(3)]);
+    assert!(!errors.contains('\u{1b}') && !errors.contains('\u{202e}'));
+    let missing = world.path().join(name).display().to_string();
+    let key = signer().vkey().to_string();
+    let (_, errors) = spoken(&world, &["verify-proof", &missing, "--key", &key]);
+    assert!(errors.contains("\\u{1b}[2J\\u{202e}"), "{errors:?}");
+    assert!(!errors.contains('\u{1b}') && !errors.contains('\u{202e}'));
+}
+
+#[test]
+fn a_directory_without_records_is_said_to_be_one() {
+    let world = World::new();
+    let (_, errors) = spoken(&world, &["list"]);
+    assert!(errors.contains("there are no records in "), "{errors:?}");
+    let (_, errors) = spoken(&World::with_batches(1), &["list"]);
+    assert!(!errors.contains("no records"), "{errors:?}");
+}
+
+#[test]
+fn every_verb_says_with_examples_how_it_is_used() {
+    for verb in command().get_subcommands() {
+        let help = verb.get_after_help().map(ToString::to_string);
+        let help = help.unwrap_or_default();
+        assert!(help.contains("Examples:"), "{}", verb.get_name());
+        let json = verb.get_arguments().any(|arg| arg.get_id() == "json");
+        // A claim is its own format; what keeps payloads has verbs of its own.
+        let other = ["consistency", "blob"].contains(&verb.get_name());
+        assert!(json || other, "{}", verb.get_name());
+    }
+}

@@ -438,6 +438,13 @@ fn a_directory_that_others_can_write_to_holds_no_index() {
         path.metadata().expect("there").permissions().mode() & 0o777,
         0o600
     );
+    // One that is there and current, where others could have put it.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("owner");
+    let refused = Index::open(&path, &reader, &mut |_, _| {});
+    assert!(
+        matches!(refused, Err(IndexError::Shared { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

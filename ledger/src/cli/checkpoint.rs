@@ -1,8 +1,10 @@
 //! `blockhost ledger checkpoint`: the signed head to keep elsewhere, as text or for a telephone's camera.
 
 use super::context::{Context, Failure};
+use crate::merkle::hex;
 use crate::note::Checkpoint;
 use qrcodegen::{QrCode, QrCodeEcc};
+use serde_json::json;
 use std::io::IsTerminal as _;
 
 /// Options of `checkpoint`.
@@ -14,6 +16,9 @@ pub struct Args {
     /// Draw it as a QR code that holds exactly the text
     #[arg(long)]
     qr: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "qr")]
+    json: bool,
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
@@ -36,6 +41,10 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         }
         _ => head.note,
     };
+    if args.json {
+        return context
+            .json(&json!({"records": head.size, "root": hex(&head.root), "checkpoint": note}));
+    }
     if !args.qr {
         return Ok(write!(context.out, "{note}")?);
     }

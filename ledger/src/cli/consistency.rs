@@ -118,6 +118,11 @@ fn refused(file: &Path, error: &dyn std::fmt::Display) -> Failure {
 
 /// Options of `verify-consistency`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  blockhost ledger verify-consistency since.consistency --key ledger.vkey
+  blockhost ledger verify-consistency since.consistency --key ledger.vkey --trusted-checkpoint last-month.txt --json
+
+Exit codes: 0 shown, 1 not shown, 3 a file cannot be read.")]
 pub struct VerifyArgs {
     /// The claim, `-` for standard input
     #[arg(value_name = "FILE")]

@@ -114,7 +114,13 @@ pub(super) fn read_key(given: &str) -> Result<Vkey, Failure> {
 
 /// A small text file, `-` for standard input; `what` names it in the error.
 pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
-    String::from_utf8(read_file(file, what)?)
+    let bytes = read_file(file, what)?;
+    // A part of a list of keys or witnesses would be another list.
+    if bytes.len() > MAX_PROOF_BYTES {
+        let text = format!("the {what} {} is larger than 256 KiB", file.display());
+        return Err(Failure::Unreadable(text));
+    }
+    String::from_utf8(bytes)
         .map_err(|_| Failure::Unreadable(format!("the {what} {} is not text", file.display())))
 }
 

@@ -6,6 +6,9 @@ use serde_json::json;
 
 /// Options of `head`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  blockhost ledger head
+  blockhost ledger head --json | jq .records")]
 pub struct Args {
     /// Print JSON
     #[arg(long)]

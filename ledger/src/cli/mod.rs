@@ -154,7 +154,9 @@ pub fn run_with(args: LedgerArgs, default_dir: &Path, ask: Option<Ask<'_>>) -> E
         // Whoever reads us has seen enough (`list | head`): no complaint, as other tools do.
         Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "blockhost ledger: {failure}");
+            // Names and reasons in it may come from files of others.
+            let failure_text = text::printable(&failure.to_string());
+            let _ = writeln!(std::io::stderr(), "blockhost ledger: {failure_text}");
             ExitCode::from(failure.code())
         }
     }

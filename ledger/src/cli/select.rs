@@ -80,6 +80,14 @@ impl Select {
         text: Option<query::Text>,
     ) -> Result<(), Failure> {
         let reader = context.reader()?;
+        if reader.size() == 0 {
+            // Otherwise a wrong --dir, or a directory that was emptied, would look like a quiet host.
+            let dir = super::text::printable(&context.dir.display().to_string());
+            let _ = writeln!(
+                std::io::stderr(),
+                "blockhost ledger: there are no records in {dir}"
+            );
+        }
         let mut answer = self.ask(context, &reader, text)?;
         if !self.oldest {
             answer.found.reverse();

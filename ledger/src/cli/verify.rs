@@ -1,6 +1,7 @@
 //! `blockhost ledger verify`: everything, against what was kept elsewhere.
 
 use super::context::{Context, Failure, read_keys, read_text};
+use super::text::printable;
 use crate::policy::Policy;
 use crate::verify::{Trust, VerifyReport, verify};
 use serde_json::json;
@@ -9,6 +10,12 @@ use std::path::{Path, PathBuf};
 
 /// Options of `verify`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  blockhost ledger verify --key ledger.vkey                            against the key you keep elsewhere
+  blockhost ledger verify --key ledger.vkey --trusted-checkpoint kept/ and against every head you kept
+  blockhost ledger verify --json | jq '.problems[]'
+
+Exit codes: 0 good, 1 something is wrong, 3 it cannot be read.")]
 pub struct Args {
     /// The log's first verifier key, or a file with its keys, one a line, oldest first. Without it the copy beside the
     /// ledger is used, which whoever can rewrite the ledger can replace
@@ -115,10 +122,15 @@ fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<(
         let height = problem
             .height
             .map_or(String::new(), |height| format!("height {height}: "));
-        writeln!(out, "WRONG  {height}{}: {}", problem.place, problem.what)?;
+        writeln!(
+            out,
+            "WRONG  {height}{}: {}",
+            printable(&problem.place),
+            printable(&problem.what)
+        )?;
     }
     for note in &report.notes {
-        writeln!(out, "note   {note}")?;
+        writeln!(out, "note   {}", printable(note))?;
     }
     writeln!(
         out,

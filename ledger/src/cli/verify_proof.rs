@@ -11,6 +11,11 @@ use std::path::PathBuf;
 
 /// Options of `verify-proof`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  blockhost ledger verify-proof 42.tlog-proof --key ledger.vkey
+  blockhost ledger verify-proof 42.proof --key ledger.vkey --record 42.json --json | jq .ok
+
+Exit codes: 0 proved, 1 not proved, 3 a file cannot be read.")]
 pub struct Args {
     /// The proof, `-` for standard input
     #[arg(value_name = "FILE")]

@@ -36,16 +36,27 @@ struct Batch {
 /// Counts of what was seen since the last flush: by field and word, with first and last height.
 type Tallies = HashMap<(usize, i64), (i64, i64, i64)>;
 
+fn directory(path: &Path) -> &Path {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new("."))
+}
+
 /// Makes the directory of the index, for its user alone; refuses one that others can write to.
 pub(super) fn prepare_directory(path: &Path) -> Result<(), IndexError> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or(Path::new("."));
+    use std::os::unix::fs::DirBuilderExt as _;
+    let dir = directory(path);
     let made = std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir);
     made.map_err(on("make directory", dir))?;
+    check_directory(path)
+}
+
+/// Refuses a directory that somebody else owns or can write to: an index made by others could leave records out.
+pub(super) fn check_directory(path: &Path) -> Result<(), IndexError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = directory(path);
     let meta = std::fs::symlink_metadata(dir).map_err(on("look at", dir))?;
     let mine = meta.uid() == rustix::process::geteuid().as_raw();
     if !meta.is_dir() || !mine || meta.mode() & 0o022 != 0 {

@@ -179,6 +179,10 @@ impl Index {
         reader: &Reader,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, IndexError> {
+        // Before anything in it is used: root may look with the environment of somebody else.
+        if path.exists() {
+            build::check_directory(path)?;
+        }
         let why = match Self::existing(path, reader) {
             Ok(Some(index)) => return Ok(index),
             Ok(None) => "behind",

@@ -13,6 +13,7 @@ use super::context::{Context, Failure, read_key};
 use super::story::story;
 use super::text::{now_us, printable};
 use crate::dir::{self, LedgerDir};
+use crate::epochs::Epochs;
 use crate::follow::Follower;
 use crate::merkle::hex;
 use crate::note::{Checkpoint, Vkey};
@@ -128,6 +129,7 @@ fn screen(
 ) -> Result<(), Failure> {
     let theme = view::Theme::new(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
     let mut looked: Option<Instant> = None;
+    let mut known = None;
     while !end.load(Ordering::Relaxed) {
         match follower.poll() {
             Ok(new) => {
@@ -142,7 +144,7 @@ fn screen(
             (follower.size(), follower.root(), follower.committed_us());
         if looked.is_none_or(|at| at.elapsed() >= AROUND) {
             looked = Some(Instant::now());
-            model.observe(around(dir, key, follower));
+            model.observe(around(dir, key, &mut known, follower));
         }
         terminal.draw(|frame| view::draw(frame, model, ui, theme, now_us()))?;
         let until = Instant::now() + TICK;
@@ -201,13 +203,11 @@ fn prove(dir: &Path, key: Option<&Vkey>, height: u64) -> Result<String, String> 
     let proof = reader
         .prove(height - 1, true)
         .map_err(|error| text(&error))?;
-    let beside = LedgerDir::open(dir)
-        .map_err(ReadError::from)
-        .and_then(|ledger| key_beside(&ledger))
-        .map_err(|error| text(&error))?;
-    let trusted = key
-        .or(beside.as_ref())
+    // The head is signed by the key of its time, which the reader followed from the first one.
+    let epochs = reader
+        .epochs()
         .ok_or("there is no verifier key beside this ledger")?;
+    let trusted = &epochs.of_size(reader.size()).key;
     let proven = verify_proof(&proof, None, trusted).map_err(|error| text(&error))?;
     let source = if key.is_some() {
         "the key you gave"
@@ -222,8 +222,32 @@ fn prove(dir: &Path, key: Option<&Vkey>, height: u64) -> Result<String, String> 
     ))
 }
 
+/// Is the published checkpoint signed by the key of its time? The keys are looked for in the whole log when those that
+/// are `known` do not do: seldom, after a new one was made.
+fn check_published(
+    dir: &Path,
+    key: &Vkey,
+    known: &mut Option<Epochs>,
+    note: &str,
+) -> Result<(), String> {
+    if known.as_ref().is_some_and(|keys| keys.open(note).is_ok()) {
+        return Ok(());
+    }
+    let reader = reader(dir, Some(key)).map_err(|error| error.to_string())?;
+    *known = reader.epochs().cloned();
+    let keys = known.as_ref().ok_or("it has no key")?;
+    keys.open(note)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
 /// What the files beside the segments and the system say.
-fn around(dir: &Path, key: Option<&Vkey>, follower: &Follower) -> Surroundings {
+fn around(
+    dir: &Path,
+    key: Option<&Vkey>,
+    known: &mut Option<Epochs>,
+    follower: &Follower,
+) -> Surroundings {
     let mut around = Surroundings::default();
     let mut problem = |text: String| around.problems.push(printable(&text));
     let ledger = LedgerDir::open(dir);
@@ -236,7 +260,7 @@ fn around(dir: &Path, key: Option<&Vkey>, follower: &Follower) -> Surroundings {
             Err(error) => problem(format!("the published checkpoint: {error}")),
             Ok(published) => {
                 if let Some(key) = key
-                    && let Err(error) = key.open(&note)
+                    && let Err(error) = check_published(dir, key, known, &note)
                 {
                     problem(format!("the published checkpoint: {error}"));
                 }
@@ -281,7 +305,7 @@ fn cosigners(note: &str, origin: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| line.strip_prefix("\u{2014} ")?.split(' ').next())
         .filter(|name| *name != origin);
-    names.take(64).map(str::to_owned).collect()
+    names.take(64).map(printable).collect()
 }
 
 /// Does somebody hold the writer's lock? The kernel says so to everybody.
@@ -295,4 +319,70 @@ fn writer_lock(dir: &Path) -> Option<bool> {
             .lines()
             .any(|line| line.split_whitespace().any(|word| word == place)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epochs::By;
+    use crate::keys::Signer;
+    use crate::record::{Draft, Phase};
+    use crate::writer::{Options, Writer};
+
+    fn signer(n: u8, epoch: u32) -> Signer {
+        Signer::from_bytes("host.example/log", epoch, &[n; 32]).expect("valid")
+    }
+
+    #[test]
+    fn after_a_new_signing_key_proofs_are_good_and_the_checkpoint_is_no_problem() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dir = LedgerDir::open(temp.path()).expect("opens");
+        let opened = Writer::open(dir, signer(1, 1), "host", Options::default());
+        let (mut writer, _) = opened.expect("opens");
+        let draft = Draft {
+            phase: Phase::Event,
+            op_id: String::new(),
+            plugin_id: "event".into(),
+            category: "chain".into(),
+            operation: "create".into(),
+            action: "x".into(),
+            resource: "y".into(),
+            user: "u".into(),
+            uid: 1,
+            pid: None,
+            exe: None,
+            unit: None,
+            metadata: serde_json::Map::new(),
+        };
+        let first = signer(1, 1).vkey().clone();
+        let mut known = None;
+        let mut look = |writer: &mut Writer| {
+            writer
+                .append(std::slice::from_ref(&draft))
+                .expect("appended");
+            writer.publish().expect("published");
+            let dir = LedgerDir::open(temp.path()).expect("opens");
+            let mut nothing = |_: u64, _: u64, _: &crate::follow::Followed| {};
+            let opened = Follower::open(dir, Some(first.clone()), &mut nothing);
+            let follower = opened.expect("opens");
+            let around = around(temp.path(), Some(&first), &mut known, &follower);
+            let proof = prove(temp.path(), Some(&first), 1);
+            (around.problems.concat(), proof.map(|_| ()))
+        };
+        let signed = |(problems, proof): (String, Result<(), String>)| {
+            assert_eq!(proof, Ok(()));
+            assert!(!problems.contains("checkpoint"), "{problems}");
+        };
+        signed(look(&mut writer));
+        writer
+            .rotate(signer(2, 2), &By::default())
+            .expect("rotated");
+        signed(look(&mut writer));
+        // One that the log's keys did not sign stays a problem.
+        let note = std::fs::read_to_string(temp.path().join(dir::CHECKPOINT)).expect("text");
+        let head = Checkpoint::parse_unverified(&note).expect("a head");
+        let forged = signer(9, 2).sign_checkpoint(&head);
+        let error = check_published(temp.path(), &first, &mut known, &forged);
+        assert!(error.is_err(), "{error:?}");
+    }
 }
