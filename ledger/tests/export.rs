@@ -228,6 +228,41 @@ fn files_have_the_rights_of_the_directory_they_are_in() {
     }
 }
 
+#[test]
+fn at_every_step_of_an_export_the_old_log_is_whole_to_clients_and_the_export_goes_on() {
+    let (world, dir, done) = (
+        World::new(),
+        tempfile::tempdir().expect("temp dir"),
+        tempfile::tempdir().expect("temp dir"),
+    );
+    grow(&world, 300);
+    export(&world, dir.path()).expect("exported");
+    grow(&world, 700);
+    export(&world, done.path()).expect("exported");
+    let mut new = files(done.path());
+    new.remove("checkpoint").expect("a checkpoint");
+    // Every file that is added, then every partial one that goes, while the old checkpoint still stands.
+    for (name, bytes) in &new {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("below")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+        assert_eq!(check(dir.path()), 300, "{name} was added");
+    }
+    for full in ["tile/0/001", "tile/entries/001"] {
+        for gone in [format!("{full}.p/44"), format!("{full}.p")] {
+            let path = dir.path().join(&gone);
+            if path.is_dir() {
+                std::fs::remove_dir(path).expect("removed");
+            } else {
+                std::fs::remove_file(path).expect("removed");
+            }
+            assert_eq!(check(dir.path()), 300, "{gone} was removed");
+        }
+    }
+    export(&world, dir.path()).expect("exported");
+    assert_eq!(check(dir.path()), 1000);
+}
+
 /// Not a test of its own: the program that is killed below.
 #[test]
 fn child_exports_until_killed() {
