@@ -168,10 +168,15 @@ async fn add(
     };
     // Judging hashes and remembering syncs: not on a thread that serves others.
     let judged = tokio::task::spawn_blocking(move || {
-        let request = AddCheckpoint::parse(&body)?;
-        store.add(&request)
+        let request = AddCheckpoint::parse(&body);
+        let origin = request
+            .as_ref()
+            .ok()
+            .and_then(|r| Some(r.claim().ok()?.origin));
+        let outcome = request.map_err(AddError::from).and_then(|r| store.add(&r));
+        (origin.unwrap_or_default(), outcome)
     });
-    let Ok(outcome) = judged.await else {
+    let Ok((origin, outcome)) = judged.await else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n");
     };
     counters.count(&outcome);
@@ -185,14 +190,14 @@ async fn add(
         Err(AddError::Refused(refusal)) => {
             // Two histories of a log are what a witness is there for.
             if matches!(refusal, Refusal::Split(_) | Refusal::Proof { .. }) {
-                eprintln!("<4>refused: {refusal}");
+                eprintln!("<4>{}: refused: {refusal}", origin.escape_debug());
             }
             let status = StatusCode::from_u16(refusal.status());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             text(status, &format!("{refusal}\n"))
         }
         Err(AddError::Store(error)) => {
-            eprintln!("<3>{error}");
+            eprintln!("<3>{}: {error}", origin.escape_debug());
             text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "cannot remember it, so it is not cosigned\n",

@@ -205,3 +205,66 @@ fn an_agent_that_is_not_there_does_not_hide_the_alarm() {
         "{errors}"
     );
 }
+
+#[test]
+fn the_witness_says_which_log_showed_another_history_and_ends_when_it_is_told() {
+    let root = tempfile::tempdir().expect("temp dir");
+    let at = |name: &str| {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path).expect("made");
+        path
+    };
+    let (state, ledger, fork) = (at("state"), at("ledger"), at("fork"));
+    for what in ["one", "two"] {
+        grow(&ledger, what);
+        grow(&fork, &format!("another {what}"));
+    }
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("bound");
+    drop(port);
+    let config = root.path().join("witness.yaml");
+    let text = format!(
+        "listen: \"{address}\"\nlogs:\n- keys: [\"{}\"]\n",
+        signer().vkey()
+    );
+    std::fs::write(&config, text).expect("written");
+    blockhost_witness::store::make_key(&state.join("witness.key"), "w1.example").expect("made");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the program under test, as its unit starts it"
+    )]
+    let mut witness = Command::new(env!("CARGO_BIN_EXE_blockhost-witness"))
+        .args(["run", "--config"])
+        .arg(&config)
+        .arg("--state")
+        .arg(&state)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(witness.stderr.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    assert!(line().contains("witnesses 1 logs"));
+    let key = blockhost_witness::store::read_key(&state.join("witness.key")).expect("reads");
+    let policy = format!("witness A {} http://{address}\nquorum A\n", key.key());
+    let policy = Policy::parse(&policy).expect("a policy");
+    assert!(
+        runtime()
+            .block_on(submit(&ledger, &policy))
+            .expect("done")
+            .enough
+    );
+    assert!(
+        !runtime()
+            .block_on(submit(&fork, &policy))
+            .expect("done")
+            .enough
+    );
+    let said = line();
+    assert!(
+        said.starts_with(&format!("<4>{ORIGIN}: refused: ")),
+        "{said}"
+    );
+    let id = rustix::process::Pid::from_child(&witness);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("told");
+    assert!(witness.wait().expect("ended").success());
+}
