@@ -528,6 +528,18 @@ fn files(ledger: &LedgerDir) -> Result<Vec<(LedgerDir, String)>, FileError> {
     Ok(list)
 }
 
+/// Calls `visit` with every file in the directories of blobs; what it changed is made durable.
+pub(crate) fn each(
+    ledger: &LedgerDir,
+    visit: &mut dyn FnMut(&LedgerDir, &str) -> Result<(), FileError>,
+) -> Result<(), FileError> {
+    for (dir, name) in files(ledger)? {
+        visit(&dir, &name)?;
+        dir.sync()?;
+    }
+    Ok(())
+}
+
 fn remove(dir: &LedgerDir, name: &str) -> Result<(), FileError> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),

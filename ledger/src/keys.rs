@@ -293,6 +293,12 @@ impl Signers {
         std::iter::once(&self.first).chain(self.keys.iter().map(Signer::vkey))
     }
 
+    /// Is the private key of an epoch at hand?
+    pub(crate) fn have(&self, epoch: &Epoch) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| key.vkey == epoch.key && key.epoch == epoch.number)
+    }
+
     /// The private key of an epoch.
     pub(crate) fn of(self, epoch: &Epoch) -> Result<Signer, OpenError> {
         let mut keys = self.keys.into_iter();

@@ -32,6 +32,7 @@ pub mod import;
 pub mod index;
 pub mod jcs;
 pub mod keys;
+pub mod loss;
 pub mod merkle;
 pub mod note;
 mod parallel;

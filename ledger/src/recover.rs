@@ -228,6 +228,7 @@ impl Seen {
                     why: other.to_string(),
                     good: scan.size(),
                     root: scan.frontier.root(),
+                    good_bytes: 0,
                 })),
             })?;
             intents.extend(OpenIntent::read(index, &bytes));

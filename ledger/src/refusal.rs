@@ -51,6 +51,11 @@ pub enum OpenError {
         "the published checkpoint cannot be verified ({0}); the ledger stays read-only. {HELP}"
     )]
     Checkpoint(NoteError),
+    /// A loss was accepted and cannot be carried out.
+    #[error(
+        "an accepted loss cannot be carried out: {0}; see `blockhost ledger accept-loss`, which says what is intact"
+    )]
+    Loss(String),
     /// The system refused.
     #[error("cannot open the ledger: cannot {0}")]
     File(#[from] FileError),
@@ -59,7 +64,7 @@ pub enum OpenError {
     Append(Box<AppendError>),
 }
 
-const HELP: &str = "Copy the directory elsewhere as evidence, run `blockhost ledger verify` on it, then restore it from a backup, or move it away to start a new ledger";
+const HELP: &str = "Copy the directory elsewhere as evidence, run `blockhost ledger verify` on it, then restore it from a backup, or move it away to start a new ledger, or keep what is intact with `blockhost ledger accept-loss`";
 
 /// Why a batch was not appended. Unless it says otherwise, nothing of the batch counts and the next one may be tried.
 #[derive(Debug, thiserror::Error)]

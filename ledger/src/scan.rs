@@ -88,6 +88,8 @@ pub(crate) struct Scan {
     pub epochs: Option<Epochs>,
     /// The largest head that witnesses cosigned, as the log itself says.
     pub cosigned: Option<Cosigned>,
+    /// End of the last good commit of the log that is being read; 0 while it has none.
+    good_bytes: u64,
 }
 
 /// Something that no crash explains. The first wrong place and why.
@@ -106,6 +108,8 @@ pub struct Fault {
     pub good: u64,
     /// Root of the tree over these.
     pub root: Hash,
+    /// Bytes at the beginning of that file which hold the last of these records and its commit; 0 when none of it does.
+    pub good_bytes: u64,
 }
 
 /// A scan that did not succeed.
@@ -157,21 +161,21 @@ impl Visit for () {}
 /// Reads all segments of the ledger: logs whole, of sealed segments the hashes (each record is checked against its hash
 /// when it is read; `verify` reads them all).
 pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, ScanError> {
-    let mut scan = Scan {
-        segments: Vec::new(),
-        frontier: Frontier::new(),
-        last_commit: None,
-        commits: 0,
-        torn_bytes: 0,
-        unborn: None,
-        roots: Vec::new(),
-        epochs: plan.key.cloned().map(Epochs::starting_with),
-        cosigned: None,
-    };
+    let mut scan = Scan::starting(plan);
+    scan_into(ledger, plan, &mut scan)?;
+    Ok(scan)
+}
+
+/// The same, keeping what was good before a fault.
+pub(crate) fn scan_into(
+    ledger: &LedgerDir,
+    plan: &mut Plan<'_>,
+    scan: &mut Scan,
+) -> Result<(), ScanError> {
     scan.note_root(plan);
     let dir = match ledger.sub(crate::dir::SEGMENTS) {
         Ok(dir) => Arc::new(dir),
-        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(scan),
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let mut files = BTreeMap::new();
@@ -198,21 +202,26 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
     let mut before = 0;
     for (index, (first, (name, fd, file_bytes))) in files.into_iter().enumerate() {
         let last = index + 1 == count;
+        scan.good_bytes = 0;
         if first != scan.size() {
             let why = format!(
                 "this segment begins with height {} but the one before it ends with height {}: a segment is missing or was moved",
                 first.saturating_add(1),
                 scan.size()
             );
-            return Err(fault(&scan, &name, 0, why));
+            return Err(fault(scan, &name, 0, why));
         }
         match fd {
-            None => scan.read_sealed(&dir, first, &name, plan)?,
+            None => {
+                let good = (scan.size(), scan.frontier.root());
+                scan.read_sealed(&dir, first, &name, plan)
+                    .map_err(|error| from_its_beginning(error, good))?;
+            }
             Some(fd) => {
-                let Some(log) = open_log(&mut scan, first, name, fd, file_bytes, last)? else {
+                let Some(log) = open_log(scan, first, name, fd, file_bytes, last)? else {
                     break;
                 };
-                read_log(&mut scan, first, log, plan, last, (before, total))?;
+                read_log(scan, first, log, plan, last, (before, total))?;
             }
         }
         before += file_bytes;
@@ -227,10 +236,21 @@ pub(crate) fn scan(ledger: &LedgerDir, plan: &mut Plan<'_>) -> Result<Scan, Scan
             Body::Log(log) => (log.name.clone(), log.end),
             Body::Sealed(sealed) => (sealed.hashes_name(), 0),
         };
-        return Err(fault(&scan, &name, end, why));
+        return Err(fault(scan, &name, end, why));
     }
     (plan.progress)(total, total);
-    Ok(scan)
+    Ok(())
+}
+
+/// A sealed segment is good as a whole or not at all: what was read of it before the fault is not.
+fn from_its_beginning(error: ScanError, (good, root): (u64, Hash)) -> ScanError {
+    match error {
+        ScanError::Fault(mut fault) => {
+            (fault.good, fault.root) = (good, root);
+            ScanError::Fault(fault)
+        }
+        other => other,
+    }
 }
 
 /// The header of a log; `None` for one that was made but never got a valid one (then [`Scan::unborn`] names it).
@@ -275,6 +295,22 @@ fn open_log(
 }
 
 impl Scan {
+    /// Of nothing yet.
+    pub fn starting(plan: &Plan<'_>) -> Self {
+        Self {
+            segments: Vec::new(),
+            frontier: Frontier::new(),
+            last_commit: None,
+            commits: 0,
+            torn_bytes: 0,
+            unborn: None,
+            roots: Vec::new(),
+            epochs: plan.key.cloned().map(Epochs::starting_with),
+            cosigned: None,
+            good_bytes: 0,
+        }
+    }
+
     /// Number of committed records.
     pub fn size(&self) -> u64 {
         self.frontier.size()
@@ -524,6 +560,7 @@ fn read_log(
                 scan.commits += 1;
                 log.commit = Some(commit);
                 log.end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
+                scan.good_bytes = log.end;
                 if log.end - told > 1 << 20 {
                     told = log.end;
                     (plan.progress)(before + log.end, total);
@@ -541,6 +578,9 @@ fn read_log(
                     return Err(fault(scan, &name, offset, why.to_owned()));
                 };
                 log.end = offset + (segment::FRAME_BYTES + payload.len()) as u64;
+                if scan.good_bytes > 0 {
+                    scan.good_bytes = log.end;
+                }
                 let newest = scan.cosigned.as_ref().map_or(0, |newest| newest.size);
                 if cosigned.size >= newest {
                     scan.cosigned = Some(cosigned);
@@ -627,6 +667,7 @@ fn fault_at(scan: &Scan, segment: &str, offset: u64, height: u64, why: String) -
         why,
         good: scan.frontier.size(),
         root: scan.frontier.root(),
+        good_bytes: scan.good_bytes,
     }))
 }
 

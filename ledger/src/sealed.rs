@@ -450,7 +450,8 @@ impl Matters {
             Some((Joined::Outcome, op_id)) => self.open.remove(op_id).is_none(),
             None => false,
         };
-        if closes || crate::blobs::concerns_blobs(record) {
+        let about = crate::blobs::concerns_blobs(record) || crate::loss::concerns_loss(record);
+        if closes || about {
             self.others.push(place);
         }
     }

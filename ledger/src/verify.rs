@@ -145,7 +145,8 @@ fn verify_once(
         };
         scan::scan(ledger, plan)
     });
-    let Chain(chain, blobs) = chain;
+    let Chain(chain, blobs, given_up) = chain;
+    check.notes.extend(given_up);
     let mut report = VerifyReport {
         ok: false,
         records: 0,
@@ -263,7 +264,7 @@ fn epochs_of(scan: &Scan) -> Vec<(u32, String, u64)> {
 
 /// Follows the heads of blocks, and what is said of blobs.
 #[derive(Default)]
-struct Chain(BlockChain, BlobIndex);
+struct Chain(BlockChain, BlobIndex, Vec<String>);
 
 impl Visit for Chain {
     fn record(&mut self, index: u64, leaf: &Hash, bytes: &[u8]) {
@@ -272,6 +273,13 @@ impl Visit for Chain {
     }
 
     fn sealed_matters(&mut self, index: u64, bytes: &[u8]) {
+        if let Some(record) = crate::loss::said_in(bytes) {
+            let (facts, height) = (&record["metadata"], index + 1);
+            self.2.push(format!(
+                "record {height} says that root gave up what was behind record {}: {}; heads known then: {}. Checkpoints kept elsewhere may be beyond it",
+                facts["kept_records"], facts["reason"], facts["known_heads"]
+            ));
+        }
         self.1.see(index, bytes);
     }
 

@@ -10,6 +10,7 @@ use crate::failpoint;
 use crate::features::Feed;
 use crate::history::Place;
 use crate::keys::{Signer, Signers};
+use crate::loss::{self, Loss};
 use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::note::{Checkpoint, Vkey, assemble};
 use crate::record::{Draft, GENESIS_PREV, Phase, Stamp};
@@ -129,14 +130,33 @@ impl Writer {
         hostname: &str,
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
+        Self::open_accepting(ledger, signers, hostname, options, None)
+    }
+
+    /// The same, giving up what is damaged where `loss` names exactly what is intact. What is given up is set aside, and
+    /// a record says so. With a sound ledger, or after it was done, `loss` changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also when `loss` names anything but what is intact. Interrupted, it goes on when called again.
+    pub fn open_accepting(
+        ledger: impl Into<LedgerDir>,
+        signers: impl Into<Signers>,
+        hostname: &str,
+        options: Options,
+        loss: Option<&Loss>,
+    ) -> Result<(Self, Recovery), OpenError> {
         let ledger = ledger.into();
         let lock = recover::lock(&ledger)?;
         let signers = signers.into();
+        let given_up = loss::settle(&ledger, &signers, loss)?;
         let floors = recover::floors(&ledger)?;
         let published = floors[0].as_ref().map_or(0, |floor| floor.head.size);
         let found = recover::read(&ledger, &signers, &floors)?;
         let segments = ledger.make_sub(dir::SEGMENTS)?;
         let scan = found.scan;
+        if let Some(given_up) = &given_up {
+            given_up.keep_blobs(&ledger, &found.blobs)?;
+        }
         if let Some(name) = &scan.unborn {
             rustix::fs::unlinkat(&segments, name, rustix::fs::AtFlags::empty())
                 .map_err(on("remove", name))?;
@@ -204,11 +224,16 @@ impl Writer {
             open_intents: found.open_intents,
             blobs: found.blobs,
         };
+        let mut drafts: Vec<Draft> = given_up.iter().map(loss::Begun::draft).collect();
         if recovery.torn_bytes > 0 {
-            let draft = recover::recovery_draft(recovery.torn_bytes, size, &writer.active.name);
-            writer
-                .append(&[draft])
-                .map_err(|error| OpenError::Append(Box::new(error)))?;
+            let name = &writer.active.name;
+            drafts.push(recover::recovery_draft(recovery.torn_bytes, size, name));
+        }
+        writer
+            .append(&drafts)
+            .map_err(|error| OpenError::Append(Box::new(error)))?;
+        if let Some(given_up) = given_up {
+            given_up.done(&writer.ledger)?;
         }
         Ok((writer, recovery))
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signers;
+use blockhost_ledger::loss::Loss;
 use blockhost_proto::catalog::Compartment;
 use blockhost_proto::layout::Layout;
 
@@ -91,11 +92,14 @@ fn live(role: Role) -> Result<(), String> {
             let directory = LedgerDir::open(&layout.ledger()).map_err(|e| e.to_string())?;
             let signers = Signers::load_or_generate(&layout.ledger_keys(), &start.hostname)
                 .map_err(|e| e.to_string())?;
+            // Read where it can be read; the supervisor removes it when the ledger is open, so that it outlives a kill.
+            let loss = Loss::load(&layout.ledger_keys())?;
             let abi = confine(role, &start, &layout, &[])?;
             let gate = Gate::open(
                 &start,
                 directory,
                 signers,
+                loss.as_ref(),
                 clone(&control)?,
                 front,
                 compartments,

@@ -300,3 +300,77 @@ fn systemd_is_told() {
     assert_eq!(hear(), "STOPPING=1");
     assert!(wait_for(|| child.try_wait().expect("wait")).success());
 }
+
+#[test]
+fn a_damaged_ledger_keeps_the_agent_shut_until_root_accepts_exactly_what_is_lost() {
+    use blockhost_ledger::dir::LedgerDir;
+    use blockhost_ledger::loss::{Loss, REQUEST, look};
+    let mut agent = Agent::start("");
+    for n in 0..20 {
+        let event = json!({"action": "ledger-append", "params": {"category": "chain", "action": "e", "data": {"n": n}}});
+        assert_eq!(agent.client().call(&event)["ok"], true);
+    }
+    assert!(agent.stop().success(), "{}", agent.world.log());
+    let world = agent.into_world();
+    let log = world.layout.ledger().join("seg/000000000000.log");
+    let mut bytes = std::fs::read(&log).expect("the log");
+    bytes[8000] ^= 1;
+    std::fs::write(&log, &bytes).expect("written");
+    let refused = |world: &World| {
+        let output = world
+            .command()
+            .stderr(Stdio::piped())
+            .output()
+            .expect("run");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let text = refused(&world);
+    assert!(text.contains("accept-loss"), "{text}");
+    let directory = LedgerDir::open(&world.layout.ledger()).expect("the ledger");
+    let vkey = std::fs::read_to_string(world.layout.ledger().join("vkey")).expect("the key");
+    let key = blockhost_ledger::note::Vkey::parse(vkey.trim()).expect("a key");
+    let intact = look(&directory, Some(&key)).expect("readable");
+    assert!(intact.fault.is_some() && intact.size > 1, "{intact:?}");
+    let keys = world.layout.ledger_keys();
+    let wrong = Loss::new(intact.size - 1, intact.root, "a test", 1).expect("good");
+    wrong.store(&keys).expect("stored");
+    let text = refused(&world);
+    assert!(text.contains("cannot be carried out"), "{text}");
+    assert!(
+        keys.join(REQUEST).exists(),
+        "a request that was refused is kept for root to mend"
+    );
+    assert_eq!(
+        std::fs::read(&log).expect("the log"),
+        bytes,
+        "and nothing was changed"
+    );
+    let right = Loss::new(intact.size, intact.root, "a test", 2).expect("good");
+    right.store(&keys).expect("stored");
+    let agent = Agent::start_in(world);
+    assert!(!keys.join(REQUEST).exists(), "it is consumed");
+    let records = agent.world.records();
+    let record = &records[usize::try_from(intact.size).expect("small")];
+    assert_eq!(
+        (
+            &record["action"],
+            &record["phase"],
+            &record["metadata"]["reason"],
+            &record["metadata"]["request"]
+        ),
+        (
+            &"ledger-accept-loss".into(),
+            &"recovery".into(),
+            &"a test".into(),
+            &right.id.clone().into()
+        )
+    );
+    let aside = world_file(&agent, "seg/lost-2.000000000000.log");
+    assert_eq!(aside, bytes, "what was given up is set aside");
+    assert_eq!(agent.client().call(&info())["ok"], true);
+}
+
+fn world_file(agent: &Agent, name: &str) -> Vec<u8> {
+    std::fs::read(agent.world.layout.ledger().join(name)).expect(name)
+}

@@ -3,6 +3,7 @@
 //!
 //! A new verb: its file with `Args` and `run(&mut Context, Args)`, a line in [`LedgerCommand`], a line in [`dispatch`].
 
+mod accept_loss;
 mod anomalies;
 #[cfg(feature = "age")]
 mod blob;
@@ -80,6 +81,8 @@ pub enum LedgerCommand {
     Witnesses(witnesses::Args),
     /// Check everything: checksums, chain, tree, signatures, checkpoint, block files
     Verify(verify::Args),
+    /// Say what of a damaged ledger is intact, and ask the agent to keep that and go on
+    AcceptLoss(accept_loss::Args),
     /// Write a .tlog-proof of one record, which verifies offline
     Prove(prove::Args),
     /// Verify a .tlog-proof offline, with nothing but the key
@@ -118,6 +121,7 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Anomalies(args) => anomalies::run(context, &args),
         LedgerCommand::Similar(args) => similar::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),
+        LedgerCommand::AcceptLoss(args) => accept_loss::run(context, &args),
         LedgerCommand::Witnesses(args) => witnesses::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),

@@ -18,6 +18,7 @@ use blockhost_ledger::blobs::{Quota, Store};
 use blockhost_ledger::cosign::WitnessKey;
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signers;
+use blockhost_ledger::loss::Loss;
 use blockhost_ledger::merkle::Hash;
 use blockhost_ledger::record::Draft;
 use blockhost_ledger::writer::{Options, Recovery, Writer};
@@ -203,14 +204,20 @@ impl Gate {
         start: &Start,
         directory: LedgerDir,
         signers: impl Into<Signers>,
+        loss: Option<&Loss>,
         control: ControlSocket,
         front: OwnedFd,
         compartments: [OwnedFd; Role::COMPARTMENTS.len()],
     ) -> Result<Self, String> {
         let beside = directory.try_clone().map_err(|error| error.to_string())?;
-        let (writer, mut recovery) =
-            Writer::open(directory, signers, &start.hostname, Options::default())
-                .map_err(|error| error.to_string())?;
+        let (writer, mut recovery) = Writer::open_accepting(
+            directory,
+            signers,
+            &start.hostname,
+            Options::default(),
+            loss,
+        )
+        .map_err(|error| error.to_string())?;
         let store = payloads::open(beside, std::mem::take(&mut recovery.blobs))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| e.to_string())?;
         let watch = epoll::add(

@@ -64,6 +64,7 @@ fn gate_in(directory: tempfile::TempDir) -> (Gate, Neighbours) {
         &start(&directory),
         ledger,
         signer,
+        None,
         ControlSocket::from_fd(theirs),
         gate_front,
         ends,

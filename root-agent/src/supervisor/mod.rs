@@ -13,6 +13,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use blockhost_ledger::keys;
+use blockhost_ledger::loss;
 use blockhost_proto::layout::Layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -395,7 +396,12 @@ impl Supervisor {
                 }
             };
             match (role, report) {
-                (_, Report::Ready { .. }) => running.ready = true,
+                (_, Report::Ready { .. }) => {
+                    running.ready = true;
+                    if role == Role::Ledger {
+                        withdraw_loss(&self.layout);
+                    }
+                }
                 (Role::Front, Report::Who { connection, pid }) => {
                     let (exe, unit) = who::who(pid, descriptor.as_ref());
                     if let Err(error) = running.control.send(
@@ -540,6 +546,18 @@ impl Supervisor {
         for role in roles {
             self.bury(role);
         }
+    }
+}
+
+/// The ledger is open: what root accepted to lose, if anything, is on record or was not needed.
+fn withdraw_loss(layout: &Layout) {
+    match loss::withdraw(&layout.ledger_keys()) {
+        Ok(false) => {}
+        Ok(true) => log_info!(
+            "the ledger is open; the request {} was removed",
+            loss::REQUEST
+        ),
+        Err(error) => log_error!("{}: cannot {error}; remove it", loss::REQUEST),
     }
 }
 
