@@ -203,3 +203,30 @@ fn killed_at_any_step_an_erasure_that_was_begun_is_finished() {
         assert_eq!(*expected, wanted, "{point}: {again}");
     }
 }
+
+#[test]
+fn an_erasure_that_may_be_on_record_after_a_failed_sync_is_not_called_off() {
+    let mut agent = Agent::start("");
+    let kept = agent.client().call(&example("ledger-blob"));
+    assert_eq!(kept["ok"], true, "{kept}");
+    agent.stop();
+    let world = agent.into_world();
+    let armed = world.layout.root().join("fail-point");
+    std::fs::write(&armed, "ledger refuse ledger-sync").expect("written");
+    let mut agent = Agent::start_in(world);
+    let answer = agent.client().call(&example("ledger-shred"));
+    assert_eq!(answer["code"], "failed", "{answer}");
+    let text = answer["error"].as_str().expect("text");
+    assert!(text.contains("erases it if"), "{text}");
+    assert!(file(&agent.world).exists(), "nothing was erased unrecorded");
+    let old = agent.pid("ledger").expect("the ledger");
+    signal_process(old, Signal::KILL);
+    agent.wait_for_new("ledger", old);
+    agent.wait_until_ready();
+    // Nothing took the written pages away, so it is on record here.
+    wait_for(|| (!file(&agent.world).exists()).then_some(()));
+    wait_for(|| {
+        (about(&agent.world.records(), "ledger-shred", "outcome").len() == 1).then_some(())
+    });
+    assert_eq!(verified(&agent.world).shredded, 1);
+}

@@ -303,7 +303,15 @@ impl Gate {
             .into_iter()
             .partition(|entry| matches!(entry, Entry::Outcome(..) | Entry::Late(_)));
         for entry in others {
-            let message = format!("the ledger cannot record it, so nothing was executed: {error}");
+            let mut message =
+                format!("the ledger cannot record it, so nothing was executed: {error}");
+            // After a failed sync the intent may be on the disk, and an erasure that was begun is finished.
+            if self.writer.poisoned().is_some()
+                && let Entry::Intent(pending, ..) = &entry
+                && matches!(pending.action, Action::LedgerShred(_))
+            {
+                message.push_str("; the next start of the agent erases it if the request is on record all the same");
+            }
             let failure = Failure::new(ErrorCode::Failed, message);
             match entry {
                 Entry::Intent(pending, ..) => self.turn_down(&pending, failure),
