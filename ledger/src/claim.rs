@@ -4,7 +4,7 @@
 
 use crate::consistency::is_consistent;
 use crate::merkle::Hash;
-use crate::note::{Checkpoint, NoteError, Vkey, parse_decimal, parse_hash};
+use crate::note::{Checkpoint, NoteError, Vkey, open_with, parse_decimal, parse_hash, short_name};
 use base64ct::{Base64, Encoding as _};
 
 const MAGIC: &str = "blockhost-ledger/consistency@v1";
@@ -32,6 +32,16 @@ pub enum ClaimError {
     OtherOld {
         /// Size that the proof begins with.
         size: u64,
+    },
+    /// The newer head is signed by a key that was replaced before the older head was made.
+    #[error(
+        "the newer checkpoint is signed by {new}, which {old} of the older one replaced: whoever has that old key made it"
+    )]
+    Replaced {
+        /// Key of the newer head, for messages.
+        new: String,
+        /// Key of the older head.
+        old: String,
     },
     /// The newer tree is not the older one with records added.
     #[error(
@@ -123,16 +133,23 @@ impl Claim {
         })
     }
 
-    /// Checks everything that the claim says against the keys that the caller trusts: those of one log, oldest first.
+    /// Checks everything that the claim says against the keys that the caller trusts: those of one log, oldest first. Of
+    /// these the newer head may not have an earlier one than the older head.
     ///
     /// # Errors
     /// A signature or the proof is wrong; see [`ClaimError`].
     pub fn verify(&self, keys: &[Vkey]) -> Result<Shown, ClaimError> {
-        let new = open(keys, &self.new).map_err(ClaimError::New)?;
+        let (new_key, new) = open_with(keys, &self.new).map_err(ClaimError::New)?;
         let mut old_signed = false;
         if let Some(note) = &self.old {
-            let old = match open(keys, note) {
-                Ok(old) => {
+            let old = match open_with(keys, note) {
+                Ok((key, old)) => {
+                    // A size is of one epoch, and a larger one not of an earlier epoch.
+                    if key > new_key || (key != new_key && old.size == new.size) {
+                        let name = |at: usize| keys.get(at).map(short_name).unwrap_or_default();
+                        let (new, old) = (name(new_key), name(key));
+                        return Err(ClaimError::Replaced { new, old });
+                    }
                     old_signed = true;
                     old
                 }
@@ -158,18 +175,6 @@ impl Claim {
             old_signed,
         })
     }
-}
-
-/// Each head is signed by the key of its time, which may be any of the log's.
-fn open(keys: &[Vkey], note: &str) -> Result<Checkpoint, NoteError> {
-    let mut result = Err(NoteError::Vkey("there is none"));
-    for key in keys.iter().rev() {
-        result = key.open(note);
-        if !matches!(result, Err(NoteError::NoSignature { .. })) {
-            break;
-        }
-    }
-    result
 }
 
 impl std::fmt::Display for Claim {
@@ -284,15 +289,35 @@ mod tests {
     }
 
     #[test]
+    fn a_leaked_old_key_signs_no_head_after_one_of_a_later_key() {
+        let leaves: Vec<Hash> = (0..11_usize).map(|i| leaf_hash(&i.to_be_bytes())).collect();
+        let mut claim = example(5, 11);
+        claim.old = Some(note(&signer(9), &leaves[..5]));
+        let refused = claim.verify(&keys(&[3, 9]));
+        assert!(
+            matches!(refused, Err(ClaimError::Replaced { .. })),
+            "{refused:?}"
+        );
+        // Nor the same head again: one size is of one epoch.
+        let mut same = example(11, 11);
+        same.old = Some(note(&signer(9), &leaves));
+        for both in [[3, 9], [9, 3]] {
+            let refused = same.verify(&keys(&both));
+            assert!(
+                matches!(refused, Err(ClaimError::Replaced { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
     fn an_older_checkpoint_of_an_earlier_key_is_compared_but_not_called_signed() {
         let mut claim = example(5, 11);
         let leaves: Vec<Hash> = (0..5_usize).map(|i| leaf_hash(&i.to_be_bytes())).collect();
         claim.old = Some(note(&signer(9), &leaves));
         assert!(!claim.verify(&keys(&[3])).expect("consistent").old_signed);
-        // With both keys it is, whichever order they come in.
-        for both in [[3, 9], [9, 3]] {
-            assert!(claim.verify(&keys(&both)).expect("consistent").old_signed);
-        }
+        // With both keys it is, when its own is the earlier one.
+        assert!(claim.verify(&keys(&[9, 3])).expect("consistent").old_signed);
         claim.old = Some(note(&signer(9), &leaves[..4]));
         assert_eq!(
             claim.verify(&keys(&[3])),

@@ -373,6 +373,22 @@ pub fn parse_vkeys(text: &str) -> Result<Vec<Vkey>, NoteError> {
     Ok(keys)
 }
 
+/// Opens a checkpoint with the newest of a log's `keys` (oldest first) that signed it, and says which: its place in `keys`.
+/// Which sizes a key may sign is in the ledger (see `epochs`); without it the caller has to judge the place.
+///
+/// # Errors
+/// None of them signed it, or one did that it does not match; see [`Vkey::open`].
+pub fn open_with(keys: &[Vkey], note: &str) -> Result<(usize, Checkpoint), NoteError> {
+    let mut result = Err(NoteError::Vkey("there is none"));
+    for (place, key) in keys.iter().enumerate().rev() {
+        result = key.open(note).map(|checkpoint| (place, checkpoint));
+        if !matches!(result, Err(NoteError::NoSignature { .. })) {
+            break;
+        }
+    }
+    result
+}
+
 /// `name+id` for messages.
 #[must_use]
 pub fn short_name(key: &Vkey) -> String {

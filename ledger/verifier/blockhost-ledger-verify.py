@@ -253,17 +253,22 @@ def parse_checkpoint(note):
 
 def open_checkpoint(note, keys, what):
     """Size and root of a checkpoint that one of the keys signed."""
+    return open_with(note, keys, what)[:2]
+
+
+def open_with(note, keys, what):
+    """Size, root and the place of the newest key that signed a checkpoint; which sizes a key may sign only the ledger says."""
     origin, size, root, body, signatures = parse_checkpoint(note)
-    signed = False
-    for key in keys:
+    signed = None
+    for place, key in enumerate(keys):
         for name, id_, signature in signatures:
             if (name, id_) == (key.name, key.id) and key.name == origin:
                 if not ed25519_verify(key.key, body, signature):
                     raise Bad("%s: the signature of %s does not match" % (what, key.short()))
-                signed = True
-    if not signed:
+                signed = place
+    if signed is None:
         raise Bad("%s of %r is not signed by the key %s" % (what, origin, ", ".join(k.short() for k in keys)))
-    return size, root
+    return size, root, signed
 
 
 # --- Records and canonical JSON (RFC 8785, integers only) ------------------------------------------------------------
@@ -887,7 +892,11 @@ def verify_proof(text, args):
     if len(lines) > 65:
         raise Bad("the path is longer than any tree is high")
     path = [unbase64(line, "a line of the path", 32) for line in lines[1:]]
-    size, root = open_checkpoint(note, need_keys(args), "the checkpoint")
+    keys = need_keys(args)
+    size, root, place = open_with(note, keys, "the checkpoint")
+    if place + 1 < len(keys):
+        report.notes.append("signed by %s, key %d of %d given, which was replaced: whoever got hold of it since could have made this "
+                            "proof; ask for a new one, and give the newest key only" % (keys[place].short(), place + 1, len(keys)))
     record = args.record_bytes if args.record_bytes is not None else extra
     if record is None:
         raise Bad("the proof does not carry its record; give its exact bytes with --record")
@@ -932,14 +941,17 @@ def verify_claim(text, args):
     old = decimal(fields[1], "the older size"), unbase64(fields[2], "the older root", 32)
     proof = [unbase64(line, "a line of the proof", 32) for line in lines[1:]]
     keys = need_keys(args)
-    new = open_checkpoint(parts[1] + "\n\n" + parts[2] + ("\n" if len(parts) == 5 else ""), keys, "the newer checkpoint")
+    new = open_with(parts[1] + "\n\n" + parts[2] + ("\n" if len(parts) == 5 else ""), keys, "the newer checkpoint")
     signed = False
     if len(parts) == 5:
         note = parts[3] + "\n\n" + parts[4]
         origin, size, root, _, signatures = parse_checkpoint(note)
         signed = any((key.name, key.id) == (name, id_) for key in keys for name, id_, _ in signatures)
         if signed:
-            open_checkpoint(note, keys, "the older checkpoint")
+            place = open_with(note, keys, "the older checkpoint")[2]
+            if place > new[2] or (place != new[2] and size == new[0]):
+                raise Bad("the newer checkpoint is signed by %s, which %s of the older one replaced: whoever has that old key made it"
+                          % (keys[new[2]].short(), keys[place].short()))
         if (size, root) != old or origin != keys[0].name:
             raise Bad("the older checkpoint in the file is not the one that its proof begins with")
     if args.trusted and parse_checkpoint(args.trusted)[1:3] != old:
