@@ -8,11 +8,13 @@ use std::os::fd::AsFd;
 use blockhost_ledger::bundle;
 use blockhost_ledger::claim::Claim;
 use blockhost_ledger::compact;
+use blockhost_ledger::cosign::WitnessKey;
 use blockhost_ledger::import::BlockFile;
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::merkle::{hex, leaf_hash, sha256};
 use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
 use blockhost_ledger::plugin::Registry;
+use blockhost_ledger::policy::Policy;
 use blockhost_ledger::proof::{TlogProof, verify_proof};
 use blockhost_ledger::sealed::{self, Seal};
 use blockhost_ledger::segment::{
@@ -20,11 +22,17 @@ use blockhost_ledger::segment::{
     file_name, first_of, look_behind, push_frame,
 };
 use blockhost_ledger::tiles::{self, Tile, TileTree};
+use blockhost_ledger::witness::{AddCheckpoint, parse_size};
 use blockhost_proto::action::Action;
 use blockhost_proto::fuzz::Target;
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "ledger_witness",
+        seeds: witness_texts,
+        run: witness_text,
+    },
     Target {
         name: "ledger_segment",
         seeds: segments,
@@ -364,5 +372,51 @@ fn tile_file(data: &[u8]) {
     let computed = tree.root(width.into()).is_ok() && tree.inclusion(last).is_ok();
     if bytes.len() >= usize::from(width) * 32 {
         assert!(computed && tree.consistency(last).is_ok());
+    }
+}
+
+/// What a witness and its clients are sent: requests, sizes, policies, keys.
+fn witness_texts() -> Vec<Vec<u8>> {
+    let note = signer().sign_checkpoint(&Checkpoint {
+        origin: signer().vkey().name().to_owned(),
+        size: 1,
+        root: leaf_hash(b"{}"),
+    });
+    let request = AddCheckpoint {
+        old: 0,
+        proof: vec![[7; 32]],
+        note,
+    };
+    let policy = "witness A w.example/a+368ae5a1+BLcGd9LdC7E5RnJrVFgbYRlBFcxrD0rF3rm2Qdk0/MVB http://w:8780\n\
+        group g any A\nquorum g\n";
+    vec![
+        request.to_string().into_bytes(),
+        policy.into(),
+        b"50\n".to_vec(),
+    ]
+}
+
+fn witness_text(data: &[u8]) {
+    let key = signer().vkey().clone();
+    if let Ok(request) = AddCheckpoint::parse(data) {
+        assert_eq!(
+            request.to_string().as_bytes(),
+            data,
+            "one text for a request"
+        );
+        let judged = request.judge(&[key], None);
+        assert!(judged.is_err() || request.old == 0);
+    }
+    if let Some(size) = parse_size(data) {
+        assert_eq!(format!("{size}\n").as_bytes(), data);
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(policy) = Policy::parse(text) {
+        let _ = policy.check(text);
+    }
+    if let Ok(key) = WitnessKey::parse(text) {
+        assert_eq!(key.to_string(), text);
     }
 }
