@@ -49,6 +49,10 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
     ("flows", "fields and actions that depend on each other"),
     ("trunks", "each VLAN once"),
     (
+        "head_size",
+        "that a head is not shorter than the anchored one before it",
+    ),
+    (
         "attached_mac",
         "that it is the address of one device, not of a group",
     ),
