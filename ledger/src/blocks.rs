@@ -60,6 +60,13 @@ pub fn file_name(block_id: u64) -> String {
     format!("block_{block_id:010}.json")
 }
 
+/// The number of the block that a file name announces.
+pub(crate) fn id_of(name: &str) -> Option<u64> {
+    let id = name.strip_prefix("block_")?.strip_suffix(".json")?;
+    let id = id.parse().ok().filter(|id| *id > 0)?;
+    (file_name(id) == name).then_some(id)
+}
+
 /// The whole block file: the head's fields, `block_hash`, and the records with their `hash`, one a line; without the
 /// features, which [`with_features`] adds.
 #[must_use]

@@ -64,6 +64,8 @@ pub struct Exported {
     pub files: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Records that were left out because their payloads were pruned.
+    pub pruned: u64,
 }
 
 /// Writes (or completes) a C2SP tlog-tiles log in `target`: entry bundles and tiles first, made durable, the checkpoint
@@ -209,11 +211,17 @@ fn put_tile(
     put(&tile.path(), &tiles::encode(hashes))?;
     if level == 0 {
         let first = number * WIDTH;
-        let records: Result<Vec<_>, _> = (first..first + u64::from(tile.width()))
-            .map(|index| reader.get(index))
+        let records: Result<Option<Vec<_>>, _> = (first..first + u64::from(tile.width()))
+            .map(|index| reader.get_unpruned(index))
             .collect();
-        let bundle = bundle::encode(records?.iter().map(Vec::as_slice))?;
-        put(&tile.entries_path(), &bundle)?;
+        // What was pruned has no bundle; its tile is all there is, as C2SP allows.
+        match records? {
+            Some(records) => {
+                let bundle = bundle::encode(records.iter().map(Vec::as_slice))?;
+                put(&tile.entries_path(), &bundle)?;
+            }
+            None => done.pruned += u64::from(tile.width()),
+        }
     }
     Ok(())
 }
@@ -330,8 +338,15 @@ pub fn to_blocks(
     let mut features = Generations::<History>::new(0);
     let mut vectors: Vec<Option<Vector>> = Vec::new();
     let mut new_records = 0;
-    for item in reader.records(0) {
-        let (index, bytes) = item?;
+    for index in 0..head.size {
+        if let Some((root, time)) = reader.pruned_block(index)? {
+            if index.is_multiple_of(BLOCK_RECORDS) {
+                chain.push_block(root, time);
+                done.pruned += BLOCK_RECORDS;
+            }
+            continue;
+        }
+        let bytes = reader.get(index)?;
         let leaf = leaf_hash(&bytes);
         chain.push(leaf, record::timestamp_of(&bytes).unwrap_or(0));
         vectors.push(Some(features.push(&bytes)));
@@ -380,6 +395,7 @@ pub fn to_jsonl(
         new_records: size,
         files: 0,
         bytes: 0,
+        pruned: size,
     };
     for item in reader.records(0) {
         let (index, bytes) = item?;
@@ -387,6 +403,7 @@ pub fn to_jsonl(
         out.write_all(bytes.strip_suffix(b"}").unwrap_or(&bytes))?;
         out.write_all(hash.as_bytes())?;
         done.bytes += (bytes.len() - 1 + hash.len()) as u64;
+        done.pruned -= 1;
         if (index + 1).is_multiple_of(BLOCK_RECORDS) {
             progress(index + 1, size);
         }

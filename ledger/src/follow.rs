@@ -124,6 +124,7 @@ impl Follower {
         let size = reader.size();
         for item in reader.records(0) {
             let (index, bytes) = item?;
+            follower.pass_over(&reader, index)?;
             let followed = follower.take(index, bytes);
             each(index, size, &followed);
         }
@@ -195,6 +196,19 @@ impl Follower {
     fn reader(&self) -> Result<Reader, ReadError> {
         let handle = self.ledger.try_clone()?;
         Reader::open(handle, self.key.clone())
+    }
+
+    /// Takes in the hashes of what was pruned before `index`.
+    fn pass_over(&mut self, reader: &Reader, index: u64) -> Result<(), ReadError> {
+        const MANY: u64 = 256;
+        while self.frontier.size() < index {
+            let from = self.frontier.size();
+            for leaf in reader.leaves(from, index.min(from + MANY))? {
+                self.frontier.push(leaf);
+                self.last = leaf;
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, index: u64, bytes: Vec<u8>) -> Followed {
@@ -411,6 +425,7 @@ impl Follower {
         }
         for item in reader.records(seen) {
             let (index, bytes) = item?;
+            self.pass_over(&reader, index)?;
             new.push(self.take(index, bytes));
         }
         self.live = self.find_live()?;

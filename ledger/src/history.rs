@@ -3,6 +3,7 @@
 
 use crate::dir::{FileError, on, read_at};
 use crate::merkle::{Hash, leaf_hash, node_hash, root_of};
+use crate::prune::Pruned;
 use crate::scan::{Body, Scan, Segment};
 use crate::sealed::{BUNDLE_RECORDS, Records};
 use crate::sealed_file::{SealedError, SealedFile};
@@ -20,6 +21,9 @@ pub(crate) enum HistoryError {
     /// There is no such record.
     #[error("there is no record with index {0}")]
     Missing(u64),
+    /// Its payload was deleted, as the record of that height says.
+    #[error("its payload was pruned, as record {0} says")]
+    Pruned(u64),
 }
 
 impl From<SealedError> for HistoryError {
@@ -77,6 +81,12 @@ impl Place {
                 bundle,
                 index,
             } => {
+                if !file.has_payloads() {
+                    let place = *bundle as u64 * BUNDLE_RECORDS + *index as u64;
+                    let kept = file.kept(place);
+                    let kept = kept.ok_or(HistoryError::Pruned(file.pruned_by()))?;
+                    return Ok((leaf_hash(kept), kept.to_vec()));
+                }
                 let bundle = cache.bundle(file, *bundle)?;
                 let pair = bundle.leaves.get(*index).zip(bundle.records.get(*index));
                 let (leaf, bytes) = pair.ok_or(HistoryError::Missing(*index as u64))?;
@@ -136,6 +146,36 @@ impl Scan {
         let segment = self.segments.get(after.checked_sub(1)?)?;
         let place = index - segment.first;
         (place < segment.records()).then_some((segment, place))
+    }
+
+    /// What says that the payload of a record is gone, or about to be.
+    pub fn pruned(&self, index: u64) -> Option<&Pruned> {
+        let (_, pruned) = self.prunes.range(..=index).next_back()?;
+        let (segment, _) = self.segment_of(index)?;
+        (segment.first == pruned.first() && matches!(segment.body, Body::Sealed(_)))
+            .then_some(pruned)
+    }
+
+    /// Root and time of the bundle that a record is in, where its payloads are gone.
+    pub fn pruned_block(&self, index: u64) -> Result<Option<(Hash, i64)>, HistoryError> {
+        let (segment, place) = self.segment_of(index).ok_or(HistoryError::Missing(index))?;
+        Ok(match &segment.body {
+            Body::Sealed(file) if !file.has_payloads() => {
+                let bundle = file.seal.bundles.get(split(place).0);
+                bundle.map(|bundle| (bundle.root, bundle.timestamp))
+            }
+            _ => None,
+        })
+    }
+
+    /// Those whose payloads are gone.
+    pub fn gone(&self) -> impl Iterator<Item = &Pruned> {
+        self.segments
+            .iter()
+            .filter_map(|segment| match &segment.body {
+                Body::Sealed(file) if !file.has_payloads() => self.prunes.get(&segment.first),
+                _ => None,
+            })
     }
 
     /// Where a record's bytes are.

@@ -39,6 +39,7 @@ mod parallel;
 pub mod plugin;
 pub mod policy;
 pub mod proof;
+pub mod prune;
 mod publish;
 #[cfg(feature = "index")]
 pub mod query;

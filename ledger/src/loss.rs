@@ -265,7 +265,7 @@ pub fn look(ledger: &LedgerDir, key: Option<&Vkey>) -> Result<Look, FileError> {
 
 /// The first record's index in a file's name, whatever form of a segment it is.
 fn first_of(name: &str) -> Option<u64> {
-    let stem = ["log", "hsh", "zst"]
+    let stem = ["log", "hsh", "zst", "kept"]
         .iter()
         .find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'))?;
     segment::first_of(&format!("{stem}.log"))

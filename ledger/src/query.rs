@@ -462,7 +462,9 @@ impl Picked<'_> {
         if self.found.len() >= self.query.limit {
             return Ok(false);
         }
-        let record = self.reader.get(height - 1)?;
+        let Some(record) = self.reader.get_unpruned(height - 1)? else {
+            return Ok(true);
+        };
         let hash = leaf_hash(&record);
         if self.query.filter.fits(height, &hash, &record) {
             self.found.push(Found {

@@ -7,6 +7,7 @@ use crate::history::{Cache, HistoryError};
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError, Vkey, assemble, parse_vkeys};
 use crate::proof::TlogProof;
+use crate::prune::{self, Range};
 use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures};
 use crate::writer::Head;
 use std::time::Duration;
@@ -37,6 +38,16 @@ pub enum ReadError {
     /// Nothing was written yet.
     #[error("the ledger is empty")]
     Empty,
+    /// Its payload was deleted.
+    #[error(
+        "the payload of record {height} was pruned, as record {by} says; its hash and proofs are there"
+    )]
+    Pruned {
+        /// Its height.
+        height: u64,
+        /// Height of the record that says so.
+        by: u64,
+    },
     /// A record is not what its hash says, or was changed after the ledger was opened.
     #[error("record {height} cannot be believed: {why}; run `blockhost ledger verify`")]
     Changed {
@@ -56,6 +67,10 @@ impl ReadError {
                 why: format!("{place}: {why}"),
             },
             HistoryError::Missing(index) => Self::NoRecord { index, size },
+            HistoryError::Pruned(by) => Self::Pruned {
+                height: index + 1,
+                by,
+            },
         }
     }
 }
@@ -170,7 +185,7 @@ impl Reader {
     /// The exact bytes of the record with leaf index `index` (from 0).
     ///
     /// # Errors
-    /// There is no such record, or the file was changed meanwhile.
+    /// There is no such record, it was pruned ([`ReadError::Pruned`]), or the file was changed meanwhile.
     pub fn get(&self, index: u64) -> Result<Vec<u8>, ReadError> {
         let place = self.scan.place(index).ok_or(ReadError::NoRecord {
             index,
@@ -185,12 +200,39 @@ impl Reader {
         ReadError::of(index, self.size(), error)
     }
 
-    /// Records in order, from leaf index `from`.
+    /// Records in order, from leaf index `from`. Those that were pruned are left out, see [`Self::pruned`].
     pub fn records(
         &self,
         from: u64,
     ) -> impl DoubleEndedIterator<Item = Result<(u64, Vec<u8>), ReadError>> + '_ {
-        (from..self.size()).map(|index| Ok((index, self.get(index)?)))
+        (from..self.size()).filter_map(|index| {
+            let record = self.get_unpruned(index).transpose()?;
+            Some(record.map(|record| (index, record)))
+        })
+    }
+
+    /// As [`Self::get`], but `None` where the payload was pruned.
+    ///
+    /// # Errors
+    /// There is no such record, or the file was changed meanwhile.
+    pub fn get_unpruned(&self, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        match self.get(index) {
+            Ok(record) => Ok(Some(record)),
+            Err(ReadError::Pruned { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Root and time of the whole block that a record is in, where its payloads were pruned.
+    pub(crate) fn pruned_block(&self, index: u64) -> Result<Option<(Hash, i64)>, ReadError> {
+        let found = self.scan.pruned_block(index);
+        found.map_err(|error| self.error(index, error))
+    }
+
+    /// The records whose payloads were pruned, in order. Some of them may have been kept all the same.
+    #[must_use]
+    pub fn pruned(&self) -> Vec<Range> {
+        prune::ranges(self.scan.gone())
     }
 
     /// A C2SP `tlog-proof` of one record against the signed head. With `with_record` the file carries the record too
@@ -199,12 +241,15 @@ impl Reader {
     /// # Errors
     /// No such record, no key.
     pub fn prove(&self, index: u64, with_record: bool) -> Result<String, ReadError> {
-        let record = self.get(index)?;
+        let record = match with_record {
+            true => Some(self.get(index)?),
+            false => None,
+        };
         let head = self.head()?;
         let path = self.scan.inclusion_proof(index);
         let path = path.map_err(|error| self.error(index, error))?;
         let proof = TlogProof {
-            extra: with_record.then_some(record),
+            extra: record,
             index,
             path,
             checkpoint: head.note,

@@ -253,6 +253,9 @@ pub(crate) fn unpublished(
     let mut work = Vec::new();
     for id in 1..=size.div_ceil(BLOCK_RECORDS) {
         let (from, to) = ((id - 1) * BLOCK_RECORDS, (id * BLOCK_RECORDS).min(size));
+        if scan.pruned(from).is_some() {
+            continue;
+        }
         let whole = to - from == BLOCK_RECORDS && to <= published;
         if whole && there.binary_search(&blocks::file_name(id)).is_ok() {
             continue;

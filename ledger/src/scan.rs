@@ -5,6 +5,7 @@ use crate::dir::{FileError, LedgerDir, on, read_at};
 use crate::epochs::{Epochs, may_begin_epoch};
 use crate::merkle::{Frontier, Hash, hex, leaf_hash};
 use crate::note::Vkey;
+use crate::prune::Pruned;
 use crate::record;
 use crate::sealed;
 use crate::sealed_file::{SealedError, SealedFile};
@@ -90,6 +91,8 @@ pub(crate) struct Scan {
     pub cosigned: Option<Cosigned>,
     /// End of the last good commit of the log that is being read; 0 while it has none.
     good_bytes: u64,
+    /// What was pruned, or is to be, by the leaf index of the first record.
+    pub prunes: BTreeMap<u64, Pruned>,
 }
 
 /// Something that no crash explains. The first wrong place and why.
@@ -238,6 +241,7 @@ pub(crate) fn scan_into(
         };
         return Err(fault(scan, &name, end, why));
     }
+    scan.may_be_gone()?;
     (plan.progress)(total, total);
     Ok(())
 }
@@ -308,6 +312,7 @@ impl Scan {
             epochs: plan.key.cloned().map(Epochs::starting_with),
             cosigned: None,
             good_bytes: 0,
+            prunes: BTreeMap::new(),
         }
     }
 
@@ -321,6 +326,37 @@ impl Scan {
         self.segments
             .last()
             .map_or(record::GENESIS_PREV, |segment| segment.last)
+    }
+
+    /// Is there a record for each segment without payloads?
+    fn may_be_gone(&self) -> Result<(), ScanError> {
+        for segment in &self.segments {
+            let Body::Sealed(file) = &segment.body else {
+                continue;
+            };
+            let said = match self.prunes.get(&segment.first) {
+                Some(pruned) => file.believe(pruned),
+                None if file.has_payloads() => Ok(()),
+                None => Err(file.missing()),
+            };
+            match said {
+                Ok(()) => {}
+                Err(SealedError::File(error)) => return Err(error.into()),
+                Err(SealedError::Damaged {
+                    file: name, why, ..
+                }) => {
+                    let mut told = fault_at(self, &name, 0, segment.first + 1, why);
+                    if let ScanError::Fault(fault) = &mut told {
+                        fault.good = segment.first;
+                        fault.root = file.seal.root_before;
+                        // Good as a whole or not at all.
+                        fault.good_bytes = 0;
+                    }
+                    return Err(told);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn note_root(&mut self, plan: &Plan<'_>) {
@@ -343,10 +379,10 @@ impl Scan {
             if !roots.contains(&(commit.size, commit.root)) {
                 return Err("the commit that begins an epoch is of another history".to_owned());
             }
-            let (bundle, index) = crate::history::split(u64::from(*place));
-            let records = file.records(bundle).map_err(|error| error.to_string())?;
+            let record = file.record(u64::from(*place));
+            let record = record.map_err(|error| error.to_string())?;
             if let Some(epochs) = &mut self.epochs {
-                epochs.accept(commit, records.get(index), true)?;
+                epochs.accept(commit, Some(&record), true)?;
             }
         }
         let begins = seal.epochs.last();
@@ -366,6 +402,12 @@ impl Scan {
             self.cosigned = Some(cosigned);
         }
         Ok(())
+    }
+
+    fn note_pruning(&mut self, index: u64, record: &[u8]) {
+        if let Some(pruned) = Pruned::read(index, record) {
+            self.prunes.entry(pruned.first()).or_insert(pruned);
+        }
     }
 
     /// Adds a sealed segment by its hashes.
@@ -390,12 +432,19 @@ impl Scan {
         }
         let mut read: Option<(usize, sealed::Records)> = None;
         for place in &seal.matters {
+            if let Some(record) = file.kept(u64::from(*place)) {
+                let index = first + u64::from(*place);
+                self.note_pruning(index, record);
+                plan.visit.sealed_matters(index, record);
+                continue;
+            }
             let (bundle, index) = crate::history::split(u64::from(*place));
             if read.as_ref().is_none_or(|(number, _)| *number != bundle) {
                 let records = file.records(bundle);
                 read = Some((bundle, records.map_err(|error| broken(self, error))?));
             }
             if let Some(record) = read.as_ref().and_then(|(_, records)| records.get(index)) {
+                self.note_pruning(first + u64::from(*place), record);
                 plan.visit.sealed_matters(first + u64::from(*place), record);
             }
         }
@@ -548,8 +597,9 @@ fn read_log(
                 let mut start = 0;
                 for entry in pending.drain(..) {
                     let bytes = &batch[start..start + entry.length];
-                    plan.visit
-                        .record(first + log.entries.len() as u64, &entry.leaf, bytes);
+                    let index = first + log.entries.len() as u64;
+                    scan.note_pruning(index, bytes);
+                    plan.visit.record(index, &entry.leaf, bytes);
                     start += entry.length;
                     committed = entry.leaf;
                     log.entries.push(entry);

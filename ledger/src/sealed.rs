@@ -78,7 +78,7 @@ pub struct Seal {
     /// Its bundles, in order; they lie in the `.zst` one behind the other.
     pub bundles: Vec<Bundle>,
     /// Places in the segment of the records that matter to a writer that starts: intents that no outcome in this segment
-    /// closed, outcomes of intents of earlier segments, and what concerns blobs.
+    /// closed, outcomes of intents of earlier segments, and what concerns blobs and prunings.
     pub matters: Vec<u32>,
     /// Places of records that begin an epoch, each with the commit that it was part of: the last word of the old key.
     pub epochs: Vec<(u32, Commit)>,
@@ -450,7 +450,9 @@ impl Matters {
             Some((Joined::Outcome, op_id)) => self.open.remove(op_id).is_none(),
             None => false,
         };
-        let about = crate::blobs::concerns_blobs(record) || crate::loss::concerns_loss(record);
+        let about = crate::blobs::concerns_blobs(record)
+            || crate::loss::concerns_loss(record)
+            || crate::prune::concerns_pruning(record);
         if closes || about {
             self.others.push(place);
         }

@@ -2,11 +2,13 @@
 //! Opens its files anew each time: a ledger may have more of them than a process has descriptors.
 
 use crate::dir::{FileError, LedgerDir, on, read_at};
-use crate::merkle::{Hash, hex, root_of};
+use crate::merkle::{Hash, hex, root_of, sha256};
+use crate::prune::{self, MAX_KEPT_BYTES, Pruned};
 use crate::sealed::{self, BUNDLE_RECORDS, Records, Seal};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// A sealed segment that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +31,15 @@ pub(crate) struct SealedFile {
     pub seal: Seal,
     /// Where in the `.hsh` the leaf hashes begin.
     leaves_at: u64,
+    /// Where the payloads are gone: the records that were kept, by place, and the hash of their file.
+    kept: Option<(BTreeMap<u32, Vec<u8>>, Hash)>,
+    /// The record that says that they may be.
+    pruned: OnceLock<Pruned>,
 }
 
 impl SealedFile {
-    /// Reads everything but the leaf hashes; checks that both files have the length that it says.
+    /// Reads everything but the leaf hashes; checks that both files have the length that it says. Where the payloads
+    /// are gone it reads what was kept of them; whether they may be gone the scan says in the end.
     pub fn open(dir: &Arc<LedgerDir>, first: u64) -> Result<Self, SealedError> {
         let name = sealed::hashes_name(first);
         let broken = |why: &str| SealedError::Damaged {
@@ -56,19 +63,21 @@ impl SealedFile {
         if size(&fd, &name)? != leaves_at + seal.records * 32 {
             return Err(broken("it does not have a hash for each record"));
         }
-        let sealed = Self {
+        let mut sealed = Self {
             dir: Arc::clone(dir),
             seal,
             leaves_at,
+            kept: None,
+            pruned: OnceLock::new(),
         };
-        let (fd, name) = sealed.records_fd().map_err(|error| match error.errno() {
-            Some(rustix::io::Errno::NOENT) => SealedError::Damaged {
-                place: 0,
-                file: sealed.records_name(),
-                why: "the file is missing, its hashes are there".to_owned(),
-            },
-            _ => error.into(),
-        })?;
+        let (fd, name) = match sealed.records_fd() {
+            Ok(opened) => opened,
+            Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => {
+                sealed.kept = Some(sealed.read_kept()?);
+                return Ok(sealed);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let frames = sealed.seal.bundles.iter();
         let wanted: u64 = frames.map(|bundle| u64::from(bundle.compressed)).sum();
         let found = size(&fd, &name)?;
@@ -80,6 +89,164 @@ impl SealedFile {
             });
         }
         Ok(sealed)
+    }
+
+    /// What stands for the records where there are none.
+    fn read_kept(&self) -> Result<(BTreeMap<u32, Vec<u8>>, Hash), SealedError> {
+        let (first, records) = (self.seal.first(), self.seal.records);
+        let name = prune::kept_name(first);
+        let bytes = self.dir.read(&name, MAX_KEPT_BYTES)?;
+        let Some(bytes) = bytes.filter(|_| prune::whole_blocks(first, records)) else {
+            return Err(self.missing());
+        };
+        let damaged = |place: u64, why: &str| SealedError::Damaged {
+            place,
+            file: name.clone(),
+            why: why.to_owned(),
+        };
+        let mut bundle: Option<(usize, Vec<Hash>)> = None;
+        let mut leaf = |place: u64| {
+            let (number, index) = crate::history::split(place);
+            if bundle.as_ref().is_none_or(|(read, _)| *read != number) {
+                bundle = Some((number, self.leaves(number)?));
+            }
+            let leaves = bundle.as_ref().map(|(_, leaves)| leaves);
+            leaves
+                .and_then(|leaves| leaves.get(index).copied())
+                .ok_or_else(|| damaged(place, "there is no such record"))
+        };
+        let kept = prune::parse_kept(
+            &bytes,
+            (self.seal.first_height, records),
+            &mut leaf,
+            &damaged,
+        )?;
+        if let Some(place) = self.needed().find(|place| !kept.contains_key(place)) {
+            return Err(damaged(
+                place.into(),
+                "a record is missing that has to be kept",
+            ));
+        }
+        Ok((kept, sha256(&bytes)))
+    }
+
+    /// Places of the records that a start cannot do without.
+    fn needed(&self) -> impl Iterator<Item = u32> + '_ {
+        let epochs = self.seal.epochs.iter().map(|(place, _)| *place);
+        self.seal.matters.iter().copied().chain(epochs)
+    }
+
+    /// What is wrong where the payloads are gone and nothing says that they may be.
+    pub fn missing(&self) -> SealedError {
+        SealedError::Damaged {
+            place: 0,
+            file: self.records_name(),
+            why: "the file is missing, its hashes are there".to_owned(),
+        }
+    }
+
+    /// Whether its records are there.
+    pub fn has_payloads(&self) -> bool {
+        self.kept.is_none()
+    }
+
+    /// Believes what a record of the log says about it, if that is about this.
+    pub fn believe(&self, pruned: &Pruned) -> Result<(), SealedError> {
+        let Some((_, digest)) = &self.kept else {
+            return Ok(());
+        };
+        let same =
+            (pruned.first_height, pruned.records) == (self.seal.first_height, self.seal.records);
+        if !same {
+            return Err(self.missing());
+        }
+        if *digest != pruned.kept {
+            return Err(SealedError::Damaged {
+                place: 0,
+                file: prune::kept_name(self.seal.first()),
+                why: format!("it is not the file that record {} committed to", pruned.by),
+            });
+        }
+        // The first one holds; there is only one for each segment.
+        self.pruned.get_or_init(|| *pruned);
+        Ok(())
+    }
+
+    /// The record that says that the payloads are gone; its height is 0 where none was read yet.
+    pub fn pruned_by(&self) -> u64 {
+        self.pruned.get().map_or(0, |pruned| pruned.by)
+    }
+
+    /// A record that was kept.
+    pub fn kept(&self, place: u64) -> Option<&[u8]> {
+        let (kept, _) = self.kept.as_ref()?;
+        let place = u32::try_from(place).ok()?;
+        kept.get(&place).map(Vec::as_slice)
+    }
+
+    /// One record, wherever it is.
+    pub fn record(&self, place: u64) -> Result<Vec<u8>, SealedError> {
+        if !self.has_payloads() {
+            let kept = self.kept(place).map(<[u8]>::to_vec);
+            return kept.ok_or_else(|| self.missing());
+        }
+        let (bundle, index) = crate::history::split(place);
+        let records = self.records(bundle)?;
+        let record = records.get(index).map(<[u8]>::to_vec);
+        record.ok_or_else(|| {
+            self.damaged(
+                &self.records_name(),
+                bundle,
+                index,
+                "there is no such record".to_owned(),
+            )
+        })
+    }
+
+    /// The `.kept` of this segment: what a start needs, and what says that something was anchored, shredded or pruned.
+    pub fn to_keep(&self) -> Result<Vec<u8>, SealedError> {
+        let needed: std::collections::BTreeSet<u32> = self.needed().collect();
+        let mut kept = Vec::new();
+        let mut place = 0;
+        for bundle in 0..self.seal.bundles.len() {
+            for record in self.records(bundle)?.iter() {
+                let phase = crate::record::late_text(record, b"\"phase\":\"");
+                let told = matches!(phase, Some(b"anchor" | b"epoch" | b"prune" | b"shred"));
+                if told || needed.contains(&place) {
+                    kept.extend_from_slice(record);
+                    kept.push(b'\n');
+                }
+                place += 1;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// SHA-256 of the `.hsh`.
+    pub fn hashes_digest(&self) -> Result<Hash, FileError> {
+        let name = self.hashes_name();
+        let length = self.leaves_at + self.seal.records * 32;
+        let limit = usize::try_from(length).unwrap_or(usize::MAX);
+        let bytes = self.dir.read(&name, limit)?;
+        let missing = || on("read", name)(rustix::io::Errno::NOENT);
+        Ok(sha256(&bytes.ok_or_else(missing)?))
+    }
+
+    /// Compares the hashes with each other, and all of the file with what the record of the pruning says of it.
+    fn check_pruned(&self, progress: &mut dyn FnMut(u64)) -> Result<(), SealedError> {
+        for (number, bundle) in self.seal.bundles.iter().enumerate() {
+            let leaves = self.leaves(number)?;
+            progress(u64::from(bundle.compressed) + leaves.len() as u64 * 32);
+        }
+        let digest = self.hashes_digest()?;
+        match self.pruned.get() {
+            Some(pruned) if pruned.hashes == digest => Ok(()),
+            Some(pruned) => {
+                let why = format!("it is not the file that record {} committed to", pruned.by);
+                Err(self.damaged(&self.hashes_name(), 0, 0, why))
+            }
+            None => Err(self.missing()),
+        }
     }
 
     /// Name of the `.hsh`.
@@ -172,6 +339,9 @@ impl SealedFile {
     /// Reads everything there is and compares it with everything else: each record with its hash, its height and its
     /// block's time, the list of those that matter with the records. Says the first wrong record.
     pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), SealedError> {
+        if !self.has_payloads() {
+            return self.check_pruned(progress);
+        }
         let (fd, _) = self.records_fd()?;
         let hashes_name = self.hashes_name();
         let hashes = self.dir.file(&hashes_name, OFlags::RDONLY, 0)?;

@@ -69,11 +69,13 @@ pub fn stats(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Stats, QueryError> {
     let records = reader.size();
-    let time = |index: u64| -> Result<i64, ReadError> { Ok(Fields::of(&reader.get(index)?).ts_us) };
-    let (first_us, last_us) = match records {
-        0 => (None, None),
-        records => (Some(time(0)?), Some(time(records - 1)?)),
+    let time = |item: Option<Result<(u64, Vec<u8>), ReadError>>| {
+        let record = item.transpose()?;
+        Ok::<_, ReadError>(record.map(|(_, record)| Fields::of(&record).ts_us))
     };
+    // The first that was not pruned; the newest segments never are.
+    let first_us = time(reader.records(0).next())?;
+    let last_us = time(reader.records(0).next_back())?;
     let since = last_us.unwrap_or(0).saturating_sub(DAY_US);
     let (counts, last_day) = match index {
         Some(index) => by_index(index, since)?,
@@ -127,7 +129,9 @@ fn by_hand(
         if index % 4096 == 0 {
             progress(index, total);
         }
-        let record = reader.get(index)?;
+        let Some(record) = reader.get_unpruned(index)? else {
+            continue;
+        };
         let fields = Fields::of(&record);
         recent += u64::from(fields.ts_us > since);
         let texts = [

@@ -11,7 +11,7 @@ use crate::parallel::check_sealed;
 use crate::policy::Policy;
 use crate::reader::{ReadError, being_written, key_beside, steady};
 use crate::record;
-use crate::scan::{self, Plan, Scan, ScanError, Signatures, Visit};
+use crate::scan::{self, Body, Plan, Scan, ScanError, Signatures, Visit};
 use crate::sealed_file::SealedError;
 use serde::Serialize;
 use serde_json::Value;
@@ -58,6 +58,8 @@ pub struct VerifyReport {
     pub epochs: Vec<(u32, String, u64)>,
     /// Size of the newest head that enough witnesses cosigned, when a policy was given.
     pub witnessed: Option<u64>,
+    /// Records whose payloads were pruned: of these the hashes were checked.
+    pub pruned: Vec<crate::prune::Range>,
     /// What is wrong, the first wrong height first.
     pub problems: Vec<Problem>,
     /// What is not wrong but worth knowing.
@@ -162,6 +164,7 @@ fn verify_once(
         trusted,
         epochs: Vec::new(),
         witnessed: None,
+        pruned: Vec::new(),
         problems: Vec::new(),
         notes: Vec::new(),
     };
@@ -193,6 +196,7 @@ fn verify_once(
                 let place = format!("{}/{place}", dir::SEGMENTS);
                 check.problem(Some(height), &place, what);
             }
+            report.pruned = check.pruned(&scan);
             for claim in &claims {
                 check.reaches(&scan, claim);
             }
@@ -406,6 +410,28 @@ impl Check {
         }
     }
 
+    /// Says what is gone, and what should be.
+    fn pruned(&mut self, scan: &Scan) -> Vec<crate::prune::Range> {
+        let ranges = crate::prune::ranges(scan.gone());
+        for range in &ranges {
+            self.notes.push(format!(
+                "the payloads of records {} to {} were pruned, as record {} says: their hashes and signatures were checked, their contents are gone",
+                range.first, range.last, range.by
+            ));
+        }
+        let waiting = scan
+            .segments
+            .iter()
+            .filter(|segment| matches!(&segment.body, Body::Sealed(file) if file.has_payloads()));
+        for pruned in waiting.filter_map(|segment| scan.prunes.get(&segment.first)) {
+            self.notes.push(format!(
+                "record {} says that records {} to {} are pruned, but they are there: an interrupted pruning, which the agent finishes when it starts",
+                pruned.by, pruned.first_height, pruned.last_height()
+            ));
+        }
+        ranges
+    }
+
     /// Compares every block file, and the index, with what the segments say they must be.
     fn blocks(
         &mut self,
@@ -431,6 +457,14 @@ impl Check {
         for head in &heads {
             let place = format!("{}/{}", dir::BLOCKS, head.file_name());
             // A block holds at most 256 records of at most 64 KiB, and their hashes.
+            if scan.pruned(head.first_height - 1).is_some() {
+                if dir.identity(&head.file_name())?.is_some() {
+                    self.notes.push(format!(
+                        "{place} is of records that were pruned; the agent removes it when it starts"
+                    ));
+                }
+                continue;
+            }
             let Some(found) = dir.read(&head.file_name(), 20 << 20)? else {
                 if published >= head.first_height {
                     self.problem(

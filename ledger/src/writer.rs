@@ -151,7 +151,10 @@ impl Writer {
         let given_up = loss::settle(&ledger, &signers, loss)?;
         let floors = recover::floors(&ledger)?;
         let published = floors[0].as_ref().map_or(0, |floor| floor.head.size);
-        let found = recover::read(&ledger, &signers, &floors)?;
+        let mut found = recover::read(&ledger, &signers, &floors)?;
+        if crate::prune::finish(&ledger, &found.scan)? {
+            found = recover::read(&ledger, &signers, &floors)?;
+        }
         let segments = ledger.make_sub(dir::SEGMENTS)?;
         let scan = found.scan;
         if let Some(given_up) = &given_up {

@@ -21,6 +21,7 @@ import sys
 
 MAX_TEXT = 256 * 1024           # keys, checkpoints, proofs
 MAX_RECORD = 65535
+MAX_KEPT = 64 << 20            # what stays of the records of a pruned segment
 MAX_BLOCK_FILE = 20 << 20       # 256 records of 64 KiB, and their hashes
 SEGMENT_RECORDS = 65536
 BUNDLE = 256                    # records in a tile, a bundle, a block
@@ -457,9 +458,17 @@ class Ledger:
         self.commits = self.signatures = self.unread = 0
         self.unchecked = None       # the newest commit whose signature was not verified yet
         self.named = None
+        self.pruned, self.prunings = {}, {}     # segments without payloads, and what records say about such
 
     def add(self, record):
         check_record(record, self.frontier.size + 1, self.prev)
+        if record.startswith(b'{"action":"ledger-prune"'):
+            said = parse_json(record, "the record of a pruning")
+            if said.get("plugin_id") == "ledger" and said.get("phase") == "prune" and isinstance(said.get("metadata"), dict):
+                said, height = said["metadata"], self.frontier.size + 1
+                first, count = said.get("first_height"), said.get("records")
+                if type(first) is int and type(count) is int and 0 < first and 0 < count and first + count <= height:
+                    self.prunings.setdefault(first - 1, (count, said.get("hashes_sha256"), said.get("kept_sha256"), height))
         named = self.epochs.named(record) if self.epochs.list else None
         if named and self.named:
             raise Bad("two records begin an epoch before the next commit")
@@ -600,7 +609,8 @@ class Ledger:
         path = os.path.join(seg, "%012d.zst" % first)
         packed = open_file(path)
         if packed is None:
-            raise Bad("%s is missing" % path)
+            self.without_payloads(seg, first, leaves, turns, sha256(fixed + rest + hashes).hex())
+            return self.commit(commit)
         with packed:
             if os.fstat(packed.fileno()).st_size != sum(entry[0] for entry in table):
                 raise Bad("%s does not have the length that its hashes say" % path)
@@ -619,6 +629,43 @@ class Ledger:
         if turns:
             raise Bad("a commit in it is of records that it does not have")
         self.commit(commit)
+
+    def without_payloads(self, seg, first, leaves, turns, hashes):
+        """A segment whose payloads may have been pruned: the hashes, and the records that were kept."""
+        name = "%012d.kept" % first
+        data = read_file(os.path.join(seg, name), MAX_KEPT)
+        if data is None or first % BUNDLE or len(leaves) % BUNDLE:
+            raise Bad("%012d.zst is missing" % first)
+        lines = data.split(b"\n")
+        if lines.pop():
+            raise Bad("%s ends inside a line" % name)
+        kept, at = {}, 0
+        for leaf in map(leaf_hash, lines):
+            while at < len(leaves) and leaves[at] != leaf:
+                at += 1
+            if at == len(leaves):
+                raise Bad("a record in %s is not of this segment, or not in order" % name)
+            kept[at], at = lines[len(kept)], at + 1
+        for place, leaf in enumerate(leaves):
+            if place in kept:
+                self.add(kept[place])
+            else:
+                self.add_leaf(leaf)
+            if turns and turns[0].size == self.frontier.size:
+                self.commit(turns.pop(0))
+        if turns:
+            raise Bad("a commit in it is of records that it does not have")
+        self.pruned[first] = (len(leaves), hashes, sha256(data).hex())
+
+    def may_be_gone(self):
+        """Is there a record for each segment without payloads?"""
+        for first, found in sorted(self.pruned.items()):
+            count, hashes, kept, by = self.prunings.get(first, (None, None, None, None))
+            if (count, hashes, kept) != found:
+                raise Bad("%012d.zst is missing, and no record says that records %d to %d were pruned like this"
+                          % (first, first + 1, first + found[0]))
+            self.report.notes.append("the payloads of records %d to %d were pruned, as record %d says: only their hashes were checked"
+                                     % (first + 1, first + found[0], by))
 
     def unpack(self, packed, table, leaves):
         """The records of a sealed segment, each the one with the hash kept for it. zstd is asked for bounded amounts."""
@@ -695,6 +742,7 @@ def verify_ledger(root, args):
                 else:
                     ledger.log(name, file, first, number + 1 == len(segments))
         ledger.check_signature()
+        ledger.may_be_gone()
         whole = True
     except Bad as error:
         report.problem(place, str(error), ledger.frontier.size + 1)
@@ -732,7 +780,10 @@ def verify_beside(report, root, ledger):
     blocks = os.path.join(root, "blockchain")
     if os.path.isdir(blocks):
         inner = Report("blocks")
-        check_blocks(inner, blocks, lambda height: bytes(ledger.leaves[32 * height - 32:32 * height]))
+        if ledger.pruned:
+            report.notes.append("block files were not compared: those of pruned records are gone")
+        else:
+            check_blocks(inner, blocks, lambda height: bytes(ledger.leaves[32 * height - 32:32 * height]))
         report.problems += inner.problems
         report.notes += inner.notes
 

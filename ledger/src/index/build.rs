@@ -260,7 +260,9 @@ fn digest(
         words: Vec::new(),
     };
     for index in from..to {
-        let record = reader.get(index)?;
+        let Some(record) = reader.get_unpruned(index)? else {
+            continue;
+        };
         let fields = Fields::of(&record);
         let leaf = reader.leaf(index).unwrap_or_default();
         let mut id = |text: &str| number(text, &mut batch.words);
