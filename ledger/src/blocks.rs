@@ -3,7 +3,7 @@
 
 use crate::features::Vector;
 use crate::jcs;
-use crate::merkle::{Frontier, Hash, hex, sha256};
+use crate::merkle::{Frontier, Hash, hex, hex_digits, sha256};
 use serde_json::{Value, json};
 
 /// Most records in one block.
@@ -74,19 +74,26 @@ pub fn render_block<'a>(
     head: &BlockHead,
     records: impl Iterator<Item = (Hash, &'a [u8])>,
 ) -> Vec<u8> {
-    let fields = jcs::to_record_vec(&head.value()).unwrap_or_default();
-    let mut out = fields.strip_suffix(b"}").unwrap_or(&fields).to_vec();
-    out.extend_from_slice(
-        format!(",\"block_hash\":\"{}\",\"footprints\":[", hex(&head.hash())).as_bytes(),
-    );
+    let mut out = head_line(head);
     let mut separator: &[u8] = b"\n";
     for (leaf, record) in records {
         out.extend_from_slice(separator);
         out.extend_from_slice(record.strip_suffix(b"}").unwrap_or(record));
-        out.extend_from_slice(format!(",\"hash\":\"{}\"}}", hex(&leaf)).as_bytes());
+        out.extend_from_slice(b",\"hash\":\"");
+        out.extend_from_slice(&hex_digits(&leaf));
+        out.extend_from_slice(b"\"}");
         separator = b",\n";
     }
     out.extend_from_slice(b"\n]}\n");
+    out
+}
+
+/// The first line of a block file: the head's fields and its hash.
+fn head_line(head: &BlockHead) -> Vec<u8> {
+    let fields = jcs::to_record_vec(&head.value()).unwrap_or_default();
+    let mut out = fields.strip_suffix(b"}").unwrap_or(&fields).to_vec();
+    let hash = hex(&head.hash());
+    out.extend_from_slice(format!(",\"block_hash\":\"{hash}\",\"footprints\":[").as_bytes());
     out
 }
 
@@ -147,6 +154,68 @@ pub fn features_in(file: &[u8]) -> Vec<Option<Vector>> {
     vectors
 }
 
+/// Compares a block file with the records of its block as they are read, byte by byte and without making the file again.
+/// Whatever it does not find to be the same is compared by making it: `verify` then also says what differs.
+pub(crate) struct Comparison {
+    file: Vec<u8>,
+    /// Length of the first line, without its end.
+    head: usize,
+    /// What comes before it is the same.
+    at: usize,
+    records: u64,
+    same: bool,
+}
+
+impl Comparison {
+    /// Of the file of a block whose records are about to come.
+    pub fn of(file: Vec<u8>) -> Self {
+        let head = memchr::memchr(b'\n', &file).unwrap_or(file.len());
+        Self {
+            file,
+            head,
+            at: head,
+            records: 0,
+            same: true,
+        }
+    }
+
+    /// The next record.
+    pub fn record(&mut self, leaf: &Hash, record: &[u8]) {
+        if self.same {
+            let rest = self.file.get(self.at..).unwrap_or_default();
+            match behind_record(rest, self.records > 0, leaf, record) {
+                Some(after) => self.at = self.file.len() - after.len(),
+                None => self.same = false,
+            }
+            self.records += 1;
+        }
+    }
+
+    /// After the last record: is the file that of the block with this head, features apart?
+    pub fn is_of(&self, head: &BlockHead) -> bool {
+        let wanted = head.tree_size.checked_sub(head.first_height - 1);
+        self.same
+            && wanted == Some(self.records)
+            && self.file.get(self.at..) == Some(b"\n]}\n")
+            && self.file.get(..self.head) == Some(&head_line(head))
+    }
+}
+
+/// What stands in a block file behind this record, if that is what the file goes on with.
+fn behind_record<'f>(rest: &'f [u8], comma: bool, leaf: &Hash, record: &[u8]) -> Option<&'f [u8]> {
+    let separator: &[u8] = if comma { b",\n" } else { b"\n" };
+    let rest = rest.strip_prefix(separator)?;
+    let rest = rest.strip_prefix(record.strip_suffix(b"}").unwrap_or(record))?;
+    let rest = rest.strip_prefix(b",\"hash\":\"")?;
+    let rest = rest.strip_prefix(&hex_digits(leaf)[..])?;
+    let rest = rest.strip_prefix(b"\"")?;
+    let rest = match rest.strip_prefix(FEATURES) {
+        Some(list) => Vector::parse_front(list)?.1,
+        None => rest,
+    };
+    rest.strip_prefix(b"}")
+}
+
 fn split_features(line: &[u8]) -> Option<(&[u8], Vector)> {
     // 64 numbers of at most 7 characters, and what is around them.
     let tail = line.len().saturating_sub(600);
@@ -205,14 +274,16 @@ pub struct BlockChain {
 }
 
 impl BlockChain {
-    /// Adds the next record.
-    pub fn push(&mut self, leaf: Hash, timestamp: i64) {
+    /// Adds the next record; the head of its block when it is full now.
+    pub fn push(&mut self, leaf: Hash, timestamp: i64) -> Option<&BlockHead> {
         self.frontier.push(leaf);
         self.last_timestamp = timestamp;
-        if self.frontier.size().is_multiple_of(BLOCK_RECORDS) {
-            let head = self.head_here();
-            self.closed.push(head);
+        if !self.frontier.size().is_multiple_of(BLOCK_RECORDS) {
+            return None;
         }
+        let head = self.head_here();
+        self.closed.push(head);
+        self.closed.last()
     }
 
     /// Adds a whole block at once: the root of the tree over its 256 records, and the time of the last of them.
@@ -271,6 +342,52 @@ mod tests {
         map.remove("footprints");
         let hash = map.remove("block_hash").expect("has a hash");
         assert_eq!(hash, hex(&sha256(&jcs::to_vec(&block).expect("canonical"))));
+    }
+
+    #[test]
+    fn a_block_file_is_the_same_to_both_comparisons_whatever_byte_is_changed_added_or_removed() {
+        let records: [&[u8]; 3] = [b"{\"a\":1}", b"{\"a\":\"x,y\"}", b"{\"b\":[1,2]}"];
+        let mut chain = BlockChain::default();
+        for record in records {
+            chain.push(leaf_hash(record), 1_700_000_000);
+        }
+        let head = chain.open().expect("three records");
+        let pairs = || {
+            records
+                .into_iter()
+                .map(|record| (leaf_hash(record), record))
+        };
+        let plain = render_block(&head, pairs());
+        let mut vector = Vector([0; 64]);
+        vector.0[..5].copy_from_slice(&[1500, -20, 32_767, i16::MIN, 100]);
+        let full = with_features(&plain, &[Some(vector), None, Some(vector)]);
+        let streamed = |file: &[u8]| {
+            let mut file = Comparison::of(file.to_vec());
+            for (leaf, record) in pairs() {
+                file.record(&leaf, record);
+            }
+            file.is_of(&head)
+        };
+        assert!(streamed(&plain) && streamed(&full));
+        for place in 0..=full.len() {
+            for byte in [b'0', b',', b'-', b'}', b'\n', 0] {
+                let mut changed = full.clone();
+                if let Some(old) = changed.get_mut(place) {
+                    *old = byte;
+                }
+                let mut longer = full.clone();
+                longer.insert(place, byte);
+                for file in [&changed, &longer, &full[..place].to_vec()] {
+                    let made = without_features(file) == plain;
+                    // What is the same here must be the same there; never the other way round.
+                    assert!(!streamed(file) || made, "byte {place}");
+                    assert!(streamed(file) || !made || file != &full, "byte {place}");
+                }
+            }
+        }
+        let mut fewer = Comparison::of(plain.clone());
+        fewer.record(&leaf_hash(records[0]), records[0]);
+        assert!(!fewer.is_of(&head));
     }
 
     #[test]

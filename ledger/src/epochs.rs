@@ -12,6 +12,7 @@ pub const ACTION: &str = "ledger-rotate-key";
 pub const PLUGIN: &str = "ledger";
 /// How a record of that action begins: keys are sorted, so the action comes first.
 const BEGINNING: &[u8] = b"{\"action\":\"ledger-rotate-key\",";
+record::needle!(PLUGIN_KEY, b"\"plugin_id\":\"");
 
 /// One key and where it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,8 +197,8 @@ pub struct By {
 
 /// What an epoch record says; `None` when the record only shares the action's name (a refusal, say).
 fn next_key(record: &[u8]) -> Result<Option<(u32, Vkey)>, String> {
-    if record::late_text(record, b"\"phase\":\"") != Some(Phase::Epoch.as_str().as_bytes())
-        || record::late_text(record, b"\"plugin_id\":\"") != Some(PLUGIN.as_bytes())
+    if record::late_text(record, &record::PHASE_KEY) != Some(Phase::Epoch.as_str().as_bytes())
+        || record::late_text(record, &PLUGIN_KEY) != Some(PLUGIN.as_bytes())
     {
         return Ok(None);
     }

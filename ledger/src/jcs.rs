@@ -2,7 +2,7 @@
 //! Integers only, |n| <= 2^53-1; for records also: keys of a small alphabet, no U+007F (jq escapes it, JCS does not).
 //! Called by `record` and `blocks`; parsing is not done here.
 
-use serde_json::Value;
+use serde_json::{Map, Number, Value};
 
 /// Largest magnitude of an integer that every JSON reader (JavaScript and jq among them) keeps exact: 2^53-1.
 pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
@@ -58,18 +58,71 @@ pub fn to_record_vec(value: &Value) -> Result<Vec<u8>, JcsError> {
     encode(value, true)
 }
 
-/// As [`to_record_vec`] for a value that will be the member `key` of a record: errors name the whole path.
+/// As [`to_record_vec`] for an object that will be the member `key` of a record: errors name the whole path.
 ///
 /// # Errors
 /// As [`to_record_vec`].
-pub fn to_record_vec_under(key: &str, value: &Value) -> Result<Vec<u8>, JcsError> {
+pub fn to_record_vec_under(key: &str, map: &Map<String, Value>) -> Result<Vec<u8>, JcsError> {
     let mut encoder = Encoder {
-        out: Vec::with_capacity(256),
+        out: Vec::with_capacity(512),
         path: vec![Step::Key(key)],
         strict: true,
     };
-    encoder.value(value)?;
+    encoder.object(map)?;
     Ok(encoder.out)
+}
+
+/// An object under the rules of records whose members come one by one. The caller gives them in the order of their keys.
+pub(crate) struct Members(Encoder<'static>);
+
+impl Members {
+    /// An object of about so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Encoder {
+            out: Vec::with_capacity(bytes),
+            path: Vec::with_capacity(1),
+            strict: true,
+        })
+    }
+
+    pub fn text(&mut self, key: &'static str, text: &str) -> Result<(), JcsError> {
+        self.key(key);
+        self.0.path.push(Step::Key(key));
+        self.0.text(text)?;
+        self.0.path.pop();
+        Ok(())
+    }
+
+    pub fn number(&mut self, key: &'static str, number: i64) -> Result<(), JcsError> {
+        self.key(key);
+        self.0.path.push(Step::Key(key));
+        self.0.number(&number.into())?;
+        self.0.path.pop();
+        Ok(())
+    }
+
+    /// A value that was encoded already.
+    pub fn canonical(&mut self, key: &'static str, bytes: &[u8]) {
+        self.key(key);
+        self.0.out.extend_from_slice(bytes);
+    }
+
+    fn key(&mut self, key: &'static str) {
+        let before: &[u8] = if self.0.out.is_empty() {
+            b"{\""
+        } else {
+            b",\""
+        };
+        self.0.out.extend_from_slice(before);
+        self.0.out.extend_from_slice(key.as_bytes());
+        self.0.out.extend_from_slice(b"\":");
+    }
+
+    /// Its bytes.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.0.out.push(b'}');
+        self.0.out
+    }
 }
 
 /// Is this a key that records may have?
@@ -132,17 +185,7 @@ impl<'a> Encoder<'a> {
             Value::Null => self.out.extend_from_slice(b"null"),
             Value::Bool(true) => self.out.extend_from_slice(b"true"),
             Value::Bool(false) => self.out.extend_from_slice(b"false"),
-            Value::Number(number) => match number.as_i64() {
-                Some(n) if (-MAX_INTEGER..=MAX_INTEGER).contains(&n) => {
-                    self.out.extend_from_slice(n.to_string().as_bytes());
-                }
-                _ => {
-                    return Err(JcsError::Number {
-                        key: self.key(),
-                        value: number.to_string(),
-                    });
-                }
-            },
+            Value::Number(number) => self.number(number)?,
             Value::String(text) => self.text(text)?,
             Value::Array(items) => {
                 self.out.push(b'[');
@@ -156,26 +199,59 @@ impl<'a> Encoder<'a> {
                 }
                 self.out.push(b']');
             }
-            Value::Object(map) => {
-                let mut members: Vec<_> = map.iter().collect();
-                members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-                self.out.push(b'{');
-                for (index, (key, item)) in members.into_iter().enumerate() {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    self.path.push(Step::Key(key));
-                    if self.strict && !is_record_key(key) {
-                        return Err(JcsError::Key { key: self.key() });
-                    }
-                    self.text(key)?;
-                    self.out.push(b':');
-                    self.value(item)?;
-                    self.path.pop();
-                }
-                self.out.push(b'}');
+            Value::Object(map) => self.object(map)?,
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, number: &Number) -> Result<(), JcsError> {
+        use std::io::Write as _;
+        match number.as_i64() {
+            Some(n) if (-MAX_INTEGER..=MAX_INTEGER).contains(&n) => {
+                // Writing into memory does not fail.
+                let _ = write!(self.out, "{n}");
+                Ok(())
+            }
+            _ => Err(JcsError::Number {
+                key: self.key(),
+                value: number.to_string(),
+            }),
+        }
+    }
+
+    fn object(&mut self, map: &'a Map<String, Value>) -> Result<(), JcsError> {
+        if self.path.len() > MAX_DEPTH {
+            return Err(JcsError::Depth { key: self.key() });
+        }
+        self.out.push(b'{');
+        // Keys of records are ASCII, whose order is that of their bytes: the map's own.
+        if map.keys().is_sorted() && map.keys().all(|key| key.is_ascii()) {
+            for (index, (key, item)) in map.iter().enumerate() {
+                self.member(index, key, item)?;
+            }
+        } else {
+            let mut members: Vec<_> = map.iter().collect();
+            members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            for (index, (key, item)) in members.into_iter().enumerate() {
+                self.member(index, key, item)?;
             }
         }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn member(&mut self, index: usize, key: &'a str, item: &'a Value) -> Result<(), JcsError> {
+        if index > 0 {
+            self.out.push(b',');
+        }
+        self.path.push(Step::Key(key));
+        if self.strict && !is_record_key(key) {
+            return Err(JcsError::Key { key: self.key() });
+        }
+        self.text(key)?;
+        self.out.push(b':');
+        self.value(item)?;
+        self.path.pop();
         Ok(())
     }
 
@@ -184,7 +260,17 @@ impl<'a> Encoder<'a> {
             return Err(JcsError::Delete { key: self.key() });
         }
         self.out.push(b'"');
-        for byte in text.bytes() {
+        let mut rest = text.as_bytes();
+        // What needs no escape is copied in one piece.
+        while let Some(plain) = rest
+            .iter()
+            .position(|b| *b < 0x20 || matches!(b, b'"' | b'\\'))
+        {
+            let (before, after) = rest.split_at(plain);
+            self.out.extend_from_slice(before);
+            let Some((byte, after)) = after.split_first() else {
+                break;
+            };
             match byte {
                 b'"' => self.out.extend_from_slice(b"\\\""),
                 b'\\' => self.out.extend_from_slice(b"\\\\"),
@@ -193,12 +279,13 @@ impl<'a> Encoder<'a> {
                 0x0a => self.out.extend_from_slice(b"\\n"),
                 0x0c => self.out.extend_from_slice(b"\\f"),
                 0x0d => self.out.extend_from_slice(b"\\r"),
-                0x00..=0x1f => self
+                byte => self
                     .out
                     .extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => self.out.push(byte),
             }
+            rest = after;
         }
+        self.out.extend_from_slice(rest);
         self.out.push(b'"');
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::blocks::{self, BLOCK_RECORDS};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
 use crate::failpoint;
 use crate::merkle::{Hash, hex, sha256};
-use crate::record::{Draft, Phase, late_text};
+use crate::record::{Draft, PHASE_KEY, Phase, late_text};
 use crate::refusal::AppendError;
 use crate::scan::{Body, Scan};
 use crate::sealed::{self, BUNDLE_RECORDS};
@@ -79,7 +79,7 @@ impl Pruned {
 #[must_use]
 pub fn concerns_pruning(record: &[u8]) -> bool {
     record.starts_with(b"{\"action\":\"ledger-prune\"")
-        && late_text(record, b"\"phase\":\"") == Some(b"prune")
+        && late_text(record, &PHASE_KEY) == Some(b"prune")
 }
 
 /// File name of what is kept of the segment whose first record has leaf index `first`.
@@ -188,7 +188,7 @@ impl Writer {
         let segments = Arc::new(self.ledger.sub(dir::SEGMENTS)?);
         let file = choose(&segments, order)?;
         // Evidence of damage is not thrown away, and no record vouches for what was not looked at.
-        file.check(&mut |_| {})?;
+        file.check(&mut |_, _, _| {}, &mut |_| {})?;
         let (first, records) = (file.seal.first(), file.seal.records);
         let kept = file.to_keep()?;
         let (first_height, last) = (first + 1, first + records);

@@ -3,11 +3,12 @@
 
 use crate::jcs::{self, JcsError};
 use crate::merkle::{Hash, hex, hex_digits, sha256};
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde_json::{Map, Value, json};
+use std::sync::LazyLock;
 
 /// Version of the record format, field `v`.
-pub const VERSION: u64 = 1;
+pub const VERSION: i64 = 1;
 /// Largest record, in bytes.
 pub const MAX_RECORD_BYTES: usize = 65_535;
 /// `prev_hash` of the first record.
@@ -172,16 +173,15 @@ impl Draft {
     /// A field is outside of its limits.
     pub fn encode(&self, stamp: &Stamp<'_>) -> Result<Vec<u8>, RecordError> {
         self.check_names()?;
-        let metadata = Value::Object(self.metadata.clone());
-        let canonical = match jcs::to_record_vec_under("metadata", &metadata) {
+        let canonical = match jcs::to_record_vec_under("metadata", &self.metadata) {
             Ok(canonical) => canonical,
             Err(why) if self.phase == Phase::Outcome => {
                 let note = json!({ "metadata_refused": why.to_string().replace('\u{7f}', "?") });
-                return self.build(stamp, &note, &jcs::to_record_vec(&note)?);
+                return self.build(stamp, &jcs::to_record_vec(&note)?);
             }
             Err(why) => return Err(why.into()),
         };
-        let record = self.build(stamp, &metadata, &canonical)?;
+        let record = self.build(stamp, &canonical)?;
         if record.len() <= MAX_RECORD_BYTES {
             return Ok(record);
         }
@@ -190,7 +190,7 @@ impl Draft {
             "metadata_omitted": "too large for one record",
             "metadata_sha256": hex(&sha256(&canonical)),
         });
-        self.build(stamp, &note, &jcs::to_record_vec(&note)?)
+        self.build(stamp, &jcs::to_record_vec(&note)?)
     }
 
     fn check_names(&self) -> Result<(), RecordError> {
@@ -228,45 +228,41 @@ impl Draft {
         Ok(())
     }
 
-    fn build(
-        &self,
-        stamp: &Stamp<'_>,
-        metadata: &Value,
-        canonical: &[u8],
-    ) -> Result<Vec<u8>, RecordError> {
+    fn build(&self, stamp: &Stamp<'_>, canonical: &[u8]) -> Result<Vec<u8>, RecordError> {
         let timestamp = stamp.ts_us.div_euclid(1_000_000);
         let content = format!("{}:{}:{timestamp}", self.plugin_id, self.operation);
-        let mut record = json!({
-            "v": VERSION,
-            "height": stamp.height,
-            "prev_hash": hex(stamp.prev_hash),
-            "ts_us": stamp.ts_us,
-            "timestamp": timestamp,
-            "phase": self.phase.as_str(),
-            "plugin_id": self.plugin_id,
-            "category": self.category,
-            "operation": self.operation,
-            "action": self.action,
-            "resource": self.resource,
-            "user": self.user,
-            "uid": self.uid,
-            "hostname": stamp.hostname,
-            "metadata": metadata,
-            "data_hash": hex(&sha256(canonical)),
-            "content_hash": hex(&sha256(content.as_bytes())),
-        });
-        let optional = [
-            ("op_id", (!self.op_id.is_empty()).then(|| json!(self.op_id))),
-            ("pid", self.pid.map(|pid| json!(pid))),
-            ("exe", self.exe.as_ref().map(|exe| json!(exe))),
-            ("unit", self.unit.as_ref().map(|unit| json!(unit))),
-        ];
-        for (key, value) in optional {
-            if let Some(value) = value {
-                record[key] = value;
-            }
+        // All keys, sorted: members are written one by one, and `metadata` as it was encoded.
+        let mut out = jcs::Members::with_capacity(canonical.len() + 768);
+        out.text("action", &self.action)?;
+        out.text("category", &self.category)?;
+        out.text("content_hash", &hex(&sha256(content.as_bytes())))?;
+        out.text("data_hash", &hex(&sha256(canonical)))?;
+        if let Some(exe) = &self.exe {
+            out.text("exe", exe)?;
         }
-        Ok(jcs::to_record_vec(&record)?)
+        out.number("height", i64::try_from(stamp.height).unwrap_or(i64::MAX))?;
+        out.text("hostname", stamp.hostname)?;
+        out.canonical("metadata", canonical);
+        if !self.op_id.is_empty() {
+            out.text("op_id", &self.op_id)?;
+        }
+        out.text("operation", &self.operation)?;
+        out.text("phase", self.phase.as_str())?;
+        if let Some(pid) = self.pid {
+            out.number("pid", pid.into())?;
+        }
+        out.text("plugin_id", &self.plugin_id)?;
+        out.text("prev_hash", &hex(stamp.prev_hash))?;
+        out.text("resource", &self.resource)?;
+        out.number("timestamp", timestamp)?;
+        out.number("ts_us", stamp.ts_us)?;
+        out.number("uid", self.uid.into())?;
+        if let Some(unit) = &self.unit {
+            out.text("unit", unit)?;
+        }
+        out.text("user", &self.user)?;
+        out.number("v", VERSION)?;
+        Ok(out.finish())
     }
 }
 
@@ -274,10 +270,27 @@ impl Draft {
 // a quote inside a string is always escaped. So before `metadata` the first match, and after it the last match, of
 // `"key":` is the field itself.
 
+/// A text that is looked for in every record; getting ready to search costs as much as the search.
+pub(crate) type Needle = LazyLock<Finder<'static>>;
+
+/// What [`last_place`] and [`late_text`] look for.
+macro_rules! needle {
+    ($name:ident, $text:literal) => {
+        pub(crate) static $name: crate::record::Needle =
+            std::sync::LazyLock::new(|| memchr::memmem::Finder::new($text));
+    };
+}
+pub(crate) use needle;
+
+needle!(PREV_KEY, b"\"prev_hash\":\"");
+needle!(HEIGHT_KEY, b"\"height\":");
+needle!(TIMESTAMP_KEY, b"\"timestamp\":");
+needle!(PHASE_KEY, b"\"phase\":\"");
+needle!(OP_ID_KEY, b"\"op_id\":\"");
+
 /// The height written in a record.
 pub(crate) fn height_of(record: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\"height\":";
-    let at = memmem::find(record, KEY)? + KEY.len();
+    let at = HEIGHT_KEY.find(record)? + HEIGHT_KEY.needle().len();
     let digits = record[at..].split(|b| !b.is_ascii_digit()).next()?;
     crate::note::parse_decimal(std::str::from_utf8(digits).ok()?)
 }
@@ -291,38 +304,41 @@ pub(crate) enum Joined {
 
 /// For an intent or an outcome: which of the two, and its `op_id`.
 pub(crate) fn joined(record: &[u8]) -> Option<(Joined, &[u8])> {
-    let joined = match late_text(record, b"\"phase\":\"")? {
+    let joined = match late_text(record, &PHASE_KEY)? {
         b"intent" => Joined::Intent,
         b"outcome" => Joined::Outcome,
         _ => return None,
     };
-    Some((joined, late_text(record, b"\"op_id\":\"")?))
+    Some((joined, late_text(record, &OP_ID_KEY)?))
 }
 
-/// Where `needle` stands for the last time. Searching forwards is several times as fast as backwards, and there is
-/// hardly ever a second match.
-pub(crate) fn last_place(record: &[u8], needle: &[u8]) -> Option<usize> {
-    let finder = memmem::Finder::new(needle);
-    let mut found = finder.find(record)?;
-    while let Some(more) = finder.find(&record[found + 1..]) {
-        found += 1 + more;
-    }
-    Some(found)
+/// Where `needle` stands for the last time. Looks near the end first, where what is asked for mostly is; searching
+/// forwards is several times as fast as backwards.
+pub(crate) fn last_place(record: &[u8], needle: &Finder<'_>) -> Option<usize> {
+    const NEAR: usize = 448;
+    let near = record.len().saturating_sub(NEAR);
+    let last_from = |start: usize| {
+        let mut found = start + needle.find(&record[start..])?;
+        while let Some(more) = needle.find(&record[found + 1..]) {
+            found += 1 + more;
+        }
+        Some(found)
+    };
+    last_from(near).or_else(|| if near == 0 { None } else { last_from(0) })
 }
 
 /// A text field that sorts after `metadata` and `payload` and is written without escapes: `phase`, `op_id` excepted
 /// when a payload is there, `prev_hash`.
 ///
 /// `opening` is all of `"key":"`: the key alone, in its quotes, can also be the whole value of a later field.
-pub(crate) fn late_text<'a>(record: &'a [u8], opening: &[u8]) -> Option<&'a [u8]> {
-    let at = last_place(record, opening)? + opening.len();
-    record[at..].split(|b| *b == b'"').next()
+pub(crate) fn late_text<'a>(record: &'a [u8], opening: &Finder<'_>) -> Option<&'a [u8]> {
+    let text = &record[last_place(record, opening)? + opening.needle().len()..];
+    Some(&text[..memchr::memchr(b'"', text).unwrap_or(text.len())])
 }
 
 /// The time written in a record, in seconds since 1970 UTC. Sorts after everything nested.
 pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
-    const KEY: &[u8] = b"\"timestamp\":";
-    let at = last_place(record, KEY)? + KEY.len();
+    let at = last_place(record, &TIMESTAMP_KEY)? + TIMESTAMP_KEY.needle().len();
     let digits = record[at..]
         .split(|b| !b.is_ascii_digit() && *b != b'-')
         .next()?;
@@ -331,7 +347,7 @@ pub(crate) fn timestamp_of(record: &[u8]) -> Option<i64> {
 
 /// Does this record name `prev` as the one before it?
 pub(crate) fn follows(record: &[u8], prev: &Hash) -> bool {
-    late_text(record, b"\"prev_hash\":\"") == Some(&hex_digits(prev)[..])
+    late_text(record, &PREV_KEY) == Some(&hex_digits(prev)[..])
 }
 
 #[cfg(test)]
@@ -495,7 +511,7 @@ mod tests {
         let bytes = draft.encode(&stamp()).expect("recorded");
         assert_eq!(height_of(&bytes), Some(7));
         assert!(follows(&bytes, &[0xab; 32]));
-        assert_eq!(late_text(&bytes, b"\"phase\":\""), Some(&b"intent"[..]));
-        assert_eq!(late_text(&bytes, b"\"op_id\":\""), Some(&b"real"[..]));
+        assert_eq!(late_text(&bytes, &PHASE_KEY), Some(&b"intent"[..]));
+        assert_eq!(late_text(&bytes, &OP_ID_KEY), Some(&b"real"[..]));
     }
 }

@@ -166,7 +166,8 @@ impl Sealing {
             match frames.next_frame()? {
                 Step::Frame { kind, payload, .. } if kind == segment::RECORD => {
                     let begins = may_begin_epoch(payload)
-                        && crate::record::late_text(payload, b"\"phase\":\"") == Some(b"epoch");
+                        && crate::record::late_text(payload, &crate::record::PHASE_KEY)
+                            == Some(b"epoch");
                     if begins && self.epoch.is_none() {
                         let place = self.leaves.len() + records.len();
                         self.epoch = u32::try_from(place).ok();

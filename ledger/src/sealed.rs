@@ -2,7 +2,7 @@
 //! check and to find them. Layout and limits; every byte is somebody else's. Making them is `seal`'s, reading `sealed_file`'s.
 
 use crate::merkle::{Hash, hex, leaf_hash};
-use crate::record::{Joined, MAX_RECORD_BYTES, last_place};
+use crate::record::{Joined, MAX_RECORD_BYTES, PREV_KEY, last_place, needle};
 use crate::segment::{COMMIT_BYTES, Commit, Cosigned, MAX_RECORDS, array_at, u32_at, u64_at};
 use std::collections::HashMap;
 
@@ -24,9 +24,10 @@ const VERSION: u32 = 1;
 const MAX_PLAIN: usize = 256 * (2 + MAX_RECORD_BYTES);
 /// Largest window a frame may ask the decoder to hold.
 const MAX_WINDOW: u64 = 32 << 20;
-/// What stands for `prev_hash` in a bundle whose records leave it out.
-const ELIDED: &[u8] = b"\"prev_hash\":\"\"";
-const PREV_KEY: &[u8] = b"\"prev_hash\":\"";
+// What stands for `prev_hash` in a bundle whose records leave it out.
+needle!(ELIDED, b"\"prev_hash\":\"\"");
+/// Length of `"prev_hash":"`.
+const PREV_BYTES: usize = 13;
 
 /// File name of the compressed records of the segment whose first record has leaf index `first`.
 #[must_use]
@@ -297,14 +298,14 @@ fn elide(records: &[&[u8]], leaves: &[Hash], prev: &Hash) -> Option<Vec<Vec<u8>>
     let pairs = records.iter().zip(before);
     pairs
         .map(|(record, prev)| {
-            let start = last_place(record, PREV_KEY)? + PREV_KEY.len();
+            let start = last_place(record, &PREV_KEY)? + PREV_BYTES;
             let hash = hex(prev);
             if record.get(start..start + hash.len())? != hash.as_bytes() {
                 return None;
             }
             let short = [&record[..start], &record[start + hash.len()..]].concat();
             // The place is found again from the short form alone.
-            (last_place(&short, ELIDED)? + PREV_KEY.len() == start).then_some(short)
+            (last_place(&short, &ELIDED)? + PREV_BYTES == start).then_some(short)
         })
         .collect()
 }
@@ -361,8 +362,8 @@ pub fn unpack(
         let start = records.bytes.len();
         if elided {
             let missing = (index, "a record has no prev_hash");
-            let at = last_place(bytes, ELIDED).ok_or(missing)?;
-            let (head, tail) = bytes.split_at(at + PREV_KEY.len());
+            let at = last_place(bytes, &ELIDED).ok_or(missing)?;
+            let (head, tail) = bytes.split_at(at + PREV_BYTES);
             records.bytes.extend_from_slice(head);
             records
                 .bytes

@@ -210,7 +210,7 @@ impl SealedFile {
         let mut place = 0;
         for bundle in 0..self.seal.bundles.len() {
             for record in self.records(bundle)?.iter() {
-                let phase = crate::record::late_text(record, b"\"phase\":\"");
+                let phase = crate::record::late_text(record, &crate::record::PHASE_KEY);
                 let told = matches!(phase, Some(b"anchor" | b"epoch" | b"prune" | b"shred"));
                 if told || needed.contains(&place) {
                     kept.extend_from_slice(record);
@@ -306,12 +306,16 @@ impl SealedFile {
                 leaves.last().copied().unwrap_or(self.seal.prev)
             }
         };
-        self.records_behind(&fd, bundle, &prev, &leaves)
+        let before = self.seal.bundles.iter().take(bundle);
+        let at = before.map(|bundle| u64::from(bundle.compressed)).sum();
+        self.records_behind(&fd, at, bundle, &prev, &leaves)
     }
 
+    /// `at` is where the frame of the bundle begins.
     fn records_behind(
         &self,
         fd: &OwnedFd,
+        at: u64,
         bundle: usize,
         prev: &Hash,
         leaves: &[Hash],
@@ -320,8 +324,6 @@ impl SealedFile {
         let Some(known) = self.seal.bundles.get(bundle) else {
             return Ok(Records::default());
         };
-        let before = self.seal.bundles.iter().take(bundle);
-        let at: u64 = before.map(|bundle| u64::from(bundle.compressed)).sum();
         let mut frame = vec![0; usize::try_from(known.compressed).unwrap_or(0)];
         let read = read_at(fd.as_fd(), &mut frame, at).map_err(on("read", &name))?;
         sealed::unpack(&frame[..read], known.plain, known.elided, prev, leaves)
@@ -338,7 +340,12 @@ impl SealedFile {
 
     /// Reads everything there is and compares it with everything else: each record with its hash, its height and its
     /// block's time, the list of those that matter with the records. Says the first wrong record.
-    pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), SealedError> {
+    /// `bundle_checked` is shown what was found to be right: leaf index of the first record, hashes, records.
+    pub fn check(
+        &self,
+        bundle_checked: &mut dyn FnMut(u64, &[Hash], &Records),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), SealedError> {
         if !self.has_payloads() {
             return self.check_pruned(progress);
         }
@@ -348,6 +355,7 @@ impl SealedFile {
         let mut prev = self.seal.prev;
         let mut matters = sealed::Matters::default();
         let mut place = 0_u32;
+        let mut at = 0;
         for (number, bundle) in self.seal.bundles.iter().enumerate() {
             let leaves = self.leaves_of(&hashes, number)?;
             let root = root_of(&leaves);
@@ -359,7 +367,8 @@ impl SealedFile {
                 );
                 return Err(self.damaged(&hashes_name, number, 0, why));
             }
-            let records = self.records_behind(&fd, number, &prev, &leaves)?;
+            let records = self.records_behind(&fd, at, number, &prev, &leaves)?;
+            at += u64::from(bundle.compressed);
             let mut time = None;
             for (index, record) in records.iter().enumerate() {
                 let height = self.seal.first_height + u64::from(place);
@@ -381,6 +390,8 @@ impl SealedFile {
                 let why = "the time kept for a bundle is not that of its last record".to_owned();
                 return Err(self.damaged(&hashes_name, number, 0, why));
             }
+            let first = self.seal.first() + number as u64 * BUNDLE_RECORDS;
+            bundle_checked(first, &leaves, &records);
             progress(u64::from(bundle.compressed) + leaves.len() as u64 * 32);
         }
         if matters.finish() != self.seal.matters {

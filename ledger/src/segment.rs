@@ -311,11 +311,11 @@ impl<'f> FrameReader<'f> {
         let start = Self::index(self.position, self.buffer_at);
         let have = self.buffer.len().saturating_sub(start);
         if self.position < self.buffer_at || have < want {
-            let mut fresh = vec![0; CHUNK.max(want)];
-            let read = read_at(self.fd, &mut fresh, self.position)
-                .map_err(on("read", self.name.as_str()))?;
-            fresh.truncate(read);
-            self.buffer = fresh;
+            // The same memory again: it costs more to get zeros than to read.
+            self.buffer.resize(CHUNK.max(want), 0);
+            let read = read_at(self.fd, &mut self.buffer, self.position);
+            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+            let read = read.map_err(on("read", self.name.as_str()))?;
             self.buffer_at = self.position;
             return Ok(read);
         }

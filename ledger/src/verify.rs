@@ -2,19 +2,24 @@
 //! index, and a checkpoint kept elsewhere. Says the first wrong height and why. Needs no privileges and no agent.
 
 use crate::blobs::{self, BlobIndex};
-use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
+use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead, Comparison};
 use crate::dir::{self, LedgerDir};
 use crate::history::Cache;
 use crate::merkle::{Hash, hex};
 use crate::note::{Checkpoint, Vkey, short_name};
-use crate::parallel::check_sealed;
+use crate::parallel::{Bundles, check_sealed};
 use crate::policy::Policy;
 use crate::reader::{ReadError, being_written, key_beside, steady};
 use crate::record;
 use crate::scan::{self, Body, Plan, Scan, ScanError, Signatures, Visit};
+use crate::sealed::Records;
 use crate::sealed_file::SealedError;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::HashSet;
+
+/// Largest block file: 256 records of at most 64 KiB, and their hashes.
+const MAX_BLOCK_FILE: usize = 20 << 20;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -135,9 +140,10 @@ fn verify_once(
     let trusted = kept.iter().map(|claim| claim.head.size).max();
     claims.extend(kept);
     let wanted: Vec<u64> = claims.iter().map(|claim| claim.head.size).collect();
-    let mut chain = Chain::default();
+    let blocks = || ledger.sub(dir::BLOCKS).ok();
+    let mut chain = Chain::beside(blocks());
     let scanned = steady(ledger, || {
-        chain = Chain::default();
+        chain = Chain::beside(blocks());
         let plan = &mut Plan {
             key: key.as_ref(),
             signatures: Signatures::All,
@@ -147,7 +153,13 @@ fn verify_once(
         };
         scan::scan(ledger, plan)
     });
-    let Chain(chain, blobs, given_up) = chain;
+    let Chain {
+        chain,
+        blobs,
+        mut same,
+        given_up,
+        ..
+    } = chain;
     check.notes.extend(given_up);
     let mut report = VerifyReport {
         ok: false,
@@ -184,7 +196,9 @@ fn verify_once(
             report.root = hex(&scan.frontier.root());
             report.commits = scan.commits;
             report.segments = scan.segments.len() as u64;
-            for (height, error) in check_sealed(&scan, progress) {
+            let (wrong, sealed) = check_sealed(&scan, &SealedBlocks::of(ledger, &chain), progress);
+            same.extend(sealed);
+            for (height, error) in wrong {
                 let place = match &error {
                     SealedError::File(error) => error.file.clone(),
                     SealedError::Damaged { file, .. } => file.clone(),
@@ -218,8 +232,13 @@ fn verify_once(
             }
             check.notes.extend(found.notes);
             let origin = key.as_ref().map(Vkey::name);
-            report.blocks =
-                check.blocks(ledger, &scan, &chain, origin, report.published.unwrap_or(0))?;
+            report.blocks = check.blocks(
+                ledger,
+                &scan,
+                (&chain, &same),
+                origin,
+                report.published.unwrap_or(0),
+            )?;
         }
     }
     if key.is_none() {
@@ -266,33 +285,102 @@ fn epochs_of(scan: &Scan) -> Vec<(u32, String, u64)> {
         .collect()
 }
 
-/// Follows the heads of blocks, and what is said of blobs.
+/// Follows the heads of blocks, and what is said of blobs. The records of logs are compared with their block files while
+/// they are at hand; a file that is not found to be the same then is looked at once more, by itself.
 #[derive(Default)]
-struct Chain(BlockChain, BlobIndex, Vec<String>);
+struct Chain {
+    chain: BlockChain,
+    blobs: BlobIndex,
+    blocks: Option<LedgerDir>,
+    comparison: Option<Comparison>,
+    /// Numbers of the blocks whose files are what the segments say.
+    same: HashSet<u64>,
+    /// What root gave up, in words.
+    given_up: Vec<String>,
+}
+
+impl Chain {
+    fn beside(blocks: Option<LedgerDir>) -> Self {
+        Self {
+            blocks,
+            ..Self::default()
+        }
+    }
+}
 
 impl Visit for Chain {
     fn record(&mut self, index: u64, leaf: &Hash, bytes: &[u8]) {
-        self.sealed_record(leaf, bytes);
         self.sealed_matters(index, bytes);
+        if index.is_multiple_of(BLOCK_RECORDS) {
+            let file = self.blocks.as_ref().and_then(|blocks| {
+                let name = blocks::file_name(index / BLOCK_RECORDS + 1);
+                blocks.read(&name, MAX_BLOCK_FILE).ok()?
+            });
+            self.comparison = file.map(Comparison::of);
+        }
+        if let Some(comparison) = &mut self.comparison {
+            comparison.record(leaf, bytes);
+        }
+        let timestamp = record::timestamp_of(bytes).unwrap_or(0);
+        if let Some(head) = self.chain.push(*leaf, timestamp)
+            && self.comparison.take().is_some_and(|file| file.is_of(head))
+        {
+            self.same.insert(head.block_id);
+        }
     }
 
     fn sealed_matters(&mut self, index: u64, bytes: &[u8]) {
         if let Some(record) = crate::loss::said_in(bytes) {
             let (facts, height) = (&record["metadata"], index + 1);
-            self.2.push(format!(
+            self.given_up.push(format!(
                 "record {height} says that root gave up what was behind record {}: {}; heads known then: {}. Checkpoints kept elsewhere may be beyond it",
                 facts["kept_records"], facts["reason"], facts["known_heads"]
             ));
         }
-        self.1.see(index, bytes);
+        self.blobs.see(index, bytes);
     }
 
     fn sealed_record(&mut self, leaf: &Hash, bytes: &[u8]) {
-        self.0.push(*leaf, record::timestamp_of(bytes).unwrap_or(0));
+        let timestamp = record::timestamp_of(bytes).unwrap_or(0);
+        self.chain.push(*leaf, timestamp);
     }
 
     fn sealed_block(&mut self, root: &Hash, timestamp: i64) {
-        self.0.push_block(*root, timestamp);
+        self.chain.push_block(*root, timestamp);
+    }
+}
+
+/// Compares sealed bundles with the files of their blocks, while their records are at hand.
+struct SealedBlocks<'a> {
+    blocks: Option<LedgerDir>,
+    chain: &'a BlockChain,
+}
+
+impl<'a> SealedBlocks<'a> {
+    fn of(ledger: &LedgerDir, chain: &'a BlockChain) -> Self {
+        Self {
+            blocks: ledger.sub(dir::BLOCKS).ok(),
+            chain,
+        }
+    }
+}
+
+impl Bundles for SealedBlocks<'_> {
+    fn same(&self, first: u64, leaves: &[Hash], records: &Records) -> Option<u64> {
+        let number = usize::try_from(first / BLOCK_RECORDS).ok()?;
+        let head = self.chain.closed().get(number)?;
+        if first + 1 != head.first_height {
+            return None;
+        }
+        let file = self
+            .blocks
+            .as_ref()?
+            .read(&head.file_name(), MAX_BLOCK_FILE);
+        let mut file = Comparison::of(file.ok()??);
+        for (leaf, record) in leaves.iter().zip(records.iter()) {
+            file.record(leaf, record);
+        }
+        file.is_of(head).then_some(head.block_id)
     }
 }
 
@@ -437,7 +525,7 @@ impl Check {
         &mut self,
         ledger: &LedgerDir,
         scan: &Scan,
-        chain: &BlockChain,
+        (chain, same): (&BlockChain, &HashSet<u64>),
         origin: Option<&str>,
         published: u64,
     ) -> Result<u64, ReadError> {
@@ -456,7 +544,10 @@ impl Check {
         let mut compared = 0;
         for head in &heads {
             let place = format!("{}/{}", dir::BLOCKS, head.file_name());
-            // A block holds at most 256 records of at most 64 KiB, and their hashes.
+            if same.contains(&head.block_id) {
+                compared += 1;
+                continue;
+            }
             if scan.pruned(head.first_height - 1).is_some() {
                 if dir.identity(&head.file_name())?.is_some() {
                     self.notes.push(format!(
@@ -465,7 +556,7 @@ impl Check {
                 }
                 continue;
             }
-            let Some(found) = dir.read(&head.file_name(), 20 << 20)? else {
+            let Some(found) = dir.read(&head.file_name(), MAX_BLOCK_FILE)? else {
                 if published >= head.first_height {
                     self.problem(
                         Some(head.first_height),
@@ -496,9 +587,9 @@ impl Check {
                 self.problem(Some(height), &place, what.to_owned());
             }
         }
+        let known: HashSet<String> = heads.iter().map(BlockHead::file_name).collect();
         for name in dir.names()? {
-            let known = heads.iter().any(|head| head.file_name() == name);
-            if name.starts_with("block_") && !known {
+            if name.starts_with("block_") && !known.contains(&name) {
                 self.problem(
                     None,
                     &format!("{}/{name}", dir::BLOCKS),

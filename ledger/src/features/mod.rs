@@ -40,29 +40,21 @@ impl Vector {
     /// Reads exactly what [`Vector::write_json`] writes.
     #[must_use]
     pub fn parse_json(text: &[u8]) -> Option<Self> {
+        let (vector, rest) = Self::parse_front(text)?;
+        rest.is_empty().then_some(vector)
+    }
+
+    /// The list that `text` begins with, and what stands behind it. The shortest way of writing a number is the only one.
+    pub(crate) fn parse_front(text: &[u8]) -> Option<(Self, &[u8])> {
         let mut vector = Self([0; FEATURES]);
-        let inner = text.strip_prefix(b"[")?.strip_suffix(b"]")?;
-        let mut numbers = inner.split(|b| *b == b',');
-        for place in &mut vector.0 {
-            let number = std::str::from_utf8(numbers.next()?).ok()?;
-            let (sign, digits) = number
-                .strip_prefix('-')
-                .map_or((1, number), |rest| (-1, rest));
-            let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-            let plain = |text: &str, most: usize| {
-                !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit())
-            };
-            if !plain(whole, 2) || !plain(fraction, 3) {
-                return None;
+        let mut rest = text.strip_prefix(b"[")?;
+        for (index, place) in vector.0.iter_mut().enumerate() {
+            if index > 0 {
+                rest = rest.strip_prefix(b",")?;
             }
-            let whole: i32 = whole.parse().ok()?;
-            let fraction: i32 = format!("{fraction:0<3}").parse().ok()?;
-            *place = i16::try_from(sign * (whole * 1000 + fraction)).ok()?;
+            (*place, rest) = thousandths(rest)?;
         }
-        // The shortest way of writing them is the only one.
-        let mut again = Vec::with_capacity(text.len());
-        vector.write_json(&mut again);
-        (numbers.next().is_none() && again == text).then_some(vector)
+        Some((vector, rest.strip_prefix(b"]")?))
     }
 
     /// As a JSON list of numbers with at most 3 decimals, in the shortest way of writing them: what `jq` prints too.
@@ -73,13 +65,72 @@ impl Vector {
                 out.push(b'-');
             }
             let digits = value.unsigned_abs();
-            out.extend_from_slice((digits / 1000).to_string().as_bytes());
-            let fraction = format!(".{:03}", digits % 1000);
-            let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
-            out.extend_from_slice(fraction.as_bytes());
+            // At most 32, so at most two digits.
+            let (whole, fraction) = (digits / 1000, digits % 1000);
+            if whole >= 10 {
+                out.push(digit(whole / 10));
+            }
+            out.push(digit(whole % 10));
+            let decimals = [
+                digit(fraction / 100),
+                digit(fraction / 10 % 10),
+                digit(fraction % 10),
+            ];
+            let shown = decimals.iter().rposition(|b| *b != b'0');
+            if let Some(shown) = shown.and_then(|last| decimals.get(..=last)) {
+                out.push(b'.');
+                out.extend_from_slice(shown);
+            }
         }
         out.push(b']');
     }
+}
+
+fn digit(n: u16) -> u8 {
+    b"0123456789"[usize::from(n % 10)]
+}
+
+/// The number that `text` begins with, in thousandths.
+fn thousandths(text: &[u8]) -> Option<(i16, &[u8])> {
+    let (negative, mut rest) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let mut value = 0_i32;
+    let mut take = |rest: &mut &[u8]| -> bool {
+        let [digit @ b'0'..=b'9', after @ ..] = *rest else {
+            return false;
+        };
+        value = value * 10 + i32::from(digit - b'0');
+        *rest = after;
+        true
+    };
+    let leading_zero = rest.first() == Some(&b'0');
+    if !take(&mut rest) {
+        return None;
+    }
+    if !leading_zero {
+        take(&mut rest);
+    }
+    let mut decimals = 0;
+    if let [b'.', after @ ..] = rest {
+        let digits = after;
+        rest = after;
+        while decimals < 3 && take(&mut rest) {
+            decimals += 1;
+        }
+        if decimals == 0 || digits.get(decimals - 1) == Some(&b'0') {
+            return None;
+        }
+    }
+    for _ in decimals..3 {
+        value *= 10;
+    }
+    if negative && value == 0 {
+        return None;
+    }
+    let value = i16::try_from(if negative { -value } else { value }).ok()?;
+    Some((value, rest))
 }
 
 /// Everything remembered of the records before: less than a mebibyte, whatever they were.
