@@ -428,7 +428,9 @@ fn cosignatures_are_kept_published_counted_and_found_again_after_a_restart() {
     );
     let note = read(world.path(), "checkpoint");
     assert_eq!(note, read(world.path(), "cosigned"));
-    assert!(note.contains("w1.example") && note.contains("w2.example") && !note.contains("w9"));
+    assert!(
+        note.contains("w1.example") && note.contains("w2.example") && !note.contains("w9.example")
+    );
     append(&mut writer, "later");
     writer.publish().expect("published");
     drop(writer);
