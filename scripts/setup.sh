@@ -168,8 +168,9 @@ install_qemu() {
             ensure_suite "$codename-backports" "$codename"
             refresh_lists
             if [ -n "$utils" ] && apt-cache madison qemu-system-x86 | awk '{ print $3 }' | grep -qxF "$utils"; then
-                # Exactly the version that is there: nothing else on the machine has to change.
-                wanted=("qemu-system-x86=$utils" "qemu-system-common=$utils" "qemu-system-data=$utils")
+                # Exactly the version that is there, so that nothing installed has to change; what it needs besides
+                # (its firmware) is in the same suite, and apt looks there only when told.
+                wanted=(-t "$codename-backports" "qemu-system-x86=$utils" "qemu-system-common=$utils" "qemu-system-data=$utils")
             else
                 wanted=(-t "$codename-backports" qemu-system-x86 qemu-utils)
             fi

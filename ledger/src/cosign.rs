@@ -3,7 +3,7 @@
 
 use crate::keys::random;
 use crate::merkle::sha256;
-use crate::note::{NoteError, is_key_name, signature_lines};
+use crate::note::{NoteError, check_id, is_key_name, key_parts, signature_lines};
 use base64ct::{Base64, Encoding as _};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
@@ -39,29 +39,10 @@ impl WitnessKey {
     /// # Errors
     /// Any other text, another signature type, or an id that is not of this name and key.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.trim().splitn(3, '+');
-        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(NoteError::Vkey("it does not have three parts"));
-        };
-        let bytes = Base64::decode_vec(encoded)
-            .map_err(|_| NoteError::Vkey("the third part is not base64"))?;
-        let Some((&TYPE_COSIGNATURE, key)) = bytes.split_first() else {
-            return Err(NoteError::Vkey(
-                "it is not the key of a witness (type 4, cosignature/v1)",
-            ));
-        };
-        let key: [u8; 32] = key
-            .try_into()
-            .map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
-        let key = VerifyingKey::from_bytes(&key)
-            .map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
+        let other = "it is not the key of a witness (type 4, cosignature/v1)";
+        let (name, id, key) = key_parts(text, TYPE_COSIGNATURE, other)?;
         let this = Self::new(name, key)?;
-        if format!("{:08x}", this.id) != id.to_ascii_lowercase() {
-            return Err(NoteError::Vkey(
-                "its id does not belong to its name and key: mistyped?",
-            ));
-        }
+        check_id(id, this.id)?;
         Ok(this)
     }
 

@@ -84,28 +84,9 @@ impl Vkey {
     /// # Errors
     /// Any other text, another signature type, or an id that is not of this name and key (a mistyped key).
     pub fn parse(text: &str) -> Result<Self, NoteError> {
-        // Base64 may contain `+`, names and ids may not: split from the left.
-        let mut parts = text.trim().splitn(3, '+');
-        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(NoteError::Vkey("it does not have three parts"));
-        };
-        let bytes = Base64::decode_vec(encoded)
-            .map_err(|_| NoteError::Vkey("the third part is not base64"))?;
-        let Some((&TYPE_ED25519, key)) = bytes.split_first() else {
-            return Err(NoteError::Vkey("it is not an Ed25519 key"));
-        };
-        let key: [u8; 32] = key
-            .try_into()
-            .map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
-        let key = VerifyingKey::from_bytes(&key)
-            .map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
+        let (name, id, key) = key_parts(text, TYPE_ED25519, "it is not an Ed25519 key")?;
         let vkey = Self::new(name, key)?;
-        if format!("{:08x}", vkey.id) != id.to_ascii_lowercase() {
-            return Err(NoteError::Vkey(
-                "its id does not belong to its name and key: mistyped?",
-            ));
-        }
+        check_id(id, vkey.id)?;
         Ok(vkey)
     }
 
@@ -393,6 +374,40 @@ pub fn open_with(keys: &[Vkey], note: &str) -> Result<(usize, Checkpoint), NoteE
 #[must_use]
 pub fn short_name(key: &Vkey) -> String {
     format!("{}+{}", key.name, hex(&key.id.to_be_bytes()))
+}
+
+/// The name, the id and the key of a `NAME+ID+BASE64` text whose key is of the type `kind`; `other` says what it is not.
+pub(crate) fn key_parts<'a>(
+    text: &'a str,
+    kind: u8,
+    other: &'static str,
+) -> Result<(&'a str, &'a str, VerifyingKey), NoteError> {
+    // Base64 may contain `+`, names and ids may not: split from the left.
+    let mut parts = text.trim().splitn(3, '+');
+    let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(NoteError::Vkey("it does not have three parts"));
+    };
+    let bytes =
+        Base64::decode_vec(encoded).map_err(|_| NoteError::Vkey("the third part is not base64"))?;
+    let Some((_, key)) = bytes.split_first().filter(|(found, _)| **found == kind) else {
+        return Err(NoteError::Vkey(other));
+    };
+    let key: [u8; 32] = key
+        .try_into()
+        .map_err(|_| NoteError::Vkey("the key is not 32 bytes long"))?;
+    let key = VerifyingKey::from_bytes(&key)
+        .map_err(|_| NoteError::Vkey("the key is not a curve point"))?;
+    Ok((name, id, key))
+}
+
+/// Is the id that was written the one of the name and key?
+pub(crate) fn check_id(written: &str, computed: u32) -> Result<(), NoteError> {
+    if format!("{computed:08x}") != written.to_ascii_lowercase() {
+        return Err(NoteError::Vkey(
+            "its id does not belong to its name and key: mistyped?",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

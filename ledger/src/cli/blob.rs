@@ -1,13 +1,13 @@
 //! `blockhost ledger blob`: confidential payloads for their owners. Encrypts and decrypts here, with keys the agent never
 //! sees; keeping and erasing are requests to the agent, which whoever mounts the commands carries there.
 
-use super::context::{Context, Failure, read_text};
+use super::context::{Context, Failure, read_text, read_up_to};
 use crate::blobs::{self, BlobIndex, State};
 use crate::blobs_age::{self, MAX_PLAIN_BYTES};
 use crate::merkle::{Hash, hex, sha256};
 use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 /// Options of `blob`.
@@ -117,7 +117,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
 
 fn put(context: &mut Context, args: &PutArgs) -> Result<(), Failure> {
     let recipients = read_text(&args.recipients, "recipients' file")?;
-    let plain = read_plain(&args.file)?;
+    let plain = read_up_to(&args.file, "payload", MAX_PLAIN_BYTES as u64)?;
     let bytes = blobs_age::encrypt(&recipients, &plain)
         .map_err(|error| Failure::Unreadable(format!("{}: {error}", args.recipients.display())))?;
     let mut params = json!({
@@ -228,21 +228,4 @@ fn ask(context: &Context, action: &str, params: &Value) -> Result<Value, Failure
         return Err(Failure::Unreadable(text.to_owned()));
     };
     ask(action, params).map_err(Failure::Unreadable)
-}
-
-fn read_plain(file: &Path) -> Result<Vec<u8>, Failure> {
-    let fail = |error: std::io::Error| {
-        Failure::Unreadable(format!("cannot read {}: {error}", file.display()))
-    };
-    let reader: Box<dyn std::io::Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(file).map_err(fail)?)
-    };
-    let mut bytes = Vec::new();
-    reader
-        .take(MAX_PLAIN_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
-    Ok(bytes)
 }

@@ -126,6 +126,11 @@ pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
 
 /// A small file, `-` for standard input; `what` names it in the error.
 pub(super) fn read_file(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    read_up_to(file, what, MAX_PROOF_BYTES as u64)
+}
+
+/// The same of at most `most` bytes; one more is read of what is larger, so that the caller can tell.
+pub(super) fn read_up_to(file: &Path, what: &str, most: u64) -> Result<Vec<u8>, Failure> {
     let fail = |error: std::io::Error| {
         Failure::Unreadable(format!(
             "cannot read the {what} {}: {error}",
@@ -139,7 +144,7 @@ pub(super) fn read_file(file: &Path, what: &str) -> Result<Vec<u8>, Failure> {
     };
     let mut bytes = Vec::new();
     reader
-        .take(MAX_PROOF_BYTES as u64 + 1)
+        .take(most + 1)
         .read_to_end(&mut bytes)
         .map_err(fail)?;
     Ok(bytes)

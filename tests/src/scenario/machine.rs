@@ -10,9 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Host, MORE_DAYS, ScenarioError, ensure};
-use crate::command::{run, with_args};
+use crate::command::{RunError, run, with_args};
 use crate::customer::{Access, Purchase, Wallet, poll};
-use crate::world::{World, at};
+use crate::world::{World, WorldError, at};
 
 /// A machine as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,7 +292,19 @@ pub(super) fn ask_ssh(
             &target,
             &question,
         ];
-        let output = host.world.run("ssh", &args, Duration::from_secs(40))?;
+        let late = || ScenarioError::Wrong(format!("nobody answers SSH at {address}"));
+        let output = poll(Duration::from_secs(60), late, || {
+            match host.world.run("ssh", &args, Duration::from_secs(40)) {
+                Ok(output) => Ok(Some(output)),
+                // The guest agent answers from early on in a boot; sshd may start a moment after it.
+                Err(WorldError::Run(RunError::Failed { stderr, .. }))
+                    if stderr.contains("Connection refused") =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(ScenarioError::from(error)),
+            }
+        })?;
         let facts = guest_facts(&output.stdout)?;
         ensure(facts == *guest, || {
             format!("over SSH to {address} the guest says {facts:?}, through its agent {guest:?}")
