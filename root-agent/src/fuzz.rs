@@ -27,7 +27,7 @@ pub fn targets() -> Vec<Target> {
             run: captured,
         },
     ];
-    list.extend(crate::netlink::fuzz::TARGETS);
+    list.extend(blockhost_netlink::fuzz::TARGETS);
     list.extend(compartments::targets());
     list
 }

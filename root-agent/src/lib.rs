@@ -22,7 +22,7 @@ pub mod fuzz;
 pub mod gate;
 pub mod ipc;
 pub mod log;
-pub mod netlink;
+
 pub mod policy;
 pub mod queue;
 pub mod supervisor;

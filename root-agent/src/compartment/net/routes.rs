@@ -7,7 +7,7 @@ use blockhost_proto::value::{HostIpv6, IfName};
 use rustix::io::Errno;
 
 use crate::compartment::{Done, Failure};
-use crate::netlink::{Link, Netlink, NetlinkError};
+use blockhost_netlink::{Link, Netlink, NetlinkError};
 
 /// The route socket, opened before confinement; requests take tens of microseconds, so one lock is enough.
 #[derive(Debug)]

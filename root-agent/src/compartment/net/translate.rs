@@ -13,7 +13,7 @@ use super::firewall::Firewall;
 use super::nat::{Pair, Refusal, State};
 use super::rules::Family;
 use crate::compartment::{Done, Failure};
-use crate::netlink::{Netlink, NetlinkError};
+use blockhost_netlink::{Netlink, NetlinkError};
 
 /// Table that the rules stand in.
 const TABLE: &str = "nat";

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde_json::{Map, Value};
 
 use crate::compartment::{Done, Failure};
-use crate::netlink::{Netlink, NetlinkError};
+use blockhost_netlink::{Netlink, NetlinkError};
 
 /// A route socket of its own: naming a device does not wait for routes.
 #[derive(Debug)]

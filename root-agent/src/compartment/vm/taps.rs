@@ -9,7 +9,7 @@ use blockhost_proto::value::{RateKbps, Vmid};
 use serde_json::{Map, Value};
 
 use crate::compartment::Failure;
-use crate::netlink::{Netlink, NetlinkError, tc};
+use blockhost_netlink::{Netlink, NetlinkError, tc};
 
 /// Limits as the machine sees them.
 #[derive(Debug, Clone, Copy)]

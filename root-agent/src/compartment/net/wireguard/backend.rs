@@ -6,9 +6,9 @@ use blockhost_proto::layout::Layout;
 use blockhost_proto::value::WgName;
 
 use super::uapi::{self, UapiError};
-use crate::netlink::wireguard::{Device, PeerChange};
-use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::policy::WireguardChoice;
+use blockhost_netlink::wireguard::{Device, PeerChange};
+use blockhost_netlink::{Link, Netlink, NetlinkError};
 
 /// Why a device was not told.
 #[derive(Debug)]

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use crate::compartment::{Done, Failure, StartInfo};
-use crate::netlink::{Address, Link, Netlink, NetlinkError};
 use backend::{Backend, BackendError};
+use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
 use keys::{Keys, Shared};
 use plan::Wanted;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use blockhost_proto::value::{Keepalive, WgKey, WgPeer};
 use zeroize::Zeroize;
 
-use crate::netlink::wireguard::{Device, Network, Peer, PeerChange};
+use blockhost_netlink::wireguard::{Device, Network, Peer, PeerChange};
 
 /// A peer as it should be, its shared key decided.
 pub(super) struct Wanted {

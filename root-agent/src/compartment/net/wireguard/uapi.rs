@@ -14,7 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use zeroize::Zeroizing;
 
-use crate::netlink::wireguard::{Device, Network, Peer, PeerChange};
+use blockhost_netlink::wireguard::{Device, Network, Peer, PeerChange};
 
 /// A daemon answers in milliseconds.
 const ANSWER_TIME: Duration = Duration::from_secs(5);

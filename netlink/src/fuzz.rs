@@ -5,7 +5,8 @@ use blockhost_proto::fuzz::Target;
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
 use super::{conntrack, link, route, tc};
 
-pub(crate) const TARGETS: &[Target] = &[Target {
+/// What the fuzzers run.
+pub const TARGETS: &[Target] = &[Target {
     name: "netlink",
     seeds,
     run,

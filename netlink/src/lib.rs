@@ -1,10 +1,11 @@
 //! A small netlink layer: one socket, one request at a time, acknowledged. Byte layout lives in [`message`], what is said
-//! about devices, routes, limits and so on in a file each. Called by the net and vm compartments, which hold
-//! `CAP_NET_ADMIN`; opened before they are confined.
+//! about devices, routes, limits and so on in a file each. The root agent writes through it, from compartments that hold
+//! `CAP_NET_ADMIN` and open the socket before they are confined; whoever only looks needs no privileges.
+#![forbid(unsafe_code)]
 
 pub mod conntrack;
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) mod fuzz;
+pub mod fuzz;
 pub mod link;
 pub mod message;
 pub mod route;
