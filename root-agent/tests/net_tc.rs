@@ -3,7 +3,7 @@
 mod compartment_world;
 mod second_net;
 
-use blockhost_root_agent::netlink::{Netlink, tc};
+use blockhost_netlink::{Netlink, tc};
 use compartment_world::{in_namespace, tool};
 use rustix::io::Errno;
 use second_net::SecondNet;
