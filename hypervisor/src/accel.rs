@@ -1,5 +1,6 @@
 //! KVM or TCG. A `/dev/kvm` that opens is no proof: under some nested hypervisors guests hang or QEMU aborts. So a tiny
-//! guest is booted once under a time limit, and the answer is cached until the next boot or the next QEMU.
+//! guest that does what kernels do first is booted once under a time limit, and the answer is cached until the next boot,
+//! the next QEMU or another test guest.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
@@ -21,6 +22,11 @@ use crate::runtime;
 const PROBE_LIMIT: Duration = Duration::from_secs(4);
 /// `isa-debug-exit` turns the byte v written to it into exit status 2v+1.
 const PROBE_EXIT: i32 = 0x2a * 2 + 1;
+/// What it executes, from `accel/probe.S`: long mode, paging, an exception, ring 3 and back. A boot sector that stays in
+/// real mode ran under a hypervisor whose stock guests then hung before their first word.
+const TEST_GUEST: &[u8; 512] = include_bytes!("accel/probe.bin");
+/// To be raised with every change of the test guest, so that no answer of an earlier one is believed.
+const TEST_GUEST_VERSION: u32 = 2;
 
 /// How guests are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,7 @@ pub struct Choice {
     pub reason: String,
     boot_id: String,
     qemu: String,
+    test_guest: u32,
 }
 
 /// Identity of a QEMU binary: replacing the package changes it.
@@ -75,7 +82,9 @@ pub fn choose(host: &Host, qemu: &Path) -> Result<Choice> {
     let cached = fs::read(&path)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Choice>(&bytes).ok());
-    if let Some(choice) = cached.filter(|c| c.boot_id == boot_id && c.qemu == identity) {
+    if let Some(choice) = cached.filter(|c| {
+        c.boot_id == boot_id && c.qemu == identity && c.test_guest == TEST_GUEST_VERSION
+    }) {
         return Ok(choice);
     }
     let (kind, reason) = match probe_kvm(host, qemu) {
@@ -90,6 +99,7 @@ pub fn choose(host: &Host, qemu: &Path) -> Result<Choice> {
         reason,
         boot_id,
         qemu: identity,
+        test_guest: TEST_GUEST_VERSION,
     };
     let text = serde_json::to_vec(&choice).map_err(|e| Error::Failed(e.to_string()))?;
     config::write_atomically(&path, &text, 0o644)?;
@@ -114,10 +124,10 @@ fn probe_kvm(host: &Host, qemu: &Path) -> std::result::Result<Duration, String> 
     probe(ids, qemu, Some(&kvm))
 }
 
-/// Boots a boot sector that writes one byte to the debug-exit port, under KVM where its descriptor is given and else
+/// Boots the test guest, which at its end writes one byte to the debug-exit port, under KVM where its descriptor is given and else
 /// under TCG; how long it took.
 fn probe(ids: Ids, qemu: &Path, kvm: Option<&OwnedFd>) -> std::result::Result<Duration, String> {
-    let disk = boot_sector().map_err(|e| format!("no memory file for the test guest: {e}"))?;
+    let disk = boot_disk().map_err(|e| format!("no memory file for the test guest: {e}"))?;
     let start = Instant::now();
     let mut child = probe_run(qemu, ids, kvm, &disk)
         .spawn()
@@ -182,17 +192,10 @@ fn probe_run<'a>(qemu: &Path, ids: Ids, kvm: Option<&'a OwnedFd>, disk: &'a Owne
         .keep(kvm.into_iter().chain([disk]).map(AsFd::as_fd))
 }
 
-/// `mov dx, 0x501; mov al, 0x2a; out dx, al; hlt; jmp $-1` and the boot signature, on a disk of 1 MiB.
-fn boot_sector() -> std::io::Result<OwnedFd> {
-    let mut sector = [0u8; 512];
-    let code = [0xba, 0x01, 0x05, 0xb0, 0x2a, 0xee, 0xf4, 0xeb, 0xfd];
-    sector
-        .iter_mut()
-        .zip(code)
-        .for_each(|(to, from)| *to = from);
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+/// The boot sector of `accel/probe.S`, on a disk of 1 MiB.
+fn boot_disk() -> std::io::Result<OwnedFd> {
     let file = File::from(rustix::fs::memfd_create("kvm-probe", MemfdFlags::CLOEXEC)?);
-    std::os::unix::fs::FileExt::write_all_at(&file, &sector, 0)?;
+    std::os::unix::fs::FileExt::write_all_at(&file, TEST_GUEST, 0)?;
     file.set_len(1 << 20)?;
     // QEMU insists on a descriptor that is open for reading only when it is told read-only.
     let path = format!("/proc/self/fd/{}", fd_number(&file));
@@ -219,5 +222,36 @@ mod tests {
             gid: rustix::process::getgid().as_raw(),
         };
         probe(ids, &qemu, None).unwrap();
+    }
+
+    #[test]
+    fn the_test_guest_is_what_its_source_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/accel/probe.S");
+        let [object, binary] = ["probe.o", "probe.bin"].map(|name| dir.path().join(name));
+        let assemble = [
+            Path::new("--64"),
+            Path::new("-o"),
+            &object,
+            Path::new(source),
+        ];
+        let copy = ["-O", "binary", "-j", ".text"].map(Path::new);
+        let copy = copy.into_iter().chain([object.as_path(), &binary]);
+        for (program, args) in [("as", assemble.to_vec()), ("objcopy", copy.collect())] {
+            #[expect(clippy::disallowed_methods, reason = "runs the assembler of the build")]
+            let Ok(status) = std::process::Command::new(program).args(args).status() else {
+                eprintln!("skipped: no {program}; Debian's binutils has it");
+                return;
+            };
+            assert!(
+                status.success(),
+                "{program} refuses the test guest's source"
+            );
+        }
+        assert_eq!(
+            fs::read(&binary).unwrap(),
+            TEST_GUEST,
+            "assemble probe.S again, raise TEST_GUEST_VERSION"
+        );
     }
 }
