@@ -15,5 +15,6 @@ pub mod log;
 pub mod machines;
 pub mod manifest;
 pub mod monitor;
+pub mod network;
 pub mod notify;
 pub mod outbox;

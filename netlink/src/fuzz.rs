@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{conntrack, link, route, tc};
+use super::{conntrack, link, route, survey, tc};
 
 /// What the fuzzers run.
 pub const TARGETS: &[Target] = &[Target {
@@ -24,6 +24,11 @@ fn seeds() -> Vec<Vec<u8>> {
         .nest(18, Builder::inside().text(1, "bridge"))
         .nest(52, Builder::inside().text(53, "another-name"))
         .text(20, "blockhost")
+        .attribute(1, &[2, 0, 0, 0, 0, 1])
+        .attribute(16, &[6])
+        .attribute(33, &[1])
+        .u32(10, 4)
+        .attribute(23, &[1; 64])
         .done(1);
     let address = Builder::request(20, 0)
         .raw(&[10, 64, 0, 0])
@@ -35,6 +40,14 @@ fn seeds() -> Vec<Vec<u8>> {
         .raw(&[0; 4])
         .attribute(1, &[0xfd; 16])
         .u32(4, 7)
+        .done(3);
+    let hops = [[16, 0, 0, 0, 7, 0, 0, 0], [8, 0, 5, 0, 10, 0, 0, 1]].concat();
+    let spread = Builder::request(24, 0)
+        .raw(&[2, 24, 0, 0, 254, 3, 0, 1])
+        .raw(&[0; 4])
+        .attribute(1, &[10, 0, 0, 0])
+        .attribute(9, &hops)
+        .attribute(18, &[10; 18])
         .done(3);
     let bucket = Builder::inside()
         .attribute(1, &[1; 36])
@@ -66,12 +79,15 @@ fn seeds() -> Vec<Vec<u8>> {
         link.as_slice(),
         &address,
         &route,
+        &spread,
         &queue,
         &connection,
         &refused,
     ]
     .concat();
-    vec![link, address, route, queue, connection, refused, all]
+    vec![
+        link, address, route, spread, queue, connection, refused, all,
+    ]
 }
 
 /// What is read of a datagram lies in it; a link has a number and a name, an error number is one.
@@ -88,6 +104,17 @@ fn run(data: &[u8]) {
             let texts = [Some(&link.name), link.kind.as_ref(), link.alias.as_ref()];
             let length: usize = texts.into_iter().flatten().map(String::len).sum();
             assert!(link.index != 0 && length < body.len());
+        }
+        if let Some(device) = survey::parse_device(body) {
+            assert!(device.master != Some(0) && device.lower != Some(0));
+        }
+        if let Some(route) = survey::parse_route(body) {
+            let most = if route.destination.address.is_ipv4() {
+                32
+            } else {
+                128
+            };
+            assert!(route.destination.length <= most && route.hops.len() * 8 <= body.len().max(8));
         }
         let _ = link::parse_address(body);
         let _ = route::parse_route(body);

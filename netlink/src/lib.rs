@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod link;
 pub mod message;
 pub mod route;
+pub mod survey;
 pub mod tc;
 pub mod wireguard;
 
@@ -25,8 +26,9 @@ use rustix::net::{
 
 pub use link::{Address, Link};
 pub use route::RouteEntry;
+pub use survey::{Device, Route};
 
-use message::{Builder, Message, Verdict, messages, verdict};
+use message::{Builder, Message, NLM_F_DUMP_INTR, Verdict, messages, verdict};
 
 /// The kernel answers in microseconds; a socket that is silent this long is broken.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -54,6 +56,9 @@ pub enum NetlinkError {
     /// The answer is not what the protocol promises.
     #[error("the kernel's answer makes no sense: {0}")]
     Malformed(&'static str),
+    /// A list that was never the same from its first entry to its last.
+    #[error("the list changed each time it was read; try again")]
+    Changing,
 }
 
 impl NetlinkError {
@@ -74,6 +79,8 @@ pub struct Netlink {
     socket: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+    /// The last list changed while it was read: something in it may be missing or twice.
+    interrupted: bool,
 }
 
 impl Netlink {
@@ -102,6 +109,7 @@ impl Netlink {
             socket,
             sequence: 0,
             buffer: vec![0; BUFFER],
+            interrupted: false,
         })
     }
 
@@ -116,6 +124,7 @@ impl Netlink {
     fn dump(&mut self, request: Builder, mut each: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
         let failed = |what| move |source| NetlinkError::Socket { what, source };
         self.sequence = self.sequence.wrapping_add(1);
+        self.interrupted = false;
         let sequence = self.sequence;
         let kernel = SocketAddrNetlink::new(0, 0);
         let request = request.done(sequence);
@@ -145,12 +154,14 @@ impl Netlink {
             for message in messages(self.buffer.get(..count).unwrap_or_default()) {
                 let Message {
                     kind,
+                    flags,
                     sequence: of,
                     body,
                 } = message.ok_or(NetlinkError::Malformed("a length field leads outside"))?;
                 if of != sequence {
                     continue;
                 }
+                self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
                 match verdict(kind, body) {
                     Some(Verdict::Ended(0)) => return Ok(()),
                     Some(Verdict::Ended(code)) => {

@@ -9,6 +9,8 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 /// Answer with an acknowledgement.
 const NLM_F_ACK: u16 = 4;
+/// In an answer: what is listed changed since the list was begun.
+pub const NLM_F_DUMP_INTR: u16 = 0x10;
 /// Replace what is there.
 pub const NLM_F_REPLACE: u16 = 0x100;
 /// Fail where it is there already.
@@ -103,7 +105,7 @@ impl Builder {
 
     /// The bytes so far, without a header.
     #[cfg(test)]
-    pub(super) fn done_inside(self) -> Vec<u8> {
+    pub(crate) fn done_inside(self) -> Vec<u8> {
         self.0
     }
 
@@ -124,6 +126,8 @@ impl Builder {
 pub struct Message<'a> {
     /// What it is.
     pub kind: u16,
+    /// Flags, such as [`NLM_F_DUMP_INTR`].
+    pub flags: u16,
     /// Which request it answers.
     pub sequence: u32,
     /// Everything behind the header.
@@ -156,6 +160,7 @@ fn take_message(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
     let body = bytes.get(HEADER..length)?;
     let message = Message {
         kind: u16_at(bytes, 4)?,
+        flags: u16_at(bytes, 6)?,
         sequence: u32_at(bytes, 8)?,
         body,
     };
