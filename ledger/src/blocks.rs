@@ -6,10 +6,12 @@ use crate::jcs;
 use crate::merkle::{Frontier, Hash, hex, hex_digits, sha256};
 use serde_json::{Value, json};
 
+pub use crate::block_index::{
+    INDEX, PAGE_BLOCKS, page_blocks, page_name, render_index, render_page,
+};
+
 /// Most records in one block.
 pub const BLOCK_RECORDS: u64 = 256;
-/// Name of the index file in the blocks directory.
-pub const INDEX: &str = "index.json";
 
 /// What a block says about itself; its hash covers exactly these fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct BlockHead {
 }
 
 impl BlockHead {
-    fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         json!({
             "block_id": self.block_id,
             "first_height": self.first_height,
@@ -236,35 +238,6 @@ fn each_line(file: &[u8], mut each: impl FnMut(usize, &[u8], &[u8])) {
     }
 }
 
-/// The index file: one line for every block.
-#[must_use]
-pub fn render_index<'a>(
-    origin: &str,
-    heads: impl Iterator<Item = &'a BlockHead> + Clone,
-) -> Vec<u8> {
-    let last = heads.clone().last();
-    let top = json!({
-        "v": 1,
-        "origin": origin,
-        "tree_size": last.map_or(0, |head| head.tree_size),
-        "merkle_root": hex(&last.map_or_else(crate::merkle::empty_root, |head| head.merkle_root)),
-    });
-    let top = jcs::to_vec(&top).unwrap_or_default();
-    let mut out = top.strip_suffix(b"}").unwrap_or(&top).to_vec();
-    out.extend_from_slice(b",\"blocks\":[");
-    let mut separator: &[u8] = b"\n";
-    for head in heads {
-        out.extend_from_slice(separator);
-        let mut line = head.value();
-        line["block_hash"] = json!(hex(&head.hash()));
-        line["file"] = json!(head.file_name());
-        out.extend_from_slice(&jcs::to_vec(&line).unwrap_or_default());
-        separator = b",\n";
-    }
-    out.extend_from_slice(b"\n]}\n");
-    out
-}
-
 /// Follows the log record by record and knows the heads of all blocks.
 #[derive(Debug, Clone, Default)]
 pub struct BlockChain {
@@ -409,8 +382,7 @@ mod tests {
         assert_eq!(open.previous_hash, chain.closed()[1].hash());
         assert_eq!(chain.closed()[0].previous_hash, [0; 32]);
         let index: Value =
-            serde_json::from_slice(&render_index("o", chain.closed().iter().chain([&open])))
-                .expect("JSON");
+            serde_json::from_slice(&render_index("o", chain.closed(), Some(&open))).expect("JSON");
         assert_eq!(index["blocks"].as_array().expect("array").len(), 3);
         assert_eq!(index["tree_size"], 600);
     }

@@ -367,8 +367,15 @@ pub fn to_blocks(
         progress(index + 1, head.size);
     }
     let open = chain.open();
-    let heads = chain.closed().iter().chain(open.as_ref());
-    put(blocks::INDEX, &blocks::render_index(&origin, heads))?;
+    for page in 1.. {
+        let Some(heads) = blocks::page_blocks(chain.closed(), page) else {
+            break;
+        };
+        let bytes = blocks::render_page(&origin, page, heads);
+        put(&blocks::page_name(page), &bytes)?;
+    }
+    let index = blocks::render_index(&origin, chain.closed(), open.as_ref());
+    put(blocks::INDEX, &index)?;
     rustix::fs::syncfs(target).map_err(on("sync", "the export"))?;
     done.new_records = new_records;
     Ok(done)

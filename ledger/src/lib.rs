@@ -10,6 +10,7 @@ pub mod anomaly;
 pub mod blobs;
 #[cfg(feature = "age")]
 pub mod blobs_age;
+mod block_index;
 pub mod blocks;
 pub mod bundle;
 pub mod claim;

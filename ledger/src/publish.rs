@@ -1,8 +1,9 @@
 //! What the writer derives from the log after the answers: block files, their index, the published checkpoint. All of it
 //! can be rebuilt from the segments.
 
-use crate::blocks::{self, BlockHead};
+use crate::blocks::{self, BlockHead, PAGE_BLOCKS};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE};
+use crate::failpoint;
 use crate::history::{Cache, HistoryError};
 use crate::writer::Writer;
 
@@ -54,9 +55,7 @@ impl Writer {
         // Also when one behind them failed: their features are not kept, so they must not be written again.
         self.unpublished.retain(|(id, _)| !done.contains(id));
         written?;
-        let heads = self.chain.closed().iter().chain(open.as_ref());
-        let index = blocks::render_index(self.signer.vkey().name(), heads);
-        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)?;
+        self.publish_index(&blocks, open.as_ref())?;
         self.ledger.replace(
             dir::CHECKPOINT,
             self.witnessed
@@ -70,6 +69,35 @@ impl Writer {
         self.publish_cosigned()?;
         Ok(self.top_up()?)
     }
+    /// Writes the pages of the index that are full and not there yet, for good, and then the index, which counts them.
+    fn publish_index(
+        &mut self,
+        blocks: &LedgerDir,
+        open: Option<&BlockHead>,
+    ) -> Result<(), FileError> {
+        let closed = self.chain.closed();
+        let origin = self.signer.vkey().name();
+        let pages = (closed.len() / PAGE_BLOCKS) as u64;
+        let missing: Vec<u64> = match self.index_pages {
+            Some(written) => (written + 1..=pages).collect(),
+            None => {
+                let names = blocks.names()?;
+                let there = |page: &u64| names.binary_search(&blocks::page_name(*page)).is_ok();
+                (1..=pages).filter(|page| !there(page)).collect()
+            }
+        };
+        for page in missing {
+            if let Some(heads) = blocks::page_blocks(closed, page) {
+                let bytes = blocks::render_page(origin, page, heads);
+                blocks.replace(&blocks::page_name(page), &bytes, SHARED_FILE, true)?;
+                failpoint::reach("publish-page", b"");
+            }
+        }
+        self.index_pages = Some(pages);
+        let index = self.index_lines.render(origin, closed, open);
+        blocks.replace(blocks::INDEX, &index, SHARED_FILE, false)
+    }
+
     /// Writes the blocks that are not published in full; `done` are those that are now.
     fn publish_blocks(
         &mut self,

@@ -10,6 +10,7 @@ use crate::history::{Cache, HistoryError, Place};
 use crate::keys::Signers;
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError};
+use crate::prune::{self, Gone};
 use crate::record::{self, Draft, Joined, Phase};
 use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures, Visit};
 use crate::writer::OpenError;
@@ -140,11 +141,13 @@ fn holds(floor: &Floor, scan: &Scan, signers: &Signers) -> Result<(), OpenError>
     Ok(())
 }
 
-/// Reads all segments and compares them with what was published.
+/// Reads all segments and compares them with what was published. Payloads that are `gone` may be: a record is about to
+/// say so.
 pub(crate) fn read(
     ledger: &LedgerDir,
     signers: &Signers,
     floors: &[Option<Floor>],
+    gone: &[Gone],
 ) -> Result<Found, OpenError> {
     let mut seen = Seen::default();
     let plan = &mut Plan {
@@ -158,7 +161,9 @@ pub(crate) fn read(
         visit: &mut seen,
         progress: &mut |_, _| {},
     };
-    let scan = scan::scan(ledger, plan).map_err(|error| match error {
+    let mut scan = Scan::starting(plan);
+    scan.prunes = prune::given(gone);
+    scan::scan_into(ledger, plan, &mut scan).map_err(|error| match error {
         ScanError::File(error) => OpenError::File(error),
         ScanError::Fault(fault) => OpenError::Damaged(fault),
     })?;

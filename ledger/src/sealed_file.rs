@@ -24,6 +24,21 @@ pub(crate) enum SealedError {
     },
 }
 
+/// How far [`SealedFile::check_next`] is.
+#[derive(Debug)]
+pub(crate) struct Check {
+    records: OwnedFd,
+    hashes: OwnedFd,
+    /// Leaf hash of the record before the next bundle.
+    prev: Hash,
+    matters: sealed::Matters,
+    number: usize,
+    /// Where the next frame begins.
+    at: u64,
+    /// Bytes of the last frame.
+    compressed: u64,
+}
+
 /// A sealed segment.
 #[derive(Debug)]
 pub(crate) struct SealedFile {
@@ -177,6 +192,11 @@ impl SealedFile {
         self.pruned.get().map_or(0, |pruned| pruned.by)
     }
 
+    /// SHA-256 of what was kept, where the payloads are gone.
+    pub fn kept_digest(&self) -> Option<&Hash> {
+        self.kept.as_ref().map(|(_, digest)| digest)
+    }
+
     /// A record that was kept.
     pub fn kept(&self, place: u64) -> Option<&[u8]> {
         let (kept, _) = self.kept.as_ref()?;
@@ -203,23 +223,19 @@ impl SealedFile {
         })
     }
 
-    /// The `.kept` of this segment: what a start needs, and what says that something was anchored, shredded or pruned.
-    pub fn to_keep(&self) -> Result<Vec<u8>, SealedError> {
-        let needed: std::collections::BTreeSet<u32> = self.needed().collect();
-        let mut kept = Vec::new();
-        let mut place = 0;
-        for bundle in 0..self.seal.bundles.len() {
-            for record in self.records(bundle)?.iter() {
-                let phase = crate::record::late_text(record, &crate::record::PHASE_KEY);
-                let told = matches!(phase, Some(b"anchor" | b"epoch" | b"prune" | b"shred"));
-                if told || needed.contains(&place) {
-                    kept.extend_from_slice(record);
-                    kept.push(b'\n');
-                }
-                place += 1;
+    /// Adds to a `.kept` what of these records has to stay: what a start needs, and what says that something was anchored,
+    /// shredded or pruned. `first` is the leaf index of the first of them.
+    pub fn keep(&self, first: u64, records: &Records, kept: &mut Vec<u8>) {
+        for (index, record) in (first - self.seal.first()..).zip(records.iter()) {
+            let phase = crate::record::late_text(record, &crate::record::PHASE_KEY);
+            let told = matches!(phase, Some(b"anchor" | b"epoch" | b"prune" | b"shred"));
+            let place = u32::try_from(index).unwrap_or(u32::MAX);
+            let epoch = || self.seal.epochs.iter().any(|(begins, _)| *begins == place);
+            if told || self.seal.matters.binary_search(&place).is_ok() || epoch() {
+                kept.extend_from_slice(record);
+                kept.push(b'\n');
             }
         }
-        Ok(kept)
     }
 
     /// SHA-256 of the `.hsh`.
@@ -349,56 +365,82 @@ impl SealedFile {
         if !self.has_payloads() {
             return self.check_pruned(progress);
         }
-        let (fd, _) = self.records_fd()?;
-        let hashes_name = self.hashes_name();
-        let hashes = self.dir.file(&hashes_name, OFlags::RDONLY, 0)?;
-        let mut prev = self.seal.prev;
-        let mut matters = sealed::Matters::default();
-        let mut place = 0_u32;
-        let mut at = 0;
-        for (number, bundle) in self.seal.bundles.iter().enumerate() {
-            let leaves = self.leaves_of(&hashes, number)?;
-            let root = root_of(&leaves);
-            if root != bundle.root {
-                let why = format!(
-                    "the hashes of the records have the root {}, kept for them is {}",
-                    hex(&root),
-                    hex(&bundle.root)
-                );
-                return Err(self.damaged(&hashes_name, number, 0, why));
-            }
-            let records = self.records_behind(&fd, at, number, &prev, &leaves)?;
-            at += u64::from(bundle.compressed);
-            let mut time = None;
-            for (index, record) in records.iter().enumerate() {
-                let height = self.seal.first_height + u64::from(place);
-                if crate::record::height_of(record) != Some(height) {
-                    let why = "the record says another height".to_owned();
-                    return Err(self.damaged(&self.records_name(), number, index, why));
-                }
-                let follows = bundle.elided || crate::record::follows(record, &prev);
-                if !follows {
-                    let why = "prev_hash is not the hash of the record before it".to_owned();
-                    return Err(self.damaged(&self.records_name(), number, index, why));
-                }
-                matters.record(place, record);
-                prev = leaves.get(index).copied().unwrap_or(prev);
-                place += 1;
-                time = Some(record);
-            }
-            if time.and_then(crate::record::timestamp_of) != Some(bundle.timestamp) {
-                let why = "the time kept for a bundle is not that of its last record".to_owned();
-                return Err(self.damaged(&hashes_name, number, 0, why));
-            }
-            let first = self.seal.first() + number as u64 * BUNDLE_RECORDS;
+        let mut check = self.begin_check()?;
+        while let Some((first, leaves, records)) = self.check_next(&mut check)? {
             bundle_checked(first, &leaves, &records);
-            progress(u64::from(bundle.compressed) + leaves.len() as u64 * 32);
-        }
-        if matters.finish() != self.seal.matters {
-            let why = "the list of records that matter is not what the records say".to_owned();
-            return Err(self.damaged(&hashes_name, 0, 0, why));
+            let hashes = leaves.len() as u64 * 32;
+            progress(check.compressed + hashes);
         }
         Ok(())
+    }
+
+    /// The same in steps, of a segment that has its payloads.
+    pub fn begin_check(&self) -> Result<Check, SealedError> {
+        let (records, _) = self.records_fd()?;
+        Ok(Check {
+            records,
+            hashes: self.dir.file(&self.hashes_name(), OFlags::RDONLY, 0)?,
+            prev: self.seal.prev,
+            matters: sealed::Matters::default(),
+            number: 0,
+            at: 0,
+            compressed: 0,
+        })
+    }
+
+    /// The next bundle that is right: leaf index of its first record, hashes, records. `None` when everything is.
+    pub fn check_next(
+        &self,
+        check: &mut Check,
+    ) -> Result<Option<(u64, Vec<Hash>, Records)>, SealedError> {
+        let hashes_name = self.hashes_name();
+        let number = check.number;
+        let Some(bundle) = self.seal.bundles.get(number) else {
+            if std::mem::take(&mut check.matters).finish() != self.seal.matters {
+                let why = "the list of records that matter is not what the records say".to_owned();
+                return Err(self.damaged(&hashes_name, 0, 0, why));
+            }
+            return Ok(None);
+        };
+        let leaves = self.leaves_of(&check.hashes, number)?;
+        let root = root_of(&leaves);
+        if root != bundle.root {
+            let why = format!(
+                "the hashes of the records have the root {}, kept for them is {}",
+                hex(&root),
+                hex(&bundle.root)
+            );
+            return Err(self.damaged(&hashes_name, number, 0, why));
+        }
+        let records =
+            self.records_behind(&check.records, check.at, number, &check.prev, &leaves)?;
+        check.compressed = u64::from(bundle.compressed);
+        check.at += check.compressed;
+        check.number += 1;
+        let first = number as u64 * BUNDLE_RECORDS;
+        let mut time = None;
+        for (index, record) in records.iter().enumerate() {
+            let place = first + index as u64;
+            if crate::record::height_of(record) != Some(self.seal.first_height + place) {
+                let why = "the record says another height".to_owned();
+                return Err(self.damaged(&self.records_name(), number, index, why));
+            }
+            let follows = bundle.elided || crate::record::follows(record, &check.prev);
+            if !follows {
+                let why = "prev_hash is not the hash of the record before it".to_owned();
+                return Err(self.damaged(&self.records_name(), number, index, why));
+            }
+            check
+                .matters
+                .record(u32::try_from(place).unwrap_or(u32::MAX), record);
+            check.prev = leaves.get(index).copied().unwrap_or(check.prev);
+            time = Some(record);
+        }
+        if time.and_then(crate::record::timestamp_of) != Some(bundle.timestamp) {
+            let why = "the time kept for a bundle is not that of its last record".to_owned();
+            return Err(self.damaged(&hashes_name, number, 0, why));
+        }
+        Ok(Some((self.seal.first() + first, leaves, records)))
     }
 }
 

@@ -2,6 +2,7 @@
 //! index, and a checkpoint kept elsewhere. Says the first wrong height and why. Needs no privileges and no agent.
 
 use crate::blobs::{self, BlobIndex};
+use crate::block_index;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead, Comparison};
 use crate::dir::{self, LedgerDir};
 use crate::history::Cache;
@@ -629,12 +630,18 @@ impl Check {
         let full = usize::try_from(size / BLOCK_RECORDS)
             .unwrap_or(usize::MAX)
             .min(chain.closed().len());
-        let mut heads: Vec<BlockHead> = chain.closed()[..full].to_vec();
+        let closed = &chain.closed()[..full];
+        let mut open = None;
         if !size.is_multiple_of(BLOCK_RECORDS) {
             let base = chain.closed().get(full).cloned().or_else(|| chain.open());
-            heads.extend(base.and_then(|base| head_at(scan, &base, size)));
+            open = base.and_then(|base| head_at(scan, &base, size));
         }
-        if blocks::render_index(origin, heads.iter()) != found {
+        if let Some((page, what)) = block_index::wrong_page(dir, origin, chain.closed(), full)? {
+            let place = format!("{}/{page}", dir::BLOCKS);
+            let what = format!("{what}; remove it, it is rewritten when the agent starts");
+            self.problem(None, &place, what);
+        }
+        if blocks::render_index(origin, closed, open.as_ref()) != found {
             self.problem(None, &place, "the index is not what the segments say; remove it, it is rewritten when the agent starts".to_owned());
         }
         Ok(())

@@ -56,6 +56,8 @@ pub struct Recovery {
     pub open_intents: Vec<OpenIntent>,
     /// What the log says about confidential payloads.
     pub blobs: crate::blobs::BlobIndex,
+    /// What was pruned, and the records that say so.
+    pub prunes: Vec<crate::prune::Pruned>,
 }
 
 /// Where a record went. Durable when the caller has this.
@@ -99,6 +101,9 @@ pub struct Writer {
     pub(crate) chain: BlockChain,
     /// Records of blocks that are not published in full, by block number from 1, in order.
     pub(crate) unpublished: Vec<(u64, Vec<Place>)>,
+    /// Pages of the index that are written, once that is known, and the lines behind them.
+    pub(crate) index_pages: Option<u64>,
+    pub(crate) index_lines: crate::block_index::Lines,
     /// Features of the records in block files.
     pub(crate) features: Feed,
     /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
@@ -151,9 +156,10 @@ impl Writer {
         let given_up = loss::settle(&ledger, &signers, loss)?;
         let floors = recover::floors(&ledger)?;
         let published = floors[0].as_ref().map_or(0, |floor| floor.head.size);
-        let mut found = recover::read(&ledger, &signers, &floors)?;
+        let gone = given_up.as_ref().map_or(&[][..], loss::Begun::gone);
+        let mut found = recover::read(&ledger, &signers, &floors, gone)?;
         if crate::prune::finish(&ledger, &found.scan)? {
-            found = recover::read(&ledger, &signers, &floors)?;
+            found = recover::read(&ledger, &signers, &floors, gone)?;
         }
         let segments = ledger.make_sub(dir::SEGMENTS)?;
         let scan = found.scan;
@@ -173,6 +179,11 @@ impl Writer {
         let size = scan.size();
         let features = recover::features(&scan, &unpublished)?;
         let unsealed = seal::unsealed(&segments, &scan)?;
+        let prunes = scan
+            .gone()
+            .filter(|pruned| pruned.by > 0)
+            .copied()
+            .collect();
         let tip = Tip {
             prev: scan.last_leaf(),
             frontier: scan.frontier,
@@ -213,6 +224,8 @@ impl Writer {
             head,
             chain: found.chain,
             unpublished,
+            index_pages: None,
+            index_lines: crate::block_index::Lines::default(),
             features,
             published_size: None,
             unsealed: unsealed.into(),
@@ -226,8 +239,9 @@ impl Writer {
             torn_bytes: scan.torn_bytes,
             open_intents: found.open_intents,
             blobs: found.blobs,
+            prunes,
         };
-        let mut drafts: Vec<Draft> = given_up.iter().map(loss::Begun::draft).collect();
+        let mut drafts: Vec<Draft> = given_up.iter().flat_map(loss::Begun::drafts).collect();
         if recovery.torn_bytes > 0 {
             let name = &writer.active.name;
             drafts.push(recover::recovery_draft(recovery.torn_bytes, size, name));

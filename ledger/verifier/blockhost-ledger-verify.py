@@ -836,12 +836,31 @@ def check_blocks(report, root, expected=None, wanted=()):
             return frontier
     index = read_file(os.path.join(root, "index.json"), 1 << 30)
     if index is not None and names:
-        listed = parse_json(index, "index.json").get("blocks")
+        listed = index_blocks(root, parse_json(index, "index.json"), len(names))
         found = [(b.get("block_id"), b.get("block_hash")) for b in listed if isinstance(b, dict)] if isinstance(listed, list) else None
         # The open block may have been rewritten a moment before the index.
         if found != lines and (found or [])[:-1] != lines[:len(found or [0]) - 1]:
             report.problem("index.json", "the index does not list these blocks")
     return frontier
+
+
+def index_blocks(root, index, blocks):
+    """The blocks that the index lists, with those in its pages; None when a page is missing or is none."""
+    if not isinstance(index, dict):
+        return None
+    listed, pages = [], index.get("pages", 0)
+    # Each page has 256 blocks: no more are read than there can be.
+    if type(pages) is not int or not 0 <= pages <= blocks // BUNDLE:
+        return None
+    for number in range(1, pages + 1):
+        name = "index_%010d.json" % number
+        page = parse_json(read_file(os.path.join(root, name), MAX_TEXT) or b"", name)
+        inner = page.get("blocks") if isinstance(page, dict) else None
+        if not isinstance(inner, list):
+            return None
+        listed += inner
+    last = index.get("blocks")
+    return listed + last if isinstance(last, list) else None
 
 
 def verify_blocks(root, args):

@@ -1,12 +1,11 @@
 //! `blockhost ledger accept-loss`: root says in so many words which part of a damaged ledger is to be kept. Writes the
 //! request only; the agent carries it out at its next start and records it.
 
-use super::context::{Context, Failure, read_key};
+use super::context::{Context, Failure, confirmed, read_key};
 use crate::loss::{self, Look, Loss};
 use crate::merkle::hex;
 use crate::note::parse_vkeys;
 use serde_json::json;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 /// Options of `accept-loss`.
@@ -27,6 +26,9 @@ pub struct Args {
     /// Root of the tree over these, in hexadecimal
     #[arg(long, value_name = "HEX", requires = "size", value_parser = root)]
     root: Option<crate::merkle::Hash>,
+    /// How many of these have lost their payloads: exactly as many as are said, where a record about pruning is lost
+    #[arg(long, value_name = "N", requires = "size", default_value_t = 0)]
+    without_payloads: u64,
     /// Why, for the record
     #[arg(long, value_name = "TEXT", requires = "size")]
     reason: Option<String>,
@@ -77,6 +79,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         context.json(&json!({
             "intact": found.size, "root": hex(&found.root), "damaged": found.is_damaged(), "why": found.why(),
             "lost_bytes": found.lost_bytes, "published": heads[0], "cosigned": heads[1],
+            "without_payloads": found.without_payloads(),
         }))?;
     } else {
         show(context, &found)?;
@@ -101,10 +104,18 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
             "--size and --root are not those of what is intact; nothing was changed".to_owned(),
         ));
     }
+    if args.without_payloads != found.without_payloads() {
+        return Err(Failure::NotVerified(format!(
+            "the payloads of {} of the records to keep are gone without an intact record that says why: accept that with --without-payloads {0}; nothing was changed",
+            found.without_payloads()
+        )));
+    }
     let now = jiff::Timestamp::now().as_second();
     let loss = Loss::new(size, root, reason, u64::try_from(now).unwrap_or(0));
-    let loss = loss.map_err(Failure::Usage)?;
-    if !args.yes && !confirmed(size)? {
+    let mut loss = loss.map_err(Failure::Usage)?;
+    loss.without_payloads = args.without_payloads;
+    let question = format!("Keep {size} records and give up everything behind them?");
+    if !args.yes && !confirmed(&question, &size.to_string())? {
         return Err(Failure::NotVerified("nothing was changed".to_owned()));
     }
     loss.store(&args.requests)
@@ -148,28 +159,13 @@ fn show(context: &mut Context, found: &Look) -> Result<(), Failure> {
     )?;
     writeln!(
         out,
-        "Restore a backup if there is one. To go on without what is lost:\n  blockhost ledger accept-loss --size {} --root {} --reason '...'",
+        "Restore a backup if there is one. To go on without what is lost:\n  blockhost ledger accept-loss --size {} --root {}{} --reason '...'",
         found.size,
-        hex(&found.root)
+        hex(&found.root),
+        match found.without_payloads() {
+            0 => String::new(),
+            records => format!(" --without-payloads {records}"),
+        }
     )?;
     Ok(())
-}
-
-/// Asks on the terminal; without one the answer is no.
-fn confirmed(size: u64) -> Result<bool, Failure> {
-    let input = std::io::stdin();
-    if !input.is_terminal() {
-        return Err(Failure::Usage(
-            "there is no terminal to ask on: give --yes".to_owned(),
-        ));
-    }
-    let mut error = std::io::stderr();
-    write!(
-        error,
-        "Keep {size} records and give up everything behind them? Type the number of records: "
-    )?;
-    error.flush()?;
-    let mut line = String::new();
-    input.read_line(&mut line)?;
-    Ok(line.trim() == size.to_string())
 }

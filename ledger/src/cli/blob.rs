@@ -1,12 +1,12 @@
 //! `blockhost ledger blob`: confidential payloads for their owners. Encrypts and decrypts here, with keys the agent never
 //! sees; keeping and erasing are requests to the agent, which whoever mounts the commands carries there.
 
-use super::context::{Context, Failure, read_text, read_up_to};
+use super::context::{Context, Failure, ask, read_text, read_up_to};
 use crate::blobs::{self, BlobIndex, State};
 use crate::blobs_age::{self, MAX_PLAIN_BYTES};
 use crate::merkle::{Hash, hex, sha256};
 use base64ct::{Base64, Encoding as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -220,12 +220,4 @@ fn shred(context: &mut Context, args: &ShredArgs) -> Result<(), Failure> {
         context.out,
         "{name}: shredded; copies elsewhere stay readable until their key is erased, too"
     )?)
-}
-
-fn ask(context: &Context, action: &str, params: &Value) -> Result<Value, Failure> {
-    let Some(ask) = context.ask else {
-        let text = "there is no way to the root agent from here; use the command `blockhost`";
-        return Err(Failure::Unreadable(text.to_owned()));
-    };
-    ask(action, params).map_err(Failure::Unreadable)
 }

@@ -6,7 +6,7 @@ use crate::note::{Vkey, parse_vkeys};
 use crate::proof::MAX_PROOF_BYTES;
 use crate::reader::{ReadError, Reader};
 use serde_json::Value;
-use std::io::{Read as _, Write};
+use std::io::{IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 /// Where a verb works.
@@ -16,7 +16,6 @@ pub(super) struct Context<'a> {
     /// Standard output.
     pub out: &'a mut dyn Write,
     /// The way to the root agent, where there is one.
-    #[cfg_attr(not(feature = "age"), allow(dead_code, reason = "only its verbs ask"))]
     pub ask: Option<super::Ask<'a>>,
 }
 
@@ -148,4 +147,29 @@ pub(super) fn read_up_to(file: &Path, what: &str, most: u64) -> Result<Vec<u8>, 
         .read_to_end(&mut bytes)
         .map_err(fail)?;
     Ok(bytes)
+}
+
+/// A request to the root agent: the fields of its answer.
+pub(super) fn ask(context: &Context, action: &str, params: &Value) -> Result<Value, Failure> {
+    let Some(ask) = context.ask else {
+        let text = "there is no way to the root agent from here; use the command `blockhost`";
+        return Err(Failure::Unreadable(text.to_owned()));
+    };
+    ask(action, params).map_err(Failure::Unreadable)
+}
+
+/// Asks on the terminal, and wants the number typed; without a terminal the answer is no.
+pub(super) fn confirmed(question: &str, number: &str) -> Result<bool, Failure> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return Err(Failure::Usage(
+            "there is no terminal to ask on: give --yes".to_owned(),
+        ));
+    }
+    let mut error = std::io::stderr();
+    write!(error, "{question} Type the number of records: ")?;
+    error.flush()?;
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    Ok(line.trim() == number)
 }

@@ -17,6 +17,7 @@ mod import;
 mod list;
 mod progress;
 mod prove;
+mod prune;
 mod replay;
 mod select;
 mod show;
@@ -83,6 +84,8 @@ pub enum LedgerCommand {
     Verify(verify::Args),
     /// Say what of a damaged ledger is intact, and ask the agent to keep that and go on
     AcceptLoss(accept_loss::Args),
+    /// Have the payloads of old records deleted; their hashes and every proof stay
+    Prune(prune::Args),
     /// Write a .tlog-proof of one record, which verifies offline
     Prove(prove::Args),
     /// Verify a .tlog-proof offline, with nothing but the key
@@ -122,6 +125,7 @@ fn dispatch(context: &mut Context, command: LedgerCommand) -> Result<(), Failure
         LedgerCommand::Similar(args) => similar::run(context, &args),
         LedgerCommand::Verify(args) => verify::run(context, &args),
         LedgerCommand::AcceptLoss(args) => accept_loss::run(context, &args),
+        LedgerCommand::Prune(args) => prune::run(context, &args),
         LedgerCommand::Witnesses(args) => witnesses::run(context, &args),
         LedgerCommand::Prove(args) => prove::run(context, &args),
         LedgerCommand::VerifyProof(args) => verify_proof::run(context, &args),

@@ -205,7 +205,7 @@ fn phase(word: &str) -> Result<Phase, String> {
 }
 
 /// A time in microseconds since 1970 UTC.
-fn moment(text: &str) -> Result<i64, String> {
+pub(super) fn moment(text: &str) -> Result<i64, String> {
     moment_at(text, jiff::Timestamp::now())
 }
 

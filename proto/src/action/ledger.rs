@@ -1,5 +1,6 @@
 //! `ledger-append`: events that unprivileged services record in their own name. `ledger-anchored`: that a head of this
 //! ledger is on a chain. `ledger-blob` and `ledger-shred`: what is confidential, encrypted by its owner, and its erasure.
+//! `ledger-prune`: old payloads go, their hashes and every proof stay.
 
 use serde_json::{Map, Value, json};
 
@@ -212,6 +213,31 @@ action! {
     resources |a| vec![blob_key(&a.sha256)],
     resource |a| format!("blob:{}", a.sha256),
     example r#"{"sha256": "36b8d81557e39cf14bc6a6644a1990ae02da3861ab66e35154a4c751b3ad3637", "reason": "erasure asked for by the tenant"}"#,
+}
+
+action! {
+    /// Deletes the payloads of the oldest 65536 records that still have theirs, where all of them stand below `before` and
+    /// are older than `limits.ledger_retention_days`. Hashes, signatures and every proof stay; a record says so before
+    /// anything is deleted. Damage is not deleted but reported. What was begun is finished by the next start of the
+    /// agent. Ask again while `left` is more than 0. A rule permits this by its name only, never by a pattern.
+    LedgerPrune = "ledger-prune", family "ledger", compartment Ledger, capabilities &[],
+    time_limit_s 120, read_only false, ledger "ledger" / "storage" / "delete",
+    {
+        /// Height of the first record that has to stay.
+        before: LedgerSize,
+        /// Why, for whoever asks later.
+        reason: Reason,
+    }
+    resources |_a| vec![ResourceKey::named("ledger:payloads")],
+    resource |a| format!("records:1-{}", a.before.get() - 1),
+    returns &[
+        FieldSpec::integer("first", "Height of the first record without its payload now."),
+        FieldSpec::integer("last", "Height of the last one."),
+        FieldSpec::integer("bytes", "Bytes of payloads that were deleted."),
+        FieldSpec::integer("record", "Height of the record that says so."),
+        FieldSpec::integer("left", "How many more of such parts there are below `before` that are old enough."),
+    ],
+    example r#"{"before": 65537, "reason": "older than two years"}"#,
 }
 
 /// An event's name cannot pass for an action of the agent.

@@ -27,7 +27,8 @@ pub use container::{
 pub use firewall::{IptablesClose, IptablesOpen};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
 pub use ledger::{
-    EventData, EventResource, LedgerAnchored, LedgerAppend, LedgerBlob, LedgerShred, Reason,
+    EventData, EventResource, LedgerAnchored, LedgerAppend, LedgerBlob, LedgerPrune, LedgerShred,
+    Reason,
 };
 pub use nat::{NatMap, NatUnmap};
 pub use ovs::{
@@ -415,7 +416,7 @@ actions! {
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
     GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,
-    LedgerCosign, LedgerRotateKey, AgentInfo,
+    LedgerPrune, LedgerCosign, LedgerRotateKey, AgentInfo,
 }
 
 impl Action {

@@ -152,6 +152,12 @@ fn examples() -> Vec<(&'static str, Value)> {
                 .example_params(),
         ),
         (
+            "ledger-prune",
+            crate::catalog::find("ledger-prune")
+                .unwrap()
+                .example_params(),
+        ),
+        (
             "ledger-cosign",
             crate::catalog::find("ledger-cosign")
                 .unwrap()

@@ -114,6 +114,11 @@ pub(super) fn params() -> Vec<Hostile> {
             &format!(r#"{{"sha256":"{}","reason":"{}"}}"#, "0".repeat(64), "x".repeat(201)),
         ),
         action(
+            "a pruning for a reason of 201 characters",
+            "ledger-prune",
+            &format!(r#"{{"before":65537,"reason":"{}"}}"#, "x".repeat(201)),
+        ),
+        action(
             "an address book of 1025 entries",
             "addressbook-save",
             &book(1025),
@@ -592,6 +597,36 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "a reason with a newline",
         "ledger-shred",
         r#"{"sha256":"abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789","reason":"a\nb"}"#,
+    ),
+    (
+        "a pruning below height 0",
+        "ledger-prune",
+        r#"{"before":0,"reason":"x"}"#,
+    ),
+    (
+        "a pruning below nothing",
+        "ledger-prune",
+        r#"{"reason":"x"}"#,
+    ),
+    (
+        "a pruning for no reason",
+        "ledger-prune",
+        r#"{"before":65537}"#,
+    ),
+    (
+        "a pruning below a text",
+        "ledger-prune",
+        r#"{"before":"65537","reason":"x"}"#,
+    ),
+    (
+        "a pruning below more than a ledger can have",
+        "ledger-prune",
+        r#"{"before":9007199254740993,"reason":"x"}"#,
+    ),
+    (
+        "a pruning that says how old",
+        "ledger-prune",
+        r#"{"before":65537,"reason":"x","older_than_days":0}"#,
     ),
     (
         "a checkpoint without signatures",

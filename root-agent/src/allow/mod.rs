@@ -154,6 +154,7 @@ impl Allowlists {
             | Action::LedgerAnchored(_)
             | Action::LedgerBlob(_)
             | Action::LedgerShred(_)
+            | Action::LedgerPrune(_)
             | Action::AgentInfo(_)
             | Action::QmList(_)
             | Action::PctList(_) => Ok(()),

@@ -55,7 +55,7 @@ impl Gate {
         failpoint::reach("gate-heard", pending.action.name().as_bytes());
         match (&pending.action, Role::of(pending.action.spec().compartment)) {
             // What the ledger's own process carries out needs no lane.
-            (Action::LedgerShred(_), None) => {}
+            (Action::LedgerShred(_) | Action::LedgerPrune(_), None) => {}
             (_, None) => return self.admit_event(pending),
             (_, Some(role)) => {
                 let Some(lane) = self.lanes.get_mut(&role) else {

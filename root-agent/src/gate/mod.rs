@@ -3,11 +3,14 @@
 
 mod heads;
 mod jobs;
+mod lanes;
 mod payloads;
+mod pruning;
 pub mod records;
 mod seldom;
 #[cfg(test)]
 mod tests;
+mod times;
 mod trust;
 
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +33,7 @@ use rustix::io::Errno;
 use serde_json::Map;
 
 use self::heads::Heads;
+use self::lanes::Lane;
 use self::records::{Heading, Names};
 use self::seldom::Seldom;
 use crate::compartment::{Done, Failure, Identities};
@@ -45,15 +49,6 @@ use crate::{events, log_error, log_info, log_warning};
 
 /// Time between publications of derived files.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-/// An answer that is on its way is not kept waiting by publication, unless publication has waited this long itself.
-const PUBLISH_LATEST: Duration = Duration::from_secs(1);
-/// Between two steps of sealing full segments of the ledger, while nobody waits for anything, and while somebody does.
-const SEAL_EVERY: Duration = Duration::from_millis(5);
-const SEAL_BUSY: Duration = Duration::from_millis(100);
-/// After a step that failed.
-const SEAL_AGAIN: Duration = Duration::from_secs(60);
-/// A job younger than this is likely to be answered at once.
-const FRESH: Duration = Duration::from_millis(20);
 /// How long after its time limit an action may still answer before its compartment counts as hung.
 const GRACE: Duration = Duration::from_secs(20);
 /// How long a job waits for a compartment that is being restarted.
@@ -78,6 +73,9 @@ pub struct Gate {
     /// Confidential payloads, and how much of them there may be.
     store: Store,
     quota: Quota,
+    /// How long the payloads of records are kept, and what is being pruned.
+    retention: Duration,
+    pruning: Option<pruning::Work>,
     /// Whose cosignatures count.
     witnesses: Vec<WitnessKey>,
     /// Who asked for a new key that is being made.
@@ -116,14 +114,6 @@ pub struct Gate {
     seal_at: Option<Instant>,
     stopping: bool,
     buffer: Vec<u8>,
-}
-
-/// The way to one process.
-struct Lane {
-    channel: Option<Channel>,
-    watching_out: bool,
-    /// Jobs that wait for the process to come back.
-    waiting: VecDeque<(Instant, Pending)>,
 }
 
 /// A job on its way in.
@@ -235,6 +225,8 @@ impl Gate {
             heads: Heads::default(),
             store,
             quota: payloads::quota(&start.policy.limits),
+            retention: pruning::retention(&start.policy.limits),
+            pruning: None,
             witnesses: start
                 .witnesses
                 .iter()
@@ -328,6 +320,11 @@ impl Gate {
                     log_info!("{} was finished: the last run had begun it", open.action);
                     continue;
                 }
+                if let Some(facts) = pruning::outcome_of_open(open, &recovery.prunes) {
+                    draft.metadata = facts;
+                    drafts.push(draft);
+                    continue;
+                }
                 unknown += 1;
                 let metadata = &mut draft.metadata;
                 metadata.insert("result".to_owned(), "unknown".into());
@@ -343,46 +340,6 @@ impl Gate {
                 );
             }
             self.publish_at = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    fn connect(&mut self, role: Role, socket: OwnedFd) -> Result<(), String> {
-        let channel = Channel::new(socket).map_err(|e| e.to_string())?;
-        epoll::add(
-            &self.epoll,
-            &channel,
-            EventData::new_u64(token(role)),
-            EventFlags::IN,
-        )
-        .map_err(|e| e.to_string())?;
-        let waiting = self
-            .lanes
-            .remove(&role)
-            .map(|lane| lane.waiting)
-            .unwrap_or_default();
-        self.lanes.insert(
-            role,
-            Lane {
-                channel: Some(channel),
-                watching_out: false,
-                waiting: VecDeque::new(),
-            },
-        );
-        if role == Role::Front {
-            self.front_life += 1;
-            self.tell_head();
-            // What a front asked for that has died since is nobody's wish any more.
-            let wishes: Vec<u64> = self.held.keys().copied().collect();
-            self.held.clear();
-            wishes.into_iter().for_each(|turn| self.leave(turn));
-        }
-        for (_, pending) in waiting {
-            if pending.life == self.front_life {
-                self.admit(pending);
-            } else {
-                self.leave(pending.turn);
-            }
         }
         Ok(())
     }
@@ -420,6 +377,7 @@ impl Gate {
     fn take_policy(&mut self, policy: &Policy, rules: &[ResolvedRule]) {
         self.authority = Authority::new(&policy.allow, rules, self.identities);
         self.quota = payloads::quota(&policy.limits);
+        self.retention = pruning::retention(&policy.limits);
         let mut facts = Map::new();
         facts.insert("rules".to_owned(), rules.len().into());
         // Which policy it was can be shown later by whoever kept the file.
@@ -431,73 +389,6 @@ impl Gate {
     fn note(&mut self, action: &str, resource: &str, metadata: Map<String, serde_json::Value>) {
         let draft = records::agent_event(action, resource, metadata, &ourselves(), &self.names);
         self.batch.push(Entry::Note(draft));
-    }
-
-    fn hear_lane(&mut self, role: Role) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let Some(channel) = self
-            .lanes
-            .get_mut(&role)
-            .and_then(|lane| lane.channel.as_mut())
-        else {
-            self.buffer = buffer;
-            return;
-        };
-        let heard = if role == Role::Front {
-            channel
-                .receive::<ToGate>(&mut buffer)
-                .map(|list| list.into_iter().for_each(|m| self.hear_front(m)))
-        } else {
-            channel
-                .receive::<FromCompartment>(&mut buffer)
-                .map(|list| list.into_iter().for_each(|m| self.hear_work(role, m)))
-        };
-        self.buffer = buffer;
-        if let Err(error) = heard {
-            self.drop_lane(role, &error);
-        }
-    }
-
-    /// A process is gone or broke the rules.
-    fn drop_lane(&mut self, role: Role, error: &ChannelError) {
-        if !matches!(error, ChannelError::Closed) {
-            let why = records::printable(&error.to_string());
-            log_error!("{}: {why}; it will be restarted", role.as_str());
-            // Closing our end ends a confused process: every child exits when its channel closes.
-            let _ = self.control.send(&Report::Hung { role }, None);
-        }
-        self.lose(role, &error.to_string());
-    }
-
-    /// Forgets the channel and closes what ran behind it.
-    fn lose(&mut self, role: Role, why: &str) {
-        let Some(lane) = self.lanes.get_mut(&role) else {
-            return;
-        };
-        if lane.channel.take().is_none() {
-            return;
-        }
-        if role == Role::Front {
-            return;
-        }
-        let lost: Vec<u64> = self
-            .ops
-            .iter()
-            .filter(|(_, op)| op.role == role)
-            .map(|(&number, _)| number)
-            .collect();
-        let mut metadata = Map::new();
-        metadata.insert("unfinished".to_owned(), (lost.len() as u64).into());
-        metadata.insert("reason".to_owned(), records::printable(why).into());
-        let resource = format!("agent:{}", role.as_str());
-        self.note("compartment-lost", &resource, metadata);
-        for number in lost {
-            let message = format!(
-                "the {} compartment ended while this was running; whether it took effect is unknown, look before you repeat it",
-                role.as_str()
-            );
-            self.close(number, Err(Failure::new(ErrorCode::Internal, message)));
-        }
     }
 
     fn hear_front(&mut self, message: ToGate) {
@@ -566,7 +457,8 @@ impl Gate {
     /// Jobs between their arrival and their answer.
     fn jobs(&self) -> usize {
         let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
-        self.ops.len() + self.batch.len() + self.held.len() + waiting
+        let pruning = usize::from(self.pruning.is_some());
+        self.ops.len() + self.batch.len() + self.held.len() + pruning + waiting
     }
 
     fn remember_head(&mut self) {
@@ -583,175 +475,11 @@ impl Gate {
         self.tell_front(&message);
     }
 
-    /// False when the message is too long.
-    fn tell_front(&mut self, message: &FromGate) -> bool {
-        let Some(channel) = self
-            .lanes
-            .get_mut(&Role::Front)
-            .and_then(|lane| lane.channel.as_mut())
-        else {
-            return true;
-        };
-        match channel.queue(message) {
-            Ok(()) => true,
-            Err(ChannelError::TooLong) => false,
-            Err(error) => {
-                self.drop_lane(Role::Front, &error);
-                true
-            }
-        }
-    }
-
-    fn flush_lanes(&mut self) {
-        let mut dead = Vec::new();
-        for (&role, lane) in &mut self.lanes {
-            let Some(channel) = lane.channel.as_mut() else {
-                continue;
-            };
-            match channel.flush() {
-                Ok(drained) if drained == lane.watching_out => {
-                    lane.watching_out = !drained;
-                    let wanted = if drained {
-                        EventFlags::IN
-                    } else {
-                        EventFlags::IN | EventFlags::OUT
-                    };
-                    let _ = epoll::modify(
-                        &self.epoll,
-                        channel.as_fd(),
-                        EventData::new_u64(token(role)),
-                        wanted,
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => dead.push((role, error)),
-            }
-        }
-        for (role, error) in dead {
-            self.drop_lane(role, &error);
-        }
-    }
-
-    fn wait_time(&self, now: Instant) -> Option<Duration> {
-        let deadlines = self.ops.values().map(|op| op.deadline);
-        let patience = self
-            .lanes
-            .values()
-            .filter_map(|lane| lane.waiting.front().map(|(until, _)| *until));
-        let publish = self
-            .publish_at
-            .map(|at| if at <= now { now + FRESH } else { at });
-        let next = deadlines
-            .chain(patience)
-            .chain(publish)
-            .chain(self.retry_at)
-            .chain(self.seal_at)
-            .min()?;
-        Some(next.saturating_duration_since(now) + Duration::from_millis(1))
-    }
-
-    /// Publishes, gives up on jobs without a compartment, reports compartments that do not answer.
-    fn watch_time(&mut self, now: Instant) {
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-            let late = std::mem::take(&mut self.unrecorded);
-            self.batch.extend(late.into_iter().map(Entry::Late));
-        }
-        if self
-            .publish_at
-            .is_some_and(|at| at <= now && (self.nothing_fresh(now) || now >= at + PUBLISH_LATEST))
-        {
-            self.publish_at = None;
-            self.published_last = Some(now);
-            self.publish(now);
-        }
-        self.seal(now);
-        let mut given_up = Vec::new();
-        for (role, lane) in &mut self.lanes {
-            while lane.waiting.front().is_some_and(|(until, _)| *until <= now) {
-                given_up.extend(
-                    lane.waiting
-                        .pop_front()
-                        .map(|(_, pending)| (*role, pending)),
-                );
-            }
-        }
-        for (role, pending) in given_up {
-            let message = format!(
-                "the {} compartment is being restarted; nothing was executed, try again",
-                role.as_str()
-            );
-            self.turn_down(&pending, Failure::new(ErrorCode::Busy, message));
-        }
-        for op in self.ops.values_mut().filter(|op| op.deadline <= now) {
-            op.deadline = now + GRACE;
-            log_error!(
-                "{} on {} does not end; the {} compartment is restarted",
-                op.heading.action,
-                op.heading.resource,
-                op.role.as_str()
-            );
-            let _ = self.control.send(&Report::Hung { role: op.role }, None);
-        }
-    }
-
-    fn publish(&mut self, now: Instant) {
-        match self.writer.publish() {
-            Ok(()) => {
-                if self.unpublished.over() {
-                    log_info!("derived ledger files: written again");
-                }
-            }
-            // On a full disk each second brings the next attempt, and the same answer.
-            Err(error) => {
-                if let Some(more) = self.unpublished.say(now) {
-                    log_warning!(
-                        "derived ledger files: {error}; the ledger itself is unharmed{}",
-                        again(more)
-                    );
-                }
-            }
-        }
-    }
-
-    /// A step towards sealing full segments, when it is time for one.
-    fn seal(&mut self, now: Instant) {
-        if !self.writer.wants_sealing() {
-            self.seal_at = None;
-            return;
-        }
-        if now < *self.seal_at.get_or_insert(now + SEAL_EVERY) {
-            return;
-        }
-        let pause = match self.writer.seal_step() {
-            Ok(sealed) => {
-                if let Some(first) = sealed {
-                    log_info!("ledger: sealed the segment that begins with record {first}");
-                }
-                if self.ops.is_empty() {
-                    SEAL_EVERY
-                } else {
-                    SEAL_BUSY
-                }
-            }
-            Err(error) => {
-                log_warning!("ledger: a full segment is not sealed: {error}; it is tried again");
-                SEAL_AGAIN
-            }
-        };
-        self.seal_at = Some(Instant::now() + pause);
-    }
-
-    fn nothing_fresh(&self, now: Instant) -> bool {
-        self.ops
-            .values()
-            .all(|op| now.saturating_duration_since(op.began) > FRESH)
-    }
-
     /// The last act: what still runs is closed as unfinished, everything is published.
     fn finish(&mut self) {
         // What waits for something that ends now does not begin any more.
         self.held.clear();
+        self.drop_pruning();
         let running: Vec<u64> = self.ops.keys().copied().collect();
         for number in running {
             let message = "the agent stopped before this ended; whether it took effect is unknown";
@@ -763,14 +491,6 @@ impl Gate {
         self.flush_lanes();
         self.publish(Instant::now());
         log_info!("closed at {} records", self.writer.head().size);
-    }
-}
-
-/// How often something was not said since it was said last.
-fn again(more: u64) -> String {
-    match more {
-        0 => String::new(),
-        more => format!(" ({more} more times)"),
     }
 }
 

@@ -113,18 +113,7 @@ impl Gate {
     pub(super) fn carry_out(&mut self, pending: Pending, heading: Heading, intent: &Draft) {
         failpoint::reach("gate-recorded", pending.action.name().as_bytes());
         let began = Instant::now();
-        let (facts, result) = match &pending.action {
-            Action::LedgerShred(shred) => {
-                self.shred(&shred.sha256.bytes(), shred.reason.as_str(), intent)
-            }
-            _ => {
-                let text = "this action is not the ledger's";
-                (Vec::new(), Err(Failure::new(ErrorCode::Internal, text)))
-            }
-        };
-        failpoint::reach("gate-finished", pending.action.name().as_bytes());
-        // They are about what was done, so they are kept for later when there is no space, as outcomes are.
-        self.batch.extend(facts.into_iter().map(Entry::Late));
+        let action = pending.action;
         let op = Op {
             id: pending.id,
             life: pending.life,
@@ -136,6 +125,19 @@ impl Gate {
             limit: pending.limit,
             deadline: began + pending.limit + GRACE,
         };
+        let (facts, result) = match &action {
+            Action::LedgerPrune(prune) => return self.begin_pruning(op, prune, intent),
+            Action::LedgerShred(shred) => {
+                self.shred(&shred.sha256.bytes(), shred.reason.as_str(), intent)
+            }
+            _ => {
+                let text = "this action is not the ledger's";
+                (Vec::new(), Err(Failure::new(ErrorCode::Internal, text)))
+            }
+        };
+        failpoint::reach("gate-finished", action.name().as_bytes());
+        // They are about what was done, so they are kept for later when there is no space, as outcomes are.
+        self.batch.extend(facts.into_iter().map(Entry::Late));
         self.conclude(op, result);
     }
 

@@ -117,6 +117,12 @@ impl Policy {
             0,
             1 << 40,
         )?;
+        in_range(
+            "limits.ledger_retention_days",
+            limits.ledger_retention_days,
+            0,
+            36_500,
+        )?;
         in_range("limits.drain_s", limits.drain_s, 0, 3600)?;
         check_lists(&self.allow)
             .or_else(|(list, detail)| wrong(&format!("allow.{list}"), detail))?;

@@ -34,6 +34,8 @@ pub struct Limits {
     pub ledger_blobs: u64,
     /// Bytes of them together.
     pub ledger_blob_bytes: u64,
+    /// Days that the payloads of records are kept at least.
+    pub ledger_retention_days: u64,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             firewall_rules: 4096,
             ledger_blobs: 16_384,
             ledger_blob_bytes: 256 << 20,
+            ledger_retention_days: 365,
         }
     }
 }

@@ -323,6 +323,8 @@ mod tests {
             !covers("qm-*", "ip6-route-add")
                 && !covers("qm-start", "qm-stop")
                 && !covers("q*", "qm-start")
+                && !covers("*", "ledger-prune")
+                && !covers("ledger-*", "ledger-prune")
                 && !covers("*", "ledger-shred")
                 && !covers("ledger-*", "ledger-shred")
                 && covers("ledger-shred", "ledger-shred")

@@ -106,7 +106,7 @@ impl Rule {
 
 /// Actions that no pattern covers: they take something out of the evidence, or a key out of use, for good, and whoever
 /// wrote `*` for a service meant its daily work.
-pub const BY_NAME_ONLY: &[&str] = &["ledger-shred", "ledger-rotate-key"];
+pub const BY_NAME_ONLY: &[&str] = &["ledger-shred", "ledger-prune", "ledger-rotate-key"];
 
 /// Whether a rule's pattern covers an action: `*`, a family `qm-*`, or the name itself.
 pub fn covers(pattern: &str, action: &str) -> bool {

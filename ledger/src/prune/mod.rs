@@ -1,21 +1,20 @@
 //! Pruning: the payloads of a whole sealed segment are deleted, its hashes and every proof stay. What a start needs of
 //! them goes into `.kept`, and a `prune` record says so before it is done. The root agent's ledger process prunes.
 
+mod work;
+
 use crate::blocks::{self, BLOCK_RECORDS};
-use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
-use crate::failpoint;
+use crate::dir::{self, FileError, LedgerDir, on};
 use crate::merkle::{Hash, hex, sha256};
 use crate::record::{Draft, PHASE_KEY, Phase, late_text};
-use crate::refusal::AppendError;
 use crate::scan::{Body, Scan};
-use crate::sealed::{self, BUNDLE_RECORDS};
-use crate::sealed_file::{SealedError, SealedFile};
-use crate::writer::{Appended, Writer};
+use crate::sealed::{self, BUNDLE_RECORDS, Seal};
+use crate::sealed_file::SealedError;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+pub use work::{Order, Prunable, PruneError, Pruning, prunable_segments};
 
 /// Action of the records about pruning.
 pub const PRUNE: &str = "ledger-prune";
@@ -49,18 +48,25 @@ impl Pruned {
         if record["plugin_id"] != crate::blobs::PLUGIN || record["phase"] != "prune" {
             return None;
         }
-        let said = &record["metadata"];
-        let hash = |key: &str| crate::blobs::parse_hash(said[key].as_str()?);
+        let by = index + 1;
+        let pruned = Self::of(record["metadata"].as_object()?, by)?;
+        // Only what stands before it can have been pruned.
+        (pruned.last_height() < by).then_some(pruned)
+    }
+
+    /// What the `metadata` of the record at height `by` says.
+    fn of(said: &Map<String, Value>, by: u64) -> Option<Self> {
+        let number = |key: &str| said.get(key)?.as_u64().filter(|number| *number > 0);
+        let hash = |key: &str| crate::blobs::parse_hash(said.get(key)?.as_str()?);
         let pruned = Self {
-            first_height: said["first_height"].as_u64()?,
-            records: said["records"].as_u64()?,
+            first_height: number("first_height")?,
+            records: number("records")?,
             hashes: hash("hashes_sha256")?,
             kept: hash("kept_sha256")?,
-            by: index + 1,
+            by,
         };
-        // Only what stands before it can have been pruned.
-        let end = pruned.first_height.checked_add(pruned.records)?;
-        (pruned.first_height > 0 && pruned.records > 0 && end <= pruned.by).then_some(pruned)
+        pruned.first_height.checked_add(pruned.records)?;
+        Some(pruned)
     }
 
     /// Height of the last record of the segment.
@@ -73,6 +79,66 @@ impl Pruned {
     pub(crate) fn first(&self) -> u64 {
         self.first_height - 1
     }
+}
+
+/// A segment without payloads, and what a record has to say of it so that they may be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Read from what is to be said; `by` is 0, which is no height.
+    pub pruned: Pruned,
+    /// The `metadata` of such a record.
+    said: Map<String, Value>,
+}
+
+impl Gone {
+    /// Reads what was to be said.
+    pub(crate) fn parse(said: &Value) -> Option<Self> {
+        let said = said.as_object()?.clone();
+        Pruned::of(&said, 0).map(|pruned| Self { pruned, said })
+    }
+
+    /// What is to be said.
+    pub(crate) fn json(&self) -> Value {
+        Value::Object(self.said.clone())
+    }
+
+    /// The record that says so, with what `heading` says of who and why.
+    pub(crate) fn draft(&self, heading: &Draft) -> Draft {
+        let mut metadata = heading.metadata.clone();
+        metadata.extend(self.said.clone());
+        let (first, last) = (self.pruned.first_height, self.pruned.last_height());
+        Draft {
+            phase: Phase::Prune,
+            plugin_id: crate::blobs::PLUGIN.to_owned(),
+            category: "storage".to_owned(),
+            operation: "delete".to_owned(),
+            action: PRUNE.to_owned(),
+            resource: format!("records:{first}-{last}"),
+            metadata,
+            ..heading.clone()
+        }
+    }
+}
+
+/// The segments of which nothing but hashes and a good `.kept` is there, and no record that was read says that they were
+/// pruned.
+pub(crate) fn unexplained(scan: &Scan) -> Result<Vec<Gone>, FileError> {
+    let mut gone = Vec::new();
+    for segment in &scan.segments {
+        if let Body::Sealed(file) = &segment.body
+            && let Some(kept) = file.kept_digest()
+            && !scan.prunes.contains_key(&segment.first)
+        {
+            gone.extend(Gone::parse(&say(&file.seal, &file.hashes_digest()?, kept)));
+        }
+    }
+    Ok(gone)
+}
+
+/// These, as if records had said so.
+pub(crate) fn given(gone: &[Gone]) -> BTreeMap<u64, Pruned> {
+    let pruned = gone.iter().map(|gone| gone.pruned);
+    pruned.map(|pruned| (pruned.first(), pruned)).collect()
 }
 
 /// Can this be the record of a pruning? Keys are sorted, so `action` is the first field of every record.
@@ -118,177 +184,22 @@ pub(crate) fn ranges<'a>(pruned: impl Iterator<Item = &'a Pruned>) -> Vec<Range>
     ranges
 }
 
-/// What is to be pruned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// Only records below this height.
-    pub before: u64,
-    /// Only segments whose last record is not younger than this, in seconds since 1970 UTC.
-    pub not_after: i64,
-}
-
-/// Why nothing was pruned.
-#[derive(Debug, thiserror::Error)]
-pub enum PruneError {
-    /// There is no such segment.
-    #[error(
-        "nothing to prune below height {before}: only whole sealed segments are pruned, never the newest of them, nor one twice"
-    )]
-    Nothing {
-        /// What was asked for.
-        before: u64,
-    },
-    /// It has to be kept for longer.
-    #[error(
-        "records {first} to {last} are too young to be pruned: the last is of {timestamp} (seconds since 1970); limits.ledger_retention_days says how long they are kept"
-    )]
-    Young {
-        /// Height of its first record.
-        first: u64,
-        /// Height of its last record.
-        last: u64,
-        /// Time of its last record.
-        timestamp: i64,
-    },
-    /// Damage is not removed but looked at.
-    #[error("seg/{0}: {1}; nothing was pruned, run `blockhost ledger verify`")]
-    Damaged(String, String),
-    /// Too much of it has to stay.
-    #[error("{0} bytes of records {1} to {2} have to be kept, too much to be worth pruning")]
-    Kept(usize, u64, u64),
-    /// The record could not be written, so nothing was deleted.
-    #[error("the pruning cannot be recorded, so nothing was deleted: {0}")]
-    Record(#[from] AppendError),
-    /// The system refused. If the record was written, the next start finishes.
-    #[error("cannot {0}")]
-    File(#[from] FileError),
-}
-
-impl From<SealedError> for PruneError {
-    fn from(error: SealedError) -> Self {
-        match error {
-            SealedError::File(error) => Self::File(error),
-            SealedError::Damaged { file, why, .. } => Self::Damaged(file, why),
-        }
-    }
-}
-
-impl Writer {
-    /// Deletes the payloads of the oldest segment that `order` covers and that still has them. Its record, a copy of
-    /// `heading` with the phase `prune`, is durable before anything is deleted; the next [`Writer::open`] finishes what
-    /// was interrupted. One segment at a time: everything in it is checked first, which takes its time.
-    ///
-    /// # Errors
-    /// See [`PruneError`].
-    pub fn prune(
-        &mut self,
-        heading: &Draft,
-        order: Order,
-    ) -> Result<(Pruned, Appended), PruneError> {
-        let segments = Arc::new(self.ledger.sub(dir::SEGMENTS)?);
-        let file = choose(&segments, order)?;
-        // Evidence of damage is not thrown away, and no record vouches for what was not looked at.
-        file.check(&mut |_, _, _| {}, &mut |_| {})?;
-        let (first, records) = (file.seal.first(), file.seal.records);
-        let kept = file.to_keep()?;
-        let (first_height, last) = (first + 1, first + records);
-        if kept.len() > MAX_KEPT_BYTES {
-            return Err(PruneError::Kept(kept.len(), first_height, last));
-        }
-        let hashes = file.hashes_digest()?;
-        segments.replace(&kept_name(first), &kept, SHARED_FILE, true)?;
-        failpoint::reach("prune-kept", b"");
-        let draft = record(heading, &file, &hashes, &sha256(&kept));
-        let appended = self.append(&[draft])?;
-        let pruned = Pruned {
-            first_height,
-            records,
-            hashes,
-            kept: sha256(&kept),
-            by: appended.first().map_or(0, |one| one.height),
-        };
-        failpoint::reach("prune-recorded", b"");
-        delete(&segments, first)?;
-        failpoint::reach("prune-deleted", b"");
-        let mut blocks = first / BLOCK_RECORDS + 1..=last / BLOCK_RECORDS;
-        self.unpublished.retain(|(id, _)| !blocks.contains(id));
-        if let Some(dir) = blocks_of(&self.ledger)? {
-            blocks.try_for_each(|id| remove(&dir, &blocks::file_name(id)))?;
-        }
-        match appended.into_iter().next() {
-            Some(appended) => Ok((pruned, appended)),
-            None => Err(PruneError::Nothing {
-                before: order.before,
-            }),
-        }
-    }
-}
-
-/// The oldest segment that has its payloads, if it may be pruned.
-fn choose(segments: &Arc<LedgerDir>, order: Order) -> Result<SealedFile, PruneError> {
-    let nothing = PruneError::Nothing {
-        before: order.before,
-    };
-    let names = segments.names()?;
-    let there = |name: &String| names.binary_search(name).is_ok();
-    let sealed: Vec<u64> = names
-        .iter()
-        .filter_map(|name| sealed::first_of(name))
-        // While there is a log it is the truth.
-        .filter(|first| !there(&crate::segment::file_name(*first)))
-        .collect();
-    let Some((_newest, older)) = sealed.split_last() else {
-        return Err(nothing);
-    };
-    for &first in older {
-        if !there(&sealed::records_name(first)) {
-            continue;
-        }
-        let file = SealedFile::open(segments, first)?;
-        let last = first + file.seal.records;
-        if last >= order.before || !whole_blocks(first, file.seal.records) {
-            break;
-        }
-        let timestamp = file.seal.bundles.last().map_or(i64::MAX, |b| b.timestamp);
-        if timestamp > order.not_after {
-            return Err(PruneError::Young {
-                first: first + 1,
-                last,
-                timestamp,
-            });
-        }
-        return Ok(file);
-    }
-    Err(nothing)
-}
-
 /// The time of a block that is only partly in a segment cannot be known without its records.
 pub(crate) fn whole_blocks(first: u64, records: u64) -> bool {
     first.is_multiple_of(BUNDLE_RECORDS) && records.is_multiple_of(BUNDLE_RECORDS)
 }
 
-fn record(heading: &Draft, file: &SealedFile, hashes: &Hash, kept: &Hash) -> Draft {
-    let seal = &file.seal;
+/// The `metadata` of the record.
+fn say(seal: &Seal, hashes: &Hash, kept: &Hash) -> Value {
     let bytes: u64 = seal.bundles.iter().map(|b| u64::from(b.compressed)).sum();
-    let said = json!({
+    json!({
         "first_height": seal.first_height,
         "records": seal.records,
         "root": hex(&seal.commit.root),
         "bytes": bytes,
         "hashes_sha256": hex(hashes),
         "kept_sha256": hex(kept),
-    });
-    let metadata = match said {
-        Value::Object(metadata) => metadata,
-        _ => Map::new(),
-    };
-    Draft {
-        phase: Phase::Prune,
-        plugin_id: crate::blobs::PLUGIN.to_owned(),
-        action: PRUNE.to_owned(),
-        metadata,
-        ..heading.clone()
-    }
+    })
 }
 
 /// Finishes what a writer before this one recorded and did not get done, and removes what one left that did not get to
