@@ -16,6 +16,7 @@ use blockhost_ledger::note::{Checkpoint, Vkey, parse_decimal, parse_hash};
 use blockhost_ledger::plugin::Registry;
 use blockhost_ledger::policy::Policy;
 use blockhost_ledger::proof::{TlogProof, verify_proof};
+use blockhost_ledger::prune;
 use blockhost_ledger::sealed::{self, Seal};
 use blockhost_ledger::segment::{
     COMMIT, Commit, FRAME_BYTES, FrameReader, HEADER_BYTES, Header, RECORD, Step, checksum,
@@ -42,6 +43,11 @@ pub const TARGETS: &[Target] = &[
         name: "ledger_sealed",
         seeds: seals,
         run: seal,
+    },
+    Target {
+        name: "ledger_kept",
+        seeds: kept_files,
+        run: kept_file,
     },
     Target {
         name: "ledger_import",
@@ -118,6 +124,54 @@ fn seal(data: &[u8]) {
     if let Some(plain) = sealed::decompress_in_rust(bytes, 4096) {
         assert_eq!(plain.len(), 4096);
     }
+}
+
+/// Height of the first record of the segment that was pruned.
+const PRUNED_FROM: u64 = 257;
+
+/// The records that a `.kept` may be of.
+fn pruned_records() -> Vec<Vec<u8>> {
+    let record = |n: u64| {
+        let height = PRUNED_FROM + n;
+        format!("{{\"action\":\"x\",\"height\":{height},\"phase\":\"anchor\"}}").into_bytes()
+    };
+    (0..8).map(record).collect()
+}
+
+/// Some of them, all, none; and in the wrong order.
+fn kept_files() -> Vec<Vec<u8>> {
+    let records = pruned_records();
+    [
+        &[0, 3, 7][..],
+        &[0, 1, 2, 3, 4, 5, 6, 7],
+        &[],
+        &[3, 1],
+        &[5, 5],
+    ]
+    .iter()
+    .map(|places| {
+        let lines = places.iter().map(|place| records[*place].as_slice());
+        lines.flat_map(|line| [line, b"\n"].concat()).collect()
+    })
+    .collect()
+}
+
+/// What is taken from a `.kept` are the records with the hashes that are known, in order, and nothing beside them; so a
+/// file is taken exactly when its writer would have written it.
+fn kept_file(data: &[u8]) {
+    let records = pruned_records();
+    let leaves: Vec<_> = records.iter().map(|record| leaf_hash(record)).collect();
+    let mut rest = data;
+    let mut expected = std::collections::BTreeMap::new();
+    for (place, record) in (0_u32..).zip(records) {
+        let line = [&record[..], b"\n"].concat();
+        if let Some(behind) = rest.strip_prefix(&line[..]) {
+            rest = behind;
+            expected.insert(place, record);
+        }
+    }
+    let kept = prune::read_kept(data, PRUNED_FROM, &leaves);
+    assert_eq!(kept.ok(), rest.is_empty().then_some(expected));
 }
 
 const SALT: [u8; 8] = *b"saltsalt";

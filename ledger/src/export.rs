@@ -4,7 +4,9 @@
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain, BlockHead};
 use crate::bundle::{self, BundleError};
 use crate::dir::{self, FileError, LedgerDir, on};
+use crate::failpoint;
 use crate::features::{Generations, History, Vector};
+use crate::hold::{Hold, HoldError};
 use crate::merkle::{Hash, hex, leaf_hash, root_of};
 use crate::note::{Checkpoint, NoteError};
 use crate::reader::{ReadError, Reader};
@@ -48,6 +50,9 @@ pub enum ExportError {
         /// Records exported before.
         exported: u64,
     },
+    /// Another export is writing there.
+    #[error("{0}")]
+    Held(#[from] HoldError),
     /// A record that no bundle can hold.
     #[error("{0}")]
     Bundle(#[from] BundleError),
@@ -80,6 +85,8 @@ pub fn to_c2sp(
     cosigned: Option<&str>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Exported, ExportError> {
+    let _held = Hold::take(target)?;
+    failpoint::reach("export-held", b"");
     let head = reader.head()?;
     let before = exported_size(reader, target, &head)?;
     let mut tree = Tree::new(target)?;
@@ -316,6 +323,7 @@ pub fn to_blocks(
     target: &LedgerDir,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Exported, ExportError> {
+    let _held = Hold::take(target)?;
     let head = reader.head()?;
     let origin = Checkpoint::parse_unverified(&head.note)?.origin;
     let mode = Tree::new(target)?.mode & 0o666;

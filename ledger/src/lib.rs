@@ -27,6 +27,7 @@ pub mod failpoint;
 pub mod features;
 pub mod follow;
 mod history;
+mod hold;
 #[cfg(feature = "import")]
 pub mod import;
 #[cfg(feature = "index")]

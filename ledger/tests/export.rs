@@ -7,12 +7,14 @@ use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::export::{
     ExportError, Exported, read_entries, read_tile, to_blocks, to_c2sp, to_jsonl,
 };
+use blockhost_ledger::failpoint;
 use blockhost_ledger::merkle::{Hash, leaf_hash, root_from_inclusion};
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::Phase;
 use blockhost_ledger::tiles::{self, TileTree};
 use common::{World, draft, signer};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 /// Adds records in batches of up to 200.
@@ -358,4 +360,58 @@ fn lines_are_the_records_with_their_hash() {
         assert_eq!(hash, blockhost_ledger::merkle::hex(&leaf_hash(&bytes)));
         assert_eq!(bytes, reader(&world).get(index as u64).expect("exists"));
     }
+}
+
+/// Not a test of its own: an export that stops in the middle, holding its directory.
+#[test]
+fn child_holds_the_directory() {
+    let (Some(ledger), Some(target)) = (
+        std::env::var_os("LEDGER_TEST_DIR"),
+        std::env::var_os("LEDGER_TEST_HELD"),
+    ) else {
+        return;
+    };
+    failpoint::arm("export-held", "", false);
+    let reader = Reader::open(LedgerDir::open(Path::new(&ledger)).expect("opens"), None);
+    let target = LedgerDir::open(Path::new(&target)).expect("opens");
+    let done = to_c2sp(&reader.expect("reads"), &target, None, &mut |_, _| {});
+    panic!("it did not stop: {done:?}");
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has to kill a process of its own"
+)]
+fn two_exports_at_once_do_not_mix_the_second_says_who_is_at_it_and_a_killed_one_is_in_nobodys_way()
+{
+    let world = World::new();
+    grow(&world, 600);
+    let target = tempfile::tempdir().expect("temp dir");
+    let mut child = std::process::Command::new(std::env::current_exe().expect("test program"))
+        .args(["--exact", "child_holds_the_directory", "--nocapture"])
+        .env("LEDGER_TEST_DIR", world.path())
+        .env("LEDGER_TEST_HELD", target.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    assert!(lines.any(|line| line.expect("text").ends_with("export-held reached")));
+    let refused = export(&world, target.path()).expect_err("held");
+    assert!(matches!(refused, ExportError::Held(_)), "{refused:?}");
+    let text = refused.to_string();
+    assert!(
+        text.contains(&format!("process {} (", child.id())),
+        "{text}"
+    );
+    let dir = || LedgerDir::open(target.path()).expect("opens");
+    let blocks = to_blocks(&reader(&world), &dir(), &mut |_, _| {});
+    assert!(matches!(blocks, Err(ExportError::Held(_))), "{blocks:?}");
+    assert_eq!(files(target.path()).len(), 1, "the lock and nothing else");
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert_eq!(export(&world, target.path()).expect("goes on").records, 600);
+    check(target.path());
+    assert!(!target.path().join(".export.lock").exists());
 }

@@ -263,6 +263,31 @@ fn remove(dir: &LedgerDir, name: &str) -> Result<(), FileError> {
     }
 }
 
+/// The records in a `.kept` of the segment that begins with `first_height` and has these hashes, by their place in it.
+///
+/// # Errors
+/// Where the first line is that is not one of them, in order, and why.
+#[doc(hidden)]
+pub fn read_kept(
+    bytes: &[u8],
+    first_height: u64,
+    leaves: &[Hash],
+) -> Result<BTreeMap<u32, Vec<u8>>, String> {
+    let damaged = |place: u64, why: &str| SealedError::Damaged {
+        place,
+        file: kept_name(first_height.saturating_sub(1)),
+        why: why.to_owned(),
+    };
+    let mut leaf = |place: u64| {
+        let leaf = usize::try_from(place).ok().and_then(|at| leaves.get(at));
+        leaf.copied()
+            .ok_or_else(|| damaged(place, "there is no such record"))
+    };
+    let records = leaves.len() as u64;
+    let kept = parse_kept(bytes, (first_height, records), &mut leaf, &damaged);
+    kept.map_err(|error| error.to_string())
+}
+
 /// The records in a `.kept`, one a line, by their place in the segment. `leaf` gives the hash kept for a place.
 ///
 /// # Errors
