@@ -94,8 +94,23 @@ impl Sealing {
         }
     }
 
-    /// Gives the log back, to be tried again.
-    pub fn give_up(self) -> Full {
+    /// The segment is sealed.
+    pub fn into_full(self) -> Full {
+        self.full
+    }
+
+    /// Gives the log back, to be tried again. What was made so far takes room that outcomes may need, so it goes; while
+    /// the log is there nobody reads it. Where this fails the next try, or the next start, removes it.
+    pub fn give_up(self, segments: &LedgerDir) -> Full {
+        let hashes = sealed::hashes_name(first(&self.full));
+        let mut names = vec![format!(".{hashes}.new"), self.out_name.clone()];
+        // Once the log may be gone these are the segment.
+        if self.next != Next::RemoveLog {
+            names.extend([hashes, sealed::records_name(first(&self.full))]);
+        }
+        for name in names {
+            let _ = rustix::fs::unlinkat(segments, name, AtFlags::empty());
+        }
         self.full
     }
 

@@ -13,6 +13,7 @@ use crate::keys::{Signer, Signers};
 use crate::loss::{self, Loss};
 use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::note::{Checkpoint, Vkey, assemble};
+use crate::prune::PRUNE;
 use crate::record::{Draft, GENESIS_PREV, Phase, Stamp};
 use crate::recover::{self, OpenIntent};
 pub use crate::refusal::{AppendError, OpenError};
@@ -273,10 +274,12 @@ impl Writer {
             });
         }
         self.check_still_there()?;
-        // New work must leave room for the outcomes of what is running; outcomes may use it up.
-        let new_work = drafts
-            .iter()
-            .any(|draft| matches!(draft.phase, Phase::Intent | Phase::Event));
+        // New work must leave room for the outcomes of what is running; outcomes may use it up, and so may a pruning, which
+        // makes room: it goes one at a time, and by root.
+        let new_work = drafts.iter().any(|draft| {
+            let begins = matches!(draft.phase, Phase::Intent | Phase::Event);
+            begins && (draft.action != PRUNE || draft.plugin_id != crate::blobs::PLUGIN)
+        });
         let end = self.active.header.first_height - 1 + self.options.segment_records;
         let room = usize::try_from(end.saturating_sub(self.head.size)).unwrap_or(usize::MAX);
         if drafts.len() <= room {
@@ -411,13 +414,13 @@ impl Writer {
             (None, None) => return Ok(None),
         };
         match sealing.step(&self.segments) {
-            Ok(true) => Ok(Some(sealing.give_up().header.first_height)),
+            Ok(true) => Ok(Some(sealing.into_full().header.first_height)),
             Ok(false) => {
                 self.sealing = Some(sealing);
                 Ok(None)
             }
             Err(error) => {
-                self.unsealed.push_front(sealing.give_up());
+                self.unsealed.push_front(sealing.give_up(&self.segments));
                 Err(error)
             }
         }

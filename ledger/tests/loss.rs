@@ -397,3 +397,70 @@ fn killed_at_any_step_of_sealing_nothing_is_lost_and_it_is_done_again() {
         assert_eq!(unfinished.count(), 0, "{point}");
     }
 }
+
+#[test]
+fn payloads_that_only_lost_records_speak_of_are_set_aside_and_no_start_removes_them() {
+    use blockhost_ledger::blobs::{self, Quota, Store};
+    use blockhost_ledger::record::Draft;
+    let world = World::new();
+    let dir = world.path();
+    let quota = Quota {
+        blobs: 10,
+        bytes: 1 << 20,
+    };
+    let ledger_dir = || LedgerDir::open(dir).expect("opens");
+    let (mut writer, recovery) = open(dir, None).expect("opens");
+    let (mut store, _) = Store::open(ledger_dir(), recovery.blobs).expect("opens");
+    let mut keep = |writer: &mut Writer, bytes: &[u8]| {
+        let hash = store.put(bytes, quota).expect("taken");
+        let draft = Draft {
+            action: blobs::PUT.to_owned(),
+            plugin_id: blobs::PLUGIN.to_owned(),
+            metadata: blobs::metadata(&hash, bytes.len(), "x", &serde_json::Map::new()),
+            ..draft(Phase::Event, "")
+        };
+        let appended = writer.append(&[draft]).expect("appended");
+        store.recorded(hash, appended[0].height);
+        hash
+    };
+    let early = keep(&mut writer, b"early");
+    for n in 0..40 {
+        let event = draft(Phase::Event, &format!("e{n}"));
+        writer.append(&[event]).expect("appended");
+    }
+    let late = keep(&mut writer, b"late");
+    writer.publish().expect("published");
+    drop(writer);
+    flip(&dir.join("seg/000000000000.log"), 64 + 20_000);
+    let intact = found(dir);
+    assert!((2..42).contains(&intact.size), "{intact:?}");
+    let loss = accept(intact.size, intact.root);
+    let file = |hash: &Hash| {
+        let name = hex(hash);
+        dir.join("blobs").join(&name[..2]).join(name)
+    };
+    let aside = file(&late).with_file_name(format!("lost-1777777777.{}", hex(&late)));
+    for request in [Some(&loss), None, None] {
+        let (mut writer, recovery) = open(dir, request).expect("opens");
+        let (_, orphans) = Store::open(ledger_dir(), recovery.blobs).expect("opens");
+        assert_eq!(orphans, 0);
+        assert_eq!(std::fs::read(file(&early)).expect("kept"), b"early");
+        assert_eq!(std::fs::read(&aside).expect("set aside"), b"late");
+        assert!(!file(&late).exists());
+        writer.publish().expect("published");
+    }
+    let report = world.verify();
+    assert!(report.ok && report.blobs == 1, "{report:?}");
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains(&hex(&late)) && note.contains("set aside")),
+        "{report:?}"
+    );
+    // It may be taken in again: what was set aside is in nobody's way.
+    let (_writer, recovery) = open(dir, None).expect("opens");
+    let (mut store, _) = Store::open(ledger_dir(), recovery.blobs).expect("opens");
+    assert_eq!(store.put(b"late", quota).expect("taken"), late);
+    assert!(file(&late).exists() && aside.exists());
+}

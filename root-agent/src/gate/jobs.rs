@@ -98,11 +98,8 @@ impl Gate {
             return self.cosign(&pending, action);
         }
         if let Action::LedgerBlob(blob) = &pending.action {
-            match self.keep(&pending, blob) {
-                Ok(()) => self.leave(pending.turn),
-                Err(failure) => self.turn_down(&pending, failure),
-            }
-            return;
+            let blob = blob.clone();
+            return self.keep(pending, &blob);
         }
         let failure = match self.event(&pending) {
             Err(failure) => failure,

@@ -1,6 +1,7 @@
 //! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
 //! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch.
 
+mod desk;
 mod heads;
 mod jobs;
 mod lanes;
@@ -14,7 +15,7 @@ mod times;
 mod trust;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use blockhost_ledger::blobs::{Quota, Store};
@@ -32,15 +33,14 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use serde_json::Map;
 
+use self::desk::Desk;
 use self::heads::Heads;
 use self::lanes::Lane;
 use self::records::{Heading, Names};
 use self::seldom::Seldom;
 use crate::compartment::{Done, Failure, Identities};
 use crate::control::ControlSocket;
-use crate::ipc::{
-    Caller, Channel, ChannelError, Control, FromCompartment, FromGate, Report, Role, Start, ToGate,
-};
+use crate::ipc::{Caller, ChannelError, Control, FromGate, Role, Start, ToGate};
 use crate::policy::Policy;
 use crate::policy::authority::{Authority, ResolvedRule};
 use crate::policy::sockets::SocketName;
@@ -73,6 +73,7 @@ pub struct Gate {
     /// Confidential payloads, and how much of them there may be.
     store: Store,
     quota: Quota,
+    desk: Desk,
     /// How long the payloads of records are kept, and what is being pruned.
     retention: Duration,
     pruning: Option<pruning::Work>,
@@ -224,6 +225,7 @@ impl Gate {
             writer,
             heads: Heads::default(),
             store,
+            desk: Desk::open()?,
             quota: payloads::quota(&start.policy.limits),
             retention: pruning::retention(&start.policy.limits),
             pruning: None,
@@ -276,6 +278,7 @@ impl Gate {
     pub fn run(mut self) -> Result<(), GateError> {
         let mut events = Vec::with_capacity(16);
         loop {
+            self.payloads_written();
             self.commit();
             self.flush_lanes();
             let now = Instant::now();
@@ -458,7 +461,7 @@ impl Gate {
     fn jobs(&self) -> usize {
         let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
         let pruning = usize::from(self.pruning.is_some());
-        self.ops.len() + self.batch.len() + self.held.len() + pruning + waiting
+        self.ops.len() + self.batch.len() + self.held.len() + pruning + self.desk.len() + waiting
     }
 
     fn remember_head(&mut self) {
@@ -480,6 +483,7 @@ impl Gate {
         // What waits for something that ends now does not begin any more.
         self.held.clear();
         self.drop_pruning();
+        self.last_payloads();
         let running: Vec<u64> = self.ops.keys().copied().collect();
         for number in running {
             let message = "the agent stopped before this ended; whether it took effect is unknown";

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use blockhost_ledger::OpenIntent;
 use blockhost_ledger::blobs::{self, BlobIndex, EraseError, PutError, Quota, Store};
-use blockhost_ledger::dir::LedgerDir;
+use blockhost_ledger::dir::{FileError, LedgerDir};
 use blockhost_ledger::merkle::Hash;
 use blockhost_ledger::record::{Draft, Phase};
 use blockhost_proto::action::{Action, LedgerBlob};
 use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value};
 
+use super::desk::Waiting;
 use super::records::{self, Heading};
 use super::{Entry, GRACE, Gate, Op, Pending};
 use crate::compartment::{Done, Failure};
@@ -72,22 +73,21 @@ pub(super) fn finish(store: &mut Store, open: &OpenIntent, intent: &Draft) -> Op
     }
 }
 
+fn not_taken(error: &PutError) -> Failure {
+    let code = match error {
+        PutError::Shredded { .. } => ErrorCode::Conflict,
+        PutError::Quota { .. } | PutError::Space { .. } | PutError::File(_) => ErrorCode::Failed,
+    };
+    Failure::new(code, format!("the payload was not taken: {error}"))
+}
+
 impl Gate {
-    /// Writes the payload, durable, and queues the record that commits to it.
-    pub(super) fn keep(&mut self, pending: &Pending, blob: &LedgerBlob) -> Result<(), Failure> {
-        let hash = self
-            .store
-            .put(blob.ciphertext.bytes(), self.quota)
-            .map_err(|error| {
-                let code = match error {
-                    PutError::Shredded { .. } => ErrorCode::Conflict,
-                    PutError::Quota { .. } | PutError::Space { .. } | PutError::File(_) => {
-                        ErrorCode::Failed
-                    }
-                };
-                Failure::new(code, format!("the payload was not taken: {error}"))
-            })?;
-        failpoint::reach("gate-payload-kept", pending.action.name().as_bytes());
+    /// Takes a payload in. It is written beside the gate's other work; [`Self::payloads_written`] goes on.
+    pub(super) fn keep(&mut self, pending: Pending, blob: &LedgerBlob) {
+        let (hash, write) = match self.store.admit(blob.ciphertext.bytes(), self.quota) {
+            Ok(admitted) => admitted,
+            Err(error) => return self.turn_down(&pending, not_taken(&error)),
+        };
         let metadata = blobs::metadata(
             &hash,
             blob.ciphertext.bytes().len(),
@@ -98,15 +98,49 @@ impl Gate {
         if let Err(error) = draft.check() {
             self.store.withdraw(hash, false);
             let message = format!("the event cannot be recorded: {error}");
-            return Err(Failure::new(ErrorCode::BadParams, message));
+            return self.turn_down(&pending, Failure::new(ErrorCode::BadParams, message));
         }
+        let waiting = Waiting {
+            pending,
+            draft,
+            hash,
+        };
+        self.desk.write(write, waiting);
+    }
+
+    /// Queues the records of the payloads that are durable now.
+    pub(super) fn payloads_written(&mut self) {
+        while let Some((waiting, written)) = self.desk.written(false) {
+            self.payload_written(waiting, written);
+        }
+    }
+
+    /// The same of all that are under way, however long it takes.
+    pub(super) fn last_payloads(&mut self) {
+        while let Some((waiting, written)) = self.desk.written(true) {
+            self.payload_written(waiting, written);
+        }
+    }
+
+    fn payload_written(&mut self, waiting: Waiting, written: Result<(), FileError>) {
+        let Waiting {
+            pending,
+            draft,
+            hash,
+        } = waiting;
+        if let Err(error) = written {
+            self.store.withdraw(hash, false);
+            return self.turn_down(&pending, not_taken(&error.into()));
+        }
+        failpoint::reach("gate-payload-kept", pending.action.name().as_bytes());
         self.batch.push(Entry::Event {
             id: pending.id,
             life: pending.life,
             draft,
             payload: Some(hash),
         });
-        Ok(())
+        // Its record stands before whatever touches the same payload now.
+        self.leave(pending.turn);
     }
 
     /// Does what the intent in the ledger says, and queues what it came to.

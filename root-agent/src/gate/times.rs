@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use blockhost_proto::response::ErrorCode;
 
-use super::{GRACE, Gate};
+use super::{Entry, GRACE, Gate};
 use crate::compartment::Failure;
 use crate::ipc::Report;
 use crate::{log_error, log_info, log_warning};
@@ -34,6 +34,7 @@ impl Gate {
             .chain(publish)
             .chain(self.retry_at)
             .chain(self.seal_at)
+            .chain((self.desk.len() > 0).then_some(now))
             .chain(self.pruning.as_ref().map(|work| work.next_at))
             .min()?;
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
