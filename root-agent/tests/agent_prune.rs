@@ -156,15 +156,16 @@ fn what_is_younger_than_the_policy_says_is_kept_and_a_new_policy_counts_at_once(
 fn damage_is_reported_and_not_deleted() {
     let world = world(YOUNG_MAY_GO);
     let file = segment(&world, 0, "zst");
-    let mut bytes = std::fs::read(&file).expect("read");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    let good = std::fs::read(&file).expect("read");
+    let mut bytes = good.clone();
+    bytes[good.len() / 2] ^= 1;
     std::fs::write(&file, &bytes).expect("written");
     let agent = Agent::start_in(world);
     let refused = agent.client().call(&prune(5000));
     assert_eq!(refused["code"], "failed", "{refused}");
     assert!(refused["error"].to_string().contains("verify"), "{refused}");
     assert_eq!(std::fs::read(&file).expect("still there"), bytes);
+    std::fs::write(&file, good).expect("written");
     assert!(of(&agent.world, "prune").is_empty());
 }
 

@@ -3,10 +3,11 @@
 
 use crate::config::Log;
 use blockhost_ledger::cosign::Cosigner;
+use blockhost_ledger::failpoint;
 use blockhost_ledger::merkle::{hex, sha256};
 use blockhost_ledger::note::{Checkpoint, Vkey, parts};
 use blockhost_ledger::witness::{AddCheckpoint, Refusal, Seen};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -16,6 +17,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Largest file that is read, bytes.
 const MAX_BYTES: u64 = 64 * 1024;
+/// Lists the logs of which a head was cosigned, by the SHA-256 of their names, one a line: whose memory is gone is not
+/// taken for one that was never seen.
+const KNOWN: &str = "cosigned-logs";
+/// Most that is read of it: room for a quarter of a million logs.
+const MAX_KNOWN_BYTES: u64 = 16 << 20;
 
 /// Why the witness cannot use its memory.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,17 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         why: &'static str,
+    },
+    /// A head that was cosigned is not remembered any more.
+    #[error(
+        "{} is missing, and this witness has cosigned a head of {origin}. It is not started, because it could cosign a second history; restore the file as it was last, or retire this witness's key and begin a new one",
+        path.display()
+    )]
+    Forgotten {
+        /// The file that is missing.
+        path: PathBuf,
+        /// The log.
+        origin: String,
     },
     /// The key file.
     #[error("the key {}: {why}", path.display())]
@@ -119,6 +136,8 @@ impl LogState {
 pub struct Store {
     cosigner: Cosigner,
     logs: HashMap<String, Kept>,
+    /// The lines of [`KNOWN`].
+    known: Mutex<BTreeSet<String>>,
     directory: PathBuf,
     _lock: File,
 }
@@ -145,10 +164,16 @@ impl Store {
         if lock.try_lock().is_err() {
             return Err(StoreError::Locked(directory.to_owned()));
         }
+        let mut known = read_known(directory)?;
+        let listed = known.len();
         let mut kept = HashMap::new();
         for log in logs {
             let path = directory.join(file_name(&log.origin));
-            let last = read_last(&path, &log.origin, &cosigner)?;
+            let last = read_last(&path, &log.origin, &cosigner, &known)?;
+            // Killed between the two, or of a version that kept no list.
+            if last.is_some() {
+                known.insert(hex(&sha256(log.origin.as_bytes())));
+            }
             kept.insert(
                 log.origin.clone(),
                 Kept {
@@ -158,12 +183,19 @@ impl Store {
                 },
             );
         }
-        Ok(Self {
+        let store = Self {
             cosigner,
             logs: kept,
+            known: Mutex::new(known),
             directory: directory.to_owned(),
             _lock: lock,
-        })
+        };
+        let known = store.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > listed {
+            store.write_known(&known)?;
+        }
+        drop(known);
+        Ok(store)
     }
 
     /// The public key of this witness.
@@ -188,7 +220,18 @@ impl Store {
         let time_s = last.as_ref().map_or(now_s, |last| now_s.max(last.time_s));
         let line = self.cosigner.cosign(request.body()?, time_s);
         let note = format!("{}{line}", request.note);
-        self.write(&kept.path, &note)?;
+        let written = self
+            .write(&kept.path, &note)
+            .and_then(|()| self.know(&origin));
+        if let Err(error) = written {
+            // It may have its name all the same: then a head of another history must not get a cosignature now.
+            let known = BTreeSet::new();
+            if let Ok(now @ Some(_)) = read_last(&kept.path, &origin, &self.cosigner, &known) {
+                *last = now;
+            }
+            return Err(error.into());
+        }
+        failpoint::reach("witness-remembered", b"");
         *last = Some(Last {
             seen: Seen {
                 size: head.size,
@@ -226,6 +269,25 @@ impl Store {
         states
     }
 
+    /// Puts a log on the list. After its head: a list that speaks of more than there is would stop the next start.
+    fn know(&self, origin: &str) -> Result<(), StoreError> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = hex(&sha256(origin.as_bytes()));
+        if known.contains(&name) {
+            return Ok(());
+        }
+        let mut longer = known.clone();
+        longer.insert(name);
+        self.write_known(&longer)?;
+        *known = longer;
+        Ok(())
+    }
+
+    fn write_known(&self, known: &BTreeSet<String>) -> Result<(), StoreError> {
+        let text: String = known.iter().map(|name| format!("{name}\n")).collect();
+        self.write(&self.directory.join(KNOWN), &text)
+    }
+
     fn write(&self, path: &Path, note: &str) -> Result<(), StoreError> {
         let temporary = path.with_extension("new");
         let mut file = OpenOptions::new()
@@ -235,10 +297,14 @@ impl Store {
             .mode(0o600)
             .open(&temporary)
             .map_err(on("make", &temporary))?;
+        failpoint::reach("witness-begun", b"");
         file.write_all(note.as_bytes())
-            .and_then(|()| file.sync_all())
             .map_err(on("write", &temporary))?;
+        failpoint::reach("witness-written", b"");
+        file.sync_all().map_err(on("write", &temporary))?;
+        failpoint::reach("witness-synced", b"");
         std::fs::rename(&temporary, path).map_err(on("rename into place", path))?;
+        failpoint::reach("witness-renamed", b"");
         File::open(&self.directory)
             .and_then(|directory| directory.sync_all())
             .map_err(on("sync", &self.directory))
@@ -254,9 +320,10 @@ pub fn look(
     cosigner: &Cosigner,
     logs: &[Log],
 ) -> Result<Vec<LogState>, StoreError> {
+    let known = read_known(directory)?;
     let state = |log: &Log| {
         let path = directory.join(file_name(&log.origin));
-        let last = read_last(&path, &log.origin, cosigner)?;
+        let last = read_last(&path, &log.origin, cosigner, &known)?;
         Ok(LogState::of(&log.origin, last.as_ref()))
     };
     logs.iter().map(state).collect()
@@ -267,10 +334,44 @@ fn file_name(origin: &str) -> String {
     format!("{}.checkpoint", hex(&sha256(origin.as_bytes())))
 }
 
-fn read_last(path: &Path, origin: &str, cosigner: &Cosigner) -> Result<Option<Last>, StoreError> {
+/// The list of the logs of which something was cosigned.
+fn read_known(directory: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let path = directory.join(KNOWN);
+    let mut text = String::new();
+    match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(on("open", &path)(error)),
+        Ok(file) => file
+            .take(MAX_KNOWN_BYTES)
+            .read_to_string(&mut text)
+            .map_err(on("read", &path))?,
+    };
+    let whole = text.is_empty() || text.ends_with('\n');
+    let good = |line: &str| blockhost_ledger::blobs::parse_hash(line).is_some();
+    if !whole || !text.lines().all(good) {
+        let why = "it is no list of logs";
+        return Err(StoreError::Damaged { path, why });
+    }
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn read_last(
+    path: &Path,
+    origin: &str,
+    cosigner: &Cosigner,
+    known: &BTreeSet<String>,
+) -> Result<Option<Last>, StoreError> {
     let mut note = String::new();
     match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if known.contains(&hex(&sha256(origin.as_bytes()))) {
+                return Err(StoreError::Forgotten {
+                    path: path.to_owned(),
+                    origin: origin.to_owned(),
+                });
+            }
+            return Ok(None);
+        }
         Err(error) => return Err(on("open", path)(error)),
         Ok(file) => file
             .take(MAX_BYTES)
