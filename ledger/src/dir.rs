@@ -178,6 +178,21 @@ impl LedgerDir {
         mode: u32,
         durable: bool,
     ) -> Result<(), FileError> {
+        self.put(name, bytes, mode, durable)?;
+        if durable { self.sync() } else { Ok(()) }
+    }
+
+    /// The same, content durable; the name is after a [`Self::sync`], which can be one for many.
+    pub(crate) fn replace_content(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        mode: u32,
+    ) -> Result<(), FileError> {
+        self.put(name, bytes, mode, true)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8], mode: u32, durable: bool) -> Result<(), FileError> {
         let temporary = format!(".{name}.new");
         // A leftover of a crash is ours: there is one writer.
         match rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty()) {
@@ -203,8 +218,7 @@ impl LedgerDir {
             return Err(on("write", temporary)(errno));
         }
         rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)
-            .map_err(on("rename into place", name))?;
-        if durable { self.sync() } else { Ok(()) }
+            .map_err(on("rename into place", name))
     }
 
     /// Names in this directory, sorted.

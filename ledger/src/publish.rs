@@ -105,6 +105,26 @@ impl Writer {
         open: Option<&BlockHead>,
         done: &mut Vec<u64>,
     ) -> Result<(), PublishError> {
+        let mut full = Vec::new();
+        let written = self.write_blocks(blocks, open, &mut full);
+        // One sync of the directory for all their names.
+        if !full.is_empty() {
+            blocks.sync()?;
+        }
+        for id in full {
+            self.features.written(id);
+            done.push(id);
+        }
+        written
+    }
+
+    /// `full` are those that are written for good once their names are durable.
+    fn write_blocks(
+        &mut self,
+        blocks: &LedgerDir,
+        open: Option<&BlockHead>,
+        full: &mut Vec<u64>,
+    ) -> Result<(), PublishError> {
         let cache = Cache::default();
         for (id, places) in &self.unpublished {
             let index = usize::try_from(id - 1).unwrap_or(usize::MAX);
@@ -124,11 +144,12 @@ impl Writer {
             );
             let exact = records.iter().map(|(_, bytes)| bytes.as_slice());
             let bytes = self.features.add_to(*id, &bytes, exact);
-            // A full block is written for good; the open one will be written again within a second.
-            blocks.replace(&head.file_name(), &bytes, SHARED_FILE, closed.is_some())?;
+            // The open one will be written again within a second.
             if closed.is_some() {
-                self.features.written(*id);
-                done.push(*id);
+                blocks.replace_content(&head.file_name(), &bytes, SHARED_FILE)?;
+                full.push(*id);
+            } else {
+                blocks.replace(&head.file_name(), &bytes, SHARED_FILE, false)?;
             }
         }
         Ok(())
