@@ -7,6 +7,7 @@
 
 mod active;
 pub mod anomaly;
+mod batch;
 pub mod blobs;
 #[cfg(feature = "age")]
 pub mod blobs_age;
@@ -42,7 +43,7 @@ pub mod plugin;
 pub mod policy;
 pub mod proof;
 pub mod prune;
-mod publish;
+pub mod publish;
 #[cfg(feature = "index")]
 pub mod query;
 pub mod reader;

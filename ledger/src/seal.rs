@@ -8,6 +8,7 @@ use crate::merkle::{Frontier, Hash, hex, leaf_hash};
 use crate::scan::{Body, Scan};
 use crate::sealed::{self, BUNDLE_RECORDS, Bundle, Matters, Seal};
 use crate::segment::{self, Commit, Cosigned, FrameReader, Header, Step};
+use crate::writer::Writer;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -272,6 +273,49 @@ impl Sealing {
         }
         bytes.extend(self.leaves.iter().flatten());
         Ok(bytes)
+    }
+}
+
+impl Writer {
+    /// Whether [`Writer::seal_step`] has something to do.
+    #[must_use]
+    pub fn wants_sealing(&self) -> bool {
+        self.poisoned.is_none() && (self.sealing.is_some() || !self.unsealed.is_empty())
+    }
+
+    /// One small step (a bundle of 256 records, or one change of the directory) towards sealing full segments. Meant
+    /// for when nobody waits. `Some` with the first height of a segment when it was its last step.
+    ///
+    /// # Errors
+    /// See [`SealError`]. The segment's log is unharmed; the next call begins it again.
+    pub fn seal_step(&mut self) -> Result<Option<u64>, SealError> {
+        if !self.wants_sealing() {
+            return Ok(None);
+        }
+        let mut sealing = match (self.sealing.take(), self.unsealed.pop_front()) {
+            (Some(sealing), None) => sealing,
+            (Some(sealing), Some(waiting)) => {
+                self.unsealed.push_front(waiting);
+                sealing
+            }
+            (None, Some(full)) => Sealing::begin(&self.segments, full).map_err(|failed| {
+                let (full, error) = *failed;
+                self.unsealed.push_front(full);
+                error
+            })?,
+            (None, None) => return Ok(None),
+        };
+        match sealing.step(&self.segments) {
+            Ok(true) => Ok(Some(sealing.into_full().header.first_height)),
+            Ok(false) => {
+                self.sealing = Some(sealing);
+                Ok(None)
+            }
+            Err(error) => {
+                self.unsealed.push_front(sealing.give_up(&self.segments));
+                Err(error)
+            }
+        }
     }
 }
 

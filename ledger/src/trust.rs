@@ -2,7 +2,7 @@
 //! writer that do this; the gate calls them.
 
 use crate::cosign::WitnessKey;
-use crate::dir::{self, FileError, SHARED_FILE, write_all_at};
+use crate::dir::write_all_at;
 use crate::epochs::{self, By, Epoch};
 use crate::failpoint;
 use crate::keys::Signer;
@@ -110,6 +110,18 @@ impl Witnessed {
             }
             _ => head.note.clone(),
         }
+    }
+
+    /// The newest cosigned head, when it is not the one in its file. Taken for written from here on.
+    pub fn take_unpublished(&mut self, origin: &str) -> Option<String> {
+        let newest = self.newest.as_ref().filter(|_| self.unpublished)?;
+        self.unpublished = false;
+        Some(newest.note(origin))
+    }
+
+    /// It was not written.
+    pub fn publish_again(&mut self) {
+        self.unpublished = true;
     }
 
     /// Remembers a head that was published.
@@ -220,12 +232,9 @@ impl Writer {
         self.append_frame(segment::COSIGNATURE, &cosigned.encode())?;
         self.witnessed.newest = Some(cosigned);
         self.witnessed.unpublished = true;
-        // The checkpoint itself changes when it is the one that was cosigned.
-        if self.head.size == size {
-            self.published_size = None;
-        }
+        // Also the checkpoint changes when it is the one that was cosigned.
+        self.published_size = None;
         self.publish()?;
-        self.publish_cosigned().map_err(PublishError::from)?;
         Ok(count)
     }
 
@@ -249,19 +258,6 @@ impl Writer {
         }
         self.active.position += bytes.len() as u64;
         self.active.file_bytes = self.active.file_bytes.max(self.active.position);
-        Ok(())
-    }
-
-    /// Writes the newest cosigned head, if it is not the one that is there.
-    pub(crate) fn publish_cosigned(&mut self) -> Result<(), FileError> {
-        let newest = self.witnessed.newest.as_ref();
-        let Some(newest) = newest.filter(|_| self.witnessed.unpublished) else {
-            return Ok(());
-        };
-        let text = newest.note(self.signer.vkey().name());
-        self.ledger
-            .replace(dir::COSIGNED, text.as_bytes(), SHARED_FILE, true)?;
-        self.witnessed.unpublished = false;
         Ok(())
     }
 }

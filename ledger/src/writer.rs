@@ -3,6 +3,7 @@
 //! Single-threaded, relative to a directory descriptor, without capabilities. Lives in the root agent's ledger process.
 
 use crate::active::{Active, is_full};
+use crate::batch::{Batch, Tip, encode, head_of, make_head};
 use crate::blocks::{BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, on, write_all_at};
 use crate::epochs::Epochs;
@@ -11,21 +12,19 @@ use crate::features::Feed;
 use crate::history::Place;
 use crate::keys::{Signer, Signers};
 use crate::loss::{self, Loss};
-use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::note::{Checkpoint, Vkey, assemble};
+use crate::merkle::Hash;
 use crate::prune::PRUNE;
-use crate::record::{Draft, GENESIS_PREV, Phase, Stamp};
+use crate::record::{Draft, GENESIS_PREV, Phase};
 use crate::recover::{self, OpenIntent};
 pub use crate::refusal::{AppendError, OpenError};
 use crate::scan::Body;
 pub use crate::seal::SealError;
 use crate::seal::{self, Full, Sealing};
-use crate::segment::{self, Commit, push_frame};
+use crate::segment::{self, Commit};
 use crate::trust::Witnessed;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// Room the writer keeps and how it cuts the log into files.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Writer {
     pub(crate) ledger: LedgerDir,
-    segments: LedgerDir,
+    pub(crate) segments: LedgerDir,
     pub(crate) signer: Signer,
     hostname: String,
     options: Options,
@@ -110,19 +109,12 @@ pub struct Writer {
     /// Size at the last publishing by this writer; the first one after opening writes whatever is missing.
     pub(crate) published_size: Option<u64>,
     /// Full logs, in order.
-    unsealed: VecDeque<Full>,
-    sealing: Option<Sealing>,
+    pub(crate) unsealed: VecDeque<Full>,
+    pub(crate) sealing: Option<Sealing>,
     pub(crate) poisoned: Option<String>,
     pub(crate) epochs: Epochs,
     pub(crate) witnessed: Witnessed,
     _lock: OwnedFd,
-}
-
-/// What the next record is built on.
-#[derive(Debug, Clone)]
-struct Tip {
-    frontier: Frontier,
-    prev: Hash,
 }
 
 impl Writer {
@@ -385,47 +377,6 @@ impl Writer {
         &self.epochs
     }
 
-    /// Whether [`Writer::seal_step`] has something to do.
-    #[must_use]
-    pub fn wants_sealing(&self) -> bool {
-        self.poisoned.is_none() && (self.sealing.is_some() || !self.unsealed.is_empty())
-    }
-
-    /// One small step (a bundle of 256 records, or one change of the directory) towards sealing full segments. Meant
-    /// for when nobody waits. `Some` with the first height of a segment when it was its last step.
-    ///
-    /// # Errors
-    /// See [`SealError`]. The segment's log is unharmed; the next call begins it again.
-    pub fn seal_step(&mut self) -> Result<Option<u64>, SealError> {
-        if !self.wants_sealing() {
-            return Ok(None);
-        }
-        let mut sealing = match (self.sealing.take(), self.unsealed.pop_front()) {
-            (Some(sealing), None) => sealing,
-            (Some(sealing), Some(waiting)) => {
-                self.unsealed.push_front(waiting);
-                sealing
-            }
-            (None, Some(full)) => Sealing::begin(&self.segments, full).map_err(|failed| {
-                let (full, error) = *failed;
-                self.unsealed.push_front(full);
-                error
-            })?,
-            (None, None) => return Ok(None),
-        };
-        match sealing.step(&self.segments) {
-            Ok(true) => Ok(Some(sealing.into_full().header.first_height)),
-            Ok(false) => {
-                self.sealing = Some(sealing);
-                Ok(None)
-            }
-            Err(error) => {
-                self.unsealed.push_front(sealing.give_up(&self.segments));
-                Err(error)
-            }
-        }
-    }
-
     /// Tops up the preallocated room of this segment, and of the next one when that is near.
     pub(crate) fn top_up(&mut self) -> Result<(), FileError> {
         if self.poisoned.is_some() {
@@ -520,103 +471,4 @@ fn no_space(active: &Active, wanted: u64, source: FileError) -> AppendError {
         left: active.file_bytes - active.position,
         source,
     }
-}
-
-/// A batch ready to be written, and the state after it.
-struct Batch {
-    bytes: Vec<u8>,
-    appended: Vec<Appended>,
-    places: Vec<Place>,
-    head: Head,
-    tip: Tip,
-    commit: Commit,
-    timestamp: i64,
-}
-
-/// Builds a batch on `tip`, to be written at the position of `active`.
-fn encode(
-    signer: &Signer,
-    hostname: &str,
-    tip: &Tip,
-    active: &Active,
-    drafts: &[Draft],
-) -> Result<Batch, AppendError> {
-    let ts_us = now_us();
-    let mut tip = tip.clone();
-    let mut bytes = Vec::with_capacity(drafts.len() * 1024);
-    let (base, salt) = (active.position, active.header.salt);
-    let mut appended = Vec::with_capacity(drafts.len());
-    let mut places = Vec::with_capacity(drafts.len());
-    for (index, draft) in drafts.iter().enumerate() {
-        let height = tip.frontier.size() + 1;
-        let stamp = Stamp {
-            height,
-            prev_hash: &tip.prev,
-            ts_us,
-            hostname,
-        };
-        let record = draft
-            .encode(&stamp)
-            .map_err(|source| AppendError::Draft { index, source })?;
-        let leaf = leaf_hash(&record);
-        let offset = base + (bytes.len() + segment::FRAME_BYTES) as u64;
-        push_frame(&mut bytes, base, &salt, segment::RECORD, &record);
-        places.push(Place::Log {
-            fd: Arc::clone(&active.fd),
-            offset,
-            length: record.len(),
-            leaf,
-        });
-        appended.push(Appended {
-            index: height - 1,
-            height,
-            leaf,
-        });
-        tip.frontier.push(leaf);
-        tip.prev = leaf;
-    }
-    let (size, root) = (tip.frontier.size(), tip.frontier.root());
-    let signature = signer.sign_head(size, root);
-    let commit = Commit {
-        size,
-        root,
-        ts_us,
-        epoch: signer.epoch(),
-        signature,
-    };
-    push_frame(&mut bytes, base, &salt, segment::COMMIT, &commit.encode());
-    Ok(Batch {
-        bytes,
-        appended,
-        places,
-        head: head_of(signer.vkey(), size, root, &signature),
-        tip,
-        commit,
-        timestamp: ts_us.div_euclid(1_000_000),
-    })
-}
-
-fn head_of(key: &Vkey, size: u64, root: Hash, signature: &[u8; 64]) -> Head {
-    let body = Checkpoint {
-        origin: key.name().to_owned(),
-        size,
-        root,
-    }
-    .body();
-    Head {
-        size,
-        root,
-        note: assemble(&body, key, signature),
-    }
-}
-
-fn make_head(signer: &Signer, size: u64, root: Hash) -> Head {
-    head_of(signer.vkey(), size, root, &signer.sign_head(size, root))
-}
-
-fn now_us() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(0)
 }

@@ -1,5 +1,6 @@
-//! A thread beside the gate's that waits for the disk where nobody else has to: payloads are written there, one after the
-//! other, and their records follow when they are durable. Used by `payloads`.
+//! Threads beside the gate's that wait for the disk where nobody else has to. Payloads are written in one, one after the
+//! other, and their records follow when they are durable; what is derived from the log is written in another. What came
+//! of it the gate looks for itself, so neither can hold it up.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use blockhost_ledger::blobs::Write;
 use blockhost_ledger::dir::FileError;
 use blockhost_ledger::merkle::Hash;
+use blockhost_ledger::publish::{Publication, Published};
 use blockhost_ledger::record::Draft;
 
 use super::Pending;
@@ -20,35 +22,63 @@ pub(super) struct Waiting {
 
 type Written = (u64, Result<(), FileError>);
 
-/// What is being written.
-pub(super) struct Desk {
-    work: Sender<(u64, Write)>,
-    done: Receiver<Written>,
-    waiting: HashMap<u64, Waiting>,
-    next: u64,
+/// A thread that does one job after the other. It ends with this.
+struct Bench<J, D> {
+    jobs: Sender<J>,
+    done: Receiver<D>,
 }
 
-impl Desk {
-    /// Starts the thread. It ends with the desk.
-    pub fn open() -> Result<Self, String> {
-        let (work, jobs) = channel::<(u64, Write)>();
+impl<J: Send + 'static, D: Send + 'static> Bench<J, D> {
+    fn open(name: &str, work: fn(J) -> D) -> Result<Self, String> {
+        let (jobs, waiting) = channel();
         let (told, done) = channel();
-        let write = move || {
-            for (number, write) in jobs {
-                if told.send((number, write.run())).is_err() {
+        let thread = move || {
+            for job in waiting {
+                if told.send(work(job)).is_err() {
                     return;
                 }
             }
         };
         std::thread::Builder::new()
-            .name("payloads".to_owned())
-            .spawn(write)
-            .map_err(|error| format!("a thread for payloads: {error}"))?;
+            .name(name.to_owned())
+            .spawn(thread)
+            .map_err(|error| format!("a thread for {name}: {error}"))?;
+        Ok(Self { jobs, done })
+    }
+
+    fn begin(&self, job: J) {
+        // The thread ends only with us.
+        let _ = self.jobs.send(job);
+    }
+
+    fn done(&self, wait: bool) -> Option<D> {
+        match wait {
+            true => self.done.recv().ok(),
+            false => self.done.try_recv().ok(),
+        }
+    }
+}
+
+/// What is being written.
+pub(super) struct Desk {
+    payloads: Bench<(u64, Write), Written>,
+    waiting: HashMap<u64, Waiting>,
+    next: u64,
+    derived: Bench<Publication, Published>,
+    publishing: bool,
+}
+
+impl Desk {
+    /// Starts the threads.
+    pub fn open() -> Result<Self, String> {
         Ok(Self {
-            work,
-            done,
+            payloads: Bench::open("payloads", |(number, write): (u64, Write)| {
+                (number, write.run())
+            })?,
             waiting: HashMap::new(),
             next: 0,
+            derived: Bench::open("derived files", Publication::run)?,
+            publishing: false,
         })
     }
 
@@ -57,8 +87,7 @@ impl Desk {
         let number = self.next;
         self.next += 1;
         self.waiting.insert(number, waiting);
-        // The thread ends only with us.
-        let _ = self.work.send((number, write));
+        self.payloads.begin((number, write));
     }
 
     /// One that is written, or was refused by the system. With `wait` it is waited for, while there is any.
@@ -66,15 +95,38 @@ impl Desk {
         if self.waiting.is_empty() {
             return None;
         }
-        let (number, written) = match wait {
-            true => self.done.recv().ok()?,
-            false => self.done.try_recv().ok()?,
-        };
+        let (number, written) = self.payloads.done(wait)?;
         Some((self.waiting.remove(&number)?, written))
     }
 
-    /// How many are under way.
-    pub fn len(&self) -> usize {
+    /// How many payloads are under way.
+    pub fn payloads(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Has derived files written; nothing else of them may be before they are.
+    pub fn publish(&mut self, publication: Publication) {
+        self.publishing = true;
+        self.derived.begin(publication);
+    }
+
+    /// Whether derived files are being written.
+    pub fn is_publishing(&self) -> bool {
+        self.publishing
+    }
+
+    /// What became of them, once it is known; with `wait` it is waited for.
+    pub fn published(&mut self, wait: bool) -> Option<Published> {
+        if !self.publishing {
+            return None;
+        }
+        let published = self.derived.done(wait);
+        self.publishing = published.is_none();
+        published
+    }
+
+    /// Whether anything is under way.
+    pub fn is_busy(&self) -> bool {
+        self.publishing || !self.waiting.is_empty()
     }
 }

@@ -279,6 +279,7 @@ impl Gate {
         let mut events = Vec::with_capacity(16);
         loop {
             self.payloads_written();
+            self.published(false);
             self.commit();
             self.flush_lanes();
             let now = Instant::now();
@@ -461,7 +462,12 @@ impl Gate {
     fn jobs(&self) -> usize {
         let waiting: usize = self.lanes.values().map(|lane| lane.waiting.len()).sum();
         let pruning = usize::from(self.pruning.is_some());
-        self.ops.len() + self.batch.len() + self.held.len() + pruning + self.desk.len() + waiting
+        self.ops.len()
+            + self.batch.len()
+            + self.held.len()
+            + pruning
+            + self.desk.payloads()
+            + waiting
     }
 
     fn remember_head(&mut self) {
@@ -493,7 +499,7 @@ impl Gate {
         self.batch.extend(late.into_iter().map(Entry::Late));
         self.commit();
         self.flush_lanes();
-        self.publish(Instant::now());
+        self.publish_all();
         log_info!("closed at {} records", self.writer.head().size);
     }
 }

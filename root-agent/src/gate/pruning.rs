@@ -106,11 +106,12 @@ impl Gate {
             return;
         };
         match work.pruning.step() {
-            Ok(false) => {
+            // What is being written may be block files that are about to go.
+            Ok(done) if !done || self.desk.is_publishing() => {
                 work.next_at = Instant::now() + if busy { STEP_BUSY } else { STEP_EVERY };
                 self.pruning = Some(work);
             }
-            Ok(true) => self.prune(work),
+            Ok(_) => self.prune(work),
             Err(error) => self.conclude(work.op, Err(failure(&error))),
         }
     }

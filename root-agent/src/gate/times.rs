@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use blockhost_ledger::publish::PublishError;
 use blockhost_proto::response::ErrorCode;
 
-use super::{Entry, GRACE, Gate};
+use super::{Entry, GRACE, Gate, PUBLISH_EVERY};
 use crate::compartment::Failure;
 use crate::ipc::Report;
 use crate::{log_error, log_info, log_warning};
@@ -34,7 +35,7 @@ impl Gate {
             .chain(publish)
             .chain(self.retry_at)
             .chain(self.seal_at)
-            .chain((self.desk.len() > 0).then_some(now))
+            .chain(self.desk.is_busy().then_some(now))
             .chain(self.pruning.as_ref().map(|work| work.next_at))
             .min()?;
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
@@ -86,8 +87,42 @@ impl Gate {
         }
     }
 
+    /// Has what is derived from the log written.
     pub(super) fn publish(&mut self, now: Instant) {
-        match self.writer.publish() {
+        // What is being written is looked at first; then there is more to say.
+        if self.desk.is_publishing() {
+            self.publish_at = Some(now + PUBLISH_EVERY);
+            return;
+        }
+        match self.writer.begin_publishing() {
+            Ok(Some(publication)) => self.desk.publish(publication),
+            Ok(None) => self.said_published(Ok(())),
+            Err(error) => self.said_published(Err(error)),
+        }
+    }
+
+    /// Takes notice of what was written; with `wait` that is waited for.
+    pub(super) fn published(&mut self, wait: bool) {
+        let Some(published) = self.desk.published(wait) else {
+            return;
+        };
+        let more = published.is_partial();
+        let result = self.writer.end_publishing(published);
+        if more && result.is_ok() {
+            self.publish_at = Some(Instant::now());
+        }
+        self.said_published(result);
+    }
+
+    /// Publishes everything, however long it takes.
+    pub(super) fn publish_all(&mut self) {
+        self.published(true);
+        let result = self.writer.publish();
+        self.said_published(result);
+    }
+
+    fn said_published(&mut self, result: Result<(), PublishError>) {
+        match result {
             Ok(()) => {
                 if self.unpublished.over() {
                     log_info!("derived ledger files: written again");
@@ -95,7 +130,7 @@ impl Gate {
             }
             // On a full disk each second brings the next attempt, and the same answer.
             Err(error) => {
-                if let Some(more) = self.unpublished.say(now) {
+                if let Some(more) = self.unpublished.say(Instant::now()) {
                     log_warning!(
                         "derived ledger files: {error}; the ledger itself is unharmed{}",
                         again(more)

@@ -15,6 +15,8 @@ use crate::{log_error, log_info};
 impl Gate {
     /// Takes cosignatures. There is no record of it: it would be a new head, which would have to be cosigned.
     pub(super) fn cosign(&mut self, pending: &Pending, action: &LedgerCosign) {
+        // The answer says that they are published, and one writes at a time.
+        self.published(true);
         let taken = self
             .writer
             .cosign(action.checkpoint.as_str(), &self.witnesses);
