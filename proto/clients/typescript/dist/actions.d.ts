@@ -229,6 +229,19 @@ export interface LedgerBlobReply extends Reply {
   sha256: string;
 }
 
+export interface LedgerPruneReply extends Reply {
+  /** Height of the first record without its payload now. */
+  first: number;
+  /** Height of the last one. */
+  last: number;
+  /** Bytes of payloads that were deleted. */
+  bytes: number;
+  /** Height of the record that says so. */
+  record: number;
+  /** How many more of such parts there are below `before` that are old enough. */
+  left: number;
+}
+
 export interface LedgerCosignReply extends Reply {
   /** How many witnesses have cosigned this head. */
   witnesses: number;
@@ -756,6 +769,18 @@ export function ledgerBlob(category: string, action: string, ciphertext: string,
  * @param reason Why, for whoever asks later.
  */
 export function ledgerShred(sha256: string, reason: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Deletes the payloads of the oldest 65536 records that still have theirs, where all of them stand below
+ * `before` and are older than `limits.ledger_retention_days`. Hashes, signatures and every proof stay; a record
+ * says so before anything is deleted. Damage is not deleted but reported. What was begun is finished by the next
+ * start of the agent. Ask again while `left` is more than 0. A rule permits this by its name only, never by a
+ * pattern.
+ *
+ * @param before Height of the first record that has to stay.
+ * @param reason Why, for whoever asks later.
+ */
+export function ledgerPrune(before: number, reason: string, callOptions?: CallOptions): Promise<LedgerPruneReply>;
 
 /**
  * Takes what witnesses said about a head that was published lately: valid cosignatures of the witnesses in

@@ -218,6 +218,10 @@ export function ledgerShred(sha256, reason, callOptions) {
   return invoke("ledger-shred", { sha256, reason }, callOptions);
 }
 
+export function ledgerPrune(before, reason, callOptions) {
+  return invoke("ledger-prune", { before, reason }, callOptions);
+}
+
 export function ledgerCosign(checkpoint, callOptions) {
   return invoke("ledger-cosign", { checkpoint }, callOptions);
 }

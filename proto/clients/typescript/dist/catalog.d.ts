@@ -70,6 +70,7 @@ export type ActionName =
   | "ledger-anchored"
   | "ledger-blob"
   | "ledger-shred"
+  | "ledger-prune"
   | "ledger-cosign"
   | "ledger-rotate-key"
   | "agent-info";

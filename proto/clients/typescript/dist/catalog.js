@@ -69,6 +69,7 @@ export const timeLimitsS = Object.freeze({
   "ledger-anchored": 10,
   "ledger-blob": 10,
   "ledger-shred": 10,
+  "ledger-prune": 120,
   "ledger-cosign": 10,
   "ledger-rotate-key": 30,
   "agent-info": 5,

@@ -1107,6 +1107,28 @@ class AsyncActions:
         )
         return reply
 
+    async def ledger_prune(
+        self,
+        before: int,
+        reason: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LedgerPruneReply:
+        """Deletes the payloads of the oldest 65536 records that still have theirs, where all of them stand below
+        `before` and are older than `limits.ledger_retention_days`. Hashes, signatures and every proof stay; a
+        record says so before anything is deleted. Damage is not deleted but reported. What was begun is
+        finished by the next start of the agent. Ask again while `left` is more than 0. A rule permits this by
+        its name only, never by a pattern.
+
+        :param before: Height of the first record that has to stay.
+        :param reason: Why, for whoever asks later.
+        """
+        reply: t.LedgerPruneReply = await self._invoke(
+            "ledger-prune", {"before": before, "reason": reason}, call_timeout, dry_run
+        )
+        return reply
+
     async def ledger_cosign(
         self,
         checkpoint: str,

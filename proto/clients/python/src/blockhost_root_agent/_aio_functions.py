@@ -59,6 +59,7 @@ ledger_append = default_client.ledger_append
 ledger_anchored = default_client.ledger_anchored
 ledger_blob = default_client.ledger_blob
 ledger_shred = default_client.ledger_shred
+ledger_prune = default_client.ledger_prune
 ledger_cosign = default_client.ledger_cosign
 ledger_rotate_key = default_client.ledger_rotate_key
 agent_info = default_client.agent_info
@@ -75,6 +76,7 @@ __all__ = [
     "ledger_append",
     "ledger_blob",
     "ledger_cosign",
+    "ledger_prune",
     "ledger_rotate_key",
     "ledger_shred",
     "nat_map",

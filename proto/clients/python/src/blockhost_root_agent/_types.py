@@ -91,6 +91,7 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ledger-anchored": 10,
     "ledger-blob": 10,
     "ledger-shred": 10,
+    "ledger-prune": 120,
     "ledger-cosign": 10,
     "ledger-rotate-key": 30,
     "agent-info": 5,
@@ -367,6 +368,19 @@ class LedgerBlobReply(Reply):
     sha256: str
 
 
+class LedgerPruneReply(Reply):
+    #: Height of the first record without its payload now.
+    first: int
+    #: Height of the last one.
+    last: int
+    #: Bytes of payloads that were deleted.
+    bytes: int
+    #: Height of the record that says so.
+    record: int
+    #: How many more of such parts there are below `before` that are old enough.
+    left: int
+
+
 class LedgerCosignReply(Reply):
     #: How many witnesses have cosigned this head.
     witnesses: int
@@ -403,6 +417,7 @@ __all__ = [
     "GenerateWalletReply",
     "LedgerBlobReply",
     "LedgerCosignReply",
+    "LedgerPruneReply",
     "LedgerRotateKeyReply",
     "OvsAddBrOptions",
     "OvsAddPortReply",
