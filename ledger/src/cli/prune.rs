@@ -4,7 +4,7 @@
 use super::context::{Context, Failure, ask, confirmed, height};
 use super::{progress, select, text};
 use crate::prune::{PRUNE, Prunable, prunable_segments};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Options of `prune`.
 #[derive(Debug, Clone, clap::Args)]
@@ -91,7 +91,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
             context.json(&answer)?;
         }
         // Somebody else may have pruned some of them meanwhile.
-        if answer["left"] == Value::from(0) {
+        if answer["left"].as_u64() == Some(0) {
             break;
         }
     }

@@ -1,5 +1,6 @@
 //! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
-//! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch.
+//! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch. Two threads
+//! beside it wait for the disk where nobody else has to (`desk`).
 
 mod desk;
 mod heads;
