@@ -33,9 +33,8 @@ fn is_known(action: &str, pointer: &str, text: &str) -> bool {
     match (action, pointer) {
         // The data of a service's own event.
         // These go up to 2^53-1: what is one beyond 32 bits is good.
-        ("ledger-anchored", "/chain_id" | "/block" | "/head_size") => {
-            text.parse::<u64>().is_ok_and(|number| number < 1 << 33)
-        }
+        ("ledger-anchored", "/chain_id" | "/block" | "/head_size")
+        | ("ledger-prune", "/before") => text.parse::<u64>().is_ok_and(|number| number < 1 << 33),
         ("ledger-append" | "ledger-blob", _) => pointer.starts_with("/data/"),
         // A port's number or its name.
         ("ovs-set-flows", "/flows/0/match/in_port") => text == "1",
