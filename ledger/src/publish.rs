@@ -85,6 +85,7 @@ impl Publication {
     /// Writes blocks, pages, index, checkpoint, in this order: what the checkpoint covers is there, and so is what the
     /// index counts.
     pub fn run(mut self) -> Published {
+        failpoint::reach("publish-writing", b"");
         let mut full = Vec::new();
         let mut written = self.write_full(&mut full);
         // One sync of the directory for all their names; also when one behind them failed.

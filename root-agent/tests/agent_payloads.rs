@@ -230,3 +230,46 @@ fn an_erasure_that_may_be_on_record_after_a_failed_sync_is_not_called_off() {
     });
     assert_eq!(verified(&agent.world).shredded, 1);
 }
+
+/// An agent whose ledger stops for good at that point, in whichever thread it is reached.
+fn stopping_at(point: &str) -> (Agent, String) {
+    let world = World::new("");
+    let armed = world.layout.root().join("fail-point");
+    std::fs::write(armed, format!("ledger stop {point}")).expect("written");
+    (
+        Agent::start_in(world),
+        format!("fail point {point} reached"),
+    )
+}
+
+fn append(n: u64) -> Value {
+    json!({"action": "ledger-append", "params": {"category": "chain", "action": "e", "data": {"n": n}}})
+}
+
+#[test]
+fn a_disk_that_is_slow_with_derived_files_or_payloads_holds_up_nobody_else() {
+    let (agent, reached) = stopping_at("publish-writing");
+    assert_eq!(agent.client().call(&append(0))["ok"], true);
+    wait_for(|| agent.world.log().contains(&reached).then_some(()));
+    for n in 1..50 {
+        assert_eq!(agent.client().call(&append(n))["ok"], true);
+    }
+    assert_eq!(about(&agent.world.records(), "e", "event").len(), 50);
+
+    let (mut agent, reached) = stopping_at("blob-writing");
+    let mut waiting = agent.client();
+    waiting.request(&example("ledger-blob"));
+    wait_for(|| agent.world.log().contains(&reached).then_some(()));
+    for n in 0..50 {
+        assert_eq!(agent.client().call(&append(n))["ok"], true);
+    }
+    // What is not durable has no record.
+    signal_process(agent.supervisor(), Signal::KILL);
+    agent.wait();
+    let agent = Agent::start_in(agent.into_world());
+    let records = agent.world.records();
+    assert_eq!(about(&records, "e", "event").len(), 50);
+    assert!(about(&records, "ledger-blob", "event").is_empty());
+    assert_eq!(agent.client().call(&example("ledger-blob"))["ok"], true);
+    assert_eq!(verified(&agent.world).blobs, 1);
+}

@@ -5,6 +5,7 @@ use super::{
     BLOBS, BlobIndex, KEPT_FREE_BYTES, MAX_BLOB_BYTES, State, files, parse_hash, remove, sub_of,
 };
 use crate::dir::{FileError, LedgerDir, SHARED_FILE, on};
+use crate::failpoint;
 use crate::merkle::{Hash, hex, sha256};
 use std::collections::HashMap;
 
@@ -92,6 +93,7 @@ impl Write {
     /// # Errors
     /// The system refused; [`Store::withdraw`] it.
     pub fn run(self) -> Result<(), FileError> {
+        failpoint::reach("blob-writing", b"");
         let dir = self.ledger.make_sub(BLOBS)?.make_sub(&self.name[..2])?;
         // One that is there as it has to be needs no second writing, but it may be a moment old and not durable yet.
         let there = |found: Option<Vec<u8>>| found.is_some_and(|found| found == self.bytes);
