@@ -432,6 +432,9 @@ fn payloads_that_only_lost_records_speak_of_are_set_aside_and_no_start_removes_t
     writer.publish().expect("published");
     drop(writer);
     flip(&dir.join("seg/000000000000.log"), 64 + 20_000);
+    // A page of the index of blocks that are lost goes the same way.
+    let page = dir.join("blockchain/index_0000000001.json");
+    std::fs::write(&page, "of what is lost").expect("written");
     let intact = found(dir);
     assert!((2..42).contains(&intact.size), "{intact:?}");
     let loss = accept(intact.size, intact.root);
@@ -449,6 +452,8 @@ fn payloads_that_only_lost_records_speak_of_are_set_aside_and_no_start_removes_t
         assert!(!file(&late).exists());
         writer.publish().expect("published");
     }
+    let lost_page = page.with_file_name("lost-1777777777.index_0000000001.json");
+    assert!(lost_page.exists() && !page.exists());
     let report = world.verify();
     assert!(report.ok && report.blobs == 1, "{report:?}");
     assert!(
