@@ -1,7 +1,7 @@
 //! What an operator types about the ledger, with the real command and a real agent: pruning, and giving up what is damaged.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signers;
@@ -186,6 +186,13 @@ fn old_payloads_are_pruned_and_a_damaged_end_is_given_up_by_the_words_of_the_man
     let accepted = ledger(&world, &[&said[..], &["--yes"]].concat());
     assert_eq!(accepted.0, 0, "{accepted:?}");
     let mut agent = start_agent(&world).expect("the agent starts");
+    // The head that was published before is set aside; the new one comes last of all that is derived.
+    let published = ledger_dir.join("checkpoint");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !published.exists() {
+        assert!(Instant::now() < until, "nothing is published");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let verified = ledger(&world, &["verify"]);
     assert_eq!(verified.0, 0, "{verified:?}");
     assert!(

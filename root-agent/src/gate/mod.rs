@@ -255,7 +255,8 @@ impl Gate {
             unrecorded: Vec::new(),
             retry_at: None,
             full: Seldom::default(),
-            publish_at: None,
+            // What the last life did not get to, what was lost, and what opening recorded.
+            publish_at: Some(Instant::now()),
             published_last: None,
             unpublished: Seldom::default(),
             seal_at: None,
@@ -344,7 +345,6 @@ impl Gate {
                     "{unknown} actions were under way when the agent ended; their outcome is unknown"
                 );
             }
-            self.publish_at = Some(Instant::now());
         }
         Ok(())
     }
