@@ -1,5 +1,5 @@
-//! A machine's own control group (v2), where this process's group is delegated to it. Elsewhere machines run in the
-//! caller's group; the reason is kept for `showcmd --verbose` and `status --verbose`.
+//! A machine's or container's own control group (v2), where this process's group is delegated to it. Elsewhere they run in
+//! the caller's group; the reason is kept for `showcmd --verbose` and `status --verbose`.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -42,22 +42,103 @@ pub fn limit(placed: &str, limits: Processor) -> Result<(), String> {
         return Err(placed.to_owned());
     }
     let group = Path::new(placed);
-    if !group.join("cpu.max").exists()
-        && let Some(parent) = group.parent()
-    {
-        // Only a group without processes of its own may hand the controller on.
-        fs::write(parent.join("cgroup.subtree_control"), "+cpu").map_err(|e| {
-            format!(
-                "none: {} has no control over the processor ({e})",
-                parent.display()
-            )
-        })?;
+    control(group, "cpu", "cpu.max", "the processor")?;
+    write(group, "cpu.max", &limits.max())?;
+    write(group, "cpu.weight", &limits.weight())
+}
+
+/// Has the parent hand a controller on to its children, unless it does already.
+fn control(group: &Path, controller: &str, file: &str, what: &str) -> Result<(), String> {
+    if group.join(file).exists() {
+        return Ok(());
     }
-    for (file, value) in [("cpu.max", limits.max()), ("cpu.weight", limits.weight())] {
-        fs::write(group.join(file), value)
-            .map_err(|e| format!("none: {file} of {placed} cannot be set ({e})"))?;
+    let parent = group.parent().unwrap_or(group);
+    // Only a group without processes of its own may hand the controller on.
+    fs::write(
+        parent.join("cgroup.subtree_control"),
+        format!("+{controller}"),
+    )
+    .map_err(|e| {
+        format!(
+            "none: {} has no control over {what} ({e})",
+            parent.display()
+        )
+    })
+}
+
+fn write(group: &Path, file: &str, value: &str) -> Result<(), String> {
+    fs::write(group.join(file), value)
+        .map_err(|e| format!("none: {file} of {} cannot be set ({e})", group.display()))
+}
+
+/// What a container may have of memory, and how many processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// Bytes of swap beside it.
+    pub swap_bytes: u64,
+    /// Processes and threads.
+    pub processes: u32,
+}
+
+/// Sets the limits on memory and processes of a group made by [`Delegated::group`].
+///
+/// # Errors
+/// Why they are not in force.
+pub fn limit_memory(group: &Path, limits: Memory) -> Result<(), String> {
+    control(group, "memory", "memory.max", "memory")?;
+    write(group, "memory.max", &limits.bytes.to_string())?;
+    // Missing where the kernel does not account for swap; then there is nothing to limit either.
+    if group.join("memory.swap.max").exists() {
+        write(group, "memory.swap.max", &limits.swap_bytes.to_string())?;
     }
-    Ok(())
+    control(group, "pids", "pids.max", "the number of processes")?;
+    write(group, "pids.max", &limits.processes.to_string())
+}
+
+/// The group of a service, delegated to it, with the service itself moved into a leaf: groups with limits can then be made
+/// beside it.
+#[derive(Debug, Clone)]
+pub struct Delegated(Result<PathBuf, String>);
+
+impl Delegated {
+    /// Takes the caller's group over.
+    pub fn take_over() -> Self {
+        Self(own_group().and_then(|own| {
+            let leaf = own.join("service");
+            let moved = match fs::create_dir(&leaf) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+                _ => fs::write(leaf.join("cgroup.procs"), "0"),
+            };
+            match moved {
+                Ok(()) => Ok(own),
+                Err(e) => Err(format!("none: {} is not delegated ({e})", own.display())),
+            }
+        }))
+    }
+
+    /// Makes the group of a container.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn group(&self, vmid: u32) -> Result<PathBuf, String> {
+        let group = self.path(vmid)?;
+        match fs::create_dir(&group) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(format!("none: {} cannot be made ({e})", group.display()))
+            }
+            _ => Ok(group),
+        }
+    }
+
+    /// Where the group of a container is.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn path(&self, vmid: u32) -> Result<PathBuf, String> {
+        self.0.clone().map(|own| own.join(format!("ct-{vmid}")))
+    }
 }
 
 /// Whether a process is in the group where [`place`] put one.

@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::VmConfig;
 use crate::error::{Error, IoContext, Result};
-use crate::host::Host;
+use crate::host::{Family, Host};
 use crate::image::Format;
 use crate::machine::Vmid;
 use crate::{console, disks, guest, launcher, list, options, power};
@@ -253,7 +253,7 @@ pub fn main() -> ExitCode {
     }
     // Machines enter their directories as another user; a caller's stricter mask (a unit's UMask=) must not shut them out.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let mut host = Host::from_env();
+    let mut host = Host::from_env(Family::Machines);
     let checked = host.check_state();
     let done = checked
         .and_then(|()| run(&host, cli.verb))

@@ -298,6 +298,7 @@ mod tests {
     fn world() -> (tempfile::TempDir, Host) {
         let dir = tempfile::tempdir().unwrap();
         let host = Host {
+            family: crate::host::Family::Machines,
             layout: Layout::new(dir.path()),
             node: "n".to_owned(),
             pins: None,

@@ -25,7 +25,7 @@ use crate::storage::{Storages, Volume};
 /// [`Error::Exists`], or when an option cannot be used here; nothing stays then.
 pub fn create(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
-    refuse_existing(host, vmid)?;
+    host.refuse_existing(vmid)?;
     let storages = Storages::load(host)?;
     let mut config = VmConfig::default();
     config.set("smbios1", format!("uuid={}", new_uuid()?));
@@ -35,16 +35,6 @@ pub fn create(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
         let _ = storages.free_all(vmid);
     }
     made
-}
-
-fn refuse_existing(host: &Host, vmid: Vmid) -> Result<()> {
-    if host.conf_path(vmid).symlink_metadata().is_ok() {
-        return Err(Error::Exists {
-            vmid,
-            node: host.node.clone(),
-        });
-    }
-    Ok(())
 }
 
 /// A random (version 4) UUID.
@@ -287,7 +277,7 @@ pub fn clone(host: &Host, vmid: Vmid, newid: Vmid, request: &Clone) -> Result<()
             .transpose()?,
     );
     let source = VmConfig::load(host, vmid)?;
-    refuse_existing(host, newid)?;
+    host.refuse_existing(newid)?;
     let full = request.full.unwrap_or(!source.is_template());
     if !full && !source.is_template() {
         return Err(Error::Conflict(

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::host::Family;
 use crate::machine::Vmid;
 
 /// Result of everything in this crate.
@@ -13,16 +14,22 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no machine with this number.
-    #[error("Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist")]
+    #[error("Configuration file 'nodes/{node}/{}/{vmid}.conf' does not exist", family.proxmox_dir())]
     NotFound {
+        /// Machine or container.
+        family: Family,
         /// The number that was asked for.
         vmid: Vmid,
         /// This host's name.
         node: String,
     },
-    /// A machine with this number is there already.
-    #[error("unable to create VM {vmid} - VM {vmid} already exists on node '{node}'")]
+    /// A machine or container with this number is there already.
+    #[error("unable to create {} {vmid} - {} {vmid} already exists on node '{node}'", wanted.thing(), holder.thing())]
     Exists {
+        /// What was to be made.
+        wanted: Family,
+        /// What has the number.
+        holder: Family,
         /// The number that is taken.
         vmid: Vmid,
         /// This host's name.
@@ -41,8 +48,13 @@ pub enum Error {
     #[error("{0}")]
     Timeout(String),
     /// The machine must run for this command.
-    #[error("VM {0} not running")]
-    NotRunning(Vmid),
+    #[error("{} {vmid} not running", family.thing())]
+    NotRunning {
+        /// Machine or container.
+        family: Family,
+        /// Which.
+        vmid: Vmid,
+    },
     /// The guest agent is not configured, not there or refuses.
     #[error("{0}")]
     Agent(String),
@@ -109,14 +121,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Exit code of `blockhost-qm`. 2 absent machine, 3 conflict, 4 time-out, 5 guest agent, 6 usage, 7 host not set up,
+    /// Exit code of `blockhost-qm` and `blockhost-pct`. 2 absent machine, 3 conflict, 4 time-out, 5 guest agent, 6 usage, 7 host not set up,
     /// 1 everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NotFound { .. } => 2,
             Error::Exists { .. } | Error::Conflict(_) => 3,
             Error::LockTimeout { .. } | Error::Timeout(_) => 4,
-            Error::NotRunning(_) | Error::Agent(_) => 5,
+            Error::NotRunning { .. } | Error::Agent(_) => 5,
             Error::Option { .. } => 6,
             Error::Environment(_) => 7,
             Error::Config { .. }

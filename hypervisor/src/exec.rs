@@ -55,6 +55,8 @@ pub struct Run<'a> {
     stdin: Option<File>,
     stdout: Option<File>,
     stderr: Option<File>,
+    variables: Vec<(&'static str, PathBuf)>,
+    own_group: bool,
 }
 
 impl<'a> Run<'a> {
@@ -73,7 +75,23 @@ impl<'a> Run<'a> {
             stdin: None,
             stdout: None,
             stderr: None,
+            variables: Vec::new(),
+            own_group: false,
         }
+    }
+
+    /// A variable of its environment, beside or instead of the fixed ones.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: impl Into<PathBuf>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    /// A process group of its own, so that it can be ended together with what it starts.
+    #[must_use]
+    pub fn own_group(mut self) -> Self {
+        self.own_group = true;
+        self
     }
 
     /// Name in the process list, where the path says too little.
@@ -152,6 +170,10 @@ impl<'a> Run<'a> {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
             .env("HOME", "/");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if self.own_group {
+            command.process_group(0);
+        }
         match &self.directory {
             // The child still holds the descriptor when it changes directory, after it has changed user.
             Some(dir) => command.current_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())),

@@ -24,9 +24,68 @@ pub struct Ids {
     pub gid: u32,
 }
 
+/// What a program manages. Each has its directories, its locks and its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Virtual machines: `blockhost-qm`.
+    Machines,
+    /// Containers: `blockhost-pct`.
+    Containers,
+}
+
+impl Family {
+    /// What Proxmox calls one of them.
+    pub const fn thing(self) -> &'static str {
+        match self {
+            Self::Machines => "VM",
+            Self::Containers => "CT",
+        }
+    }
+
+    /// Where Proxmox keeps their configurations; scripts look for it in messages.
+    pub const fn proxmox_dir(self) -> &'static str {
+        match self {
+            Self::Machines => "qemu-server",
+            Self::Containers => "lxc",
+        }
+    }
+
+    /// Name of the directory of volatile files below `/run/blockhost`.
+    const fn run_name(self) -> &'static str {
+        match self {
+            Self::Machines => "qm",
+            Self::Containers => "pct",
+        }
+    }
+
+    /// Name of the directory of volumes, or of archives, in the state directory.
+    const fn storage_name(self) -> &'static str {
+        match self {
+            Self::Machines => "qm-storage",
+            Self::Containers => "pct-storage",
+        }
+    }
+
+    fn conf_dir(self, layout: &Layout) -> PathBuf {
+        match self {
+            Self::Machines => layout.qm_conf_dir(),
+            Self::Containers => layout.pct_conf_dir(),
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::Machines => Self::Containers,
+            Self::Containers => Self::Machines,
+        }
+    }
+}
+
 /// The host as the commands see it.
 #[derive(Debug, Clone)]
 pub struct Host {
+    /// Whose directories these are.
+    pub family: Family,
     /// All paths.
     pub layout: Layout,
     /// Name of this host in messages.
@@ -43,13 +102,11 @@ pub struct Pins {
     storage: OwnedFd,
 }
 
-/// Name of the directory of volumes in the state directory.
-const STORAGE: &str = "qm-storage";
-
 impl Host {
     /// The host below `BLOCKHOST_ROOT`.
-    pub fn from_env() -> Self {
+    pub fn from_env(family: Family) -> Self {
         Host {
+            family,
             layout: Layout::from_env(),
             node: sys::node_name(),
             pins: None,
@@ -104,8 +161,8 @@ impl Host {
             Ok(fd)
         };
         self.pins = Some(Arc::new(Pins {
-            conf: pin(self.layout.qm_conf_dir())?,
-            storage: pin(state.join(STORAGE))?,
+            conf: pin(self.family.conf_dir(&self.layout))?,
+            storage: pin(state.join(self.family.storage_name()))?,
         }));
         Ok(())
     }
@@ -113,7 +170,7 @@ impl Host {
     /// Directory of the configurations.
     pub fn conf_dir(&self) -> PathBuf {
         self.pins.as_ref().map_or_else(
-            || self.layout.qm_conf_dir(),
+            || self.family.conf_dir(&self.layout),
             |pins| sys::descriptor_path(&pins.conf),
         )
     }
@@ -121,7 +178,7 @@ impl Host {
     /// Directory of the storage `local` and of nothing else.
     pub fn storage_dir(&self) -> PathBuf {
         self.pins.as_ref().map_or_else(
-            || self.layout.state().join(STORAGE),
+            || self.layout.state().join(self.family.storage_name()),
             |pins| sys::descriptor_path(&pins.storage),
         )
     }
@@ -131,9 +188,10 @@ impl Host {
         let Some(pins) = &self.pins else {
             return text.to_owned();
         };
+        let storage = self.layout.state().join(self.family.storage_name());
         [
-            (&pins.conf, self.layout.qm_conf_dir()),
-            (&pins.storage, self.layout.state().join(STORAGE)),
+            (&pins.conf, self.family.conf_dir(&self.layout)),
+            (&pins.storage, storage),
         ]
         .iter()
         .fold(text.to_owned(), |text, (fd, name)| {
@@ -149,7 +207,7 @@ impl Host {
 
     /// Directory of volatile files of all machines.
     pub fn run_dir(&self) -> PathBuf {
-        self.layout.run().join("qm")
+        self.layout.run().join(self.family.run_name())
     }
 
     /// Directory of volatile files of one machine: sockets, state, logs, seed.
@@ -160,9 +218,31 @@ impl Host {
     /// The error for a machine that is not there.
     pub fn not_found(&self, vmid: Vmid) -> Error {
         Error::NotFound {
+            family: self.family,
             vmid,
             node: self.node.clone(),
         }
+    }
+
+    /// Insists that a number is free: machines and containers share them.
+    ///
+    /// # Errors
+    /// [`Error::Exists`].
+    pub fn refuse_existing(&self, vmid: Vmid) -> Result<()> {
+        let other = self.family.other();
+        let others = other.conf_dir(&self.layout).join(format!("{vmid}.conf"));
+        let places = [(self.family, self.conf_path(vmid)), (other, others)];
+        for (holder, place) in places {
+            if place.symlink_metadata().is_ok() {
+                return Err(Error::Exists {
+                    wanted: self.family,
+                    holder,
+                    vmid,
+                    node: self.node.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -192,6 +272,7 @@ mod tests {
     fn what_the_services_user_puts_in_the_place_of_a_checked_directory_is_not_reached() {
         let root = tempfile::tempdir().unwrap();
         let mut host = Host {
+            family: Family::Machines,
             layout: Layout::new(root.path()),
             node: "n".to_owned(),
             pins: None,
@@ -203,7 +284,7 @@ mod tests {
         std::fs::write(&victim, "x").unwrap();
         std::fs::create_dir_all(&state).unwrap();
         host.check_state().unwrap();
-        for name in ["qm", STORAGE] {
+        for name in ["qm", "qm-storage"] {
             std::fs::rename(state.join(name), state.join(format!("real-{name}"))).unwrap();
             std::os::unix::fs::symlink(&elsewhere, state.join(name)).unwrap();
         }

@@ -1,7 +1,8 @@
-//! The embedded backend: `blockhost-qm`, which drives QEMU with the command line of Proxmox's `qm`.
-//! Everything the program does lives here; `src/bin` only calls [`cli::main`]. The root agent's `vm` compartment is
+//! The embedded backend: `blockhost-qm`, which drives QEMU with the command line of Proxmox's `qm`, and `blockhost-pct`
+//! ([`container`]), which does the same for containers through a service of its own without privileges ([`keeper`]).
+//! Everything the programs do lives here; `src/bin` only calls their `main`. The root agent's `vm` compartment is
 //! the caller, a human or a shell script written for Proxmox the other one.
-//! The only unsafe code is one ioctl in [`sys`].
+//! The only unsafe code is one ioctl and the Landlock calls in [`sys`].
 
 pub mod accel;
 pub mod cgroup;
@@ -9,6 +10,7 @@ pub mod cli;
 pub mod cloudinit;
 pub mod config;
 pub mod console;
+pub mod container;
 pub mod disks;
 pub mod error;
 pub mod exec;
@@ -16,6 +18,7 @@ pub mod guest;
 pub mod hardware;
 pub mod host;
 pub mod image;
+pub mod keeper;
 pub mod launch;
 pub mod launcher;
 pub mod limits;

@@ -239,6 +239,7 @@ mod tests {
     fn an_agent_that_babbles_without_end_is_given_up_soon() {
         let root = tempfile::tempdir().unwrap();
         let host = Host {
+            family: crate::host::Family::Machines,
             layout: Layout::new(root.path()),
             node: "n".to_owned(),
             pins: None,

@@ -1,4 +1,5 @@
-//! A machine's network cards on the host side: the tap device and its place in a Linux bridge.
+//! A machine's network cards on the host side: the tap device and its place in a Linux bridge. Bridges are the same for
+//! containers.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -31,15 +32,25 @@ pub fn tap_name(vmid: Vmid, index: u32) -> String {
     format!("tap{vmid}i{index}")
 }
 
-fn ip(args: &[&str]) -> Result<exec::Finished> {
+/// Runs `ip`.
+pub(crate) fn ip(args: &[&str]) -> Result<exec::Finished> {
     Run::new(exec::find("ip", "iproute2")?, args.iter().copied()).status()
 }
 
-/// Insists that the bridge is there and is a Linux bridge.
+/// What a bridge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BridgeKind {
+    /// The kernel's own.
+    Linux,
+    /// A switch's: its ports are added in the switch.
+    Switch,
+}
+
+/// Looks what a bridge is.
 ///
 /// # Errors
-/// [`Error::Environment`] saying what it is instead.
-pub fn check_bridge(bridge: &str) -> Result<()> {
+/// [`Error::Environment`] when it is missing or something else.
+pub fn bridge_kind(bridge: &str) -> Result<BridgeKind> {
     let found = ip(&["-json", "-details", "link", "show", "dev", bridge])?;
     if !found.status.success() {
         return Err(Error::Environment(format!(
@@ -51,15 +62,51 @@ pub fn check_bridge(bridge: &str) -> Result<()> {
         .pointer("/0/linkinfo/info_kind")
         .and_then(serde_json::Value::as_str)
     {
-        Some("bridge") => Ok(()),
-        Some("openvswitch") => Err(Error::Environment(format!(
-            "'{bridge}' is an Open vSwitch bridge, which blockhost-qm cannot use yet; use a Linux bridge"
-        ))),
+        Some("bridge") => Ok(BridgeKind::Linux),
+        // The second is what a switch without its kernel module makes.
+        Some("openvswitch" | "tun") => Ok(BridgeKind::Switch),
         other => Err(Error::Environment(format!(
-            "'{bridge}' is no Linux bridge but {}",
+            "'{bridge}' is no bridge but {}",
             other.unwrap_or("an ordinary interface")
         ))),
     }
+}
+
+/// Insists that the bridge is there and is a Linux bridge.
+///
+/// # Errors
+/// [`Error::Environment`] saying what it is instead.
+pub fn check_bridge(bridge: &str) -> Result<()> {
+    match bridge_kind(bridge)? {
+        BridgeKind::Linux => Ok(()),
+        BridgeKind::Switch => Err(Error::Environment(format!(
+            "'{bridge}' is an Open vSwitch bridge, which blockhost-qm cannot use yet; use a Linux bridge"
+        ))),
+    }
+}
+
+/// Puts a device into a Linux bridge and switches it on, in one VLAN where a tag is given.
+///
+/// # Errors
+/// When the kernel refuses; a tag needs a bridge that knows VLANs.
+pub(crate) fn join(name: &str, bridge: &str, mtu: Option<u16>, tag: Option<u16>) -> Result<()> {
+    let mtu = mtu.map(|mtu| mtu.to_string());
+    let mut args = vec!["link", "set", "dev", name, "master", bridge];
+    if let Some(mtu) = &mtu {
+        args.extend(["mtu", mtu]);
+    }
+    args.push("up");
+    ip(&args)?.success()?;
+    let Some(tag) = tag else { return Ok(()) };
+    let tag = tag.to_string();
+    let bridge_tool = exec::find("bridge", "iproute2")?;
+    let vlan = |args: &[&str]| Run::new(&bridge_tool, args.iter().copied()).status();
+    let _ = vlan(&["vlan", "del", "dev", name, "vid", "1"])?;
+    let added = vlan(&["vlan", "add", "dev", name, "vid", &tag, "pvid", "untagged"])?;
+    added.success().map_err(|e| {
+        Error::Environment(format!("tag={tag} needs a VLAN-aware bridge (ip link set {bridge} type bridge vlan_filtering 1): {e}"))
+    })?;
+    Ok(())
 }
 
 /// Creates the tap device of a card, puts it into its bridge and switches it on. The device lives as long as the
@@ -83,22 +130,6 @@ pub fn plug(vmid: Vmid, index: u32, card: &NetDevice) -> Result<OwnedFd> {
             "tap device '{name}' cannot be made (/dev/net/tun, CAP_NET_ADMIN): {e}"
         ))
     })?;
-    let mtu = card.mtu.filter(|mtu| *mtu > 1).map(|mtu| mtu.to_string());
-    let mut args = vec!["link", "set", "dev", &name, "master", &bridge];
-    if let Some(mtu) = &mtu {
-        args.extend(["mtu", mtu]);
-    }
-    args.push("up");
-    ip(&args)?.success()?;
-    if let Some(tag) = card.tag {
-        let tag = tag.to_string();
-        let bridge_tool = exec::find("bridge", "iproute2")?;
-        let vlan = |args: &[&str]| Run::new(&bridge_tool, args.iter().copied()).status();
-        let _ = vlan(&["vlan", "del", "dev", &name, "vid", "1"])?;
-        let added = vlan(&["vlan", "add", "dev", &name, "vid", &tag, "pvid", "untagged"])?;
-        added.success().map_err(|e| {
-            Error::Environment(format!("tag={tag} needs a VLAN-aware bridge (ip link set {bridge} type bridge vlan_filtering 1): {e}"))
-        })?;
-    }
+    join(&name, &bridge, card.mtu.filter(|mtu| *mtu > 1), card.tag)?;
     Ok(tap)
 }

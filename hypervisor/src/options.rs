@@ -27,12 +27,12 @@ pub enum Change {
     Delete(String),
 }
 
-/// Reads `--key value`, `-key value` and `--key=value` as Proxmox does.
+/// Reads `--key value`, `-key value` and `--key=value` as Proxmox does, for machines and containers alike.
 ///
 /// # Errors
-/// [`Error::Option`] for a key or value outside the grammar.
-pub fn read_args(args: &[String]) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
+/// [`Error::Option`] for what is no option, and for one without its value.
+pub fn read_pairs(args: &[String]) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let name = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'));
@@ -49,14 +49,29 @@ pub fn read_args(args: &[String]) -> Result<Vec<Change>> {
                 None => return Err(Error::option(name, "option needs a value")),
             },
         };
+        pairs.push((key.to_owned(), value));
+    }
+    Ok(pairs)
+}
+
+/// The keys in the value of `--delete`.
+pub fn deleted_keys(value: &str) -> impl Iterator<Item = &str> {
+    value.split([',', ';', ' ']).filter(|key| !key.is_empty())
+}
+
+/// The changes that a command line asks for.
+///
+/// # Errors
+/// [`Error::Option`] for a key or value outside the grammar.
+pub fn read_args(args: &[String]) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for (key, value) in read_pairs(args)? {
+        let key = key.as_str();
         match key {
-            "delete" => changes.extend(
-                value
-                    .split([',', ';', ' '])
-                    .filter(|k| !k.is_empty())
-                    .map(deletion),
-            ),
-            "sshkeys" => changes.push(Change::Set(Box::new(QmOption::SshKeys(read_keys(&value)?)))),
+            "delete" => changes.extend(deleted_keys(&value).map(deletion)),
+            "sshkeys" => changes.push(Change::Set(Box::new(QmOption::SshKeys(read_keys(
+                key, &value,
+            )?)))),
             _ => {
                 let option =
                     QmOption::parse(key, &value).map_err(|e| Error::option(key, e.to_string()))?;
@@ -72,8 +87,11 @@ fn deletion(key: &str) -> Change {
 }
 
 /// Keys from the text itself, its percent-encoded form, or (as in Proxmox) a file of that name.
-fn read_keys(value: &str) -> Result<SshKeys> {
-    let bad = |problem: &str| Error::option("sshkeys", problem.to_owned());
+///
+/// # Errors
+/// When they are none, or the file cannot be read.
+pub fn read_keys(option: &str, value: &str) -> Result<SshKeys> {
+    let bad = |problem: &str| Error::option(option, problem.to_owned());
     if let Some(keys) = SshKeys::read(value).or_else(|| SshKeys::from_percent_encoded(value)) {
         return Ok(keys);
     }

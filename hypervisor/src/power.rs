@@ -125,7 +125,10 @@ pub fn reset(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     VmConfig::load(host, vmid)?;
     if !runtime::is_running(host, vmid)? {
-        return Err(Error::NotRunning(vmid));
+        return Err(Error::NotRunning {
+            family: host.family,
+            vmid,
+        });
     }
     Monitor::open(host, vmid, QMP_LIMIT)?
         .run(&qmp::system_reset {})

@@ -217,6 +217,7 @@ mod tests {
     fn a_qemu_that_lets_go_of_its_lock_still_runs() {
         let root = tempfile::tempdir().unwrap();
         let host = Host {
+            family: crate::host::Family::Machines,
             layout: Layout::new(root.path()),
             node: "n".to_owned(),
             pins: None,

@@ -99,6 +99,19 @@ pub fn lookup_user(name: &str) -> io::Result<Option<(u32, u32)>> {
     Ok(found)
 }
 
+/// Name of the user with that uid, from `/etc/passwd`.
+///
+/// # Errors
+/// When `/etc/passwd` cannot be read; an unknown user is `Ok(None)`.
+pub fn user_name(uid: u32) -> io::Result<Option<String>> {
+    let passwd = std::fs::read(Path::new(OsStr::new("/etc/passwd")))?;
+    Ok(passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = std::str::from_utf8(line).ok()?.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    }))
+}
+
 /// This host's name, as Proxmox's node name.
 pub fn node_name() -> String {
     let uname = rustix::system::uname();

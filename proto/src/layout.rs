@@ -151,6 +151,24 @@ impl Layout {
         self.state().join("qm")
     }
 
+    /// `/var/lib/blockhost/pct`: container configurations of the embedded backend.
+    #[must_use]
+    pub fn pct_conf_dir(&self) -> PathBuf {
+        self.state().join("pct")
+    }
+
+    /// `/var/lib/blockhost-ct`: the containers themselves, which belong to the unprivileged service that runs them.
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.join("var/lib/blockhost-ct")
+    }
+
+    /// `/run/blockhost-ct`: that service's socket.
+    #[must_use]
+    pub fn containers_run(&self) -> PathBuf {
+        self.join("run/blockhost-ct")
+    }
+
     /// `/etc/blockhost/ledger`: epoch keys, witnesses, ledger policy.
     #[must_use]
     pub fn ledger_keys(&self) -> PathBuf {
@@ -190,5 +208,7 @@ mod tests {
             Path::new("/usr/share/blockhost/provisioner.json")
         );
         assert_eq!(layout.qm_conf_dir(), Path::new("/var/lib/blockhost/qm"));
+        assert_eq!(layout.pct_conf_dir(), Path::new("/var/lib/blockhost/pct"));
+        assert_eq!(layout.containers(), Path::new("/var/lib/blockhost-ct"));
     }
 }

@@ -1,0 +1,199 @@
+//! `blockhost-containers`: the service that has the containers. It runs as an ordinary user and holds no privilege: ids for
+//! containers come from `newuidmap`, what it makes lies in directories of its own, interfaces are plugged in by whoever asks.
+//! `blockhost-pct` is its only client. Containers are not its children: they go on when it ends, and are found again.
+
+pub mod hook;
+pub mod inside;
+pub mod lxc;
+pub mod rootfs;
+mod serve;
+pub mod slots;
+mod start;
+pub mod unpack;
+pub mod wire;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use blockhost_proto::layout::Layout;
+use clap::{CommandFactory, Parser, Subcommand};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use crate::cgroup::Delegated;
+use crate::error::{Error, IoContext, Result};
+use crate::exec;
+use crate::host::Ids;
+use crate::sys;
+use lxc::Lxc;
+use rootfs::RootFileSystems;
+use slots::Pool;
+use wire::Line;
+
+/// Name of the unprivileged user that containers belong to.
+pub const USER: &str = "blockhost-ct";
+
+const EXAMPLES: &str = "\
+Examples:
+  systemctl start blockhost-containers                          the ordinary way
+  setpriv --reuid blockhost-ct --regid blockhost-ct --clear-groups blockhost-containers run
+                                                                where there is no systemd
+
+It listens on /run/blockhost-ct/keeper.sock for blockhost-pct, run by root, and keeps containers in /var/lib/blockhost-ct.
+Both directories belong to its user. Ending it ends no container.";
+
+/// Runs containers for blockhost-pct, without privileges.
+#[derive(Debug, Parser)]
+#[command(name = "blockhost-containers", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve until a signal ends it
+    Run,
+    /// Gives a starting container its addresses; run by LXC
+    #[command(hide = true, name = hook::COMMAND)]
+    Hook {
+        /// LXC's own words
+        words: Vec<String>,
+    },
+    /// Works on a root file system as its root; started by run
+    #[command(hide = true, name = inside::COMMAND)]
+    Inside,
+    /// Enters a control group and becomes LXC; started by run
+    #[command(hide = true, name = start::COMMAND)]
+    Launch {
+        /// Group, program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+}
+
+/// The command line, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() {
+                ExitCode::from(6)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.verb {
+        Verb::Hook { .. } => hook::run(),
+        Verb::Inside => inside::run(),
+        Verb::Launch { words } => start::launch(&words),
+        Verb::Run => match run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("blockhost-containers: {e}");
+                ExitCode::from(e.exit_code())
+            }
+        },
+    }
+}
+
+/// What every request needs.
+pub(crate) struct Keeper {
+    roots: RootFileSystems,
+    groups: Delegated,
+    socket: std::path::PathBuf,
+    desk: serve::Desk,
+}
+
+fn run() -> Result<()> {
+    let own = Ids {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    if own.uid == 0 {
+        return Err(Error::Environment(format!(
+            "this service needs no privileges and must have none: run it as the user '{USER}'"
+        )));
+    }
+    let name = sys::user_name(own.uid)
+        .at("cannot read", "/etc/passwd")?
+        .ok_or_else(|| Error::Environment(format!("uid {} has no name", own.uid)))?;
+    let pool = Pool::of(&name)?;
+    for tool in [
+        "lxc-start",
+        "lxc-stop",
+        "lxc-info",
+        "lxc-attach",
+        "lxc-usernsexec",
+    ] {
+        exec::find(tool, "lxc")?;
+    }
+    exec::find("newuidmap", "uidmap")?;
+    exec::find("ip", "iproute2")?;
+    let layout = Layout::from_env();
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    let containers = own_directory(&layout.containers(), 0o711)?;
+    let run_dir = own_directory(&layout.containers_run(), 0o700)?;
+    let socket = wire::socket_path(&layout);
+    match rustix::fs::flock(&containers, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            return Err(Error::Conflict(format!(
+                "another service has {}",
+                layout.containers().display()
+            )));
+        }
+        Err(e) => return Err(e).at("cannot lock", layout.containers()),
+    }
+    // Whoever listened there held the lock.
+    let _ = std::fs::remove_file(&socket);
+    let listener = Line::listen(&socket).at("cannot listen on", &socket)?;
+    let keeper = Keeper {
+        roots: RootFileSystems {
+            lxc: Lxc {
+                containers: layout.containers(),
+                run: layout.containers_run(),
+            },
+            pool,
+            own,
+        },
+        groups: Delegated::take_over(),
+        socket,
+        desk: serve::Desk::default(),
+    };
+    drop(run_dir);
+    serve::serve(&std::sync::Arc::new(keeper), &listener)
+}
+
+/// Opens a directory of ours and sets its mode.
+fn own_directory(path: &Path, mode: u32) -> Result<OwnedFd> {
+    let missing = |e: std::io::Error| {
+        Error::Environment(format!(
+            "{} must be a directory of this service's user: {e}",
+            path.display()
+        ))
+    };
+    let fd = rustix::fs::open(
+        path,
+        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| missing(e.into()))?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|e| missing(e.into()))?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,347 @@
+//! Requests: who may ask, one at a time per container where that matters, and what each becomes.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::rootfs::kill_group;
+use super::wire::{Answer, Ask, Limits, Line, Refusal, State};
+use super::{Keeper, slots};
+use crate::cgroup::{self, Processor};
+use crate::error::{Error, IoContext, Result};
+
+/// Requests at one time; root needs no more, and a mistake of its scripts shall not end in thousands of threads.
+const MOST_AT_ONCE: usize = 128;
+/// How long a container may take to be gone once it was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// Processes and threads of one container.
+const PROCESSES: u32 = 8192;
+/// What a program inside finds in its environment.
+const PATH_INSIDE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Who is being served, and what they wait for.
+#[derive(Default)]
+pub(super) struct Desk {
+    busy: Mutex<HashMap<u32, Arc<Mutex<()>>>>,
+    allocating: Mutex<()>,
+    at_once: AtomicUsize,
+    /// Starts that wait for their hook.
+    pub(super) hooks: Mutex<HashMap<u32, Sender<(Line, OwnedFd)>>>,
+}
+
+impl Desk {
+    fn lock_of(&self, vmid: u32) -> Arc<Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for are not kept for ever.
+        busy.retain(|_, lock| Arc::strong_count(lock) > 1);
+        busy.entry(vmid).or_default().clone()
+    }
+}
+
+/// Serves for ever.
+///
+/// # Errors
+/// When the socket fails.
+pub(super) fn serve(keeper: &Arc<Keeper>, listener: &OwnedFd) -> Result<()> {
+    loop {
+        let accepted = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC);
+        let line = match accepted {
+            Ok(fd) => Line::new(fd),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+            // Out of descriptors: those that are served give some back.
+            Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            Err(e) => return Err(e).at("cannot accept on", &keeper.socket),
+        };
+        if keeper.desk.at_once.fetch_add(1, Ordering::SeqCst) >= MOST_AT_ONCE {
+            keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let keeper = Arc::clone(keeper);
+        std::thread::spawn(move || {
+            one(&keeper, line);
+            keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+fn one(keeper: &Keeper, line: Line) {
+    let own = keeper.roots.own.uid;
+    let Ok(peer) = line.peer() else { return };
+    if peer != 0 && peer != own {
+        return;
+    }
+    let Ok((ask, mut descriptors)) = line.receive::<Ask>() else {
+        return;
+    };
+    if let Ask::Hook { vmid } = ask {
+        let waiting = keeper
+            .desk
+            .hooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&vmid);
+        if let (Some(waiting), Some(space)) = (waiting, descriptors.pop()) {
+            let _ = waiting.send((line, space));
+        }
+        return;
+    }
+    // Its own user is who containers' monitors run as, and those have a hook and nothing else.
+    if peer != 0 {
+        return;
+    }
+    let answer = keeper
+        .answer(ask, descriptors, &line)
+        .unwrap_or_else(refused);
+    let _ = line.send(&answer, &[]);
+}
+
+fn refused(error: Error) -> Answer {
+    let refusal = match &error {
+        Error::Conflict(_) => Refusal::Conflict,
+        Error::Timeout(_) => Refusal::Timeout,
+        Error::NotRunning { .. } => Refusal::NotRunning,
+        Error::Image { .. } => Refusal::Archive,
+        Error::Environment(_) => Refusal::Environment,
+        _ => Refusal::Failed,
+    };
+    let message = match error {
+        Error::Image { problem, .. } => problem,
+        other => other.to_string(),
+    };
+    Answer::Refused { refusal, message }
+}
+
+fn done(notes: Vec<String>) -> Answer {
+    Answer::Done { notes }
+}
+
+impl Keeper {
+    fn answer(&self, ask: Ask, descriptors: Vec<OwnedFd>, line: &Line) -> Result<Answer> {
+        match ask {
+            Ask::Create {
+                vmid,
+                packing,
+                bytes,
+                settings,
+            } => {
+                let [archive] = exactly(descriptors)?;
+                let lock = self.desk.lock_of(vmid);
+                let _busy = lock.lock();
+                self.refuse_running(vmid)?;
+                self.roots.remove(vmid)?;
+                let first_id = {
+                    let _allocating = self.desk.allocating.lock();
+                    slots::take(self.roots.pool, &self.roots.lxc.containers, vmid)?
+                };
+                let made =
+                    self.roots
+                        .create(vmid, first_id, &archive, (packing, bytes, settings), line);
+                if made.is_err() {
+                    let _ = self.roots.remove(vmid);
+                }
+                made.map(done)
+            }
+            Ask::Remove { vmid } => {
+                let lock = self.desk.lock_of(vmid);
+                let _busy = lock.lock();
+                self.refuse_running(vmid)?;
+                self.roots.remove(vmid)?;
+                self.remove_group(vmid);
+                Ok(done(Vec::new()))
+            }
+            Ask::Start { vmid, spec } => {
+                let lock = self.desk.lock_of(vmid);
+                let _busy = lock.lock();
+                self.refuse_running(vmid)?;
+                self.start(vmid, &spec, line).map(done)
+            }
+            Ask::Shutdown { vmid, timeout_s } => self.shutdown(vmid, timeout_s, line),
+            Ask::Kill { vmid } => self.kill(vmid),
+            Ask::States { vmids } => {
+                let states: Result<Vec<State>> =
+                    vmids.into_iter().map(|vmid| self.state(vmid)).collect();
+                Ok(Answer::States { states: states? })
+            }
+            Ask::Exec { vmid, words } => self.exec(vmid, &words, descriptors, line),
+            Ask::Limit { vmid, limits } => Ok(done(match self.groups.path(vmid) {
+                Ok(group) => self.limit(&group, limits),
+                Err(why) => vec![not_in_force(vmid, &why)],
+            })),
+            Ask::Plugged { .. } | Ask::Hook { .. } => {
+                Err(Error::Failed("not asked for".to_owned()))
+            }
+        }
+    }
+
+    pub(super) fn pid(&self, vmid: u32) -> Result<Option<i32>> {
+        match self.roots.first_id(vmid)? {
+            None => Ok(None),
+            Some(first_id) => self.roots.lxc.pid(vmid, first_id),
+        }
+    }
+
+    fn state(&self, vmid: u32) -> Result<State> {
+        Ok(State {
+            pid: self.pid(vmid)?,
+            cgroup: self
+                .groups
+                .path(vmid)
+                .map_or_else(|why| why, |group| group.display().to_string()),
+        })
+    }
+
+    fn refuse_running(&self, vmid: u32) -> Result<()> {
+        match self.pid(vmid)? {
+            Some(_) => Err(Error::Conflict(format!("CT {vmid} already running"))),
+            None => Ok(()),
+        }
+    }
+
+    fn running(&self, vmid: u32) -> Result<i32> {
+        self.pid(vmid)?
+            .ok_or_else(|| Error::Conflict(format!("CT {vmid} not running")))
+    }
+
+    fn shutdown(&self, vmid: u32, timeout_s: u64, line: &Line) -> Result<Answer> {
+        if self.pid(vmid)?.is_none() {
+            return Ok(done(Vec::new()));
+        }
+        let timeout = timeout_s.to_string();
+        let tool = self
+            .roots
+            .lxc
+            .tool("lxc-stop", vmid, &["--nokill", "--timeout", &timeout])?;
+        self.wait(tool.own_group().spawn()?, Some(line))?;
+        if self.pid(vmid)?.is_some() {
+            return Err(Error::Timeout(format!(
+                "CT {vmid}: shutdown failed - got timeout"
+            )));
+        }
+        self.remove_group(vmid);
+        Ok(done(Vec::new()))
+    }
+
+    pub(super) fn kill(&self, vmid: u32) -> Result<Answer> {
+        let end = Instant::now() + KILL_LIMIT;
+        while self.pid(vmid)?.is_some() {
+            let tool = self.roots.lxc.tool("lxc-stop", vmid, &["--kill"])?;
+            self.wait(tool.own_group().spawn()?, None)?;
+            if Instant::now() > end {
+                return Err(Error::Failed(format!("CT {vmid} cannot be ended")));
+            }
+        }
+        self.remove_group(vmid);
+        Ok(done(Vec::new()))
+    }
+
+    fn exec(
+        &self,
+        vmid: u32,
+        words: &[String],
+        descriptors: Vec<OwnedFd>,
+        line: &Line,
+    ) -> Result<Answer> {
+        let [input, output, errors] = exactly(descriptors)?;
+        self.running(vmid)?;
+        let mut args = vec!["--clear-env", "-v", PATH_INSIDE, "-v", "HOME=/root", "--"];
+        args.extend(words.iter().map(String::as_str));
+        let run = self
+            .roots
+            .lxc
+            .tool("lxc-attach", vmid, &args)?
+            .own_group()
+            .stdin(File::from(input))
+            .stdout(File::from(output))
+            .stderr(File::from(errors));
+        let status = self.wait(run.spawn()?, Some(line))?;
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        Ok(Answer::Exited { code })
+    }
+
+    /// Waits for a tool, as long as somebody waits for it where an asker is named.
+    fn wait(&self, mut child: Child, asker: Option<&Line>) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = child.try_wait().at("cannot wait for", "a tool of LXC")? {
+                return Ok(status);
+            }
+            let Some(asker) = asker else {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            };
+            if gone(asker, Duration::from_millis(10)) {
+                kill_group(&child);
+                let _ = child.wait();
+                return Err(Error::Failed("nobody waits for it any more".to_owned()));
+            }
+        }
+    }
+
+    /// Puts limits in force; what is not is said.
+    pub(super) fn limit(&self, group: &std::path::Path, limits: Limits) -> Vec<String> {
+        let memory = cgroup::Memory {
+            bytes: limits.memory_mib << 20,
+            swap_bytes: limits.swap_mib << 20,
+            processes: PROCESSES,
+        };
+        let processor = Processor {
+            hundredths: u16::try_from(limits.cpu_hundredths).unwrap_or(u16::MAX),
+            units: limits.cpu_units,
+        };
+        let name = group.display().to_string();
+        let tried = [
+            ("memory", cgroup::limit_memory(group, memory)),
+            ("processor", cgroup::limit(&name, processor)),
+        ];
+        tried
+            .into_iter()
+            .filter_map(|(what, result)| {
+                Some(format!(
+                    "limits on the {what} are stored but not in force: {}",
+                    result.err()?
+                ))
+            })
+            .collect()
+    }
+
+    pub(super) fn remove_group(&self, vmid: u32) {
+        if let Ok(group) = self.groups.path(vmid) {
+            for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                // LXC's own two, where it has left them.
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            let _ = std::fs::remove_dir(&group);
+        }
+    }
+}
+
+pub(super) fn not_in_force(vmid: u32, why: &str) -> String {
+    format!("limits of CT {vmid} are stored but not in force: {why}")
+}
+
+/// Whether the asker went away, waiting for that a little.
+pub(super) fn gone(asker: &Line, wait: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(asker.as_fd(), PollFlags::RDHUP)];
+    let wait = Timespec::try_from(wait).ok();
+    let _ = poll(&mut fds, wait.as_ref());
+    !fds[0].revents().is_empty()
+}
+
+fn exactly<const N: usize>(descriptors: Vec<OwnedFd>) -> Result<[OwnedFd; N]> {
+    descriptors.try_into().map_err(|list: Vec<OwnedFd>| {
+        Error::Failed(format!("{} descriptors where {N} belong", list.len()))
+    })
+}

@@ -1,0 +1,201 @@
+//! Starting a container: its files written, its group made, LXC started, its interfaces handed out and set up.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::PoisonError;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use super::lxc::{Places, SOCKET_VARIABLE, config_text, filter_text};
+use super::rootfs::kill_group;
+use super::serve::{gone, not_in_force};
+use super::wire::{Answer, Ask, Line, StartSpec};
+use crate::config::write_atomically;
+use crate::error::{Error, IoContext, Result};
+use crate::exec::{self, Run};
+
+/// Hidden command under which the program runs as the launcher.
+pub const COMMAND: &str = "launch";
+
+/// How long a container may take until its first process runs.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longest end of LXC's log that is shown.
+const LOG_LINES: usize = 4;
+/// In the place of a group where there is none.
+const NO_GROUP: &str = "-";
+
+/// Enters the group in the first word, then becomes the program in the second with the others as its arguments. Returns
+/// only when that fails.
+pub fn launch(words: &[String]) -> ExitCode {
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        eprintln!("{what}: {e}");
+        ExitCode::from(7)
+    };
+    let [group, program, args @ ..] = words else {
+        return failed(COMMAND, &"group and program are missing");
+    };
+    // A session of its own: no signal to the service's group reaches what is started.
+    let _ = rustix::process::setsid();
+    if group != NO_GROUP
+        && let Err(e) = fs::write(format!("{group}/cgroup.procs"), "0")
+    {
+        return failed(group, &e);
+    }
+    failed(program, &exec::become_program(program, args))
+}
+
+impl Keeper {
+    /// Starts a container that is stopped; what is to be said about it.
+    ///
+    /// # Errors
+    /// When it does not run; nothing of it runs then.
+    pub(super) fn start(&self, vmid: u32, spec: &StartSpec, asker: &Line) -> Result<Vec<String>> {
+        let directory = self.roots.directory(vmid);
+        let Some(first_id) = self.roots.first_id(vmid)? else {
+            return Err(Error::Failed(format!(
+                "{} has no root file system",
+                directory.display()
+            )));
+        };
+        self.roots
+            .settle(vmid, first_id, spec.settings.clone(), asker)?;
+        let program = format!("/proc/{}/exe", std::process::id());
+        let places = Places {
+            directory: &directory,
+            program: program.as_ref(),
+        };
+        let config = config_text(spec, first_id, &places)?;
+        write_atomically(&directory.join("config"), config.as_bytes(), 0o600)?;
+        write_atomically(
+            &directory.join("seccomp"),
+            filter_text(spec).as_bytes(),
+            0o600,
+        )?;
+        let _ = fs::remove_file(directory.join("lxc.log"));
+        self.remove_group(vmid);
+        let (group, notes) = match self.groups.group(vmid) {
+            Ok(group) => {
+                let notes = self.limit(&group, spec.limits);
+                (group.display().to_string(), notes)
+            }
+            Err(why) => (NO_GROUP.to_owned(), vec![not_in_force(vmid, &why)]),
+        };
+        let started = self.launch_and_plug(vmid, spec, &group, asker);
+        if let Err(e) = started {
+            let _ = self.kill(vmid);
+            self.remove_group(vmid);
+            return Err(e);
+        }
+        Ok(notes)
+    }
+
+    fn launch_and_plug(
+        &self,
+        vmid: u32,
+        spec: &StartSpec,
+        group: &str,
+        asker: &Line,
+    ) -> Result<()> {
+        let (sender, hooks) = channel();
+        let desk = &self.desk.hooks;
+        desk.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(vmid, sender);
+        let result = self.watch_start(vmid, spec, group, asker, &hooks);
+        desk.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&vmid);
+        result
+    }
+
+    fn watch_start(
+        &self,
+        vmid: u32,
+        spec: &StartSpec,
+        group: &str,
+        asker: &Line,
+        hooks: &Receiver<(Line, std::os::fd::OwnedFd)>,
+    ) -> Result<()> {
+        let lxc = &self.roots.lxc;
+        let words = [
+            COMMAND.to_owned(),
+            group.to_owned(),
+            exec::find("lxc-start", "lxc")?.display().to_string(),
+            "-P".to_owned(),
+            lxc.containers.display().to_string(),
+            "-n".to_owned(),
+            vmid.to_string(),
+            "-d".to_owned(),
+        ];
+        let mut child = Run::new("/proc/self/exe", words)
+            .shown_as("blockhost-containers")
+            .variable("HOME", &lxc.run)
+            .variable("XDG_RUNTIME_DIR", &lxc.run)
+            .variable(SOCKET_VARIABLE, &self.socket)
+            .spawn()?;
+        let end = Instant::now() + START_LIMIT;
+        let mut plugged = Ok(());
+        let status = loop {
+            if let Some(status) = child.try_wait().at("cannot wait for", "lxc-start")? {
+                break status;
+            }
+            if Instant::now() > end || gone(asker, Duration::from_millis(5)) {
+                kill_group(&child);
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Error::Timeout(format!(
+                    "CT {vmid}: start failed - got timeout"
+                )));
+            }
+            if let Ok((hook, space)) = hooks.try_recv() {
+                plugged = plug(spec, &hook, space.as_fd(), asker);
+                // On an error the hook hears nothing but our end, fails, and with it the start.
+            }
+        };
+        plugged?;
+        if status.success() && self.pid(vmid)?.is_some() {
+            return Ok(());
+        }
+        let log = fs::read(self.roots.directory(vmid).join("lxc.log")).unwrap_or_default();
+        let lines: Vec<String> = log
+            .split(|byte| *byte == b'\n')
+            .filter(|line| line.windows(5).any(|word| word == b"ERROR"))
+            .take(LOG_LINES)
+            .map(|line| line.escape_ascii().to_string())
+            .collect();
+        Err(Error::Failed(format!(
+            "start failed: LXC says ({status}): {}",
+            lines.join("; ")
+        )))
+    }
+}
+
+/// Hands the name space out, and lets the hook go on when the interfaces are in it.
+fn plug(
+    spec: &StartSpec,
+    hook: &Line,
+    space: std::os::fd::BorrowedFd<'_>,
+    asker: &Line,
+) -> Result<()> {
+    let lost = "cannot reach";
+    asker
+        .send(&Answer::Network, &[space])
+        .at(lost, "blockhost-pct")?;
+    match asker
+        .receive::<Ask>()
+        .at("no answer from", "blockhost-pct")?
+    {
+        (Ask::Plugged { done: true }, _) => {}
+        _ => {
+            return Err(Error::Failed(
+                "its interfaces could not be plugged in".to_owned(),
+            ));
+        }
+    }
+    let interfaces = spec.interfaces.clone();
+    hook.send(&Answer::Interfaces { interfaces }, &[])
+        .at(lost, "the hook")
+}
