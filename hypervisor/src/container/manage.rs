@@ -34,7 +34,7 @@ pub fn create(
         mut config,
         root,
         ssh_keys,
-    } = options::new(changes)?;
+    } = options::new(vmid, changes)?;
     options::start_spec(&config)?;
     let packing = packing_of(template)?;
     let archive = open_template(host, template)?;

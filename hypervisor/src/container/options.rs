@@ -9,6 +9,7 @@ use blockhost_proto::qm::{Ip4Config, Ip6Config};
 use crate::config::VmConfig;
 use crate::error::{Error, Result};
 use crate::keeper::wire::{Address, Interface, Limits, Settings, StartSpec};
+use crate::machine::Vmid;
 use crate::options::{deleted_keys, random_mac, read_keys, read_pairs};
 
 /// Memory and swap without options, as in Proxmox.
@@ -124,7 +125,7 @@ pub struct New {
 ///
 /// # Errors
 /// [`Error::Option`] when something is missing or contradicts.
-pub fn new(changes: Vec<Change>) -> Result<New> {
+pub fn new(vmid: Vmid, changes: Vec<Change>) -> Result<New> {
     let mut config = VmConfig::default();
     let (mut root, mut ssh_keys) = (None, None);
     for change in changes {
@@ -148,11 +149,12 @@ pub fn new(changes: Vec<Change>) -> Result<New> {
         ));
     }
     let own = architectures().first().copied().unwrap_or("amd64");
+    let name = format!("ct{vmid}");
     for (key, value) in [
         ("arch", own),
         ("memory", "512"),
         ("swap", "512"),
-        ("hostname", "CT"),
+        ("hostname", &name),
     ] {
         if config.get(key).is_none() {
             config.set(key, value);
@@ -259,7 +261,7 @@ pub fn settings(config: &VmConfig, ssh_keys: Option<String>) -> Result<Settings>
     };
     let hostname = match stored(config, "hostname")? {
         Some(option) => option.value(),
-        None => "CT".to_owned(),
+        None => "localhost".to_owned(),
     };
     Ok(Settings {
         hostname,
@@ -393,9 +395,14 @@ mod tests {
 
     #[test]
     fn a_container_that_is_not_said_to_be_unprivileged_is_not_made() {
-        assert!(new(read(&["--rootfs", "local:1"]).unwrap()).is_err());
-        assert!(new(read(&["--unprivileged", "1"]).unwrap()).is_err());
-        let made = new(read(&["--rootfs", "local:1", "--unprivileged", "1"]).unwrap()).unwrap();
+        let vmid = "100".parse().unwrap();
+        assert!(new(vmid, read(&["--rootfs", "local:1"]).unwrap()).is_err());
+        assert!(new(vmid, read(&["--unprivileged", "1"]).unwrap()).is_err());
+        let made = new(
+            vmid,
+            read(&["--rootfs", "local:1", "--unprivileged", "1"]).unwrap(),
+        )
+        .unwrap();
         assert_eq!(made.config.get("memory"), Some("512"));
     }
 

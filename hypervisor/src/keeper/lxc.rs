@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::exec::{self, Finished, Run};
+use crate::exec::{self, Run};
 use crate::host::Ids;
 use crate::keeper::slots::IDS_EACH;
 use crate::keeper::wire::StartSpec;
@@ -212,13 +212,11 @@ impl Lxc {
         {
             return Ok(None);
         }
-        let asked = self.tool("lxc-info", vmid, &["-s", "-p", "-H"])?.status()?;
-        let Finished { output, .. } = asked;
-        let mut words = output.split_ascii_whitespace();
-        match words.next() {
+        let asked = self.tool("lxc-info", vmid, &["-s", "-p"])?.status()?;
+        match said(&asked.output, "State:") {
             Some("STOPPED") => Ok(None),
             Some(_) => {
-                let pid: Option<i32> = words.next().and_then(|word| word.parse().ok());
+                let pid = said(&asked.output, "PID:").and_then(|word| word.parse().ok());
                 Ok(pid.filter(|pid| *pid > 0 && belongs(*pid, first_id)))
             }
             None => Err(Error::Failed(format!(
@@ -227,6 +225,14 @@ impl Lxc {
             ))),
         }
     }
+}
+
+/// The value of one line of `lxc-info`.
+fn said<'a>(output: &'a str, key: &str) -> Option<&'a str> {
+    output
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .map(str::trim)
 }
 
 /// Whether a process runs under the ids of a container.

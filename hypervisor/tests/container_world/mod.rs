@@ -1,0 +1,386 @@
+//! A private world for one test of containers: own root directory, own network namespace with a bridge, the real programs,
+//! real LXC. What a machine lacks makes a test skip with the reason printed.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use blockhost_hypervisor::exec::{self, Finished, Run};
+use blockhost_hypervisor::keeper::{USER, slots::Pool};
+use blockhost_hypervisor::sys;
+
+const PCT: &str = env!("CARGO_BIN_EXE_blockhost-pct");
+const QM: &str = env!("CARGO_BIN_EXE_blockhost-qm");
+const KEEPER: &str = env!("CARGO_BIN_EXE_blockhost-containers");
+
+/// Options without which nothing is made.
+pub const NEW: [&str; 4] = ["--unprivileged", "1", "--rootfs", "local:1"];
+
+/// One world; stops its containers and removes its files when dropped.
+pub struct World {
+    root: tempfile::TempDir,
+    namespace: Child,
+    keeper: Option<Child>,
+}
+
+impl World {
+    /// A new world, or `None` after printing why there can be none here.
+    pub fn new() -> Option<World> {
+        match Self::build() {
+            Ok(world) => Some(world),
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                None
+            }
+        }
+    }
+
+    fn build() -> Result<World, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("needs root".to_owned());
+        }
+        exec::find("lxc-start", "lxc").map_err(|e| e.to_string())?;
+        exec::find("busybox", "busybox-static").map_err(|e| e.to_string())?;
+        let user = sys::lookup_user(USER).map_err(|e| e.to_string())?;
+        let (uid, gid) = user.ok_or(format!("no user {USER}; run the setup script"))?;
+        Pool::of(USER).map_err(|e| e.to_string())?;
+        let root = tempfile::Builder::new()
+            .prefix("ct-")
+            .tempdir()
+            .map_err(|e| e.to_string())?;
+        let unshare = exec::find("unshare", "util-linux").map_err(|e| e.to_string())?;
+        let namespace = Run::new(unshare, ["--net", "--mount", "sleep", "3600"])
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        let mut world = World {
+            root,
+            namespace,
+            keeper: None,
+        };
+        let ours = std::fs::read_link("/proc/self/ns/net").map_err(|e| e.to_string())?;
+        let theirs = format!("/proc/{}/ns/net", world.namespace.id());
+        let end = Instant::now() + Duration::from_secs(5);
+        while std::fs::read_link(&theirs).map_err(|e| format!("no network namespace: {e}"))? == ours
+        {
+            if Instant::now() > end {
+                return Err("no network namespace".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for args in [
+            &["link", "set", "lo", "up"][..],
+            &["link", "add", "vmbr0", "type", "bridge"],
+            &["addr", "add", "10.9.0.1/24", "dev", "vmbr0"],
+            &["-6", "addr", "add", "fd09::1/64", "dev", "vmbr0", "nodad"],
+            &["link", "set", "vmbr0", "up"],
+        ] {
+            let made = world.inside("ip", args);
+            if !made.status.success() {
+                return Err(format!("no bridge can be made here: {}", made.errors));
+            }
+        }
+        for (name, mode, owner) in [
+            ("", 0o711, 0),
+            ("bin", 0o755, 0),
+            ("var", 0o755, 0),
+            ("var/lib", 0o755, 0),
+            ("var/lib/blockhost", 0o755, 0),
+            ("var/lib/blockhost-ct", 0o711, uid),
+            ("run", 0o755, 0),
+            ("run/blockhost", 0o755, 0),
+            ("run/blockhost-ct", 0o700, uid),
+        ] {
+            let path = world.path(name);
+            std::fs::create_dir_all(&path).map_err(|e| e.to_string())?;
+            chown(&path, Some(owner), (owner != 0).then_some(gid)).map_err(|e| e.to_string())?;
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))
+                .map_err(|e| e.to_string())?;
+        }
+        // The build directory need not be open to that user.
+        std::fs::copy(KEEPER, world.path("bin/blockhost-containers")).map_err(|e| e.to_string())?;
+        world.serve();
+        Ok(world)
+    }
+
+    /// Starts the service, after ending the one there is.
+    pub fn serve(&mut self) {
+        self.end_service();
+        let program = self.path("bin/blockhost-containers").display().to_string();
+        let target = self.namespace.id().to_string();
+        let root = format!("BLOCKHOST_ROOT={}", self.root.path().display());
+        let words = [
+            "--target",
+            &target,
+            "--net",
+            "--mount",
+            "--",
+            "env",
+            &root,
+            "setpriv",
+            "--reuid",
+            USER,
+            "--regid",
+            USER,
+            "--clear-groups",
+            &program,
+            "run",
+        ];
+        let log = std::fs::File::create(self.path("service.log")).unwrap();
+        let run = Run::new(exec::find("nsenter", "util-linux").unwrap(), words).stderr(log);
+        self.keeper = Some(run.spawn().unwrap());
+    }
+
+    /// Ends the service as `kill -9` does.
+    pub fn end_service(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            let _ = keeper.kill();
+            let _ = keeper.wait();
+        }
+    }
+
+    /// The service's pid.
+    pub fn service(&self) -> u32 {
+        self.keeper.as_ref().unwrap().id()
+    }
+
+    /// A path of this world.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.root.path().join(relative)
+    }
+
+    /// A command in the world's namespaces.
+    pub fn command(&self, program: &str, args: &[&str]) -> Run<'static> {
+        let target = self.namespace.id().to_string();
+        let root = format!("BLOCKHOST_ROOT={}", self.root.path().display());
+        let fixed = [
+            "--target", &target, "--net", "--mount", "--", "env", &root, program,
+        ];
+        let args: Vec<String> = fixed
+            .iter()
+            .chain(args)
+            .map(|arg| (*arg).to_owned())
+            .collect();
+        Run::new(exec::find("nsenter", "util-linux").unwrap(), args)
+    }
+
+    /// Runs a program in the world's namespaces.
+    pub fn inside(&self, program: &str, args: &[&str]) -> Finished {
+        self.command(program, args).status().unwrap()
+    }
+
+    /// Runs `blockhost-pct`.
+    pub fn pct(&self, args: &[&str]) -> Finished {
+        self.inside(PCT, args)
+    }
+
+    /// `blockhost-pct`, not started yet.
+    pub fn pct_command(&self, args: &[&str]) -> Run<'static> {
+        self.command(PCT, args)
+    }
+
+    /// Runs `blockhost-qm`.
+    pub fn qm(&self, args: &[&str]) -> Finished {
+        self.inside(QM, args)
+    }
+
+    /// Runs `blockhost-pct`, which must succeed; what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let done = self.pct(args);
+        assert!(
+            done.status.success(),
+            "{args:?}: {} {} {}\n{}",
+            done.status,
+            done.output,
+            done.errors,
+            std::fs::read_to_string(self.path("service.log")).unwrap_or_default()
+        );
+        done.output
+    }
+
+    /// Runs `blockhost-pct`, which must fail with this exit code; what it complained.
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+        let done = self.pct(args);
+        assert_eq!(
+            done.status.code(),
+            Some(code),
+            "{args:?}: {} {}",
+            done.output,
+            done.errors
+        );
+        done.errors
+    }
+
+    /// Runs a shell command in a container, which must succeed; what it printed.
+    pub fn shell(&self, vmid: &str, command: &str) -> String {
+        self.ok(&["exec", vmid, "--", "/bin/sh", "-c", command])
+    }
+
+    /// Exit code of a shell command in a container, and all it said.
+    pub fn tried(&self, vmid: &str, command: &str) -> (i32, String) {
+        let done = self.pct(&["exec", vmid, "--", "/bin/sh", "-c", command]);
+        let said = format!("{}{}", done.output, done.errors);
+        (done.status.code().unwrap_or(-1), said)
+    }
+
+    /// Puts an archive with these entries where `local:vztmpl/<name>` finds it.
+    pub fn archive(&self, name: &str, fill: impl FnOnce(&mut Archive)) -> String {
+        let directory = self.path("var/lib/blockhost/pct-storage/local/template/cache");
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut archive = Archive(tar::Builder::new(Vec::new()));
+        fill(&mut archive);
+        std::fs::write(directory.join(name), archive.0.into_inner().unwrap()).unwrap();
+        format!("local:vztmpl/{name}")
+    }
+
+    /// The small root file system that starts.
+    pub fn template(&self) -> String {
+        self.archive("base.tar", |archive| archive.system())
+    }
+
+    /// Makes container `vmid` from the small root file system.
+    pub fn container(&self, vmid: &str, options: &[&str]) {
+        let template = self.template();
+        let args: Vec<&str> = ["create", vmid, &template]
+            .into_iter()
+            .chain(NEW)
+            .chain(options.iter().copied())
+            .collect();
+        self.ok(&args);
+    }
+
+    /// Directory of a container.
+    pub fn directory(&self, vmid: &str) -> PathBuf {
+        self.path("var/lib/blockhost-ct").join(vmid)
+    }
+
+    /// Pid of a running container's first process.
+    pub fn pid(&self, vmid: &str) -> String {
+        let text = self.ok(&["status", vmid, "--verbose", "1"]);
+        let line = text.lines().find_map(|line| line.strip_prefix("pid: "));
+        line.unwrap_or_else(|| panic!("no pid in {text}"))
+            .to_owned()
+    }
+
+    /// Whether it answers to ping within some seconds.
+    pub fn answers(&self, address: &str) -> bool {
+        self.inside("ping", &["-c", "1", "-W", "5", address])
+            .status
+            .success()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.keeper.is_none() {
+            self.serve();
+        }
+        let confs = std::fs::read_dir(self.path("var/lib/blockhost-ct"));
+        for entry in confs.into_iter().flatten().flatten() {
+            if let Some(vmid) = entry.file_name().to_str() {
+                // Also one whose configuration is gone.
+                let conf = self.path(&format!("var/lib/blockhost/pct/{vmid}.conf"));
+                if !conf.exists() {
+                    let _ = std::fs::write(&conf, "hostname: x\n");
+                }
+                let _ = self.pct(&["stop", vmid]);
+            }
+        }
+        self.end_service();
+        let _ = self.namespace.kill();
+        let _ = self.namespace.wait();
+    }
+}
+
+/// An archive under construction.
+pub struct Archive(pub tar::Builder<Vec<u8>>);
+
+impl Archive {
+    fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header
+    }
+
+    /// An entry with a name that the builder would not let through.
+    pub fn raw(&mut self, kind: tar::EntryType, name: &str, link: &str, content: &[u8]) {
+        let mut header = Self::header(kind, content.len() as u64, 0o755);
+        let old = header.as_old_mut();
+        old.name[..name.len()].copy_from_slice(name.as_bytes());
+        old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        self.0.append(&header, content).unwrap();
+    }
+
+    /// An entry that belongs to somebody.
+    pub fn owned(&mut self, name: &str, mode: u32, uid: u64, content: &[u8]) {
+        let mut header = Self::header(tar::EntryType::Regular, content.len() as u64, mode);
+        header.set_uid(uid);
+        self.0.append_data(&mut header, name, content).unwrap();
+    }
+
+    /// A file.
+    pub fn file(&mut self, name: &str, content: &[u8]) {
+        self.owned(name, 0o755, 0, content);
+    }
+
+    /// A link.
+    pub fn link(&mut self, name: &str, target: &str) {
+        let mut header = Self::header(tar::EntryType::Symlink, 0, 0o777);
+        self.0.append_link(&mut header, name, target).unwrap();
+    }
+
+    /// A directory.
+    pub fn directory(&mut self, name: &str, mode: u32) {
+        let mut header = Self::header(tar::EntryType::Directory, 0, mode);
+        self.0.append_data(&mut header, name, &b""[..]).unwrap();
+    }
+
+    /// A root file system that starts: busybox and its init.
+    pub fn system(&mut self) {
+        let busybox = exec::find("busybox", "busybox-static").unwrap();
+        for name in [
+            "bin", "sbin", "proc", "sys", "dev", "etc", "run", "var", "mnt", "usr",
+        ] {
+            self.directory(name, 0o755);
+        }
+        self.directory("tmp", 0o1777);
+        self.directory("root", 0o700);
+        self.file("bin/busybox", &std::fs::read(busybox).unwrap());
+        for name in [
+            "sh", "cat", "ls", "id", "ip", "ping", "sleep", "mount", "umount", "hostname", "mknod",
+            "unshare", "touch", "mkdir", "echo", "readlink", "stat", "ps", "kill", "dd", "chmod",
+            "su", "ln", "nc", "poweroff", "reboot", "rm", "grep", "chroot", "head", "tr", "env",
+            "true", "wc", "date", "tail", "cp",
+        ] {
+            self.link(&format!("bin/{name}"), "busybox");
+        }
+        self.link("sbin/init", "../bin/busybox");
+        self.file(
+            "etc/passwd",
+            b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
+        );
+        self.file("etc/group", b"root:x:0:\nuser:x:1000:\n");
+        self.file(
+            "etc/inittab",
+            b"::respawn:/bin/sleep 10000\n::shutdown:/bin/touch /var/shut-down\n",
+        );
+    }
+}
+
+/// The bytes packed by a program of the host.
+pub fn packed(program: &str, path: &Path) -> Vec<u8> {
+    let program = exec::find(program, program).unwrap();
+    let out = path.with_extension("packed");
+    let run = Run::new(program, ["-c"])
+        .stdin(std::fs::File::open(path).unwrap())
+        .stdout(std::fs::File::create(&out).unwrap());
+    let status = run.status().unwrap();
+    assert!(status.status.success(), "{}", status.errors);
+    std::fs::read(out).unwrap()
+}
