@@ -79,13 +79,20 @@ control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve, l
 install -m 0755 packaging/debian/root-agent.postinst "$out/$agent/DEBIAN/postinst"
 install -m 0755 packaging/debian/root-agent.prerm "$out/$agent/DEBIAN/prerm"
 
-stage blockhost-hypervisor usr/lib/blockhost blockhost-qm
-install -d "$out/blockhost-hypervisor/usr/sbin"
-ln -s ../lib/blockhost/blockhost-qm "$out/blockhost-hypervisor/usr/sbin/blockhost-qm"
-control blockhost-hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "" \
-  "BlockHost embedded backend" "The qm command line on any Debian with QEMU, for hosts that are not Proxmox VE."
+hypervisor=blockhost-hypervisor
+stage $hypervisor usr/lib/blockhost blockhost-qm blockhost-pct blockhost-containers
+install -d "$out/$hypervisor/usr/sbin" "$out/$hypervisor/usr/lib/systemd/system"
+for program in blockhost-qm blockhost-pct; do
+  ln -s "../lib/blockhost/$program" "$out/$hypervisor/usr/sbin/$program"
+done
+install -m 0644 packaging/systemd/blockhost-containers.service "$out/$hypervisor/usr/lib/systemd/system/"
+# Users, directories and subordinate ids come with the agent.
+control $hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "blockhost-root-agent, lxc, uidmap, bzip2, xz-utils, zstd" \
+  "BlockHost embedded backend" "The qm and pct command lines on any Debian with QEMU and LXC, for hosts that are not Proxmox VE."
+install -m 0755 packaging/debian/hypervisor.postinst "$out/$hypervisor/DEBIAN/postinst"
+install -m 0755 packaging/debian/hypervisor.prerm "$out/$hypervisor/DEBIAN/prerm"
 
-mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm)
+mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm -e blockhost-pct -e blockhost-containers)
 stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
 install -m 0755 ledger/verifier/blockhost-ledger-verify.py "$out/blockhost/usr/bin/blockhost-ledger-verify"

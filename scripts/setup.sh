@@ -29,6 +29,8 @@ readonly PACKAGES=(
     age                                             # decrypts a blob of the ledger that the age crate encrypted
     python3-setuptools python3-wheel mypy           # that client's wheel and types
     faketime                                        # tests: a clock that is set back
+    lxc uidmap busybox-static                       # containers, their ids, and the small system inside in tests
+    bzip2 xz-utils bsdutils                         # packings of their archives; a terminal to call from
 )
 
 # What `make bench` measures us beside; each is left out of the table where it is missing.
@@ -239,16 +241,16 @@ ensure_user() { # ensure_user NAME
     useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$1"
 }
 
-# The template is built by 'blockhost' in a user namespace, which needs 65536 ids of its own.
-ensure_subids() { # ensure_subids NAME
+# The template is built by 'blockhost' in a user namespace, which needs 65536 ids of its own; each container needs as many.
+ensure_subids() { # ensure_subids NAME COUNT
     local file flag next
     for file in /etc/subuid /etc/subgid; do
         if grep -q "^$1:" "$file" 2>/dev/null; then continue; fi
         flag=--add-subuids
         [ "$file" = /etc/subuid ] || flag=--add-subgids
         next=$(awk -F: 'BEGIN { n = 100000 } NF == 3 && $2 + $3 > n { n = $2 + $3 } END { print n }' "$file" 2>/dev/null || echo 100000)
-        say "giving $1 the subordinate ids $next-$((next + 65535)) in $file"
-        usermod "$flag" "$next-$((next + 65535))" "$1"
+        say "giving $1 the subordinate ids $next-$((next + $2 - 1)) in $file"
+        usermod "$flag" "$next-$((next + $2 - 1))" "$1"
     done
 }
 
@@ -272,8 +274,10 @@ ensure_user blockhost-agent
 ensure_user blockhost
 ensure_user blockhost-vm
 ensure_user blockhost-image
+ensure_user blockhost-ct
 ensure_member blockhost blockhost-image
-ensure_subids blockhost
+ensure_subids blockhost 65536
+ensure_subids blockhost-ct $((64 * 65536)) # room for 64 containers in tests
 install_node
 install_npm_packages engine/contracts         # anvil (the local chain), solc and OpenZeppelin
 install_npm_packages proto/clients/typescript # the compiler that checks the client's types

@@ -1,5 +1,5 @@
 //! System calls that std lacks: confined opening, the tap ioctl, user lookup, random bytes.
-//! The only unsafe code of the crate is the tap ioctl and the Landlock calls here.
+//! The only unsafe code of the crate is the tap ioctl, the Landlock calls and close_range here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -72,6 +72,32 @@ pub fn read_limited(file: OwnedFd, limit: u64) -> io::Result<Vec<u8>> {
 /// As `fcntl`.
 pub fn inherit(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+}
+
+/// Closes every descriptor above standard error on exec, those that were inherited among them.
+///
+/// # Errors
+/// As `close_range`.
+#[expect(
+    unsafe_code,
+    reason = "rustix has no close_range; with this flag it closes nothing now"
+)]
+pub fn keep_from_children() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC takes three integers, touches no memory and closes nothing now.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Bytes from the kernel's random source.

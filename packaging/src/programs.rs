@@ -24,6 +24,8 @@ pub fn all() -> Vec<Program> {
     let daemons = [
         blockhost_root_agent::cli::command(),
         blockhost_hypervisor::cli::command(),
+        blockhost_hypervisor::container::cli::command(),
+        blockhost_hypervisor::keeper::command(),
         blockhost_engine::cli::engine::command(),
         blockhost_gc::cli::command(),
         blockhost_witness::cli::command(),

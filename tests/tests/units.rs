@@ -21,6 +21,8 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-gc.service", 15),
     ("blockhost-witness.service", 15),
     ("blockhost-ledger-submit.service", 15),
+    // An ordinary user with name spaces; why nothing else can be taken from it stands in the unit.
+    ("blockhost-containers.service", 64),
 ];
 
 /// `db.yaml`.
@@ -78,7 +80,9 @@ fn booted_with(
     // As the packages have them.
     let place = |name: &str| match name {
         "blockhost-root-agent" => format!("/usr/sbin/{name}"),
-        "blockhost-qm" => format!("/usr/lib/blockhost/{name}"),
+        "blockhost-qm" | "blockhost-pct" | "blockhost-containers" => {
+            format!("/usr/lib/blockhost/{name}")
+        }
         _ => format!("/usr/bin/{name}"),
     };
     let mut programs: Vec<(String, PathBuf)> = PROGRAMS

@@ -113,6 +113,8 @@ pub(crate) struct Keeper {
 }
 
 fn run() -> Result<()> {
+    // Whatever whoever started this had open must not turn up in a container.
+    sys::keep_from_children().at("cannot close", "inherited descriptors")?;
     let own = Ids {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
@@ -138,7 +140,8 @@ fn run() -> Result<()> {
     exec::find("newuidmap", "uidmap")?;
     exec::find("ip", "iproute2")?;
     let layout = Layout::from_env();
-    rustix::process::umask(Mode::from_raw_mode(0o077));
+    // Containers inherit the mask; what is private gets its mode said.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     let containers = own_directory(&layout.containers(), 0o711)?;
     let run_dir = own_directory(&layout.containers_run(), 0o700)?;
     let socket = wire::socket_path(&layout);

@@ -1,5 +1,6 @@
 //! A private world for one test of containers: own root directory, own network namespace with a bridge, the real programs,
 //! real LXC. What a machine lacks makes a test skip with the reason printed.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -127,7 +128,11 @@ impl World {
             "run",
         ];
         let log = std::fs::File::create(self.path("service.log")).unwrap();
-        let run = Run::new(exec::find("nsenter", "util-linux").unwrap(), words).stderr(log);
+        // A directory of the host that whoever starts the service has open.
+        let open = sys::open_dir(Path::new("/etc")).unwrap();
+        let run = Run::new(exec::find("nsenter", "util-linux").unwrap(), words)
+            .stderr(log)
+            .keep([std::os::fd::AsFd::as_fd(&open)]);
         self.keeper = Some(run.spawn().unwrap());
     }
 
@@ -137,11 +142,6 @@ impl World {
             let _ = keeper.kill();
             let _ = keeper.wait();
         }
-    }
-
-    /// The service's pid.
-    pub fn service(&self) -> u32 {
-        self.keeper.as_ref().unwrap().id()
     }
 
     /// A path of this world.
@@ -356,7 +356,7 @@ impl Archive {
             "sh", "cat", "ls", "id", "ip", "ping", "sleep", "mount", "umount", "hostname", "mknod",
             "unshare", "touch", "mkdir", "echo", "readlink", "stat", "ps", "kill", "dd", "chmod",
             "su", "ln", "nc", "poweroff", "reboot", "rm", "grep", "chroot", "head", "tr", "env",
-            "true", "wc", "date", "tail", "cp",
+            "true", "wc", "date", "tail", "cp", "mv",
         ] {
             self.link(&format!("bin/{name}"), "busybox");
         }

@@ -51,8 +51,9 @@ pub(super) fn write_static(world: &World) -> Result<(), WorldError> {
     public(
         "root-agent.yaml",
         &format!(
-            "backend: embedded\nprograms:\n  qm: {}\n",
-            world.bin.join("blockhost-qm").display()
+            "backend: embedded\nprograms:\n  qm: {}\n  pct: {}\n",
+            world.bin.join("blockhost-qm").display(),
+            world.bin.join("blockhost-pct").display()
         ),
     )?;
     make_ssh_key(world)?;

@@ -21,6 +21,8 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost",
     "blockhost-root-agent",
     "blockhost-qm",
+    "blockhost-pct",
+    "blockhost-containers",
     "blockhost-engine",
     "blockhost-deploy-contracts",
     "blockhost-mint-nft",
@@ -45,7 +47,12 @@ pub const PROGRAMS: &[&str] = &[
 const MOUNTED_AT: &str = "/srv";
 
 /// What is needed where only the agent is looked at.
-pub const AGENT_ONLY: &[&str] = &["blockhost-root-agent", "blockhost-qm"];
+pub const AGENT_ONLY: &[&str] = &[
+    "blockhost-root-agent",
+    "blockhost-qm",
+    "blockhost-pct",
+    "blockhost-containers",
+];
 
 /// The directories of an installed host.
 const TMPFILES: &str = include_str!("../../../packaging/tmpfiles.d/blockhost.conf");

@@ -238,3 +238,31 @@ pub fn start_engine(world: &World) -> Result<Service, WorldError> {
     world.environment(&mut start);
     Service::start(world, "engine", start)
 }
+
+/// Starts the containers' service as its own user, with nothing; ready when it listens.
+///
+/// # Errors
+/// Those of [`Service`].
+pub fn start_containers(world: &World) -> Result<Service, WorldError> {
+    let mut start = command("setpriv");
+    start
+        .args([
+            "--reuid=blockhost-ct",
+            "--regid=blockhost-ct",
+            "--clear-groups",
+            "--",
+        ])
+        .arg(world.bin.join("blockhost-containers"))
+        .arg("run");
+    world.environment(&mut start);
+    let socket = world.layout.containers_run().join("keeper.sock");
+    // One that was killed has left its name.
+    let _ = fs::remove_file(&socket);
+    let mut service = Service::start(world, "containers", start)?;
+    service.wait_until(
+        "listening for blockhost-pct",
+        Duration::from_secs(20),
+        || socket.exists(),
+    )?;
+    Ok(service)
+}
