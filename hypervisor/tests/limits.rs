@@ -34,6 +34,7 @@ fn limits(world: &World, vmid: &str, drive: &str) -> (u64, u64) {
 
 fn ask<C: qapi::Command>(world: &World, vmid: &str, command: &C) -> C::Ok {
     let host = Host {
+        family: blockhost_hypervisor::host::Family::Machines,
         layout: Layout::new(world.path("")),
         node: "test".to_owned(),
         pins: None,

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, IoContext, Result};
-use crate::host::{Family, Host};
+use crate::host::Host;
 use crate::keeper::USER;
 use crate::keeper::wire::{Answer, Ask, Line, Refusal, State, socket_path};
 use crate::machine::Vmid;
@@ -60,7 +60,7 @@ impl Request {
     ///
     /// # Errors
     /// The refusal, in this program's words.
-    pub fn answer(&self, vmid: Option<Vmid>) -> Result<(Answer, Vec<OwnedFd>)> {
+    pub fn answer(&self) -> Result<(Answer, Vec<OwnedFd>)> {
         let (answer, descriptors) = self
             .0
             .receive::<Answer>()
@@ -71,13 +71,6 @@ impl Request {
         Err(match refusal {
             Refusal::Conflict => Error::Conflict(message),
             Refusal::Timeout => Error::Timeout(message),
-            Refusal::NotRunning => match vmid {
-                Some(vmid) => Error::NotRunning {
-                    family: Family::Containers,
-                    vmid,
-                },
-                None => Error::Failed(message),
-            },
             Refusal::Archive => Error::Image {
                 image: "template".to_owned(),
                 problem: message,
@@ -102,13 +95,8 @@ impl Request {
 ///
 /// # Errors
 /// As [`Request::answer`].
-pub fn ask(
-    host: &Host,
-    vmid: Vmid,
-    ask: &Ask,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<Vec<String>> {
-    match Request::send(host, ask, descriptors)?.answer(Some(vmid))? {
+pub fn ask(host: &Host, ask: &Ask, descriptors: &[BorrowedFd<'_>]) -> Result<Vec<String>> {
+    match Request::send(host, ask, descriptors)?.answer()? {
         (Answer::Done { notes }, _) => Ok(notes),
         _ => Err(unexpected()),
     }
@@ -125,7 +113,7 @@ pub fn states(host: &Host, vmids: &[Vmid]) -> Result<Vec<State>> {
     let ask = Ask::States {
         vmids: vmids.iter().map(|vmid| vmid.get()).collect(),
     };
-    match Request::send(host, &ask, &[])?.answer(None)? {
+    match Request::send(host, &ask, &[])?.answer()? {
         (Answer::States { states }, _) if states.len() == vmids.len() => Ok(states),
         _ => Err(unexpected()),
     }

@@ -46,7 +46,7 @@ pub fn exec(host: &Host, vmid: Vmid, words: Vec<String>) -> Result<u8> {
     ];
     // Not waited for: it may be at a terminal that nobody types on.
     let _typed = copy(std::io::stdin(), File::from(feed));
-    let (answer, _) = request.answer(Some(vmid))?;
+    let (answer, _) = request.answer()?;
     let Answer::Exited { code } = answer else {
         return Err(client::unexpected());
     };

@@ -44,14 +44,14 @@ pub fn create(
         bytes: u64::from(root.gib) << 30,
         settings: options::settings(&config, ssh_keys)?,
     };
-    let notes = client::ask(host, vmid, &ask, &[archive.as_fd()])?;
+    let notes = client::ask(host, &ask, &[archive.as_fd()])?;
     let volume = format!(
         "{}:{vmid}/subvol-{vmid}-disk-0.subvol,size={}G",
         root.storage, root.gib
     );
     config.set("rootfs", volume);
     if let Err(e) = config.store(host, vmid) {
-        let _ = client::ask(host, vmid, &Ask::Remove { vmid: vmid.get() }, &[]);
+        let _ = client::ask(host, &Ask::Remove { vmid: vmid.get() }, &[]);
         return Err(e);
     }
     Ok(notes)
@@ -140,7 +140,7 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<Vec<String>>
             vmid: vmid.get(),
             limits,
         };
-        notes.extend(client::ask(host, vmid, &ask, &[])?);
+        notes.extend(client::ask(host, &ask, &[])?);
     }
     if restart {
         notes.push(format!(
@@ -172,7 +172,7 @@ pub fn template(host: &Host, vmid: Vmid) -> Result<()> {
 /// When it runs and is not to be forced.
 pub fn destroy(host: &Host, vmid: Vmid, force: bool) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
-    let ask = |ask: &Ask| client::ask(host, vmid, ask, &[]);
+    let ask = |ask: &Ask| client::ask(host, ask, &[]);
     match VmConfig::load(host, vmid) {
         Err(Error::Config { .. }) => eprintln!(
             "warning: the configuration of CT {vmid} is damaged; removing it all the same"

@@ -37,7 +37,7 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<Vec<String>> {
     let request = Request::send(host, &ask, &[])?;
     let mut notes = Vec::new();
     loop {
-        match request.answer(Some(vmid))? {
+        match request.answer()? {
             (Answer::Done { notes: more }, _) => {
                 notes.extend(more);
                 return Ok(notes);
@@ -52,7 +52,7 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<Vec<String>> {
                     Ok(more) => notes.extend(more),
                     Err(e) => {
                         // Waits until nothing of it runs any more.
-                        let _ = request.answer(Some(vmid));
+                        let _ = request.answer();
                         return Err(e);
                     }
                 }
@@ -69,7 +69,7 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<Vec<String>> {
 pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
     VmConfig::load(host, vmid)?;
-    client::ask(host, vmid, &Ask::Kill { vmid: vmid.get() }, &[]).map(drop)
+    client::ask(host, &Ask::Kill { vmid: vmid.get() }, &[]).map(drop)
 }
 
 /// Asks a container to shut down, and waits. `force` stops it after that.
@@ -83,7 +83,7 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
         vmid: vmid.get(),
         timeout_s: limit.as_secs().max(1),
     };
-    match client::ask(host, vmid, &ask, &[]) {
+    match client::ask(host, &ask, &[]) {
         Err(Error::Timeout(_)) if force => {
             drop(lock);
             stop(host, vmid)

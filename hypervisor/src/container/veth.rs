@@ -25,7 +25,7 @@ pub fn host_name(vmid: Vmid, index: u32) -> String {
 /// [`Error::Environment`] naming the bridge.
 pub fn check(nets: &[(u32, ContainerNet)]) -> Result<()> {
     nets.iter()
-        .try_for_each(|(_, net)| net::bridge_kind(&net.bridge.to_string()).map(drop))
+        .try_for_each(|(_, net)| net::bridge_kind(net.bridge.as_ref()).map(drop))
 }
 
 /// Makes all pairs of a starting container; what is to be said about them. They vanish with the container.

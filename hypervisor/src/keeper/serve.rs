@@ -111,7 +111,6 @@ fn refused(error: Error) -> Answer {
     let refusal = match &error {
         Error::Conflict(_) => Refusal::Conflict,
         Error::Timeout(_) => Refusal::Timeout,
-        Error::NotRunning { .. } => Refusal::NotRunning,
         Error::Image { .. } => Refusal::Archive,
         Error::Environment(_) => Refusal::Environment,
         _ => Refusal::Failed,

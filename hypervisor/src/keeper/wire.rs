@@ -191,8 +191,6 @@ pub enum Refusal {
     Conflict,
     /// It did not happen in time.
     Timeout,
-    /// It does not run.
-    NotRunning,
     /// The archive is not acceptable.
     Archive,
     /// This host lacks something.
