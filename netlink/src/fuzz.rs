@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{conntrack, link, route, survey, tc};
+use super::{carry, conntrack, link, route, survey, tc};
 
 /// What the fuzzers run.
 pub const TARGETS: &[Target] = &[Target {
@@ -118,6 +118,11 @@ fn run(data: &[u8]) {
         }
         let _ = link::parse_address(body);
         let _ = route::parse_route(body);
+        let _ = carry::parse_port(body);
+        let _ = carry::parse_own_address(body);
+        let routes = carry::parse_table_route(body);
+        assert!(routes.len() <= body.len() / 8);
+        assert!(routes.iter().all(|(_, route)| !route.shown().is_empty()));
         let _ = conntrack::parse_connection(body);
         if let Some(entry) = tc::parse_entry(body) {
             assert!(entry.rate.is_none() || entry.kind == "tbf");

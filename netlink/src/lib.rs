@@ -3,6 +3,7 @@
 //! `CAP_NET_ADMIN` and open the socket before they are confined; whoever only looks needs no privileges.
 #![forbid(unsafe_code)]
 
+pub mod carry;
 pub mod conntrack;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;

@@ -87,6 +87,23 @@ pub struct Address {
     pub length: u8,
 }
 
+impl Address {
+    /// Whether another address lies in this one's network.
+    #[must_use]
+    pub fn reaches(&self, other: IpAddr) -> bool {
+        let (ours, theirs, width) = match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (u128::from(a.to_bits()), u128::from(b.to_bits()), 32)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+            _ => return false,
+        };
+        let shift = u32::saturating_sub(width, self.length.into());
+        // A shift by the whole width is prefix 0: everything matches.
+        ours.checked_shr(shift) == theirs.checked_shr(shift)
+    }
+}
+
 /// Reads what is behind the header of an `RTM_NEWLINK`.
 #[must_use]
 pub fn parse_link(body: &[u8]) -> Option<Link> {
@@ -236,6 +253,26 @@ impl Netlink {
         if let Some(mtu) = mtu {
             request = request.u32(IFLA_MTU, mtu);
         }
+        self.ask(request).map(drop)
+    }
+
+    /// Takes a device down. Its IPv6 addresses go with that.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn link_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWLINK, 0).raw(&header(index, 0, IFF_UP));
+        self.ask(request).map(drop)
+    }
+
+    /// Gives a device another MTU.
+    ///
+    /// # Errors
+    /// `EINVAL` where the device cannot have it.
+    pub fn link_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWLINK, 0)
+            .raw(&header(index, 0, 0))
+            .u32(IFLA_MTU, mtu);
         self.ask(request).map(drop)
     }
 

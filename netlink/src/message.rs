@@ -19,6 +19,8 @@ pub const NLM_F_EXCL: u16 = 0x200;
 pub const NLM_F_DUMP: u16 = 0x300;
 /// Make it where it is not there.
 pub const NLM_F_CREATE: u16 = 0x400;
+/// Beside what is there.
+pub const NLM_F_APPEND: u16 = 0x800;
 
 /// Flag of an attribute that holds attributes.
 const NESTED: u16 = 0x8000;

@@ -45,6 +45,14 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
         "addresses",
         "which addresses and prefixes a tunnel may have",
     ),
+    ("keep", "the same"),
+    ("prefix", "that a network has no host bits, and which ones"),
+    ("gateway", "which addresses a router can have"),
+    ("broker_pubkey", "that one key has one text"),
+    (
+        "broker_endpoint",
+        "labels of names, and which addresses a broker can have",
+    ),
     ("peers", "keys, addresses and prefixes, each peer once"),
     ("flows", "fields and actions that depend on each other"),
     ("trunks", "each VLAN once"),
@@ -310,6 +318,12 @@ fn accepts(spec: &ActionSpec, param: &ParamSpec, value: &Value) -> bool {
     // What only goes with another one is given with it.
     if param.name == "ingress_burst_kbit" {
         params["ingress_kbps"] = json!(1000);
+    }
+    if param.name == "from" && value == &params["to"] {
+        params["to"] = json!("other");
+    }
+    if param.name == "to" && value == &params["from"] {
+        params["from"] = json!("other");
     }
     // And without what else may be missing, for parameters that are not given together.
     let mut alone = params.clone();

@@ -5,6 +5,7 @@
 //! The short form kills the process that is there and the whole agent; with `BLOCKHOST_ATTACK=long` each other process too.
 
 mod common;
+mod crash_world;
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
@@ -13,11 +14,9 @@ use std::process::Command;
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::verify::{Trust, verify};
 use common::{Agent, ROLES, World, signal_process, wait_for};
+use crash_world::{Step, armed, in_namespace, killed_at, verify_ledger};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-/// A step: the process that is there, the point, what it is reached with.
-type Step = (&'static str, &'static str, &'static str);
 
 const FRONT: &[Step] = &[
     ("front", "front-framed", "generate-wallet"),
@@ -142,19 +141,6 @@ fn interrupt((role, point, detail): Step, victim: &str) {
     verify_ledger(&agent.world);
 }
 
-fn armed(world: World, line: &str) -> Agent {
-    armed_after("", world, line)
-}
-
-/// The same after a shell command in the agent's namespaces.
-fn armed_after(preparation: &str, world: World, line: &str) -> Agent {
-    let file = world.layout.root().join("fail-point");
-    std::fs::write(&file, line).expect("written");
-    let agent = Agent::start_wrapped(world, preparation);
-    assert!(!file.exists(), "no process was armed by {line}");
-    agent
-}
-
 fn alive(pid: i32) -> bool {
     // A zombie of a dead supervisor is gone as soon as its new parent looks.
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
@@ -250,51 +236,8 @@ fn open_intents(records: &[Value]) -> Vec<&Value> {
     intents.filter(|intent| !closed(&intent["op_id"])).collect()
 }
 
-fn verify_ledger(world: &World) {
-    let directory = LedgerDir::open(&world.layout.ledger()).expect("the ledger");
-    let trust = Trust::default();
-    let report = verify(&directory, &trust, &mut |_, _| ()).expect("readable");
-    assert!(report.ok, "{:?}", report.problems);
-}
-
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Has that request's process killed at that point; the agent that is whole again, and the answer.
-fn killed_at(
-    preparation: &str,
-    world: World,
-    (role, point, detail): Step,
-    request: &Value,
-) -> (Agent, Value) {
-    let line = format!("{role} stop {point} {detail}");
-    let mut agent = armed_after(preparation, world, &line);
-    let mut client = agent.client();
-    client.request(request);
-    let reached = format!("fail point {point} reached");
-    wait_for(|| agent.world.log().contains(&reached).then_some(()));
-    let old = agent.pid(role).expect(role);
-    signal_process(old, Signal::KILL);
-    agent.wait_for_new(role, old);
-    agent.wait_until_ready();
-    (agent, client.answer().expect("an answer"))
-}
-
-/// Lines of a tool's output in the agent's network namespace that contain the words.
-fn in_namespace(agent: &Agent, words: &[&str], wanted: &str) -> usize {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "looks from outside, with the host's tools"
-    )]
-    let output = Command::new("nsenter")
-        .arg(format!("--net=/proc/{}/ns/net", agent.supervisor()))
-        .args(words)
-        .output()
-        .expect("nsenter");
-    let text = String::from_utf8(output.stdout).expect("text");
-    assert!(output.status.success(), "{words:?}");
-    text.lines().filter(|line| line.contains(wanted)).count()
 }
 
 #[test]

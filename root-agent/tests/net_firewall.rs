@@ -107,6 +107,42 @@ fn accept(port: u16, comment: &str) -> String {
 }
 
 #[test]
+fn open_ports_are_listed_from_the_rules_themselves_with_the_families_they_stand_in() {
+    in_namespace(
+        "open_ports_are_listed_from_the_rules_themselves_with_the_families_they_stand_in",
+        || {
+            let agent = Agent::start();
+            let list = || -> Value {
+                let done = agent.ask("list", &json!({})).expect("a list");
+                serde_json::from_str(&done.output).expect("JSON")
+            };
+            assert_eq!(list(), json!([]));
+            assert!(
+                !tool("iptables-save").contains("BLOCKHOST"),
+                "a look makes nothing"
+            );
+            let web = json!({"port": 443, "comment": "web"});
+            let dns = json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8"});
+            agent.ask("open", &web).expect("open");
+            agent.ask("open", &dns).expect("open");
+            tool("iptables -A BLOCKHOST-INPUT -p tcp --dport 9 -j DROP");
+            tool("iptables -A INPUT -p tcp --dport 10 -j ACCEPT");
+            let web_in = |families: Value| json!({"port": 443, "proto": "tcp", "comment": "web", "families": families});
+            let dns_in = json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8", "families": ["IPv4"]});
+            assert_eq!(list(), json!([web_in(json!(["IPv4", "IPv6"])), dns_in]));
+            tool("ip6tables -D INPUT -j BLOCKHOST-INPUT");
+            assert_eq!(
+                list(),
+                json!([web_in(json!(["IPv4"])), dns_in]),
+                "what nothing jumps to opens nothing"
+            );
+            agent.ask("close", &web).expect("closed");
+            assert_eq!(list(), json!([dns_in]));
+        },
+    );
+}
+
+#[test]
 fn many_opens_and_restarts_leave_one_jump_and_one_rule_in_each_family() {
     in_namespace(
         "many_opens_and_restarts_leave_one_jump_and_one_rule_in_each_family",

@@ -93,6 +93,37 @@ fn ipv6_has_its_own_rules_and_filter_rules_stay() {
 }
 
 #[test]
+fn pairs_are_listed_from_the_rules_themselves_and_a_half_one_is_said_to_be_half() {
+    in_namespace(
+        "pairs_are_listed_from_the_rules_themselves_and_a_half_one_is_said_to_be_half",
+        || {
+            let net = Net::new();
+            let list = || -> Value {
+                let done = net.world.ask(&*net.handler, "nat-list", &json!({}));
+                serde_json::from_str(&done.expect("a list").output).expect("JSON")
+            };
+            assert_eq!(list(), json!([]));
+            assert!(rules("iptables-save").is_empty(), "a look makes nothing");
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            net.ask("nat-map", "2001:db8::7", "fd00::7")
+                .expect("mapped");
+            tool(
+                "iptables -t nat -A BLOCKHOST-DNAT -d 203.0.113.9 -j DNAT --to-destination 10.0.0.9",
+            );
+            let six = json!({"public": "2001:db8::7", "private": "fd00::7", "comment": "vm-100", "whole": true});
+            let four = |whole: bool| json!({"public": PUBLIC, "private": PRIVATE, "comment": "vm-100", "whole": whole});
+            assert_eq!(list(), json!([four(true), six]));
+            tool("iptables -t nat -F BLOCKHOST-SNAT");
+            assert_eq!(list(), json!([four(false), six]));
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mended");
+            assert_eq!(list(), json!([four(true), six]));
+            net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
+            assert_eq!(list(), json!([six]));
+        },
+    );
+}
+
+#[test]
 fn an_address_that_is_taken_is_a_conflict_and_nothing_changes() {
     in_namespace(
         "an_address_that_is_taken_is_a_conflict_and_nothing_changes",

@@ -40,3 +40,14 @@ action! {
     resource |a| format!("port:{}/{}", a.port, a.proto),
     example r#"{"port": 443, "proto": "tcp", "comment": "blockhost-443", "source": "192.0.2.0/24"}"#,
 }
+
+action! {
+    /// The ports that are open now, as a JSON array in `output`, from the rules themselves: `port`, `proto`, `comment`,
+    /// `source` where there is one, and under `families` the families that the rule stands in, `IPv4` and `IPv6`. Rules in our
+    /// chain that nobody here made are not shown.
+    IptablesList = "iptables-list", family "iptables", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only true, ledger "net" / "network" / "query",
+    {}
+    resource |_| "firewall".to_owned(),
+    example "{}",
+}

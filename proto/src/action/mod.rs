@@ -3,10 +3,12 @@
 
 mod addressbook;
 mod agent;
+mod broker;
 mod container;
 mod firewall;
 mod image;
 mod ledger;
+mod link;
 mod nat;
 mod ovs;
 mod qm;
@@ -20,17 +22,19 @@ mod wireguard;
 
 pub use addressbook::AddressbookSave;
 pub use agent::AgentInfo;
+pub use broker::BrokerRenew;
 pub use container::{
     PctConfig, PctCreate, PctDestroy, PctExec, PctList, PctSet, PctShutdown, PctStart, PctStatus,
     PctStop,
 };
-pub use firewall::{IptablesClose, IptablesOpen};
+pub use firewall::{IptablesClose, IptablesList, IptablesOpen};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
 pub use ledger::{
     EventData, EventResource, LedgerAnchored, LedgerAppend, LedgerBlob, LedgerPrune, LedgerShred,
     Reason,
 };
-pub use nat::{NatMap, NatUnmap};
+pub use link::{LinkHandover, LinkSet};
+pub use nat::{NatList, NatMap, NatUnmap};
 pub use ovs::{
     OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
 };
@@ -411,11 +415,11 @@ actions! {
     VmThrottle, PveSetThrottle, TcRateLimit,
     VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel,
-    IptablesOpen, IptablesClose,
-    NatMap, NatUnmap, VethRename,
+    IptablesOpen, IptablesClose, IptablesList,
+    NatMap, NatUnmap, NatList, VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
-    GenerateWallet, AddressbookSave, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,
+    GenerateWallet, AddressbookSave, BrokerRenew, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,
     LedgerPrune, LedgerCosign, LedgerRotateKey, AgentInfo,
 }
 

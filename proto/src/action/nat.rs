@@ -40,6 +40,16 @@ action! {
     example r#"{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "vm-100"}"#,
 }
 
+action! {
+    /// The pairs that stand now, as a JSON array in `output`, from the rules themselves: `public`, `private`, `comment`, and
+    /// `whole`, which is false where one of the two directions is missing. Rules of ours that nobody here made are not shown.
+    NatList = "nat-list", family "nat", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only true, ledger "net" / "network" / "query",
+    {}
+    resource |_| "nat".to_owned(),
+    example "{}",
+}
+
 fn one_family(public: NatAddress, private: NatAddress) -> Result<(), ParamError> {
     let wrong = if public.address().is_ipv4() != private.address().is_ipv4() {
         "public and private must be of one family"

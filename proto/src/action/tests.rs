@@ -86,6 +86,7 @@ fn examples() -> Vec<(&'static str, Value)> {
             "iptables-close",
             json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8"}),
         ),
+        ("iptables-list", json!({})),
         (
             "nat-map",
             json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"}),
@@ -94,7 +95,10 @@ fn examples() -> Vec<(&'static str, Value)> {
             "nat-unmap",
             json!({"public": "2001:db8::7", "private": "fd00::7", "comment": "a"}),
         ),
+        ("nat-list", json!({})),
         ("veth-rename", json!({"vmid": 100})),
+        ("link-set", json!({"dev": "ovsbr0", "addresses": []})),
+        ("link-handover", json!({"from": "eth0", "to": "ovsbr0"})),
         (
             "ovs-add-br",
             json!({"bridge": "ovsbr0", "options": {"hwaddr": "02:00:00:00:00:aa", "mtu": 9000}}),
@@ -130,6 +134,7 @@ fn examples() -> Vec<(&'static str, Value)> {
             "addressbook-save",
             json!({"entries": {"admin": {"address": "0x52908400098527886e0f7030069857d2e4169ee7"}}}),
         ),
+        ("broker-renew", json!({"prefix": "FD77:b10c::/64"})),
         (
             "ledger-append",
             json!({"category": "chain", "action": "subscription-created", "data": {"id": 1}}),
@@ -224,6 +229,14 @@ fn actions_on_one_thing_share_a_key_and_others_do_not() {
     assert_eq!(
         keys("addressbook-save", json!({"entries": {}})),
         ["addressbook"]
+    );
+    assert_eq!(
+        keys("link-handover", json!({"from": "eth0", "to": "wg0"})),
+        ["link:eth0", "wg:eth0", "link:wg0", "wg:wg0"]
+    );
+    assert_eq!(
+        keys("broker-renew", json!({"prefix": "fd77::/64"})),
+        ["broker-allocation"]
     );
     assert_eq!(
         keys("iptables-open", json!({"port": 1, "comment": "a"})),

@@ -1,6 +1,6 @@
 //! Translation, interface names and tunnels.
 
-use super::values::NOT_A_VMID;
+use super::values::{NOT_A_DEVICE, NOT_A_VMID};
 use super::{Hostile, action};
 
 const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
@@ -40,6 +40,48 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "a port besides",
         "nat-map",
         r#"{"public":"203.0.113.7","private":"10.0.0.7","comment":"a","port":22}"#,
+    ),
+    ("a filter", "nat-list", r#"{"public":"203.0.113.7"}"#),
+    ("a table", "iptables-list", r#"{"table":"nat"}"#),
+    ("nothing to set", "link-set", r#"{"dev":"vi100"}"#),
+    ("no device", "link-set", r#"{"up":true}"#),
+    ("up as a text", "link-set", r#"{"dev":"vi100","up":"yes"}"#),
+    (
+        "an MTU without room for IPv6",
+        "link-set",
+        r#"{"dev":"vi100","mtu":1279}"#,
+    ),
+    (
+        "an address for all",
+        "link-set",
+        r#"{"dev":"vi100","addresses":["10.0.0.1/24","10.0.0.1/16"]}"#,
+    ),
+    (
+        "addresses as an object",
+        "link-set",
+        r#"{"dev":"vi100","addresses":{"add":["10.0.0.1/24"]}}"#,
+    ),
+    (
+        "a name to give",
+        "link-set",
+        r#"{"dev":"vi100","up":true,"name":"eth0"}"#,
+    ),
+    (
+        "a namespace to move to",
+        "link-set",
+        r#"{"dev":"vi100","up":true,"netns":1}"#,
+    ),
+    (
+        "one device twice",
+        "link-handover",
+        r#"{"from":"eth0","to":"eth0"}"#,
+    ),
+    ("nowhere", "link-handover", r#"{"from":"eth0"}"#),
+    ("a climb", "link-handover", r#"{"from":"eth0","to":".."}"#),
+    (
+        "kept as a text",
+        "link-handover",
+        r#"{"from":"eth0","to":"br0","keep":"10.0.0.1/24"}"#,
     ),
     ("index 32", "veth-rename", r#"{"vmid":100,"index":32}"#),
     (
@@ -327,6 +369,30 @@ pub(super) fn network() -> Vec<Hostile> {
             "wg-setup",
             &format!(r#"{{"name":"wg0","addresses":["{value}"]}}"#),
         ));
+        list.push(action(
+            format!("device address: {name}"),
+            "link-set",
+            &format!(r#"{{"dev":"vi100","addresses":["{value}"]}}"#),
+        ));
+        list.push(action(
+            format!("kept address: {name}"),
+            "link-handover",
+            &format!(r#"{{"from":"eth0","to":"br0","keep":["{value}"]}}"#),
+        ));
+    }
+    for (name, value) in NOT_A_DEVICE {
+        list.push(action(
+            format!("device to set: {name}"),
+            "link-set",
+            &format!(r#"{{"dev":"{value}","up":true}}"#),
+        ));
+        for (side, other) in [("from", "to"), ("to", "from")] {
+            list.push(action(
+                format!("handover: {side} {name}"),
+                "link-handover",
+                &format!(r#"{{"{side}":"{value}","{other}":"br0"}}"#),
+            ));
+        }
     }
     let peers = |inner: &str| format!(r#"{{"name":"wg0","peers":[{inner}]}}"#);
     for (name, members) in NOT_A_PEER {

@@ -648,6 +648,77 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "ledger-cosign",
         r#"{"checkpoint":"h/l\r\n8\n\n\u2014 w AAAA\n"}"#,
     ),
+    ("no prefix", "broker-renew", "{}"),
+    (
+        "a prefix as a list",
+        "broker-renew",
+        r#"{"prefix":["fd77::/64"]}"#,
+    ),
+    (
+        "a prefix with host bits",
+        "broker-renew",
+        r#"{"prefix":"fd77::1/64"}"#,
+    ),
+    (
+        "a third of the internet",
+        "broker-renew",
+        r#"{"prefix":"2000::/3"}"#,
+    ),
+    (
+        "a link-local prefix",
+        "broker-renew",
+        r#"{"prefix":"fe80::/64"}"#,
+    ),
+    (
+        "a prefix with a newline",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64\n"}"#,
+    ),
+    (
+        "a gateway outside the prefix",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","gateway":"fd78::1"}"#,
+    ),
+    (
+        "a gateway of the other family",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","gateway":"10.0.0.1"}"#,
+    ),
+    (
+        "a key that is no key",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","broker_pubkey":"AAAA"}"#,
+    ),
+    (
+        "an address to fetch from",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","broker_endpoint":"https://broker.example:443"}"#,
+    ),
+    (
+        "an endpoint with a second value behind it",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","broker_endpoint":"broker.example:51820\nPrivateKey=x"}"#,
+    ),
+    (
+        "an endpoint of the host itself",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","broker_endpoint":"127.0.0.1:51820"}"#,
+    ),
+    (
+        "a flag as a text",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","replace":"true"}"#,
+    ),
+    (
+        "a key of another program",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","lease_until":7}"#,
+    ),
+    (
+        "a file of its own",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","file":"../../root/x"}"#,
+    ),
     (
         "a key of the client's own",
         "ledger-rotate-key",

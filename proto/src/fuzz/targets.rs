@@ -13,9 +13,10 @@ use crate::qm::QmOption;
 use crate::request::decode_request;
 use crate::response::Response;
 use crate::value::{
-    Comment, CpuLimit, DiskSize, EthAddress, EventName, FileMode, GuestPath, HostIpv6, IfName,
-    ImagePath, KeyFile, L4Proto, NewWalletName, PackageName, SnippetRef, SourceNet, StorageName,
-    TemplateRef, Text, VmName, VolumeRef, WalletName,
+    BrokerEndpoint, Comment, CpuLimit, DiskSize, EthAddress, EventName, FileMode, GatewayIpv6,
+    GuestPath, HostIpv6, IfName, ImagePath, KeyFile, L4Proto, MachinePrefix, NewWalletName,
+    PackageName, SnippetRef, SourceNet, StorageName, TemplateRef, Text, VmName, VolumeRef,
+    WalletName,
 };
 use crate::wire::{FrameDecoder, HEADER, WireError};
 
@@ -153,6 +154,10 @@ const VALUES: &[&str] = &[
     "0644",
     "libstdc++6",
     "/etc/cloud/cloud.cfg.d/99_x.cfg",
+    "2001:db8:b10c::/64",
+    "fe80::1",
+    "broker.example:51820",
+    "[2001:db8::1]:51820",
 ];
 
 /// Streams cut anywhere: frames come out the same however the bytes arrive, and memory follows what arrived.
@@ -300,4 +305,7 @@ fn values(data: &[u8]) {
     one::<FileMode>(text);
     one::<GuestPath>(text);
     one::<PackageName>(text);
+    one::<MachinePrefix>(text);
+    one::<GatewayIpv6>(text);
+    one::<BrokerEndpoint>(text);
 }

@@ -203,6 +203,100 @@ fn only_addresses_that_a_host_may_route_are_routed() {
 }
 
 #[test]
+fn an_allocation_is_a_network_of_machines_with_a_router_that_they_can_reach() {
+    check::<MachinePrefix>(
+        &["2001:db8::/32", "fd77:b10c::/64", "fd77::/120", "3fff::/48"],
+        &[
+            "",
+            "fd77::",
+            "2001:db8::/31",
+            "fd77::/121",
+            "fd77::/128",
+            "fd77::1/64",
+            "fd77::/064",
+            "fd77::/+64",
+            "fe80::/64",
+            "ff02::/64",
+            "::/32",
+            "4000::/48",
+            "::ffff:10.0.0.0/120",
+            "10.0.0.0/24",
+            "fd77::%1/64",
+        ],
+    );
+    let prefix: MachinePrefix = "2001:db8:0:f0::/60".parse().unwrap();
+    assert_eq!(prefix.length(), 60);
+    for (address, inside) in [
+        ("2001:db8:0:f0::1", true),
+        ("2001:db8:0:ff:ffff::", true),
+        ("2001:db8:0:100::", false),
+        ("2001:db8:0:ef::1", false),
+        ("fe80::1", false),
+    ] {
+        let address: std::net::Ipv6Addr = address.parse().unwrap();
+        assert_eq!(prefix.contains(address), inside, "{address}");
+        let gateway: GatewayIpv6 = address.to_string().parse().unwrap();
+        let reached = inside || address.is_unicast_link_local();
+        assert_eq!(gateway.serves(prefix), reached, "{address}");
+    }
+    check::<GatewayIpv6>(
+        &["fe80::1", "febf::1", "fd77::1", "2001:db8::"],
+        &[
+            "",
+            "fe80::",
+            "fd77::1/64",
+            "::1",
+            "::",
+            "ff02::1",
+            "fec0::1",
+            "10.0.0.1",
+            "fe80::1%2",
+        ],
+    );
+    let label = "a".repeat(63);
+    let name = [label.as_str(); 4].join(".");
+    check::<BrokerEndpoint>(
+        &[
+            "a:1",
+            "broker.example:51820",
+            "a-b.0c:65535",
+            "192.0.2.1:51820",
+            "[2001:db8::1]:51820",
+            &format!("{}:1", &name[..253]),
+        ],
+        &[
+            "",
+            "a",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:01",
+            "A:1",
+            "-a:1",
+            "a-:1",
+            "a..b:1",
+            ".a:1",
+            "a.:1",
+            "a_b:1",
+            "1.2.3.256:1",
+            "127.0.0.1:1",
+            "0.0.0.0:1",
+            "[::1]:1",
+            "[fe80::1%2]:1",
+            "[fe80::1]:1",
+            "2001:db8::1:1",
+            "http://a:1",
+            "a/b:1",
+            "a b:1",
+            &format!("{label}a:1"),
+            &format!("{}:1", &name[..254]),
+        ],
+    );
+}
+
+#[test]
 fn a_volume_stands_in_the_directory_of_its_machine_behind_a_base_and_nowhere_else() {
     check::<VolumeRef>(
         &[

@@ -3,6 +3,7 @@
 
 mod anchor;
 mod blob;
+mod broker;
 mod cpu;
 mod file;
 mod guest;
@@ -19,6 +20,7 @@ mod wireguard;
 
 pub use anchor::{HashPath, Sha256Hex, TxHash};
 pub use blob::{AgeFile, is_age_file};
+pub use broker::{BrokerEndpoint, GatewayIpv6, MachinePrefix};
 pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
 pub use guest::{FileMode, GuestPath, GuestText, PackageName};
@@ -35,7 +37,9 @@ pub use ovs::{
     BridgeOptions, DatapathType, FailMode, FlowOwner, MeterUnit, PortKind, Queue, Queues,
     RESERVED_PORTS, SwitchIfName, Trunks,
 };
-pub use prefix::{InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress};
+pub use prefix::{
+    DeviceAddresses, InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress,
+};
 pub use template::TemplateRef;
 pub use text::{DiskSize, GuestCommand};
 pub use wallet::{

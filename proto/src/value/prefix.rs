@@ -33,6 +33,10 @@ pub struct InterfaceAddress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceAddresses(Vec<InterfaceAddress>);
 
+/// The addresses of a device that may also have none: at most 64, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeviceAddresses(Vec<InterfaceAddress>);
+
 /// One unicast address of either family, without a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NatAddress(IpAddr);
@@ -171,21 +175,51 @@ impl InterfaceAddresses {
     }
 }
 
+/// An address that stands in the list twice, with whatever lengths.
+fn twice(items: &[InterfaceAddress]) -> Option<InterfaceAddress> {
+    let before = |at: usize, item: &InterfaceAddress| {
+        items[..at]
+            .iter()
+            .any(|other| other.address == item.address)
+    };
+    let mut all = items.iter().enumerate();
+    all.find(|(at, item)| before(*at, item))
+        .map(|(_, item)| *item)
+}
+
 impl List for InterfaceAddresses {
     const KIND: &'static str = "list of interface addresses";
     const RULE: &'static str = "1 to 16 addresses with prefix, each once";
     const MAX: usize = 16;
     type Item = InterfaceAddress;
     fn from_items(items: Vec<InterfaceAddress>) -> Result<Self, ValueError> {
-        let twice = items.iter().enumerate().find(|(at, item)| {
-            items[..*at]
-                .iter()
-                .any(|other| other.address == item.address)
-        });
-        match (items.first(), twice) {
+        match (items.first(), twice(&items)) {
             (Some(_), None) => Ok(Self(items)),
-            (_, Some((_, item))) => Err(ValueError::new(Self::KIND, &item.to_string(), Self::RULE)),
+            (_, Some(item)) => Err(ValueError::new(Self::KIND, &item.to_string(), Self::RULE)),
             (None, None) => Err(ValueError::new(Self::KIND, "[]", Self::RULE)),
+        }
+    }
+    fn items(&self) -> &[InterfaceAddress] {
+        &self.0
+    }
+}
+
+impl DeviceAddresses {
+    /// The addresses, in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = InterfaceAddress> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl List for DeviceAddresses {
+    const KIND: &'static str = "list of a device's addresses";
+    const RULE: &'static str = "at most 64 addresses with prefix, each once";
+    const MAX: usize = 64;
+    type Item = InterfaceAddress;
+    fn from_items(items: Vec<InterfaceAddress>) -> Result<Self, ValueError> {
+        match twice(&items) {
+            None => Ok(Self(items)),
+            Some(item) => Err(ValueError::new(Self::KIND, &item.to_string(), Self::RULE)),
         }
     }
     fn items(&self) -> &[InterfaceAddress] {

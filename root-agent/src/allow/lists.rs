@@ -112,7 +112,22 @@ lists! {
     wg_addresses: Vec<Prefix> = prefixes(&PRIVATE),
     /// Host routes may only be made inside these prefixes; empty means any global unicast or ULA address.
     route_prefixes: Vec<Prefix> = Vec::new(),
+    /// Devices whose state, MTU and addresses may be set; a `*` at the end stands for any rest. One that carries the host's own
+    /// address has to be named by hand.
+    link_devices: Vec<String> = names(&["ovsbr0", "ovsbr1", "wg*", "vi*"]),
+    /// Networks that addresses given to a device may be in: each makes a route.
+    link_addresses: Vec<Prefix> = prefixes(&PRIVATE),
+    /// Devices that lead out of the host, and that may hand over what they carry to a bridge and get it back.
+    uplinks: Vec<String> = Vec::new(),
+    /// Networks that a broker may give this host a part of.
+    broker_prefixes: Vec<Prefix> = prefixes(&BROKER),
 }
+
+/// Global unicast and unique local.
+const BROKER: [(IpAddr, u8); 2] = [
+    (IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), 3),
+    (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
+];
 
 /// Addresses that nobody else on the internet has.
 const PRIVATE: [(IpAddr, u8); 5] = [

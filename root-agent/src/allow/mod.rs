@@ -13,8 +13,8 @@ use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
-    HostIpv6, IfName, ImagePath, NatAddress, Port, StorageName, SwitchIfName, TemplateRef, Vmid,
-    WgName,
+    HostIpv6, IfIndex, IfName, ImagePath, NatAddress, Port, StorageName, SwitchIfName, TemplateRef,
+    Vmid, WgName,
 };
 
 pub use self::lists::{Allowlists, Only};
@@ -105,6 +105,20 @@ impl Allowlists {
             Action::NatMap(a) => self.translation(a.public, a.private),
             Action::NatUnmap(a) => self.translation(a.public, a.private),
             Action::VethRename(a) => self.vmid(a.vmid),
+            Action::LinkSet(a) => {
+                self.device(&a.dev)?;
+                let mut addresses = a.addresses.iter().flat_map(|list| list.iter());
+                addresses.try_for_each(|address| {
+                    inside(
+                        "address",
+                        address.address(),
+                        address.length(),
+                        &self.link_addresses,
+                        "link_addresses",
+                    )
+                })
+            }
+            Action::LinkHandover(a) => self.handover(&a.from, &a.to),
             Action::OvsAddBr(a) => self.switch(&a.bridge),
             Action::OvsDelBr(a) => self.switch(&a.bridge),
             Action::OvsAddPort(a) => {
@@ -146,8 +160,17 @@ impl Allowlists {
                     })
                 })
             }
+            Action::BrokerRenew(a) => inside(
+                "prefix",
+                IpAddr::V6(a.prefix.address()),
+                a.prefix.length(),
+                &self.broker_prefixes,
+                "broker_prefixes",
+            ),
             // Which entries of the address book may change depends on its present contents: the keys compartment knows.
             Action::AddressbookSave(_)
+            | Action::NatList(_)
+            | Action::IptablesList(_)
             | Action::LedgerAppend(_)
             | Action::LedgerCosign(_)
             | Action::LedgerRotateKey(_)
@@ -273,6 +296,42 @@ impl Allowlists {
         machine_of(port.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
     }
 
+    fn device(&self, dev: &IfName) -> Result<(), NotAllowed> {
+        like("device", dev.as_str(), &self.link_devices, "link_devices")?;
+        machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
+    }
+
+    /// Between an uplink that was named by hand and a bridge of either kind, or another uplink.
+    fn handover(&self, from: &IfName, to: &IfName) -> Result<(), NotAllowed> {
+        let known = |dev: &IfName| {
+            let bridges = self.bridges.iter().chain(&self.ovs_bridges);
+            let mut all = bridges.chain(&self.uplinks);
+            all.any(|entry| entry == dev.as_str())
+        };
+        let uplink = |dev: &IfName| self.names_uplink(dev.as_str());
+        if known(from) && known(to) && (uplink(from) || uplink(to)) {
+            return Ok(());
+        }
+        let what = "a handover between an uplink and a bridge";
+        let given = format!("({from}, {to})");
+        Err(not_allowed(
+            what,
+            &given,
+            &self.uplinks.join(", "),
+            "uplinks",
+        ))
+    }
+
+    /// Whether a device of that name leads out of the host.
+    pub fn names_uplink(&self, name: &str) -> bool {
+        one_of(name, &self.uplinks).is_some()
+    }
+
+    /// Whether a device of that name is to be a tunnel of the agent's.
+    pub fn names_tunnel(&self, name: &str) -> bool {
+        like("tunnel", name, &self.wg_names, "wg_names").is_ok()
+    }
+
     fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {
         like("tunnel", name.as_str(), &self.wg_names, "wg_names")
     }
@@ -346,6 +405,14 @@ fn machine_of(port: &str) -> Option<Vmid> {
             .then(|| number.parse::<Vmid>().ok())
             .flatten()
     })
+}
+
+/// The name that the container manager gave a device which `veth-rename` makes known by this one.
+pub fn alternative_of(name: &str) -> Option<String> {
+    let number = name.strip_prefix("vi")?;
+    let (vmid, index) = number.split_once('_').unwrap_or((number, "0"));
+    let (vmid, index): (Vmid, IfIndex) = (vmid.parse().ok()?, index.parse().ok()?);
+    Some(format!("veth{vmid}i{index}"))
 }
 
 /// On the list by name, or by the beginning of it where the entry ends with `*`.

@@ -197,10 +197,12 @@ fn narrowed(
 
 /// Actions that can name nothing because they are about everything on a list. Under a rule that narrows this list they
 /// would show what its caller may not name.
-pub const SHOWS_ALL: [(&str, &str); 3] = [
+pub const SHOWS_ALL: [(&str, &str); 5] = [
     ("qm-list", "vmids"),
     ("pct-list", "vmids"),
     ("ovs-list", "ovs_bridges"),
+    ("nat-list", "public_pools"),
+    ("iptables-list", "firewall_ports"),
 ];
 
 /// The list that the request shows all of.

@@ -261,7 +261,7 @@ mod tests {
                 "only.bridges",
             ),
             (
-                "rules: [{user: 7, actions: ['iptables-*'], only: {firewall_ports: ['80']}}]\n\
+                "rules: [{user: 7, actions: [iptables-open], only: {firewall_ports: ['80']}}]\n\
                  allow: {firewall_ports: ['81-90']}",
                 "rule 1",
                 "only.firewall_ports",

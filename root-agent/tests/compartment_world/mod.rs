@@ -257,6 +257,42 @@ pub fn as_net_compartment(test: &str, body: impl FnOnce()) {
     );
 }
 
+/// A handler without a world: another user cannot make one in /run.
+pub fn bare_handler(prepare: Prepare) -> Box<dyn Handler> {
+    let identity = Identity {
+        uid: 65534,
+        gid: 65534,
+    };
+    let start = StartInfo {
+        layout: &Layout::new("/"),
+        policy: &Policy::default(),
+        identities: Identities {
+            agent: identity,
+            blockhost: identity,
+            vm: identity,
+            image: identity,
+        },
+        backend: Backend::Embedded,
+    };
+    prepare(&start).expect("a compartment")
+}
+
+/// Has such a handler do something under the default policy.
+pub fn ask_bare(handler: &dyn Handler, name: &str, params: &Value) -> Result<Done, Failure> {
+    let action = Action::from_parts(name, params).expect("a valid action");
+    let policy = Policy::default();
+    handler.run(
+        &action,
+        &JobCtx {
+            deadline: Instant::now() + Duration::from_secs(60),
+            allow: &policy.allow,
+            limits: &policy.limits,
+            layout: &Layout::new("/"),
+            caller_uid: 0,
+        },
+    )
+}
+
 /// Starts this test again with a variable set, kills it after a while and waits until it is gone.
 #[expect(clippy::disallowed_methods, reason = "a test starts itself again")]
 pub fn kill_again(test: &str, variable: (&str, &Path), after: Duration) {

@@ -191,6 +191,22 @@ export interface VethRenameReply extends Reply {
   name: string;
 }
 
+export interface LinkSetReply extends Reply {
+  /** Whether it is up now. */
+  up: boolean;
+  /** Its MTU now. */
+  mtu: number;
+  /** Its addresses, with the length of their networks; those of the link alone left out. */
+  addresses: readonly string[];
+}
+
+export interface LinkHandoverReply extends Reply {
+  /** Its addresses, with the length of their networks; those of the link alone left out. */
+  addresses: readonly string[];
+  /** How many routes were moved by this request. */
+  routes: number;
+}
+
 export interface OvsAddPortReply extends Reply {
   /** The port's OpenFlow number. */
   ofport: number;
@@ -222,6 +238,13 @@ export interface GenerateWalletReply extends Reply {
   address: string;
   /** Path of the key on the host. */
   keyfile: string;
+}
+
+export interface BrokerRenewReply extends Reply {
+  /** The prefix that the host has now. */
+  prefix: string;
+  /** The prefix before, where it was another one. */
+  previous?: string;
 }
 
 export interface LedgerBlobReply extends Reply {
@@ -562,6 +585,14 @@ export function iptablesOpen(port: number, proto: "tcp" | "udp" | undefined, com
 export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, comment: string, source?: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * The ports that are open now, as a JSON array in `output`, from the rules themselves: `port`, `proto`,
+ * `comment`, `source` where there is one, and under `families` the families that the rule stands in, `IPv4` and
+ * `IPv6`. Rules in our chain that nobody here made are not shown.
+ * Changes nothing.
+ */
+export function iptablesList(callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Sends what comes for the public address to the private one, and lets the private one appear as the public one.
  *
  * @param public_ The public address, of a pool of this host.
@@ -581,6 +612,14 @@ export function natMap(public_: string, private_: string, comment: string, callO
 export function natUnmap(public_: string, private_: string, comment: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * The pairs that stand now, as a JSON array in `output`, from the rules themselves: `public`, `private`,
+ * `comment`, and `whole`, which is false where one of the two directions is missing. Rules of ours that nobody
+ * here made are not shown.
+ * Changes nothing.
+ */
+export function natList(callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Gives the host's end of a container's interface, `veth<vmid>i<index>`, the alternative name `vi<vmid>`, or
  * `vi<vmid>_<index>` for all but the first. Its own name stays: the container manager depends on it.
  *
@@ -588,6 +627,34 @@ export function natUnmap(public_: string, private_: string, comment: string, cal
  * @param index Which of its interfaces: 0 is `net0`.
  */
 export function vethRename(vmid: number, index?: number, callOptions?: CallOptions): Promise<VethRenameReply>;
+
+/**
+ * Brings a device of this host to this state: bridges, switches' own devices, tunnels and the host's ends of
+ * machines' interfaces, as the policy lists them. What is not given stays as it is, and only the difference is
+ * applied; what fails half-way is taken back. A machine's interface is also found by the name that `veth-rename`
+ * gave it.
+ *
+ * @param dev The device.
+ * @param up Whether it is up.
+ * @param mtu Its MTU in bytes.
+ * @param addresses All its addresses from now on, but for those that the kernel makes and those of the link
+ * alone.
+ */
+export function linkSet(dev: string, up?: boolean, mtu?: number, addresses?: readonly string[], callOptions?: CallOptions): Promise<LinkSetReply>;
+
+/**
+ * Moves all addresses and routes of a device to another, which takes over the hardware address: from an uplink
+ * to the bridge that it became a port of, and back. Each is given to the one before it is taken from the other;
+ * what fails is undone, and after an interruption the same request goes on where it ended. Addresses of the link
+ * alone stay. To give a bridge's addresses back, `keep` has those that it had before, and the uplink stays its
+ * port until that is done: a switch in user space takes its device down when its ports change, and with that go
+ * routes.
+ *
+ * @param from The device that has them: an uplink or a bridge of the policy.
+ * @param to The device that gets them, likewise.
+ * @param keep Addresses that stay, with the routes into their networks.
+ */
+export function linkHandover(from: string, to: string, keep?: readonly string[], callOptions?: CallOptions): Promise<LinkHandoverReply>;
 
 /**
  * Makes a bridge and waits until the switch has it; one that this agent made already is a success.
@@ -720,6 +787,20 @@ export function generateWallet(name: string, callOptions?: CallOptions): Promise
  * @param entries Name -> `{"address": "0x...", "keyfile": "name.key"}`; `keyfile` may be missing.
  */
 export function addressbookSave(entries: Readonly<Record<string, AddressbookSaveEntry>>, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Keeps what a broker gave this host in `/etc/blockhost/broker-allocation.json`, replaced atomically. What other
+ * programs wrote there stays; a parameter that is left out stays too, as long as the prefix does. Another prefix
+ * than the present one is a `conflict` unless `replace` is true: machines may have addresses of the present one.
+ *
+ * @param prefix The network that machines draw their addresses from.
+ * @param gateway Their router: an address of the network, or a link-local one. The first of the network where
+ * there is none.
+ * @param brokerPubkey The public key of the broker's end of the tunnel.
+ * @param brokerEndpoint Where the broker's end of the tunnel listens.
+ * @param replace Also where the host has another prefix now. Without it `false`.
+ */
+export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
 
 /**
  * Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of its

@@ -134,6 +134,10 @@ export function iptablesClose(port, proto, comment, source, callOptions) {
   return invoke("iptables-close", { port, proto, comment, source }, callOptions);
 }
 
+export function iptablesList(callOptions) {
+  return invoke("iptables-list", {}, callOptions);
+}
+
 export function natMap(public_, private_, comment, callOptions) {
   return invoke("nat-map", { public: public_, private: private_, comment }, callOptions);
 }
@@ -142,8 +146,20 @@ export function natUnmap(public_, private_, comment, callOptions) {
   return invoke("nat-unmap", { public: public_, private: private_, comment }, callOptions);
 }
 
+export function natList(callOptions) {
+  return invoke("nat-list", {}, callOptions);
+}
+
 export function vethRename(vmid, index, callOptions) {
   return invoke("veth-rename", { vmid, index }, callOptions);
+}
+
+export function linkSet(dev, up, mtu, addresses, callOptions) {
+  return invoke("link-set", { dev, up, mtu, addresses }, callOptions);
+}
+
+export function linkHandover(from, to, keep, callOptions) {
+  return invoke("link-handover", { from, to, keep }, callOptions);
 }
 
 export function ovsAddBr(bridge, options, callOptions) {
@@ -200,6 +216,10 @@ export function generateWallet(name, callOptions) {
 
 export function addressbookSave(entries, callOptions) {
   return invoke("addressbook-save", { entries }, callOptions);
+}
+
+export function brokerRenew(prefix, gateway, brokerPubkey, brokerEndpoint, replace, callOptions) {
+  return invoke("broker-renew", { prefix, gateway, broker_pubkey: brokerPubkey, broker_endpoint: brokerEndpoint, replace }, callOptions);
 }
 
 export function ledgerAppend(category, action, data, resource, callOptions) {

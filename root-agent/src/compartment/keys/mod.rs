@@ -1,6 +1,7 @@
-//! The `keys` compartment: wallets and the address book under `/etc/blockhost`. Runs as uid 0 without capabilities and
-//! sees that directory alone. Private keys are made here and never leave it.
+//! The `keys` compartment: wallets, the address book and the IPv6 allocation under `/etc/blockhost`. Runs as uid 0 without
+//! capabilities and sees that directory alone. Private keys are made here and never leave it.
 
+mod allocation;
 mod book;
 pub(super) mod store;
 mod wallet;
@@ -38,6 +39,7 @@ impl Handler for Keys {
         match action {
             Action::GenerateWallet(action) => generate(&store, action, ctx),
             Action::AddressbookSave(action) => save(&store, action, ctx),
+            Action::BrokerRenew(action) => allocation::renew(&store, action),
             other => Err(Failure::new(
                 ErrorCode::Internal,
                 format!(

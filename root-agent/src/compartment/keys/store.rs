@@ -156,9 +156,20 @@ impl Store {
         content: &[u8],
         existing: Existing,
     ) -> Result<(), StoreError> {
+        self.write_with(name, content, existing, self.mode)
+    }
+
+    /// The same with a mode of its own, for what is no secret.
+    pub(in crate::compartment) fn write_with(
+        &self,
+        name: &str,
+        content: &[u8],
+        existing: Existing,
+        mode: Mode,
+    ) -> Result<(), StoreError> {
         let temporary =
             unfinished_name().map_err(|error| self.system(name, "named")(error.into()))?;
-        let result = self.write_as(&temporary, name, content, existing);
+        let result = self.write_as(&temporary, name, content, (existing, mode));
         if result.is_err() {
             // Holds a secret perhaps; where even this fails the sweep at the next start gets it.
             let _ = rustix::fs::unlinkat(&self.directory, temporary.as_str(), AtFlags::empty());
@@ -171,7 +182,7 @@ impl Store {
         temporary: &str,
         name: &str,
         content: &[u8],
-        existing: Existing,
+        (existing, mode): (Existing, Mode),
     ) -> Result<(), StoreError> {
         let error = |what| move |errno: Errno| self.system(name, what)(errno.into());
         let flags =
@@ -179,7 +190,7 @@ impl Store {
         let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(error("created"))?;
         rustix::fs::fchown(&file, None, Some(self.group)).map_err(error("given to its group"))?;
-        rustix::fs::fchmod(&file, self.mode).map_err(error("given its mode"))?;
+        rustix::fs::fchmod(&file, mode).map_err(error("given its mode"))?;
         failpoint::reach("keys-created", name.as_bytes());
         let mut file = std::fs::File::from(file);
         file.write_all(content)

@@ -8,6 +8,7 @@ use std::time::Instant;
 use blockhost_proto::action::{IptablesClose, IptablesOpen};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
+use serde_json::{Value, json};
 
 use super::rules::{Family, Rule, State};
 use crate::compartment::{Done, Failure, before_undo};
@@ -189,6 +190,33 @@ impl Firewall {
         }
     }
 
+    /// The open ports of both families, from the rules themselves. Nothing changes by it.
+    pub(super) fn open_ports(&self, deadline: Instant) -> Result<Done, Failure> {
+        let mut list: Vec<(Rule, Vec<&str>)> = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let state = State::parse(&self.read(family, "filter", deadline)?);
+            for rule in state.rules() {
+                match list.iter_mut().find(|(known, _)| known == rule) {
+                    Some((_, families)) => families.push(family.name()),
+                    None => list.push((rule.clone(), vec![family.name()])),
+                }
+            }
+        }
+        let shown = list.into_iter().map(|(rule, families)| {
+            let mut entry = json!({
+                "port": rule.port, "proto": rule.protocol, "comment": rule.comment, "families": families,
+            });
+            if let Some((address, prefix)) = rule.source {
+                entry["source"] = format!("{address}/{prefix}").into();
+            }
+            entry
+        });
+        Ok(Done {
+            output: shown.collect::<Value>().to_string(),
+            ..Done::default()
+        })
+    }
+
     /// Reads, plans, applies, in the filter table.
     fn change_filter<T>(
         &self,
@@ -241,7 +269,12 @@ impl Firewall {
         }
     }
 
-    fn read(&self, family: Family, table: &str, deadline: Instant) -> Result<String, Failure> {
+    pub(super) fn read(
+        &self,
+        family: Family,
+        table: &str,
+        deadline: Instant,
+    ) -> Result<String, Failure> {
         let arg0 = match family {
             Family::V4 => "iptables-nft-save",
             Family::V6 => "ip6tables-nft-save",

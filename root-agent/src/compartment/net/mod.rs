@@ -1,10 +1,13 @@
-//! The `net` compartment: routes, names of devices and tunnels by netlink, ports of the host's firewall and address
+//! The `net` compartment: routes, devices, their names and addresses, and tunnels by netlink, ports of the host's firewall and address
 //! translation by `iptables-restore`. Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is
 //! opened in [`prepare`], but for the keys of tunnels, in a directory of its own.
 
+mod addresses;
+mod devices;
 mod firewall;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) mod fuzz;
+mod handover;
 mod nat;
 mod routes;
 mod rules;
@@ -18,6 +21,7 @@ use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
 
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use devices::Devices;
 use firewall::Firewall;
 use routes::Routes;
 use translate::Tracker;
@@ -27,6 +31,7 @@ use wireguard::Tunnels;
 struct Net {
     routes: Routes,
     names: Names,
+    devices: Devices,
     tracker: Tracker,
     tunnels: Tunnels,
     /// The firewall program, or why there is none: routes must work on a host without iptables.
@@ -42,6 +47,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let names =
         Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let devices =
+        Devices::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let tracker = Tracker::open();
     let tunnels = Tunnels::open(start)
         .map_err(|error| format!("the net compartment cannot start: {error}"))?;
@@ -57,6 +64,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     Ok(Box::new(Net {
         routes,
         names,
+        devices,
         tracker,
         tunnels,
         firewall,
@@ -86,12 +94,16 @@ impl Handler for Net {
                     .open_port(port, ctx.limits.firewall_rules, ctx.deadline)
             }
             Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
+            Action::IptablesList(_) => self.firewall()?.open_ports(ctx.deadline),
+            Action::NatList(_) => self.firewall()?.pairs(ctx.deadline),
             Action::NatMap(pair) => {
                 self.firewall()?
                     .map(pair, ctx.limits.firewall_rules, ctx.deadline)
             }
             Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),
             Action::VethRename(interface) => self.names.give(interface),
+            Action::LinkSet(device) => self.devices.set(device, ctx.allow),
+            Action::LinkHandover(pair) => self.devices.hand_over(pair, ctx.allow, ctx.deadline),
             Action::WgSetup(tunnel) => self.tunnels.setup(tunnel),
             Action::WgSetPeers(tunnel) => self.tunnels.set_peers(tunnel),
             Action::WgTeardown(tunnel) => self.tunnels.teardown(tunnel),

@@ -159,6 +159,18 @@ impl State {
         !(self.holds(0, pair) && self.holds(1, pair))
     }
 
+    /// The pairs, in the order in which they stand, each with whether both its directions do and take effect.
+    pub(super) fn pairs(&self) -> Vec<(&Pair, bool)> {
+        let jumped_to = self.jumps.iter().all(|count| *count > 0);
+        let mut list: Vec<(&Pair, bool)> = Vec::new();
+        for pair in self.halves.iter().flatten().filter_map(|h| h.pair.as_ref()) {
+            if !list.iter().any(|(known, _)| *known == pair) {
+                list.push((pair, jumped_to && !self.lacks(pair)));
+            }
+        }
+        list
+    }
+
     /// How many pairs there are, halves counted.
     pub(super) fn len(&self) -> usize {
         self.halves.iter().map(Vec::len).max().unwrap_or(0)
@@ -288,6 +300,21 @@ mod tests {
             "*nat\n-D PREROUTING -j BLOCKHOST-DNAT\n-I OUTPUT 1 -j BLOCKHOST-DNAT\n\
              -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn each_pair_is_listed_once_and_a_half_one_is_said_to_be_half() {
+        let ours = pair("203.0.113.7", "10.0.0.7");
+        let state = State::parse(SAVED);
+        assert_eq!(state.pairs(), [(&ours, true)]);
+        let half = SAVED.replace(
+            "-A BLOCKHOST-SNAT -s 10.0.0.7/32",
+            "-A OTHER -s 10.0.0.7/32",
+        );
+        assert_eq!(State::parse(&half).pairs(), [(&ours, false)]);
+        let unused = SAVED.replace("-A OUTPUT -j BLOCKHOST-DNAT\n", "");
+        assert_eq!(State::parse(&unused).pairs(), [(&ours, false)]);
+        assert!(State::parse("").pairs().is_empty());
     }
 
     #[test]

@@ -144,6 +144,18 @@ impl State {
             .filter(move |line| line.rule.as_ref() == Some(rule))
     }
 
+    /// The rules that we make and that take effect, each once.
+    pub(super) fn rules(&self) -> Vec<&Rule> {
+        let mut list: Vec<&Rule> = Vec::new();
+        let known = self.lines.iter().filter_map(|line| line.rule.as_ref());
+        for rule in known.filter(|_| self.jumps > 0) {
+            if !list.contains(&rule) {
+                list.push(rule);
+            }
+        }
+        list
+    }
+
     /// Rules in our chain.
     pub(super) fn len(&self) -> usize {
         self.lines.len()
@@ -281,6 +293,17 @@ mod tests {
         assert_eq!(
             plan,
             "*filter\n-D BLOCKHOST-INPUT -p tcp -m comment --comment \"knock-1\" -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn only_rules_that_open_something_are_listed() {
+        let state = State::parse(SAVED);
+        assert_eq!(state.rules(), [&rule(None), &rule(Some("10.0.0.0/8"))]);
+        let unused = SAVED.replace("-A INPUT -j BLOCKHOST-INPUT\n-A BLOCK", "-A BLOCK");
+        assert!(
+            State::parse(&unused).rules().is_empty(),
+            "nothing jumps there"
         );
     }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use blockhost_proto::action::{NatMap, NatUnmap};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, NatAddress};
+use serde_json::{Value, json};
 
 use super::firewall::Firewall;
 use super::nat::{Pair, Refusal, State};
@@ -100,6 +101,23 @@ impl Firewall {
         };
         Ok(Done {
             output,
+            ..Done::default()
+        })
+    }
+
+    /// The pairs of both families, from the rules themselves. Nothing changes by it.
+    pub(super) fn pairs(&self, deadline: Instant) -> Result<Done, Failure> {
+        let mut list = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let state = State::parse(&self.read(family, TABLE, deadline)?);
+            list.extend(state.pairs().into_iter().map(|(pair, whole)| {
+                json!({
+                    "public": pair.public, "private": pair.private, "comment": pair.comment, "whole": whole,
+                })
+            }));
+        }
+        Ok(Done {
+            output: Value::from(list).to_string(),
             ..Done::default()
         })
     }

@@ -660,6 +660,22 @@ class Actions:
         )
         return reply
 
+    def iptables_list(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """The ports that are open now, as a JSON array in `output`, from the rules themselves: `port`, `proto`,
+        `comment`, `source` where there is one, and under `families` the families that the rule stands in,
+        `IPv4` and `IPv6`. Rules in our chain that nobody here made are not shown.
+        Changes nothing.
+        """
+        reply: t.Reply = self._invoke(
+            "iptables-list", {}, call_timeout, dry_run
+        )
+        return reply
+
     def nat_map(
         self,
         public: str,
@@ -702,6 +718,22 @@ class Actions:
         )
         return reply
 
+    def nat_list(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """The pairs that stand now, as a JSON array in `output`, from the rules themselves: `public`, `private`,
+        `comment`, and `whole`, which is false where one of the two directions is missing. Rules of ours that
+        nobody here made are not shown.
+        Changes nothing.
+        """
+        reply: t.Reply = self._invoke(
+            "nat-list", {}, call_timeout, dry_run
+        )
+        return reply
+
     def veth_rename(
         self,
         vmid: int,
@@ -718,6 +750,57 @@ class Actions:
         """
         reply: t.VethRenameReply = self._invoke(
             "veth-rename", {"vmid": vmid, "index": index}, call_timeout, dry_run
+        )
+        return reply
+
+    def link_set(
+        self,
+        dev: str,
+        *,
+        up: Optional[bool] = None,
+        mtu: Optional[int] = None,
+        addresses: Optional[Sequence[str]] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LinkSetReply:
+        """Brings a device of this host to this state: bridges, switches' own devices, tunnels and the host's ends
+        of machines' interfaces, as the policy lists them. What is not given stays as it is, and only the
+        difference is applied; what fails half-way is taken back. A machine's interface is also found by the
+        name that `veth-rename` gave it.
+
+        :param dev: The device.
+        :param up: Whether it is up.
+        :param mtu: Its MTU in bytes.
+        :param addresses: All its addresses from now on, but for those that the kernel makes and those of the
+        link alone.
+        """
+        reply: t.LinkSetReply = self._invoke(
+            "link-set", {"dev": dev, "up": up, "mtu": mtu, "addresses": addresses}, call_timeout, dry_run
+        )
+        return reply
+
+    def link_handover(
+        self,
+        from_: str,
+        to: str,
+        *,
+        keep: Optional[Sequence[str]] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.LinkHandoverReply:
+        """Moves all addresses and routes of a device to another, which takes over the hardware address: from an
+        uplink to the bridge that it became a port of, and back. Each is given to the one before it is taken
+        from the other; what fails is undone, and after an interruption the same request goes on where it ended.
+        Addresses of the link alone stay. To give a bridge's addresses back, `keep` has those that it had
+        before, and the uplink stays its port until that is done: a switch in user space takes its device down
+        when its ports change, and with that go routes.
+
+        :param from_: The device that has them: an uplink or a bridge of the policy.
+        :param to: The device that gets them, likewise.
+        :param keep: Addresses that stay, with the routes into their networks.
+        """
+        reply: t.LinkHandoverReply = self._invoke(
+            "link-handover", {"from": from_, "to": to, "keep": keep}, call_timeout, dry_run
         )
         return reply
 
@@ -1002,6 +1085,34 @@ class Actions:
         """
         reply: t.Reply = self._invoke(
             "addressbook-save", {"entries": entries}, call_timeout, dry_run
+        )
+        return reply
+
+    def broker_renew(
+        self,
+        prefix: str,
+        *,
+        gateway: Optional[str] = None,
+        broker_pubkey: Optional[str] = None,
+        broker_endpoint: Optional[str] = None,
+        replace: Optional[bool] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.BrokerRenewReply:
+        """Keeps what a broker gave this host in `/etc/blockhost/broker-allocation.json`, replaced atomically. What
+        other programs wrote there stays; a parameter that is left out stays too, as long as the prefix does.
+        Another prefix than the present one is a `conflict` unless `replace` is true: machines may have
+        addresses of the present one.
+
+        :param prefix: The network that machines draw their addresses from.
+        :param gateway: Their router: an address of the network, or a link-local one. The first of the network
+        where there is none.
+        :param broker_pubkey: The public key of the broker's end of the tunnel.
+        :param broker_endpoint: Where the broker's end of the tunnel listens.
+        :param replace: Also where the host has another prefix now. Without it `false`.
+        """
+        reply: t.BrokerRenewReply = self._invoke(
+            "broker-renew", {"prefix": prefix, "gateway": gateway, "broker_pubkey": broker_pubkey, "broker_endpoint": broker_endpoint, "replace": replace}, call_timeout, dry_run
         )
         return reply
 

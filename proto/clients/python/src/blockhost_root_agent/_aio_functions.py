@@ -38,9 +38,13 @@ ip6_route_add = default_client.ip6_route_add
 ip6_route_del = default_client.ip6_route_del
 iptables_open = default_client.iptables_open
 iptables_close = default_client.iptables_close
+iptables_list = default_client.iptables_list
 nat_map = default_client.nat_map
 nat_unmap = default_client.nat_unmap
+nat_list = default_client.nat_list
 veth_rename = default_client.veth_rename
+link_set = default_client.link_set
+link_handover = default_client.link_handover
 ovs_add_br = default_client.ovs_add_br
 ovs_del_br = default_client.ovs_del_br
 ovs_add_port = default_client.ovs_add_port
@@ -55,6 +59,7 @@ wg_teardown = default_client.wg_teardown
 wg_show = default_client.wg_show
 generate_wallet = default_client.generate_wallet
 addressbook_save = default_client.addressbook_save
+broker_renew = default_client.broker_renew
 ledger_append = default_client.ledger_append
 ledger_anchored = default_client.ledger_anchored
 ledger_blob = default_client.ledger_blob
@@ -67,10 +72,12 @@ agent_info = default_client.agent_info
 __all__ = [
     "addressbook_save",
     "agent_info",
+    "broker_renew",
     "generate_wallet",
     "ip6_route_add",
     "ip6_route_del",
     "iptables_close",
+    "iptables_list",
     "iptables_open",
     "ledger_anchored",
     "ledger_append",
@@ -79,6 +86,9 @@ __all__ = [
     "ledger_prune",
     "ledger_rotate_key",
     "ledger_shred",
+    "link_handover",
+    "link_set",
+    "nat_list",
     "nat_map",
     "nat_unmap",
     "ovs_add_br",

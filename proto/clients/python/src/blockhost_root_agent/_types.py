@@ -70,9 +70,13 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ip6-route-del": 5,
     "iptables-open": 15,
     "iptables-close": 15,
+    "iptables-list": 15,
     "nat-map": 15,
     "nat-unmap": 15,
+    "nat-list": 15,
     "veth-rename": 5,
+    "link-set": 10,
+    "link-handover": 30,
     "ovs-add-br": 30,
     "ovs-del-br": 30,
     "ovs-add-port": 30,
@@ -87,6 +91,7 @@ TIME_LIMITS_S: Dict[str, int] = {
     "wg-show": 15,
     "generate-wallet": 10,
     "addressbook-save": 10,
+    "broker-renew": 10,
     "ledger-append": 10,
     "ledger-anchored": 10,
     "ledger-blob": 10,
@@ -326,6 +331,22 @@ class VethRenameReply(Reply):
     name: str
 
 
+class LinkSetReply(Reply):
+    #: Whether it is up now.
+    up: bool
+    #: Its MTU now.
+    mtu: int
+    #: Its addresses, with the length of their networks; those of the link alone left out.
+    addresses: Sequence[str]
+
+
+class LinkHandoverReply(Reply):
+    #: Its addresses, with the length of their networks; those of the link alone left out.
+    addresses: Sequence[str]
+    #: How many routes were moved by this request.
+    routes: int
+
+
 class OvsAddPortReply(Reply):
     #: The port's OpenFlow number.
     ofport: int
@@ -361,6 +382,16 @@ class GenerateWalletReply(Reply):
     address: str
     #: Path of the key on the host.
     keyfile: str
+
+
+class _BrokerRenewReplyAlways(Reply):
+    #: The prefix that the host has now.
+    prefix: str
+
+
+class BrokerRenewReply(_BrokerRenewReplyAlways, total=False):
+    #: The prefix before, where it was another one.
+    previous: str
 
 
 class LedgerBlobReply(Reply):
@@ -412,6 +443,7 @@ __all__ = [
     "AgentInfoCounters",
     "AgentInfoLedger",
     "AgentInfoReply",
+    "BrokerRenewReply",
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
@@ -419,6 +451,8 @@ __all__ = [
     "LedgerCosignReply",
     "LedgerPruneReply",
     "LedgerRotateKeyReply",
+    "LinkHandoverReply",
+    "LinkSetReply",
     "OvsAddBrOptions",
     "OvsAddPortReply",
     "OvsSetFlowsFlow",

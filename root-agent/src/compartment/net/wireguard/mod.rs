@@ -15,6 +15,7 @@ use blockhost_proto::value::{Preshared, WgKey, WgName};
 use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
+use super::addresses;
 use crate::compartment::{Done, Failure, StartInfo};
 use backend::{Backend, BackendError};
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
@@ -26,6 +27,11 @@ const MTU: u32 = 1420;
 
 /// The alias that marks a device as one of ours.
 const ALIAS: &str = "blockhost: tunnel";
+
+/// A device that this agent has marked as a tunnel of its own.
+pub(super) fn is_ours(link: &Link) -> bool {
+    link.alias.as_deref() == Some(ALIAS)
+}
 
 /// All tunnels.
 #[derive(Debug)]
@@ -242,7 +248,7 @@ impl Inner {
         let link = found
             .filter(|link| link.name == name.as_str())
             .ok_or_else(|| not_found(name))?;
-        if self.backend.is_tunnel(&link) && link.alias.as_deref() == Some(ALIAS) {
+        if self.backend.is_tunnel(&link) && is_ours(&link) {
             Ok(link)
         } else {
             let message =
@@ -308,25 +314,7 @@ impl Inner {
                 length: a.length(),
             })
             .collect();
-        let present = self.links.addresses(link.index).map_err(failed(&what))?;
-        // New ones first: a tunnel that keeps an address never is without one.
-        for address in wanted.iter().filter(|a| !present.contains(a)) {
-            self.links
-                .address_add(link.index, *address)
-                .map_err(failed(&what))?;
-        }
-        for address in present.iter().filter(|a| !wanted.contains(a)) {
-            match self.links.address_remove(link.index, *address) {
-                // Secondary addresses go with the first of their network.
-                Err(error) if error.refusal() == Some(Errno::ADDRNOTAVAIL) => {}
-                other => other.map_err(failed(&what))?,
-            }
-        }
-        for address in &wanted {
-            self.links
-                .address_add(link.index, *address)
-                .map_err(failed(&what))?;
-        }
+        addresses::bring_to(&mut self.links, link.index, &wanted).map_err(failed(&what))?;
         let device = self.backend.get(name).map_err(told(&what))?;
         Ok(device.listen_port)
     }

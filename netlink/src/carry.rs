@@ -1,0 +1,637 @@
+//! What a device carries: its addresses and routes whole, with everything that the kernel says about them, so that they can
+//! be given to another device as they are. Called by the net compartment when an uplink becomes a bridge's port.
+
+use std::net::IpAddr;
+
+use super::link::{Address, parse_address};
+use super::message::{
+    Builder, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, attribute, attributes, text,
+    u16_at, u32_at,
+};
+use super::{Netlink, NetlinkError};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_MASTER: u16 = 10;
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
+const IFA_RT_PRIORITY: u16 = 9;
+const IFA_PROTO: u16 = 11;
+/// Flags that somebody chose; the others are the kernel's account of the address.
+const IFA_F_CHOSEN: u32 = 0x10 | 0x100 | 0x200 | 0x400;
+/// Usable at once: the address was in use on this network a moment ago, by this host.
+const IFA_F_NODAD: u32 = 2;
+/// Made by the kernel from a router's announcement.
+const IFAPROT_KERNEL_RA: u8 = 2;
+/// Made by the kernel for the link alone.
+const IFAPROT_KERNEL_LL: u8 = 3;
+/// Only for the link that the device is at.
+const SCOPE_LINK: u8 = 253;
+
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_FLOW: u16 = 11;
+const RTA_CACHEINFO: u16 = 12;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTA_PREF: u16 = 20;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
+const RTA_EXPIRES: u16 = 23;
+const RTA_NH_ID: u16 = 30;
+const RTN_UNICAST: u8 = 1;
+const RT_TABLE_LOCAL: u32 = 255;
+/// The gateway is taken to be at the link, whatever the addresses say.
+const RTNH_F_ONLINK: u32 = 4;
+/// Of the clock that lifetimes of routes are told in.
+const TICKS_A_SECOND: u32 = 100;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IFINFO: usize = 16;
+const IFADDR: usize = 8;
+const RTMSG: usize = 12;
+
+/// How a device is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// What kind of link layer (`ARPHRD_*`): 1 is Ethernet.
+    pub layer: u16,
+    /// Its hardware address.
+    pub hardware: Vec<u8>,
+    /// The bridge or switch that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// An address of a device with everything that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnAddress {
+    /// The address and its network's length.
+    pub address: Address,
+    /// How far it is valid (`RT_SCOPE_*`).
+    scope: u8,
+    /// `IFA_F_*`.
+    flags: u32,
+    /// Who made it (`IFAPROT_*`); 0 where nobody said.
+    protocol: u8,
+    /// A name beside it, which begins with the device's.
+    label: Option<String>,
+    /// What is passed on as it is.
+    rest: Vec<(u16, Vec<u8>)>,
+}
+
+/// An entry of a routing table with everything that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRoute {
+    family: u8,
+    length: u8,
+    source_length: u8,
+    tos: u8,
+    table: u8,
+    protocol: u8,
+    scope: u8,
+    flags: u32,
+    /// Goes out of more than one device, or by way of a next hop that stands for itself.
+    shared: bool,
+    rest: Vec<(u16, Vec<u8>)>,
+}
+
+impl OwnAddress {
+    /// Made by the kernel for the link, from the hardware address: each device has its own.
+    #[must_use]
+    pub fn is_automatic(&self) -> bool {
+        self.protocol == IFAPROT_KERNEL_LL
+    }
+
+    /// Made by the kernel from what a router announces, and made again with its next announcement.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.protocol == IFAPROT_KERNEL_RA
+    }
+
+    /// Valid beyond the link.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.scope < SCOPE_LINK
+    }
+}
+
+impl TableRoute {
+    /// Goes out of more than one device as one route, or by way of a next hop that stands for itself: it cannot be moved alone.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Needs another route to reach its gateway.
+    #[must_use]
+    pub fn has_gateway(&self) -> bool {
+        self.part(RTA_GATEWAY).is_some() || self.part(RTA_VIA).is_some()
+    }
+
+    /// To a network that every device has: its own link.
+    #[must_use]
+    pub fn is_of_the_link(&self) -> bool {
+        let link_local = |dst: &[u8]| dst.first() == Some(&0xfe) && dst.get(1) == Some(&0x80);
+        self.family == AF_INET6 && self.part(RTA_DST).is_some_and(link_local)
+    }
+
+    /// The two say the same but for the device and for who made them.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let numbers = |route: &Self| {
+            (
+                route.family,
+                route.length,
+                route.source_length,
+                route.tos,
+                route.number(RTA_TABLE).unwrap_or(route.table.into()),
+                route.number(RTA_PRIORITY).unwrap_or(0),
+            )
+        };
+        let parts = [RTA_DST, RTA_SRC, RTA_GATEWAY, RTA_VIA];
+        numbers(self) == numbers(other)
+            && parts
+                .iter()
+                .all(|kind| self.part(*kind) == other.part(*kind))
+    }
+
+    /// What it leads to first: its gateway, or else its destination. `None` for a default route without a gateway.
+    #[must_use]
+    pub fn leads_to(&self) -> Option<IpAddr> {
+        let gateway = self.part(RTA_GATEWAY).and_then(address_of);
+        // Family, then address.
+        let via = || self.part(RTA_VIA)?.get(2..).and_then(address_of);
+        let destination = || self.part(RTA_DST).and_then(address_of);
+        match self.has_gateway() {
+            true => gateway.or_else(via),
+            false => destination(),
+        }
+    }
+
+    /// In words, for messages.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.part(RTA_DST).and_then(address_of) {
+            Some(address) => format!("{address}/{}", self.length),
+            None if self.family == AF_INET => "0.0.0.0/0".to_owned(),
+            None => "::/0".to_owned(),
+        }
+    }
+
+    fn part(&self, wanted: u16) -> Option<&[u8]> {
+        let found = self.rest.iter().find(|(kind, _)| *kind == wanted);
+        found.map(|(_, value)| value.as_slice())
+    }
+
+    fn number(&self, kind: u16) -> Option<u32> {
+        u32_at(self.part(kind)?, 0)
+    }
+
+    fn message(&self, request: Builder, device: u32, parts: &[u16]) -> Builder {
+        let mut request = request
+            .raw(&[
+                self.family,
+                self.length,
+                self.source_length,
+                self.tos,
+                self.table,
+                self.protocol,
+                self.scope,
+                RTN_UNICAST,
+            ])
+            .raw(&(self.flags & RTNH_F_ONLINK).to_ne_bytes())
+            .u32(RTA_OIF, device);
+        for (kind, value) in self.rest.iter().filter(|(kind, _)| parts.contains(kind)) {
+            request = request.attribute(*kind, value);
+        }
+        request
+    }
+}
+
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => None,
+    }
+}
+
+/// Reads what is behind the header of an `RTM_NEWLINK`.
+#[must_use]
+pub fn parse_port(body: &[u8]) -> Option<Port> {
+    let rest = body.get(IFINFO..)?;
+    let number = |kind| attribute(rest, kind).and_then(|value| u32_at(value, 0));
+    Some(Port {
+        layer: u16_at(body, 2)?,
+        hardware: attribute(rest, IFLA_ADDRESS).unwrap_or_default().to_vec(),
+        master: number(IFLA_MASTER).filter(|index| *index != 0),
+    })
+}
+
+/// Reads what is behind the header of an `RTM_NEWADDR`: the device's number and the address.
+#[must_use]
+pub fn parse_own_address(body: &[u8]) -> Option<(u32, OwnAddress)> {
+    const KEPT: [u16; 5] = [
+        IFA_ADDRESS,
+        IFA_LOCAL,
+        IFA_BROADCAST,
+        IFA_CACHEINFO,
+        IFA_RT_PRIORITY,
+    ];
+    let (device, address) = parse_address(body)?;
+    let (old_flags, scope) = (u32::from(*body.get(2)?), *body.get(3)?);
+    let rest = body.get(IFADDR..)?;
+    let kept = |(kind, value): (u16, &[u8])| (kind, value.to_vec());
+    let own = OwnAddress {
+        address,
+        scope,
+        flags: attribute(rest, IFA_FLAGS)
+            .and_then(|value| u32_at(value, 0))
+            .unwrap_or(old_flags),
+        protocol: attribute(rest, IFA_PROTO)
+            .and_then(|value| value.first().copied())
+            .unwrap_or(0),
+        label: attribute(rest, IFA_LABEL).and_then(text).map(str::to_owned),
+        rest: attributes(rest)
+            .filter(|(kind, _)| KEPT.contains(kind))
+            .map(kept)
+            .collect(),
+    };
+    Some((device, own))
+}
+
+/// Reads what is behind the header of an `RTM_NEWROUTE`: each device that it goes out of, with the route as it is there.
+/// Nothing for what is no ordinary route. An IPv6 route over several hops is as many routes, which only look like one; an IPv4
+/// one is one.
+#[must_use]
+pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
+    let Some(
+        [
+            family,
+            length,
+            source_length,
+            tos,
+            table,
+            protocol,
+            scope,
+            kind,
+        ],
+    ) = body.first_chunk::<8>().copied()
+    else {
+        return Vec::new();
+    };
+    let (Some(flags), Some(rest)) = (u32_at(body, 8), body.get(RTMSG..)) else {
+        return Vec::new();
+    };
+    if kind != RTN_UNICAST || !matches!(family, AF_INET | AF_INET6) {
+        return Vec::new();
+    }
+    let mut route = TableRoute {
+        family,
+        length,
+        source_length,
+        tos,
+        table,
+        protocol,
+        scope,
+        flags,
+        shared: false,
+        rest: Vec::new(),
+    };
+    let (mut device, mut several) = (None, None);
+    for (kind, value) in attributes(rest) {
+        match kind {
+            RTA_OIF => device = u32_at(value, 0),
+            RTA_NH_ID => route.shared = true,
+            RTA_MULTIPATH => several = Some(hops(value)),
+            // A lifetime is told in one form and set in another.
+            RTA_CACHEINFO => {
+                let ticks = u32_at(value, 8).filter(|ticks| family == AF_INET6 && *ticks > 0);
+                if let Some(ticks) = ticks.filter(|ticks| *ticks <= i32::MAX as u32) {
+                    let seconds = ticks.div_ceil(TICKS_A_SECOND);
+                    route
+                        .rest
+                        .push((RTA_EXPIRES, seconds.to_ne_bytes().to_vec()));
+                }
+            }
+            other => route.rest.push((other, value.to_vec())),
+        }
+    }
+    if route.number(RTA_TABLE).unwrap_or(table.into()) == RT_TABLE_LOCAL {
+        return Vec::new();
+    }
+    let Some(several) = several else {
+        return device
+            .into_iter()
+            .map(|index| (index, route.clone()))
+            .collect();
+    };
+    let of_hop = |hop: Hop| {
+        let mut one = route.clone();
+        one.shared |= family == AF_INET || hop.weighted;
+        one.flags |= hop.flags;
+        one.rest.extend(hop.rest);
+        (hop.device, one)
+    };
+    several.into_iter().map(of_hop).collect()
+}
+
+/// One of several next hops.
+struct Hop {
+    device: u32,
+    flags: u32,
+    /// Takes more of the traffic than others.
+    weighted: bool,
+    rest: Vec<(u16, Vec<u8>)>,
+}
+
+/// Several next hops: each a header with its length, and attributes.
+fn hops(mut rest: &[u8]) -> Vec<Hop> {
+    const HEADER: usize = 8;
+    let mut list = Vec::new();
+    while let (Some(length), Some(device)) = (u16_at(rest, 0), u32_at(rest, 4)) {
+        let own = rest.get(HEADER..usize::from(length)).unwrap_or_default();
+        list.push(Hop {
+            device,
+            flags: rest.get(2).copied().map_or(0, u32::from),
+            weighted: rest.get(3).is_some_and(|weight| *weight != 0),
+            rest: attributes(own)
+                .map(|(kind, value)| (kind, value.to_vec()))
+                .collect(),
+        });
+        let next = usize::from(length).max(HEADER).next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    list
+}
+
+fn device_header(index: u32) -> [u8; IFINFO] {
+    let mut bytes = [0; IFINFO];
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes
+}
+
+impl Netlink {
+    /// How a device is connected.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is no such device.
+    pub fn port(&mut self, index: u32) -> Result<Port, NetlinkError> {
+        let request = Builder::request(RTM_GETLINK, 0)
+            .raw(&device_header(index))
+            .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        let answer = self
+            .ask(request)?
+            .ok_or(NetlinkError::Malformed("no link in the answer"))?;
+        parse_port(&answer).ok_or(NetlinkError::Malformed("a link without header"))
+    }
+
+    /// Gives a device another hardware address.
+    ///
+    /// # Errors
+    /// `EBUSY` where the device has to be down for it.
+    pub fn set_hardware(&mut self, index: u32, address: &[u8]) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWLINK, 0)
+            .raw(&device_header(index))
+            .attribute(IFLA_ADDRESS, address);
+        self.ask(request).map(drop)
+    }
+
+    /// The addresses of a device in the kernel's order, which is the order in which they are chosen.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn own_addresses(&mut self, index: u32) -> Result<Vec<OwnAddress>, NetlinkError> {
+        let request = Builder::request(RTM_GETADDR, NLM_F_DUMP).raw(&[0; IFADDR]);
+        let mut list = Vec::new();
+        self.dump(request, |body| {
+            list.extend(
+                parse_own_address(body)
+                    .filter(|(of, _)| *of == index)
+                    .map(|(_, address)| address),
+            );
+        })?;
+        Ok(list)
+    }
+
+    /// Gives a device an address as it is on another; `names` are those of the other device and of this one. The same again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn give_address(
+        &mut self,
+        own: &OwnAddress,
+        index: u32,
+        names: (&str, &str),
+    ) -> Result<(), NetlinkError> {
+        let family = if own.address.address.is_ipv4() {
+            AF_INET
+        } else {
+            AF_INET6
+        };
+        let mut request = Builder::request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
+            .raw(&[family, own.address.length, 0, own.scope])
+            .raw(&index.to_ne_bytes());
+        for (kind, value) in &own.rest {
+            request = request.attribute(*kind, value);
+        }
+        let no_probe = if family == AF_INET6 { IFA_F_NODAD } else { 0 };
+        request = request.u32(IFA_FLAGS, own.flags & IFA_F_CHOSEN | no_probe);
+        if own.protocol != 0 {
+            request = request.attribute(IFA_PROTO, &[own.protocol]);
+        }
+        if let Some(label) = own.label.as_deref().and_then(|l| relabelled(l, names)) {
+            request = request.text(IFA_LABEL, &label);
+        }
+        self.ask(request).map(drop)
+    }
+
+    /// Takes such an address from a device.
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` where it does not have it.
+    pub fn take_address(&mut self, own: &OwnAddress, index: u32) -> Result<(), NetlinkError> {
+        self.address_remove(index, own.address)
+    }
+
+    /// The ordinary routes of all tables but the kernel's own that go out of a device, the first hop's before those that need
+    /// it.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn table_routes(&mut self, index: u32) -> Result<Vec<TableRoute>, NetlinkError> {
+        let mut list = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut header = [0; RTMSG];
+            header[0] = family;
+            let request = Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
+            self.dump(request, |body| {
+                let routes = parse_table_route(body).into_iter();
+                list.extend(
+                    routes
+                        .filter(|(of, _)| *of == index)
+                        .map(|(_, route)| route),
+                );
+            })?;
+        }
+        list.sort_by_key(TableRoute::has_gateway);
+        Ok(list)
+    }
+
+    /// Makes a route go out of a device, beside one like it that goes out of another.
+    ///
+    /// # Errors
+    /// `EEXIST` where it is there already, `ENETUNREACH` where the device does not reach the gateway.
+    pub fn give_route(&mut self, route: &TableRoute, index: u32) -> Result<(), NetlinkError> {
+        const PARTS: [u16; 13] = [
+            RTA_DST,
+            RTA_SRC,
+            RTA_GATEWAY,
+            RTA_PRIORITY,
+            RTA_PREFSRC,
+            RTA_METRICS,
+            RTA_FLOW,
+            RTA_TABLE,
+            RTA_VIA,
+            RTA_PREF,
+            RTA_ENCAP_TYPE,
+            RTA_ENCAP,
+            RTA_EXPIRES,
+        ];
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND);
+        self.ask(route.message(request, index, &PARTS)).map(drop)
+    }
+
+    /// Deletes such a route of a device.
+    ///
+    /// # Errors
+    /// `ESRCH` where it is not there.
+    pub fn take_route(&mut self, route: &TableRoute, index: u32) -> Result<(), NetlinkError> {
+        const PARTS: [u16; 6] = [
+            RTA_DST,
+            RTA_SRC,
+            RTA_GATEWAY,
+            RTA_PRIORITY,
+            RTA_TABLE,
+            RTA_VIA,
+        ];
+        let request = Builder::request(RTM_DELROUTE, 0);
+        self.ask(route.message(request, index, &PARTS)).map(drop)
+    }
+}
+
+/// The label on the other device, where it can have it: labels begin with their device's name.
+fn relabelled(label: &str, (from, to): (&str, &str)) -> Option<String> {
+    const LONGEST: usize = 15;
+    let rest = label.strip_prefix(from)?;
+    let label = format!("{to}{rest}");
+    (rest.starts_with(':') && label.len() <= LONGEST).then_some(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_label_follows_its_device_and_is_left_out_where_it_would_be_too_long_or_anothers() {
+        for (label, to, expected) in [
+            ("eth0:1", "br0", Some("br0:1")),
+            ("eth0", "br0", None),
+            ("eth01:1", "br0", None),
+            ("other:1", "br0", None),
+            ("eth0:1", "a-long-bridge1", None),
+        ] {
+            let found = relabelled(label, ("eth0", to));
+            assert_eq!(found.as_deref(), expected, "{label}");
+        }
+    }
+
+    #[test]
+    fn several_hops_of_ipv4_are_one_route_and_of_ipv6_as_many() {
+        let hop = |device: u32, weight: u8, gateway: &[u8]| {
+            let inside = Builder::inside()
+                .attribute(RTA_GATEWAY, gateway)
+                .done_inside();
+            let length = u16::try_from(inside.len() + 8).unwrap();
+            let mut bytes = length.to_ne_bytes().to_vec();
+            bytes.extend([4, weight]);
+            bytes.extend(device.to_ne_bytes());
+            bytes.extend(inside);
+            bytes
+        };
+        let body = |family, dst: &[u8], hops: &[Vec<u8>]| {
+            Builder::inside()
+                .raw(&[family, 8, 0, 0, 254, 3, 0, RTN_UNICAST, 0, 0, 0, 0])
+                .attribute(RTA_DST, dst)
+                .attribute(RTA_MULTIPATH, &hops.concat())
+                .done_inside()
+        };
+        let four = [hop(7, 0, &[10, 0, 0, 1]), hop(9, 0, &[10, 0, 0, 2])];
+        let routes = parse_table_route(&body(AF_INET, &[10, 0, 0, 0], &four));
+        assert!(routes.iter().all(|(_, route)| route.is_shared()));
+        assert_eq!(routes[0].1.shown(), "10.0.0.0/8");
+        let gateway = |last: u8| {
+            let mut address = [0; 16];
+            (address[0], address[15]) = (0xfd, last);
+            address
+        };
+        let six = [
+            hop(7, 0, &gateway(1)),
+            hop(9, 0, &gateway(2)),
+            hop(7, 3, &gateway(3)),
+        ];
+        let routes = parse_table_route(&body(AF_INET6, &[0xfd; 16], &six));
+        let seen: Vec<_> = routes
+            .iter()
+            .map(|(device, route)| (*device, route.leads_to(), route.is_shared()))
+            .collect();
+        let to = |last| Some(IpAddr::from(gateway(last)));
+        assert_eq!(
+            seen,
+            [(7, to(1), false), (9, to(2), false), (7, to(3), true)]
+        );
+        assert_eq!(routes[0].1.flags & RTNH_F_ONLINK, 4);
+        let outside = parse_table_route(&body(
+            AF_INET,
+            &[10, 0, 0, 0],
+            &[vec![255, 255, 0, 0, 7, 0, 0, 0]],
+        ));
+        assert_eq!(
+            outside.len(),
+            1,
+            "a length that leads outside ends the reading"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_port(&bytes);
+            let _ = parse_own_address(&bytes);
+            let _ = parse_table_route(&bytes);
+        }
+    }
+}

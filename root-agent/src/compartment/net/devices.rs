@@ -1,0 +1,186 @@
+//! `link-set`: state, MTU and addresses of devices that are this host's own to change, and which devices those are. The
+//! policy says which names; here the kernel says what is behind a name.
+
+use std::sync::{Mutex, PoisonError};
+
+use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
+use blockhost_proto::action::LinkSet;
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{IfName, InterfaceAddress};
+use rustix::io::Errno;
+use serde_json::Map;
+
+use super::addresses;
+use super::wireguard;
+use crate::allow::{Allowlists, alternative_of};
+use crate::compartment::{Done, Failure};
+
+/// Kinds of devices that a switch or bridge is for the host. A switch in user space has a tap.
+pub(super) const BRIDGES: [&str; 3] = ["bridge", "openvswitch", "tun"];
+
+/// Tunnels, and the host's ends of machines' interfaces.
+const OTHERS: [&str; 2] = ["wireguard", "veth"];
+
+/// A route socket of its own: devices do not wait for routes.
+#[derive(Debug)]
+pub(super) struct Devices(pub(super) Mutex<Netlink>);
+
+/// What of a device is to be so from now on.
+#[derive(Debug, Default)]
+struct State {
+    up: Option<bool>,
+    mtu: Option<u32>,
+    addresses: Option<Vec<Address>>,
+}
+
+impl Devices {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        Netlink::open().map(|netlink| Self(Mutex::new(netlink)))
+    }
+
+    pub(super) fn set(&self, action: &LinkSet, allow: &Allowlists) -> Result<Done, Failure> {
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = ours(&mut netlink, &action.dev, allow)?;
+        let wanted = State {
+            up: action.up,
+            mtu: action.mtu.map(|mtu| u32::from(mtu.get())),
+            addresses: action
+                .addresses
+                .as_ref()
+                .map(|list| list.iter().map(as_address).collect()),
+        };
+        let refused = |error: &NetlinkError| failure(&action.dev, "was not changed", error);
+        let before = State {
+            up: wanted.up.map(|_| link.up),
+            mtu: wanted.mtu.map(|_| link.mtu),
+            addresses: match wanted.addresses {
+                Some(_) => {
+                    Some(addresses::given(&mut netlink, link.index).map_err(|e| refused(&e))?)
+                }
+                None => None,
+            },
+        };
+        if let Err(error) = wanted.apply(&mut netlink, link.index) {
+            let mut failure = refused(&error);
+            if let Err(undo) = before.apply(&mut netlink, link.index) {
+                failure.message = format!(
+                    "{}; what was changed before could not be taken back either: {undo}",
+                    failure.message
+                );
+            }
+            return Err(failure);
+        }
+        shown(&mut netlink, &action.dev, link.index)
+    }
+}
+
+impl State {
+    /// Changes what differs. State first: with it a device loses or gains addresses.
+    fn apply(&self, netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
+        let gone = || NetlinkError::Refused(Errno::NODEV);
+        let link = netlink.link_by_index(index)?.ok_or_else(gone)?;
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu != link.mtu) {
+            netlink.link_mtu(index, mtu)?;
+        }
+        match self.up.filter(|up| *up != link.up) {
+            Some(true) => netlink.link_up(index, None)?,
+            Some(false) => netlink.link_down(index)?,
+            None => {}
+        }
+        match &self.addresses {
+            Some(wanted) => addresses::bring_to(netlink, index, wanted),
+            None => Ok(()),
+        }
+    }
+}
+
+fn as_address(address: InterfaceAddress) -> Address {
+    Address {
+        address: address.address(),
+        length: address.length(),
+    }
+}
+
+/// The device of that name; also by its alternative name where that is one that [`super::veth`] gives.
+pub(super) fn named(netlink: &mut Netlink, dev: &IfName) -> Result<Link, Failure> {
+    let found = netlink
+        .link(dev.as_str())
+        .map_err(|error| failure(dev, "could not be looked up", &error))?;
+    // Any other alternative name is not what the allowlist means by a device.
+    let meant = |link: &Link| {
+        link.name == dev.as_str() || alternative_of(dev.as_str()).as_ref() == Some(&link.name)
+    };
+    found.filter(meant).ok_or_else(|| {
+        let message = format!("there is no network device {dev} on this host");
+        Failure::new(ErrorCode::NotFound, message)
+    })
+}
+
+/// The same, if it is of a kind that is changed here. Hardware and other programs' tunnels are not.
+fn ours(netlink: &mut Netlink, dev: &IfName, allow: &Allowlists) -> Result<Link, Failure> {
+    let link = named(netlink, dev)?;
+    let kind = link.kind.as_deref().unwrap_or("hardware");
+    let known = BRIDGES.contains(&kind) || OTHERS.contains(&kind);
+    let tunnel = kind == "wireguard" || allow.names_tunnel(dev.as_str());
+    if known && (!tunnel || wireguard::is_ours(&link)) {
+        return Ok(link);
+    }
+    let message = format!(
+        "{dev} ({kind}) is neither a bridge, a switch, a machine's interface nor a tunnel of this agent; it was left alone"
+    );
+    Err(Failure::new(ErrorCode::Conflict, message))
+}
+
+/// What a device is now, read back.
+fn shown(netlink: &mut Netlink, dev: &IfName, index: u32) -> Result<Done, Failure> {
+    let unread = |error: &NetlinkError| failure(dev, "was changed, but cannot be read back", error);
+    let link = netlink
+        .link_by_index(index)
+        .map_err(|error| unread(&error))?
+        .ok_or_else(|| unread(&NetlinkError::Refused(Errno::NODEV)))?;
+    let addresses = listed(netlink, index).map_err(|error| unread(&error))?;
+    let state = if link.up { "up" } else { "down" };
+    let list = if addresses.is_empty() {
+        "no addresses".to_owned()
+    } else {
+        addresses.join(", ")
+    };
+    let mut extra = Map::new();
+    extra.insert("up".into(), link.up.into());
+    extra.insert("mtu".into(), link.mtu.into());
+    extra.insert("addresses".into(), addresses.into());
+    Ok(Done {
+        output: format!("{dev} is {state}, MTU {}, {list}", link.mtu),
+        extra,
+    })
+}
+
+/// A device's addresses as texts.
+pub(super) fn listed(netlink: &mut Netlink, index: u32) -> Result<Vec<String>, NetlinkError> {
+    let own = netlink.own_addresses(index)?;
+    let mut list: Vec<Address> = own
+        .iter()
+        .filter(|own| own.is_global())
+        .map(|own| own.address)
+        .collect();
+    list.sort_unstable();
+    let shown = |a: &Address| format!("{}/{}", a.address, a.length);
+    Ok(list.iter().map(shown).collect())
+}
+
+pub(super) fn failure(dev: &IfName, what: &str, error: &NetlinkError) -> Failure {
+    let why = match error.refusal() {
+        Some(Errno::NODEV) => {
+            let message = format!("the device {dev} vanished");
+            return Failure::new(ErrorCode::NotFound, message);
+        }
+        Some(Errno::ACCESS) => format!(
+            "IPv6 is disabled on it; enable it by sysctl net.ipv6.conf.{dev}.disable_ipv6=0"
+        ),
+        Some(Errno::INVAL) => "the kernel takes that for invalid on such a device".to_owned(),
+        Some(Errno::BUSY) => "it has to be down for that".to_owned(),
+        Some(Errno::PERM) => "the agent lacks CAP_NET_ADMIN in this network namespace".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::new(ErrorCode::Failed, format!("{dev} {what}: {why}"))
+}
