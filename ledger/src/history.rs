@@ -8,6 +8,7 @@ use crate::scan::{Body, Scan, Segment};
 use crate::sealed::{BUNDLE_RECORDS, Records};
 use crate::sealed_file::{SealedError, SealedFile};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a record that is there could not be read.
@@ -81,18 +82,36 @@ impl Place {
                 bundle,
                 index,
             } => {
+                let place = *bundle as u64 * BUNDLE_RECORDS + *index as u64;
                 if !file.has_payloads() {
-                    let place = *bundle as u64 * BUNDLE_RECORDS + *index as u64;
-                    let kept = file.kept(place);
-                    let kept = kept.ok_or(HistoryError::Pruned(file.pruned_by()))?;
-                    return Ok((leaf_hash(kept), kept.to_vec()));
+                    return kept(file, place, file.pruned_by());
                 }
-                let bundle = cache.bundle(file, *bundle)?;
+                let bundle = match cache.bundle(file, *bundle) {
+                    Err(SealedError::File(error)) if error.errno() == Some(Errno::NOENT) => {
+                        let (now, by) = file.gone_meanwhile()?.ok_or_else(|| gone(file))?;
+                        return kept(&now, place, by);
+                    }
+                    read => read?,
+                };
                 let pair = bundle.leaves.get(*index).zip(bundle.records.get(*index));
                 let (leaf, bytes) = pair.ok_or(HistoryError::Missing(*index as u64))?;
                 Ok((*leaf, bytes.to_vec()))
             }
         }
+    }
+}
+
+/// One of the records that were kept of a segment whose payloads are gone, as the record of height `by` says.
+fn kept(file: &SealedFile, place: u64, by: u64) -> Result<(Hash, Vec<u8>), HistoryError> {
+    let kept = file.kept(place).ok_or(HistoryError::Pruned(by))?;
+    Ok((leaf_hash(kept), kept.to_vec()))
+}
+
+/// Without a record that says so it may have been pruned, or taken away: whoever opens the ledger again knows.
+fn gone(file: &SealedFile) -> HistoryError {
+    HistoryError::Damaged {
+        place: format!("{}/{}", crate::dir::SEGMENTS, file.records_name()),
+        why: "it is gone since the ledger was opened here; if it was pruned, opening it again tells so".to_owned(),
     }
 }
 

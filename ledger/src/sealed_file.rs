@@ -167,11 +167,15 @@ impl SealedFile {
 
     /// Believes what a record of the log says about it, if that is about this.
     pub fn believe(&self, pruned: &Pruned) -> Result<(), SealedError> {
-        let Some((_, digest)) = &self.kept else {
-            return Ok(());
-        };
         let same =
             (pruned.first_height, pruned.records) == (self.seal.first_height, self.seal.records);
+        let Some((_, digest)) = &self.kept else {
+            // They are about to go, maybe while they are read.
+            if same {
+                self.pruned.get_or_init(|| *pruned);
+            }
+            return Ok(());
+        };
         if !same {
             return Err(self.missing());
         }
@@ -202,6 +206,17 @@ impl SealedFile {
         let (kept, _) = self.kept.as_ref()?;
         let place = u32::try_from(place).ok()?;
         kept.get(&place).map(Vec::as_slice)
+    }
+
+    /// What was kept of the records, where a record that was known when this was opened said that they were about to go,
+    /// and they went; and that record's height.
+    pub fn gone_meanwhile(&self) -> Result<Option<(Self, u64)>, SealedError> {
+        let Some(pruned) = self.pruned.get() else {
+            return Ok(None);
+        };
+        let now = Self::open(&self.dir, self.seal.first())?;
+        now.believe(pruned)?;
+        Ok((!now.has_payloads()).then_some((now, pruned.by)))
     }
 
     /// One record, wherever it is.

@@ -539,3 +539,33 @@ fn exports_and_followers_pass_over_what_is_gone() {
     assert_eq!(seen, 1192);
     assert_eq!(follower.root(), reader.head().expect("head").root);
 }
+
+#[test]
+fn who_reads_while_it_is_pruned_misses_nothing_unsaid() {
+    let (world, mut writer) = ledger();
+    let zst = world.path().join("seg/000000000000.zst");
+    let before = reader(&world);
+    let bytes = std::fs::read(&zst).expect("read");
+    writer.prune(&heading(), ALL).expect("pruned");
+    // Opened before there was a record: what is gone is no record that may be left out.
+    let gone = before.get(0).expect_err("gone");
+    assert!(
+        matches!(gone, ReadError::Changed { height: 1, .. }),
+        "{gone}"
+    );
+    assert!(before.records(0).any(|record| record.is_err()));
+    // Opened between the record and the deletion.
+    std::fs::write(&zst, &bytes).expect("put back");
+    let between = reader(&world);
+    assert_eq!(between.records(0).count(), 1701);
+    let between = reader(&world);
+    std::fs::remove_file(&zst).expect("removed");
+    let gone = between.get(0);
+    assert!(
+        matches!(gone, Err(ReadError::Pruned { by: 1701, .. })),
+        "{gone:?}"
+    );
+    let left = between.records(0).map(|record| record.expect("read").0);
+    let expected: Vec<u64> = [3, 5, 9].into_iter().chain(512..1701).collect();
+    assert_eq!(left.collect::<Vec<_>>(), expected);
+}
