@@ -165,8 +165,8 @@ impl TableRoute {
                 route.length,
                 route.source_length,
                 route.tos,
-                route.number(RTA_TABLE).unwrap_or(route.table.into()),
-                route.number(RTA_PRIORITY).unwrap_or(0),
+                route.table(),
+                route.metric(),
             )
         };
         let parts = [RTA_DST, RTA_SRC, RTA_GATEWAY, RTA_VIA];
@@ -197,6 +197,44 @@ impl TableRoute {
             None if self.family == AF_INET => "0.0.0.0/0".to_owned(),
             None => "::/0".to_owned(),
         }
+    }
+
+    /// Who made it (`RTPROT_*`).
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Its place among the routes to one network; 0 where none was given.
+    #[must_use]
+    pub fn metric(&self) -> u32 {
+        self.number(RTA_PRIORITY).unwrap_or(0)
+    }
+
+    /// The table that it is in.
+    #[must_use]
+    pub fn table(&self) -> u32 {
+        self.number(RTA_TABLE).unwrap_or(self.table.into())
+    }
+
+    /// The host's address that it asks for.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.part(RTA_PREFSRC).and_then(address_of)
+    }
+
+    /// The router that it leads through.
+    #[must_use]
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.leads_to().filter(|_| self.has_gateway())
+    }
+
+    /// Whether it is the route to that network, whatever its metric and table.
+    #[must_use]
+    pub fn is_to(&self, network: Address) -> bool {
+        self.length == network.length
+            && self.source_length == 0
+            && self.part(RTA_DST).and_then(address_of) == Some(network.address)
     }
 
     fn part(&self, wanted: u16) -> Option<&[u8]> {
@@ -338,7 +376,7 @@ pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
             other => route.rest.push((other, value.to_vec())),
         }
     }
-    if route.number(RTA_TABLE).unwrap_or(table.into()) == RT_TABLE_LOCAL {
+    if route.table() == RT_TABLE_LOCAL {
         return Vec::new();
     }
     let Some(several) = several else {
@@ -484,20 +522,44 @@ impl Netlink {
     pub fn table_routes(&mut self, index: u32) -> Result<Vec<TableRoute>, NetlinkError> {
         let mut list = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            let mut header = [0; RTMSG];
-            header[0] = family;
-            let request = Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
-            self.dump(request, |body| {
-                let routes = parse_table_route(body).into_iter();
-                list.extend(
-                    routes
-                        .filter(|(of, _)| *of == index)
-                        .map(|(_, route)| route),
-                );
+            self.each_route(family, |of, route| {
+                list.extend((of == index).then_some(route));
             })?;
         }
         list.sort_by_key(TableRoute::has_gateway);
         Ok(list)
+    }
+
+    /// The ordinary routes to exactly that network, with the devices they go out of.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn routes_to(&mut self, network: Address) -> Result<Vec<(u32, TableRoute)>, NetlinkError> {
+        let family = if network.address.is_ipv4() {
+            AF_INET
+        } else {
+            AF_INET6
+        };
+        let mut list = Vec::new();
+        self.each_route(family, |of, route| {
+            list.extend(route.is_to(network).then_some((of, route)));
+        })?;
+        Ok(list)
+    }
+
+    fn each_route(
+        &mut self,
+        family: u8,
+        mut each: impl FnMut(u32, TableRoute),
+    ) -> Result<(), NetlinkError> {
+        let mut header = [0; RTMSG];
+        header[0] = family;
+        let request = Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
+        self.dump(request, |body| {
+            for (of, route) in parse_table_route(body) {
+                each(of, route);
+            }
+        })
     }
 
     /// Makes a route go out of a device, beside one like it that goes out of another.

@@ -1,7 +1,8 @@
-//! Host routes: replace, delete, ask. Called by the net compartment.
+//! Host routes, and routes to networks: replace, delete, ask. Called by the net compartment.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use super::link::Address;
 use super::message::{Builder, NLM_F_CREATE, NLM_F_REPLACE, attributes, u32_at};
 use super::{Netlink, NetlinkError};
 
@@ -13,10 +14,19 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_VIA: u16 = 18;
 
+const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RT_TABLE_MAIN: u8 = 254;
+/// The table of ordinary routes.
+pub const MAIN_TABLE: u32 = RT_TABLE_MAIN as u32;
+/// The mark of routes to networks that are made here; no routing program has this number. Host routes do not carry it: older
+/// programs make and delete the same ones.
+pub const PROTOCOL: u8 = 177;
+/// Only at the link, without a router.
+const SCOPE_LINK: u8 = 253;
 /// "Made by boot scripts": what `ip route` writes when it is not told otherwise, so that either can undo the other.
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
@@ -82,7 +92,82 @@ fn host_route(
         .u32(RTA_OIF, device)
 }
 
+/// A route to a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkRoute {
+    /// The network.
+    pub network: Address,
+    /// The device that leads to it.
+    pub device: u32,
+    /// The router, where there is one.
+    pub gateway: Option<IpAddr>,
+    /// The host's address for what it sends there.
+    pub source: Option<IpAddr>,
+    /// Its place among the routes to that network.
+    pub metric: u32,
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+impl NetworkRoute {
+    fn message(&self, request: Builder) -> Builder {
+        let v4 = self.network.address.is_ipv4();
+        let family = if v4 { AF_INET } else { AF_INET6 };
+        // IPv6 has no scopes of routes.
+        let scope = if v4 && self.gateway.is_none() {
+            SCOPE_LINK
+        } else {
+            0
+        };
+        let (source_length, tos, flags) = (0, 0, 0_u32);
+        let mut request = request
+            .raw(&[
+                family,
+                self.network.length,
+                source_length,
+                tos,
+                RT_TABLE_MAIN,
+                PROTOCOL,
+                scope,
+                RTN_UNICAST,
+            ])
+            .raw(&flags.to_ne_bytes())
+            .attribute(RTA_DST, &octets(self.network.address))
+            .u32(RTA_OIF, self.device)
+            .u32(RTA_PRIORITY, self.metric);
+        for (kind, address) in [(RTA_GATEWAY, self.gateway), (RTA_PREFSRC, self.source)] {
+            if let Some(address) = address {
+                request = request.attribute(kind, &octets(address));
+            }
+        }
+        request
+    }
+}
+
 impl Netlink {
+    /// Sets a route, in place of one to the same network with the same metric.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` where the device does not reach the gateway, `EINVAL` for a source that the host does not have.
+    pub fn network_route_replace(&mut self, route: &NetworkRoute) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+        self.ask(route.message(request)).map(drop)
+    }
+
+    /// Deletes a route that [`Netlink::network_route_replace`] made, and no other.
+    ///
+    /// # Errors
+    /// `ESRCH` where there is no such route.
+    pub fn network_route_delete(&mut self, route: &NetworkRoute) -> Result<(), NetlinkError> {
+        self.ask(route.message(Builder::request(RTM_DELROUTE, 0)))
+            .map(drop)
+    }
+
     /// The entry of the main table that traffic to `address` out of `device` would use.
     ///
     /// # Errors

@@ -71,6 +71,24 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
             tool("ip link add one type veth peer name two");
             tool("ip link set one up");
             tool("ip link add veth100i0 type veth peer name inside");
+            for words in [
+                "ip link add ovsbr0 type bridge",
+                "ip link add eth0 type veth peer name wire",
+                "ip link set eth0 up",
+                "ip addr add 192.0.2.2/24 dev eth0",
+                "ip route add default via 192.0.2.1",
+            ] {
+                tool(words);
+            }
+            world.policy.allow.uplinks = vec!["eth0".to_owned()];
+            let device =
+                json!({"dev": "ovsbr0", "up": true, "mtu": 1400, "addresses": ["10.7.0.1/24"]});
+            let (there, back) = (
+                json!({"from": "eth0", "to": "ovsbr0"}),
+                json!({"from": "ovsbr0", "to": "eth0", "keep": ["10.7.0.1/24"]}),
+            );
+            let network = json!({"dest": "10.9.0.0/24", "dev": "ovsbr0", "via": "10.7.0.2"});
+            let network_gone = json!({"dest": "10.9.0.0/24", "dev": "ovsbr0"});
             let pair = json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"});
             let container = json!({"vmid": 100});
             let handler = confined(world, Role::Net, net::prepare);
@@ -84,7 +102,14 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
                 ("iptables-close", &port),
                 ("veth-rename", &container),
                 ("nat-map", &pair),
+                ("nat-list", &json!({})),
+                ("iptables-list", &json!({})),
                 ("nat-unmap", &pair),
+                ("link-set", &device),
+                ("route-set", &network),
+                ("link-handover", &there),
+                ("link-handover", &back),
+                ("route-del", &network_gone),
             ] {
                 succeeds(world, &*handler, name, params);
             }
@@ -196,6 +221,8 @@ fn wallets_work_inside_and_nothing_but_their_directory_is_there() {
                 "addressbook-save",
                 &json!({"entries": {}}),
             );
+            let prefix = json!({"prefix": "fd77::/64"});
+            succeeds(world, &*handler, "broker-renew", &prefix);
             cannot_read(Path::new("/etc/hostname"));
             assert!(
                 std::fs::write(world.path().join("outside"), "x").is_err(),

@@ -42,7 +42,7 @@ pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
     QmList, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
-pub use route::{Ip6RouteAdd, Ip6RouteDel};
+pub use route::{Ip6RouteAdd, Ip6RouteDel, RouteDel, RouteSet};
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
 pub use trust::{CosignedCheckpoint, LedgerCosign, LedgerRotateKey};
 pub use veth::VethRename;
@@ -414,7 +414,7 @@ actions! {
     PctCreate, PctStart, PctStop, PctShutdown, PctDestroy, PctStatus, PctConfig, PctList, PctSet, PctExec,
     VmThrottle, PveSetThrottle, TcRateLimit,
     VirtCustomize,
-    Ip6RouteAdd, Ip6RouteDel,
+    Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel,
     IptablesOpen, IptablesClose, IptablesList,
     NatMap, NatUnmap, NatList, VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,

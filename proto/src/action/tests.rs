@@ -79,6 +79,14 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"address": "fd00::1/128", "dev": "vmbr0"}),
         ),
         (
+            "route-set",
+            json!({"dest": "FD90::/64", "dev": "wg0", "via": "fe80::2"}),
+        ),
+        (
+            "route-del",
+            json!({"dest": "10.90.0.0/24", "dev": "wg0", "metric": 7}),
+        ),
+        (
             "iptables-open",
             json!({"port": 443, "comment": "blockhost-443"}),
         ),

@@ -43,6 +43,56 @@ const PARAMS: &[(&str, &str, &str)] = &[
     ),
     ("a filter", "nat-list", r#"{"public":"203.0.113.7"}"#),
     ("a table", "iptables-list", r#"{"table":"nat"}"#),
+    (
+        "everything",
+        "route-set",
+        r#"{"dest":"0.0.0.0/0","dev":"wg0"}"#,
+    ),
+    (
+        "everything of IPv6",
+        "route-set",
+        r#"{"dest":"::/0","dev":"wg0"}"#,
+    ),
+    (
+        "half of everything",
+        "route-set",
+        r#"{"dest":"128.0.0.0/1","dev":"wg0"}"#,
+    ),
+    (
+        "a router of the other family",
+        "route-set",
+        r#"{"dest":"10.9.0.0/24","dev":"wg0","via":"fd00::1"}"#,
+    ),
+    (
+        "a source of the other family",
+        "route-set",
+        r#"{"dest":"fd90::/64","dev":"wg0","src":"10.0.0.1"}"#,
+    ),
+    (
+        "no device",
+        "route-set",
+        r#"{"dest":"10.9.0.0/24","via":"10.0.0.1"}"#,
+    ),
+    (
+        "a table",
+        "route-set",
+        r#"{"dest":"10.9.0.0/24","dev":"wg0","table":"local"}"#,
+    ),
+    (
+        "a metric of zero",
+        "route-set",
+        r#"{"dest":"10.9.0.0/24","dev":"wg0","metric":0}"#,
+    ),
+    (
+        "a router's prefix",
+        "route-del",
+        r#"{"dest":"10.9.0.0/24","dev":"wg0","via":"10.0.0.1"}"#,
+    ),
+    (
+        "host bits",
+        "route-del",
+        r#"{"dest":"10.9.0.1/24","dev":"wg0"}"#,
+    ),
     ("nothing to set", "link-set", r#"{"dev":"vi100"}"#),
     ("no device", "link-set", r#"{"up":true}"#),
     ("up as a text", "link-set", r#"{"dev":"vi100","up":"yes"}"#),
@@ -386,6 +436,13 @@ pub(super) fn network() -> Vec<Hostile> {
             "link-set",
             &format!(r#"{{"dev":"{value}","up":true}}"#),
         ));
+        for verb in ["route-set", "route-del"] {
+            list.push(action(
+                format!("{verb}: device {name}"),
+                verb,
+                &format!(r#"{{"dest":"10.9.0.0/24","dev":"{value}"}}"#),
+            ));
+        }
         for (side, other) in [("from", "to"), ("to", "from")] {
             list.push(action(
                 format!("handover: {side} {name}"),

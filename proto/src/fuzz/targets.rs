@@ -15,8 +15,8 @@ use crate::response::Response;
 use crate::value::{
     BrokerEndpoint, Comment, CpuLimit, DiskSize, EthAddress, EventName, FileMode, GatewayIpv6,
     GuestPath, HostIpv6, IfName, ImagePath, KeyFile, L4Proto, MachinePrefix, NewWalletName,
-    PackageName, SnippetRef, SourceNet, StorageName, TemplateRef, Text, VmName, VolumeRef,
-    WalletName,
+    NextHop, PackageName, RouteNet, SnippetRef, SourceNet, StorageName, TemplateRef, Text, VmName,
+    VolumeRef, WalletName,
 };
 use crate::wire::{FrameDecoder, HEADER, WireError};
 
@@ -308,4 +308,6 @@ fn values(data: &[u8]) {
     one::<MachinePrefix>(text);
     one::<GatewayIpv6>(text);
     one::<BrokerEndpoint>(text);
+    one::<RouteNet>(text);
+    one::<NextHop>(text);
 }

@@ -101,6 +101,7 @@ fn numbers_have_both_their_ends() {
     ends::<Seconds>(1, 600);
     ends::<CpuUnits>(1, 10_000);
     ends::<Iops>(1, 1_000_000);
+    ends::<Metric>(1, 4_294_967_294);
     ends::<RateKbps>(8, 100_000_000);
     assert_eq!(Seconds::try_from(600_u16).map(Seconds::get), Ok(600));
     let wait = Seconds::try_from(7_u16).map(Seconds::duration);
@@ -292,6 +293,49 @@ fn an_allocation_is_a_network_of_machines_with_a_router_that_they_can_reach() {
             "a b:1",
             &format!("{label}a:1"),
             &format!("{}:1", &name[..254]),
+        ],
+    );
+}
+
+#[test]
+fn a_route_leads_to_a_network_and_never_everywhere() {
+    check::<RouteNet>(
+        &[
+            "10.0.0.0/8",
+            "10.0.0.1/32",
+            "fd00::/16",
+            "2001:db8::1/128",
+            "203.0.113.0/24",
+        ],
+        &[
+            "",
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.0/7",
+            "fd00::/15",
+            "10.0.0.1/24",
+            "fd00::1/64",
+            "10.0.0.0",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "fe80::/64",
+            "::ffff:10.0.0.0/120",
+            "default",
+        ],
+    );
+    check::<NextHop>(
+        &["10.0.0.1", "fe80::1", "fd00::1", "203.0.113.1"],
+        &[
+            "",
+            "10.0.0.1/32",
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.0.1",
+            "::",
+            "::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "fe80::1%2",
         ],
     );
 }

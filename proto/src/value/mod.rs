@@ -29,8 +29,8 @@ pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
 pub use number::{
     BlockNumber, Burst, ChainId, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive,
-    LedgerSize, MeterId, Mtu, Port, QueueId, QueuePriority, Rate, RateKbps, Seconds, TableId,
-    VlanTag, Vmid,
+    LedgerSize, MeterId, Metric, Mtu, Port, QueueId, QueuePriority, Rate, RateKbps, Seconds,
+    TableId, VlanTag, Vmid,
 };
 pub(crate) use object::{List, Object, choice};
 pub use ovs::{
@@ -39,6 +39,7 @@ pub use ovs::{
 };
 pub use prefix::{
     DeviceAddresses, InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress,
+    NextHop, RouteNet,
 };
 pub use template::TemplateRef;
 pub use text::{DiskSize, GuestCommand};

@@ -89,6 +89,11 @@ macro_rules! ranged {
     )+};
 }
 
+impl Metric {
+    /// What a route gets that is asked for without one.
+    pub const USUAL: Self = Self(1024);
+}
+
 impl Vmid {
     /// The number.
     #[must_use]
@@ -265,6 +270,8 @@ ranged! {
     VlanTag: u16, "VLAN tag", 1 ..= 4094;
     /// MTU of a bridge or tunnel, in bytes: 1280..=9216. Below 1280 there is no IPv6.
     Mtu: u16, "MTU", 1280 ..= 9216;
+    /// Order in which routes to one network are taken, lowest first: 1..=4294967294.
+    Metric: u32, "metric", 1 ..= 4_294_967_294;
     /// Number of a queue on a switch port: 0..=65534.
     QueueId: u16, "queue number", 0 ..= 65534;
     /// Number of a meter on a bridge: 1..=65535.

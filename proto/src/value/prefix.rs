@@ -41,6 +41,14 @@ pub struct DeviceAddresses(Vec<InterfaceAddress>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NatAddress(IpAddr);
 
+/// A network that a route leads to: IPv4 /8 to /32, IPv6 /16 to /128, unicast, without host bits. Never a default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteNet(InterfaceAddress);
+
+/// The router that a route leads through: a unicast address, for IPv6 also a link-local one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextHop(IpAddr);
+
 /// Splits `address/length`; without a length the whole width is meant.
 fn split(text: &str, width: u8) -> Option<(&str, u8)> {
     let (address, length) = match text.split_once('/') {
@@ -253,4 +261,78 @@ impl Text for NatAddress {
     }
 }
 
-text_value!(Ipv4Prefix, Ipv6Prefix, InterfaceAddress, NatAddress);
+impl RouteNet {
+    /// The network's address.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.0.address
+    }
+
+    /// Length of its prefix in bits.
+    #[must_use]
+    pub const fn length(self) -> u8 {
+        self.0.length
+    }
+}
+
+impl fmt::Display for RouteNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Text for RouteNet {
+    const KIND: &'static str = "route's network";
+    const RULE: &'static str =
+        "a unicast network without host bits: IPv4 /8 to /32, IPv6 /16 to /128";
+    fn read(text: &str) -> Option<Self> {
+        let network = InterfaceAddress::read(text)?;
+        let (bits, width) = match network.address {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        };
+        (host_bits(bits, width - network.length) == 0).then_some(Self(network))
+    }
+    fn text_schema() -> Value {
+        InterfaceAddress::text_schema()
+    }
+}
+
+impl NextHop {
+    /// The address.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Text for NextHop {
+    const KIND: &'static str = "router's address";
+    const RULE: &'static str =
+        "one unicast address without prefix, for IPv6 also a link-local one, not v4-mapped";
+    fn read(text: &str) -> Option<Self> {
+        let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        text.parse()
+            .ok()
+            .filter(|address| unicast(*address) || link_local(address))
+            .map(Self)
+    }
+    fn text_schema() -> Value {
+        NatAddress::text_schema()
+    }
+}
+
+text_value!(
+    Ipv4Prefix,
+    Ipv6Prefix,
+    InterfaceAddress,
+    NatAddress,
+    RouteNet,
+    NextHop
+);

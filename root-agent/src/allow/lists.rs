@@ -117,6 +117,8 @@ lists! {
     link_devices: Vec<String> = names(&["ovsbr0", "ovsbr1", "wg*", "vi*"]),
     /// Networks that addresses given to a device may be in: each makes a route.
     link_addresses: Vec<Prefix> = prefixes(&PRIVATE),
+    /// Networks that routes of the agent may lead to, besides those of `public_pools`.
+    route_networks: Vec<Prefix> = prefixes(&PRIVATE),
     /// Devices that lead out of the host, and that may hand over what they carry to a bridge and get it back.
     uplinks: Vec<String> = Vec::new(),
     /// Networks that a broker may give this host a part of.

@@ -13,8 +13,8 @@ use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
-    HostIpv6, IfIndex, IfName, ImagePath, NatAddress, Port, StorageName, SwitchIfName, TemplateRef,
-    Vmid, WgName,
+    HostIpv6, IfIndex, IfName, ImagePath, NatAddress, Port, RouteNet, StorageName, SwitchIfName,
+    TemplateRef, Vmid, WgName,
 };
 
 pub use self::lists::{Allowlists, Only};
@@ -100,6 +100,8 @@ impl Allowlists {
             }
             Action::Ip6RouteAdd(a) => self.route(a.address, &a.dev),
             Action::Ip6RouteDel(a) => self.route(a.address, &a.dev),
+            Action::RouteSet(a) => self.network_route(a.dest, &a.dev),
+            Action::RouteDel(a) => self.network_route(a.dest, &a.dev),
             Action::IptablesOpen(a) => self.port(a.port),
             Action::IptablesClose(a) => self.port(a.port),
             Action::NatMap(a) => self.translation(a.public, a.private),
@@ -271,6 +273,21 @@ impl Allowlists {
             &prefixes.join(", "),
             "route_prefixes",
         ))
+    }
+
+    /// A device that may have routes or addresses, and a network that is private or one of the host's own.
+    fn network_route(&self, dest: RouteNet, dev: &IfName) -> Result<(), NotAllowed> {
+        if one_of(dev.as_str(), &self.route_devices).is_none() {
+            self.device(dev)?;
+        }
+        let networks = [self.route_networks.as_slice(), &self.public_pools].concat();
+        inside(
+            "network",
+            dest.address(),
+            dest.length(),
+            &networks,
+            "route_networks",
+        )
     }
 
     fn port(&self, port: Port) -> Result<(), NotAllowed> {

@@ -9,6 +9,7 @@ mod firewall;
 pub(super) mod fuzz;
 mod handover;
 mod nat;
+mod networks;
 mod routes;
 mod rules;
 mod translate;
@@ -23,6 +24,7 @@ use blockhost_proto::response::ErrorCode;
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
 use devices::Devices;
 use firewall::Firewall;
+use networks::Networks;
 use routes::Routes;
 use translate::Tracker;
 use veth::Names;
@@ -30,6 +32,7 @@ use wireguard::Tunnels;
 
 struct Net {
     routes: Routes,
+    networks: Networks,
     names: Names,
     devices: Devices,
     tracker: Tracker,
@@ -45,6 +48,8 @@ struct Net {
 pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     let routes =
         Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let networks =
+        Networks::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let names =
         Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let devices =
@@ -63,6 +68,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     };
     Ok(Box::new(Net {
         routes,
+        networks,
         names,
         devices,
         tracker,
@@ -89,6 +95,8 @@ impl Handler for Net {
         match action {
             Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev),
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
+            Action::RouteSet(route) => self.networks.set(route),
+            Action::RouteDel(route) => self.networks.delete(route),
             Action::IptablesOpen(port) => {
                 self.firewall()?
                     .open_port(port, ctx.limits.firewall_rules, ctx.deadline)

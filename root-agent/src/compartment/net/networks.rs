@@ -1,0 +1,141 @@
+//! `route-set` and `route-del`: routes to networks, such as those of containers behind a tunnel. They carry the agent's own
+//! mark in the kernel's table, so that nothing that somebody else made is replaced or deleted.
+
+use std::sync::{Mutex, PoisonError};
+
+use blockhost_netlink::carry::TableRoute;
+use blockhost_netlink::route::{MAIN_TABLE, NetworkRoute, PROTOCOL};
+use blockhost_netlink::{Address, Netlink, NetlinkError};
+use blockhost_proto::action::{RouteDel, RouteSet};
+use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{Metric, RouteNet};
+use rustix::io::Errno;
+
+use super::devices::{self, named};
+use crate::compartment::{Done, Failure};
+
+/// A route socket of its own: a look at a long table does not hold up other routes.
+#[derive(Debug)]
+pub(super) struct Networks(Mutex<Netlink>);
+
+impl Networks {
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        Netlink::open().map(|netlink| Self(Mutex::new(netlink)))
+    }
+
+    pub(super) fn set(&self, action: &RouteSet) -> Result<Done, Failure> {
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = named(&mut netlink, &action.dev)?;
+        let wanted = NetworkRoute {
+            network: network(action.dest),
+            device: link.index,
+            gateway: action.via.map(|via| via.address()),
+            source: action.src.map(|src| src.address()),
+            metric: action.metric.get(),
+        };
+        let present = present(&mut netlink, action.dest, action.metric)?;
+        if present
+            .iter()
+            .any(|(_, route)| route.protocol() != PROTOCOL)
+        {
+            let message = format!(
+                "there is a route to {} with metric {} already that this agent did not make; it was left alone: choose another metric",
+                action.dest, action.metric
+            );
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        let through = wanted
+            .gateway
+            .map_or_else(String::new, |via| format!(" through {via}"));
+        let shown = format!("{} goes out of {}{through}", action.dest, action.dev);
+        let same = |(device, route): &(u32, TableRoute)| {
+            *device == wanted.device
+                && route.gateway() == wanted.gateway
+                && route.source() == wanted.source
+        };
+        if present.len() == 1 && present.iter().all(same) {
+            return Ok(done(format!("{shown}, as before")));
+        }
+        netlink
+            .network_route_replace(&wanted)
+            .map_err(|error| match error.refusal() {
+                Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {
+                    let message = format!(
+                        "the route to {} was not set: {} does not reach its router{through}",
+                        action.dest, action.dev
+                    );
+                    Failure::new(ErrorCode::Failed, message)
+                }
+                Some(Errno::NETDOWN) => {
+                    let message = format!("{} is down; bring it up first", action.dev);
+                    Failure::new(ErrorCode::Failed, message)
+                }
+                _ => devices::failure(&action.dev, "did not get the route", &error),
+            })?;
+        Ok(done(shown))
+    }
+
+    pub(super) fn delete(&self, action: &RouteDel) -> Result<Done, Failure> {
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = named(&mut netlink, &action.dev)?;
+        let present = present(&mut netlink, action.dest, action.metric)?;
+        let ours = |(device, route): &&(u32, TableRoute)| {
+            *device == link.index && route.protocol() == PROTOCOL
+        };
+        let not_found = || {
+            let message = format!(
+                "this agent has no route to {} with metric {} out of {}",
+                action.dest, action.metric, action.dev
+            );
+            Failure::new(ErrorCode::NotFound, message)
+        };
+        let (_, found) = present.iter().find(ours).ok_or_else(not_found)?;
+        let route = NetworkRoute {
+            network: network(action.dest),
+            device: link.index,
+            gateway: found.gateway(),
+            source: found.source(),
+            metric: action.metric.get(),
+        };
+        netlink
+            .network_route_delete(&route)
+            .map_err(|error| match error.refusal() {
+                Some(Errno::SRCH) => not_found(),
+                _ => devices::failure(&action.dev, "keeps the route", &error),
+            })?;
+        Ok(done(format!(
+            "{} no longer goes out of {}",
+            action.dest, action.dev
+        )))
+    }
+}
+
+/// The routes to the network with that metric in the main table, whoever made them.
+fn present(
+    netlink: &mut Netlink,
+    dest: RouteNet,
+    metric: Metric,
+) -> Result<Vec<(u32, TableRoute)>, Failure> {
+    let routes = netlink.routes_to(network(dest)).map_err(|error| {
+        let message = format!("the routes to {dest} could not be looked at: {error}");
+        Failure::new(ErrorCode::Failed, message)
+    })?;
+    let meant = |(_, route): &(u32, TableRoute)| {
+        route.table() == MAIN_TABLE && route.metric() == metric.get()
+    };
+    Ok(routes.into_iter().filter(meant).collect())
+}
+
+fn network(dest: RouteNet) -> Address {
+    Address {
+        address: dest.address(),
+        length: dest.length(),
+    }
+}
+
+fn done(output: String) -> Done {
+    Done {
+        output,
+        ..Done::default()
+    }
+}
