@@ -11,5 +11,6 @@ pub mod demo;
 pub mod namespace;
 pub mod report;
 pub mod scenario;
+pub mod switch;
 pub mod systemd;
 pub mod world;

@@ -360,7 +360,8 @@ mod tests {
                 let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
                 let name = derived("tunnel_", &parts).unwrap();
                 prop_assert_eq!(name.as_str().len(), MAX);
-                prop_assert!(names.claim(name, &format!("{parts:?}")).is_ok());
+                let identity = format!("{parts:?}");
+                prop_assert!(names.claim(name, &identity).is_ok());
             }
         }
     }
