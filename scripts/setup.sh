@@ -20,6 +20,7 @@ readonly PACKAGES=(
     cpio zstd                                       # the small test guest's initramfs
     openssh-client iputils-ping                     # the demo logs in to the guest, tests reach it
     openvswitch-switch                              # a switch for each test of the agent's that needs one
+    ethtool                                         # checksums by the kernel: the userspace switch looks at them
     nftables jq openssl                             # independent views in tests: of the firewall, of the ledger
     conntrack wireguard-tools wireguard-go          # what became of a translation; tunnels where the kernel has none
     dpkg-dev                                        # make deb

@@ -1,6 +1,9 @@
 //! A real switch of a test's or benchmark's own: ovsdb-server and ovs-vswitchd, their files in one directory, gone with it.
 //! Also included by the root agent's tests (`#[path]`), so it needs nothing but the standard library.
-#![allow(dead_code, reason = "whoever includes this file uses its own part of it")]
+#![allow(
+    dead_code,
+    reason = "whoever includes this file uses its own part of it"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,7 +70,14 @@ impl Switch {
         let log = std::fs::File::create(self.directory.join(format!("{program}.out")))
             .unwrap_or_else(|error| panic!("a log: {error}"));
         self.command("setpriv")
-            .args(["--pdeathsig", "KILL", "--", program, "--no-chdir", "--pidfile"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "--",
+                program,
+                "--no-chdir",
+                "--pidfile",
+            ])
             .args(arguments)
             .stderr(log)
             .stdout(Stdio::null())
@@ -140,7 +150,10 @@ impl Switch {
 
     /// `ovs-ofctl` of OpenFlow 1.4.
     pub fn ofctl(&self, arguments: &[&str]) -> String {
-        self.run("ovs-ofctl", &[&["-O", "OpenFlow14"][..], arguments].concat())
+        self.run(
+            "ovs-ofctl",
+            &[&["-O", "OpenFlow14"][..], arguments].concat(),
+        )
     }
 
     /// The flows of a bridge as the switch prints them, without what differs by time.
