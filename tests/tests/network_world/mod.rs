@@ -182,7 +182,12 @@ impl Ground {
 
     /// What becomes of a packet that comes in by a port, with these states of its connection.
     pub fn trace(&self, port: &str, packet: &str, states: &[&str]) -> Fate {
-        let packet = format!("in_port={},{packet}", self.number(port));
+        // The switch's own names of some fields depend on the protocol.
+        let mut packet = format!("in_port={},{packet}", self.number(port));
+        if packet.contains(",udp") {
+            packet = packet.replace(",tp_", ",udp_");
+        }
+        packet = packet.replace("icmp6,icmp_type", "icmp6,icmpv6_type");
         let mut words = vec!["ofproto/trace", "ovsbr0", packet.as_str()];
         for state in states {
             words.extend(["--ct-next", state]);
