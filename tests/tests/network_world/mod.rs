@@ -2,6 +2,8 @@
 //! wants goes through the agent's socket, and packets are real.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
+pub mod document;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
