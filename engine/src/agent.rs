@@ -37,7 +37,29 @@ pub async fn record(
         action: action.to_owned(),
         reason,
     };
-    ask(layout, event(action, resource, data).map_err(fail)?).await
+    ask(
+        layout,
+        event("chain", action, resource, data).map_err(fail)?,
+    )
+    .await
+}
+
+/// The same for an event of category `network`.
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn record_network(
+    layout: &Layout,
+    action: &str,
+    resource: &str,
+    data: Value,
+) -> Result<Option<u64>, RecordError> {
+    let fail = |reason| RecordError::Event {
+        action: action.to_owned(),
+        reason,
+    };
+    let event = event("network", action, resource, data).map_err(fail)?;
+    ask(layout, event).await
 }
 
 /// Puts on record that a head of the ledger is anchored, and gives the record's index, where the agent says it. The agent
@@ -60,14 +82,14 @@ async fn ask(layout: &Layout, action: Action) -> Result<Option<u64>, RecordError
     Ok(reply.receipt.map(|receipt| receipt.index))
 }
 
-/// The event as the ledger's own plugin for the chain makes it. A secret that strayed into the data (an error quotes
+/// The event as the ledger's own plugin for the category makes it. A secret that strayed into the data (an error quotes
 /// what it was given) is taken out: what happened must be recorded all the same.
-fn event(action: &str, resource: &str, mut data: Value) -> Result<Action, String> {
+fn event(category: &str, action: &str, resource: &str, mut data: Value) -> Result<Action, String> {
     if let Some(data) = data.as_object_mut() {
         redact(data);
     }
     let data = serde_json::json!({"action": action, "resource": resource, "data": data});
-    let events = Registry::default().process("chain", &data);
+    let events = Registry::default().process(category, &data);
     match events.map_err(|error| error.to_string())?.as_slice() {
         [event] => Action::from_parts("ledger-append", &event.params()).map_err(|e| e.to_string()),
         _ => Err("it is not one event".to_owned()),
@@ -82,6 +104,7 @@ mod tests {
     #[test]
     fn an_event_says_what_the_engine_said_and_a_secret_never_leaves_it() {
         let made = event(
+            "chain",
             "subscription-created",
             "subscription:7",
             json!({"block": 1200}),
@@ -101,7 +124,7 @@ mod tests {
         assert_eq!(append.data.map()["block"], 1200);
         let data =
             json!({"user": {"password": "hunter2"}, "detail": "-----BEGIN PRIVATE KEY-----"});
-        let made = event("job-failed", "job:7", data).expect("valid");
+        let made = event("chain", "job-failed", "job:7", data).expect("valid");
         assert!(!format!("{made:?}").contains("hunter2") && !format!("{made:?}").contains("BEGIN"));
     }
 }

@@ -7,6 +7,7 @@ use crate::handler::{self, Context, Sender, StepError};
 use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
 use crate::monitor::{Monitor, Start};
+use crate::network::accounts::Accounts;
 use crate::outbox::{Job, Outbox, OutboxError, Retry};
 use crate::{log, notify};
 use std::sync::Arc;
@@ -199,8 +200,15 @@ async fn serve(
         stop.clone(),
     ));
     let anchoring = anchorer.map(|anchorer| tokio::spawn(anchorer.run()));
+    let accounting = config.network.flow_stats.map(|settings| {
+        tokio::spawn(Accounts::new(context.layout.clone()).run(settings, stop.clone()))
+    });
     let worked = work(&context, &news, stop).await;
     watching.abort();
+    if let Some(accounting) = accounting {
+        // What came since the last look is not recorded; the next start begins anew.
+        accounting.abort();
+    }
     if let Some(anchoring) = anchoring {
         // Like a crash, and as harmless: what is signed is in the journal.
         anchoring.abort();

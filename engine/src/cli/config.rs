@@ -85,6 +85,9 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
     let anchor = config.host.ledger_anchor;
     set("ledger_anchor.every_records", json!(anchor.every_records));
     set("ledger_anchor.every_hours", json!(anchor.every_hours));
+    if let Some(stats) = config.network.flow_stats {
+        set("flow_stats.every_s", json!(stats.every_s));
+    }
     let mut contract = |key: &str, found: Result<crate::chain::Address, SetupError>| match found {
         Ok(address) => set(key, json!(address.to_string())),
         Err(e) => problems.push(e.to_string()),

@@ -3,10 +3,12 @@
 
 mod file;
 mod host;
+mod network;
 mod web3;
 
 pub use file::{ConfigError, Warning};
 pub use host::{EngineSection, HostConfig, LedgerAnchorSection};
+pub use network::{FlowStatsSection, NetworkConfig};
 pub use web3::{Blockchain, Web3Config};
 
 use crate::chain::tx::Wallet;
@@ -23,7 +25,7 @@ pub const DEFAULT_CONFIRMATIONS: u64 = 12;
 /// How long a node may take to answer.
 const RPC_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Both files, read and checked together.
+/// All files, read and checked together.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where everything lies.
@@ -32,6 +34,8 @@ pub struct Config {
     pub web3: Web3Config,
     /// `blockhost.yaml`.
     pub host: HostConfig,
+    /// `network.yaml`.
+    pub network: NetworkConfig,
     /// Keys that nobody knows.
     pub warnings: Vec<Warning>,
 }
@@ -61,7 +65,7 @@ pub enum SetupError {
 }
 
 impl Config {
-    /// Reads `web3-defaults.yaml` and, where it exists, `blockhost.yaml`.
+    /// Reads `web3-defaults.yaml` and, where they exist, `blockhost.yaml` and `network.yaml`.
     ///
     /// # Errors
     /// [`ConfigError`], naming file, line and key.
@@ -69,10 +73,13 @@ impl Config {
         let (web3, mut warnings) = Web3Config::load(&Self::web3_path(layout))?;
         let (host, more) = HostConfig::load(&Self::host_path(layout))?;
         warnings.extend(more);
+        let (network, more) = NetworkConfig::load(&Self::network_path(layout))?;
+        warnings.extend(more);
         Ok(Self {
             layout: layout.clone(),
             web3,
             host,
+            network,
             warnings,
         })
     }
@@ -87,6 +94,12 @@ impl Config {
     #[must_use]
     pub fn host_path(layout: &Layout) -> PathBuf {
         layout.etc().join("blockhost.yaml")
+    }
+
+    /// `/etc/blockhost/network.yaml`.
+    #[must_use]
+    pub fn network_path(layout: &Layout) -> PathBuf {
+        layout.etc().join("network.yaml")
     }
 
     /// The endpoints.

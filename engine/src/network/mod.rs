@@ -1,6 +1,7 @@
 //! The host's network: what there is (`observe`), and planners that turn it and what is wanted into actions of the catalog.
 //! Nothing here has privileges; the root agent carries out. Called by the bus service, the declarative state and commands.
 
+pub mod accounts;
 pub mod analytics;
 pub mod flows;
 pub mod names;

@@ -152,6 +152,17 @@ impl Ground {
 
     /// A port whose other end is in a namespace of its own: `eth0` with this hardware address and these addresses.
     pub fn attach(&self, port: &str, namespace: &str, mac: &str, addresses: &[&str]) {
+        Self::end_in(port, namespace, mac, addresses);
+        self.must("ovs-add-port", json!({"bridge": "ovsbr0", "port": port}));
+    }
+
+    /// The same on the bridge `far`, which is somebody else's.
+    pub fn far(&self, port: &str, namespace: &str, mac: &str, addresses: &[&str], more: &str) {
+        Self::end_in(port, namespace, mac, addresses);
+        self.switch.vsctl(&format!("add-port far {port} {more}"));
+    }
+
+    fn end_in(port: &str, namespace: &str, mac: &str, addresses: &[&str]) {
         tool(&format!("ip netns add {namespace}"));
         tool(&format!(
             "ip link add {port} type veth peer name eth0 address {mac} netns {namespace}"
@@ -167,7 +178,6 @@ impl Ground {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             within(&format!("ip addr add {address} dev eth0 {nodad}"));
         }
-        self.must("ovs-add-port", json!({"bridge": "ovsbr0", "port": port}));
     }
 
     /// A port without anybody behind it, for traces.
