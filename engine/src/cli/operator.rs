@@ -5,7 +5,8 @@ use super::anchors::AnchorsArgs;
 use super::config::ConfigArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
-use super::{agent, anchors, config, fail, jobs, ledger};
+use super::net::NetArgs;
+use super::{agent, anchors, config, fail, jobs, ledger, net};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -27,7 +28,8 @@ Examples:
   blockhost ledger verify
   blockhost anchors verify
   blockhost agent info
-  blockhost agent call qm-status vmid=100";
+  blockhost agent call qm-status vmid=100
+  blockhost net flows state.json";
 
 #[derive(Subcommand)]
 enum Command {
@@ -41,6 +43,8 @@ enum Command {
     Config(ConfigArgs),
     /// The root agent: what it can do, and asking it to
     Agent(AgentArgs),
+    /// The switches: which flows a policy means, and what goes through
+    Net(NetArgs),
 }
 
 /// The command line, for man pages and completions.
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Anchors(args) => anchors::run(&args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
+        Command::Net(args) => net::run(&args, &layout),
         Command::Jobs(args) => match jobs::run(args, &layout) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail("blockhost", &e),

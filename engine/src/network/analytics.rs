@@ -35,6 +35,8 @@ pub struct Counters {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct BridgeCounters {
+    /// Whether it said anything of flows and meters.
+    answered: bool,
     /// By owner and flow; whole only where nothing was left out.
     flows: Option<BTreeMap<(String, String), Pair>>,
     owners: BTreeMap<String, Pair>,
@@ -82,6 +84,7 @@ impl Counters {
                 }
             }
             if bridge.get("error").is_none() {
+                seen.answered = true;
                 seen.read_flows(bridge)?;
             }
             bridges.insert(name.to_owned(), seen);
@@ -139,13 +142,19 @@ pub struct Traffic {
     pub whole: bool,
 }
 
-/// What came between two answers, bridge by bridge. A bridge that was not there before has only begun.
+/// What came between two answers, bridge by bridge. A bridge that was not there before began with nothing.
 #[must_use]
 pub fn between(before: &Counters, now: &Counters) -> Vec<Traffic> {
     now.bridges
         .iter()
         .filter_map(|(name, now)| {
-            let traffic = before.bridges.get(name)?.until(name, now);
+            let nothing = BridgeCounters {
+                answered: true,
+                flows: Some(BTreeMap::new()),
+                ..BridgeCounters::default()
+            };
+            let before = before.bridges.get(name).unwrap_or(&nothing);
+            let traffic = before.until(name, now);
             let moved = [&traffic.owners, &traffic.ports, &traffic.meters];
             moved.iter().any(|map| !map.is_empty()).then_some(traffic)
         })
@@ -166,6 +175,8 @@ impl BridgeCounters {
             None => now,
         };
         let mut owners: BTreeMap<&str, Pair> = BTreeMap::new();
+        // From what did not answer nothing can be taken away.
+        let comparable = self.answered && now.answered;
         let whole = match (&self.flows, &now.flows) {
             (Some(before), Some(flows)) => {
                 for (key, count) in flows {
@@ -175,14 +186,14 @@ impl BridgeCounters {
                 true
             }
             _ => {
-                for (owner, count) in &now.owners {
+                for (owner, count) in now.owners.iter().filter(|_| comparable) {
                     owners.insert(owner, grown(self.owners.get(owner), *count));
                 }
                 false
             }
         };
         let mut meters = Map::new();
-        for (number, count) in &now.meters {
+        for (number, count) in now.meters.iter().filter(|_| comparable) {
             let Pair(packets, dropped) = grown(self.meters.get(number), *count);
             if packets > 0 || dropped > 0 {
                 meters.insert(
@@ -351,10 +362,10 @@ mod tests {
         assert_eq!(traffic.ports["vi100"]["rx_bytes"], 5);
         assert!(!traffic.began_anew && traffic.whole);
         assert_eq!(between(&now, &now), [], "nothing moved");
+        let fresh = &between(&Counters::default(), &now)[0];
         assert_eq!(
-            between(&Counters::default(), &now),
-            [],
-            "a bridge that has only begun"
+            fresh.owners["net.ct.100"]["packets"], 19,
+            "a bridge that was made in between"
         );
     }
 

@@ -11,7 +11,7 @@ use super::peers::{Bus, Ip, Privsep, Python, Sudo, Varlink, or_note};
 use super::row::{Results, Row};
 use super::times::{Round, Times, in_turns};
 use super::wire::{self, Wire};
-use super::{floor, machine, memory, startup};
+use super::{floor, machine, memory, startup, switches as ovs};
 use crate::command::{run, with_args};
 use crate::namespace;
 use crate::scenario::ScenarioError;
@@ -72,11 +72,26 @@ pub(super) fn everything(dir: &Path, requests: usize) -> Result<Results, Scenari
     }
     stage.floor()?;
     stage.memory(idle)?;
+    let about_switches = ovs::measure(&stage.world, &mut stage.ours, &mut not_run)?;
+    stage.rows.extend(about_switches);
     stage.binary();
     Ok(Results {
         rows: stage.take_down()?,
         not_run,
     })
+}
+
+/// Only what is about the switch.
+pub(super) fn switches(dir: &Path) -> Result<Results, ScenarioError> {
+    let world = prepare(dir)?;
+    let mut agent = start_agent(&world)?;
+    let mut ours = Connection::open(Wire::Frames, &world.layout.agent_socket())?;
+    let mut not_run = Vec::new();
+    let rows = ovs::measure(&world, &mut ours, &mut not_run)?;
+    drop(ours);
+    agent.stop(Duration::from_secs(45))?;
+    world.remove()?;
+    Ok(Results { rows, not_run })
 }
 
 /// A private host with room for the crowds; `/run` is its own, so that a peer with a fixed place there has one.
