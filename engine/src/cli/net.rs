@@ -196,3 +196,41 @@ fn stats(seconds: u64, json: bool, layout: &Layout) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_found_by_itself_and_in_a_state_and_its_errors_say_where() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state.json");
+        let bridge = json!({"bridge": "ovsbr0", "tenants": [{"name": "a", "zone": 0}]});
+        let section = json!({ "bridges": [bridge] });
+        let error = |document: &Value| {
+            std::fs::write(&path, document.to_string()).expect("written");
+            compiled(&path).expect_err("zone 0").to_string()
+        };
+        let alone = error(&section);
+        assert!(
+            alone.contains(" ovsflows.bridges[0].tenants[0].zone: "),
+            "{alone}"
+        );
+        let within = error(&json!({"version": 1, "plugins": {"ovsflows": section}}));
+        assert!(
+            within.contains("plugins.ovsflows.bridges[0].tenants[0].zone: "),
+            "{within}"
+        );
+        let nothing = error(&json!({"version": 1, "plugins": {}}));
+        assert!(nothing.contains("no plugins.ovsflows"), "{nothing}");
+        std::fs::write(&path, "{\"bridges\": [], \"bridges\": []}").expect("written");
+        assert!(compiled(&path).is_err(), "a key twice");
+        assert!(compiled(&dir.path().join("nothing")).is_err());
+        std::fs::write(
+            &path,
+            json!({"bridges": [{"bridge": "ovsbr0"}]}).to_string(),
+        )
+        .expect("written");
+        assert_eq!(compiled(&path).expect("good").len(), 1);
+    }
+}

@@ -125,3 +125,24 @@ impl Accounts {
 fn moment(at: Timestamp) -> String {
     format!("{at:.0}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_without_an_agent_ends_nothing_and_the_loop_ends_when_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let accounts = Accounts::new(Layout::new(dir.path()));
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(accounts.run(FlowStatsSection { every_s: 86_400 }, stopped));
+        tokio::task::yield_now().await;
+        assert!(
+            !running.is_finished(),
+            "an agent that is not there ended it"
+        );
+        stop.send(true).expect("it listens");
+        let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+        ended.expect("in time").expect("without a panic");
+    }
+}

@@ -189,6 +189,14 @@ impl Field {
         self.spec().writable
     }
 
+    /// Whether nothing else of a flow depends on its value: what is good with one is good with any.
+    pub(super) const fn is_independent(self) -> bool {
+        !matches!(
+            self,
+            Self::DlType | Self::NwProto | Self::IcmpType | Self::Vlan
+        )
+    }
+
     /// How its values are written, as a phrase.
     #[must_use]
     pub const fn rule(self) -> &'static str {

@@ -406,6 +406,12 @@ impl Match {
             .and_then(|bits| u8::try_from(bits.value).ok())
     }
 
+    /// Sets a field that the match has already, and that [`Field::is_independent`], to another value.
+    pub(super) fn put(&mut self, field: Field, value: &Value) -> Option<()> {
+        *self.fields.get_mut(&field)? = read_bits(field, value)?;
+        Some(())
+    }
+
     pub(super) fn known(&self) -> Known {
         let exact = |field| self.get(field).map(|bits: Bits| bits.value);
         Known {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Flow;
+use super::{Field, Flow};
 use crate::value::{Param, ValueError};
 
 /// Flows as they were given and as they are meant. No two have the same table, priority and match.
@@ -75,12 +75,24 @@ impl FlowSet {
             return self.push(flow);
         };
         let template = Template::read(map)?;
+        let fields = template.independent_fields();
+        let mut first: Option<Flow> = None;
         for (at, row) in template.rows.iter().enumerate() {
             let place = |error: ValueError| error.within(&format!("row {at}"));
-            let flow = template
-                .fill(row)
-                .and_then(|flow| Flow::read(&flow))
-                .map_err(place)?;
+            let like_the_first = first
+                .as_ref()
+                .zip(fields.as_ref())
+                .and_then(|(first, fields)| alike(first, fields, row));
+            let flow = match like_the_first {
+                Some(flow) => flow,
+                None => template
+                    .fill(row)
+                    .and_then(|flow| Flow::read(&flow))
+                    .map_err(place)?,
+            };
+            if first.is_none() {
+                first = Some(flow.clone());
+            }
             self.push(flow)?;
         }
         self.given.push(value.clone());
@@ -152,6 +164,17 @@ impl<'a> Template<'a> {
         })
     }
 
+    /// The fields that the rows fill in, where they are only such as nothing else of the flow depends on: then a row is
+    /// read without reading the whole flow again.
+    fn independent_fields(&self) -> Option<Vec<Field>> {
+        self.columns
+            .iter()
+            .map(|column| {
+                Field::find(column.strip_prefix("/match/")?).filter(|field| field.is_independent())
+            })
+            .collect()
+    }
+
     fn fill(&self, row: &Value) -> Result<Value, ValueError> {
         let wrong = |what: &str| ValueError::new(Self::KIND, what, Self::RULE);
         let cells = row
@@ -172,6 +195,17 @@ impl<'a> Template<'a> {
         }
         Ok(flow)
     }
+}
+
+/// The same flow as the first of its rows with the values of another; `None` where they are not good, so that the whole
+/// flow is read and says why.
+fn alike(first: &Flow, fields: &[Field], row: &Value) -> Option<Flow> {
+    let cells = row.as_array().filter(|cells| cells.len() == fields.len())?;
+    let mut flow = first.clone();
+    for (field, cell) in fields.iter().zip(cells) {
+        flow.matching.put(*field, cell)?;
+    }
+    Some(flow)
 }
 
 /// Splits `/actions/0/output` into the place of the object and the key in it. Plain keys only: no escapes.

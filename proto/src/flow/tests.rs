@@ -223,3 +223,83 @@ fn an_owner_has_its_own_cookie_and_all_of_ours_are_marked() {
     assert_ne!(cookie("vm-100"), cookie("vm-101"));
     assert_eq!(cookie("vm-100") >> 48, 0xb10c);
 }
+
+#[test]
+fn a_row_means_what_the_flow_written_out_means_whatever_the_rows_before_it() {
+    let cells = [
+        json!("10.0.0.1"),
+        json!("10.0.0.0/8"),
+        json!("fd00::1"),
+        json!("10.0.0.1/8"),
+        json!(80),
+        json!(65_536),
+        json!({"value": 4096, "mask": 61440}),
+        json!({"value": 1, "mask": 2}),
+        json!("tcp"),
+        json!("udp"),
+        json!("ip"),
+        json!("ipv6"),
+        json!(null),
+        json!([]),
+        json!(135),
+        json!(7),
+    ];
+    let bases = [
+        (
+            json!({"dl_type": "ip", "nw_proto": "tcp"}),
+            ["nw_dst", "tp_dst"],
+            json!(["10.9.9.9", 22]),
+        ),
+        (
+            json!({"dl_type": "ip", "tp_dst": 7}),
+            ["nw_proto", "nw_src"],
+            json!(["tcp", "10.9.9.9"]),
+        ),
+        (
+            json!({"nw_proto": "tcp", "tp_dst": 7}),
+            ["dl_type", "reg0"],
+            json!(["ip", 1]),
+        ),
+        (
+            json!({"dl_type": "ipv6", "nw_proto": "icmp6"}),
+            ["icmp_type", "ipv6_src"],
+            json!([135, "fd00::9"]),
+        ),
+        (json!({"vlan_pcp": 1}), ["vlan", "in_port"], json!([5, 6])),
+    ];
+    for (matching, columns, first) in bases {
+        for one in &cells {
+            for other in &cells {
+                let row = json!([one, other]);
+                let compact = set(json!([{"match": matching, "actions": ["normal"],
+                    "columns": columns.map(|column| format!("/match/{column}")), "rows": [first, row]}]));
+                let mut plain = vec![];
+                for row in [&first, &row] {
+                    let mut whole = matching.clone();
+                    whole[columns[0]] = row[0].clone();
+                    whole[columns[1]] = row[1].clone();
+                    plain.push(json!({"match": whole, "actions": ["normal"]}));
+                }
+                match (compact, set(plain.into())) {
+                    (Ok(compact), Ok(plain)) => {
+                        assert!(
+                            compact.iter().eq(plain.iter()),
+                            "{matching} {columns:?} {row}"
+                        );
+                    }
+                    (Err(compact), Err(plain)) => {
+                        // Both say why; the one also in which row.
+                        assert!(
+                            compact.contains("row 1") || compact.contains("flow 1"),
+                            "{compact}"
+                        );
+                        assert!(!plain.is_empty());
+                    }
+                    (compact, plain) => {
+                        panic!("{matching} {columns:?} {row}: {compact:?} {plain:?}")
+                    }
+                }
+            }
+        }
+    }
+}
