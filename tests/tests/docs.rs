@@ -89,6 +89,7 @@ fn every_file_that_a_document_links_to_exists() {
         "docs/install.md",
         "docs/configure.md",
         "docs/operate.md",
+        "docs/network.md",
         "docs/recover.md",
         "docs/clients.md",
         "docs/cve.md",
