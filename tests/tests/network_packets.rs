@@ -461,7 +461,13 @@ fn what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_res
     ground.apply(&document);
     assert!(eventually(|| pings("c100", "10.0.1.1")));
     // The ports' counters are there at once, those of cached flows a moment later.
-    let told = || count(&recorded(&ground).split_off(before), "net.ct.100", "packets");
+    let told = || {
+        count(
+            &recorded(&ground).split_off(before),
+            "net.ct.100",
+            "packets",
+        )
+    };
     assert!(eventually(|| {
         settle();
         told() > 0
