@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod anchor;
+pub mod bus;
 pub mod chain;
 pub mod cli;
 pub mod config;

@@ -12,6 +12,7 @@ macro_rules! say {
 pub mod agent;
 pub mod anchors;
 pub mod bhcrypt;
+pub mod bus;
 pub mod config;
 pub mod deploy;
 pub mod engine;

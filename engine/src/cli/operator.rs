@@ -27,6 +27,7 @@ Examples:
   blockhost jobs retry 17
   blockhost ledger verify
   blockhost anchors verify
+  blockhost net show
   blockhost agent info
   blockhost agent call qm-status vmid=100
   blockhost net flows state.json";
@@ -43,7 +44,7 @@ enum Command {
     Config(ConfigArgs),
     /// The root agent: what it can do, and asking it to
     Agent(AgentArgs),
-    /// The switches: which flows a policy means, and what goes through
+    /// The host's network: bridges, ports, whose they are, which flows a policy means
     Net(NetArgs),
 }
 

@@ -3,6 +3,9 @@
 
 pub mod accounts;
 pub mod analytics;
+pub mod attach;
+pub mod bindings;
 pub mod flows;
 pub mod names;
 pub mod observe;
+pub mod picture;

@@ -63,6 +63,28 @@ pub async fn network_manager(bus: &Connection) -> Result<Option<NetworkManager>,
         .map_err(|error| ObserveError::bus("NetworkManager", &error))
 }
 
+/// NetworkManager's own description of what it can do, XML.
+///
+/// # Errors
+/// [`ObserveError::Bus`] where it does not answer.
+pub async fn introspection(bus: &Connection) -> Result<String, ObserveError> {
+    let asked = async {
+        bus.call_method(
+            Some(SERVICE),
+            PATH,
+            Some("org.freedesktop.DBus.Introspectable"),
+            "Introspect",
+            &(),
+        )
+        .await?
+        .body()
+        .deserialize()
+    };
+    asked
+        .await
+        .map_err(|error| ObserveError::bus("NetworkManager", &error))
+}
+
 async fn read(bus: &Connection) -> zbus::Result<Option<NetworkManager>> {
     let owned: bool = bus
         .call_method(

@@ -8,7 +8,7 @@ mod switch;
 mod tunnel;
 
 pub use host::{Counters, Hop, Link, Route, links, routes};
-pub use manager::{ManagedDevice, NetworkManager, network_manager};
+pub use manager::{ManagedDevice, NetworkManager, introspection, network_manager};
 pub use switch::{Bridge, Flow, Meter, Owner, Port, PortCounters, Switch, look_at_switch};
 pub use tunnel::{Peer, Tunnel, tunnels};
 

@@ -1,25 +1,17 @@
-//! `blockhost net`: the flows that a policy means, and what goes through the switches. Changes nothing.
+//! `blockhost net flows` and `flow-stats`: the flows that a policy means, and what goes through the switches. Changes nothing.
 
-use super::{fail, runtime};
+use super::super::{fail, runtime};
 use crate::network::accounts::{self, AccountsError};
 use crate::network::analytics::between;
 use crate::network::flows::{Compiled, Policy, PolicyError, compile};
 use blockhost_proto::action::Action;
 use blockhost_proto::layout::Layout;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// The switches.
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub struct NetArgs {
-    #[command(subcommand)]
-    verb: Verb,
-}
 
 const EXAMPLES: &str = "\
 Neither changes anything: `blockhost apply` does, and the engine records what the switches count when network.yaml has a
@@ -31,9 +23,11 @@ Examples:
   blockhost net flows state.json --json | jq '.[].params.meter'
   blockhost net flow-stats --seconds 10 --json";
 
+/// What a policy means, and what comes of it.
 #[derive(Debug, Subcommand)]
-enum Verb {
+pub(super) enum Verb {
     /// Compile the section ovsflows and print the flows, in the words of ovs-ofctl
+    #[command(after_help = EXAMPLES)]
     Flows {
         /// The section by itself, or a state.json with it under plugins.ovsflows
         file: PathBuf,
@@ -45,6 +39,7 @@ enum Verb {
         json: bool,
     },
     /// Look at all counters twice and print what came in between
+    #[command(after_help = EXAMPLES)]
     FlowStats {
         /// Seconds between the two looks
         #[arg(long, default_value_t = 5, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -79,8 +74,8 @@ enum Failure {
 
 /// Runs the command.
 #[must_use]
-pub fn run(args: &NetArgs, layout: &Layout) -> ExitCode {
-    let done = match &args.verb {
+pub(super) fn run(verb: &Verb, layout: &Layout) -> ExitCode {
+    let done = match verb {
         Verb::Flows { file, owner, json } => flows(file, owner.as_deref(), *json),
         Verb::FlowStats { seconds, json } => stats(*seconds, *json, layout),
     };

@@ -1,0 +1,5 @@
+//! See `blockhost_engine::cli::bus`.
+
+fn main() -> std::process::ExitCode {
+    blockhost_engine::cli::bus::main()
+}

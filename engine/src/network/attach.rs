@@ -1,0 +1,317 @@
+//! Plans how the host's end of a container's interface gets onto the switch, and which port and files go when it leaves.
+//! Pure: from what is wanted and what was observed to actions; the bus service carries them out.
+
+use blockhost_proto::action::{OvsAddPort, VethRename};
+use blockhost_proto::qm::MacAddress;
+use blockhost_proto::value::{EventName, IfIndex, Integer as _, PortKind, SwitchIfName, Vmid};
+
+use super::bindings::{self, Binding};
+use super::observe::{Link, Observed};
+
+/// The bridge where nothing else says which.
+const USUAL_BRIDGE: &str = "ovsbr0";
+
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The host's end, by any of its names.
+    pub device: SwitchIfName,
+    /// What the container is called.
+    pub container: EventName,
+    /// Its number.
+    pub vmid: Vmid,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attachment {
+    /// Gives the device the name that people know; nothing where it has it, or where the device is not of that kind.
+    pub rename: Option<VethRename>,
+    /// Puts it onto the switch.
+    pub add: OvsAddPort,
+    /// Whether it was there already, so that a failure later does not take it away.
+    pub attached_before: bool,
+    /// Which of the container's interfaces it is.
+    pub index: IfIndex,
+}
+
+/// Why it cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// No device, or no switch.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not what it should be.
+    #[error("{0}")]
+    Unsuitable(String),
+    /// Somebody else has it.
+    #[error("{0}")]
+    Taken(String),
+}
+
+/// Plans; `known` are the bindings there are.
+///
+/// # Errors
+/// [`AttachError`] in a sentence for whoever asked.
+pub fn plan(
+    wanted: &Wanted,
+    observed: &Observed,
+    known: &[Binding],
+) -> Result<Attachment, AttachError> {
+    let Wanted {
+        device,
+        container,
+        vmid,
+    } = wanted;
+    let link = observed.link(device.as_str()).ok_or_else(|| {
+        AttachError::NotFound(format!("there is no network device {device} on this host"))
+    })?;
+    if link.kind.as_deref() != Some("veth") {
+        return Err(AttachError::Unsuitable(format!(
+            "{device} is no host's end of a container's interface (a veth)"
+        )));
+    }
+    let first: SwitchIfName = link.name.parse().map_err(|_| {
+        AttachError::Unsuitable(format!(
+            "the device {device} has a first name that no port may have"
+        ))
+    })?;
+    let managed = managed_name(&link.name);
+    if let Some((owner, _)) = managed
+        && owner != *vmid
+    {
+        return Err(AttachError::Taken(format!(
+            "{first} belongs to container {owner}, not to {vmid}"
+        )));
+    }
+    let switch = observed.switch.as_ref().ok_or_else(|| {
+        AttachError::NotFound(
+            "there is no switch (Open vSwitch) on this host, or it does not answer".to_owned(),
+        )
+    })?;
+    let port = switch.port(&link.name);
+    if let Some((bridge, port)) = port
+        && let Some(owner) = port.vmid.filter(|owner| *owner != vmid.get())
+    {
+        return Err(AttachError::Taken(format!(
+            "{first} is on bridge {} for container {owner} already",
+            blockhost_proto::escape::shown(&bridge.name)
+        )));
+    }
+    if port.is_none()
+        && let Some(master) = &link.master
+        && master != "ovs-system"
+    {
+        return Err(AttachError::Taken(format!(
+            "{first} is on bridge {} already, which is not the switch's; take it off there first",
+            blockhost_proto::escape::shown(master)
+        )));
+    }
+    let index = match managed {
+        Some((_, index)) => index,
+        None => free_index(*vmid, &first, known)?,
+    };
+    let name = bindings::interface_name(*vmid, index);
+    let other = observed
+        .link(&name)
+        .filter(|other| other.index != link.index);
+    if let Some(other) = other {
+        return Err(AttachError::Taken(format!(
+            "{name} is another device already ({})",
+            blockhost_proto::escape::shown(&other.name)
+        )));
+    }
+    let bridge = match port {
+        Some((bridge, _)) => named(&bridge.name)?,
+        None => bridge_for(observed)?,
+    };
+    Ok(Attachment {
+        rename: (managed.is_some() && !link.is_called(&name)).then_some(VethRename {
+            vmid: *vmid,
+            index: Some(index),
+        }),
+        add: OvsAddPort {
+            bridge,
+            port: first,
+            tag: None,
+            trunks: None,
+            vmid: Some(*vmid),
+            kind: PortKind::System,
+            attached_mac: None::<MacAddress>,
+            iface_id: Some(container.clone()),
+        },
+        attached_before: port.is_some(),
+        index,
+    })
+}
+
+/// `veth<vmid>i<index>`, as Proxmox names the host's ends.
+fn managed_name(name: &str) -> Option<(Vmid, IfIndex)> {
+    let (vmid, index) = name.strip_prefix("veth")?.split_once('i')?;
+    Some((Vmid::from_decimal(vmid)?, IfIndex::from_decimal(index)?))
+}
+
+/// The number that this device has already, or the first free one.
+fn free_index(
+    vmid: Vmid,
+    device: &SwitchIfName,
+    known: &[Binding],
+) -> Result<IfIndex, AttachError> {
+    let of_container = || known.iter().filter(|binding| binding.vmid == vmid);
+    if let Some(binding) = of_container().find(|binding| binding.device == *device) {
+        return Ok(binding.index);
+    }
+    (IfIndex::MIN..=IfIndex::MAX)
+        .filter_map(IfIndex::from_checked)
+        .find(|index| of_container().all(|binding| binding.index != *index))
+        .ok_or_else(|| AttachError::Taken(format!("container {vmid} has 32 interfaces already")))
+}
+
+fn named(bridge: &str) -> Result<SwitchIfName, AttachError> {
+    bridge.parse().map_err(|_| {
+        AttachError::Unsuitable(format!(
+            "the bridge {} has a name that is not supported",
+            blockhost_proto::escape::shown(bridge)
+        ))
+    })
+}
+
+/// The only bridge, or the usual one.
+fn bridge_for(observed: &Observed) -> Result<SwitchIfName, AttachError> {
+    let bridges = observed
+        .switch
+        .as_ref()
+        .map_or(&[][..], |switch| &switch.bridges);
+    match bridges {
+        [] => Err(AttachError::NotFound(
+            "the switch has no bridge; make one with ovs-add-br".to_owned(),
+        )),
+        [only] => named(&only.name),
+        several if several.iter().any(|bridge| bridge.name == USUAL_BRIDGE) => named(USUAL_BRIDGE),
+        _ => Err(AttachError::Unsuitable(format!(
+            "the switch has several bridges and none is called {USUAL_BRIDGE}; attach with AddPort instead"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::observe::Switch;
+    use serde_json::json;
+
+    fn observed(links: &serde_json::Value, switch: &serde_json::Value) -> Observed {
+        let links: Vec<Link> = links
+            .as_array()
+            .expect("a list")
+            .iter()
+            .zip(1..)
+            .map(|(link, index)| {
+                let mut whole = json!({"index": index, "altnames": [], "kind": "veth", "alias": null, "mac": null,
+                    "mtu": 1500, "up": true, "operstate": "up", "carrier": true, "master": null, "lower": null,
+                    "addresses": [], "counters": {"rx_packets": 0, "rx_bytes": 0, "rx_dropped": 0, "rx_errors": 0,
+                    "tx_packets": 0, "tx_bytes": 0, "tx_dropped": 0, "tx_errors": 0}});
+                for (key, value) in link.as_object().expect("a link") {
+                    whole[key] = value.clone();
+                }
+                serde_json::from_value(whole).expect("a link")
+            })
+            .collect();
+        let switch: Switch = serde_json::from_value(json!({"bridges": switch})).expect("a switch");
+        Observed {
+            links: Some(links),
+            switch: Some(switch),
+            ..Observed::default()
+        }
+    }
+
+    fn wanted(device: &str) -> Wanted {
+        Wanted {
+            device: device.parse().expect("a name"),
+            container: "web-1".parse().expect("a name"),
+            vmid: Vmid::from_decimal("100").expect("a number"),
+        }
+    }
+
+    #[test]
+    fn a_managed_device_is_renamed_by_its_number_and_attached_under_its_own_name() {
+        let seen = observed(&json!([{"name": "veth100i1"}]), &json!([{"name": "br-a"}]));
+        let plan = plan(&wanted("veth100i1"), &seen, &[]).expect("a plan");
+        assert_eq!(
+            plan.rename.map(|rename| rename.wanted_name()).as_deref(),
+            Some("vi100_1")
+        );
+        assert_eq!(
+            (plan.add.port.as_str(), plan.add.bridge.as_str()),
+            ("veth100i1", "br-a")
+        );
+        assert_eq!(
+            plan.add.iface_id.map(|id| id.to_string()).as_deref(),
+            Some("web-1")
+        );
+    }
+
+    #[test]
+    fn the_second_time_nothing_is_renamed_and_the_port_stays_where_it_is() {
+        let seen = observed(
+            &json!([{"name": "veth100i0", "altnames": ["vi100"], "master": "ovs-system"}]),
+            &json!([{"name": "ovsbr0"}, {"name": "other", "ports": [{"name": "veth100i0", "vmid": 100}]}]),
+        );
+        let plan = plan(&wanted("vi100"), &seen, &[]).expect("a plan");
+        assert!(plan.rename.is_none() && plan.attached_before);
+        assert_eq!(plan.add.bridge.as_str(), "other");
+    }
+
+    #[test]
+    fn what_is_anothers_or_no_containers_is_refused() {
+        let bridges = json!([{"name": "ovsbr0", "ports": [{"name": "vethx", "vmid": 101}]}]);
+        let links = json!([
+            {"name": "veth101i0"}, {"name": "eth0", "kind": null}, {"name": "vethx"},
+            {"name": "vethf", "master": "fwbr100i0"}, {"name": "vethy"}, {"name": "other", "altnames": ["vi100"]}
+        ]);
+        let seen = observed(&links, &bridges);
+        let refused = |device: &str| plan(&wanted(device), &seen, &[]).expect_err("refused");
+        assert!(matches!(refused("veth101i0"), AttachError::Taken(_)));
+        assert!(matches!(refused("eth0"), AttachError::Unsuitable(_)));
+        assert!(matches!(refused("vethx"), AttachError::Taken(_)));
+        assert!(matches!(refused("vethf"), AttachError::Taken(_)));
+        assert!(
+            matches!(refused("vethy"), AttachError::Taken(_)),
+            "vi100 is another device"
+        );
+        assert!(matches!(refused("nothing"), AttachError::NotFound(_)));
+    }
+
+    #[test]
+    fn which_bridge_is_never_guessed() {
+        let links = json!([{"name": "vethy"}]);
+        let with = |bridges| plan(&wanted("vethy"), &observed(&links, &bridges), &[]);
+        assert!(matches!(with(json!([])), Err(AttachError::NotFound(_))));
+        let two = json!([{"name": "a"}, {"name": "b"}]);
+        assert!(matches!(with(two), Err(AttachError::Unsuitable(_))));
+        let usual = json!([{"name": "a"}, {"name": "ovsbr0"}]);
+        assert_eq!(with(usual).expect("a plan").add.bridge.as_str(), "ovsbr0");
+    }
+
+    #[test]
+    fn a_device_of_another_name_gets_the_first_free_number_and_keeps_it() {
+        let seen = observed(&json!([{"name": "vethy"}]), &json!([{"name": "ovsbr0"}]));
+        let binding = |device: &str, index: u64| Binding {
+            vmid: Vmid::from_decimal("100").expect("a number"),
+            index: IfIndex::from_checked(index).expect("a number"),
+            device: device.parse().expect("a name"),
+            bridge: "ovsbr0".parse().expect("a name"),
+            container: "web-1".parse().expect("a name"),
+            created: String::new(),
+        };
+        let index = |known: &[Binding]| {
+            plan(&wanted("vethy"), &seen, known)
+                .expect("a plan")
+                .index
+                .get()
+        };
+        assert_eq!(index(&[]), 0);
+        assert_eq!(index(&[binding("a", 0), binding("b", 2)]), 1);
+        assert_eq!(index(&[binding("a", 0), binding("vethy", 2)]), 2);
+    }
+}
