@@ -97,9 +97,13 @@ stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
 install -m 0755 ledger/verifier/blockhost-ledger-verify.py "$out/blockhost/usr/bin/blockhost-ledger-verify"
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
-install -m 0644 packaging/systemd/blockhost-{engine,witness,ledger-submit}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-{engine,bus,witness,ledger-submit}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
-control blockhost "blockhost-root-agent (= $version)" "python3 (>= 3.9), zstd, mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
+install -d "$out/blockhost/usr/share/dbus-1/system.d" "$out/blockhost/usr/share/dbus-1/system-services" "$out/blockhost/usr/share/polkit-1/actions"
+install -m 0644 packaging/dbus/dev.ovs.PortAgent1.conf "$out/blockhost/usr/share/dbus-1/system.d/"
+install -m 0644 packaging/dbus/dev.ovs.PortAgent1.service "$out/blockhost/usr/share/dbus-1/system-services/"
+install -m 0644 packaging/polkit/dev.ovs.portagent1.policy "$out/blockhost/usr/share/polkit-1/actions/"
+control blockhost "blockhost-root-agent (= $version)" "dbus, polkitd | policykit-1, python3 (>= 3.9), zstd, mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
 install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
 

@@ -32,13 +32,16 @@ readonly PACKAGES=(
     faketime                                        # tests: a clock that is set back
     lxc uidmap busybox-static                       # containers, their ids, and the small system inside in tests
     bzip2 xz-utils bsdutils                         # packings of their archives; a terminal to call from
+    dbus-daemon polkitd                             # tests of the bus service: a system bus of their own, permissions
+    libglib2.0-bin python3-dbus                     # gdbus and Python's client, asking it
+    graphviz                                        # reads what 'blockhost net show --dot' draws
 )
 
 # What `make bench` measures us beside; each is left out of the table where it is missing.
 readonly PEER_PACKAGES=(
     sudo                                            # sudo ip
     strace                                          # how often each one asks the disk to sync
-    dbus-daemon python3-dbus python3-gi             # a D-Bus service in Python
+    python3-gi                                      # a D-Bus service in Python
     python3-venv                                    # the place for the next ones
 )
 readonly PEER_PYPI=(

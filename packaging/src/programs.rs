@@ -27,6 +27,7 @@ pub fn all() -> Vec<Program> {
         blockhost_hypervisor::container::cli::command(),
         blockhost_hypervisor::keeper::command(),
         blockhost_engine::cli::engine::command(),
+        blockhost_engine::cli::bus::command(),
         blockhost_gc::cli::command(),
         blockhost_witness::cli::command(),
     ];

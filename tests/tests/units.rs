@@ -18,6 +18,7 @@ const AGENT: &str = "blockhost-root-agent.service";
 const SCORES: &[(&str, u32)] = &[
     ("blockhost-root-agent.service", 25),
     ("blockhost-engine.service", 15),
+    ("blockhost-bus.service", 15),
     ("blockhost-gc.service", 15),
     ("blockhost-witness.service", 15),
     ("blockhost-ledger-submit.service", 15),

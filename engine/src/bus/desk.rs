@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::{Duration, Instant};
 
 use blockhost_ledger::index;
 use blockhost_ledger::service::{Page, Service, ServiceError};
@@ -24,10 +25,13 @@ use super::probe::Probe;
 use crate::log;
 use crate::network::attach::{self, Wanted};
 use crate::network::bindings::{self, Binding};
-use crate::network::observe::{self, Observed, Switch};
+use crate::network::observe::{self, EVERYTHING, ObserveError, Observed, Switch};
 use crate::network::picture::picture;
 
 type Answer<T> = Result<T, BusError>;
+
+/// How old what is told of the switch may be.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// The service's state.
 pub(super) struct Desk {
@@ -36,6 +40,8 @@ pub(super) struct Desk {
     ledger: Arc<Service>,
     turnstile: Turnstile,
     probe: Probe,
+    /// What was last seen of the switch, and when.
+    seen: Mutex<Option<(Instant, Option<Switch>)>>,
     /// One verification at a time: it reads everything there is.
     verifying: Arc<Mutex<()>>,
     /// One attachment at a time: which number is free is decided on what is there.
@@ -63,6 +69,7 @@ impl Desk {
             bus,
             turnstile: Turnstile::default(),
             probe: Probe::default(),
+            seen: Mutex::default(),
             verifying: Arc::default(),
             attaching: Mutex::default(),
             height: AtomicU64::new(0),
@@ -75,7 +82,10 @@ impl Desk {
     }
 
     async fn act(&self, action: impl Into<Action>) -> Result<Reply, CallError> {
-        call_once(&self.layout, &action.into()).await
+        let reply = call_once(&self.layout, &action.into()).await;
+        // Also where it failed: nobody knows how far it came.
+        self.look_again().await;
+        reply
     }
 
     /// Puts on record who wants this of us: to the agent, we are the caller.
@@ -97,17 +107,29 @@ impl Desk {
     }
 
     async fn observe(&self) -> Observed {
-        observe::observe(&self.layout, Some(&self.bus)).await
+        observe::observe_beside(&self.layout, Some(&self.bus), self.seen()).await
     }
 
-    async fn switch(&self, list: &OvsList) -> Answer<Switch> {
-        observe::look_at_switch(&self.layout, list)
-            .await?
-            .ok_or_else(|| {
-                BusError::Unavailable(
-                    "there is no switch: Open vSwitch or the root agent is not running".to_owned(),
-                )
-            })
+    /// The switch as it was a moment ago. Each look of the agent's is on record: callers that come together share one.
+    async fn seen(&self) -> Result<Option<Switch>, ObserveError> {
+        let mut last = self.seen.lock().await;
+        if let Some((at, switch)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Ok(switch.clone());
+        }
+        let switch = observe::look_at_switch(&self.layout, &EVERYTHING).await?;
+        *last = Some((Instant::now(), switch.clone()));
+        Ok(switch)
+    }
+
+    /// What was seen is no longer so.
+    pub(super) async fn look_again(&self) {
+        *self.seen.lock().await = None;
+    }
+
+    async fn switch(&self) -> Answer<Switch> {
+        self.seen().await?.ok_or_else(no_switch)
     }
 
     /// Work that reads files or computes, away from the tasks that answer.
@@ -131,7 +153,7 @@ impl Desk {
     ) -> Answer<Vec<(String, String, i64, u32)>> {
         let _ticket = self.enter(&caller)?;
         let observed = Observed {
-            switch: Some(self.switch(&everything()).await?),
+            switch: Some(self.switch().await?),
             ..Observed::default()
         };
         Ok(answers::ports(&observed))
@@ -185,7 +207,8 @@ impl Desk {
             flows: true,
             owner: None,
         };
-        let switch = self.switch(&list).await?;
+        let switch = observe::look_at_switch(&self.layout, &list).await?;
+        let switch = switch.ok_or_else(no_switch)?;
         let found = switch.bridges.into_iter().next();
         let found =
             found.ok_or_else(|| BusError::NotFound(format!("there is no bridge {bridge}")))?;
@@ -252,6 +275,7 @@ impl Desk {
         };
         let uid = authorise(&self.bus, &caller, Permission::ManageContainers).await?;
         let _one_at_a_time = self.attaching.lock().await;
+        self.look_again().await;
         let observed = self.observe().await;
         let known = self.files(bindings::list).await?;
         let plan = attach::plan(&wanted, &observed, &known)?;
@@ -310,6 +334,7 @@ impl Desk {
         let name: SwitchIfName = read("ifname", &ifname)?;
         let uid = authorise(&self.bus, &caller, Permission::ManageContainers).await?;
         let _one_at_a_time = self.attaching.lock().await;
+        self.look_again().await;
         let known = {
             let name = name.clone();
             self.files(move |layout| bindings::find(layout, name.as_str()))
@@ -320,7 +345,7 @@ impl Desk {
             Some(binding) => binding.device.clone(),
             None => self.device_called(&name).await?,
         };
-        let switch = self.switch(&everything()).await?;
+        let switch = self.switch().await?;
         let found = switch
             .port(device.as_str())
             .filter(|(_, port)| known.is_some() || port.vmid.is_some());
@@ -460,7 +485,8 @@ impl Desk {
         if let Some(backend) = known {
             return backend;
         }
-        match agent_backend(self.act(AgentInfo {})).await {
+        let info = Action::from(AgentInfo {});
+        match agent_backend(call_once(&self.layout, &info)).await {
             Some(backend) => {
                 let mut known = self.backend.lock().unwrap_or_else(PoisonError::into_inner);
                 known.insert(backend).clone()
@@ -480,12 +506,8 @@ async fn agent_backend(asked: impl Future<Output = Result<Reply, CallError>>) ->
         .map(str::to_owned)
 }
 
-fn everything() -> OvsList {
-    OvsList {
-        bridge: None,
-        flows: false,
-        owner: None,
-    }
+fn no_switch() -> BusError {
+    BusError::Unavailable("there is no switch: Open vSwitch is not running".to_owned())
 }
 
 fn plain_port(bridge: SwitchIfName, port: SwitchIfName) -> OvsAddPort {

@@ -65,6 +65,10 @@ async fn send(desk: &Desk, seen: Seen) -> zbus::Result<()> {
         .interface::<_, PortAgent>(PATH)
         .await?;
     let emitter = object.signal_emitter();
+    if let Seen::Port { .. } = seen {
+        // Whoever asks because of the signal is told what is.
+        desk.look_again().await;
+    }
     match seen {
         Seen::Records { height, new } => {
             desk.set_height(height);

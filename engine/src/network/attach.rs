@@ -6,7 +6,7 @@ use blockhost_proto::qm::MacAddress;
 use blockhost_proto::value::{EventName, IfIndex, Integer as _, PortKind, SwitchIfName, Vmid};
 
 use super::bindings::{self, Binding};
-use super::observe::{Link, Observed};
+use super::observe::Observed;
 
 /// The bridge where nothing else says which.
 const USUAL_BRIDGE: &str = "ovsbr0";
@@ -197,7 +197,7 @@ fn bridge_for(observed: &Observed) -> Result<SwitchIfName, AttachError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::observe::Switch;
+    use crate::network::observe::{Link, Switch};
     use serde_json::json;
 
     fn observed(links: &serde_json::Value, switch: &serde_json::Value) -> Observed {

@@ -2,6 +2,7 @@
 //! of a real installation, the programs installed in it, and the services started as their own users.
 
 pub mod accounts;
+pub mod bus;
 pub mod config;
 pub mod services;
 
@@ -24,6 +25,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-pct",
     "blockhost-containers",
     "blockhost-engine",
+    "blockhost-bus",
     "blockhost-deploy-contracts",
     "blockhost-mint-nft",
     "bhcrypt",

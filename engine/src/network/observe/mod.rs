@@ -14,7 +14,6 @@ pub use tunnel::{Peer, Tunnel, tunnels};
 
 use blockhost_proto::action::OvsList;
 use blockhost_proto::client::CallError;
-use blockhost_proto::client::tokio::Client;
 use blockhost_proto::escape;
 use blockhost_proto::layout::Layout;
 use serde::{Deserialize, Serialize};
@@ -27,7 +26,7 @@ pub struct Observed {
     pub links: Option<Vec<Link>>,
     /// Routes of all tables but the kernel's own of local addresses.
     pub routes: Option<Vec<Route>>,
-    /// Open vSwitch; `None` where it is not installed or not running.
+    /// Open vSwitch; `None` where it is not running, or the root agent is not.
     pub switch: Option<Switch>,
     /// Tunnels of the root agent; `None` where it cannot be asked.
     pub tunnels: Option<Vec<Tunnel>>,
@@ -124,18 +123,29 @@ impl ObserveError {
 
 /// Looks at everything. `bus` is a connection to the system bus where the caller has one already.
 pub async fn observe(layout: &Layout, bus: Option<&Connection>) -> Observed {
-    let list = OvsList {
-        bridge: None,
-        flows: false,
-        owner: None,
-    };
+    observe_beside(layout, bus, look_at_switch(layout, &EVERYTHING)).await
+}
+
+/// What to ask for to be told of every bridge and port, without the flows.
+pub const EVERYTHING: OvsList = OvsList {
+    bridge: None,
+    flows: false,
+    owner: None,
+};
+
+/// Looks at everything but the switch, and beside it waits for what somebody else says of that one.
+pub async fn observe_beside(
+    layout: &Layout,
+    bus: Option<&Connection>,
+    switch: impl Future<Output = Result<Option<Switch>, ObserveError>>,
+) -> Observed {
     let (kernel, switch, manager) = tokio::join!(
         tokio::task::spawn_blocking(|| {
             let links = links();
             let routes = links.as_ref().ok().map(|links| routes(links));
             (links, routes)
         }),
-        look_at_switch(layout, &list),
+        switch,
         manager_of(bus),
     );
     let mut observed = Observed::default();
@@ -166,22 +176,6 @@ async fn manager_of(bus: Option<&Connection>) -> Result<Option<NetworkManager>, 
     match Connection::system().await {
         Ok(bus) => network_manager(&bus).await,
         Err(_) => Ok(None),
-    }
-}
-
-/// A connection to the agent, `None` where nobody listens.
-async fn agent(layout: &Layout) -> Result<Option<Client>, CallError> {
-    match Client::connect_layout(layout).await {
-        Ok(client) => Ok(Some(client)),
-        Err(CallError::Connect { source, .. })
-            if matches!(
-                source.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 

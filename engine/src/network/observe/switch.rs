@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use blockhost_proto::action::{Action, OvsList};
+use blockhost_proto::client::tokio::call_once;
 use blockhost_proto::layout::Layout;
 use serde::{Deserialize, Serialize};
 
-use super::{ObserveError, agent};
+use super::ObserveError;
 
 const ACTION: &str = "ovs-list";
 
@@ -202,7 +203,7 @@ pub struct Flow {
     pub bytes: u64,
 }
 
-/// Asks the agent what is on the switch; `None` where there is no switch, or no agent to ask.
+/// Asks the agent what is on the switch; `None` where there is no switch.
 ///
 /// # Errors
 /// [`ObserveError`] where there is one and it does not answer; `not_found` for a bridge that is not there.
@@ -214,10 +215,7 @@ pub async fn look_at_switch(
     if !layout.switch_sockets().join("db.sock").exists() {
         return Ok(None);
     }
-    let Some(mut client) = agent(layout).await? else {
-        return Ok(None);
-    };
-    let reply = client.call(&Action::OvsList(list.clone())).await?;
+    let reply = call_once(layout, &Action::OvsList(list.clone())).await?;
     if reply.extra.contains_key("truncated") {
         return Err(ObserveError::Cut { action: ACTION });
     }
@@ -225,10 +223,16 @@ pub async fn look_at_switch(
 }
 
 fn read(text: &str) -> Result<Switch, ObserveError> {
-    serde_json::from_str(text).map_err(|error| ObserveError::Answer {
+    let mut switch: Switch = serde_json::from_str(text).map_err(|error| ObserveError::Answer {
         action: ACTION,
         reason: error.to_string(),
-    })
+    })?;
+    // The switch's sets have no order; two looks at one switch are to be equal.
+    switch.bridges.sort_by(|a, b| a.name.cmp(&b.name));
+    for bridge in &mut switch.bridges {
+        bridge.ports.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    Ok(switch)
 }
 
 #[cfg(test)]

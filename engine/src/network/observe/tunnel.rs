@@ -1,13 +1,13 @@
 //! WireGuard tunnels of the root agent, as its `wg-show` answers them. No secret key is among it.
 
 use blockhost_proto::action::{Action, WgShow};
-use blockhost_proto::client::CallError;
+use blockhost_proto::client::tokio::Client;
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Text as _, WgName};
 use serde::{Deserialize, Serialize};
 
-use super::{Link, ObserveError, agent};
+use super::{Link, ObserveError};
 
 const ACTION: &str = "wg-show";
 
@@ -67,14 +67,7 @@ pub async fn tunnels(layout: &Layout, links: &[Link]) -> Result<Vec<Tunnel>, Obs
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let mut client = match agent(layout).await? {
-        Some(client) => client,
-        None => {
-            let path = layout.agent_socket();
-            let source = std::io::ErrorKind::NotFound.into();
-            return Err(CallError::Connect { path, source }.into());
-        }
-    };
+    let mut client = Client::connect_layout(layout).await?;
     let mut found = Vec::new();
     for name in names {
         match client.call(&Action::WgShow(WgShow { name })).await {
