@@ -33,23 +33,34 @@ pub async fn record(
     resource: &str,
     data: Value,
 ) -> Result<Option<u64>, RecordError> {
-    let fail = |reason| RecordError::Event {
-        action: action.to_owned(),
-        reason,
-    };
-    ask(
-        layout,
-        event("chain", action, resource, data).map_err(fail)?,
-    )
-    .await
+    record_in(layout, Kind::chain(), action, resource, data).await
 }
 
-/// The same for an event of category `network`.
+/// What an event is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its category, such as `network`.
+    pub category: &'static str,
+    /// `query` where something was only looked at; what the plugin of the category takes it for where it is missing.
+    pub operation: Option<&'static str>,
+}
+
+impl Kind {
+    const fn chain() -> Self {
+        Self {
+            category: "chain",
+            operation: None,
+        }
+    }
+}
+
+/// Appends an event of any kind.
 ///
 /// # Errors
 /// [`RecordError`].
-pub async fn record_network(
+pub async fn record_in(
     layout: &Layout,
+    kind: Kind,
     action: &str,
     resource: &str,
     data: Value,
@@ -58,7 +69,7 @@ pub async fn record_network(
         action: action.to_owned(),
         reason,
     };
-    let event = event("network", action, resource, data).map_err(fail)?;
+    let event = event(kind, action, resource, data).map_err(fail)?;
     ask(layout, event).await
 }
 
@@ -84,16 +95,15 @@ async fn ask(layout: &Layout, action: Action) -> Result<Option<u64>, RecordError
 
 /// The event as the ledger's own plugin for the category makes it. A secret that strayed into the data (an error quotes
 /// what it was given) is taken out: what happened must be recorded all the same.
-fn event(category: &str, action: &str, resource: &str, mut data: Value) -> Result<Action, String> {
+fn event(kind: Kind, action: &str, resource: &str, mut data: Value) -> Result<Action, String> {
     if let Some(data) = data.as_object_mut() {
         redact(data);
     }
     let mut data = serde_json::json!({"action": action, "resource": resource, "data": data});
-    if category == "network" {
-        // Only what was looked at is recorded here: what is changed, the agent records itself.
-        data["operation"] = "query".into();
+    if let Some(operation) = kind.operation {
+        data["operation"] = operation.into();
     }
-    let events = Registry::default().process(category, &data);
+    let events = Registry::default().process(kind.category, &data);
     match events.map_err(|error| error.to_string())?.as_slice() {
         [event] => Action::from_parts("ledger-append", &event.params()).map_err(|e| e.to_string()),
         _ => Err("it is not one event".to_owned()),
@@ -108,7 +118,7 @@ mod tests {
     #[test]
     fn an_event_says_what_the_engine_said_and_a_secret_never_leaves_it() {
         let made = event(
-            "chain",
+            Kind::chain(),
             "subscription-created",
             "subscription:7",
             json!({"block": 1200}),
@@ -128,7 +138,7 @@ mod tests {
         assert_eq!(append.data.map()["block"], 1200);
         let data =
             json!({"user": {"password": "hunter2"}, "detail": "-----BEGIN PRIVATE KEY-----"});
-        let made = event("chain", "job-failed", "job:7", data).expect("valid");
+        let made = event(Kind::chain(), "job-failed", "job:7", data).expect("valid");
         assert!(!format!("{made:?}").contains("hunter2") && !format!("{made:?}").contains("BEGIN"));
     }
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod crypto;
 pub mod daemon;
 pub mod exec;
+pub mod failpoint;
 pub mod handler;
 pub mod log;
 pub mod machines;

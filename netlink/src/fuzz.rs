@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{carry, conntrack, link, route, survey, tc};
+use super::{carry, conntrack, link, neighbour, route, survey, tc};
 
 /// What the fuzzers run.
 pub const TARGETS: &[Target] = &[Target {
@@ -123,6 +123,7 @@ fn run(data: &[u8]) {
         let routes = carry::parse_table_route(body);
         assert!(routes.len() <= body.len() / 8);
         assert!(routes.iter().all(|(_, route)| !route.shown().is_empty()));
+        let _ = neighbour::parse_neighbour(body);
         let _ = conntrack::parse_connection(body);
         if let Some(entry) = tc::parse_entry(body) {
             assert!(entry.rate.is_none() || entry.kind == "tbf");

@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod fuzz;
 pub mod link;
 pub mod message;
+pub mod neighbour;
 pub mod route;
 pub mod survey;
 pub mod tc;
@@ -26,6 +27,7 @@ use rustix::net::{
 };
 
 pub use link::{Address, Link};
+pub use neighbour::Neighbour;
 pub use route::RouteEntry;
 pub use survey::{Device, Route};
 

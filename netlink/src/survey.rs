@@ -309,7 +309,7 @@ impl Netlink {
         Ok(routes)
     }
 
-    fn whole_list<T>(
+    pub(crate) fn whole_list<T>(
         &mut self,
         request: impl Fn() -> Builder,
         parse: impl Fn(&[u8]) -> Option<T>,

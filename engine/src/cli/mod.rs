@@ -20,6 +20,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod mint_nft;
 pub mod net;
+pub mod net_revert;
 pub mod operator;
 
 use std::process::ExitCode;

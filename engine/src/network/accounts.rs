@@ -12,9 +12,15 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::analytics::{Counters, NoCounters, Traffic, between};
-use crate::agent::{RecordError, record_network};
+use crate::agent::{Kind, RecordError, record_in};
 use crate::config::FlowStatsSection;
 use crate::log;
+
+/// What is recorded here was only looked at: what is changed, the agent records itself.
+const LOOKED_AT: Kind = Kind {
+    category: "network",
+    operation: Some("query"),
+};
 
 /// Why a look did not end well. The next one may.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +95,7 @@ impl Accounts {
         let count = events.len();
         // While nothing moves there is nothing to record, and the time goes on to count from the last record.
         for (resource, data) in events {
-            record_network(&self.layout, "flow-stats", &resource, data).await?;
+            record_in(&self.layout, LOOKED_AT, "flow-stats", &resource, data).await?;
             self.before = Some((now.clone(), until));
         }
         Ok(count)

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod analytics;
 pub mod attach;
 pub mod bindings;
+pub mod confirm;
 pub mod flows;
 pub mod names;
 pub mod observe;

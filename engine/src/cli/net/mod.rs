@@ -1,6 +1,7 @@
-//! `blockhost net`: the host's network for people (`text`), for programs (JSON) and as a drawing (`dot`). Looks and changes
-//! nothing; needs no privileges beyond asking the root agent.
+//! `blockhost net`: the host's network for people (`text`), for programs (JSON) and as a drawing (`dot`), which looks and
+//! changes nothing; what changes it is in `change`. Needs no privileges beyond asking the root agent.
 
+mod change;
 mod dot;
 mod flows;
 mod text;
@@ -31,7 +32,10 @@ Examples:
   blockhost net show --json | jq '.bridges[].ports[] | select(.vmid == 100)'
   blockhost net show --dot | dot -Tsvg > network.svg
   blockhost net flows state.json
-  blockhost net flow-stats --seconds 10";
+  blockhost net flow-stats --seconds 10
+  blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60
+  blockhost net confirm
+  blockhost net status";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -40,6 +44,8 @@ enum Verb {
     Show(ShowArgs),
     #[command(flatten)]
     Flows(flows::Verb),
+    #[command(flatten)]
+    Change(change::Verb),
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +73,9 @@ pub fn run(args: &NetArgs, layout: &Layout) -> ExitCode {
     let args = match &args.verb {
         Verb::Show(args) => args,
         Verb::Flows(verb) => return flows::run(verb, layout),
+        Verb::Change(verb) => return change::run(verb, layout),
     };
+    change::take_back_what_was_left(layout);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail("blockhost", &error),

@@ -1,0 +1,452 @@
+//! `blockhost net uplink|confirm|recover|status`: changes that can cut the operator off, and their end.
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use blockhost_proto::layout::Layout;
+use blockhost_proto::value::{InterfaceAddress, SwitchIfName, Text};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::super::{fail, runtime};
+use crate::network::confirm::plan::Uplink;
+use crate::network::confirm::probe::Target;
+use crate::network::confirm::record::{Ended, Phase, RecordError, Store};
+use crate::network::confirm::recover::{self, Found};
+use crate::network::confirm::{
+    Change, ChangeError, ConfirmError, Options, Outcome, Report, Stage, confirm, guard, run as make,
+};
+
+/// What `--interactive` gives where no time is given.
+const INTERACTIVE: Duration = Duration::from_secs(120);
+/// How long looking waits for the agent when there is something to take back.
+const LEFT: Duration = Duration::from_secs(20);
+/// Exit code for a change that was taken back.
+const TAKEN_BACK: u8 = 2;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Put an uplink on a bridge of the switch, or take it off
+    #[command(subcommand)]
+    Uplink(UplinkVerb),
+    /// Say that a change stays which waits for that
+    #[command(after_help = CONFIRM)]
+    Confirm {
+        /// Name of the change; without it, the one that waits
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take back changes that nobody looks after any more
+    #[command(after_help = RECOVER)]
+    Recover {
+        /// Wait also for changes that somebody looks after
+        #[arg(long)]
+        wait: bool,
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Changes that are not over, and how the last one ended
+    Status {
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const CONFIRM: &str = "\
+Examples:
+  blockhost net confirm
+  blockhost net confirm --id 3f2a9c01";
+
+const RECOVER: &str = "\
+The unit blockhost-net-recover runs this at each start of the machine. It waits for the root agent as long as it takes.
+
+Examples:
+  blockhost net recover
+  blockhost net recover --wait --json";
+
+const UPLINK: &str = "\
+Everything that the one carries goes to the other: addresses, routes, the hardware address. What would take it back is
+written down and watched over by a process of its own before anything is changed; the change is judged by the switch, the
+kernel and NetworkManager, the default gateways and the probes, and the ledger, and taken back unless all of them are good.
+The policy (root-agent.yaml) has to name the device under allow.uplinks and the bridge under allow.ovs_bridges.
+
+Exit code 0: it stays, or waits for you; 1: nothing was changed; 2: it was taken back.
+
+Examples:
+  blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --dry-run
+  blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --probe 192.0.2.1 --probe '[2001:db8::5]:443'
+  blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60
+  blockhost net uplink detach --bridge ovsbr0 --uplink eth0 --keep 10.77.0.1/24";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UplinkVerb {
+    /// Make the bridge if need be, put the uplink on it, give it what the uplink carries
+    #[command(after_help = UPLINK)]
+    Attach {
+        #[command(flatten)]
+        common: Common,
+        /// How a new bridge forwards: in the kernel, or in the switch's own process
+        #[arg(long, value_enum, value_name = "KIND")]
+        datapath: Option<Datapath>,
+    },
+    /// Give the uplink what the bridge carries, and take it off the bridge
+    #[command(after_help = UPLINK)]
+    Detach {
+        #[command(flatten)]
+        common: Common,
+        /// An address that stays on the bridge, with the routes into its network; as often as needed
+        #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = text::<InterfaceAddress>)]
+        keep: Vec<InterfaceAddress>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Datapath {
+    System,
+    Netdev,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// The bridge
+    #[arg(long, value_name = "NAME", value_parser = text::<SwitchIfName>)]
+    bridge: SwitchIfName,
+    /// The device that leads out of the host
+    #[arg(long, value_name = "NAME", value_parser = text::<SwitchIfName>)]
+    uplink: SwitchIfName,
+    /// What has to be reachable afterwards, beside the default gateways: an address (echo) or a service (TCP); as often as
+    /// needed
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    probe: Vec<Target>,
+    /// Keep it only if you say so within this time (`blockhost net confirm`)
+    #[arg(long, value_name = "SECONDS")]
+    confirm_within: Option<u64>,
+    /// Ask here whether it stays
+    #[arg(long, conflicts_with_all = ["no_wait", "json"])]
+    interactive: bool,
+    /// Do not wait here until it is confirmed or taken back
+    #[arg(long, requires = "confirm_within")]
+    no_wait: bool,
+    /// How long it may take until everything is well again
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=40))]
+    settle: u64,
+    /// Show what would be done and how it would be taken back; the agent checks all of it and does nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn text<T: Text>(given: &str) -> Result<T, String> {
+    T::read(given).ok_or_else(|| format!("a {} is {}", T::KIND, T::RULE))
+}
+
+/// Runs the command.
+pub(super) fn run(verb: &Verb, layout: &Layout) -> ExitCode {
+    if let Err(error) = become_owner(layout) {
+        return fail("blockhost", &error);
+    }
+    crate::failpoint::arm();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail("blockhost", &error),
+    };
+    match verb {
+        Verb::Uplink(verb) => runtime.block_on(uplink(verb, layout)),
+        Verb::Confirm { id, json } => {
+            let confirmed = runtime.block_on(confirm(layout, id.as_deref()));
+            print_confirmed(confirmed, *json)
+        }
+        Verb::Recover { wait, json } => {
+            let found = runtime.block_on(recover::all(layout, *wait));
+            print_found(found, *json)
+        }
+        Verb::Status { json } => print_status(layout, *json),
+    }
+}
+
+/// A change that everybody who looked after it left is taken back before anything is shown, if the agent is there for it.
+pub(super) fn take_back_what_was_left(layout: &Layout) {
+    if !recover::is_needed(layout) || become_owner(layout).is_err() {
+        return;
+    }
+    let taken_back = runtime().map(|runtime| {
+        runtime.block_on(async { tokio::time::timeout(LEFT, recover::all(layout, false)).await })
+    });
+    match taken_back {
+        Ok(Ok(Ok(found))) => {
+            for one in found {
+                if let Found::Reverted(ended) = one {
+                    eprintln!(
+                        "blockhost: {} was left half-way and has been taken back",
+                        ended.what
+                    );
+                }
+            }
+        }
+        Ok(Ok(Err(error))) => eprintln!("blockhost: {error}"),
+        _ => eprintln!(
+            "blockhost: a change of the network was left half-way and could not be taken back yet; run `blockhost net recover`"
+        ),
+    }
+}
+
+/// What root would write in the services' directories belongs to them: root goes on as their user. On its return this is
+/// that user already.
+fn become_owner(layout: &Layout) -> std::io::Result<()> {
+    let Ok((uid, gid)) = guard::owner(layout) else {
+        return Ok(());
+    };
+    if !rustix::process::geteuid().is_root() || uid == 0 {
+        return Ok(());
+    }
+    #[expect(clippy::disallowed_methods, reason = "this program itself")]
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    Err(again
+        .args(std::env::args_os().skip(1))
+        .uid(uid)
+        .gid(gid)
+        .exec())
+}
+
+async fn uplink(verb: &UplinkVerb, layout: &Layout) -> ExitCode {
+    let (common, change) = match verb {
+        UplinkVerb::Attach { common, datapath } => {
+            let datapath = datapath.map(|kind| match kind {
+                Datapath::System => "system".to_owned(),
+                Datapath::Netdev => "netdev".to_owned(),
+            });
+            (common, Change::Attach(common.uplink(datapath, &[])))
+        }
+        UplinkVerb::Detach { common, keep } => (common, Change::Detach(common.uplink(None, keep))),
+    };
+    let options = Options {
+        probes: common.probe.clone(),
+        confirm_within: common
+            .confirm_within
+            .map(Duration::from_secs)
+            .or(common.interactive.then_some(INTERACTIVE)),
+        no_wait: common.no_wait,
+        dry_run: common.dry_run,
+        settle: Duration::from_secs(common.settle),
+        ..Options::default()
+    };
+    let mut tell = |stage: Stage<'_>| common.tell(&stage, layout);
+    let made = make(layout, &change, &options, &mut tell).await;
+    print_report(made, common.json)
+}
+
+impl Common {
+    fn uplink(&self, datapath: Option<String>, keep: &[InterfaceAddress]) -> Uplink {
+        Uplink {
+            bridge: self.bridge.clone(),
+            uplink: self.uplink.clone(),
+            datapath,
+            keep: keep.to_vec(),
+        }
+    }
+
+    fn tell(&self, stage: &Stage<'_>, layout: &Layout) {
+        match stage {
+            Stage::Begun(plan) => {
+                for note in &plan.notes {
+                    eprintln!("blockhost: note: {note}");
+                }
+            }
+            Stage::Step(step) if !self.json => say!("{}\t{}", step.action, step.output),
+            Stage::Step(_) => {}
+            Stage::Waiting(id, time) => {
+                eprintln!(
+                    "blockhost: everything is well. It stays if you run `blockhost net confirm --id {id}` within {} s",
+                    time.as_secs()
+                );
+                if self.interactive {
+                    ask(layout.clone(), (*id).to_owned());
+                }
+            }
+            Stage::Reverting(why) => {
+                eprintln!("blockhost: taking it back: {}", why.escape_debug());
+            }
+        }
+    }
+}
+
+/// Asks on the terminal, beside the waiting. Anything but yes leaves it to the time.
+fn ask(layout: Layout, id: String) {
+    if !std::io::stdin().is_terminal() {
+        return;
+    }
+    eprint!("Does it stay? Type yes: ");
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = std::io::stdin().lock().read_line(&mut answer);
+        if answer.trim() != "yes" {
+            eprintln!("blockhost: it is taken back when the time is over, or now with Ctrl-C");
+            return;
+        }
+        let confirmed = runtime().map(|runtime| runtime.block_on(confirm(&layout, Some(&id))));
+        if let Ok(Err(error)) = confirmed {
+            eprintln!("blockhost: {error}");
+        }
+    });
+}
+
+fn print_report(made: Result<Report, ChangeError>, as_json: bool) -> ExitCode {
+    let report = match made {
+        Ok(report) => report,
+        Err(error) => {
+            if as_json {
+                say!(
+                    "{}",
+                    json!({"outcome": "refused", "error": error.to_string()})
+                );
+            }
+            return fail("blockhost", &error);
+        }
+    };
+    if as_json {
+        say!("{}", json!(report));
+    } else {
+        print_for_people(&report);
+    }
+    match report.outcome {
+        Outcome::Reverted => ExitCode::from(TAKEN_BACK),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn print_for_people(report: &Report) {
+    for step in report.plan.iter().flat_map(|plan| &plan.steps) {
+        say!("would do\t{}", step.forward);
+        for undo in &step.inverse {
+            say!("taken back by\t{}", undo.call);
+        }
+    }
+    for note in report.plan.iter().flat_map(|plan| &plan.notes) {
+        say!("note\t{note}");
+    }
+    if let Some(loss) = &report.loss {
+        say!(
+            "lost\t{} of {} packets to {}, longest gap {} ms",
+            loss.lost,
+            loss.sent,
+            loss.target,
+            loss.longest_gap_ms
+        );
+    } else if report.outcome != Outcome::Planned {
+        say!(
+            "lost\tnot measured: this user may not send echoes, and no service was given as a probe"
+        );
+    }
+    let reason = report.reason.as_deref().unwrap_or("");
+    match report.outcome {
+        Outcome::Planned => say!("planned\t{}; nothing was changed", report.what),
+        Outcome::Confirmed => say!("done\t{} in {} ms", report.what, report.took_ms),
+        Outcome::Waiting => say!("waiting\t{}", report.what),
+        Outcome::Reverted => say!("taken back\t{}: {}", report.what, reason.escape_debug()),
+    }
+    for problem in &report.problems {
+        eprintln!("blockhost: on the way back: {}", problem.escape_debug());
+    }
+}
+
+fn print_confirmed(confirmed: Result<Ended, ConfirmError>, as_json: bool) -> ExitCode {
+    match confirmed {
+        Ok(ended) => {
+            if as_json {
+                say!("{}", json!(ended));
+            } else {
+                say!("confirmed\t{}\t{}", ended.id, ended.what);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail("blockhost", &error),
+    }
+}
+
+fn print_found(found: Result<Vec<Found>, RecordError>, as_json: bool) -> ExitCode {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return fail("blockhost", &error),
+    };
+    if as_json {
+        say!("{}", json!(found));
+        return ExitCode::SUCCESS;
+    }
+    if found.is_empty() {
+        say!("nothing to take back");
+    }
+    for one in found {
+        match one {
+            Found::Reverted(ended) => say!("taken back\t{}\t{}", ended.id, ended.what),
+            Found::LookedAfter(id) => say!("looked after\t{id}"),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn print_status(layout: &Layout, as_json: bool) -> ExitCode {
+    let store = Store::new(layout);
+    let open = match store.open_changes() {
+        Ok(open) => open,
+        Err(error) => return fail("blockhost", &error),
+    };
+    let mut shown = Vec::new();
+    for (phase, id) in open {
+        // It may be over since.
+        let Ok(known) = store.read(phase, &id) else {
+            continue;
+        };
+        let state = match (phase, known.waiting()) {
+            (Phase::Reverting, _) => "being taken back",
+            (_, Some(_)) => "waiting for you",
+            _ => "being made",
+        };
+        let left = known.deadline().left().as_secs();
+        shown.push(json!({
+            "id": id, "what": known.record.plan.what, "state": state, "left_s": left, "begun": known.record.begun,
+        }));
+    }
+    let last = store.last();
+    if as_json {
+        say!("{}", json!({"open": shown, "last": last}));
+        return ExitCode::SUCCESS;
+    }
+    for change in &shown {
+        let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
+        say!(
+            "{}\t{}\t{}\t{} s left",
+            text("id"),
+            text("what"),
+            text("state"),
+            change["left_s"]
+        );
+    }
+    if let Some(last) = last {
+        let end = if last.confirmed {
+            "stays"
+        } else {
+            "was taken back"
+        };
+        let reason = last.reason.unwrap_or_default();
+        say!(
+            "last\t{}\t{}\t{end}\t{}\t{}",
+            last.id,
+            last.what,
+            last.at,
+            reason.escape_debug()
+        );
+        for problem in last.problems {
+            say!("problem\t{}", problem.escape_debug());
+        }
+    }
+    ExitCode::SUCCESS
+}
