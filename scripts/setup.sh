@@ -35,6 +35,7 @@ readonly PACKAGES=(
     dbus-daemon polkitd                             # tests of the bus service: a system bus of their own, permissions
     libglib2.0-bin python3-dbus                     # gdbus and Python's client, asking it
     graphviz                                        # reads what 'blockhost net show --dot' draws
+    network-manager                                 # a private NetworkManager whose checkpoints tests use; never started here
 )
 
 # What `make bench` measures us beside; each is left out of the table where it is missing.

@@ -28,6 +28,7 @@ pub fn all() -> Vec<Program> {
         blockhost_hypervisor::keeper::command(),
         blockhost_engine::cli::engine::command(),
         blockhost_engine::cli::bus::command(),
+        blockhost_engine::cli::net_revert::command(),
         blockhost_gc::cli::command(),
         blockhost_witness::cli::command(),
     ];

@@ -24,6 +24,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-ledger-submit.service", 15),
     // An ordinary user with name spaces; why nothing else can be taken from it stands in the unit.
     ("blockhost-containers.service", 64),
+    ("blockhost-net-recover.service", 15),
 ];
 
 /// `db.yaml`.

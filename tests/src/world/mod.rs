@@ -26,6 +26,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-containers",
     "blockhost-engine",
     "blockhost-bus",
+    "blockhost-net-revert",
     "blockhost-deploy-contracts",
     "blockhost-mint-nft",
     "bhcrypt",

@@ -75,7 +75,8 @@ const UPLINK: &str = "\
 Everything that the one carries goes to the other: addresses, routes, the hardware address. What would take it back is
 written down and watched over by a process of its own before anything is changed; the change is judged by the switch, the
 kernel and NetworkManager, the default gateways and the probes, and the ledger, and taken back unless all of them are good.
-The policy (root-agent.yaml) has to name the device under allow.uplinks and the bridge under allow.ovs_bridges.
+The policy (root-agent.yaml) has to name the device under allow.uplinks and allow.ovs_ports, the bridge under
+allow.ovs_bridges.
 
 Exit code 0: it stays, or waits for you; 1: nothing was changed; 2: it was taken back.
 

@@ -48,9 +48,9 @@ pub enum RecordError {
         "another change of the network is under way; see `blockhost net status`, and try again when it has ended"
     )]
     Busy,
-    /// The kernel's clock or boot id cannot be read.
-    #[error("cannot tell this start of the machine from another: {0}")]
-    Boot(io::Error),
+    /// The kernel gives no random number.
+    #[error("cannot name the change: {0}")]
+    Name(getrandom::Error),
 }
 
 /// What is written before anything is changed.
@@ -75,7 +75,7 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadline {
-    /// The kernel's name for this start.
+    /// The kernel's name for this start; empty where a service may not see it.
     pub boot_id: String,
     /// Milliseconds since then, times of sleep counted.
     pub at_ms: u64,
@@ -138,21 +138,19 @@ impl Known {
 
 impl Deadline {
     /// So long from now.
-    ///
-    /// # Errors
-    /// [`RecordError::Boot`].
-    pub fn within(time: Duration) -> Result<Self, RecordError> {
+    #[must_use]
+    pub fn within(time: Duration) -> Self {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
-        Ok(Self {
-            boot_id: boot_id()?,
+        Self {
+            boot_id: boot_id(),
             at_ms: since_boot_ms().saturating_add(time),
-        })
+        }
     }
 
     /// What is left of it; nothing after another start of the machine.
     #[must_use]
     pub fn left(&self) -> Duration {
-        if boot_id().is_ok_and(|id| id == self.boot_id) {
+        if boot_id() == self.boot_id {
             Duration::from_millis(self.at_ms.saturating_sub(since_boot_ms()))
         } else {
             Duration::ZERO
@@ -160,9 +158,9 @@ impl Deadline {
     }
 }
 
-fn boot_id() -> Result<String, RecordError> {
+fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    Ok(text.map_err(RecordError::Boot)?.trim().to_owned())
+    text.unwrap_or_default().trim().to_owned()
 }
 
 fn since_boot_ms() -> u64 {
@@ -482,17 +480,17 @@ impl Record {
     /// A new one, of this process.
     ///
     /// # Errors
-    /// [`RecordError::Boot`].
+    /// [`RecordError::Name`].
     pub fn new(plan: Plan, time: Duration) -> Result<Self, RecordError> {
         let mut random = [0; 4];
-        getrandom::fill(&mut random).map_err(|e| RecordError::Boot(io::Error::other(e)))?;
+        getrandom::fill(&mut random).map_err(RecordError::Name)?;
         Ok(Self {
             version: VERSION,
             id: hex::encode(random),
             begun: now(),
             pid: std::process::id(),
             plan,
-            deadline: Deadline::within(time)?,
+            deadline: Deadline::within(time),
         })
     }
 }
@@ -651,7 +649,7 @@ mod tests {
 
     #[test]
     fn after_another_start_of_the_machine_no_time_is_left() {
-        let mut deadline = Deadline::within(Duration::from_secs(60)).expect("a deadline");
+        let mut deadline = Deadline::within(Duration::from_secs(60));
         assert!(deadline.left() > Duration::from_secs(50));
         deadline.boot_id.push('x');
         assert_eq!(deadline.left(), Duration::ZERO);

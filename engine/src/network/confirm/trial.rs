@@ -256,8 +256,7 @@ impl Trial<'_> {
             let given = manager::adjust(bus, checkpoint, time + LATER).await;
             given.map_err(|error| error.to_string())?;
         }
-        let deadline = Deadline::within(time).map_err(|error| error.to_string())?;
-        let noted = self.journal.note(&Note::Waiting(deadline));
+        let noted = self.journal.note(&Note::Waiting(Deadline::within(time)));
         noted.map_err(|error| error.to_string())?;
         failpoint::reach("net-change", b"waiting");
         Ok(())
