@@ -129,6 +129,8 @@ impl Drop for Running {
 pub struct World {
     pub layout: Layout,
     pub outside: Running,
+    /// For our commands, beside the root; what comes later counts.
+    pub environment: Vec<(&'static str, &'static str)>,
     agent: Option<Running>,
     _switch: [Running; 2],
     _directory: TempDir,
@@ -171,6 +173,7 @@ impl World {
         let mut world = Self {
             layout,
             outside,
+            environment: vec![("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")],
             agent: None,
             _switch: switch,
             _directory: directory,
@@ -250,10 +253,8 @@ impl World {
             .env_clear()
             .env("BLOCKHOST_ROOT", self.layout.root())
             .stdin(Stdio::null());
-        if let Some(bus) = std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS") {
-            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
-        } else {
-            command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+        for (name, value) in &self.environment {
+            command.env(name, value);
         }
         command
     }
@@ -430,7 +431,7 @@ impl Connection {
     }
 }
 
-/// Processes that watch over a change, of this test's namespace.
+/// Processes that watch over a change, of this test's namespace; one that is dying is one.
 pub fn guards() -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {

@@ -22,6 +22,8 @@ use crate::network::observe::{self, Observed, observe};
 
 /// How long a condition may take to become true: the switch acts on its own.
 const SOON: Duration = Duration::from_secs(3);
+/// A neighbour that was heard of so recently counts as reachable before a change.
+const RECENTLY: Duration = Duration::from_secs(30);
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -35,8 +37,9 @@ pub(super) struct Reachable {
 impl Reachable {
     pub(super) async fn now(observed: &Observed, probes: &[Target]) -> Self {
         let mut gateways = Vec::new();
+        let since = Instant::now().checked_sub(RECENTLY);
         for target in targets(observed) {
-            if attempt(&target, None).await.is_ok() {
+            if attempt(&target, since).await.is_ok() {
                 gateways.extend(match target {
                     Target::Gateway { address, .. } => Some(address),
                     _ => None,
