@@ -493,6 +493,7 @@ fn on_a_full_disk_nothing_is_changed() {
             "{reverted}"
         );
         world.is_over();
+        drop(filler);
         std::fs::remove_file(state.join("filler")).expect("removed");
         let (report, code) = world.json(&attach(&["--json"]));
         assert_eq!(
@@ -546,6 +547,27 @@ fn a_change_without_anything_to_tell_by_or_without_permission_is_not_begun() {
             assert_eq!(guards(), Vec::<u32>::new());
             assert_eq!(world.snapshot(), without);
             assert_ne!(without, before);
+        },
+    );
+}
+
+#[test]
+fn a_change_whose_maker_hangs_is_taken_back_and_is_over_only_when_that_is_gone() {
+    in_world(
+        "a_change_whose_maker_hangs_is_taken_back_and_is_over_only_when_that_is_gone",
+        |world| {
+            let before = world.snapshot();
+            let mut command = stopped_at(world, "BLOCKHOST_FAIL_POINT", "starting-2", &[]);
+            net_world::run(&format!("kill -TERM {}", guards()[0]));
+            world.is_again(&before, "taken back beside a maker that hangs");
+            // One more step of it could still come, so it is not over.
+            let (status, _) = world.json(&["net", "status", "--json"]);
+            assert_eq!(status["open"][0]["state"], "being taken back", "{status}");
+            let (refused, code) = world.json(&attach(&["--json"]));
+            assert_eq!(code, 1, "{refused}");
+            command.kill();
+            world.is_over();
+            assert_eq!(world.snapshot(), before);
         },
     );
 }

@@ -91,6 +91,7 @@ fn every_file_that_a_document_links_to_exists() {
         "docs/operate.md",
         "docs/network.md",
         "docs/recover.md",
+        "docs/uplinks.md",
         "docs/clients.md",
         "docs/cve.md",
         "docs/specification.md",

@@ -274,7 +274,7 @@ fn notes(observed: &Observed, link: &Link) -> Vec<String> {
     });
     if managed.count() > 0 {
         notes.push(format!(
-            "NetworkManager manages {} and sets it up again when it starts; see docs/network.md, Uplinks",
+            "NetworkManager manages {} and sets it up again when it starts; see docs/uplinks.md",
             link.name
         ));
     }
