@@ -48,7 +48,7 @@ demo: setup ## a paid subscription becomes a running machine, for real, in a pri
 bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies, memory, start, with ratios
 	@bash scripts/setup.sh peers
 	@echo "== building (release)" >&2
-	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor
+	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-engine
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
 	@$(MAKE) --no-print-directory bench-ledger
 

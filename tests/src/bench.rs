@@ -12,6 +12,7 @@ mod row;
 mod startup;
 mod switches;
 mod times;
+mod uplink;
 mod wire;
 
 use std::path::PathBuf;

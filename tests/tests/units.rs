@@ -370,6 +370,50 @@ fn garbage_collection_runs_inside_its_units_sandbox() {
     );
 }
 
+/// What somebody who was killed left: one step that may have happened.
+const LEFT: &[u8] = br#"{"version":1,"id":"0123abcd","begun":"","pid":1,"deadline":{"boot_id":"another","at_ms":1},"plan":{"what":"a route","expect":{},"devices":[],"notes":[],"steps":[{"forward":{"action":"ip6-route-add","params":{"address":"fd00:b10c::7/128","dev":"vmbr0"}},"inverse":[{"only_if":{"carries":{"dev":"lo","mac":null,"addresses":["127.0.0.1/8"]}},"call":{"action":"ip6-route-del","params":{"address":"fd00:b10c::7/128","dev":"vmbr0"}}}]}]}}
+{"started":0}
+"#;
+
+#[test]
+fn a_change_of_the_network_that_was_left_is_taken_back_inside_its_units_sandbox() {
+    let left = File {
+        path: "/etc/blockhost/left.json",
+        bytes: LEFT,
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[left]) else {
+        return;
+    };
+    let owned = ["install", "-o", "blockhost", "-g", "blockhost", "-m"];
+    let directory = "/var/lib/blockhost/net-change";
+    let record = format!("{directory}/pending-0123abcd.json");
+    let made = booted.output(&[&owned[..], &["0700", "-d", directory]].concat());
+    let put = booted.output(&[&owned[..], &["0600", "/etc/blockhost/left.json", &record]].concat());
+    println!("{made:?} {put:?}");
+    let _ = booted.output(&["systemctl", "start", "blockhost-net-recover.service"]);
+    let until = Instant::now() + Duration::from_secs(60);
+    let last = format!("{directory}/last.json");
+    while booted
+        .run_within(&["test", "-e", &last], Duration::from_secs(10))
+        .is_err()
+    {
+        assert!(Instant::now() < until, "{}", booted.journal());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let gone = booted.run_within(&["test", "!", "-e", &record], Duration::from_secs(10));
+    assert!(gone.is_ok(), "{}", booted.journal());
+    let told = booted
+        .run_within(&["cat", &last], Duration::from_secs(10))
+        .expect("it");
+    assert!(
+        told.stdout.contains("\"confirmed\":false"),
+        "{}",
+        told.stdout
+    );
+    assert!(told.stdout.contains("\"problems\":[]"), "{}", told.stdout);
+}
+
 /// As the package installs it.
 const MANIFEST: &[u8] = include_bytes!("../../provisioner/provisioner.json");
 

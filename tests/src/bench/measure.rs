@@ -11,7 +11,7 @@ use super::peers::{Bus, Ip, Privsep, Python, Sudo, Varlink, or_note};
 use super::row::{Results, Row};
 use super::times::{Round, Times, in_turns};
 use super::wire::{self, Wire};
-use super::{floor, machine, memory, startup, switches as ovs};
+use super::{floor, machine, memory, startup, switches as ovs, uplink};
 use crate::command::{run, with_args};
 use crate::namespace;
 use crate::scenario::ScenarioError;
@@ -74,6 +74,7 @@ pub(super) fn everything(dir: &Path, requests: usize) -> Result<Results, Scenari
     stage.memory(idle)?;
     let about_switches = ovs::measure(&stage.world, &mut stage.ours, &mut not_run)?;
     stage.rows.extend(about_switches);
+    stage.rows.extend(uplink::rows(&stage.world, &mut not_run)?);
     stage.binary();
     Ok(Results {
         rows: stage.take_down()?,
@@ -100,7 +101,8 @@ fn prepare(dir: &Path) -> Result<World, ScenarioError> {
     let words = ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"];
     run(with_args("mount", &words), Duration::from_secs(10))
         .map_err(|error| ScenarioError::Wrong(error.to_string()))?;
-    let world = World::create(dir, &built_programs(), AGENT_ONLY)?;
+    let programs = [AGENT_ONLY, &["blockhost", "blockhost-net-revert"]].concat();
+    let world = World::create(dir, &built_programs(), &programs)?;
     world.network()?;
     let policy = world.layout.etc().join("root-agent.yaml");
     let opened = OpenOptions::new().append(true).open(&policy);
@@ -109,6 +111,8 @@ fn prepare(dir: &Path) -> Result<World, ScenarioError> {
     let limits = b"limits:\n  connections_per_uid: 400\n  connections: 400\n\
         rates:\n  change: {per_minute: 10000000, burst: 10000000}\n";
     at("writing", &policy, file.write_all(limits))?;
+    let allow = format!("allow:\n{}", uplink::ALLOW);
+    at("writing", &policy, file.write_all(allow.as_bytes()))?;
     Ok(world)
 }
 
