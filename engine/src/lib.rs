@@ -20,3 +20,4 @@ pub mod monitor;
 pub mod network;
 pub mod notify;
 pub mod outbox;
+pub mod state;

@@ -10,3 +10,4 @@ pub mod flows;
 pub mod names;
 pub mod observe;
 pub mod picture;
+pub mod pools;

@@ -1,0 +1,526 @@
+//! From a document to a plan, and from a plan to reality: all plugins together. What a resource needs comes first, what fails
+//! stops only what needs it, the record says what is ours whatever is killed when, and the ledger is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blockhost_proto::layout::Layout;
+use serde_json::{Map, Value, json};
+
+use super::change::{Change, ResourceRef, Verdict};
+use super::document::{Document, DocumentError};
+use super::flows::Flows;
+use super::footprint::{self, Footprint, event, hash};
+use super::host::Host;
+use super::kind::{Known, Scope};
+use super::lxc::Lxc;
+use super::net::Net;
+use super::order;
+use super::plugin::{Adapter, Current, Desired, StatePlugin};
+use super::publicip::PublicIp;
+use super::record::{Lock, Record, RecordError};
+use super::report::{
+    self, ApplyReport, Counts, DiffReport, Fate, Outcome, PluginError, QueryReport,
+};
+use super::wireguard::Wireguard;
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The document.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The record of what was applied, or the lock.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// No such plugin.
+    #[error("there is no plugin \"{given}\"; known: {known}")]
+    NoPlugin {
+        /// The name given, escaped.
+        given: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A fault of this program.
+    #[error("the work broke off; what was begun is completed by the next apply")]
+    Broken,
+}
+
+/// How to apply.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Delete what was made here and is in the document no longer.
+    pub prune: bool,
+}
+
+/// What whoever watches an apply hears.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A resource is begun.
+    Begun(&'a Change),
+    /// A resource is done with.
+    Ended(&'a Outcome),
+}
+
+/// The plugins there are, in the order in which resources that do not need each other are made.
+#[must_use]
+pub fn plugins() -> Vec<Box<dyn StatePlugin>> {
+    vec![
+        Box::new(Adapter(Net)),
+        Box::new(Adapter(Wireguard)),
+        Box::new(Adapter(Lxc)),
+        Box::new(Adapter(PublicIp)),
+        Box::new(Adapter(Flows)),
+    ]
+}
+
+/// All plugins with the world that they look at and act upon.
+pub struct Engine<'a> {
+    layout: Layout,
+    host: &'a mut dyn Host,
+    plugins: Vec<Box<dyn StatePlugin>>,
+}
+
+/// One plugin's part of a plan.
+struct Part {
+    plugin: usize,
+    desired: Desired,
+    current: Current,
+    known: Known,
+    changes: Vec<Change>,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine for this world.
+    pub fn new(layout: &Layout, host: &'a mut dyn Host) -> Self {
+        Self {
+            layout: layout.clone(),
+            host,
+            plugins: plugins(),
+        }
+    }
+
+    fn chosen(&self, name: Option<&str>) -> Result<Vec<usize>, StateError> {
+        let chosen: Vec<usize> = (0..self.plugins.len())
+            .filter(|at| name.is_none_or(|name| self.plugins[*at].name() == name))
+            .collect();
+        match (name, chosen.is_empty()) {
+            (Some(given), true) => {
+                let names: Vec<&str> = self.plugins.iter().map(|p| p.name()).collect();
+                Err(StateError::NoPlugin {
+                    given: blockhost_proto::escape::shown(given),
+                    known: names.join(", "),
+                })
+            }
+            _ => Ok(chosen),
+        }
+    }
+
+    /// What there is.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn query(&mut self, plugin: Option<&str>) -> Result<QueryReport, StateError> {
+        let mut report = QueryReport::default();
+        let record = Record::load(&self.layout)?;
+        for at in self.chosen(plugin)? {
+            let plugin = &self.plugins[at];
+            let name = plugin.name();
+            let looked = plugin.query(self.host, Scope::Everything).and_then(|all| {
+                // What has no list of its own is known from the record.
+                let known: BTreeSet<String> = record.of(name).into_keys().collect();
+                let more = plugin.query(self.host, Scope::These(&known))?;
+                let mut shown = all.shown;
+                shown.extend(more.shown);
+                Ok(shown)
+            });
+            match looked {
+                Ok(shown) => {
+                    report.plugins.insert(name, shown);
+                }
+                Err(error) => report.errors.push(PluginError {
+                    plugin: name,
+                    error: error.to_string(),
+                }),
+            }
+        }
+        Ok(report)
+    }
+
+    /// What an apply of this document would do.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn diff(&mut self, document: &Document, prune: bool) -> Result<DiffReport, StateError> {
+        let desired = document.desired(&self.plugins)?;
+        let record = Record::load(&self.layout)?;
+        let (parts, errors) = self.plan(desired, &record, prune);
+        Ok(self.report(parts, errors))
+    }
+
+    /// What has become different since the last apply.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn drift(&mut self, plugin: Option<&str>) -> Result<DiffReport, StateError> {
+        let record = Record::load(&self.layout)?;
+        let desired = self
+            .chosen(plugin)?
+            .into_iter()
+            .map(|at| {
+                let plugin = &self.plugins[at];
+                (plugin.name(), plugin.recorded(&record.of(plugin.name())))
+            })
+            .collect();
+        let (parts, errors) = self.plan(desired, &record, false);
+        Ok(self.report(parts, errors))
+    }
+
+    fn plan(
+        &mut self,
+        mut desired: BTreeMap<&'static str, Desired>,
+        record: &Record,
+        prune: bool,
+    ) -> (Vec<Part>, Vec<PluginError>) {
+        let (mut parts, mut errors) = (Vec::new(), Vec::new());
+        for (at, plugin) in self.plugins.iter().enumerate() {
+            let Some(mut desired) = desired.remove(plugin.name()) else {
+                continue;
+            };
+            let known = record.of(plugin.name());
+            let ids: BTreeSet<String> = desired.shown.keys().chain(known.keys()).cloned().collect();
+            match plugin.query(self.host, Scope::These(&ids)) {
+                Ok(current) => {
+                    plugin.resolve(&current, &mut desired, &known);
+                    let changes = plugin.diff(&current, &desired, &known, prune);
+                    parts.push(Part {
+                        plugin: at,
+                        desired,
+                        current,
+                        known,
+                        changes,
+                    });
+                }
+                Err(error) => errors.push(PluginError {
+                    plugin: plugin.name(),
+                    error: error.to_string(),
+                }),
+            }
+        }
+        (parts, errors)
+    }
+
+    fn last(&self) -> BTreeSet<&'static str> {
+        let last = self.plugins.iter().filter(|p| p.is_deleted_last());
+        last.map(|plugin| plugin.name()).collect()
+    }
+
+    fn report(&self, parts: Vec<Part>, errors: Vec<PluginError>) -> DiffReport {
+        let all: Vec<Change> = parts.into_iter().flat_map(|part| part.changes).collect();
+        let counts = Counts::of(&all);
+        let mut changes: Vec<Change> = order::sorted(&all, &self.last())
+            .into_iter()
+            .cloned()
+            .collect();
+        changes.extend(
+            all.into_iter()
+                .filter(|c| !c.is_pending() && !c.notes.is_empty()),
+        );
+        DiffReport {
+            changes,
+            counts,
+            errors,
+        }
+    }
+
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// [`StateError`] before anything was done; what fails later is in the report.
+    pub fn apply(
+        &mut self,
+        document: &Document,
+        options: Options,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<ApplyReport, StateError> {
+        let desired = document.desired(&self.plugins)?;
+        let lock = Lock::take(&self.layout)?;
+        let before = Record::load(&self.layout)?;
+        let (parts, errors) = self.plan(desired, &before, options.prune);
+        let all: Vec<Change> = parts.iter().flat_map(|p| p.changes.clone()).collect();
+        let order: Vec<Change> = order::sorted(&all, &self.last())
+            .into_iter()
+            .cloned()
+            .collect();
+        let mut report = ApplyReport {
+            counts: Counts::of(&all),
+            errors,
+            notes: notes(&all),
+            ..ApplyReport::default()
+        };
+
+        let mut record = before.clone();
+        record.interrupted = None;
+        adopt(&mut record, &all, &parts, &self.plugins);
+        if order.iter().any(|change| change.blocked.is_none()) {
+            claim(&mut record, &order);
+            record.interrupted = Some(self.summary(&order));
+            record.save(&lock, &self.layout)?;
+        }
+
+        self.carry_out(&order, &all, &parts, &mut report, tell);
+
+        for outcome in &report.outcomes {
+            settle(&mut record, &before, outcome, &order);
+        }
+        self.leave_footprints(&order, &parts, before.interrupted.as_ref(), &mut report);
+        record.interrupted = None;
+        if record != before {
+            // The work is done and in the ledger; without this the next apply looks twice, and changes nothing.
+            if let Err(error) = record.save(&lock, &self.layout) {
+                report.errors.push(PluginError {
+                    plugin: "state",
+                    error: error.to_string(),
+                });
+            }
+        }
+        Ok(report)
+    }
+
+    fn carry_out(
+        &mut self,
+        order: &[Change],
+        all: &[Change],
+        parts: &[Part],
+        report: &mut ApplyReport,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) {
+        let mut failed: BTreeSet<ResourceRef> = all
+            .iter()
+            .filter(|change| change.blocked.is_some())
+            .map(|change| change.resource.clone())
+            .collect();
+        for gone in &report.errors {
+            // What could not be looked at is not known to be right.
+            let needed = all.iter().flat_map(|change| &change.needs);
+            failed.extend(needed.filter(|n| n.plugin == gone.plugin).cloned());
+        }
+        let mut gone = false;
+        for change in order {
+            let obstacle = order::obstacle(change, &failed, all).cloned();
+            let mut outcome = Outcome {
+                resource: change.resource.clone(),
+                verdict: change.verdict,
+                fate: Fate::Done,
+                steps: Vec::new(),
+                error: None,
+                remains: Vec::new(),
+                remarks: change.notes.clone(),
+            };
+            if let Some(why) = &change.blocked {
+                outcome.fate = Fate::Blocked;
+                outcome.error = Some(why.clone());
+            } else if let Some(other) = obstacle {
+                outcome.fate = Fate::Skipped;
+                let relation = if change.verdict == Verdict::Delete {
+                    "is still used by"
+                } else {
+                    "needs"
+                };
+                outcome.error = Some(format!("not tried: it {relation} {other}, which failed"));
+            } else if gone {
+                outcome.fate = Fate::Skipped;
+                outcome.error = Some("not tried: the root agent cannot be reached".to_owned());
+            } else if let Some(part) = parts
+                .iter()
+                .find(|part| self.plugins[part.plugin].name() == change.resource.plugin)
+            {
+                tell(Event::Begun(change));
+                gone = self.one(change, part, &mut outcome);
+            }
+            if outcome.fate != Fate::Done {
+                failed.insert(change.resource.clone());
+            }
+            tell(Event::Ended(&outcome));
+            report.outcomes.push(outcome);
+        }
+    }
+
+    /// One resource; true when the agent cannot be reached any more.
+    fn one(&mut self, change: &Change, part: &Part, outcome: &mut Outcome) -> bool {
+        let plugin = &self.plugins[part.plugin];
+        let mut checkpoint = plugin.checkpoint(change);
+        let result = plugin
+            .apply(
+                self.host,
+                change,
+                &part.desired,
+                &part.known,
+                &mut checkpoint,
+            )
+            .and_then(|()| plugin.verify(self.host, change, &part.desired, &part.known));
+        outcome.steps = checkpoint.done.clone();
+        let error = match result {
+            Ok(remarks) => {
+                outcome.remarks.extend(remarks);
+                return false;
+            }
+            Err(error) => error,
+        };
+        outcome.error = Some(error.to_string());
+        let lasting = checkpoint.lasting.clone();
+        outcome.remains = if error.agent_is_gone {
+            // Asking somebody who is not there for each step would only take long.
+            let mut remains = checkpoint.done.clone();
+            if !checkpoint.is_empty() {
+                remains.push(
+                    "the root agent cannot be reached to take it back; the next apply completes it"
+                        .to_owned(),
+                );
+            }
+            remains
+        } else {
+            let mut remains = plugin.rollback(self.host, checkpoint);
+            remains.extend(lasting);
+            remains
+        };
+        outcome.fate = if outcome.remains.is_empty() {
+            Fate::RolledBack
+        } else {
+            Fate::Failed
+        };
+        error.agent_is_gone
+    }
+
+    /// What the record says while an apply runs.
+    fn summary(&self, order: &[Change]) -> Value {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for change in order {
+            *counts.entry(change.resource.plugin).or_default() += 1;
+        }
+        let actions: Vec<Value> = order.iter().map(Change::as_action).collect();
+        json!({
+            "pid": std::process::id(),
+            "timestamp": now(),
+            "changes": counts,
+            "actions_sha256": hash(&actions.into()),
+        })
+    }
+
+    fn leave_footprints(
+        &mut self,
+        order: &[Change],
+        parts: &[Part],
+        interrupted: Option<&Value>,
+        report: &mut ApplyReport,
+    ) {
+        let mut actions = Vec::new();
+        if let Some(Value::Object(about)) = interrupted {
+            let data: Map<String, Value> = about.clone();
+            actions.push(("state", event("state", "state-apply-interrupted", data)));
+        }
+        for part in parts {
+            let name = self.plugins[part.plugin].name();
+            let changes: Vec<&Change> =
+                order.iter().filter(|c| c.resource.plugin == name).collect();
+            let outcomes: Vec<&Outcome> = report
+                .outcomes
+                .iter()
+                .filter(|o| o.resource.plugin == name)
+                .collect();
+            if !outcomes.iter().any(|o| tried(o)) {
+                continue;
+            }
+            let footprint = Footprint {
+                plugin: name,
+                changes,
+                outcomes,
+                timestamp: now(),
+                current_hash: hash(&json!(part.current.shown)),
+                desired_hash: hash(&json!(part.desired.shown)),
+            };
+            actions.push((name, footprint.action()));
+        }
+        for (plugin, action) in actions {
+            let left = action.and_then(|action| {
+                footprint::leave(self.host, &action).map_err(|error| error.to_string())
+            });
+            match left {
+                Ok(index) => report.footprints.push(report::Footprint { plugin, index }),
+                Err(error) => report.errors.push(PluginError {
+                    plugin,
+                    error: format!("no footprint was left in the ledger: {error}"),
+                }),
+            }
+        }
+    }
+}
+
+fn tried(outcome: &Outcome) -> bool {
+    !matches!(outcome.fate, Fate::Blocked | Fate::Skipped)
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn notes(all: &[Change]) -> Vec<String> {
+    all.iter()
+        .filter(|change| !change.is_pending())
+        .flat_map(|change| {
+            let name = &change.resource;
+            change
+                .notes
+                .iter()
+                .map(move |note| format!("{name}: {note}"))
+        })
+        .collect()
+}
+
+/// What is right already and was made here becomes known; what is known, but neither wanted nor there, is forgotten.
+fn adopt(record: &mut Record, all: &[Change], parts: &[Part], plugins: &[Box<dyn StatePlugin>]) {
+    for change in all.iter().filter(|c| !c.is_pending() && c.ours) {
+        if let Some(wanted) = &change.wanted {
+            let name = change.resource.plugin;
+            record.put(name, &change.resource.id, wanted.clone(), true);
+        }
+    }
+    for part in parts {
+        let name = plugins[part.plugin].name();
+        for id in part.known.keys() {
+            if !part.desired.shown.contains_key(id) && !part.current.shown.contains_key(id) {
+                record.forget(name, id);
+            }
+        }
+    }
+}
+
+/// Before anything is done: what may be made from now on is ours.
+fn claim(record: &mut Record, order: &[Change]) {
+    for change in order.iter().filter(|change| change.blocked.is_none()) {
+        let (plugin, id) = (change.resource.plugin, &change.resource.id);
+        match &change.wanted {
+            Some(wanted) => record.put(plugin, id, wanted.clone(), false),
+            None => record.unsettle(plugin, id),
+        }
+    }
+}
+
+/// After it was done, or not.
+fn settle(record: &mut Record, before: &Record, outcome: &Outcome, order: &[Change]) {
+    let (plugin, id) = (outcome.resource.plugin, &outcome.resource.id);
+    let change = order.iter().find(|c| c.resource == outcome.resource);
+    match (outcome.fate, outcome.verdict) {
+        (Fate::Done, Verdict::Delete) => record.forget(plugin, id),
+        (Fate::Done, _) => {
+            if let Some(wanted) = change.and_then(|change| change.wanted.clone()) {
+                record.put(plugin, id, wanted, true);
+            }
+        }
+        // As it was before: nothing was changed, or all of it was taken back.
+        (Fate::RolledBack | Fate::Blocked | Fate::Skipped, _) => {
+            record.restore(before, plugin, id);
+        }
+        // Something of it is there: claimed, and not finished.
+        (Fate::Failed, _) => {}
+    }
+}

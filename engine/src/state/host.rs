@@ -1,0 +1,206 @@
+//! What an apply sees of the world: the root agent's actions, and the network devices as the kernel tells anybody. One
+//! trait, so that planners and executor run the same against a model in tests; the real one is [`AgentHost`].
+
+use std::time::{Duration, Instant};
+
+use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
+use blockhost_proto::action::Action;
+use blockhost_proto::client::blocking::Client;
+use blockhost_proto::client::{CallError, Reply};
+use blockhost_proto::layout::Layout;
+use blockhost_proto::response::ErrorCode;
+use serde_json::Value;
+
+/// How long an agent that restarts is waited for.
+const AGENT_COMES_BACK: Duration = Duration::from_secs(15);
+/// How long "busy" is taken for "later" and not for "no": a large apply runs into the agent's rates.
+const BUSY_PASSES: Duration = Duration::from_secs(120);
+
+/// Well below the agent's `limits.idle_s`.
+const CONNECTION_IS_FRESH: Duration = Duration::from_secs(30);
+
+/// Why the world could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The agent.
+    #[error("{action}: {source}")]
+    Call {
+        /// What was asked.
+        action: &'static str,
+        /// The answer.
+        source: CallError,
+    },
+    /// The agent's answer is not what the catalog says.
+    #[error("{action}: the answer makes no sense: {what}")]
+    Answer {
+        /// What was asked.
+        action: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The kernel.
+    #[error("looking at the network devices: {0}")]
+    Kernel(#[from] NetlinkError),
+}
+
+impl HostError {
+    /// The agent's code, when it was the agent that refused.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Call { source, .. } => source.code(),
+            _ => None,
+        }
+    }
+
+    /// True when the agent is not to be reached at all.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        let Self::Call { source, .. } = self else {
+            return false;
+        };
+        matches!(source, CallError::Connect { .. })
+    }
+}
+
+/// The world.
+pub trait Host {
+    /// Has the agent do something, once.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    fn call(&mut self, action: &Action) -> Result<Reply, CallError>;
+
+    /// All network devices.
+    ///
+    /// # Errors
+    /// [`HostError::Kernel`].
+    fn links(&mut self) -> Result<Vec<Link>, HostError>;
+
+    /// The addresses of a device.
+    ///
+    /// # Errors
+    /// [`HostError::Kernel`].
+    fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError>;
+
+    /// Whether the host forwards packets of that family.
+    fn forwards(&mut self, v6: bool) -> bool;
+
+    /// Lets time pass; a model need not.
+    fn pause(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+/// Asks the agent something that changes nothing, again where it was restarting or busy, and reads its output as JSON.
+///
+/// # Errors
+/// [`HostError`].
+pub fn read(host: &mut dyn Host, action: impl Into<Action>) -> Result<Value, HostError> {
+    let action = action.into();
+    let name = action.name();
+    let mut wait = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    let reply = loop {
+        let error = match host.call(&action) {
+            Ok(reply) => break reply,
+            Err(error) => error,
+        };
+        let patience = match &error {
+            CallError::Refused {
+                code: ErrorCode::Busy,
+                ..
+            } => BUSY_PASSES,
+            CallError::Refused { .. } | CallError::Timeout { .. } => Duration::ZERO,
+            CallError::Connect { .. } | CallError::Protocol { .. } => AGENT_COMES_BACK,
+        };
+        if waited >= patience {
+            return Err(HostError::Call {
+                action: name,
+                source: error,
+            });
+        }
+        host.pause(wait);
+        waited += wait;
+        wait = (wait * 2).min(Duration::from_secs(2));
+    };
+    let answer = |what: String| HostError::Answer { action: name, what };
+    if reply.extra.get("truncated").is_some_and(|cut| cut == true) {
+        let what = "it was cut; raise limits.response_bytes in root-agent.yaml".to_owned();
+        return Err(answer(what));
+    }
+    serde_json::from_str(&reply.output).map_err(|error| answer(error.to_string()))
+}
+
+/// Whether waiting and asking again is worth it, and for how long altogether.
+#[must_use]
+pub fn worth_waiting(error: &CallError) -> Duration {
+    match error {
+        CallError::Refused {
+            code: ErrorCode::Busy,
+            ..
+        } => BUSY_PASSES,
+        CallError::Connect { .. } => AGENT_COMES_BACK,
+        _ => Duration::ZERO,
+    }
+}
+
+/// The real world.
+#[derive(Debug)]
+pub struct AgentHost {
+    layout: Layout,
+    /// The connection and when it was last used: the agent closes idle ones.
+    client: Option<(Client, Instant)>,
+    netlink: Option<Netlink>,
+}
+
+impl AgentHost {
+    /// The world of this layout; connects when it has to.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self {
+            layout: layout.clone(),
+            client: None,
+            netlink: None,
+        }
+    }
+
+    fn netlink(&mut self) -> Result<&mut Netlink, NetlinkError> {
+        match &mut self.netlink {
+            Some(netlink) => Ok(netlink),
+            empty => Ok(empty.insert(Netlink::open()?)),
+        }
+    }
+}
+
+impl Host for AgentHost {
+    fn call(&mut self, action: &Action) -> Result<Reply, CallError> {
+        let mut client = match self.client.take() {
+            Some((client, used)) if used.elapsed() < CONNECTION_IS_FRESH => client,
+            _ => Client::connect_layout(&self.layout)?,
+        };
+        let result = client.call(action);
+        // After anything but an answer the connection is not used again.
+        if matches!(&result, Ok(_) | Err(CallError::Refused { .. })) {
+            self.client = Some((client, Instant::now()));
+        }
+        result
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, HostError> {
+        Ok(self.netlink()?.links()?)
+    }
+
+    fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError> {
+        Ok(self.netlink()?.addresses(index)?)
+    }
+
+    fn forwards(&mut self, v6: bool) -> bool {
+        let key = if v6 {
+            "/proc/sys/net/ipv6/conf/all/forwarding"
+        } else {
+            "/proc/sys/net/ipv4/ip_forward"
+        };
+        std::fs::read_to_string(key).is_ok_and(|text| text.trim() == "1")
+    }
+}

@@ -1,0 +1,91 @@
+//! The declarative state: a document says what there should be (containers, bridges, flows, tunnels, public addresses), this
+//! finds what differs and has the root agent make it so. Planners are pure; everything privileged is an action of the
+//! catalog. Called by `blockhost diff`, `apply`, `query` and `show-diff`, and by the bus service.
+
+pub mod change;
+pub mod document;
+mod engine;
+pub mod fields;
+pub mod flows;
+pub mod footprint;
+pub mod host;
+pub mod kind;
+mod lines;
+pub mod lxc;
+pub mod net;
+pub mod order;
+pub mod plugin;
+pub mod publicip;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod wireguard;
+
+#[cfg(test)]
+mod tests;
+
+pub use change::{Change, Verdict};
+pub use document::{Document, DocumentError};
+pub use engine::{Engine, Event, Options, StateError, plugins};
+pub use report::{ApplyReport, DiffReport, Fate, Outcome, QueryReport};
+
+use blockhost_proto::layout::Layout;
+
+/// What there is, of all plugins or of one.
+///
+/// # Errors
+/// [`StateError`]; a plugin that cannot be looked at is in the report.
+pub async fn query(layout: &Layout, plugin: Option<&str>) -> Result<QueryReport, StateError> {
+    let plugin = plugin.map(str::to_owned);
+    aside(layout, move |engine| engine.query(plugin.as_deref())).await
+}
+
+/// What an apply of this document would do.
+///
+/// # Errors
+/// [`StateError`]; a plugin that cannot be looked at is in the report.
+pub async fn diff(
+    layout: &Layout,
+    document: Document,
+    prune: bool,
+) -> Result<DiffReport, StateError> {
+    aside(layout, move |engine| engine.diff(&document, prune)).await
+}
+
+/// What has become different since the last apply, of all plugins or of one.
+///
+/// # Errors
+/// [`StateError`]; a plugin that cannot be looked at is in the report.
+pub async fn drift(layout: &Layout, plugin: Option<&str>) -> Result<DiffReport, StateError> {
+    let plugin = plugin.map(str::to_owned);
+    aside(layout, move |engine| engine.drift(plugin.as_deref())).await
+}
+
+/// Makes it so. `tell` hears of every step of the way.
+///
+/// # Errors
+/// [`StateError`] before anything was done; what fails later is in the report.
+pub async fn apply(
+    layout: &Layout,
+    document: Document,
+    options: Options,
+    mut tell: impl FnMut(Event<'_>) + Send + 'static,
+) -> Result<ApplyReport, StateError> {
+    aside(layout, move |engine| {
+        engine.apply(&document, options, &mut tell)
+    })
+    .await
+}
+
+/// The engine waits for answers as a thread does: an apply is one thing after the other.
+async fn aside<T: Send + 'static>(
+    layout: &Layout,
+    work: impl FnOnce(&mut Engine<'_>) -> Result<T, StateError> + Send + 'static,
+) -> Result<T, StateError> {
+    let layout = layout.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let mut host = host::AgentHost::new(&layout);
+        work(&mut Engine::new(&layout, &mut host))
+    });
+    done.await.unwrap_or(Err(StateError::Broken))
+}
