@@ -261,7 +261,8 @@ impl<'a> Engine<'a> {
         let mut record = before.clone();
         record.interrupted = None;
         adopt(&mut record, &all, &parts, &self.plugins);
-        if order.iter().any(|change| change.blocked.is_none()) {
+        let begins = order.iter().any(|change| change.blocked.is_none());
+        if begins {
             claim(&mut record, &order);
             record.interrupted = Some(self.summary(&order));
             record.save(&lock, &self.layout)?;
@@ -274,7 +275,7 @@ impl<'a> Engine<'a> {
         }
         self.leave_footprints(&order, &parts, before.interrupted.as_ref(), &mut report);
         record.interrupted = None;
-        if record != before {
+        if begins || record != before {
             // The work is done and in the ledger; without this the next apply looks twice, and changes nothing.
             if let Err(error) = record.save(&lock, &self.layout) {
                 report.errors.push(PluginError {

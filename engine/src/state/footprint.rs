@@ -20,8 +20,8 @@ use super::report::{Fate, Outcome};
 const ROOM: usize = MAX_BYTES - 1024;
 /// Configurations longer than this are the first to go.
 const SHORT: usize = 512;
-/// Of the eight levels of an event, data, list, action and body take four.
-const CONFIG_DEPTH: usize = 4;
+/// Of the eight levels of an event, data, list, action and body take four, what stands in the innermost one.
+const CONFIG_DEPTH: usize = 3;
 
 /// One plugin's part of an apply.
 #[derive(Debug)]
