@@ -10,6 +10,7 @@ mod memory;
 mod peers;
 mod row;
 mod startup;
+mod state;
 mod switches;
 mod times;
 mod uplink;

@@ -22,6 +22,7 @@ pub mod mint_nft;
 pub mod net;
 pub mod net_revert;
 pub mod operator;
+pub mod state;
 
 use std::process::ExitCode;
 

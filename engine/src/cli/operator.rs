@@ -6,7 +6,8 @@ use super::config::ConfigArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
 use super::net::NetArgs;
-use super::{agent, anchors, config, fail, jobs, ledger, net};
+use super::state::{ApplyArgs, DiffArgs, QueryArgs, ShowDiffArgs};
+use super::{agent, anchors, config, fail, jobs, ledger, net, state};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,7 +31,10 @@ Examples:
   blockhost net show
   blockhost agent info
   blockhost agent call qm-status vmid=100
-  blockhost net flows state.json";
+  blockhost net flows state.json
+  blockhost diff state.yaml
+  blockhost apply state.yaml
+  blockhost query --plugin lxc";
 
 #[derive(Subcommand)]
 enum Command {
@@ -46,6 +50,14 @@ enum Command {
     Agent(AgentArgs),
     /// The host's network: bridges, ports, whose they are, which flows a policy means
     Net(NetArgs),
+    /// What would have to be done so that this host is as a document says
+    Diff(DiffArgs),
+    /// Make this host as a document says: containers, bridges, flows, tunnels, public addresses
+    Apply(ApplyArgs),
+    /// What there is of what documents speak of
+    Query(QueryArgs),
+    /// What has become different since the last apply
+    ShowDiff(ShowDiffArgs),
 }
 
 /// The command line, for man pages and completions.
@@ -58,16 +70,38 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let layout = Layout::from_env();
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    match cli.command {
         Command::Ledger(args) => ledger::run(*args, &layout),
         Command::Anchors(args) => anchors::run(&args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
         Command::Net(args) => net::run(&args, &layout),
+        Command::Diff(args) => state::diff(&args, &layout),
+        Command::Apply(args) => state::apply(&args, &layout),
+        Command::Query(args) => state::query(&args, &layout),
+        Command::ShowDiff(args) => state::show_diff(&args, &layout),
         Command::Jobs(args) => match jobs::run(args, &layout) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => fail("blockhost", &e),
         },
+    }
+}
+
+/// Wrong usage is 2, as everywhere, but for the verbs of the state: there 2 says that something differs.
+fn refused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let verb = std::env::args_os().nth(1);
+    let of_state = ["diff", "apply", "query", "show-diff"];
+    let is_state = of_state
+        .iter()
+        .any(|name| verb.as_deref() == Some((*name).as_ref()));
+    match error.exit_code() {
+        2 if is_state => ExitCode::from(state::USAGE),
+        code => ExitCode::from(u8::try_from(code).unwrap_or(1)),
     }
 }
 

@@ -13,14 +13,14 @@ use super::lines::{self, Node};
 use super::plugin::{Desired, StatePlugin};
 
 /// A document with the places of what is in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Document {
     name: String,
     value: Value,
     source: Source,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     Json(String),
     Yaml(Node),

@@ -206,6 +206,7 @@ impl<'a> Engine<'a> {
                 }),
             }
         }
+        keep_what_is_needed(&mut parts);
         (parts, errors)
     }
 
@@ -452,6 +453,26 @@ impl<'a> Engine<'a> {
                     error: format!("no footprint was left in the ledger: {error}"),
                 }),
             }
+        }
+    }
+}
+
+/// What the rest of the document stands on is not deleted under it.
+fn keep_what_is_needed(parts: &mut [Part]) {
+    let mut needed: BTreeMap<ResourceRef, ResourceRef> = BTreeMap::new();
+    let stays = parts.iter().flat_map(|part| &part.changes);
+    for change in stays.filter(|c| c.verdict != Verdict::Delete && c.wanted.is_some()) {
+        for need in &change.needs {
+            needed.insert(need.clone(), change.resource.clone());
+        }
+    }
+    for change in parts.iter_mut().flat_map(|part| &mut part.changes) {
+        if change.verdict == Verdict::Delete
+            && let Some(by) = needed.get(&change.resource)
+        {
+            let why = format!("{by} of this document needs it");
+            change.blocked.get_or_insert(why);
+            change.steps.clear();
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Wanted {
     pub flows: FlowSet,
 }
 
+/// How many flows there are of each table and priority.
+type Places = BTreeMap<(u64, u64), u64>;
+
 /// The flows of one owner on one bridge, as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
@@ -34,7 +37,7 @@ pub struct Found {
     pub count: u64,
     /// How many of each table and priority; none where the switch has more of them than it lists.
     #[serde(skip)]
-    pub places: Option<BTreeMap<(u64, u64), u64>>,
+    places: Option<Places>,
 }
 
 /// Flows.
@@ -172,11 +175,7 @@ fn texts(value: &Value, into: &mut BTreeSet<String>) {
 }
 
 /// Which flows there are, by table and priority.
-fn places(
-    host: &mut dyn Host,
-    bridge: &str,
-    owner: &str,
-) -> Result<Option<BTreeMap<(u64, u64), u64>>, HostError> {
+fn places(host: &mut dyn Host, bridge: &str, owner: &str) -> Result<Option<Places>, HostError> {
     let (Some(bridge), Some(owner)) = (SwitchIfName::read(bridge), FlowOwner::read(owner)) else {
         return Ok(None);
     };
@@ -190,7 +189,7 @@ fn places(
     if about["flows_left_out"].as_u64() != Some(0) {
         return Ok(None);
     }
-    let mut places = BTreeMap::new();
+    let mut places = Places::new();
     for flow in about["flows"].as_array().into_iter().flatten() {
         let number = |key: &str| flow[key].as_u64().unwrap_or_default();
         *places
@@ -219,7 +218,7 @@ fn put_back(step: Step, bridge: &str, owner: &str, old: Option<Value>) -> Result
 fn plan(wanted: &Wanted, found: Option<&Found>, before: Option<&Entry>, shown: &Value) -> Planned {
     let (bridge, owner) = (wanted.bridge.as_str(), wanted.owner.as_str());
     let mut planned = Planned::nothing(true);
-    let mut places: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut places = Places::new();
     for flow in wanted.flows.iter() {
         let place = (u64::from(flow.table.get()), u64::from(flow.priority.get()));
         *places.entry(place).or_default() += 1;

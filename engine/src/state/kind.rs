@@ -110,6 +110,11 @@ pub trait Kind: Send + Sync + 'static {
         true
     }
 
+    /// Why it cannot be deleted now, when everything that was to go before it is gone.
+    fn in_use(&self, _found: &Self::Found) -> Option<String> {
+        None
+    }
+
     /// What is wrong with it that may pass by itself, and makes the apply fail where it does not.
     fn complaints(&self, _wanted: &Self::Wanted, _found: &Self::Found) -> Vec<String> {
         Vec::new()

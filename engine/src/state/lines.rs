@@ -12,13 +12,13 @@ use serde_saphyr::Spanned;
 use super::fields::{Part, Place};
 
 /// A YAML value with its line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     line: u64,
     inside: Inside,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Inside {
     Scalar(Value),
     List(Vec<Node>),

@@ -4,7 +4,7 @@
 
 pub mod change;
 pub mod document;
-mod engine;
+pub mod engine;
 pub mod fields;
 pub mod flows;
 pub mod footprint;

@@ -104,7 +104,7 @@ type WantedOf<K> = BTreeMap<String, <K as Kind>::Wanted>;
 type FoundOf<K> = BTreeMap<String, <K as Kind>::Found>;
 
 /// Steps, a look, steps, a look: more rounds than any plan has turns.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 16;
 /// What was done and cannot be seen yet may take a moment.
 const SETTLE: [Duration; 3] = [
     Duration::from_millis(200),
@@ -128,6 +128,22 @@ impl<K: Kind> Adapter<K> {
             shown,
             refused: BTreeMap::new(),
             typed: Box::new(wanted),
+        }
+    }
+
+    /// What there is, given by somebody who knows.
+    #[must_use]
+    pub fn current(&self, found: BTreeMap<String, K::Found>) -> Current {
+        let shown = found
+            .iter()
+            .map(|(id, found)| {
+                let value = serde_json::to_value(found).unwrap_or(Value::Null);
+                (id.clone(), value)
+            })
+            .collect();
+        Current {
+            shown,
+            typed: Box::new(found),
         }
     }
 
@@ -228,18 +244,7 @@ impl<K: Kind> StatePlugin for Adapter<K> {
     }
 
     fn query(&self, host: &mut dyn Host, scope: Scope<'_>) -> Result<Current, HostError> {
-        let found = self.0.look(host, scope)?;
-        let shown = found
-            .iter()
-            .map(|(id, found)| {
-                let value = serde_json::to_value(found).unwrap_or(Value::Null);
-                (id.clone(), value)
-            })
-            .collect();
-        Ok(Current {
-            shown,
-            typed: Box::new(found),
-        })
+        Ok(self.current(self.0.look(host, scope)?))
     }
 
     fn resolve(&self, current: &Current, desired: &mut Desired, known: &Known) {
@@ -333,7 +338,7 @@ impl<K: Kind> StatePlugin for Adapter<K> {
         let applied = as_applied(change);
         let mut before = known.get(id);
         let mut last: Option<Vec<super::change::Step>> = None;
-        let mut settle = SETTLE.iter();
+        let (mut settle, mut appear) = (SETTLE.iter(), SETTLE.iter());
         for _ in 0..ROUNDS {
             let found = self.look_at(host, id).map_err(|e| unseen(change, &e))?;
             let begun = !checkpoint.is_empty();
@@ -342,7 +347,22 @@ impl<K: Kind> StatePlugin for Adapter<K> {
                 return Err(error(change, why));
             }
             if planned.steps.is_empty() {
-                return Ok(());
+                match (wanted, &found) {
+                    // A device that is just being made, for instance: there may be more to do when it is there.
+                    (Some(wanted), Some(found)) if !self.0.complaints(wanted, found).is_empty() => {
+                        let Some(pause) = appear.next() else {
+                            return Ok(());
+                        };
+                        host.pause(*pause);
+                        continue;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            if let (None, Some(found)) = (wanted, &found)
+                && let Some(why) = self.0.in_use(found)
+            {
+                return Err(error(change, why));
             }
             if last.as_ref() == Some(&planned.steps) {
                 // All of it was done or may have been, and nothing of it is to be seen.

@@ -180,9 +180,9 @@ impl Kind for PublicIp {
         id: &str,
         wanted: &Assignment,
         found: Option<&Found>,
-        _before: Option<&Entry>,
+        before: Option<&Entry>,
     ) -> Planned {
-        plan(id, wanted, found)
+        plan(id, wanted, found, before.is_some())
     }
 
     fn plan_delete(&self, id: &str, found: &Found, before: &Entry) -> Planned {
@@ -192,8 +192,9 @@ impl Kind for PublicIp {
                 && before.wanted["private"] == pair.private.as_str()
         };
         for pair in &found.pairs {
-            // A pair of that name that the document never spoke of is somebody else's.
-            if recorded(pair) {
+            // A pair of that name that the document never spoke of is somebody else's; after an interruption it may be the
+            // one before.
+            if recorded(pair) || !before.finished {
                 planned.differs("public", pair.public.clone(), Value::Null);
                 planned.step(unmap(id, pair));
             }
@@ -291,7 +292,7 @@ fn unmap(holder: &str, pair: &Pair) -> Result<Step, String> {
     Ok(step(say, "nat-unmap", &params)?.undone_by(undo))
 }
 
-fn plan(id: &str, wanted: &Assignment, found: Option<&Found>) -> Planned {
+fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, known: bool) -> Planned {
     let mut planned = Planned::nothing(true);
     // Without an address the reason stands beside this plan already.
     let Some(public) = wanted.public.map(|public| public.to_string()) else {
@@ -301,6 +302,8 @@ fn plan(id: &str, wanted: &Assignment, found: Option<&Found>) -> Planned {
     let pairs = found.map_or(&[][..], |found| &found.pairs);
     let is_it = |pair: &Pair| pair.public == public && pair.private == private;
     for pair in pairs.iter().filter(|pair| !is_it(pair)) {
+        // Translations bear the name of their holder and nothing else: whose they are, only the record says.
+        planned.ours &= known;
         planned.differs("public", pair.public.clone(), public.clone());
         if pair.private != private {
             planned.differs("private", pair.private.clone(), private.clone());
@@ -321,4 +324,114 @@ fn plan(id: &str, wanted: &Assignment, found: Option<&Found>) -> Planned {
         }
     }
     planned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: &Value) -> BTreeMap<String, Assignment> {
+        let fields = Fields::new(value, Place::top()).expect("an object");
+        PublicIp.read(fields).expect("good")
+    }
+
+    fn section() -> Value {
+        json!({
+            "pools": [{"range": "203.0.113.0/29", "gateway": "203.0.113.1", "exclude": ["203.0.113.2"]}],
+            "assignments": [{"holder": "b", "private": "10.0.0.2"}, {"holder": "a", "private": "10.0.0.1"}],
+        })
+    }
+
+    fn publics(wanted: &BTreeMap<String, Assignment>) -> Vec<String> {
+        wanted
+            .values()
+            .map(|one| {
+                one.public
+                    .map_or_else(|| "none".to_owned(), |public| public.to_string())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_holder_keeps_what_was_recorded_even_when_a_reboot_took_the_rules() {
+        let mut wanted = read(&section());
+        let known = Known::from([(
+            "b".to_owned(),
+            Entry {
+                wanted: json!({"holder": "b", "private": "10.0.0.2", "public": "203.0.113.3"}),
+                finished: true,
+            },
+        )]);
+        assert!(
+            PublicIp
+                .resolve(&mut wanted, &BTreeMap::new(), &known)
+                .is_empty()
+        );
+        assert_eq!(publics(&wanted), ["203.0.113.4", "203.0.113.3"]);
+    }
+
+    #[test]
+    fn an_empty_pool_is_a_reason_and_not_an_address() {
+        let mut value = section();
+        value["pools"] = json!([{"range": "203.0.113.9"}]);
+        let mut wanted = read(&value);
+        let refused = PublicIp.resolve(&mut wanted, &BTreeMap::new(), &Known::new());
+        assert_eq!(publics(&wanted), ["203.0.113.9", "none"]);
+        assert!(refused["b"].contains("no address"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_pair_of_somebody_else_with_the_same_name_is_not_taken_away() {
+        let wanted = &read(&json!({
+            "pools": [{"range": "203.0.113.0/29"}],
+            "assignments": [{"holder": "a", "private": "10.0.0.1", "public": "203.0.113.4"}],
+        }))["a"];
+        let found = Found {
+            pairs: vec![Pair {
+                public: "203.0.113.5".into(),
+                private: "10.0.0.9".into(),
+                whole: true,
+            }],
+        };
+        assert!(!plan("a", wanted, Some(&found), false).ours);
+        assert!(plan("a", wanted, Some(&found), true).ours);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (value, place) in [
+            (
+                json!({"pools": [{"range": "203.0.113.1/24"}]}),
+                "pools[0].range",
+            ),
+            (
+                json!({"pools": [{"range": "203.0.113.0/24", "exclude": ["x"]}]}),
+                "pools[0].exclude[0]",
+            ),
+            (
+                json!({"pools": [{"range": "203.0.113.0/24", "gateway": "fd00::1"}]}),
+                "pools[0].range",
+            ),
+            (
+                json!({"assignments": [{"holder": "-x", "private": "10.0.0.1"}]}),
+                "assignments[0].holder",
+            ),
+            (
+                json!({"assignments": [{"holder": "a", "private": "127.0.0.1"}]}),
+                "assignments[0].private",
+            ),
+            (
+                json!({"assignments": [{"holder": "a", "private": "10.0.0.1", "public": "fd00::1"}]}),
+                "assignments[0].public",
+            ),
+            (
+                json!({"assignments": [{"holder": "a", "private": "10.0.0.1", "port": 1}]}),
+                "assignments[0].port",
+            ),
+        ] {
+            let fields = Fields::new(&value, Place::top()).expect("an object");
+            let wrong = PublicIp.read(fields).expect_err("wrong");
+            assert_eq!(wrong.place.to_string(), place);
+        }
+    }
 }

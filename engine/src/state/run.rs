@@ -148,13 +148,12 @@ fn call_patiently(host: &mut dyn Host, step: &Step) -> Result<(), (StepError, bo
     }
     let unsure = match &error {
         CallError::Timeout { .. } | CallError::Protocol { .. } => true,
-        CallError::Refused { code, .. } => {
-            matches!(code, ErrorCode::Internal | ErrorCode::Timeout)
-        }
+        CallError::Refused { code, .. } => *code == ErrorCode::Internal,
         CallError::Connect { .. } => false,
     };
-    // "Failed" has been tried: most actions clean up behind themselves, not all can.
-    let may_have_happened = unsure || code == Some(ErrorCode::Failed);
+    // These have been tried: most actions clean up behind themselves, not all can.
+    let tried = matches!(code, Some(ErrorCode::Failed | ErrorCode::Timeout));
+    let may_have_happened = unsure || tried;
     let error = StepError {
         say: step.say.clone(),
         why: error.to_string(),

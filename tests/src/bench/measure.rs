@@ -11,7 +11,7 @@ use super::peers::{Bus, Ip, Privsep, Python, Sudo, Varlink, or_note};
 use super::row::{Results, Row};
 use super::times::{Round, Times, in_turns};
 use super::wire::{self, Wire};
-use super::{floor, machine, memory, startup, switches as ovs, uplink};
+use super::{floor, machine, memory, startup, state, switches as ovs, uplink};
 use crate::command::{run, with_args};
 use crate::namespace;
 use crate::scenario::ScenarioError;
@@ -71,6 +71,7 @@ pub(super) fn everything(dir: &Path, requests: usize) -> Result<Results, Scenari
         stage.crowd(clients)?;
     }
     stage.floor()?;
+    stage.state()?;
     stage.memory(idle)?;
     let about_switches = ovs::measure(&stage.world, &mut stage.ours, &mut not_run)?;
     stage.rows.extend(about_switches);
@@ -299,6 +300,14 @@ impl Stage {
         let sync = floor::bare_fdatasync(&path, self.requests)?;
         let what = "bare append + fdatasync of 800 bytes, p50";
         self.rows.push(Row::time(what, sync.p50()));
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<(), ScenarioError> {
+        let what = "diff of a document with 1 000 containers, from its text to the empty plan, p50";
+        let times = state::thousand_containers()?;
+        self.rows
+            .push(Row::time(what, times.p50()).at_most(20_000.0));
         Ok(())
     }
 

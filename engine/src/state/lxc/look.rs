@@ -106,12 +106,12 @@ fn options(config: &Value) -> BTreeMap<String, String> {
         // A digest changes by itself; tags are looked at for our mark.
         !is_net && !["digest", "tags"].contains(&key.as_str())
     })
-    .filter_map(|(key, value)| {
+    .map(|(key, value)| {
         let text = match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        Some((key.clone(), text))
+        (key.clone(), text)
     })
     .collect()
 }

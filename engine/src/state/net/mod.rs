@@ -88,6 +88,8 @@ pub struct FoundBridge {
     pub addresses: Vec<String>,
     /// Its ports, but for its own and those of containers.
     pub ports: Vec<String>,
+    /// Ports of containers and machines.
+    pub machines: Vec<String>,
 }
 
 /// A port as it is.
@@ -187,13 +189,15 @@ impl Kind for Net {
         for bridge in list["bridges"].as_array().into_iter().flatten() {
             let text = |key: &str| bridge[key].as_str().unwrap_or_default().to_owned();
             let name = text("name");
-            let mut ports = Vec::new();
+            let (mut ports, mut machines) = (Vec::new(), Vec::new());
             for port in bridge["ports"].as_array().into_iter().flatten() {
                 let Some(port_name) = port["name"].as_str().filter(|port| *port != name) else {
                     continue;
                 };
                 if owner_of(port_name).is_none() && port["vmid"].is_null() {
                     ports.push(port_name.to_owned());
+                } else {
+                    machines.push(port_name.to_owned());
                 }
                 by_port.insert(port_name.to_owned(), found_port(&name, port));
             }
@@ -214,6 +218,7 @@ impl Kind for Net {
                     up: device.is_some_and(|link| link.up),
                     addresses: addresses(host, device)?,
                     ports,
+                    machines,
                 };
                 found.insert(name, Found::Bridge(about));
             }
@@ -263,6 +268,19 @@ impl Kind for Net {
 
     fn is_there(&self, found: &Found) -> bool {
         !matches!(found, Found::Device(_))
+    }
+
+    fn in_use(&self, found: &Found) -> Option<String> {
+        let Found::Bridge(bridge) = found else {
+            return None;
+        };
+        let left: Vec<&str> = bridge
+            .ports
+            .iter()
+            .chain(&bridge.machines)
+            .map(String::as_str)
+            .collect();
+        (!left.is_empty()).then(|| format!("it still carries {}", left.join(", ")))
     }
 
     fn complaints(&self, _wanted: &Wanted, found: &Found) -> Vec<String> {

@@ -198,6 +198,35 @@ fn a_container_or_bridge_of_others_is_left_alone_even_when_the_document_names_it
 }
 
 #[test]
+fn a_bridge_that_something_still_stands_on_is_not_deleted() {
+    // By the document itself.
+    let mut world = World::new();
+    world.converge(&one_container(), false);
+    let mut document = one_container();
+    document["plugins"]["net"] = json!({});
+    let report = world.apply(&document, true);
+    assert_eq!(fates(&report), [("net/br0".to_owned(), Fate::Blocked)]);
+    // By a port that somebody else put there.
+    let mut world = World::new();
+    world.converge(
+        &json!({"version": 1, "plugins": {"net": one_container()["plugins"]["net"]}}),
+        false,
+    );
+    world.model.things.devices.insert("eth9".into());
+    let bridge = world.model.things.bridges.get_mut("br0").expect("there");
+    bridge.ports.insert("eth9".into(), Port::default());
+    let report = world.apply(&json!({"version": 1, "plugins": {"net": {}}}), true);
+    assert_eq!(fates(&report), [("net/br0".to_owned(), Fate::RolledBack)]);
+    assert!(
+        report.outcomes[0]
+            .error
+            .as_ref()
+            .expect("why")
+            .contains("eth9")
+    );
+}
+
+#[test]
 fn a_device_that_carries_the_hosts_addresses_does_not_become_a_port() {
     let mut world = World::new();
     world.model.things.devices.insert("eth1".into());

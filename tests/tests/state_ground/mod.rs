@@ -1,0 +1,229 @@
+//! A world for the declarative state: the real agent, a real switch, a real tunnel daemon, a container manager in miniature
+//! whose interfaces are real devices.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use blockhost_tests::command::{Output, RunError, command, run, with_args};
+use blockhost_tests::namespace::{find, test_ran_inside};
+use blockhost_tests::switch::{self, Switch};
+use blockhost_tests::world::services::{Service, start_agent};
+use blockhost_tests::world::{World, built_programs};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(300);
+const PROGRAMS: &[&str] = &["blockhost-root-agent", "blockhost-qm", "blockhost"];
+
+pub struct Ground {
+    pub world: World,
+    pub agent: Service,
+    pub switch: Switch,
+    _dir: tempfile::TempDir,
+}
+
+/// `None` in the outer process, where the test has run already, and where it cannot run.
+pub fn ground(test: &str) -> Option<Ground> {
+    if !switch::installed() {
+        println!("skipped: {test} needs the package openvswitch-switch");
+        return None;
+    }
+    let init = PathBuf::from(env!("CARGO_BIN_EXE_blockhost-world-init"));
+    if test_ran_inside(test, &init, LIMIT) {
+        return None;
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("blockhost-state-")
+        .tempdir_in("/var/tmp")
+        .expect("a directory");
+    let world = World::create(dir.path(), &built_programs(), PROGRAMS).expect("a world");
+    let pct = world.bin.join("pct");
+    std::fs::write(&pct, include_str!("pct.sh")).expect("a program");
+    std::fs::set_permissions(&pct, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let policy = world.layout.agent_policy();
+    let mut text = std::fs::read_to_string(&policy).expect("a policy");
+    text.push_str(&format!(
+        "  pct: {}\nwireguard: userspace\ntime_limits: {{ovs-add-port: 5, ovs-del-port: 5, ovs-add-br: 10}}\n\
+         allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n",
+        pct.display()
+    ));
+    std::fs::write(&policy, text).expect("a policy");
+    private_wireguard(&world);
+    let switch = Switch::start(&world.layout.switch_sockets());
+    let agent = start_agent(&world).expect("the agent starts");
+    Some(Ground {
+        world,
+        agent,
+        switch,
+        _dir: dir,
+    })
+}
+
+/// The daemons' directory is fixed in them; here it is this world's.
+fn private_wireguard(world: &World) {
+    let sockets = world.layout.wireguard_sockets();
+    for path in ["/run/wireguard".into(), sockets.clone()] {
+        std::fs::create_dir_all(path).expect("a directory");
+    }
+    let sockets = sockets.display().to_string();
+    tool("mount -t tmpfs -o mode=755,uid=0 tmpfs /run/wireguard");
+    tool("chown blockhost-agent /run/wireguard");
+    tool(&format!("mount --bind /run/wireguard {sockets}"));
+}
+
+/// Runs a tool that must succeed.
+pub fn tool(words: &str) -> String {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    run(with_args(words[0], &words[1..]), Duration::from_secs(20))
+        .unwrap_or_else(|error| panic!("{error}"))
+        .stdout
+}
+
+/// How `blockhost` ended, and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub text: String,
+    pub error: String,
+}
+
+impl Ended {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+}
+
+impl Ground {
+    pub fn document(&self, name: &str, text: &str) -> String {
+        let path = self.world.layout.state().join(name);
+        std::fs::write(&path, text).expect("a document");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("a mode");
+        path.display().to_string()
+    }
+
+    /// `blockhost` as the user of the services.
+    pub fn blockhost(&self, args: &[&str]) -> Ended {
+        let ended = run(
+            self.world.as_blockhost("blockhost", args),
+            Duration::from_secs(120),
+        );
+        match ended {
+            Ok(Output { stdout, stderr }) => Ended {
+                code: 0,
+                text: stdout,
+                error: stderr,
+            },
+            Err(RunError::Failed {
+                status,
+                stdout,
+                stderr,
+                ..
+            }) => Ended {
+                code: status.code().unwrap_or(-1),
+                text: stdout,
+                error: stderr,
+            },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// An apply that must succeed, and another that has nothing to do and asks the agent for nothing.
+    pub fn converge(&self, file: &str, more: &[&str]) {
+        let mut words = vec!["apply", "--yes", "--json", file];
+        words.extend(more);
+        let first = self.blockhost(&words);
+        assert_eq!(first.code, 0, "{}\n{}", first.text, first.error);
+        let size = self.ledger_size();
+        let again = self.blockhost(&words);
+        assert_eq!(again.code, 0, "{again:?}");
+        assert_eq!(again.json()["outcomes"], serde_json::json!([]), "{again:?}");
+        // Whatever changes something is on record before it is done.
+        assert_eq!(self.ledger_size(), size, "{again:?}");
+        let mut words = vec!["diff", "--json", file];
+        words.extend(more);
+        let diff = self.blockhost(&words);
+        assert_eq!(diff.code, 0, "{diff:?}");
+    }
+
+    pub fn ledger_size(&self) -> u64 {
+        let info = self.blockhost(&["agent", "info", "--json"]);
+        let size = info.json()["ledger"]["size"].as_u64();
+        size.unwrap_or_else(|| panic!("{info:?}"))
+    }
+
+    /// Has the container manager wait before this verb, or go on.
+    pub fn hold(&self, verb: &str, hold: bool) {
+        let directory = self.world.layout.state().join("ct");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join(format!("hold-{verb}"));
+        if hold {
+            std::fs::write(file, "").expect("a file");
+        } else {
+            std::fs::remove_file(file).expect("a file");
+            let _ = std::fs::remove_file(directory.join(format!("held-{verb}")));
+        }
+    }
+
+    pub fn wait_until_held(&self, verb: &str) {
+        let file = self.world.layout.state().join(format!("ct/held-{verb}"));
+        eventually("the container manager is held", || file.exists());
+    }
+
+    /// Starts an apply and comes back when the container manager waits.
+    pub fn apply_until_held(&self, file: &str, verb: &str) -> Service {
+        self.hold(verb, true);
+        let args = ["apply", "--yes", "--json", file];
+        let command = self.world.as_blockhost("blockhost", &args);
+        let apply = Service::start(&self.world, "apply", command).expect("an apply");
+        self.wait_until_held(verb);
+        apply
+    }
+
+    /// Containers that the manager knows.
+    pub fn containers(&self) -> Vec<String> {
+        let directory = self.world.layout.state().join("ct");
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut ids: Vec<String> = names
+            .filter_map(|name| name.strip_suffix(".conf").map(str::to_owned))
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.agent.log()).unwrap_or_default()
+    }
+}
+
+/// Waits for something that must happen.
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !happened() {
+        assert!(Instant::now() < until, "{what}: it did not happen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A tunnel daemon as the agent's user, or none where the machine has no such program.
+pub fn tunnel_daemon(ground: &Ground, name: &str) -> Option<Service> {
+    find("wireguard-go")?;
+    let mut start = command("setpriv");
+    start.args([
+        "--reuid=blockhost-agent",
+        "--regid=blockhost-agent",
+        "--clear-groups",
+        "--inh-caps=-all,+net_admin",
+        "--ambient-caps=-all,+net_admin",
+        "--",
+        "wireguard-go",
+        "-f",
+        name,
+    ]);
+    let mut service = Service::start(&ground.world, name, start).expect("a daemon");
+    let socket = PathBuf::from(format!("/run/wireguard/{name}.sock"));
+    service
+        .wait_until("listening", Duration::from_secs(20), || socket.exists())
+        .unwrap_or_else(|error| panic!("{error}"));
+    Some(service)
+}
