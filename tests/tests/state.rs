@@ -9,10 +9,10 @@ use blockhost_tests::command::{run, with_args};
 use blockhost_tests::world::services::start_agent;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use state_ground::{Ground, eventually, ground, tool, tunnel_daemon};
+use state_ground::{Backend, Ground, eventually, ground, ground_with, tool, tunnel_daemon};
 
 const NET: &str = r#"{"interfaces": [{"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev", "fail_mode": "secure",
-  "ports": [{"name": "int0", "type": "internal", "tag": 7}]}]}"#;
+  "ports": [{"name": "int0", "type": "internal", "tag": 7}], "ipv4": {"addresses": ["10.0.0.1/24"]}}]}"#;
 
 const CONTAINERS: &str = r#"{"containers": [
   {"id": "100", "veth": "vi100", "bridge": "ovsbr0", "running": true, "properties": {"network_type": "bridge",
@@ -24,7 +24,11 @@ const CONTAINERS: &str = r#"{"containers": [
 const FLOWS: &str = r#"{"flows": [{"bridge": "ovsbr0", "owner": "web", "flows": [
   {"priority": 10, "match": {"in_port": "vi100"}, "actions": ["normal"]}, {"priority": 1, "actions": ["drop"]}]}]}"#;
 
-const NOTHING: &str = r#"{"version": 1, "plugins": {"net": {}, "lxc": {}, "ovsflows": {}}}"#;
+const PUBLIC: &str = r#"{"pools": [{"range": "203.0.113.0/28", "gateway": "203.0.113.1"}],
+  "assignments": [{"holder": "vm-100", "private": "10.0.0.100"}]}"#;
+
+const NOTHING: &str =
+    r#"{"version": 1, "plugins": {"net": {}, "lxc": {}, "ovsflows": {}, "publicip": {}}}"#;
 
 fn document(plugins: &[(&str, &str)]) -> String {
     let plugins: serde_json::Map<String, Value> = plugins
@@ -40,7 +44,12 @@ fn document(plugins: &[(&str, &str)]) -> String {
 }
 
 fn everything() -> String {
-    document(&[("net", NET), ("lxc", CONTAINERS), ("ovsflows", FLOWS)])
+    document(&[
+        ("net", NET),
+        ("lxc", CONTAINERS),
+        ("ovsflows", FLOWS),
+        ("publicip", PUBLIC),
+    ])
 }
 
 fn fates(report: &Value) -> Vec<(String, String)> {
@@ -74,7 +83,8 @@ fn a_document_becomes_bridges_containers_and_flows_and_goes_again_and_others_sta
         "+ net/ovsbr0",
         "+ lxc/100",
         "+ ovsflows/ovsbr0/web",
-        "5 to create",
+        "+ publicip/vm-100",
+        "6 to create",
     ] {
         assert!(plan.text.contains(part), "{part}: {}", plan.text);
     }
@@ -98,6 +108,8 @@ fn a_document_becomes_bridges_containers_and_flows_and_goes_again_and_others_sta
     );
     assert_eq!(vsctl("get bridge ovsbr0 fail_mode"), "secure");
     assert_eq!(ground.switch.flows("ovsbr0").len(), 2);
+    assert!(tool("ip -o -4 addr show ovsbr0").contains("10.0.0.1/24"));
+    assert!(tool("nft list ruleset").contains("203.0.113.2"));
 
     let query = ground.blockhost(&["query", "--json"]).json();
     assert_eq!(query["plugins"]["lxc"]["100"]["status"], "running");
@@ -106,7 +118,7 @@ fn a_document_becomes_bridges_containers_and_flows_and_goes_again_and_others_sta
         true
     );
     let footprints = ground.blockhost(&["ledger", "list", "--action", "state-applied", "--json"]);
-    for plugin in ["net", "lxc", "ovsflows"] {
+    for plugin in ["net", "lxc", "ovsflows", "publicip"] {
         let name = format!("state:{plugin}");
         assert!(
             footprints.text.contains(&name),
@@ -143,6 +155,46 @@ fn a_document_becomes_bridges_containers_and_flows_and_goes_again_and_others_sta
     ground.converge(&file, &["--prune"]);
     assert_eq!(ground.containers(), Vec::<String>::new());
     assert_eq!(vsctl("list-br"), "ovsbr1", "made by others");
+    assert!(!tool("nft list ruleset").contains("203.0.113.2"));
+}
+
+#[test]
+fn a_real_container_answers_on_the_switch_that_the_document_attached_it_to() {
+    const TEST: &str = "a_real_container_answers_on_the_switch_that_the_document_attached_it_to";
+    let Some(ground) = ground_with(TEST, Backend::Real) else {
+        return;
+    };
+    ground.small_template();
+    let net = r#"{"interfaces": [{"name": "ovsbr0", "datapath": "netdev", "ipv4": {"addresses": ["10.0.0.1/24"]}}]}"#;
+    let lxc = r#"{"containers": [{"id": "100", "veth": "vi100", "bridge": "ovsbr0", "properties": {"network_type": "netmaker",
+      "template": "local:vztmpl/small.tar.gz", "hostname": "web-1", "memory": 64, "storage": "local", "rootfs_size": 1,
+      "ip": "10.0.0.100/24", "gw": "10.0.0.1"}}]}"#;
+    let file = ground.document("state.json", &document(&[("net", net), ("lxc", lxc)]));
+    ground.converge(&file, &[]);
+    tool("ping -c 1 -W 5 10.0.0.100");
+    let learned = ground.switch.run("ovs-appctl", &["fdb/show", "ovsbr0"]);
+    let mac = ground
+        .switch
+        .vsctl("get interface vi100 external_ids:attached-mac");
+    let mac = mac.trim_matches('"').to_owned();
+    assert!(learned.contains(&mac), "{mac}: {learned}");
+    let query = ground
+        .blockhost(&["query", "--plugin", "lxc", "--json"])
+        .json();
+    let port = &query["plugins"]["lxc"]["100"]["interfaces"]["0"]["port"];
+    assert_eq!(port["heard"], true, "{query:#}");
+
+    let changed = lxc
+        .replace("\"memory\": 64", "\"memory\": 96")
+        .replace("\"id\": \"100\"", "\"running\": false, \"id\": \"100\"");
+    let file = ground.document("state.json", &document(&[("net", net), ("lxc", &changed)]));
+    ground.converge(&file, &[]);
+    let started = ground.document("state.json", &document(&[("net", net), ("lxc", lxc)]));
+    ground.converge(&started, &[]);
+    tool("ping -c 1 -W 5 10.0.0.100");
+    let nothing = ground.document("nothing.json", NOTHING);
+    ground.converge(&nothing, &["--prune"]);
+    assert_eq!(ground.switch.vsctl("list-br"), "");
 }
 
 #[test]

@@ -8,22 +8,47 @@ use std::time::{Duration, Instant};
 use blockhost_tests::command::{Output, RunError, command, run, with_args};
 use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::switch::{self, Switch};
-use blockhost_tests::world::services::{Service, start_agent};
+use blockhost_tests::world::services::{Service, start_agent, start_containers};
 use blockhost_tests::world::{World, built_programs};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(300);
-const PROGRAMS: &[&str] = &["blockhost-root-agent", "blockhost-qm", "blockhost"];
+const PROGRAMS: &[&str] = &[
+    "blockhost-root-agent",
+    "blockhost-qm",
+    "blockhost-pct",
+    "blockhost-containers",
+    "blockhost",
+];
+
+/// What makes the containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Files and devices only: it can be held at any verb.
+    Miniature,
+    /// The embedded one, with real LXC.
+    Real,
+}
 
 pub struct Ground {
     pub world: World,
     pub agent: Service,
     pub switch: Switch,
-    _dir: tempfile::TempDir,
+    _containers: Option<Service>,
+    dir: tempfile::TempDir,
 }
 
 /// `None` in the outer process, where the test has run already, and where it cannot run.
 pub fn ground(test: &str) -> Option<Ground> {
+    ground_with(test, Backend::Miniature)
+}
+
+/// The same with a backend.
+pub fn ground_with(test: &str, backend: Backend) -> Option<Ground> {
+    if backend == Backend::Real && (find("lxc-start").is_none() || find("busybox").is_none()) {
+        println!("skipped: {test} needs lxc and busybox-static; run the setup script");
+        return None;
+    }
     if !switch::installed() {
         println!("skipped: {test} needs the package openvswitch-switch");
         return None;
@@ -42,20 +67,27 @@ pub fn ground(test: &str) -> Option<Ground> {
     std::fs::set_permissions(&pct, PermissionsExt::from_mode(0o755)).expect("a mode");
     let policy = world.layout.agent_policy();
     let mut text = std::fs::read_to_string(&policy).expect("a policy");
-    text.push_str(&format!(
-        "  pct: {}\nwireguard: userspace\ntime_limits: {{ovs-add-port: 5, ovs-del-port: 5, ovs-add-br: 10}}\n\
+    if backend == Backend::Miniature {
+        let real = world.bin.join("blockhost-pct").display().to_string();
+        assert!(text.contains(&real), "{text}");
+        text = text.replace(&real, &pct.display().to_string());
+    }
+    text.push_str(
+        "wireguard: userspace\ntime_limits: {ovs-add-port: 5, ovs-del-port: 5, ovs-add-br: 10}\n\
          allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n",
-        pct.display()
-    ));
+    );
     std::fs::write(&policy, text).expect("a policy");
     private_wireguard(&world);
     let switch = Switch::start(&world.layout.switch_sockets());
+    let containers = (backend == Backend::Real)
+        .then(|| start_containers(&world).expect("the containers' service starts"));
     let agent = start_agent(&world).expect("the agent starts");
     Some(Ground {
         world,
         agent,
         switch,
-        _dir: dir,
+        _containers: containers,
+        dir,
     })
 }
 
@@ -99,6 +131,37 @@ impl Ground {
         std::fs::write(&path, text).expect("a document");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("a mode");
         path.display().to_string()
+    }
+
+    /// Busybox and its init, as `local:vztmpl/small.tar.gz`.
+    pub fn small_template(&self) {
+        let stage = self.dir.path().join("stage");
+        for name in [
+            "bin", "sbin", "proc", "sys", "dev", "etc", "run", "var", "root", "tmp",
+        ] {
+            std::fs::create_dir_all(stage.join(name)).expect("a directory");
+        }
+        let busybox = find("busybox").expect("busybox");
+        std::fs::copy(busybox, stage.join("bin/busybox")).expect("copied");
+        for name in ["sh", "cat", "ip", "sleep", "hostname", "ping", "id"] {
+            std::os::unix::fs::symlink("busybox", stage.join("bin").join(name)).expect("a link");
+        }
+        std::os::unix::fs::symlink("../bin/busybox", stage.join("sbin/init")).expect("a link");
+        std::fs::write(stage.join("etc/inittab"), "::respawn:/bin/sleep 10000\n").expect("written");
+        std::fs::write(stage.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")
+            .expect("written");
+        let cache = self
+            .world
+            .layout
+            .state()
+            .join("pct-storage/local/template/cache");
+        std::fs::create_dir_all(&cache).expect("a directory");
+        let archive = cache.join("small.tar.gz");
+        tool(&format!(
+            "tar -C {} -czf {} .",
+            stage.display(),
+            archive.display()
+        ));
     }
 
     /// `blockhost` as the user of the services.
