@@ -207,10 +207,13 @@ pub(crate) fn settle(
             });
         }
     }
+    let cuts = found.fault.is_some() || !found.known_faults.is_empty();
     let begun = match begun {
         // What was known when it began is not on disk any more.
         Some(before) => Begun {
             loss: loss.clone(),
+            cut: before.cut || cuts,
+            gone: found.gone,
             ..before
         },
         None => Begun {
@@ -218,7 +221,7 @@ pub(crate) fn settle(
             known: known(&found),
             why: found.why().chars().take(2000).collect(),
             lost_bytes: found.lost_bytes,
-            cut: found.fault.is_some() || !found.known_faults.is_empty(),
+            cut: cuts,
             gone: found.gone,
             recorded: false,
         },
