@@ -4,6 +4,7 @@ mod container_world;
 
 use std::os::unix::fs::MetadataExt;
 
+use blockhost_hypervisor::exec::{self, Run};
 use container_world::{NEW, World, packed};
 
 const KEY: &str =
@@ -466,27 +467,135 @@ fn limits_are_kept_and_what_is_not_in_force_is_said() {
         ],
     );
     let started = world.ok(&["start", "100"]);
-    let group = world.ok(&["status", "100", "--verbose", "1"]);
-    let group = group
+    let status = world.ok(&["status", "100", "--verbose", "1"]);
+    let group = status
         .lines()
         .find_map(|line| line.strip_prefix("cgroup: "))
         .unwrap()
         .to_owned();
-    let in_force = |file: &str| std::fs::read_to_string(format!("{group}/{file}"));
-    match in_force("memory.max") {
-        Ok(max) => {
-            assert_eq!(max.trim(), "67108864");
-            assert_eq!(in_force("cpu.max").unwrap().trim(), "50000 100000");
-        }
-        Err(_) => assert!(started.contains("stored but not in force"), "{started}"),
+    let read = |file: &str| world.inside("cat", &[&format!("{group}/{file}")]);
+    let in_force = |file: &str| {
+        let done = read(file);
+        done.status.success().then(|| done.output.trim().to_owned())
+    };
+    if let Some(max) = in_force("memory.max") {
+        assert_eq!(max, "67108864");
+        let said = world.tried("100", "dd if=/dev/zero of=/dev/shm/x bs=1M count=200");
+        assert_ne!(said.0, 0, "200 MiB in 64: {}", said.1);
+    } else {
+        assert!(
+            started.contains("limits on the memory are stored but not in force")
+                || started.contains("limits of CT 100"),
+            "{started}"
+        );
+    }
+    match in_force("cpu.max") {
+        Some(max) => assert_eq!(max, "50000 100000"),
+        None => assert!(started.contains("not in force"), "{started}"),
     }
     let changed = world.ok(&["set", "100", "--memory", "128"]);
     assert!(
-        changed.contains("not in force") || in_force("memory.max").unwrap().trim() == "134217728"
+        changed.contains("not in force") || in_force("memory.max").as_deref() == Some("134217728")
     );
     let later = world.ok(&["set", "100", "--net0", "name=eth0,bridge=vmbr0"]);
     assert!(later.contains("at its next start"), "{later}");
     assert!(world.ok(&["config", "100"]).contains("memory: 128\n"));
+}
+
+#[test]
+fn a_container_is_in_a_control_group_of_its_own_which_goes_with_it() {
+    let Some(world) = World::new() else { return };
+    let Some(own) = world.group.clone() else {
+        eprintln!("skipped: no control group can be delegated here");
+        return;
+    };
+    world.container("100", &[]);
+    world.ok(&["start", "100"]);
+    let listed = || world.inside("find", &[&own, "-type", "d"]).output;
+    assert!(listed().contains(&format!("{own}/ct-100/")), "{}", listed());
+    let pid = world.pid("100");
+    let place = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(
+        place
+            .lines()
+            .any(|line| line.starts_with("0::") && line.contains("/ct-100/")),
+        "{place}"
+    );
+    assert_eq!(
+        world
+            .tried("100", "mkdir /sys/fs/cgroup/x || mount -t cgroup2 x /mnt")
+            .0,
+        0,
+        "it has its own view"
+    );
+    world.ok(&["stop", "100"]);
+    assert!(!listed().contains("ct-100"), "{}", listed());
+}
+
+/// An archive of a real Debian with systemd and sshd, made once; `None` after printing why there is none.
+fn debian() -> Option<std::path::PathBuf> {
+    let archive = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-12-systemd.tar");
+    if archive.exists() {
+        return Some(archive);
+    }
+    let part = archive.with_extension("part.tar");
+    let include = "--include=systemd-sysv,openssh-server,iproute2";
+    let made = exec::find("mmdebstrap", "mmdebstrap").and_then(|program| {
+        let part = part.display().to_string();
+        Run::new(
+            program,
+            ["--quiet", "--variant=minbase", include, "bookworm", &part],
+        )
+        .output()
+    });
+    match made.map(|_| std::fs::rename(&part, &archive)) {
+        Ok(Ok(())) => Some(archive),
+        other => {
+            eprintln!("skipped: no Debian can be made here: {other:?}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_real_debian_boots_with_systemd_answers_by_ssh_and_shuts_down() {
+    let Some(world) = World::new() else { return };
+    if world.group.is_none() {
+        eprintln!("skipped: systemd in a container needs a control group");
+        return;
+    }
+    let Some(archive) = debian() else { return };
+    let archive = archive.display().to_string();
+    world.ok(&[
+        "create",
+        "100",
+        &archive,
+        "--unprivileged",
+        "1",
+        "--rootfs",
+        "local:2",
+        "--hostname",
+        "web-1",
+        "--net0",
+        "name=eth0,bridge=vmbr0,ip=10.9.0.5/24,gw=10.9.0.1",
+    ]);
+    world.ok(&["start", "100"]);
+    // Its manager listens a moment after it was started.
+    let ready =
+        "i=0; while [ ! -S /run/systemd/private ] && [ $i -lt 300 ]; do i=$((i+1)); sleep 0.1; done
+        systemctl is-system-running --wait; systemctl --failed --plain --no-legend";
+    assert_eq!(world.tried("100", ready), (0, "running\n".to_owned()));
+    let banner = world.inside("bash", &["-c", "exec 3<>/dev/tcp/10.9.0.5/22; head -1 <&3"]);
+    assert!(banner.output.starts_with("SSH-2.0-"), "{}", banner.errors);
+    assert_eq!(
+        world.shell(
+            "100",
+            "stat -c %a /run /tmp; cat /etc/debian_version | head -c 3"
+        ),
+        "755\n1777\n12."
+    );
+    world.ok(&["shutdown", "100", "--timeout", "60"]);
+    assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct World {
     root: tempfile::TempDir,
     namespace: Child,
     keeper: Option<Child>,
+    /// The control group that the service has to itself, as its unit gives it one.
+    pub group: Option<String>,
 }
 
 impl World {
@@ -58,6 +60,7 @@ impl World {
             root,
             namespace,
             keeper: None,
+            group: None,
         };
         let ours = std::fs::read_link("/proc/self/ns/net").map_err(|e| e.to_string())?;
         let theirs = format!("/proc/{}/ns/net", world.namespace.id());
@@ -100,8 +103,26 @@ impl World {
         }
         // The build directory need not be open to that user.
         std::fs::copy(KEEPER, world.path("bin/blockhost-containers")).map_err(|e| e.to_string())?;
+        world.group = world.delegate(uid, gid);
         world.serve();
         Ok(world)
+    }
+
+    /// Shows this world control groups of version 2 only, and gives the service's user one of them; `None` after printing
+    /// why that cannot be.
+    fn delegate(&self, uid: u32, gid: u32) -> Option<String> {
+        let name = self.root.path().file_name()?.to_str()?.to_owned();
+        let group = format!("/sys/fs/cgroup/blockhost-{name}");
+        let script = format!(
+            "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup && mkdir {group} && cd {group} && \
+             chown {uid}:{gid} . cgroup.procs cgroup.subtree_control cgroup.threads"
+        );
+        let made = self.inside("sh", &["-c", &script]);
+        if made.status.success() {
+            return Some(group);
+        }
+        eprintln!("no control groups in this world: {}", made.errors.trim());
+        None
     }
 
     /// Starts the service, after ending the one there is.
@@ -110,6 +131,8 @@ impl World {
         let program = self.path("bin/blockhost-containers").display().to_string();
         let target = self.namespace.id().to_string();
         let root = format!("BLOCKHOST_ROOT={}", self.root.path().display());
+        let group = self.group.as_deref().unwrap_or("/nonexistent");
+        let enter = format!("[ ! -d {group} ] || echo $$ >{group}/cgroup.procs; exec \"$@\"");
         let words = [
             "--target",
             &target,
@@ -118,6 +141,10 @@ impl World {
             "--",
             "env",
             &root,
+            "sh",
+            "-c",
+            &enter,
+            "sh",
             "setpriv",
             "--reuid",
             USER,
@@ -287,6 +314,15 @@ impl Drop for World {
             }
         }
         self.end_service();
+        if let Some(group) = &self.group {
+            let removed = self.inside(
+                "find",
+                &[group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"],
+            );
+            if !removed.status.success() {
+                eprintln!("{group} stays: {}", removed.errors);
+            }
+        }
         let _ = self.namespace.kill();
         let _ = self.namespace.wait();
     }
