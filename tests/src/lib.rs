@@ -11,6 +11,7 @@ pub mod demo;
 pub mod namespace;
 pub mod report;
 pub mod scenario;
+pub mod small_root;
 pub mod switch;
 pub mod systemd;
 pub mod world;

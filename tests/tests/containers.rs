@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use blockhost_tests::command::{command, run, with_args};
-use blockhost_tests::namespace::{find, test_ran_inside};
+use blockhost_tests::namespace::test_ran_inside;
+use blockhost_tests::small_root;
 use blockhost_tests::world::services::{Service, start_agent, start_containers};
 use blockhost_tests::world::{AGENT_ONLY, World, built_programs};
 use serde_json::{Value, json};
@@ -25,8 +26,8 @@ struct Ground {
 
 /// A world with agent and containers' service, or `None` where the test ran already or cannot run.
 fn ground(test: &str) -> Option<Ground> {
-    if find("lxc-start").is_none() || find("busybox").is_none() {
-        println!("skipped: lxc and busybox-static are missing; run the setup script");
+    if let Some(why) = small_root::missing() {
+        println!("skipped: {why}");
         return None;
     }
     let init = PathBuf::from(env!("CARGO_BIN_EXE_blockhost-world-init"));
@@ -108,31 +109,14 @@ print(s.recv(n, socket.MSG_WAITALL).decode())
     }
 }
 
-/// Busybox and its init, as `local:vztmpl/small.tar.gz`.
+/// Makes `local:vztmpl/small.tar.gz`.
 fn small_template(world: &World, dir: &Path) {
-    let stage = dir.join("stage");
-    for name in [
-        "bin", "sbin", "proc", "sys", "dev", "etc", "run", "var", "root", "tmp",
-    ] {
-        std::fs::create_dir_all(stage.join(name)).expect("a directory");
-    }
-    let busybox = find("busybox").expect("busybox");
-    std::fs::copy(busybox, stage.join("bin/busybox")).expect("copied");
-    for name in ["sh", "cat", "ip", "sleep", "hostname", "ping", "id"] {
-        std::os::unix::fs::symlink("busybox", stage.join("bin").join(name)).expect("a link");
-    }
-    std::os::unix::fs::symlink("../bin/busybox", stage.join("sbin/init")).expect("a link");
-    std::fs::write(stage.join("etc/inittab"), "::respawn:/bin/sleep 10000\n").expect("written");
-    std::fs::write(stage.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("written");
     let cache = world
         .layout
         .state()
         .join("pct-storage/local/template/cache");
     std::fs::create_dir_all(&cache).expect("a directory");
-    let archive = cache.join("small.tar.gz").display().to_string();
-    let stage = stage.display().to_string();
-    let tar = with_args("tar", &["-C", &stage, "-czf", &archive, "."]);
-    run(tar, Duration::from_secs(30)).expect("packed");
+    small_root::pack(dir, &cache.join("small.tar.gz"));
 }
 
 #[test]

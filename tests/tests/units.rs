@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blockhost_tests::command::{run, with_args};
+use blockhost_tests::small_root;
 use blockhost_tests::systemd::{Booted, File, Installation};
 use blockhost_tests::world::{PROGRAMS, built_programs};
 use serde_json::{Value, json};
 
 const AGENT: &str = "blockhost-root-agent.service";
+const CONTAINERS: &str = "blockhost-containers.service";
 
 /// Exposure, in tenths, that a unit may have at most.
 const SCORES: &[(&str, u32)] = &[
@@ -272,6 +274,66 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     );
     succeeds(&booted, "qm-guest-ping", &json!({"vmid": 100}));
     succeeds(&booted, "qm-stop", &json!({"vmid": 100}));
+}
+
+#[test]
+fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
+    if let Some(why) = small_root::missing() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let made = place.path().join("small.tar.gz");
+    small_root::pack(place.path(), &made);
+    let archive = std::fs::read(&made).expect("the archive");
+    let files = [File {
+        path: "/units/small.tar.gz",
+        bytes: &archive,
+        mode: 0o644,
+    }];
+    let enabled = ["blockhost-root-agent.socket", CONTAINERS];
+    let Some(booted) = booted(&enabled, &files) else {
+        return;
+    };
+    let _ = booted.output(&["ip", "link", "add", "vmbr0", "type", "bridge"]);
+    let _ = booted.output(&["ip", "link", "set", "vmbr0", "up"]);
+    let cache = "/var/lib/blockhost/pct-storage/local/template/cache";
+    let _ = booted.output(&["mkdir", "-p", cache]);
+    let _ = booted.output(&["cp", "/units/small.tar.gz", cache]);
+    succeeds(
+        &booted,
+        "pct-create",
+        &json!({"vmid": 100, "template": "local:vztmpl/small.tar.gz", "hostname": "unit",
+            "options": {"rootfs": "local:1", "net0": "name=eth0,bridge=vmbr0"}}),
+    );
+    succeeds(&booted, "pct-start", &json!({"vmid": 100}));
+    let group =
+        format!("/sys/fs/cgroup/system.slice/{CONTAINERS}/ct-100/lxc.payload.100/cgroup.procs");
+    let processes = booted.output(&["cat", &group]);
+    assert!(!processes.trim().is_empty(), "it is in its own group");
+    for _ in 0..2 {
+        let done = succeeds(
+            &booted,
+            "pct-exec",
+            &json!({"vmid": 100, "command": "hostname; grep NoNewPrivs /proc/self/status"}),
+        );
+        assert_eq!(done["stdout"], "unit\nNoNewPrivs:\t0\n", "{done}");
+        let name = succeeds(&booted, "veth-rename", &json!({"vmid": 100}));
+        assert_eq!(name["name"], "vi100");
+        let _ = booted.output(&["systemctl", "restart", CONTAINERS]);
+        let _ = booted.output(&["systemctl", "restart", AGENT]);
+        assert_eq!(
+            booted.output(&["cat", &group]),
+            processes,
+            "the same processes still run"
+        );
+    }
+    succeeds(
+        &booted,
+        "pct-shutdown",
+        &json!({"vmid": 100, "timeout": 30}),
+    );
+    succeeds(&booted, "pct-destroy", &json!({"vmid": 100}));
 }
 
 /// A drop-in of ours, where the administrator would copy it.
