@@ -1,12 +1,10 @@
-//! What a device carries: its addresses and routes whole, with everything that the kernel says about them, so that they can
-//! be given to another device as they are. Called by the net compartment when an uplink becomes a bridge's port.
-
-use std::net::IpAddr;
+//! What a device carries: how it is connected, and its addresses whole, with everything that the kernel says about them, so
+//! that they can be given to another device as they are; its routes are in `table`. Called by the net compartment when an
+//! uplink becomes a bridge's port.
 
 use super::link::{Address, parse_address};
 use super::message::{
-    Builder, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, attribute, attributes, text,
-    u16_at, u32_at,
+    Builder, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, attribute, attributes, text, u16_at, u32_at,
 };
 use super::{Netlink, NetlinkError};
 
@@ -14,9 +12,6 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_MASTER: u16 = 10;
@@ -42,35 +37,10 @@ const IFAPROT_KERNEL_LL: u8 = 3;
 /// Only for the link that the device is at.
 const SCOPE_LINK: u8 = 253;
 
-const RTA_DST: u16 = 1;
-const RTA_SRC: u16 = 2;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RTA_METRICS: u16 = 8;
-const RTA_MULTIPATH: u16 = 9;
-const RTA_FLOW: u16 = 11;
-const RTA_CACHEINFO: u16 = 12;
-const RTA_TABLE: u16 = 15;
-const RTA_VIA: u16 = 18;
-const RTA_PREF: u16 = 20;
-const RTA_ENCAP_TYPE: u16 = 21;
-const RTA_ENCAP: u16 = 22;
-const RTA_EXPIRES: u16 = 23;
-const RTA_NH_ID: u16 = 30;
-const RTN_UNICAST: u8 = 1;
-const RT_TABLE_LOCAL: u32 = 255;
-/// The gateway is taken to be at the link, whatever the addresses say.
-const RTNH_F_ONLINK: u32 = 4;
-/// Of the clock that lifetimes of routes are told in.
-const TICKS_A_SECOND: u32 = 100;
-
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IFINFO: usize = 16;
 const IFADDR: usize = 8;
-const RTMSG: usize = 12;
 
 /// How a device is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,22 +70,6 @@ pub struct OwnAddress {
     rest: Vec<(u16, Vec<u8>)>,
 }
 
-/// An entry of a routing table with everything that belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableRoute {
-    family: u8,
-    length: u8,
-    source_length: u8,
-    tos: u8,
-    table: u8,
-    protocol: u8,
-    scope: u8,
-    flags: u32,
-    /// Goes out of more than one device, or by way of a next hop that stands for itself.
-    shared: bool,
-    rest: Vec<(u16, Vec<u8>)>,
-}
-
 impl OwnAddress {
     /// Made by the kernel for the link, from the hardware address: each device has its own.
     #[must_use]
@@ -133,145 +87,6 @@ impl OwnAddress {
     #[must_use]
     pub fn is_global(&self) -> bool {
         self.scope < SCOPE_LINK
-    }
-}
-
-impl TableRoute {
-    /// Goes out of more than one device as one route, or by way of a next hop that stands for itself: it cannot be moved alone.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.shared
-    }
-
-    /// Needs another route to reach its gateway.
-    #[must_use]
-    pub fn has_gateway(&self) -> bool {
-        self.part(RTA_GATEWAY).is_some() || self.part(RTA_VIA).is_some()
-    }
-
-    /// To a network that every device has: its own link.
-    #[must_use]
-    pub fn is_of_the_link(&self) -> bool {
-        let link_local = |dst: &[u8]| dst.first() == Some(&0xfe) && dst.get(1) == Some(&0x80);
-        self.family == AF_INET6 && self.part(RTA_DST).is_some_and(link_local)
-    }
-
-    /// The two say the same but for the device and for who made them.
-    #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        let numbers = |route: &Self| {
-            (
-                route.family,
-                route.length,
-                route.source_length,
-                route.tos,
-                route.table(),
-                route.metric(),
-            )
-        };
-        let parts = [RTA_DST, RTA_SRC, RTA_GATEWAY, RTA_VIA];
-        numbers(self) == numbers(other)
-            && parts
-                .iter()
-                .all(|kind| self.part(*kind) == other.part(*kind))
-    }
-
-    /// What it leads to first: its gateway, or else its destination. `None` for a default route without a gateway.
-    #[must_use]
-    pub fn leads_to(&self) -> Option<IpAddr> {
-        let gateway = self.part(RTA_GATEWAY).and_then(address_of);
-        // Family, then address.
-        let via = || self.part(RTA_VIA)?.get(2..).and_then(address_of);
-        let destination = || self.part(RTA_DST).and_then(address_of);
-        match self.has_gateway() {
-            true => gateway.or_else(via),
-            false => destination(),
-        }
-    }
-
-    /// In words, for messages.
-    #[must_use]
-    pub fn shown(&self) -> String {
-        match self.part(RTA_DST).and_then(address_of) {
-            Some(address) => format!("{address}/{}", self.length),
-            None if self.family == AF_INET => "0.0.0.0/0".to_owned(),
-            None => "::/0".to_owned(),
-        }
-    }
-
-    /// Who made it (`RTPROT_*`).
-    #[must_use]
-    pub fn protocol(&self) -> u8 {
-        self.protocol
-    }
-
-    /// Its place among the routes to one network; 0 where none was given.
-    #[must_use]
-    pub fn metric(&self) -> u32 {
-        self.number(RTA_PRIORITY).unwrap_or(0)
-    }
-
-    /// The table that it is in.
-    #[must_use]
-    pub fn table(&self) -> u32 {
-        self.number(RTA_TABLE).unwrap_or(self.table.into())
-    }
-
-    /// The host's address that it asks for.
-    #[must_use]
-    pub fn source(&self) -> Option<IpAddr> {
-        self.part(RTA_PREFSRC).and_then(address_of)
-    }
-
-    /// The router that it leads through.
-    #[must_use]
-    pub fn gateway(&self) -> Option<IpAddr> {
-        self.leads_to().filter(|_| self.has_gateway())
-    }
-
-    /// Whether it is the route to that network, whatever its metric and table.
-    #[must_use]
-    pub fn is_to(&self, network: Address) -> bool {
-        self.length == network.length
-            && self.source_length == 0
-            && self.part(RTA_DST).and_then(address_of) == Some(network.address)
-    }
-
-    fn part(&self, wanted: u16) -> Option<&[u8]> {
-        let found = self.rest.iter().find(|(kind, _)| *kind == wanted);
-        found.map(|(_, value)| value.as_slice())
-    }
-
-    fn number(&self, kind: u16) -> Option<u32> {
-        u32_at(self.part(kind)?, 0)
-    }
-
-    fn message(&self, request: Builder, device: u32, parts: &[u16]) -> Builder {
-        let mut request = request
-            .raw(&[
-                self.family,
-                self.length,
-                self.source_length,
-                self.tos,
-                self.table,
-                self.protocol,
-                self.scope,
-                RTN_UNICAST,
-            ])
-            .raw(&(self.flags & RTNH_F_ONLINK).to_ne_bytes())
-            .u32(RTA_OIF, device);
-        for (kind, value) in self.rest.iter().filter(|(kind, _)| parts.contains(kind)) {
-            request = request.attribute(*kind, value);
-        }
-        request
-    }
-}
-
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-        _ => None,
     }
 }
 
@@ -317,111 +132,6 @@ pub fn parse_own_address(body: &[u8]) -> Option<(u32, OwnAddress)> {
             .collect(),
     };
     Some((device, own))
-}
-
-/// Reads what is behind the header of an `RTM_NEWROUTE`: each device that it goes out of, with the route as it is there.
-/// Nothing for what is no ordinary route. An IPv6 route over several hops is as many routes, which only look like one; an IPv4
-/// one is one.
-#[must_use]
-pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
-    let Some(
-        [
-            family,
-            length,
-            source_length,
-            tos,
-            table,
-            protocol,
-            scope,
-            kind,
-        ],
-    ) = body.first_chunk::<8>().copied()
-    else {
-        return Vec::new();
-    };
-    let (Some(flags), Some(rest)) = (u32_at(body, 8), body.get(RTMSG..)) else {
-        return Vec::new();
-    };
-    if kind != RTN_UNICAST || !matches!(family, AF_INET | AF_INET6) {
-        return Vec::new();
-    }
-    let mut route = TableRoute {
-        family,
-        length,
-        source_length,
-        tos,
-        table,
-        protocol,
-        scope,
-        flags,
-        shared: false,
-        rest: Vec::new(),
-    };
-    let (mut device, mut several) = (None, None);
-    for (kind, value) in attributes(rest) {
-        match kind {
-            RTA_OIF => device = u32_at(value, 0),
-            RTA_NH_ID => route.shared = true,
-            RTA_MULTIPATH => several = Some(hops(value)),
-            // A lifetime is told in one form and set in another.
-            RTA_CACHEINFO => {
-                let ticks = u32_at(value, 8).filter(|ticks| family == AF_INET6 && *ticks > 0);
-                if let Some(ticks) = ticks.filter(|ticks| *ticks <= i32::MAX as u32) {
-                    let seconds = ticks.div_ceil(TICKS_A_SECOND);
-                    route
-                        .rest
-                        .push((RTA_EXPIRES, seconds.to_ne_bytes().to_vec()));
-                }
-            }
-            other => route.rest.push((other, value.to_vec())),
-        }
-    }
-    if route.table() == RT_TABLE_LOCAL {
-        return Vec::new();
-    }
-    let Some(several) = several else {
-        return device
-            .into_iter()
-            .map(|index| (index, route.clone()))
-            .collect();
-    };
-    let of_hop = |hop: Hop| {
-        let mut one = route.clone();
-        one.shared |= family == AF_INET || hop.weighted;
-        one.flags |= hop.flags;
-        one.rest.extend(hop.rest);
-        (hop.device, one)
-    };
-    several.into_iter().map(of_hop).collect()
-}
-
-/// One of several next hops.
-struct Hop {
-    device: u32,
-    flags: u32,
-    /// Takes more of the traffic than others.
-    weighted: bool,
-    rest: Vec<(u16, Vec<u8>)>,
-}
-
-/// Several next hops: each a header with its length, and attributes.
-fn hops(mut rest: &[u8]) -> Vec<Hop> {
-    const HEADER: usize = 8;
-    let mut list = Vec::new();
-    while let (Some(length), Some(device)) = (u16_at(rest, 0), u32_at(rest, 4)) {
-        let own = rest.get(HEADER..usize::from(length)).unwrap_or_default();
-        list.push(Hop {
-            device,
-            flags: rest.get(2).copied().map_or(0, u32::from),
-            weighted: rest.get(3).is_some_and(|weight| *weight != 0),
-            rest: attributes(own)
-                .map(|(kind, value)| (kind, value.to_vec()))
-                .collect(),
-        });
-        let next = usize::from(length).max(HEADER).next_multiple_of(4);
-        rest = rest.get(next..).unwrap_or_default();
-    }
-    list
 }
 
 fn device_header(index: u32) -> [u8; IFINFO] {
@@ -513,95 +223,6 @@ impl Netlink {
     pub fn take_address(&mut self, own: &OwnAddress, index: u32) -> Result<(), NetlinkError> {
         self.address_remove(index, own.address)
     }
-
-    /// The ordinary routes of all tables but the kernel's own that go out of a device, the first hop's before those that need
-    /// it.
-    ///
-    /// # Errors
-    /// [`NetlinkError`].
-    pub fn table_routes(&mut self, index: u32) -> Result<Vec<TableRoute>, NetlinkError> {
-        let mut list = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            self.each_route(family, |of, route| {
-                list.extend((of == index).then_some(route));
-            })?;
-        }
-        list.sort_by_key(TableRoute::has_gateway);
-        Ok(list)
-    }
-
-    /// The ordinary routes to exactly that network, with the devices they go out of.
-    ///
-    /// # Errors
-    /// [`NetlinkError`].
-    pub fn routes_to(&mut self, network: Address) -> Result<Vec<(u32, TableRoute)>, NetlinkError> {
-        let family = if network.address.is_ipv4() {
-            AF_INET
-        } else {
-            AF_INET6
-        };
-        let mut list = Vec::new();
-        self.each_route(family, |of, route| {
-            list.extend(route.is_to(network).then_some((of, route)));
-        })?;
-        Ok(list)
-    }
-
-    fn each_route(
-        &mut self,
-        family: u8,
-        mut each: impl FnMut(u32, TableRoute),
-    ) -> Result<(), NetlinkError> {
-        let mut header = [0; RTMSG];
-        header[0] = family;
-        let request = Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
-        self.dump(request, |body| {
-            for (of, route) in parse_table_route(body) {
-                each(of, route);
-            }
-        })
-    }
-
-    /// Makes a route go out of a device, beside one like it that goes out of another.
-    ///
-    /// # Errors
-    /// `EEXIST` where it is there already, `ENETUNREACH` where the device does not reach the gateway.
-    pub fn give_route(&mut self, route: &TableRoute, index: u32) -> Result<(), NetlinkError> {
-        const PARTS: [u16; 13] = [
-            RTA_DST,
-            RTA_SRC,
-            RTA_GATEWAY,
-            RTA_PRIORITY,
-            RTA_PREFSRC,
-            RTA_METRICS,
-            RTA_FLOW,
-            RTA_TABLE,
-            RTA_VIA,
-            RTA_PREF,
-            RTA_ENCAP_TYPE,
-            RTA_ENCAP,
-            RTA_EXPIRES,
-        ];
-        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND);
-        self.ask(route.message(request, index, &PARTS)).map(drop)
-    }
-
-    /// Deletes such a route of a device.
-    ///
-    /// # Errors
-    /// `ESRCH` where it is not there.
-    pub fn take_route(&mut self, route: &TableRoute, index: u32) -> Result<(), NetlinkError> {
-        const PARTS: [u16; 6] = [
-            RTA_DST,
-            RTA_SRC,
-            RTA_GATEWAY,
-            RTA_PRIORITY,
-            RTA_TABLE,
-            RTA_VIA,
-        ];
-        let request = Builder::request(RTM_DELROUTE, 0);
-        self.ask(route.message(request, index, &PARTS)).map(drop)
-    }
 }
 
 /// The label on the other device, where it can have it: labels begin with their device's name.
@@ -631,69 +252,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn several_hops_of_ipv4_are_one_route_and_of_ipv6_as_many() {
-        let hop = |device: u32, weight: u8, gateway: &[u8]| {
-            let inside = Builder::inside()
-                .attribute(RTA_GATEWAY, gateway)
-                .done_inside();
-            let length = u16::try_from(inside.len() + 8).unwrap();
-            let mut bytes = length.to_ne_bytes().to_vec();
-            bytes.extend([4, weight]);
-            bytes.extend(device.to_ne_bytes());
-            bytes.extend(inside);
-            bytes
-        };
-        let body = |family, dst: &[u8], hops: &[Vec<u8>]| {
-            Builder::inside()
-                .raw(&[family, 8, 0, 0, 254, 3, 0, RTN_UNICAST, 0, 0, 0, 0])
-                .attribute(RTA_DST, dst)
-                .attribute(RTA_MULTIPATH, &hops.concat())
-                .done_inside()
-        };
-        let four = [hop(7, 0, &[10, 0, 0, 1]), hop(9, 0, &[10, 0, 0, 2])];
-        let routes = parse_table_route(&body(AF_INET, &[10, 0, 0, 0], &four));
-        assert!(routes.iter().all(|(_, route)| route.is_shared()));
-        assert_eq!(routes[0].1.shown(), "10.0.0.0/8");
-        let gateway = |last: u8| {
-            let mut address = [0; 16];
-            (address[0], address[15]) = (0xfd, last);
-            address
-        };
-        let six = [
-            hop(7, 0, &gateway(1)),
-            hop(9, 0, &gateway(2)),
-            hop(7, 3, &gateway(3)),
-        ];
-        let routes = parse_table_route(&body(AF_INET6, &[0xfd; 16], &six));
-        let seen: Vec<_> = routes
-            .iter()
-            .map(|(device, route)| (*device, route.leads_to(), route.is_shared()))
-            .collect();
-        let to = |last| Some(IpAddr::from(gateway(last)));
-        assert_eq!(
-            seen,
-            [(7, to(1), false), (9, to(2), false), (7, to(3), true)]
-        );
-        assert_eq!(routes[0].1.flags & RTNH_F_ONLINK, 4);
-        let outside = parse_table_route(&body(
-            AF_INET,
-            &[10, 0, 0, 0],
-            &[vec![255, 255, 0, 0, 7, 0, 0, 0]],
-        ));
-        assert_eq!(
-            outside.len(),
-            1,
-            "a length that leads outside ends the reading"
-        );
-    }
-
     proptest! {
         #[test]
         fn no_answer_makes_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_port(&bytes);
             let _ = parse_own_address(&bytes);
-            let _ = parse_table_route(&bytes);
         }
     }
 }

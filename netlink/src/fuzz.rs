@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{carry, conntrack, link, neighbour, route, survey, tc};
+use super::{carry, conntrack, link, neighbour, route, survey, table, tc};
 
 /// What the fuzzers run.
 pub const TARGETS: &[Target] = &[Target {
@@ -120,7 +120,7 @@ fn run(data: &[u8]) {
         let _ = route::parse_route(body);
         let _ = carry::parse_port(body);
         let _ = carry::parse_own_address(body);
-        let routes = carry::parse_table_route(body);
+        let routes = table::parse_table_route(body);
         assert!(routes.len() <= body.len() / 8);
         assert!(routes.iter().all(|(_, route)| !route.shown().is_empty()));
         let _ = neighbour::parse_neighbour(body);

@@ -12,6 +12,7 @@ pub mod message;
 pub mod neighbour;
 pub mod route;
 pub mod survey;
+pub mod table;
 pub mod tc;
 pub mod wireguard;
 

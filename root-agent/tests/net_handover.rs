@@ -190,8 +190,10 @@ fn all_that_an_uplink_carries_goes_to_a_bridge_and_comes_back_as_it_was() {
             assert_eq!(again.extra["routes"], 0, "the same again does nothing");
             assert_eq!(carried("br0"), before);
             tool("ip link set eth0 nomaster");
+            tool("ip link set br0 address 02:00:00:00:00:09");
             net.hand_over("br0", "eth0");
             assert_eq!(carried("eth0"), before, "and back");
+            assert_eq!(hardware("eth0"), own, "what its network knows it by");
             assert_eq!(carried("br0"), Vec::<String>::new());
         },
     );

@@ -52,11 +52,12 @@ action! {
 }
 
 action! {
-    /// Moves all addresses and routes of a device to another, which takes over the hardware address: from an uplink to the
-    /// bridge that it became a port of, and back. Each is given to the one before it is taken from the other; what fails is
-    /// undone, and after an interruption the same request goes on where it ended. Addresses of the link alone stay. To give a
-    /// bridge's addresses back, `keep` has those that it had before, and the uplink stays its port until that is done: a
-    /// switch in user space takes its device down when its ports change, and with that go routes.
+    /// Moves all addresses and routes of a device to another: from an uplink to the bridge that it became a port of, which
+    /// takes over its hardware address, and back to the uplink, which keeps its own. Each is given to the one before it is
+    /// taken from the other; what fails is undone, and after an interruption the same request goes on where it ended.
+    /// Addresses of the link alone stay. To give a bridge's addresses back, `keep` has those that it had before, and the
+    /// uplink stays its port until that is done: a switch in user space takes its device down when its ports change, and with
+    /// that go routes.
     LinkHandover = "link-handover", family "link", compartment Net, capabilities &["CAP_NET_ADMIN"],
     time_limit_s 30, read_only false, ledger "net" / "network" / "apply",
     {

@@ -21,9 +21,12 @@ pub(super) const BRIDGES: [&str; 3] = ["bridge", "openvswitch", "tun"];
 /// Tunnels, and the host's ends of machines' interfaces.
 const OTHERS: [&str; 2] = ["wireguard", "veth"];
 
-/// A route socket of its own: devices do not wait for routes.
+/// Route sockets of their own: devices do not wait for routes, nor for a move that a switch takes seconds for.
 #[derive(Debug)]
-pub(super) struct Devices(pub(super) Mutex<Netlink>);
+pub(super) struct Devices {
+    links: Mutex<Netlink>,
+    pub(super) moves: Mutex<Netlink>,
+}
 
 /// What of a device is to be so from now on.
 #[derive(Debug, Default)]
@@ -35,11 +38,14 @@ struct State {
 
 impl Devices {
     pub(super) fn open() -> Result<Self, NetlinkError> {
-        Netlink::open().map(|netlink| Self(Mutex::new(netlink)))
+        Ok(Self {
+            links: Mutex::new(Netlink::open()?),
+            moves: Mutex::new(Netlink::open()?),
+        })
     }
 
     pub(super) fn set(&self, action: &LinkSet, allow: &Allowlists) -> Result<Done, Failure> {
-        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut netlink = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = ours(&mut netlink, &action.dev, allow)?;
         let wanted = State {
             up: action.up,

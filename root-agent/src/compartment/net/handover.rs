@@ -5,7 +5,8 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use blockhost_netlink::carry::{OwnAddress, TableRoute};
+use blockhost_netlink::carry::OwnAddress;
+use blockhost_netlink::table::TableRoute;
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
 use blockhost_proto::action::LinkHandover;
 use blockhost_proto::response::ErrorCode;
@@ -91,7 +92,7 @@ impl Devices {
         allow: &Allowlists,
         deadline: Instant,
     ) -> Result<Done, Failure> {
-        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut netlink = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let from = end(&mut netlink, &action.from, allow)?;
         let to = end(&mut netlink, &action.to, allow)?;
         let keep = action.keep.iter().flat_map(|list| list.iter());
@@ -136,8 +137,7 @@ fn end(netlink: &mut Netlink, dev: &IfName, allow: &Allowlists) -> Result<Link, 
     let port = netlink
         .port(link.index)
         .map_err(|error| devices::failure(dev, "could not be looked up", &error))?;
-    let bridge = link.kind.as_deref().is_some_and(|k| BRIDGES.contains(&k));
-    if port.layer == ETHERNET && (bridge || allow.names_uplink(dev.as_str())) {
+    if port.layer == ETHERNET && (is_bridge(&link) || allow.names_uplink(dev.as_str())) {
         return Ok(link);
     }
     let message = format!(
@@ -244,9 +244,11 @@ impl Move<'_> {
         let (from, to) = (self.from.index, self.to.index);
         let wanted = kernel(what, self.netlink.port(from))?.hardware;
         let present = kernel(what, self.netlink.port(to))?.hardware;
+        // The address is the uplink's: it is what the network behind it knows, whatever a bridge has come to have since.
+        let adopts = is_bridge(&self.to) || !is_bridge(&self.from);
         // A bridge that was not told its address takes that of a port, and loses it with the port: it is told once.
         let told = self.to.kind.as_deref() != Some("bridge") || !self.done.is_empty();
-        if is_a_devices(&wanted) && !(told && wanted == present) {
+        if adopts && is_a_devices(&wanted) && !(told && wanted == present) {
             kernel(what, self.netlink.set_hardware(to, &wanted))?;
             self.did(Step::Hardware(present))?;
         }
@@ -384,6 +386,10 @@ impl Step {
             Self::Routed(route) | Self::Unrouted(route) => format!("route to {}", route.shown()),
         }
     }
+}
+
+fn is_bridge(link: &Link) -> bool {
+    link.kind.as_deref().is_some_and(|k| BRIDGES.contains(&k))
 }
 
 /// The address of one device: not of a group, and not that of a bridge without ports.

@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use blockhost_netlink::carry::TableRoute;
 use blockhost_netlink::route::{MAIN_TABLE, NetworkRoute, PROTOCOL};
+use blockhost_netlink::table::TableRoute;
 use blockhost_netlink::{Address, Netlink, NetlinkError};
 use blockhost_proto::action::{RouteDel, RouteSet};
 use blockhost_proto::response::ErrorCode;
