@@ -64,7 +64,7 @@ pub fn ground_with(test: &str, backend: Backend) -> Option<Ground> {
     let world = World::create(dir.path(), &built_programs(), PROGRAMS).expect("a world");
     let pct = world.bin.join("pct");
     std::fs::write(&pct, include_str!("pct.sh")).expect("a program");
-    std::fs::set_permissions(&pct, PermissionsExt::from_mode(0o755)).expect("a mode");
+    std::fs::set_permissions(&pct, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     let policy = world.layout.agent_policy();
     let mut text = std::fs::read_to_string(&policy).expect("a policy");
     if backend == Backend::Miniature {
@@ -129,7 +129,7 @@ impl Ground {
     pub fn document(&self, name: &str, text: &str) -> String {
         let path = self.world.layout.state().join(name);
         std::fs::write(&path, text).expect("a document");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("a mode");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
         path.display().to_string()
     }
 

@@ -126,6 +126,14 @@ export function ip6RouteDel(address, dev, callOptions) {
   return invoke("ip6-route-del", { address, dev }, callOptions);
 }
 
+export function routeSet(dest, dev, via, src, metric, callOptions) {
+  return invoke("route-set", { dest, dev, via, src, metric }, callOptions);
+}
+
+export function routeDel(dest, dev, metric, callOptions) {
+  return invoke("route-del", { dest, dev, metric }, callOptions);
+}
+
 export function iptablesOpen(port, proto, comment, source, callOptions) {
   return invoke("iptables-open", { port, proto, comment, source }, callOptions);
 }

@@ -47,6 +47,8 @@ export type ActionName =
   | "virt-customize"
   | "ip6-route-add"
   | "ip6-route-del"
+  | "route-set"
+  | "route-del"
   | "iptables-open"
   | "iptables-close"
   | "iptables-list"

@@ -616,6 +616,52 @@ class Actions:
         )
         return reply
 
+    def route_set(
+        self,
+        dest: str,
+        dev: str,
+        *,
+        via: Optional[str] = None,
+        src: Optional[str] = None,
+        metric: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sets the route to a network in the main table, such as that of containers behind a tunnel: another route
+        of this agent to the same network with the same metric is replaced in one step, the same again changes
+        nothing. A route that somebody else made is a `conflict` and stays.
+
+        :param dest: The network.
+        :param dev: The device that leads to it.
+        :param via: The router on that device; none where the network is at the device itself.
+        :param src: The host's address that is used for what it sends there.
+        :param metric: Of several routes to the network the one with the lowest is taken. Without it `1024`.
+        """
+        reply: t.Reply = self._invoke(
+            "route-set", {"dest": dest, "dev": dev, "via": via, "src": src, "metric": metric}, call_timeout, dry_run
+        )
+        return reply
+
+    def route_del(
+        self,
+        dest: str,
+        dev: str,
+        *,
+        metric: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Deletes a route that `route-set` made; `not_found` where there is none.
+
+        :param dest: The network.
+        :param dev: The device that leads to it.
+        :param metric: The metric that the route was set with. Without it `1024`.
+        """
+        reply: t.Reply = self._invoke(
+            "route-del", {"dest": dest, "dev": dev, "metric": metric}, call_timeout, dry_run
+        )
+        return reply
+
     def iptables_open(
         self,
         port: int,
@@ -788,12 +834,12 @@ class Actions:
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.LinkHandoverReply:
-        """Moves all addresses and routes of a device to another, which takes over the hardware address: from an
-        uplink to the bridge that it became a port of, and back. Each is given to the one before it is taken
-        from the other; what fails is undone, and after an interruption the same request goes on where it ended.
-        Addresses of the link alone stay. To give a bridge's addresses back, `keep` has those that it had
-        before, and the uplink stays its port until that is done: a switch in user space takes its device down
-        when its ports change, and with that go routes.
+        """Moves all addresses and routes of a device to another: from an uplink to the bridge that it became a
+        port of, which takes over its hardware address, and back to the uplink, which keeps its own. Each is
+        given to the one before it is taken from the other; what fails is undone, and after an interruption the
+        same request goes on where it ended. Addresses of the link alone stay. To give a bridge's addresses
+        back, `keep` has those that it had before, and the uplink stays its port until that is done: a switch in
+        user space takes its device down when its ports change, and with that go routes.
 
         :param from_: The device that has them: an uplink or a bridge of the policy.
         :param to: The device that gets them, likewise.

@@ -36,6 +36,8 @@ tc_rate_limit = default_client.tc_rate_limit
 virt_customize = default_client.virt_customize
 ip6_route_add = default_client.ip6_route_add
 ip6_route_del = default_client.ip6_route_del
+route_set = default_client.route_set
+route_del = default_client.route_del
 iptables_open = default_client.iptables_open
 iptables_close = default_client.iptables_close
 iptables_list = default_client.iptables_list
@@ -125,6 +127,8 @@ __all__ = [
     "qm_status",
     "qm_stop",
     "qm_template",
+    "route_del",
+    "route_set",
     "tc_rate_limit",
     "veth_rename",
     "virt_customize",

@@ -68,6 +68,8 @@ TIME_LIMITS_S: Dict[str, int] = {
     "virt-customize": 1800,
     "ip6-route-add": 5,
     "ip6-route-del": 5,
+    "route-set": 10,
+    "route-del": 10,
     "iptables-open": 15,
     "iptables-close": 15,
     "iptables-list": 15,
