@@ -502,3 +502,41 @@ fn start_switch(layout: &Layout) -> [Running; 2] {
     let daemon = start("ovs-vswitchd", &[format!("unix:{}", socket.display())]);
     [database, daemon]
 }
+
+/// The command that most of them make.
+const ATTACH: [&str; 9] = [
+    "net",
+    "uplink",
+    "attach",
+    "--bridge",
+    "ovsbr0",
+    "--uplink",
+    "eth0",
+    "--datapath",
+    "netdev",
+];
+
+pub fn attach<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&ATTACH[..], more].concat()
+}
+
+/// Starts a change that stops at a fail point, of its own or of the process that watches over it.
+pub fn stopped_at(world: &World, variable: &str, point: &str, more: &[&str]) -> Running {
+    let path = world.layout.root().join("command.log");
+    let log = std::fs::File::create(&path).expect("a log");
+    let child = world
+        .command(&attach(more))
+        .env(variable, point)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("blockhost");
+    let mut running = Running(child);
+    wait_for(point, || {
+        let text = std::fs::read_to_string(&path).expect("a log");
+        let ended = running.0.try_wait().expect("a child");
+        assert!(ended.is_none(), "{point} was not reached: {text}");
+        text.contains("fail point net-change reached").then_some(())
+    });
+    running
+}

@@ -11,10 +11,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::super::{fail, runtime};
-use crate::network::confirm::plan::Uplink;
 use crate::network::confirm::probe::Target;
 use crate::network::confirm::record::{Ended, Phase, RecordError, Store};
 use crate::network::confirm::recover::{self, Found};
+use crate::network::confirm::uplink::Uplink;
 use crate::network::confirm::{
     Change, ChangeError, ConfirmError, Options, Outcome, Report, Stage, confirm, guard, run as make,
 };

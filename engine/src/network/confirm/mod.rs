@@ -11,6 +11,7 @@ pub mod recover;
 mod report;
 mod revert;
 mod trial;
+pub mod uplink;
 pub mod verify;
 
 use std::path::PathBuf;
@@ -24,10 +25,11 @@ use zbus::Connection;
 
 use crate::network::observe::{Observed, observe};
 use guard::{Guard, GuardError};
-use plan::{Plan, PlanError, Uplink};
+use plan::{Plan, PlanError};
 use probe::Target;
 use record::{Ended, Held, Phase, Record, RecordError, Store, now};
 use trial::Trial;
+use uplink::Uplink;
 
 pub use report::{Outcome, Report, StepReport};
 
@@ -56,8 +58,8 @@ impl Change {
     /// [`PlanError`].
     pub fn plan(&self, observed: &Observed) -> Result<Plan, PlanError> {
         match self {
-            Self::Attach(uplink) => plan::attach(observed, uplink),
-            Self::Detach(uplink) => plan::detach(observed, uplink),
+            Self::Attach(uplink) => uplink::attach(observed, uplink),
+            Self::Detach(uplink) => uplink::detach(observed, uplink),
             Self::Planned(plan) => Ok(plan.clone()),
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::network::confirm::plan::gateways;
 use crate::network::confirm::verify::{self, holds};
 use crate::network::observe::{Bridge, Hop, ManagedDevice, NetworkManager, Port, Problem, Switch};
 
@@ -22,7 +23,7 @@ fn route(destination: &str, dev: &str, gateway: Option<&str>) -> Route {
             gateway: gateway.map(|g| g.parse().expect("an address")),
         }],
         metric: 100,
-        table: MAIN,
+        table: 254,
         protocol: 4,
     }
 }
