@@ -6,6 +6,7 @@
 #[path = "../../../tests/src/switch.rs"]
 mod processes;
 
+#[allow(unused_imports, reason = "every test binary uses its own part of this")]
 pub use processes::eventually;
 
 use std::ops::{Deref, DerefMut};
