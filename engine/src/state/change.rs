@@ -96,6 +96,8 @@ pub struct Step {
     pub look_again: bool,
     /// It cannot be taken back and need not be: it goes with the resource, or does no harm.
     pub leaves_nothing: bool,
+    /// It gives up what another resource of the same document may be waiting for, so it is done before anything is taken.
+    pub releases: bool,
 }
 
 impl Step {
@@ -108,6 +110,7 @@ impl Step {
             only_if: None,
             look_again: false,
             leaves_nothing: false,
+            releases: false,
         }
     }
 
@@ -129,6 +132,13 @@ impl Step {
     #[must_use]
     pub fn leaving_nothing(mut self) -> Self {
         self.leaves_nothing = true;
+        self
+    }
+
+    /// It gives up what another may be waiting for.
+    #[must_use]
+    pub fn releasing(mut self) -> Self {
+        self.releases = true;
         self
     }
 

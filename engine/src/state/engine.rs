@@ -7,6 +7,7 @@ use blockhost_proto::layout::Layout;
 use serde_json::{Map, Value, json};
 
 use super::change::{Change, ResourceRef, Verdict};
+use super::claims::{adopt, claim, settle};
 use super::document::{Document, DocumentError};
 use super::flows::Flows;
 use super::footprint::{self, Footprint, event, hash};
@@ -21,6 +22,7 @@ use super::record::{Lock, Record, RecordError};
 use super::report::{
     self, ApplyReport, Counts, DiffReport, Fate, Outcome, PluginError, QueryReport,
 };
+use super::run::{self, Checkpoint};
 use super::wireguard::Wireguard;
 
 /// Why nothing was done.
@@ -210,6 +212,17 @@ impl<'a> Engine<'a> {
         (parts, errors)
     }
 
+    /// What a plugin knows, and what is neither wanted nor there.
+    fn gone(&self, part: &Part) -> Vec<(&'static str, String)> {
+        let name = self.plugins[part.plugin].name();
+        let (wanted, there) = (&part.desired.shown, &part.current.shown);
+        part.known
+            .keys()
+            .filter(|id| !wanted.contains_key(*id) && !there.contains_key(*id))
+            .map(|id| (name, id.clone()))
+            .collect()
+    }
+
     fn last(&self) -> BTreeSet<&'static str> {
         let last = self.plugins.iter().filter(|p| p.is_deleted_last());
         last.map(|plugin| plugin.name()).collect()
@@ -261,7 +274,8 @@ impl<'a> Engine<'a> {
 
         let mut record = before.clone();
         record.interrupted = None;
-        adopt(&mut record, &all, &parts, &self.plugins);
+        let gone: Vec<(&'static str, String)> = parts.iter().flat_map(|p| self.gone(p)).collect();
+        adopt(&mut record, &all, &gone);
         let begins = order.iter().any(|change| change.blocked.is_none());
         if begins {
             claim(&mut record, &order);
@@ -307,7 +321,14 @@ impl<'a> Engine<'a> {
             failed.extend(needed.filter(|n| n.plugin == gone.plugin).cloned());
         }
         let mut gone = false;
+        let mut begun: Option<BTreeMap<ResourceRef, Checkpoint>> = None;
         for change in order {
+            if change.verdict != Verdict::Delete && begun.is_none() {
+                begun = Some(self.release(order));
+            }
+            let mut released = begun
+                .as_mut()
+                .and_then(|begun| begun.remove(&change.resource));
             let obstacle = order::obstacle(change, &failed, all).cloned();
             let mut outcome = Outcome {
                 resource: change.resource.clone(),
@@ -337,7 +358,11 @@ impl<'a> Engine<'a> {
                 .find(|part| self.plugins[part.plugin].name() == change.resource.plugin)
             {
                 tell(Event::Begun(change));
-                gone = self.one(change, part, &mut outcome);
+                gone = self.one(change, part, released.take(), &mut outcome);
+            }
+            if let Some(checkpoint) = released {
+                // Given up for others, and then nobody came to go on with it.
+                outcome.remains = run::take_back(self.host, checkpoint);
             }
             if outcome.fate != Fate::Done {
                 failed.insert(change.resource.clone());
@@ -347,10 +372,31 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// What is given up is given up before anything is taken: two holders may change their addresses with each other. A step
+    /// that fails here is met again when its resource has its turn.
+    fn release(&mut self, order: &[Change]) -> BTreeMap<ResourceRef, Checkpoint> {
+        let mut begun = BTreeMap::new();
+        for change in order.iter().filter(|c| c.verdict == Verdict::Modify) {
+            for step in change.steps.iter().filter(|step| step.releases) {
+                let checkpoint: &mut Checkpoint = begun.entry(change.resource.clone()).or_default();
+                if run::make(self.host, step, checkpoint).is_err() {
+                    break;
+                }
+            }
+        }
+        begun
+    }
+
     /// One resource; true when the agent cannot be reached any more.
-    fn one(&mut self, change: &Change, part: &Part, outcome: &mut Outcome) -> bool {
+    fn one(
+        &mut self,
+        change: &Change,
+        part: &Part,
+        released: Option<Checkpoint>,
+        outcome: &mut Outcome,
+    ) -> bool {
         let plugin = &self.plugins[part.plugin];
-        let mut checkpoint = plugin.checkpoint(change);
+        let mut checkpoint = released.unwrap_or_else(|| plugin.checkpoint());
         let result = plugin
             .apply(
                 self.host,
@@ -496,53 +542,4 @@ fn notes(all: &[Change]) -> Vec<String> {
                 .map(move |note| format!("{name}: {note}"))
         })
         .collect()
-}
-
-/// What is right already and was made here becomes known; what is known, but neither wanted nor there, is forgotten.
-fn adopt(record: &mut Record, all: &[Change], parts: &[Part], plugins: &[Box<dyn StatePlugin>]) {
-    for change in all.iter().filter(|c| !c.is_pending() && c.ours) {
-        if let Some(wanted) = &change.wanted {
-            let name = change.resource.plugin;
-            record.put(name, &change.resource.id, wanted.clone(), true);
-        }
-    }
-    for part in parts {
-        let name = plugins[part.plugin].name();
-        for id in part.known.keys() {
-            if !part.desired.shown.contains_key(id) && !part.current.shown.contains_key(id) {
-                record.forget(name, id);
-            }
-        }
-    }
-}
-
-/// Before anything is done: what may be made from now on is ours.
-fn claim(record: &mut Record, order: &[Change]) {
-    for change in order.iter().filter(|change| change.blocked.is_none()) {
-        let (plugin, id) = (change.resource.plugin, &change.resource.id);
-        match &change.wanted {
-            Some(wanted) => record.put(plugin, id, wanted.clone(), false),
-            None => record.unsettle(plugin, id),
-        }
-    }
-}
-
-/// After it was done, or not.
-fn settle(record: &mut Record, before: &Record, outcome: &Outcome, order: &[Change]) {
-    let (plugin, id) = (outcome.resource.plugin, &outcome.resource.id);
-    let change = order.iter().find(|c| c.resource == outcome.resource);
-    match (outcome.fate, outcome.verdict) {
-        (Fate::Done, Verdict::Delete) => record.forget(plugin, id),
-        (Fate::Done, _) => {
-            if let Some(wanted) = change.and_then(|change| change.wanted.clone()) {
-                record.put(plugin, id, wanted, true);
-            }
-        }
-        // As it was before: nothing was changed, or all of it was taken back.
-        (Fate::RolledBack | Fate::Blocked | Fate::Skipped, _) => {
-            record.restore(before, plugin, id);
-        }
-        // Something of it is there: claimed, and not finished.
-        (Fate::Failed, _) => {}
-    }
 }

@@ -3,6 +3,7 @@
 //! catalog. Called by `blockhost diff`, `apply`, `query` and `show-diff`, and by the bus service.
 
 pub mod change;
+mod claims;
 pub mod document;
 pub mod engine;
 pub mod fields;

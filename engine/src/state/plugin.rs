@@ -62,7 +62,7 @@ pub trait StatePlugin: Send + Sync {
     -> Vec<Change>;
 
     /// The way back to how it is now; [`apply`](Self::apply) notes in it what it does.
-    fn checkpoint(&self, _change: &Change) -> Checkpoint {
+    fn checkpoint(&self) -> Checkpoint {
         Checkpoint::default()
     }
 

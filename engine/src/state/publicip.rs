@@ -308,7 +308,7 @@ fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, known: bool) -> Pl
         if pair.private != private {
             planned.differs("private", pair.private.clone(), private.clone());
         }
-        planned.step(unmap(id, pair));
+        planned.step(unmap(id, pair).map(Step::releasing));
     }
     match pairs.iter().find(|pair| is_it(pair)) {
         Some(pair) if pair.whole => {}

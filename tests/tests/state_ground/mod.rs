@@ -1,7 +1,7 @@
 //! A world for the declarative state: the real agent, a real switch, a real tunnel daemon, a container manager in miniature
 //! whose interfaces are real devices.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -198,6 +198,26 @@ fn a_container_or_bridge_of_others_is_left_alone_even_when_the_document_names_it
 }
 
 #[test]
+fn two_holders_change_their_addresses_with_each_other_in_one_apply() {
+    let document = |a: &str, b: &str| {
+        json!({"version": 1, "plugins": {"publicip": {"pools": [{"range": "203.0.113.0/28"}], "assignments": [
+            {"holder": "a", "private": "10.0.0.1", "public": a}, {"holder": "b", "private": "10.0.0.2", "public": b}]}}})
+    };
+    let (one, two) = ("203.0.113.1", "203.0.113.2");
+    let mut world = World::new();
+    world.converge(&document(one, two), false);
+    let before = world.model.things.pairs.clone();
+    for fault in [None, Some((3, Fault::Fails))] {
+        world.model.fault = fault;
+        let report = world.apply(&document(two, one), false);
+        assert_eq!(report.is_good(), fault.is_none(), "{report:#?}");
+        world.converge(&document(two, one), false);
+        world.converge(&document(one, two), false);
+        assert_eq!(world.model.things.pairs, before);
+    }
+}
+
+#[test]
 fn a_bridge_that_something_still_stands_on_is_not_deleted() {
     // By the document itself.
     let mut world = World::new();
