@@ -51,10 +51,11 @@ pub struct Record {
     pub interrupted: Option<Value>,
 }
 
-/// `/var/lib/blockhost/applied-state.json`.
+/// `/var/lib/blockhost/applied/state.json`, in a directory that is the services' own: in a shared one they could not replace
+/// a file that an operator's apply as root had made.
 #[must_use]
 pub fn path(layout: &Layout) -> PathBuf {
-    layout.state().join("applied-state.json")
+    layout.state().join("applied/state.json")
 }
 
 /// `/run/blockhost/state-apply.lock`.
@@ -167,6 +168,13 @@ impl Record {
     /// [`RecordError::File`].
     pub fn save(&self, _held: &Lock, layout: &Layout) -> Result<(), RecordError> {
         let path = path(layout);
+        let directory = layout.state().join("applied");
+        match std::fs::create_dir(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(at("make", &directory)(error));
+            }
+            _ => {}
+        }
         let temporary = path.with_extension("json.new");
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -179,7 +187,6 @@ impl Record {
             .and_then(|()| file.sync_all())
             .map_err(at("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(at("replace", &path))?;
-        let directory = layout.state();
         File::open(&directory)
             .and_then(|directory| directory.sync_all())
             .map_err(at("sync", &directory))
@@ -214,12 +221,17 @@ impl Lock {
     /// [`RecordError::Locked`], [`RecordError::File`].
     pub fn take(layout: &Layout) -> Result<Self, RecordError> {
         let path = lock_path(layout);
-        let open = || {
+        let open_to = |write: bool| {
             OpenOptions::new()
                 .read(true)
-                .write(true)
+                .write(write)
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)
+        };
+        // One that root made can be locked by the services, too, if not written to.
+        let open = || match open_to(true) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => open_to(false),
+            opened => opened,
         };
         let mut file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -299,6 +311,7 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_refused_and_not_overwritten_unseen() {
         let (_directory, layout) = world();
+        std::fs::create_dir(layout.state().join("applied")).expect("a directory");
         for text in [
             "",
             "[]",
