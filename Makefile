@@ -54,7 +54,7 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 
 bench-ledger: ## the ledger beside append+fdatasync, journald, SQLite, ct-merkle: rates, syncs, sizes
 	@echo "== building (release)" >&2
-	@$(CARGO) bench --quiet -p blockhost-ledger --features index --bench ledger
+	@$(CARGO) bench --quiet -p blockhost-ledger --features cli --bench ledger
 
 anomalies: ## how good `blockhost ledger anomalies` is: precision and recall beside two peers, on ten made-up hosts
 	@$(CARGO) test --release --quiet -p blockhost-ledger --test anomalies -- --ignored --nocapture

@@ -2,7 +2,7 @@
 //! Pure rendering and the running state for it; files are written by `writer::Writer::publish`, compared by `verify`.
 
 use crate::features::Vector;
-use crate::jcs;
+use crate::jcs::{self, JcsError};
 use crate::merkle::{Frontier, Hash, hex, hex_digits, sha256};
 use serde_json::{Value, json};
 
@@ -42,11 +42,27 @@ impl BlockHead {
         })
     }
 
+    /// The JCS bytes of the same.
+    fn canonical(&self) -> Vec<u8> {
+        let write = || {
+            let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            let mut out = jcs::Members::with_capacity(320);
+            out.number("block_id", number(self.block_id))?;
+            out.number("first_height", number(self.first_height))?;
+            out.text("merkle_root", &hex(&self.merkle_root))?;
+            out.text("previous_hash", &hex(&self.previous_hash))?;
+            out.number("timestamp", self.timestamp)?;
+            out.number("tree_size", number(self.tree_size))?;
+            Ok::<_, JcsError>(out.finish())
+        };
+        // Fixed keys and numbers within range: this cannot fail; were it to, nothing is the bytes of no block.
+        write().unwrap_or_default()
+    }
+
     /// SHA-256 of the JCS bytes of the head: of the block without `block_hash` and `footprints`.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        // Integers within range and fixed keys: this cannot fail; were it to, the hash of nothing matches no block.
-        sha256(&jcs::to_record_vec(&self.value()).unwrap_or_default())
+        sha256(&self.canonical())
     }
 
     /// File name of the block.
@@ -92,9 +108,9 @@ pub fn render_block<'a>(
 
 /// The first line of a block file: the head's fields and its hash.
 fn head_line(head: &BlockHead) -> Vec<u8> {
-    let fields = jcs::to_record_vec(&head.value()).unwrap_or_default();
+    let fields = head.canonical();
     let mut out = fields.strip_suffix(b"}").unwrap_or(&fields).to_vec();
-    let hash = hex(&head.hash());
+    let hash = hex(&sha256(&fields));
     out.extend_from_slice(format!(",\"block_hash\":\"{hash}\",\"footprints\":[").as_bytes());
     out
 }
@@ -158,8 +174,8 @@ pub fn features_in(file: &[u8]) -> Vec<Option<Vector>> {
 
 /// Compares a block file with the records of its block as they are read, byte by byte and without making the file again.
 /// Whatever it does not find to be the same is compared by making it: `verify` then also says what differs.
-pub(crate) struct Comparison {
-    file: Vec<u8>,
+pub(crate) struct Comparison<'f> {
+    file: &'f [u8],
     /// Length of the first line, without its end.
     head: usize,
     /// What comes before it is the same.
@@ -168,10 +184,10 @@ pub(crate) struct Comparison {
     same: bool,
 }
 
-impl Comparison {
+impl<'f> Comparison<'f> {
     /// Of the file of a block whose records are about to come.
-    pub fn of(file: Vec<u8>) -> Self {
-        let head = memchr::memchr(b'\n', &file).unwrap_or(file.len());
+    pub fn of(file: &'f [u8]) -> Self {
+        let head = memchr::memchr(b'\n', file).unwrap_or(file.len());
         Self {
             file,
             head,
@@ -259,6 +275,19 @@ impl BlockChain {
         self.closed.last()
     }
 
+    /// Adds all records up to the last one of `frontier`, none of them of a later block than the next; the head of the
+    /// block when it is full now. `timestamp` is of the last of them.
+    pub(crate) fn grow(&mut self, frontier: &Frontier, timestamp: i64) -> Option<&BlockHead> {
+        self.frontier.clone_from(frontier);
+        self.last_timestamp = timestamp;
+        if !self.frontier.size().is_multiple_of(BLOCK_RECORDS) {
+            return None;
+        }
+        let head = self.head_here();
+        self.closed.push(head);
+        self.closed.last()
+    }
+
     /// Adds a whole block at once: the root of the tree over its 256 records, and the time of the last of them.
     /// Nothing happens when the block before it is not full.
     pub fn push_block(&mut self, root: Hash, timestamp: i64) {
@@ -315,6 +344,7 @@ mod tests {
         map.remove("footprints");
         let hash = map.remove("block_hash").expect("has a hash");
         assert_eq!(hash, hex(&sha256(&jcs::to_vec(&block).expect("canonical"))));
+        assert_eq!(head.canonical(), jcs::to_vec(&block).expect("canonical"));
     }
 
     #[test]
@@ -335,7 +365,7 @@ mod tests {
         vector.0[..5].copy_from_slice(&[1500, -20, 32_767, i16::MIN, 100]);
         let full = with_features(&plain, &[Some(vector), None, Some(vector)]);
         let streamed = |file: &[u8]| {
-            let mut file = Comparison::of(file.to_vec());
+            let mut file = Comparison::of(file);
             for (leaf, record) in pairs() {
                 file.record(&leaf, record);
             }
@@ -358,7 +388,7 @@ mod tests {
                 }
             }
         }
-        let mut fewer = Comparison::of(plain.clone());
+        let mut fewer = Comparison::of(&plain);
         fewer.record(&leaf_hash(records[0]), records[0]);
         assert!(!fewer.is_of(&head));
     }

@@ -154,19 +154,31 @@ impl LedgerDir {
 
     /// The whole file, or `None` when there is none. Refuses more than `limit` bytes.
     pub(crate) fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, FileError> {
+        let mut bytes = Vec::new();
+        let there = self.read_into(name, limit, &mut bytes)?;
+        Ok(there.then_some(bytes))
+    }
+
+    /// The same into memory that is there already, in the place of what it held; `false` when there is no such file.
+    pub(crate) fn read_into(
+        &self,
+        name: &str,
+        limit: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, FileError> {
         use std::io::Read as _;
+        bytes.clear();
         let fd = match self.file(name, OFlags::RDONLY, 0) {
             Ok(fd) => fd,
-            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(None),
+            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
         let mut file = std::fs::File::from(fd).take(limit as u64 + 1);
-        file.read_to_end(&mut bytes).map_err(on("read", name))?;
+        file.read_to_end(bytes).map_err(on("read", name))?;
         if bytes.len() > limit {
             return Err(on("read", name)(Errno::FBIG));
         }
-        Ok(Some(bytes))
+        Ok(true)
     }
 
     /// Replaces `name` in one step: temporary file beside it, mode set first, renamed. With `durable` both the content

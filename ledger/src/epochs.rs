@@ -89,8 +89,8 @@ impl Epochs {
                 commit.epoch, now.number
             ));
         }
-        if (check || next.is_some()) && !signature_is_good(&now.key, commit) {
-            return Err(wrong_signature(&now.key));
+        if check || next.is_some() {
+            check_signature(&now.key, commit)?;
         }
         let Some((number, key)) = next else {
             return Ok(());
@@ -124,12 +124,7 @@ impl Epochs {
     /// # Errors
     /// A sentence.
     pub fn check(&self, commit: &Commit) -> Result<(), String> {
-        let key = &self.of_size(commit.size).key;
-        if signature_is_good(key, commit) {
-            Ok(())
-        } else {
-            Err(wrong_signature(key))
-        }
+        check_signature(&self.of_size(commit.size).key, commit)
     }
 
     /// Opens a checkpoint: the key that must have signed a tree of its size did, and no other counts. So a key that
@@ -217,20 +212,19 @@ fn next_key(record: &[u8]) -> Result<Option<(u32, Vkey)>, String> {
     Ok(Some((number, key)))
 }
 
-fn signature_is_good(key: &Vkey, commit: &Commit) -> bool {
-    let head = Checkpoint {
-        origin: key.name().to_owned(),
-        size: commit.size,
-        root: commit.root,
-    };
-    key.verifies(&head.body(), &commit.signature)
-}
-
-fn wrong_signature(key: &Vkey) -> String {
-    format!(
+/// Was the commit signed by this key?
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn check_signature(key: &Vkey, commit: &Commit) -> Result<(), String> {
+    let body = commit.head(key.name()).body();
+    if key.verifies(&body, &commit.signature) {
+        return Ok(());
+    }
+    Err(format!(
         "the signature of the commit was not made by the key {}: another key, or the history was rewritten (the key to start from is the log's first)",
         short_name(key)
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -262,10 +262,7 @@ impl<'a> Encoder<'a> {
         self.out.push(b'"');
         let mut rest = text.as_bytes();
         // What needs no escape is copied in one piece.
-        while let Some(plain) = rest
-            .iter()
-            .position(|b| *b < 0x20 || matches!(b, b'"' | b'\\'))
-        {
+        while let Some(plain) = place_of_escape(rest) {
             let (before, after) = rest.split_at(plain);
             self.out.extend_from_slice(before);
             let Some((byte, after)) = after.split_first() else {
@@ -289,6 +286,19 @@ impl<'a> Encoder<'a> {
         self.out.push(b'"');
         Ok(())
     }
+}
+
+/// Where the first byte is that has to be escaped.
+fn place_of_escape(text: &[u8]) -> Option<usize> {
+    let escaped = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
+    // Without a way out in the middle the compiler looks at all of a chunk at once.
+    let (chunks, _) = text.as_chunks::<16>();
+    let clean = chunks
+        .iter()
+        .take_while(|chunk| !chunk.iter().fold(false, |any, b| any | escaped(b)));
+    let skip = clean.count() * 16;
+    let place = text[skip..].iter().position(escaped)?;
+    Some(skip + place)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! One writer ([`writer::Writer`], the root agent's ledger process), any number of unprivileged readers
 //! ([`reader::Reader`]). The bytes on disk are public formats: RFC 8785 records, RFC 6962 tree, C2SP signed notes and
-//! `tlog-proof` files. Nothing here needs a thread, a runtime or an absolute path.
+//! `tlog-proof` files. Nothing here needs a runtime or an absolute path, and nothing that writes needs a thread.
 #![forbid(unsafe_code)]
 
 mod active;
@@ -26,6 +26,8 @@ pub mod export;
 #[doc(hidden)]
 pub mod failpoint;
 pub mod features;
+#[cfg(feature = "index")]
+mod fields;
 pub mod follow;
 mod history;
 mod hold;
@@ -41,6 +43,8 @@ pub mod note;
 mod parallel;
 pub mod plugin;
 pub mod policy;
+#[cfg(feature = "cli")]
+mod prepared;
 pub mod proof;
 pub mod prune;
 pub mod publish;

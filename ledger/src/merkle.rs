@@ -27,10 +27,44 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
         .into()
 }
 
+/// [`leaf_hash`] of each, many at a time where that is faster.
+#[must_use]
+pub fn leaf_hashes(leaves: &[&[u8]]) -> Vec<Hash> {
+    hashes(Some(0), leaves)
+}
+
+/// [`node_hash`] of the first two, the next two, and so on; one that is left over has no partner and no node.
+fn node_hashes(children: &[Hash]) -> Vec<Hash> {
+    let (pairs, _) = children.as_chunks::<2>();
+    let pairs: Vec<&[u8]> = pairs.iter().map(|pair| pair.as_flattened()).collect();
+    hashes(Some(1), &pairs)
+}
+
+#[cfg(feature = "cli")]
+fn hashes(prefix: Option<u8>, messages: &[&[u8]]) -> Vec<Hash> {
+    blockhost_sha256::of_each(prefix, messages)
+}
+
+/// One after the other: the root agent, which reads little, does not have the other way.
+#[cfg(not(feature = "cli"))]
+fn hashes(prefix: Option<u8>, messages: &[&[u8]]) -> Vec<Hash> {
+    let hash = |message: &&[u8]| {
+        let hash = Sha256::new().chain_update(prefix.as_slice());
+        hash.chain_update(message).finalize().into()
+    };
+    messages.iter().map(hash).collect()
+}
+
 /// Plain SHA-256, for digests that are not nodes of the tree.
 #[must_use]
 pub fn sha256(data: &[u8]) -> Hash {
     Sha256::digest(data).into()
+}
+
+/// [`sha256`] of each, many at a time where that is faster.
+#[cfg(feature = "index")]
+pub(crate) fn sha256_of_each(data: &[&[u8]]) -> Vec<Hash> {
+    hashes(None, data)
 }
 
 /// The root of the empty tree: SHA-256 of nothing.
@@ -98,6 +132,22 @@ impl Frontier {
         self.size += 1;
     }
 
+    /// Adds several leaf hashes at the right, in order.
+    pub fn extend(&mut self, leaves: &[Hash]) {
+        let mut rest = leaves;
+        while !rest.is_empty() {
+            // The largest perfect subtree that begins here and that there are leaves for.
+            let fits = rest.len().ilog2();
+            let level = match self.size {
+                0 => fits,
+                size => size.trailing_zeros().min(fits),
+            };
+            let (now, later) = rest.split_at(1 << level);
+            self.push_subtree(level, perfect_root(now));
+            rest = later;
+        }
+    }
+
     /// Adds a perfect subtree of 2^`level` leaves by its root. `false`, and nothing is added, when the tree so far is
     /// not a whole number of such subtrees.
     pub fn push_subtree(&mut self, level: u32, root: Hash) -> bool {
@@ -134,10 +184,23 @@ impl Frontier {
 #[must_use]
 pub fn root_of(leaves: &[Hash]) -> Hash {
     let mut frontier = Frontier::new();
-    for leaf in leaves {
-        frontier.push(*leaf);
-    }
+    frontier.extend(leaves);
     frontier.root()
+}
+
+/// The root over a power of two of leaves, level by level.
+fn perfect_root(leaves: &[Hash]) -> Hash {
+    match leaves {
+        [] => empty_root(),
+        [leaf] => *leaf,
+        leaves => {
+            let mut level = node_hashes(leaves);
+            while level.len() > 1 {
+                level = node_hashes(&level);
+            }
+            level.first().copied().unwrap_or_default()
+        }
+    }
 }
 
 /// RFC 6962 section 2.1.1: the audit path of leaf `index` in the tree over `leaves`, from the leaf's sibling upwards.
@@ -288,6 +351,12 @@ mod tests {
             frontier.push(all[size - 1]);
             let root = frontier.root();
             assert_eq!(root, root_of(&all[..size]));
+            for from in [0, 1, size / 3, size / 2] {
+                let mut grown = Frontier::new();
+                all[..from].iter().for_each(|leaf| grown.push(*leaf));
+                grown.extend(&all[from..size]);
+                assert_eq!(grown, frontier, "from {from} to {size}");
+            }
             for index in 0..size {
                 let path = inclusion_proof(&all[..size], index).expect("exists");
                 let (i, n) = (index as u64, size as u64);

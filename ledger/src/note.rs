@@ -108,6 +108,12 @@ impl Vkey {
         self.key == other.key
     }
 
+    /// The point that the key is.
+    #[cfg(feature = "cli")]
+    pub(crate) fn point(&self) -> curve25519_dalek::EdwardsPoint {
+        self.key.to_edwards()
+    }
+
     /// Is `signature` (raw, 64 bytes) made by this key over `body`?
     #[must_use]
     pub fn verifies(&self, body: &str, signature: &[u8; 64]) -> bool {

@@ -1,11 +1,101 @@
-//! Checking sealed segments with all processors: each segment can be checked by itself. Called by `verify`.
+//! All processors for what can be judged by itself: pieces of logs, signatures, block files, whole sealed segments. Used by
+//! `verify` alone; the writer lives where it may not start threads.
 
 use crate::merkle::Hash;
 use crate::scan::{Body, Scan};
 use crate::sealed::Records;
 use crate::sealed_file::{SealedError, SealedFile};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Workers, and what they have been asked to do. Whoever wants a result must be able to find it without them: a job fills
+/// a `OnceLock` that whoever needs it first fills himself.
+#[derive(Default)]
+pub(crate) struct Pool {
+    workers: usize,
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    ended: bool,
+}
+
+impl Pool {
+    /// Calls `work` beside a worker for each processor, or none where no thread can be started.
+    pub fn beside<R>(work: impl FnOnce(&Self) -> R) -> R {
+        let pool = Self {
+            workers: processors(),
+            ..Self::default()
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..pool.workers {
+                let worker = std::thread::Builder::new().name("verify".to_owned());
+                if worker.spawn_scoped(scope, || pool.work()).is_err() {
+                    break;
+                }
+            }
+            // Also when `work` panics.
+            let _ended = Ended(&pool);
+            work(&pool)
+        })
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Some worker will do it, if it is not too late then.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.waiting.push_back(Box::new(job));
+        drop(jobs);
+        self.changed.notify_one();
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            job();
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if jobs.ended {
+                return None;
+            }
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            let changed = self.changed.wait(jobs);
+            jobs = changed.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Sends the workers home when it is dropped; what nobody has begun by then nobody waits for.
+struct Ended<'p>(&'p Pool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut jobs = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.ended = true;
+        drop(jobs);
+        self.0.changed.notify_all();
+    }
+}
+
+/// How many there are.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// Who is shown each bundle when its records have been checked.
 pub(crate) trait Bundles: Sync {
@@ -29,7 +119,7 @@ pub(crate) fn check_sealed(
         });
     let files: Vec<&Arc<SealedFile>> = files.collect();
     let total = files.iter().map(|file| bytes_of(file)).sum();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = processors();
     let next = AtomicUsize::new(0);
     let (sender, told) = mpsc::channel();
     let mut found = Vec::new();

@@ -2,12 +2,12 @@
 //! says where to look, so a wrong index can hide a record and never invent one. `Means::Verified` looks everywhere
 //! itself and may therefore call its answer complete. Called by the command line and by `service`.
 
+pub use crate::fields::Fields;
 use crate::index::{Index, IndexError};
 use crate::merkle::{Frontier, Hash, hex, leaf_hash};
 use crate::reader::{ReadError, Reader};
 use crate::record::Phase;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::Serialize;
 use std::ops::RangeInclusive;
 
 /// Which resources.
@@ -100,46 +100,6 @@ impl Text {
         } else {
             find(record)
         }
-    }
-}
-
-/// The fields of a record that questions are about, borrowed from its bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-pub struct Fields<'a> {
-    /// Microseconds since 1970 UTC.
-    pub ts_us: i64,
-    /// Why it was written.
-    #[serde(borrow)]
-    pub phase: Cow<'a, str>,
-    /// Part of the product.
-    #[serde(borrow)]
-    pub plugin_id: Cow<'a, str>,
-    /// Its category.
-    #[serde(borrow)]
-    pub category: Cow<'a, str>,
-    /// create, modify, delete, apply, query.
-    #[serde(borrow)]
-    pub operation: Cow<'a, str>,
-    /// Catalog action or name of the event.
-    #[serde(borrow)]
-    pub action: Cow<'a, str>,
-    /// What it acts on.
-    #[serde(borrow)]
-    pub resource: Cow<'a, str>,
-    /// Who asked.
-    #[serde(borrow)]
-    pub user: Cow<'a, str>,
-    /// Joins intent and outcome; empty without.
-    #[serde(borrow)]
-    pub op_id: Cow<'a, str>,
-}
-
-impl<'a> Fields<'a> {
-    /// Reads the fields. Bytes that are no such record have only empty ones: they are still found by height and hash.
-    #[must_use]
-    pub fn of(record: &'a [u8]) -> Self {
-        serde_json::from_slice(record).unwrap_or_default()
     }
 }
 
@@ -504,22 +464,6 @@ fn signed_root(reader: &Reader) -> Result<Hash, QueryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_are_read_beside_metadata_that_imitates_them() {
-        let record = br#"{"action":"a\"b","category":"net","height":1,"metadata":{"category":"x","user":"root","deep":[{"phase":"y"}]},"operation":"create","phase":"event","plugin_id":"event","resource":"vm:1","ts_us":5,"user":"bob","v":1}"#;
-        let fields = Fields::of(record);
-        assert_eq!(
-            (&*fields.action, &*fields.category, &*fields.user),
-            ("a\"b", "net", "bob")
-        );
-        assert_eq!(
-            (&*fields.phase, &*fields.op_id, fields.ts_us),
-            ("event", "", 5)
-        );
-        assert_eq!(Fields::of(b"{\"user\":1}"), Fields::default());
-        assert_eq!(Fields::of(b"\xff"), Fields::default());
-    }
 
     #[test]
     fn a_text_is_sought_as_it_stands_in_the_record() {

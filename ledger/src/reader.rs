@@ -196,6 +196,21 @@ impl Reader {
         Ok(bytes)
     }
 
+    /// Shows the records from leaf index `from` to before `to` with their hashes, in order, and those that were pruned not
+    /// at all. Faster than one by one.
+    ///
+    /// # Errors
+    /// There are not so many records, or a file was changed meanwhile; what was right before has been shown.
+    pub fn each(
+        &self,
+        from: u64,
+        to: u64,
+        see: &mut dyn FnMut(u64, &Hash, &[u8]),
+    ) -> Result<(), ReadError> {
+        let shown = self.scan.each((from, to), &self.cache, see);
+        shown.map_err(|(index, error)| self.error(index, error))
+    }
+
     fn error(&self, index: u64, error: HistoryError) -> ReadError {
         ReadError::of(index, self.size(), error)
     }

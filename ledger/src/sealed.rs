@@ -1,7 +1,7 @@
 //! The two files of a sealed segment: `.zst`, one zstd frame per bundle of 256 records, and `.hsh`, what is needed to
 //! check and to find them. Layout and limits; every byte is somebody else's. Making them is `seal`'s, reading `sealed_file`'s.
 
-use crate::merkle::{Hash, hex, leaf_hash};
+use crate::merkle::{Hash, hex, leaf_hashes};
 use crate::record::{Joined, MAX_RECORD_BYTES, PREV_KEY, last_place, needle};
 use crate::segment::{COMMIT_BYTES, Commit, Cosigned, MAX_RECORDS, array_at, u32_at, u64_at};
 use std::collections::HashMap;
@@ -266,7 +266,7 @@ pub struct Packed {
 /// unpacked again and compared; `None` means that the compressor failed, and nothing is lost.
 #[must_use]
 pub fn pack(records: &[&[u8]], prev: &Hash) -> Option<Packed> {
-    let leaves: Vec<Hash> = records.iter().map(|record| leaf_hash(record)).collect();
+    let leaves = leaf_hashes(records);
     let short = elide(records, &leaves, prev);
     let elided = short.is_some();
     let mut plain = Vec::new();
@@ -353,13 +353,34 @@ pub fn unpack(
         bytes: Vec::with_capacity(plain.len() + grown),
         ends: Vec::with_capacity(leaves.len()),
     };
-    let (mut rest, mut prev) = (&plain[..], prev);
+    // All of them first, then their hashes, many at a time; what is wrong first is said.
+    let rebuilt = rebuild(&plain, elided, prev, leaves, &mut records);
+    let found: Vec<&[u8]> = records.iter().collect();
+    let hashes = leaf_hashes(&found);
+    match hashes
+        .iter()
+        .zip(leaves)
+        .position(|(hash, leaf)| hash != leaf)
+    {
+        Some(at) => Err((at, "the record is not the one with the hash kept for it")),
+        None => rebuilt.map(|()| records),
+    }
+}
+
+/// Takes the records out of what a frame holds, as far as they go.
+fn rebuild(
+    plain: &[u8],
+    elided: bool,
+    prev: &Hash,
+    leaves: &[Hash],
+    records: &mut Records,
+) -> Result<(), (usize, &'static str)> {
+    let (mut rest, mut prev) = (plain, prev);
     for (index, leaf) in leaves.iter().enumerate() {
         let ends = (index, "the bundle ends inside a record");
         let (length, after) = rest.split_first_chunk::<2>().ok_or(ends)?;
         let length = usize::from(u16::from_be_bytes(*length));
         let (bytes, after) = after.split_at_checked(length).ok_or(ends)?;
-        let start = records.bytes.len();
         if elided {
             let missing = (index, "a record has no prev_hash");
             let at = last_place(bytes, &ELIDED).ok_or(missing)?;
@@ -372,14 +393,11 @@ pub fn unpack(
         } else {
             records.bytes.extend_from_slice(bytes);
         }
-        if leaf_hash(&records.bytes[start..]) != *leaf {
-            return Err((index, "the record is not the one with the hash kept for it"));
-        }
         records.ends.push(records.bytes.len());
         (rest, prev) = (after, leaf);
     }
     if rest.is_empty() {
-        Ok(records)
+        Ok(())
     } else {
         Err((leaves.len(), "there is more in the bundle than its records"))
     }

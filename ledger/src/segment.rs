@@ -17,7 +17,7 @@ pub const COMMIT_BYTES: usize = 116;
 const MAGIC: [u8; 8] = *b"BHLEDGER";
 const VERSION: u32 = 1;
 /// Largest payload of any frame.
-const MAX_PAYLOAD: usize = 65_535;
+pub(crate) const MAX_PAYLOAD: usize = 65_535;
 
 /// Frame type: a record.
 pub const RECORD: u8 = 1;
@@ -105,6 +105,16 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// What is signed: the head of the log `origin`.
+    #[must_use]
+    pub fn head(&self, origin: &str) -> Checkpoint {
+        Checkpoint {
+            origin: origin.to_owned(),
+            size: self.size,
+            root: self.root,
+        }
+    }
+
     /// The payload: size 8, root 32, time 8, epoch 4, signature 64.
     #[must_use]
     pub fn encode(&self) -> [u8; COMMIT_BYTES] {
@@ -194,10 +204,24 @@ pub fn push_frame(out: &mut Vec<u8>, base: u64, salt: &[u8; 8], kind: u8, payloa
 /// CRC32C over salt, offset of the frame, type and payload: a frame is valid in one place of one file only.
 #[must_use]
 pub fn checksum(salt: &[u8; 8], offset: u64, kind: u8, payload: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(salt);
-    let crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, &[kind]);
-    crc32c::crc32c_append(crc, payload)
+    Salted::new(salt).checksum(offset, kind, payload)
+}
+
+/// The beginning of every checksum in one segment.
+#[derive(Clone, Copy)]
+pub(crate) struct Salted(u32);
+
+impl Salted {
+    pub fn new(salt: &[u8; 8]) -> Self {
+        Self(crc32c::crc32c(salt))
+    }
+
+    /// As [`checksum`].
+    pub fn checksum(self, offset: u64, kind: u8, payload: &[u8]) -> u32 {
+        let mut place = [kind; 9];
+        place[..8].copy_from_slice(&offset.to_le_bytes());
+        crc32c::crc32c_append(crc32c::crc32c_append(self.0, &place), payload)
+    }
 }
 
 /// What stands at a place of a segment.

@@ -3,7 +3,7 @@
 use super::context::{Context, Failure, read_keys, read_text};
 use super::text::printable;
 use crate::policy::Policy;
-use crate::verify::{Trust, VerifyReport, verify};
+use crate::verify::{Trust, VerifyReport, verify, verify_features};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:
   blockhost ledger verify --key ledger.vkey                            against the key you keep elsewhere
   blockhost ledger verify --key ledger.vkey --trusted-checkpoint kept/ and against every head you kept
+  blockhost ledger verify --features                                   and the features in block files against a replay
   blockhost ledger verify --json | jq '.problems[]'
 
 Exit codes: 0 good, 1 something is wrong, 3 it cannot be read.")]
@@ -27,6 +28,10 @@ pub struct Args {
     /// Witnesses, and how many of them must have cosigned a head of the log (C2SP tlog-policy)
     #[arg(long, value_name = "FILE")]
     witness_policy: Option<PathBuf>,
+    /// Compute the features in block files again, too, from all records, and compare them: no hash covers them, and who
+    /// reads them there relies on them. Takes several times as long
+    #[arg(long)]
+    features: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -58,7 +63,14 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         bar.told(done, total);
     });
     bar.done();
-    let report = report?;
+    let mut report = report?;
+    if args.features {
+        let bar = super::progress::bar("replaying");
+        verify_features(&ledger, &mut report, &mut |done, total| {
+            bar.told(done, total);
+        })?;
+        bar.done();
+    }
     let seconds = started.elapsed();
     if args.json {
         let mut value = serde_json::to_value(&report).map_err(std::io::Error::from)?;
@@ -142,6 +154,9 @@ fn print_report(out: &mut dyn Write, report: &VerifyReport) -> std::io::Result<(
         report.blocks,
         report.root
     )?;
+    if let Some(records) = report.features {
+        writeln!(out, "       features of {records} records computed again")?;
+    }
     if let Some(key) = &report.key {
         writeln!(out, "key    {key}")?;
     }

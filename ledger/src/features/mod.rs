@@ -48,13 +48,29 @@ impl Vector {
     pub(crate) fn parse_front(text: &[u8]) -> Option<(Self, &[u8])> {
         let mut vector = Self([0; FEATURES]);
         let mut rest = text.strip_prefix(b"[")?;
-        for (index, place) in vector.0.iter_mut().enumerate() {
-            if index > 0 {
-                rest = rest.strip_prefix(b",")?;
+        let mut index = 0;
+        while let Some(place) = vector.0.get_mut(index) {
+            // Most are zeros, and stand side by side.
+            if index + 4 < FEATURES
+                && let Some(after) = rest.strip_prefix(b"0,0,0,0,")
+            {
+                (rest, index) = (after, index + 4);
+                continue;
             }
-            (*place, rest) = thousandths(rest)?;
+            let end = if index + 1 < FEATURES { b',' } else { b']' };
+            (*place, rest) = match rest {
+                // Of the others, most are a single digit.
+                [digit @ b'0'..=b'9', then, after @ ..] if *then == end => {
+                    (i16::from(digit - b'0') * 1000, after)
+                }
+                _ => {
+                    let (value, after) = thousandths(rest)?;
+                    (value, after.strip_prefix(&[end])?)
+                }
+            };
+            index += 1;
         }
-        Some((vector, rest.strip_prefix(b"]")?))
+        Some((vector, rest))
     }
 
     /// As a JSON list of numbers with at most 3 decimals, in the shortest way of writing them: what `jq` prints too.

@@ -5,13 +5,14 @@
 use super::{
     APPLICATION, Counted, INDEXES, IndexError, TABLES, VERSION, connect, short, signed, state,
 };
-use crate::merkle::{Hash, sha256};
+use crate::merkle::{Hash, sha256_of_each};
 use crate::query::Fields;
 use crate::reader::Reader;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
@@ -34,7 +35,36 @@ struct Batch {
 }
 
 /// Counts of what was seen since the last flush: by field and word, with first and last height.
-type Tallies = HashMap<(usize, i64), (i64, i64, i64)>;
+type Tallies = HashMap<(usize, i64), (i64, i64, i64), BuildHasherDefault<Mixed>>;
+
+/// Hashes the keys of [`Tallies`], which are small numbers that we gave out ourselves.
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number.cast_unsigned());
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+}
 
 fn directory(path: &Path) -> &Path {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -107,7 +137,7 @@ pub(super) fn add(
         })
         .map_err(sqlite)?;
     let mut known: HashMap<String, i64> = HashMap::new();
-    let mut tallies = Tallies::new();
+    let mut tallies = Tallies::default();
     let to = reader.size();
     let mut at = from;
     while at < to {
@@ -208,7 +238,7 @@ fn fill(
     let mut known: HashMap<String, i64> = HashMap::new();
     let total = reader.size();
     let (send, receive) = sync_channel::<Batch>(4);
-    let mut tallies = Tallies::new();
+    let mut tallies = Tallies::default();
     std::thread::scope(|scope| -> Result<(), FillError> {
         let reading = scope.spawn(move || -> Result<(), IndexError> {
             let mut at = 0;
@@ -259,28 +289,63 @@ fn digest(
         rows: Vec::with_capacity(usize::try_from(to - from).unwrap_or(0)),
         words: Vec::new(),
     };
-    for index in from..to {
-        let Some(record) = reader.get_unpruned(index)? else {
-            continue;
+    // What a field was in the record before, it mostly is again.
+    let mut before: [(String, i64); 7] = Default::default();
+    let mut op_ids = Joined::default();
+    reader.each(from, to, &mut |index, leaf, record| {
+        let fields = Fields::of(record);
+        let mut id = |field: usize, text: &str| {
+            let (known, id) = &mut before[field];
+            if *id == 0 || known != text {
+                text.clone_into(known);
+                *id = number(text, &mut batch.words);
+            }
+            *id
         };
-        let fields = Fields::of(&record);
-        let leaf = reader.leaf(index).unwrap_or_default();
-        let mut id = |text: &str| number(text, &mut batch.words);
+        op_ids.push(&fields.op_id);
         batch.rows.push([
             signed(index + 1),
             fields.ts_us,
-            id(&fields.phase),
-            id(&fields.category),
-            id(&fields.plugin_id),
-            id(&fields.operation),
-            id(&fields.action),
-            id(&fields.user),
-            id(&fields.resource),
-            short(&sha256(fields.op_id.as_bytes())),
-            short(&leaf),
+            id(0, &fields.phase),
+            id(1, &fields.category),
+            id(2, &fields.plugin_id),
+            id(3, &fields.operation),
+            id(4, &fields.action),
+            id(5, &fields.user),
+            id(6, &fields.resource),
+            0,
+            short(leaf),
         ]);
+    })?;
+    for (row, hash) in batch.rows.iter_mut().zip(op_ids.hashes()) {
+        row[9] = short(&hash);
     }
     Ok(batch)
+}
+
+/// Texts one behind the other.
+#[derive(Default)]
+struct Joined {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Joined {
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.ends.push(self.text.len());
+    }
+
+    /// SHA-256 of each.
+    fn hashes(&self) -> Vec<Hash> {
+        let mut start = 0;
+        let texts = self.ends.iter().map(|end| {
+            let text = &self.text.as_bytes()[start..*end];
+            start = *end;
+            text
+        });
+        sha256_of_each(&texts.collect::<Vec<_>>())
+    }
 }
 
 fn write(db: &Connection, batch: &Batch, tallies: &mut Tallies) -> rusqlite::Result<()> {

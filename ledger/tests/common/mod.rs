@@ -119,6 +119,12 @@ impl World {
         std::fs::remove_dir_all(self.path().join("blockchain")).expect("removed");
     }
 
+    /// The same, whatever of it is still there.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_file(self.path().join("checkpoint"));
+        let _ = std::fs::remove_dir_all(self.path().join("blockchain"));
+    }
+
     pub fn verify(&self) -> VerifyReport {
         self.verify_with(Some(signer()), None)
     }
