@@ -273,6 +273,16 @@ impl Scan {
         })
     }
 
+    fn see_one(&self, index: u64, cache: &Cache, see: See<'_>) -> Result<(), HistoryError> {
+        let place = self.place(index).ok_or(HistoryError::Missing(index))?;
+        match place.read(cache) {
+            Ok((leaf, record)) => see(index, &leaf, &record),
+            Err(HistoryError::Pruned(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Shows the records from leaf index `from` to before `to`, in order, each checked against its hash; those whose
     /// payloads are gone are left out. Many at a time: faster than one by one.
     pub fn each(
@@ -295,26 +305,31 @@ impl Scan {
                     read_together(log, some, &mut bytes, (at, see))?;
                     at + some.len() as u64
                 }
-                Body::Sealed(file) if !file.has_payloads() => {
-                    if let Some(kept) = file.kept(place) {
-                        see(at, &leaf_hash(kept), kept);
-                    }
-                    at + 1
-                }
                 Body::Sealed(file) => {
                     let (bundle, index) = split(place);
-                    let unpacked = cache.bundle(file, bundle);
-                    let unpacked = unpacked.map_err(|error| (at, error.into()))?;
-                    let pairs = unpacked.leaves.iter().zip(unpacked.records.iter());
-                    let mut next = at;
-                    for (leaf, record) in pairs.skip(index) {
-                        if next < to {
-                            see(next, leaf, record);
-                            next += 1;
+                    let unpacked = match file.has_payloads() {
+                        true => cache.bundle(file, bundle).ok(),
+                        false => None,
+                    };
+                    match unpacked {
+                        Some(unpacked) => {
+                            let pairs = unpacked.leaves.iter().zip(unpacked.records.iter());
+                            let mut next = at;
+                            for (leaf, record) in pairs.skip(index) {
+                                if next < to {
+                                    see(next, leaf, record);
+                                    next += 1;
+                                }
+                            }
+                            // Never for ever, whatever a bundle has.
+                            next.max(at + 1)
+                        }
+                        // Pruned, maybe just now, or damaged: what is true of each by itself.
+                        None => {
+                            self.see_one(at, cache, see).map_err(|error| (at, error))?;
+                            at + 1
                         }
                     }
-                    // Never for ever: a bundle without the record that it should have has been refused.
-                    next.max(at + 1)
                 }
             };
         }

@@ -93,7 +93,10 @@ impl<'p> Beside<'p> {
             commit: *commit,
             offset,
             good: scan.size(),
-            root: scan.frontier.root(),
+            // What the commit before it signed, and no sum over the whole frontier.
+            root: scan
+                .last_commit
+                .map_or_else(|| scan.frontier.root(), |commit| commit.root),
             good_bytes: scan.good_bytes,
         };
         let fits = |next: &&mut Signed| next.key.vkey == *key && next.segment == segment;

@@ -115,7 +115,8 @@ impl Visit for Chain<'_> {
         for (number, record) in records.own() {
             self.sealed_matters(first + number as u64, record);
         }
-        if let Some((_, last)) = records.records().last() {
+        if let Some(last) = records.frames().last() {
+            let last = records.piece.payload(last);
             self.timestamp = record::timestamp_of(last).unwrap_or(0);
         }
         match self.open.last_mut() {
