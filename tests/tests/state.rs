@@ -305,7 +305,7 @@ fn a_tunnel_is_made_as_the_document_says_and_its_keys_are_nowhere() {
     const SHARED: &str = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
     let text = |mtu: u16, shared: &str| {
         format!(
-            "version: 1\nplugins:\n  wireguard:\n    tunnels:\n      - name: wg0\n        addresses: [10.8.0.1/24]\n        listen_port: 51820\n        mtu: {mtu}\n        peers:\n          - public_key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\n            allowed_ips: [10.8.0.2/32]\n            endpoint: 127.0.0.1:51999\n            preshared: {shared}\n"
+            "version: 1\nplugins:\n  wireguard:\n    tunnels:\n      - name: wg0\n        addresses: [10.8.0.1/24]\n        listen_port: 51820\n        mtu: {mtu}\n        peers:\n          - public_key: xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\n            allowed_ips: [10.8.0.2/32]\n            endpoint: 192.0.2.9:51999\n            preshared: {shared}\n"
         )
     };
     let file = ground.document("tunnel.yaml", &text(1400, SHARED));

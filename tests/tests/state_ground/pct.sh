@@ -77,7 +77,7 @@ start)
     ;;
 stop | shutdown)
     rm -f "$d/$id.run"
-    for n in $(links); do ip link del "$(name "$n")" 2>/dev/null; done
+    for n in $(links); do ip link del "$(name "$n")" 2>&-; done
     ;;
 destroy)
     [ -e "$d/$id.run" ] && { echo "unable to destroy CT $id - container is running" >&2; exit 255; }
