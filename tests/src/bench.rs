@@ -7,6 +7,7 @@ mod load;
 mod machine;
 mod measure;
 mod memory;
+mod network;
 mod peers;
 mod row;
 mod startup;

@@ -36,7 +36,10 @@ impl Switch {
             daemon: None,
         };
         std::fs::create_dir_all(directory).unwrap_or_else(|error| panic!("a directory: {error}"));
-        let file = directory.join("conf.db").display().to_string();
+        let file = directory.join("conf.db");
+        // Of one that was here before; the directory itself stays, the agent has it open.
+        let _ = std::fs::remove_file(&file);
+        let file = file.display().to_string();
         switch.run("ovsdb-tool", &["create", &file, SCHEMA]);
         switch.start_database();
         switch.run("ovs-vsctl", &["--no-wait", "init"]);

@@ -11,7 +11,7 @@ use super::peers::{Bus, Ip, Privsep, Python, Sudo, Varlink, or_note};
 use super::row::{Results, Row};
 use super::times::{Round, Times, in_turns};
 use super::wire::{self, Wire};
-use super::{floor, machine, memory, startup, state, switches as ovs, uplink};
+use super::{floor, machine, memory, network, startup, state, switches as ovs, uplink};
 use crate::command::{run, with_args};
 use crate::namespace;
 use crate::scenario::ScenarioError;
@@ -77,6 +77,10 @@ pub(super) fn everything(dir: &Path, requests: usize) -> Result<Results, Scenari
     stage.rows.extend(about_switches);
     stage.rows.extend(uplink::rows(&stage.world, &mut not_run)?);
     stage.binary();
+    match network::rows(&stage.world)? {
+        Ok(rows) => stage.rows.extend(rows),
+        Err(reason) => not_run.push(reason),
+    }
     Ok(Results {
         rows: stage.take_down()?,
         not_run,
@@ -102,7 +106,11 @@ fn prepare(dir: &Path) -> Result<World, ScenarioError> {
     let words = ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"];
     run(with_args("mount", &words), Duration::from_secs(10))
         .map_err(|error| ScenarioError::Wrong(error.to_string()))?;
-    let programs = [AGENT_ONLY, &["blockhost", "blockhost-net-revert"]].concat();
+    let programs = [
+        AGENT_ONLY,
+        &["blockhost", "blockhost-bus", "blockhost-net-revert"],
+    ]
+    .concat();
     let world = World::create(dir, &built_programs(), &programs)?;
     world.network()?;
     let policy = world.layout.etc().join("root-agent.yaml");

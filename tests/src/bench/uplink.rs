@@ -115,6 +115,8 @@ fn start_switch(world: &World) -> Result<(Service, Service), ScenarioError> {
     let directory = world.layout.switch_sockets();
     at("making", &directory, std::fs::create_dir_all(&directory))?;
     let (file, socket) = (directory.join("conf.db"), directory.join("db.sock"));
+    // Of the switch of another measurement.
+    let _ = std::fs::remove_file(&file);
     let wrong = |error: crate::command::RunError| ScenarioError::Wrong(error.to_string());
     let mut create = command("ovsdb-tool");
     create.arg("create").arg(&file).arg(SCHEMA);

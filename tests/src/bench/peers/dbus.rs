@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Found, PYTHON, bare, has_modules};
@@ -82,7 +82,7 @@ impl Bus {
 }
 
 /// Authenticates as root, says hello and takes what the bus says to that: an answer and the signal of the new name.
-fn greet(socket: &PathBuf) -> Result<Connection, ScenarioError> {
+pub(in crate::bench) fn greet(socket: &Path) -> Result<Connection, ScenarioError> {
     let wrong = |error: std::io::Error| ScenarioError::Wrong(format!("greeting the bus: {error}"));
     let mut stream = UnixStream::connect(socket).map_err(wrong)?;
     stream

@@ -10,7 +10,7 @@ mod varlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use dbus::Bus;
+pub(super) use dbus::{Bus, greet};
 pub(super) use privsep::Privsep;
 pub(super) use programs::{Ip, Sudo};
 pub(super) use python::Python;
