@@ -379,6 +379,9 @@ fn introspected() {
             "",
             "s",
         ),
+        ("ApplyState", "apply_state", "s", "s"),
+        ("QueryState", "query_state", "s", "s"),
+        ("ShowDiff", "show_diff", "s", "s"),
         ("GetBlocksByCategory", "get_blocks_by_category", "s", "s"),
         ("GetBlocksByHeight", "get_blocks_by_height", "tt", "s"),
         ("GetBlockByHash", "get_block_by_hash", "s", "s"),
@@ -421,7 +424,7 @@ fn introspected() {
             "{xml}"
         );
     }
-    for signal in ["PortAdded", "PortRemoved", "LedgerAppended"] {
+    for signal in ["PortAdded", "PortRemoved", "StateApplied", "LedgerAppended"] {
         assert!(
             xml.contains(&format!("<signal name=\"{signal}\">")),
             "{xml}"
@@ -614,6 +617,66 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
         .map(|(method, uid)| (method.to_owned(), u64::from(uid)))
         .collect();
     assert_eq!(asked_for, expected, "and nothing of what was denied");
+    stage.end();
+}
+
+/// One bridge, as a document of the declarative state.
+const DOCUMENT: &str = r#"{"version": 1, "plugins": {"net": {"interfaces": [{"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev"}]}}}"#;
+
+#[test]
+fn a_document_is_compared_and_applied_over_the_bus_by_whom_polkit_lets() {
+    let Some(stage) = stage(
+        "a_document_is_compared_and_applied_over_the_bus_by_whom_polkit_lets",
+        Polkit::Rules(RULES),
+    ) else {
+        return;
+    };
+    let listener = stage.listen();
+    let differs = asked(As::Blockhost, "ShowDiff", &["s", DOCUMENT]);
+    assert_eq!(differs["counts"]["create"], 1, "{differs}");
+    let denied = refusal(As::Blockhost, "ApplyState", &[DOCUMENT]);
+    assert!(denied.contains("Error.NotAuthorized"), "{denied}");
+    assert_eq!(stage.switch.vsctl("list-br"), "");
+
+    let report = asked(As::Root, "ApplyState", &["s", DOCUMENT]);
+    assert_eq!(report["outcomes"][0]["fate"], "done", "{report}");
+    assert_eq!(stage.switch.vsctl("list-br"), "ovsbr0");
+    let again = asked(As::Root, "apply_state", &["s", DOCUMENT]);
+    assert_eq!(
+        again["outcomes"],
+        json!([]),
+        "the second time nothing is done"
+    );
+    let differs = asked(As::Blockhost, "ShowDiff", &["s", DOCUMENT]);
+    assert_eq!(differs["counts"]["unchanged"], 1, "{differs}");
+    let state = asked(As::Blockhost, "QueryState", &["s", "net"]);
+    assert!(
+        state["plugins"]["net"].to_string().contains("ovsbr0"),
+        "{state}"
+    );
+    let seen = || signals(&listener).contains("StateApplied ('net', true)");
+    assert!(eventually(seen), "{}", signals(&listener));
+
+    for (method, argument, name) in [
+        ("QueryState", "nothing", "NotFound"),
+        ("ShowDiff", "{", "InvalidArgument"),
+        (
+            "ShowDiff",
+            r#"{"version": 1, "plugins": {"net": {"interfaces": [{"name": "-x"}]}}}"#,
+            "InvalidArgument",
+        ),
+        (
+            "ApplyState",
+            r#"{"version": 1, "plugins": {"nothing": {}}}"#,
+            "InvalidArgument",
+        ),
+    ] {
+        let refused = refusal(As::Root, method, &[argument]);
+        assert!(
+            refused.contains(&format!("Error.{name}")),
+            "{method} {argument}: {refused}"
+        );
+    }
     stage.end();
 }
 

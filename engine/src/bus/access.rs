@@ -33,6 +33,8 @@ pub(super) enum Permission {
     ManagePorts,
     /// Interfaces of containers.
     ManageContainers,
+    /// Everything that a document of the declarative state can say.
+    ApplyState,
 }
 
 impl Permission {
@@ -41,6 +43,7 @@ impl Permission {
         match self {
             Self::ManagePorts => "dev.ovs.portagent1.manage-ports",
             Self::ManageContainers => "dev.ovs.portagent1.manage-containers",
+            Self::ApplyState => "dev.ovs.portagent1.apply-state",
         }
     }
 }
@@ -253,7 +256,11 @@ mod tests {
     #[test]
     fn every_permission_is_an_action_of_the_installed_file_and_no_other_is_there() {
         let file = include_str!("../../../packaging/polkit/dev.ovs.portagent1.policy");
-        let all = [Permission::ManagePorts, Permission::ManageContainers];
+        let all = [
+            Permission::ManagePorts,
+            Permission::ManageContainers,
+            Permission::ApplyState,
+        ];
         for permission in all {
             let line = format!("<action id=\"{}\">", permission.action());
             assert!(file.contains(&line), "{line}");

@@ -28,7 +28,7 @@ use crate::network::bindings::{self, Binding};
 use crate::network::observe::{self, EVERYTHING, ObserveError, Observed, Switch};
 use crate::network::picture::picture;
 
-type Answer<T> = Result<T, BusError>;
+pub(super) type Answer<T> = Result<T, BusError>;
 
 /// How old what is told of the switch may be.
 const FRESH: Duration = Duration::from_millis(250);
@@ -77,8 +77,12 @@ impl Desk {
         }
     }
 
-    fn enter(&self, caller: &Caller) -> Answer<Ticket> {
+    pub(super) fn enter(&self, caller: &Caller) -> Answer<Ticket> {
         self.turnstile.enter(caller)
+    }
+
+    pub(super) async fn authorise(&self, caller: &Caller, permission: Permission) -> Answer<u32> {
+        authorise(&self.bus, caller, permission).await
     }
 
     async fn act(&self, action: impl Into<Action>) -> Result<Reply, CallError> {
@@ -89,7 +93,7 @@ impl Desk {
     }
 
     /// Puts on record who wants this of us: to the agent, we are the caller.
-    async fn on_behalf(
+    pub(super) async fn on_behalf(
         &self,
         uid: u32,
         method: &str,
@@ -233,7 +237,7 @@ impl Desk {
         let _ticket = self.enter(&caller)?;
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
-        let uid = authorise(&self.bus, &caller, Permission::ManagePorts).await?;
+        let uid = self.authorise(&caller, Permission::ManagePorts).await?;
         let arguments = json!({"bridge": bridge.as_str(), "port": port.as_str()});
         self.on_behalf(uid, "AddPort", &format!("ovs:{bridge}/{port}"), arguments)
             .await?;
@@ -252,7 +256,7 @@ impl Desk {
         let _ticket = self.enter(&caller)?;
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
-        let uid = authorise(&self.bus, &caller, Permission::ManagePorts).await?;
+        let uid = self.authorise(&caller, Permission::ManagePorts).await?;
         let arguments = json!({"bridge": bridge.as_str(), "port": port.as_str()});
         self.on_behalf(uid, "DelPort", &format!("ovs:{bridge}/{port}"), arguments)
             .await?;
@@ -273,7 +277,9 @@ impl Desk {
             container: read::<EventName>("container", &container)?,
             vmid: Vmid::try_from(vmid).map_err(|error| BusError::argument("vmid", error))?,
         };
-        let uid = authorise(&self.bus, &caller, Permission::ManageContainers).await?;
+        let uid = self
+            .authorise(&caller, Permission::ManageContainers)
+            .await?;
         let _one_at_a_time = self.attaching.lock().await;
         self.look_again().await;
         let observed = self.observe().await;
@@ -332,7 +338,9 @@ impl Desk {
     ) -> Answer<()> {
         let _ticket = self.enter(&caller)?;
         let name: SwitchIfName = read("ifname", &ifname)?;
-        let uid = authorise(&self.bus, &caller, Permission::ManageContainers).await?;
+        let uid = self
+            .authorise(&caller, Permission::ManageContainers)
+            .await?;
         let _one_at_a_time = self.attaching.lock().await;
         self.look_again().await;
         let known = {

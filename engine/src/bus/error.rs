@@ -7,6 +7,8 @@ use blockhost_proto::response::ErrorCode;
 use crate::network::attach::AttachError;
 use crate::network::bindings::BindingError;
 use crate::network::observe::ObserveError;
+use crate::state::StateError;
+use crate::state::record::RecordError;
 
 /// Longest sentence; what comes from elsewhere is cut.
 const MAX_SENTENCE: usize = 1000;
@@ -105,6 +107,18 @@ impl From<ServiceError> for BusError {
         match error {
             ServiceError::Argument { .. } => Self::InvalidArgument(text),
             ServiceError::Query(_) => Self::Unavailable(text),
+        }
+    }
+}
+
+impl From<StateError> for BusError {
+    fn from(error: StateError) -> Self {
+        let text = sentence(&error.to_string());
+        match error {
+            StateError::Document(_) => Self::InvalidArgument(text),
+            StateError::NoPlugin { .. } => Self::NotFound(text),
+            StateError::Record(RecordError::Locked { .. }) => Self::Busy(text),
+            StateError::Record(_) | StateError::Broken => Self::Failed(text),
         }
     }
 }

@@ -77,6 +77,13 @@ macro_rules! port_agent {
             ) -> zbus::Result<()>;
 
             #[zbus(signal)]
+            pub(super) async fn state_applied(
+                emitter: &SignalEmitter<'_>,
+                plugin: &str,
+                success: bool,
+            ) -> zbus::Result<()>;
+
+            #[zbus(signal)]
             pub(super) async fn ledger_appended(
                 emitter: &SignalEmitter<'_>,
                 height: u64,
@@ -101,6 +108,9 @@ port_agent! {
     "ValidateBridgeConnectivity" / "validate_bridge_connectivity" = validate / validate_2
         (bridge: String) -> String => validate_bridge;
     "IntrospectNetworkManager" / "introspect_network_manager" = manager / manager_2 () -> String => network_manager;
+    "ApplyState" / "apply_state" = apply_state / apply_state_2 (document: String) -> String => apply_state;
+    "QueryState" / "query_state" = query_state / query_state_2 (plugin: String) -> String => query_state;
+    "ShowDiff" / "show_diff" = show_diff / show_diff_2 (document: String) -> String => show_diff;
     "GetBlocksByCategory" / "get_blocks_by_category" = by_category / by_category_2
         (category: String) -> String => blocks_by_category;
     "GetBlocksByHeight" / "get_blocks_by_height" = by_height / by_height_2

@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod declared;
 mod desk;
 mod error;
 mod interface;

@@ -32,6 +32,8 @@ enum Seen {
         bridge: String,
         port: String,
     },
+    /// A plugin's part of an apply, and whether all of it succeeded.
+    Applied { plugin: String, success: bool },
 }
 
 /// Follows the ledger and signals, as long as the service runs.
@@ -85,6 +87,9 @@ async fn send(desk: &Desk, seen: Seen) -> zbus::Result<()> {
         Seen::Port { bridge, port, .. } => {
             PortAgent::port_removed(emitter, &bridge, &port).await?;
         }
+        Seen::Applied { plugin, success } => {
+            PortAgent::state_applied(emitter, &plugin, success).await?;
+        }
     }
     Ok(())
 }
@@ -126,7 +131,7 @@ fn follow_on(mut follower: Follower, sender: &Sender<Seen>) {
         match follower.poll() {
             Ok(new) => {
                 alarmed = false;
-                let ports = new.iter().filter_map(port_of).take(MAX_PORTS);
+                let ports = new.iter().filter_map(event_of).take(MAX_PORTS);
                 let records = (follower.size() > height).then(|| Seen::Records {
                     height: follower.size(),
                     new: follower.size() - height,
@@ -150,12 +155,21 @@ fn follow_on(mut follower: Follower, sender: &Sender<Seen>) {
     }
 }
 
-/// What a record says of a port: only that it is done.
-fn port_of(record: &Followed) -> Option<Seen> {
+/// What a record says that is signalled: only what is done.
+fn event_of(record: &Followed) -> Option<Seen> {
     let record: Value = serde_json::from_slice(&record.bytes).ok()?;
     let added = match record["action"].as_str()? {
         "ovs-add-port" => true,
         "ovs-del-port" => false,
+        "state-applied" if record["phase"] == "event" => {
+            return Some(Seen::Applied {
+                plugin: record["resource"]
+                    .as_str()?
+                    .strip_prefix("state:")?
+                    .to_owned(),
+                success: record["metadata"]["result"]["success"] == true,
+            });
+        }
         _ => return None,
     };
     let done = record["phase"] == "outcome" && record["metadata"]["result"] == "ok";
@@ -186,7 +200,7 @@ mod tests {
 
     #[test]
     fn only_what_was_done_to_a_port_is_signalled() {
-        let seen = port_of(&record("ovs-add-port", "outcome", "ok", "ovs:ovsbr0/vi100"));
+        let seen = event_of(&record("ovs-add-port", "outcome", "ok", "ovs:ovsbr0/vi100"));
         let port = Seen::Port {
             added: true,
             bridge: "ovsbr0".to_owned(),
@@ -199,7 +213,7 @@ mod tests {
             record("ovs-set-qos", "outcome", "ok", "ovs:ovsbr0/vi100"),
             record("ovs-del-port", "outcome", "ok", "bridge:ovsbr0"),
         ] {
-            assert_eq!(port_of(&other), None, "{other:?}");
+            assert_eq!(event_of(&other), None, "{other:?}");
         }
     }
 }

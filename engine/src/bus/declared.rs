@@ -1,0 +1,61 @@
+//! The declarative state over the bus: a document is read, compared and applied by `state`. Deleting is not done here: that
+//! needs `blockhost apply --prune`, where a person sees what goes.
+
+use blockhost_proto::escape;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::access::{Caller, Permission};
+use super::desk::{Answer, Desk};
+use super::error::BusError;
+use crate::state::{self, Document, Options};
+
+/// Larger documents come from a mistake; a file of any size goes through `blockhost apply`.
+const MAX_DOCUMENT: usize = 1 << 20;
+
+fn read(text: &str) -> Answer<Document> {
+    if text.len() > MAX_DOCUMENT {
+        return Err(BusError::argument(
+            "document",
+            format!("{} bytes; at most {MAX_DOCUMENT}", text.len()),
+        ));
+    }
+    let document =
+        Document::parse("document", text).map_err(|error| BusError::argument("document", error))?;
+    Ok(document)
+}
+
+impl Desk {
+    /// `QueryState`: of one plugin, or of all where the name is empty.
+    pub(super) async fn query_state(&self, caller: Caller, plugin: String) -> Answer<String> {
+        let _ticket = self.enter(&caller)?;
+        let plugin = (!plugin.is_empty()).then_some(plugin.as_str());
+        let report = state::query(&self.layout, plugin).await?;
+        Ok(serde_json::to_string(&report)?)
+    }
+
+    /// `ShowDiff`: what an apply of the document would do; without one, what changed since the last apply.
+    pub(super) async fn show_diff(&self, caller: Caller, document: String) -> Answer<String> {
+        let _ticket = self.enter(&caller)?;
+        let report = if document.is_empty() {
+            state::drift(&self.layout, None).await?
+        } else {
+            state::diff(&self.layout, read(&document)?, false).await?
+        };
+        Ok(serde_json::to_string(&report)?)
+    }
+
+    /// `ApplyState`: makes it so and says what became of each resource.
+    pub(super) async fn apply_state(&self, caller: Caller, document: String) -> Answer<String> {
+        let _ticket = self.enter(&caller)?;
+        let parsed = read(&document)?;
+        let uid = self.authorise(&caller, Permission::ApplyState).await?;
+        let digest = escape::hex(&Sha256::digest(document.as_bytes()));
+        let arguments = json!({"document_sha256": digest, "bytes": document.len()});
+        self.on_behalf(uid, "ApplyState", "state", arguments)
+            .await?;
+        let report = state::apply(&self.layout, parsed, Options { prune: false }, |_| {}).await;
+        self.look_again().await;
+        Ok(serde_json::to_string(&report?)?)
+    }
+}
