@@ -134,9 +134,11 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Wrong`] when it breaks its type's rule.
     pub fn get<T: Param>(&mut self, key: &'static str) -> Result<Option<T>, Wrong> {
-        let place = self.place.key(key);
+        // The place is made for an error only: a document has thousands of values.
         self.raw(key)
-            .map(|value| T::from_json(value).map_err(|error| wrong_value(place, &error)))
+            .map(|value| {
+                T::from_json(value).map_err(|error| wrong_value(self.place.key(key), &error))
+            })
             .transpose()
     }
 
@@ -159,17 +161,19 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// [`Wrong`] when it is missing or breaks the rule.
     pub fn number<T: Param>(&mut self, key: &'static str) -> Result<T, Wrong> {
-        let place = self.place.key(key);
-        match self.raw(key) {
+        let value = self.raw(key);
+        let read = |value: &Value| {
+            T::from_json(value).map_err(|error| wrong_value(self.place.key(key), &error))
+        };
+        match value {
             // "007" is no number, and neither is "+7".
             Some(Value::String(text))
                 if text == "0"
                     || (!text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit())) =>
             {
-                let number = text.parse::<u64>().map_or(Value::Null, Value::from);
-                T::from_json(&number).map_err(|error| wrong_value(place, &error))
+                read(&text.parse::<u64>().map_or(Value::Null, Value::from))
             }
-            Some(value) => T::from_json(value).map_err(|error| wrong_value(place, &error)),
+            Some(value) => read(value),
             None => Err(Wrong::new(
                 self.place.clone(),
                 format!("the key \"{key}\" is missing"),

@@ -163,7 +163,8 @@ fn set(wanted: &Container, found: &Found, planned: &mut Planned) -> bool {
         .map(|(key, value)| (*key, value.clone()));
     for (key, value) in plain.chain(hostname) {
         let is = found.options.get(key);
-        if is.map(|is| canonical(key, is)).as_ref() != Some(&value) {
+        let same = is.is_some_and(|is| *is == value || canonical(key, is) == value);
+        if !same {
             let from = is.map_or(Value::Null, |is| is.clone().into());
             planned.differs(format!("properties.{key}"), from.clone(), value.clone());
             to.insert(key.to_owned(), value.into());
