@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::access::{Caller, Permission};
 use super::desk::{Answer, Desk};
 use super::error::BusError;
-use crate::state::{self, Document, Options};
+use crate::state::{self, Document, Options, StateError};
 
 /// Larger documents come from a mistake; a file of any size goes through `blockhost apply`.
 const MAX_DOCUMENT: usize = 1 << 20;
@@ -20,9 +20,7 @@ fn read(text: &str) -> Answer<Document> {
             format!("{} bytes; at most {MAX_DOCUMENT}", text.len()),
         ));
     }
-    let document =
-        Document::parse("document", text).map_err(|error| BusError::argument("document", error))?;
-    Ok(document)
+    Ok(Document::parse("document", text).map_err(StateError::from)?)
 }
 
 impl Desk {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
 use blockhost_ledger::index;
-use blockhost_ledger::service::{Page, Service, ServiceError};
+use blockhost_ledger::service::Service;
 use blockhost_proto::action::{Action, AgentInfo, OvsAddPort, OvsDelPort, OvsList};
 use blockhost_proto::client::tokio::call_once;
 use blockhost_proto::client::{CallError, Reply};
@@ -37,13 +37,13 @@ const FRESH: Duration = Duration::from_millis(250);
 pub(super) struct Desk {
     pub(super) layout: Layout,
     pub(super) bus: Connection,
-    ledger: Arc<Service>,
+    pub(super) ledger: Arc<Service>,
     turnstile: Turnstile,
     probe: Probe,
     /// What was last seen of the switch, and when.
     seen: Mutex<Option<(Instant, Option<Switch>)>>,
     /// One verification at a time: it reads everything there is.
-    verifying: Arc<Mutex<()>>,
+    pub(super) verifying: Arc<Mutex<()>>,
     /// One attachment at a time: which number is free is decided on what is there.
     attaching: Mutex<()>,
     height: AtomicU64,
@@ -134,15 +134,6 @@ impl Desk {
 
     async fn switch(&self) -> Answer<Switch> {
         self.seen().await?.ok_or_else(no_switch)
-    }
-
-    /// Work that reads files or computes, away from the tasks that answer.
-    async fn aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Service) -> Result<T, ServiceError> + Send + 'static,
-    ) -> Answer<T> {
-        let ledger = self.ledger.clone();
-        Ok(tokio::task::spawn_blocking(move || work(&ledger)).await??)
     }
 
     // --- looking -------------------------------------------------------------------------------------------------
@@ -413,64 +404,6 @@ impl Desk {
     ) -> Answer<T> {
         let layout = self.layout.clone();
         Ok(tokio::task::spawn_blocking(move || work(&layout)).await??)
-    }
-
-    // --- the ledger ----------------------------------------------------------------------------------------------
-
-    pub(super) async fn blocks_by_category(
-        &self,
-        caller: Caller,
-        category: String,
-    ) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
-        let blocks = self
-            .aside(move |ledger| ledger.blocks_by_category(&category, Page::default()))
-            .await?;
-        Ok(serde_json::to_string(&blocks)?)
-    }
-
-    pub(super) async fn blocks_by_height(
-        &self,
-        caller: Caller,
-        first: u64,
-        last: u64,
-    ) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
-        let blocks = self
-            .aside(move |ledger| ledger.blocks_by_height(first, last))
-            .await?;
-        Ok(serde_json::to_string(&blocks)?)
-    }
-
-    pub(super) async fn block_by_hash(&self, caller: Caller, hash: String) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
-        let block = self
-            .aside(move |ledger| ledger.block_by_hash(&hash))
-            .await?;
-        let block =
-            block.ok_or_else(|| BusError::NotFound("no record has this hash".to_owned()))?;
-        Ok(serde_json::to_string(&block)?)
-    }
-
-    pub(super) async fn verify_integrity(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
-        let alone = self.verifying.clone().try_lock_owned().map_err(|_| {
-            BusError::Busy("a verification is under way already; wait for its end".to_owned())
-        })?;
-        let report = self
-            .aside(move |ledger| {
-                // Until the end, also where the caller has left.
-                let _alone = alone;
-                ledger.verify_blockchain_integrity(&mut |_, _| {})
-            })
-            .await?;
-        Ok(serde_json::to_string(&report)?)
-    }
-
-    pub(super) async fn blockchain_stats(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
-        let stats = self.aside(Service::blockchain_stats).await?;
-        Ok(serde_json::to_string(&stats)?)
     }
 
     // --- properties ----------------------------------------------------------------------------------------------

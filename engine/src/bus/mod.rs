@@ -7,6 +7,7 @@ mod answers;
 mod declared;
 mod desk;
 mod error;
+mod history;
 mod interface;
 mod probe;
 mod watch;
