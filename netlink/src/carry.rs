@@ -171,16 +171,10 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`].
     pub fn own_addresses(&mut self, index: u32) -> Result<Vec<OwnAddress>, NetlinkError> {
-        let request = Builder::request(RTM_GETADDR, NLM_F_DUMP).raw(&[0; IFADDR]);
-        let mut list = Vec::new();
-        self.dump(request, |body| {
-            list.extend(
-                parse_own_address(body)
-                    .filter(|(of, _)| *of == index)
-                    .map(|(_, address)| address),
-            );
-        })?;
-        Ok(list)
+        let request = || Builder::request(RTM_GETADDR, NLM_F_DUMP).raw(&[0; IFADDR]);
+        let all = self.whole_list(request, parse_own_address)?;
+        let of_it = all.into_iter().filter(|(of, _)| *of == index);
+        Ok(of_it.map(|(_, address)| address).collect())
     }
 
     /// Gives a device an address as it is on another; `names` are those of the other device and of this one. The same again

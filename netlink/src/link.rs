@@ -325,16 +325,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`].
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>, NetlinkError> {
-        let request = Builder::request(RTM_GETADDR, NLM_F_DUMP).raw(&[0; IFADDR]);
-        let mut list = Vec::new();
-        self.dump(request, |body| {
-            list.extend(
-                parse_address(body)
-                    .filter(|(of, _)| *of == index)
-                    .map(|(_, address)| address)
-                    .filter(|a| !matches!(a.address, IpAddr::V6(v6) if v6.is_unicast_link_local())),
-            );
-        })?;
+        let request = || Builder::request(RTM_GETADDR, NLM_F_DUMP).raw(&[0; IFADDR]);
+        let mut list: Vec<Address> = self
+            .whole_list(request, parse_address)?
+            .into_iter()
+            .filter(|(of, _)| *of == index)
+            .map(|(_, address)| address)
+            .filter(|a| !matches!(a.address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+            .collect();
         list.sort_unstable();
         Ok(list)
     }

@@ -32,6 +32,8 @@ const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
+/// `RTN_BLACKHOLE`, `RTN_UNREACHABLE`, `RTN_PROHIBIT`, `RTN_THROW`.
+const REFUSALS: std::ops::RangeInclusive<u8> = 6..=9;
 const RT_TABLE_LOCAL: u32 = 255;
 const RTM_F_CLONED: u32 = 0x200;
 
@@ -150,6 +152,8 @@ pub struct Route {
     pub table: u32,
     /// Which program or protocol made it (`RTPROT_*`).
     pub protocol: u8,
+    /// Whether it leads somewhere; one that does not (blackhole, unreachable, prohibit, throw) refuses what it is for.
+    pub leads: bool,
 }
 
 impl Route {
@@ -203,7 +207,8 @@ pub fn parse_route(body: &[u8]) -> Option<Route> {
     let family = u16::from(*body.first()?);
     let length = *body.get(1)?;
     let (table, protocol, kind) = (*body.get(4)?, *body.get(5)?, *body.get(7)?);
-    if kind != RTN_UNICAST || u32_at(body, 8)? & RTM_F_CLONED != 0 {
+    let leads = kind == RTN_UNICAST;
+    if !(leads || REFUSALS.contains(&kind)) || u32_at(body, 8)? & RTM_F_CLONED != 0 {
         return None;
     }
     let rest = body.get(RTMSG..)?;
@@ -230,6 +235,7 @@ pub fn parse_route(body: &[u8]) -> Option<Route> {
         metric: number(RTA_PRIORITY).unwrap_or_default(),
         table,
         protocol,
+        leads,
     })
 }
 

@@ -308,9 +308,12 @@ impl Netlink {
     pub fn table_routes(&mut self, index: u32) -> Result<Vec<TableRoute>, NetlinkError> {
         let mut list = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            self.each_route(family, |of, route| {
-                list.extend((of == index).then_some(route));
-            })?;
+            let routes = self.routes_of(family)?.into_iter();
+            list.extend(
+                routes
+                    .filter(|(of, _)| *of == index)
+                    .map(|(_, route)| route),
+            );
         }
         list.sort_by_key(TableRoute::has_gateway);
         Ok(list)
@@ -326,26 +329,18 @@ impl Netlink {
         } else {
             AF_INET6
         };
-        let mut list = Vec::new();
-        self.each_route(family, |of, route| {
-            list.extend(route.is_to(network).then_some((of, route)));
-        })?;
+        let mut list = self.routes_of(family)?;
+        list.retain(|(_, route)| route.is_to(network));
         Ok(list)
     }
 
-    fn each_route(
-        &mut self,
-        family: u8,
-        mut each: impl FnMut(u32, TableRoute),
-    ) -> Result<(), NetlinkError> {
+    /// All of one family, whole: what is decided by it must not miss one because others changed meanwhile.
+    fn routes_of(&mut self, family: u8) -> Result<Vec<(u32, TableRoute)>, NetlinkError> {
         let mut header = [0; RTMSG];
         header[0] = family;
-        let request = Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
-        self.dump(request, |body| {
-            for (of, route) in parse_table_route(body) {
-                each(of, route);
-            }
-        })
+        let request = || Builder::request(RTM_GETROUTE, NLM_F_DUMP).raw(&header);
+        let lists = self.whole_list(request, |body| Some(parse_table_route(body)))?;
+        Ok(lists.into_iter().flatten().collect())
     }
 
     /// Makes a route go out of a device, beside one like it that goes out of another.

@@ -162,8 +162,8 @@ fn no_process_holds_a_descriptor_it_does_not_need() {
         // Control, front and five compartments.
         ("ledger", 7),
         // Control, channel for reading and for answering, and netlink: one for each part of the work that speaks it.
-        // Routes, names, tunnels' links and their keys' family, connections.
-        ("net", 8),
+        // Routes, names, tunnels' links and their keys' family, connections, devices, moves, routes to networks.
+        ("net", 11),
         ("keys", 3),
         ("vm", 4),
         ("ovs", 3),

@@ -151,6 +151,35 @@ fn metrics_keep_routes_apart_and_what_somebody_else_made_is_left_alone() {
 }
 
 #[test]
+fn a_route_that_only_refuses_and_one_out_of_a_device_that_is_not_theirs_stay() {
+    in_namespace(
+        "a_route_that_only_refuses_and_one_out_of_a_device_that_is_not_theirs_stay",
+        || {
+            let net = Net::new();
+            for dest in ["10.90.0.0/24", "fd90::/64"] {
+                let set = json!({"dest": dest, "dev": "wg0"});
+                for kind in ["blackhole", "unreachable", "prohibit"] {
+                    tool(&format!("ip route add {kind} {dest} metric 1024"));
+                    let before = routes(dest);
+                    assert_eq!(before.len(), 1, "{before:?}");
+                    assert_eq!(net.ask("route-set", &set), Err(ErrorCode::Conflict));
+                    assert_eq!(routes(dest), before);
+                    tool(&format!("ip route del {kind} {dest} metric 1024"));
+                }
+            }
+            // Made by this agent, for somebody who may name that device.
+            tool("ip link add eth9 type bridge");
+            tool("ip link set eth9 up");
+            tool("ip route add 10.90.0.0/24 dev eth9 metric 1024 proto 177");
+            let before = routes("10.90.0.0/24");
+            let set = json!({"dest": "10.90.0.0/24", "dev": "wg0"});
+            assert_eq!(net.ask("route-set", &set), Err(ErrorCode::Conflict));
+            assert_eq!(routes("10.90.0.0/24"), before);
+        },
+    );
+}
+
+#[test]
 fn what_the_kernel_refuses_is_said_and_changes_nothing() {
     in_namespace(
         "what_the_kernel_refuses_is_said_and_changes_nothing",

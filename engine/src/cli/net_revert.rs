@@ -20,7 +20,10 @@ struct Cli {
 const EXAMPLES: &str = "\
 Started by `blockhost net uplink` and whatever else changes the network, not by hand. It has no descriptors of its parent's,
 takes the change back through the root agent when it is not confirmed in time, when whoever makes it dies, and on SIGTERM, and
-ends with the change. `blockhost net status` shows what it watches over, `blockhost net recover` does its work if it is killed.";
+ends with the change. `blockhost net status` shows what it watches over, `blockhost net recover` does its work if it is killed.
+
+Example:
+  blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60    # starts one for the time of the change";
 
 /// The command line, for man pages and completions.
 #[must_use]

@@ -1,5 +1,6 @@
 //! The lists as data: name, type and default of each stand once, and both `allow:` and `only:` are made from them.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -71,6 +72,44 @@ macro_rules! lists {
             }
         }
     };
+}
+
+/// Pairs of lists of which these actions ask that a value is on either.
+const EITHER: [(&[&str], [&str; 2]); 3] = [
+    (
+        &["route-set", "route-del"],
+        ["route_networks", "public_pools"],
+    ),
+    (
+        &["route-set", "route-del"],
+        ["route_devices", "link_devices"],
+    ),
+    (&["link-handover"], ["bridges", "ovs_bridges"]),
+];
+
+impl Only {
+    /// What an action may name under the rule, of its lists. Where a value may be on either of two lists and the rule gives
+    /// one of them, the other permits nothing: a rule that names its tunnels means no other device.
+    pub fn meant<'a>(&self, action: &str, lists: &'a Allowlists) -> Cow<'a, Allowlists> {
+        let keys = self.keys();
+        let mut lists = Cow::Borrowed(lists);
+        for (actions, pair) in EITHER {
+            let [first, second] = pair.map(|list| keys.contains(&list));
+            if first != second && actions.contains(&action) {
+                let lists = lists.to_mut();
+                match pair[usize::from(first)] {
+                    "route_networks" => lists.route_networks.clear(),
+                    "public_pools" => lists.public_pools.clear(),
+                    "route_devices" => lists.route_devices.clear(),
+                    "link_devices" => lists.link_devices.clear(),
+                    "bridges" => lists.bridges.clear(),
+                    "ovs_bridges" => lists.ovs_bridges.clear(),
+                    other => unreachable!("{other} is in no pair"),
+                }
+            }
+        }
+        lists
+    }
 }
 
 lists! {

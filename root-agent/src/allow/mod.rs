@@ -14,7 +14,7 @@ use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
     HostIpv6, IfIndex, IfName, ImagePath, NatAddress, Port, RouteNet, StorageName, SwitchIfName,
-    TemplateRef, Vmid, WgName,
+    TemplateRef, Text as _, Vmid, WgName,
 };
 
 pub use self::lists::{Allowlists, Only};
@@ -278,8 +278,9 @@ impl Allowlists {
     /// A device that may have routes or addresses, and a network that is private or one of the host's own.
     fn network_route(&self, dest: RouteNet, dev: &IfName) -> Result<(), NotAllowed> {
         if one_of(dev.as_str(), &self.route_devices).is_none() {
-            self.device(dev)?;
+            like("device", dev.as_str(), &self.link_devices, "link_devices")?;
         }
+        machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))?;
         let networks = [self.route_networks.as_slice(), &self.public_pools].concat();
         inside(
             "network",
@@ -288,6 +289,11 @@ impl Allowlists {
             &networks,
             "route_networks",
         )
+    }
+
+    /// Whether a route that goes out of such a device may be put in another's place.
+    pub fn names_route(&self, dest: RouteNet, device: &str) -> bool {
+        IfName::read(device).is_some_and(|dev| self.network_route(dest, &dev).is_ok())
     }
 
     fn port(&self, port: Port) -> Result<(), NotAllowed> {
@@ -344,9 +350,10 @@ impl Allowlists {
         one_of(name, &self.uplinks).is_some()
     }
 
-    /// Whether a device of that name is to be a tunnel of the agent's.
-    pub fn names_tunnel(&self, name: &str) -> bool {
-        like("tunnel", name, &self.wg_names, "wg_names").is_ok()
+    /// Whether a device of that name is a bridge, of either kind.
+    pub fn names_bridge(&self, name: &str) -> bool {
+        let mut bridges = self.bridges.iter().chain(&self.ovs_bridges);
+        bridges.any(|entry| entry == name)
     }
 
     fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {

@@ -282,9 +282,10 @@ impl Shared {
         // The front and the gate have judged already; what one of them let through for being taken over ends here.
         let rights = authority.rights(work.caller.subject());
         let result = authority.permits(&rights, action).and_then(|rule| {
+            let lists = authority.lists(rule, action);
             let ctx = JobCtx {
                 deadline: Instant::now() + Duration::from_millis(work.limit_ms),
-                allow: authority.lists(rule),
+                allow: &lists,
                 limits,
                 layout: &self.layout,
                 caller_uid: work.caller.uid,

@@ -3,6 +3,7 @@
 //! of it the gate looks for itself, so neither can hold it up.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use blockhost_ledger::blobs::Write;
@@ -12,6 +13,7 @@ use blockhost_ledger::publish::{Publication, Published};
 use blockhost_ledger::record::Draft;
 
 use super::Pending;
+use crate::log_error;
 
 /// Who waits for a payload, and the record that will commit to it.
 pub(super) struct Waiting {
@@ -29,12 +31,20 @@ struct Bench<J, D> {
 }
 
 impl<J: Send + 'static, D: Send + 'static> Bench<J, D> {
-    fn open(name: &str, work: fn(J) -> D) -> Result<Self, String> {
+    fn open(name: &'static str, work: fn(J) -> D) -> Result<Self, String> {
         let (jobs, waiting) = channel();
         let (told, done) = channel();
         let thread = move || {
             for job in waiting {
-                if told.send(work(job)).is_err() {
+                let Ok(done) = catch_unwind(AssertUnwindSafe(|| work(job))) else {
+                    // Nobody would ever hear of this job, nor of those behind it. The supervisor starts the gate anew,
+                    // and what is half done is taken up as after any crash.
+                    log_error!(
+                        "{name} could not be written for a fault of the agent's own; the process ends"
+                    );
+                    std::process::abort();
+                };
+                if told.send(done).is_err() {
                     return;
                 }
             }
@@ -47,7 +57,7 @@ impl<J: Send + 'static, D: Send + 'static> Bench<J, D> {
     }
 
     fn begin(&self, job: J) {
-        // The thread ends only with us.
+        // The thread ends only with the process.
         let _ = self.jobs.send(job);
     }
 

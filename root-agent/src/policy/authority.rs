@@ -2,6 +2,8 @@
 //! anything happens, by the gate before anything is recorded as begun, by each compartment before anything is done,
 //! and by `check-policy`. The answer of all of them is the one given here.
 
+use std::borrow::Cow;
+
 use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
 use serde::{Deserialize, Serialize};
@@ -145,12 +147,15 @@ impl Authority {
         Err(why.unwrap_or_else(|| forbidden(name)))
     }
 
-    /// What may be named under that rule.
-    pub fn lists(&self, rule: usize) -> &Allowlists {
-        self.rules
-            .get(rule)
-            .and_then(|entry| entry.lists.as_ref())
-            .unwrap_or(&self.allow)
+    /// What the action may name under that rule.
+    pub fn lists(&self, rule: usize, action: &Action) -> Cow<'_, Allowlists> {
+        match self.rules.get(rule) {
+            Some(Entry {
+                rule,
+                lists: Some(lists),
+            }) => meant(rule, lists, action),
+            _ => Cow::Borrowed(&self.allow),
+        }
     }
 
     /// The rates of that rule.
@@ -172,6 +177,13 @@ fn applies(rule: &ResolvedRule, subject: Subject<'_>) -> bool {
     somebody && user && group && socket
 }
 
+fn meant<'a>(rule: &ResolvedRule, lists: &'a Allowlists, action: &Action) -> Cow<'a, Allowlists> {
+    match &rule.only {
+        Some(only) => only.meant(action.name(), lists),
+        None => Cow::Borrowed(lists),
+    }
+}
+
 fn narrowed(
     rule: &ResolvedRule,
     lists: &Allowlists,
@@ -179,10 +191,8 @@ fn narrowed(
     number: usize,
 ) -> Result<(), Failure> {
     let place = format!("rule {}", number + 1);
-    let shown = shows_all(action).filter(|list| {
-        let only = rule.only.as_ref();
-        only.is_some_and(|only| only.keys().contains(list))
-    });
+    let keys = rule.only.as_ref().map(Only::keys).unwrap_or_default();
+    let shown = shows_all(action).find(|list| keys.contains(list));
     if let Some(list) = shown {
         let message = format!(
             "{} shows everything, and you may name some things only ({place}: only.{list} of root-agent.yaml)",
@@ -190,28 +200,27 @@ fn narrowed(
         );
         return Err(Failure::new(ErrorCode::Forbidden, message));
     }
-    lists
+    meant(rule, lists, action)
         .holds(action)
         .map_err(|denied| denied.at(&format!("{place}: only")))
 }
 
 /// Actions that can name nothing because they are about everything on a list. Under a rule that narrows this list they
 /// would show what its caller may not name.
-pub const SHOWS_ALL: [(&str, &str); 5] = [
+pub const SHOWS_ALL: [(&str, &str); 6] = [
     ("qm-list", "vmids"),
     ("pct-list", "vmids"),
     ("ovs-list", "ovs_bridges"),
     ("nat-list", "public_pools"),
+    ("nat-list", "nat_private"),
     ("iptables-list", "firewall_ports"),
 ];
 
-/// The list that the request shows all of.
-fn shows_all(action: &Action) -> Option<&'static str> {
-    if matches!(action, Action::OvsList(list) if list.bridge.is_some()) {
-        return None;
-    }
-    let shows = |(name, _): &&(&str, &str)| *name == action.name();
-    SHOWS_ALL.iter().find(shows).map(|&(_, list)| list)
+/// The lists that the request shows all of.
+fn shows_all(action: &Action) -> impl Iterator<Item = &'static str> {
+    let one = matches!(action, Action::OvsList(list) if list.bridge.is_some());
+    let shows = move |(name, _): &&(&str, &str)| !one && *name == action.name();
+    SHOWS_ALL.iter().filter(shows).map(|&(_, list)| list)
 }
 
 /// The process of the agent that has these credentials. None of them has business on the agent's sockets: what
@@ -448,6 +457,39 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_gives_one_of_two_lists_permits_nothing_by_the_other() {
+        let rules = rules(
+            "rules:\n\
+             - {uid: 5, actions: ['*'], only: {link_devices: [wg-a], route_networks: ['10.90.0.0/24']}}\n\
+             - {uid: 6, actions: ['*'], only: {ovs_bridges: [ovsbr1]}}\n\
+             - {uid: 7, actions: ['*'], only: {vmids: {first: 200, last: 299}}}\n\
+             allow: {public_pools: ['203.0.113.0/24'], uplinks: [eth0], route_devices: [vmbr0, vi100, vi200]}\n",
+        );
+        let route = |uid: u32, dest: &str, dev: &str| {
+            let route = json!({"dest": dest, "dev": dev});
+            let asked = ["route-set", "route-del"]
+                .map(|name| ask(&rules, by(uid, uid, &[]), name, &route).is_ok());
+            assert_eq!(asked[0], asked[1]);
+            asked[0]
+        };
+        assert!(route(5, "10.90.0.0/24", "wg-a"));
+        assert!(!route(5, "10.90.0.0/24", "vmbr0") && !route(5, "203.0.113.7/32", "wg-a"));
+        assert!(route(6, "10.90.0.0/24", "vmbr0") && route(6, "203.0.113.7/32", "wg-a"));
+        assert!(route(7, "10.90.0.0/24", "vi200") && !route(7, "10.90.0.0/24", "vi100"));
+        let handover = |uid: u32, to: &str| {
+            let pair = json!({"from": "eth0", "to": to});
+            ask(&rules, by(uid, uid, &[]), "link-handover", &pair).is_ok()
+        };
+        assert!(handover(6, "ovsbr1") && !handover(6, "ovsbr0") && !handover(6, "vmbr0"));
+        assert!(handover(5, "ovsbr0") && handover(5, "vmbr0"));
+        // What the compartment goes by is the same.
+        let set = json!({"dest": "10.90.0.0/24", "dev": "wg-a"});
+        let set = Action::from_parts("route-set", &set).expect("valid");
+        let lists = rules.lists(0, &set);
+        assert!(lists.route_devices.is_empty() && lists.public_pools.is_empty());
+    }
+
+    #[test]
     fn a_list_of_everything_is_not_for_those_who_may_name_some() {
         let rules = rules(
             "rules:\n\
@@ -537,7 +579,8 @@ mod tests {
         };
         assert!(make("treasury").is_err() && make("vault").is_err());
         assert!(make("hot").is_ok());
-        let lists = rules.lists(0);
+        let any = Action::from_parts("agent-info", &json!({})).expect("valid");
+        let lists = rules.lists(0, &any);
         assert!(lists.reserved_wallets.iter().any(|name| name == "vault"));
     }
 

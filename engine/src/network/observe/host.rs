@@ -183,6 +183,7 @@ pub fn routes(links: &[Link]) -> Result<Vec<Route>, ObserveError> {
     };
     Ok(routes
         .into_iter()
+        .filter(|route| route.leads)
         .map(|route| Route {
             destination: written(route.destination),
             hops: route

@@ -127,7 +127,8 @@ fn ours(netlink: &mut Netlink, dev: &IfName, allow: &Allowlists) -> Result<Link,
     let link = named(netlink, dev)?;
     let kind = link.kind.as_deref().unwrap_or("hardware");
     let known = BRIDGES.contains(&kind) || OTHERS.contains(&kind);
-    let tunnel = kind == "wireguard" || allow.names_tunnel(dev.as_str());
+    // A daemon's tunnel is a `tun` like a switch's own interface; only what is named as a bridge is taken for one.
+    let tunnel = kind == "wireguard" || (kind == "tun" && !allow.names_bridge(dev.as_str()));
     if known && (!tunnel || wireguard::is_ours(&link)) {
         return Ok(link);
     }

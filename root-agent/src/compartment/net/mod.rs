@@ -95,7 +95,7 @@ impl Handler for Net {
         match action {
             Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev),
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
-            Action::RouteSet(route) => self.networks.set(route),
+            Action::RouteSet(route) => self.networks.set(route, ctx.allow),
             Action::RouteDel(route) => self.networks.delete(route),
             Action::IptablesOpen(port) => {
                 self.firewall()?

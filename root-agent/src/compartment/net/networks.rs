@@ -4,6 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_netlink::route::{MAIN_TABLE, NetworkRoute, PROTOCOL};
+use blockhost_netlink::survey::Route;
 use blockhost_netlink::table::TableRoute;
 use blockhost_netlink::{Address, Netlink, NetlinkError};
 use blockhost_proto::action::{RouteDel, RouteSet};
@@ -12,6 +13,7 @@ use blockhost_proto::value::{Metric, RouteNet};
 use rustix::io::Errno;
 
 use super::devices::{self, named};
+use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure};
 
 /// A route socket of its own: a look at a long table does not hold up other routes.
@@ -23,7 +25,7 @@ impl Networks {
         Netlink::open().map(|netlink| Self(Mutex::new(netlink)))
     }
 
-    pub(super) fn set(&self, action: &RouteSet) -> Result<Done, Failure> {
+    pub(super) fn set(&self, action: &RouteSet, allow: &Allowlists) -> Result<Done, Failure> {
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let link = named(&mut netlink, &action.dev)?;
         let wanted = NetworkRoute {
@@ -34,13 +36,24 @@ impl Networks {
             metric: action.metric.get(),
         };
         let present = present(&mut netlink, action.dest, action.metric)?;
-        if present
-            .iter()
-            .any(|(_, route)| route.protocol() != PROTOCOL)
-        {
+        if is_foreign(&mut netlink, action.dest, action.metric)? {
             let message = format!(
                 "there is a route to {} with metric {} already that this agent did not make; it was left alone: choose another metric",
                 action.dest, action.metric
+            );
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        for (device, _) in present.iter().filter(|(of, _)| *of != link.index) {
+            let other = netlink
+                .link_by_index(*device)
+                .map_err(|error| devices::failure(&action.dev, "did not get the route", &error))?;
+            let Some(other) = other.filter(|other| !allow.names_route(action.dest, &other.name))
+            else {
+                continue;
+            };
+            let message = format!(
+                "the route to {} with metric {} goes out of {}, which is not yours to take it from: choose another metric",
+                action.dest, action.metric, other.name
             );
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
@@ -110,16 +123,35 @@ impl Networks {
     }
 }
 
+/// Whether somebody else has a route to the network with that metric in the main table, be it one that only refuses.
+fn is_foreign(netlink: &mut Netlink, dest: RouteNet, metric: Metric) -> Result<bool, Failure> {
+    let routes = netlink
+        .routes()
+        .map_err(|error| not_looked_at(dest, &error))?;
+    let network = network(dest);
+    let foreign = |route: &Route| {
+        route.table == u32::from(MAIN_TABLE)
+            && route.destination == network
+            && route.metric == metric.get()
+            && (route.protocol != PROTOCOL || !route.leads)
+    };
+    Ok(routes.iter().any(foreign))
+}
+
+fn not_looked_at(dest: RouteNet, error: &NetlinkError) -> Failure {
+    let message = format!("the routes to {dest} could not be looked at: {error}");
+    Failure::new(ErrorCode::Failed, message)
+}
+
 /// The routes to the network with that metric in the main table, whoever made them.
 fn present(
     netlink: &mut Netlink,
     dest: RouteNet,
     metric: Metric,
 ) -> Result<Vec<(u32, TableRoute)>, Failure> {
-    let routes = netlink.routes_to(network(dest)).map_err(|error| {
-        let message = format!("the routes to {dest} could not be looked at: {error}");
-        Failure::new(ErrorCode::Failed, message)
-    })?;
+    let routes = netlink
+        .routes_to(network(dest))
+        .map_err(|error| not_looked_at(dest, &error))?;
     let meant = |(_, route): &(u32, TableRoute)| {
         route.table() == MAIN_TABLE && route.metric() == metric.get()
     };
