@@ -8,17 +8,10 @@ use blockhost_tests::namespace::test_ran_inside;
 use blockhost_tests::switch::{self, Switch};
 use blockhost_tests::world::bus::{As, NAME, PATH, Polkit, SystemBus, client, missing};
 use blockhost_tests::world::services::{Service, start_agent};
-use blockhost_tests::world::{World, built_programs};
+use blockhost_tests::world::{AGENT_ONLY, World, built_programs};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(300);
-const PROGRAMS: &[&str] = &[
-    "blockhost-root-agent",
-    "blockhost-qm",
-    "blockhost-bus",
-    "blockhost",
-];
-
 /// Everything that runs, in the order in which it is to end.
 pub struct Stage {
     pub bus: SystemBus,
@@ -45,7 +38,8 @@ pub fn stage(test: &str, polkit: Polkit<'_>) -> Option<Stage> {
         .prefix("blockhost-bus-")
         .tempdir_in("/var/tmp")
         .expect("a directory");
-    let world = World::create(directory.path(), &built_programs(), PROGRAMS).expect("a world");
+    let programs = [AGENT_ONLY, &["blockhost-bus", "blockhost"]].concat();
+    let world = World::create(directory.path(), &built_programs(), &programs).expect("a world");
     let switch = Switch::start(&world.layout.switch_sockets());
     let agent = start_agent(&world).expect("the agent starts");
     let bus = SystemBus::start(&world, polkit).expect("the bus starts");
