@@ -140,10 +140,15 @@ print(sent)
         .expect("it starts again");
     asked(As::Root, "GetBridgeTopology", &["s", "ovsbr0"]);
     stage.agent.kill();
-    let refused = refusal(As::Root, "ListPorts", &[]);
+    let refused = refusal(As::Root, "DumpFlows", &["ovsbr0"]);
     assert!(refused.contains("Error.Unavailable"), "{refused}");
+    // What was seen a moment ago is told a moment longer.
+    let gone = || asked(As::Root, "GetSystemNetworkState", &[])["ovs_bridges"].is_null();
+    assert!(eventually(gone), "a dead agent's switch is still shown");
     let state = asked(As::Root, "GetSystemNetworkState", &[]);
     assert_eq!(state["ovs_bridges"], Value::Null);
+    let refused = refusal(As::Root, "ListPorts", &[]);
+    assert!(refused.contains("Error.Unavailable"), "{refused}");
     assert_eq!(
         state["problems"][0]["part"], "switch",
         "it is there and cannot be read: {state}"
