@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
 import socket
 import struct
@@ -12,6 +13,11 @@ from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Type
 
 Behaviour = Callable[["Talk"], None]
+
+
+def arguments(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Parameters as the functions take them: a word of the language has an underscore behind it."""
+    return {f"{name}_" if keyword.iskeyword(name) else name: value for name, value in params.items()}
 
 
 def frame(payload: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List
 
 import blockhost_root_agent as blocking
 from blockhost_root_agent import RootAgentConnectionError, RootAgentError, RootAgentTimeoutError, aio
-from fake import Behaviour, FakeAgent, Talk, answering, frame, polite
+from fake import Behaviour, FakeAgent, Talk, answering, arguments, frame, polite
 
 MIB = 1 << 20
 CATALOG: List[Dict[str, Any]] = json.load(open(os.environ["BLOCKHOST_CATALOG"], encoding="utf-8"))["actions"]
@@ -375,7 +375,7 @@ class Requests(Both):
                 every = {param: f"value of {param}" for param in action["param_order"]}
                 needed = {param: every[param] for param in action["params"]["required"]}
                 for params in (every, needed):
-                    client.method(name, **params)
+                    client.method(name, **arguments(params))
                     request = server.requests[-1]
                     self.assertEqual((request["action"], request["params"]), (action["name"], params))
                     self.assertNotIn("dry_run", request)

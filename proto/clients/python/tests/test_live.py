@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import blockhost_root_agent as blocking
 from blockhost_root_agent import RootAgentConnectionError, RootAgentError, aio
+from fake import arguments
 
 with open(os.environ["BLOCKHOST_CATALOG"], encoding="utf-8") as file:
     CATALOG: List[Dict[str, Any]] = json.load(file)["actions"]
@@ -168,7 +169,7 @@ class Live(unittest.TestCase):
                 for action in CATALOG:
                     function = getattr(module, action["name"].replace("-", "_"))
                     try:
-                        reply = function(**action["example"], dry_run=True)
+                        reply = function(**arguments(action["example"]), dry_run=True)
                         reply = asyncio.run(reply) if asyncio.iscoroutine(reply) else reply
                         if "receipt" in reply or not reply["output"]:
                             wrong.append((action["name"], reply))
