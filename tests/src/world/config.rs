@@ -47,15 +47,16 @@ pub(super) fn write_static(world: &World) -> Result<(), WorldError> {
     )?;
     secret("deployer.key", &hex::encode(random_key().to_bytes()))?;
 
-    // The agent's policy: the built programs instead of the packaged ones, everything else as shipped.
-    public(
-        "root-agent.yaml",
-        &format!(
-            "backend: embedded\nprograms:\n  qm: {}\n  pct: {}\n",
-            world.bin.join("blockhost-qm").display(),
-            world.bin.join("blockhost-pct").display()
-        ),
-    )?;
+    // The agent's policy: the built programs instead of the packaged ones, everything else as shipped. One that this world
+    // does without is not named: the agent does not start with a program that is not there.
+    let mut policy = "backend: embedded\nprograms:\n".to_owned();
+    for (key, program) in [("qm", "blockhost-qm"), ("pct", "blockhost-pct")] {
+        let path = world.bin.join(program);
+        if path.exists() {
+            policy += &format!("  {key}: {}\n", path.display());
+        }
+    }
+    public("root-agent.yaml", &policy)?;
     make_ssh_key(world)?;
     write_manifest(world)
 }

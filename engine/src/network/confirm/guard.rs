@@ -216,11 +216,13 @@ async fn until_due(
     }
 }
 
-/// Whose the state of this world is: what root starts here runs as that user.
+/// Whose the changes of this world are: what root starts here runs as that user. Where there were none yet, whose its
+/// state is.
 ///
 /// # Errors
 /// Where there is no state.
 pub fn owner(layout: &Layout) -> std::io::Result<(u32, u32)> {
-    let state = std::fs::metadata(layout.state())?;
-    Ok((state.uid(), state.gid()))
+    let changes = std::fs::symlink_metadata(Store::new(layout).directory());
+    let about = changes.or_else(|_| std::fs::metadata(layout.state()))?;
+    Ok((about.uid(), about.gid()))
 }

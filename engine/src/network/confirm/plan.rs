@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use blockhost_proto::Action;
+use blockhost_proto::catalog::Compartment;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -99,9 +100,14 @@ impl Serialize for Call {
 impl<'de> Deserialize<'de> for Call {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(from)?;
-        Action::from_parts(&stored.action, &stored.params)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        let action =
+            Action::from_parts(&stored.action, &stored.params).map_err(serde::de::Error::custom)?;
+        let spec = action.spec();
+        if !matches!(spec.compartment, Compartment::Net | Compartment::Ovs) {
+            let why = format!("{} is no change of the network", spec.name);
+            return Err(serde::de::Error::custom(why));
+        }
+        Ok(Self(action))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +43,19 @@ pub enum RecordError {
         /// What about it.
         reason: String,
     },
+    /// Somebody else could have written it.
+    #[error(
+        "{} belongs to user {uid} with mode {mode:o}, so others could have written what would be carried out; look at it, and give it to this user alone (`systemd-tmpfiles --create` makes the directory as it should be)",
+        path.display()
+    )]
+    Trust {
+        /// The directory or file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another change is under way.
     #[error(
         "another change of the network is under way; see `blockhost net status`, and try again when it has ended"
@@ -51,6 +64,11 @@ pub enum RecordError {
     /// The kernel gives no random number.
     #[error("cannot name the change: {0}")]
     Name(getrandom::Error),
+}
+
+/// Nobody but this user could have written it.
+fn is_ours_alone(about: &std::fs::Metadata) -> bool {
+    about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0
 }
 
 /// What is written before anything is changed.
@@ -250,8 +268,28 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(failed("create", &self.directory)(error))
             }
-            _ => Ok(()),
+            Err(_) => self.check_directory(),
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// Where the records are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What is in there is carried out in this user's name: nobody else may have put it there.
+    fn check_directory(&self) -> Result<(), RecordError> {
+        let about = std::fs::symlink_metadata(&self.directory);
+        let about = about.map_err(failed("look at", &self.directory))?;
+        if about.is_dir() && is_ours_alone(&about) {
+            return Ok(());
+        }
+        Err(RecordError::Trust {
+            path: self.directory.clone(),
+            uid: about.uid(),
+            mode: about.mode() & 0o7777,
+        })
     }
 
     /// The lock of whoever makes a change.
@@ -358,13 +396,24 @@ impl Store {
     /// # Errors
     /// [`RecordError`].
     pub fn read(&self, phase: Phase, id: &str) -> Result<Known, RecordError> {
+        self.check_directory()?;
         let path = self.file(phase, id);
         let mut text = String::new();
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .custom_flags(nofollow())
             .open(&path)
-            .and_then(|file| file.take(MAX_RECORD).read_to_string(&mut text))
+            .map_err(failed("read", &path))?;
+        let about = file.metadata().map_err(failed("look at", &path))?;
+        if !about.is_file() || !is_ours_alone(&about) {
+            return Err(RecordError::Trust {
+                path,
+                uid: about.uid(),
+                mode: about.mode() & 0o7777,
+            });
+        }
+        file.take(MAX_RECORD)
+            .read_to_string(&mut text)
             .map_err(failed("read", &path))?;
         let content = |reason: String| RecordError::Content {
             path: path.clone(),

@@ -28,6 +28,62 @@ fn what_was_noted_is_there_and_a_torn_line_is_not() {
 }
 
 #[test]
+fn what_somebody_else_could_have_written_is_not_carried_out() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let (root, store) = store();
+    let record = record();
+    store.write(&record).expect("written");
+    let refused = || {
+        let read = store.read(Phase::Pending, &record.id);
+        matches!(read, Err(RecordError::Trust { .. }))
+    };
+    assert!(!refused());
+    let file = store.file(Phase::Pending, &record.id);
+    for (path, open, shut) in [
+        (&file, 0o666, 0o600),
+        (&store.directory().into(), 0o770, 0o700),
+    ] {
+        let mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).expect("a mode");
+        };
+        mode(open);
+        assert!(refused(), "{}", path.display());
+        mode(shut);
+        assert!(!refused());
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(65534), None).expect("given away");
+            assert!(refused(), "{}", path.display());
+            assert_eq!(store.create().is_err(), path != &file);
+            chown(path, Some(0), None).expect("taken back");
+        }
+    }
+    // Root acts as whoever the changes belong to, whatever the state around them belongs to.
+    if rustix::process::geteuid().is_root() {
+        chown(store.directory(), Some(65534), Some(65534)).expect("given away");
+        let owner = crate::network::confirm::guard::owner(&Layout::new(root.path()));
+        assert_eq!(owner.expect("an owner"), (65534, 65534));
+    }
+}
+
+#[test]
+fn a_record_holds_changes_of_the_network_and_nothing_else() {
+    let call = |text: &str| serde_json::from_str::<crate::network::confirm::plan::Call>(text);
+    assert!(
+        call(r#"{"action": "ovs-del-port", "params": {"bridge": "ovsbr0", "port": "eth0"}}"#)
+            .is_ok()
+    );
+    for other in [
+        r#"{"action": "addressbook-save", "params": {"entries": {}}}"#,
+        r#"{"action": "qm-stop", "params": {"vmid": 100}}"#,
+        r#"{"action": "ledger-rotate-key", "params": {}}"#,
+    ] {
+        let why = call(other).expect_err(other).to_string();
+        assert!(why.contains("no change of the network"), "{why}");
+    }
+}
+
+#[test]
 fn of_two_who_decide_at_the_same_time_one_does() {
     let (_root, store) = store();
     for _ in 0..50 {

@@ -194,7 +194,13 @@ impl Tunnels {
         let keys = self.keys()?;
         let name = &action.name;
         let mut inner = self.lock();
-        let link = inner.ours(name)?;
+        let link = match inner.ours(name) {
+            // A daemon that was started for a tunnel that nobody has made yet.
+            Err(failure) if failure.code == ErrorCode::Conflict && inner.is_free(name)? => {
+                return Err(not_found(name));
+            }
+            other => other?,
+        };
         let what = format!("{name} cannot be shown");
         let device = inner.backend.get(name).map_err(told(&what))?;
         let addresses = inner.links.addresses(link.index).map_err(failed(&what))?;
@@ -271,6 +277,15 @@ impl Inner {
             .make(&mut self.links, name, ALIAS)
             .map_err(told(&what))?;
         self.ours(name).map(|link| (link, true))
+    }
+
+    /// Whether `wg-setup` would take the device of that name for its own.
+    fn is_free(&mut self, name: &WgName) -> Result<bool, Failure> {
+        let what = format!("{name} cannot be looked up");
+        match self.links.link(name.as_str()).map_err(failed(&what))? {
+            Some(link) => self.backend.may_adopt(&link, name).map_err(told(&what)),
+            None => Ok(false),
+        }
     }
 
     /// A device that a daemon was started for and that nobody has marked yet.
