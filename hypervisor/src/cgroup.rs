@@ -141,6 +141,39 @@ impl Delegated {
     }
 }
 
+/// Whether a process lives in a group or below it; an absent one has none.
+///
+/// # Errors
+/// When that cannot be read.
+pub fn populated(group: &Path) -> Result<bool, String> {
+    let path = group.join("cgroup.events");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(!text.lines().any(|line| line == "populated 0")),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        // Removed while it was open.
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+    }
+}
+
+/// Ends every process in a group and below it, where the kernel can do that.
+pub fn end(group: &Path) {
+    let _ = fs::write(group.join("cgroup.kill"), "1");
+}
+
+/// Removes a group with those below it; whether it is gone.
+pub fn remove_tree(group: &Path) -> bool {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    match fs::remove_dir(group) {
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        Ok(()) => true,
+    }
+}
+
 /// Whether a process is in the group where [`place`] put one.
 pub fn holds(placed: &str, pid: i32) -> bool {
     let members = placed

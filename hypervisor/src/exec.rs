@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::host::Ids;
@@ -15,6 +17,8 @@ use crate::sys;
 
 /// Where programs are looked for, in this order.
 const SEARCH: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+/// One program is started at a time.
+static STARTING: Mutex<()> = Mutex::new(());
 /// Output of a helper that is kept.
 const OUTPUT_LIMIT: u64 = 1 << 20;
 
@@ -57,6 +61,7 @@ pub struct Run<'a> {
     stderr: Option<File>,
     variables: Vec<(&'static str, PathBuf)>,
     own_group: bool,
+    limit: Option<Duration>,
 }
 
 impl<'a> Run<'a> {
@@ -77,6 +82,7 @@ impl<'a> Run<'a> {
             stderr: None,
             variables: Vec::new(),
             own_group: false,
+            limit: None,
         }
     }
 
@@ -84,6 +90,14 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn variable(mut self, name: &'static str, value: impl Into<PathBuf>) -> Self {
         self.variables.push((name, value.into()));
+        self
+    }
+
+    /// Ends it, with what it started, when [`Self::status`] or [`Self::output`] has waited this long.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self.own_group = true;
         self
     }
 
@@ -157,9 +171,9 @@ impl<'a> Run<'a> {
             program: name.clone(),
             problem,
         };
-        for fd in &self.keep {
-            sys::inherit(fd).map_err(|e| fail(e.to_string()))?;
-        }
+        // Where a descriptor is made inheritable, it is for every program that another thread starts meanwhile.
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let inherited: std::io::Result<()> = self.keep.iter().try_for_each(sys::inherit);
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the module that starts programs"
@@ -188,14 +202,12 @@ impl<'a> Run<'a> {
         command.stdin(self.stdin.take().map_or_else(Stdio::null, Stdio::from));
         command.stdout(self.stdout.take().map_or(out, Stdio::from));
         command.stderr(self.stderr.take().map_or(err, Stdio::from));
-        let child = command
-            .spawn()
-            .map_err(|e| fail(format!("cannot be started: {e}")));
+        let child = inherited.and_then(|()| command.spawn());
         for fd in &self.keep {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)
                 .map_err(|e| fail(e.to_string()))?;
         }
-        child
+        child.map_err(|e| fail(format!("cannot be started: {e}")))
     }
 
     /// Starts the program and leaves it running.
@@ -219,6 +231,9 @@ impl<'a> Run<'a> {
         };
         let stderr = child.stderr.take();
         let errors = std::thread::spawn(move || stderr.map(drain).unwrap_or_default());
+        if let Some(limit) = self.limit {
+            return self.status_within(limit, child, errors);
+        }
         let output = child.stdout.take().map(drain).unwrap_or_default();
         let status = child.wait().map_err(fail)?;
         let errors = errors.join().unwrap_or_default();
@@ -230,12 +245,64 @@ impl<'a> Run<'a> {
         })
     }
 
+    fn status_within(
+        &self,
+        limit: Duration,
+        mut child: Child,
+        errors: std::thread::JoinHandle<String>,
+    ) -> Result<Finished> {
+        let program = self.name();
+        let stdout = child.stdout.take();
+        let output = std::thread::spawn(move || stdout.map(drain).unwrap_or_default());
+        let end = Instant::now() + limit;
+        let ended = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+                Ok(None) => {
+                    break Err(Error::Timeout(format!(
+                        "{program} did not end within {} s",
+                        limit.as_secs()
+                    )));
+                }
+                Err(e) => {
+                    break Err(Error::Program {
+                        program: program.clone(),
+                        problem: e.to_string(),
+                    });
+                }
+            }
+        };
+        if ended.is_err() {
+            kill_group(&child);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let status = ended?;
+        Ok(Finished {
+            program,
+            status,
+            output: output.join().unwrap_or_default(),
+            errors: errors.join().unwrap_or_default(),
+        })
+    }
+
     /// Runs to the end and insists on success.
     ///
     /// # Errors
     /// [`Error::Program`] with the last words of the program.
     pub fn output(self) -> Result<String> {
         self.status()?.success()
+    }
+}
+
+/// Ends a child that leads its group, and what it started.
+pub fn kill_group(child: &Child) {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
 }
 
@@ -289,4 +356,44 @@ fn drain(mut from: impl Read) -> String {
 /// A descriptor's name for a child that inherits it.
 pub fn fd_number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_given_to_one_program_is_in_no_other_that_starts_meanwhile() {
+        let secret = File::open("/etc/passwd").unwrap();
+        let list = || {
+            let words = ["-c", "readlink /proc/$$/fd/*"];
+            Run::new(find("sh", "dash").unwrap(), words)
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let given = list().keep([secret.as_fd()]).status().unwrap().output;
+                        assert!(given.contains("/etc/passwd"), "{given}");
+                    }
+                });
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let others = list().status().unwrap().output;
+                        assert!(!others.contains("/etc/passwd"), "{others}");
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended_with_what_it_started() {
+        let run = Run::new(
+            find("sh", "dash").unwrap(),
+            ["-c", "sleep 1000 & sleep 1000"],
+        );
+        let ended = run.within(Duration::from_millis(50)).status();
+        assert!(matches!(ended, Err(Error::Timeout(_))));
+    }
 }

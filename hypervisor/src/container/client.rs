@@ -105,7 +105,7 @@ pub fn ask(host: &Host, ask: &Ask, descriptors: &[BorrowedFd<'_>]) -> Result<Vec
 /// What containers do, in the order they were asked for.
 ///
 /// # Errors
-/// When the service cannot be asked: a state is never guessed.
+/// When the service cannot be asked: a state is never guessed. What is wrong with one container is said in its own.
 pub fn states(host: &Host, vmids: &[Vmid]) -> Result<Vec<State>> {
     if vmids.is_empty() {
         return Ok(Vec::new());
@@ -122,9 +122,13 @@ pub fn states(host: &Host, vmids: &[Vmid]) -> Result<Vec<State>> {
 /// What one container does.
 ///
 /// # Errors
-/// As [`states`].
+/// As [`states`], or when nothing is known of it.
 pub fn state(host: &Host, vmid: Vmid) -> Result<State> {
-    states(host, &[vmid])?.pop().ok_or_else(unexpected)
+    let state = states(host, &[vmid])?.pop().ok_or_else(unexpected)?;
+    match state.problem {
+        None => Ok(state),
+        Some(problem) => Err(Error::Failed(problem)),
+    }
 }
 
 /// An answer to another question.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{VmConfig, VmLock};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::keeper::wire::{Answer, Ask};
+use crate::keeper::wire::{Answer, Ask, State};
 use crate::machine::Vmid;
 
 use super::client::{self, Request};
@@ -24,7 +24,13 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<Vec<String>> {
             "you can't start a CT if it's a template".to_owned(),
         ));
     }
-    if client::state(host, vmid)?.pid.is_some() {
+    let state = client::state(host, vmid)?;
+    if state.left_over {
+        return Err(Error::Conflict(format!(
+            "CT {vmid} is left over: it runs without LXC's monitor; stop it before it is started"
+        )));
+    }
+    if state.pid.is_some() {
         eprintln!("CT {vmid} already running");
         return Ok(Vec::new());
     }
@@ -99,7 +105,7 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
 pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     let config = VmConfig::load(host, vmid)?;
     let state = client::state(host, vmid)?;
-    let word = word(state.pid);
+    let word = word(&state);
     if !verbose {
         return Ok(format!("status: {word}\n"));
     }
@@ -114,14 +120,20 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     ];
     lines.extend(config.get("hostname").map(|name| format!("name: {name}")));
     lines.extend(state.pid.map(|pid| format!("pid: {pid}")));
+    if state.left_over {
+        lines.push("left over: it runs without LXC's monitor; stop it".to_owned());
+    }
     lines.sort_unstable();
     Ok(lines.join("\n") + "\n")
 }
 
-const fn word(pid: Option<i32>) -> &'static str {
-    match pid {
-        Some(_) => "running",
-        None => "stopped",
+fn word(state: &State) -> &'static str {
+    match state {
+        State {
+            problem: Some(_), ..
+        } => "unknown",
+        State { pid: Some(_), .. } => "running",
+        State { pid: None, .. } => "stopped",
     }
 }
 
@@ -144,7 +156,10 @@ pub fn list(host: &Host) -> Result<String> {
                 String::new()
             }
         };
-        text.push_str(&row(&vmid.to_string(), word(state.pid), "", &name));
+        if let Some(problem) = &state.problem {
+            eprintln!("{}", host.shown(&format!("CT {vmid}: {problem}")));
+        }
+        text.push_str(&row(&vmid.to_string(), word(&state), "", &name));
     }
     Ok(text)
 }

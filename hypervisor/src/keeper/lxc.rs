@@ -4,6 +4,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::exec::{self, Run};
@@ -13,6 +14,9 @@ use crate::keeper::wire::StartSpec;
 
 /// Where the hook of a starting container finds the service.
 pub const SOCKET_VARIABLE: &str = "BLOCKHOST_CONTAINERS_SOCKET";
+
+/// How long a monitor may take for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 
 /// System calls that no container needs: they reach the kernel itself, or are where its holes were.
 const NEVER: [&str; 14] = [
@@ -212,7 +216,17 @@ impl Lxc {
         {
             return Ok(None);
         }
-        let asked = self.tool("lxc-info", vmid, &["-s", "-p"])?.status()?;
+        let asked = self
+            .tool("lxc-info", vmid, &["-s", "-p"])?
+            .within(ASK_LIMIT)
+            .status()
+            .map_err(|e| match e {
+                Error::Timeout(_) => Error::Failed(format!(
+                    "what listens at the abstract socket @{}/{vmid}/command does not say what container {vmid} does: if that is no lxc-start of this service, somebody took the name; 'ss -xlp' shows who",
+                    self.containers.display()
+                )),
+                other => other,
+            })?;
         match said(&asked.output, "State:") {
             Some("STOPPED") => Ok(None),
             Some(_) => {

@@ -5,6 +5,7 @@
 pub mod hook;
 pub mod inside;
 pub mod lxc;
+pub mod processes;
 pub mod rootfs;
 mod serve;
 pub mod slots;

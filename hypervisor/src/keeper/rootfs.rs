@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, IoContext, Result};
+use crate::exec::kill_group;
 use crate::host::Ids;
 use crate::keeper::inside::{self, Job, Report};
 use crate::keeper::lxc::Lxc;
@@ -229,16 +230,6 @@ fn wait_for(report: OwnedFd, asker: &Line) -> Result<String> {
         }
     }
     String::from_utf8(bytes).map_err(|e| Error::Failed(e.to_string()))
-}
-
-/// Ends a child that leads its group, and what it started.
-pub fn kill_group(child: &Child) {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-    }
 }
 
 fn reap(mut child: Child) -> String {

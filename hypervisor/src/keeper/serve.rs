@@ -13,16 +13,21 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::rootfs::kill_group;
+use super::processes::{self, Process};
 use super::wire::{Answer, Ask, Limits, Line, Refusal, State};
 use super::{Keeper, slots};
 use crate::cgroup::{self, Processor};
 use crate::error::{Error, IoContext, Result};
+use crate::exec::kill_group;
 
 /// Requests at one time; root needs no more, and a mistake of its scripts shall not end in thousands of threads.
 const MOST_AT_ONCE: usize = 128;
 /// How long a container may take to be gone once it was killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the monitor of a container that was killed may clear up.
+const GRACE: Duration = Duration::from_secs(2);
+/// Monitors asked at one time.
+const ASKED_AT_ONCE: usize = 16;
 /// Processes and threads of one container.
 const PROCESSES: u32 = 8192;
 /// What a program inside finds in its environment.
@@ -122,6 +127,20 @@ fn refused(error: Error) -> Answer {
     Answer::Refused { refusal, message }
 }
 
+/// What a container does.
+enum Found {
+    Stopped,
+    Running(i32),
+    /// Without its monitor.
+    LeftOver(i32),
+}
+
+fn left_over(vmid: u32, pid: i32) -> String {
+    format!(
+        "CT {vmid} is left over: process {pid} of it runs without LXC's monitor; stop it (blockhost-pct stop {vmid})"
+    )
+}
+
 fn done(notes: Vec<String>) -> Answer {
     Answer::Done { notes }
 }
@@ -139,6 +158,7 @@ impl Keeper {
                 let lock = self.desk.lock_of(vmid);
                 let _busy = lock.lock();
                 self.refuse_running(vmid)?;
+                self.end_all(vmid, true)?;
                 self.roots.remove(vmid)?;
                 let first_id = {
                     let _allocating = self.desk.allocating.lock();
@@ -147,7 +167,7 @@ impl Keeper {
                 let made =
                     self.roots
                         .create(vmid, first_id, &archive, (packing, bytes, settings), line);
-                if made.is_err() {
+                if made.is_err() && self.end_all(vmid, true).is_ok() {
                     let _ = self.roots.remove(vmid);
                 }
                 made.map(done)
@@ -156,8 +176,10 @@ impl Keeper {
                 let lock = self.desk.lock_of(vmid);
                 let _busy = lock.lock();
                 self.refuse_running(vmid)?;
-                self.roots.remove(vmid)?;
+                // Its ids go to another afterwards.
+                self.end_all(vmid, true)?;
                 self.remove_group(vmid);
+                self.roots.remove(vmid)?;
                 Ok(done(Vec::new()))
             }
             Ask::Start { vmid, spec } => {
@@ -168,11 +190,9 @@ impl Keeper {
             }
             Ask::Shutdown { vmid, timeout_s } => self.shutdown(vmid, timeout_s, line),
             Ask::Kill { vmid } => self.kill(vmid),
-            Ask::States { vmids } => {
-                let states: Result<Vec<State>> =
-                    vmids.into_iter().map(|vmid| self.state(vmid)).collect();
-                Ok(Answer::States { states: states? })
-            }
+            Ask::States { vmids } => Ok(Answer::States {
+                states: self.states(&vmids)?,
+            }),
             Ask::Exec { vmid, words } => self.exec(vmid, &words, descriptors, line),
             Ask::Limit { vmid, limits } => Ok(done(match self.groups.path(vmid) {
                 Ok(group) => self.limit(&group, limits),
@@ -191,58 +211,166 @@ impl Keeper {
         }
     }
 
-    fn state(&self, vmid: u32) -> Result<State> {
-        Ok(State {
-            pid: self.pid(vmid)?,
-            cgroup: self
-                .groups
-                .path(vmid)
-                .map_or_else(|why| why, |group| group.display().to_string()),
-        })
+    /// What containers do. One that cannot be asked hides nothing of the others.
+    fn states(&self, vmids: &[u32]) -> Result<Vec<State>> {
+        let all = processes::all()?;
+        let mut states = Vec::new();
+        // Somebody may have seen to it that each takes as long as it may.
+        for some in vmids.chunks(ASKED_AT_ONCE) {
+            std::thread::scope(|scope| {
+                let asked: Vec<_> = some
+                    .iter()
+                    .map(|vmid| scope.spawn(|| self.state(*vmid, &all)))
+                    .collect();
+                states.extend(asked.into_iter().map(|one| {
+                    one.join().unwrap_or_else(|_| State {
+                        problem: Some("the service failed".to_owned()),
+                        ..State::default()
+                    })
+                }));
+            });
+        }
+        Ok(states)
+    }
+
+    fn state(&self, vmid: u32, all: &[Process]) -> State {
+        let cgroup = self
+            .groups
+            .path(vmid)
+            .map_or_else(|why| why, |group| group.display().to_string());
+        let (pid, left_over, problem) = match self.found(vmid, all) {
+            Ok(Found::Stopped) => (None, false, None),
+            Ok(Found::Running(pid)) => (Some(pid), false, None),
+            Ok(Found::LeftOver(pid)) => (Some(pid), true, None),
+            Err(e) => (None, false, Some(e.to_string())),
+        };
+        State {
+            pid,
+            left_over,
+            problem,
+            cgroup,
+        }
+    }
+
+    fn found(&self, vmid: u32, all: &[Process]) -> Result<Found> {
+        if let Some(pid) = self.pid(vmid)? {
+            return Ok(Found::Running(pid));
+        }
+        let first_id = self.roots.first_id(vmid)?;
+        if first_id
+            .and_then(|first| processes::left_over(all, first))
+            .is_none()
+        {
+            return Ok(Found::Stopped);
+        }
+        // It may have started, or ended, between the looking and the asking.
+        if let Some(pid) = self.pid(vmid)? {
+            return Ok(Found::Running(pid));
+        }
+        let now = processes::all()?;
+        Ok(first_id
+            .and_then(|first| processes::left_over(&now, first))
+            .map_or(Found::Stopped, Found::LeftOver))
     }
 
     fn refuse_running(&self, vmid: u32) -> Result<()> {
-        match self.pid(vmid)? {
-            Some(_) => Err(Error::Conflict(format!("CT {vmid} already running"))),
-            None => Ok(()),
+        match self.found(vmid, &processes::all()?)? {
+            Found::Stopped => Ok(()),
+            Found::Running(_) => Err(Error::Conflict(format!("CT {vmid} already running"))),
+            Found::LeftOver(pid) => Err(Error::Conflict(left_over(vmid, pid))),
         }
     }
 
     fn running(&self, vmid: u32) -> Result<i32> {
-        self.pid(vmid)?
-            .ok_or_else(|| Error::Conflict(format!("CT {vmid} not running")))
+        match self.found(vmid, &processes::all()?)? {
+            Found::Stopped => Err(Error::Conflict(format!("CT {vmid} not running"))),
+            Found::Running(pid) => Ok(pid),
+            Found::LeftOver(pid) => Err(Error::Conflict(left_over(vmid, pid))),
+        }
     }
 
     fn shutdown(&self, vmid: u32, timeout_s: u64, line: &Line) -> Result<Answer> {
-        if self.pid(vmid)?.is_none() {
-            return Ok(done(Vec::new()));
+        match self.found(vmid, &processes::all()?)? {
+            Found::Stopped => return Ok(done(Vec::new())),
+            // Nobody is there to pass the wish on.
+            Found::LeftOver(pid) => return Err(Error::Conflict(left_over(vmid, pid))),
+            Found::Running(_) => {}
         }
         let timeout = timeout_s.to_string();
         let tool = self
             .roots
             .lxc
             .tool("lxc-stop", vmid, &["--nokill", "--timeout", &timeout])?;
-        self.wait(tool.own_group().spawn()?, Some(line))?;
+        self.wait(tool.own_group().spawn()?, line)?;
         if self.pid(vmid)?.is_some() {
             return Err(Error::Timeout(format!(
                 "CT {vmid}: shutdown failed - got timeout"
             )));
         }
+        self.end_all(vmid, false)?;
         self.remove_group(vmid);
         Ok(done(Vec::new()))
     }
 
     pub(super) fn kill(&self, vmid: u32) -> Result<Answer> {
+        let asked = self.kill_by_monitor(vmid);
+        // Whatever the monitor says, or whoever speaks in its place.
+        self.end_all(vmid, false)?;
+        asked?;
+        self.remove_group(vmid);
+        Ok(done(Vec::new()))
+    }
+
+    fn kill_by_monitor(&self, vmid: u32) -> Result<()> {
         let end = Instant::now() + KILL_LIMIT;
         while self.pid(vmid)?.is_some() {
             let tool = self.roots.lxc.tool("lxc-stop", vmid, &["--kill"])?;
-            self.wait(tool.own_group().spawn()?, None)?;
+            match tool.within(KILL_LIMIT).status() {
+                // Its processes are ended without it.
+                Err(Error::Timeout(_)) => return Ok(()),
+                other => other?,
+            };
             if Instant::now() > end {
                 return Err(Error::Failed(format!("CT {vmid} cannot be ended")));
             }
         }
-        self.remove_group(vmid);
-        Ok(done(Vec::new()))
+        Ok(())
+    }
+
+    /// Ends whatever runs under a container's ids and in its group; the service's helpers with its ids too where
+    /// `helpers`, for which the caller holds the container's lock.
+    ///
+    /// # Errors
+    /// When something of it is still there afterwards.
+    pub(super) fn end_all(&self, vmid: u32, helpers: bool) -> Result<()> {
+        let first_id = self.roots.first_id(vmid)?;
+        let group = self.groups.path(vmid).ok();
+        let begin = Instant::now();
+        loop {
+            let alive = match first_id {
+                Some(first_id) => processes::end(first_id, helpers)?,
+                None => false,
+            };
+            let populated = match &group {
+                Some(group) => cgroup::populated(group).map_err(Error::Failed)?,
+                None => false,
+            };
+            if !alive && !populated {
+                return Ok(());
+            }
+            let waited = begin.elapsed();
+            // A monitor whose container has ended clears up after it.
+            if let Some(group) = group.as_ref().filter(|_| populated && waited > GRACE) {
+                cgroup::end(group);
+            }
+            if waited > KILL_LIMIT {
+                return Err(Error::Failed(format!(
+                    "processes of CT {vmid} are still there {} s after they were killed: its ids are not given away; look with 'ps -eo pid,uid,stat,wchan,args', then stop it again",
+                    KILL_LIMIT.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn exec(
@@ -264,23 +392,19 @@ impl Keeper {
             .stdin(File::from(input))
             .stdout(File::from(output))
             .stderr(File::from(errors));
-        let status = self.wait(run.spawn()?, Some(line))?;
+        let status = self.wait(run.spawn()?, line)?;
         let code = status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
         Ok(Answer::Exited { code })
     }
 
-    /// Waits for a tool, as long as somebody waits for it where an asker is named.
-    fn wait(&self, mut child: Child, asker: Option<&Line>) -> Result<ExitStatus> {
+    /// Waits for a tool, as long as somebody waits for it.
+    fn wait(&self, mut child: Child, asker: &Line) -> Result<ExitStatus> {
         loop {
             if let Some(status) = child.try_wait().at("cannot wait for", "a tool of LXC")? {
                 return Ok(status);
             }
-            let Some(asker) = asker else {
-                std::thread::sleep(Duration::from_millis(10));
-                continue;
-            };
             if gone(asker, Duration::from_millis(10)) {
                 kill_group(&child);
                 let _ = child.wait();
@@ -316,13 +440,33 @@ impl Keeper {
             .collect()
     }
 
+    /// Removes the group of a container that has ended.
     pub(super) fn remove_group(&self, vmid: u32) {
-        if let Ok(group) = self.groups.path(vmid) {
-            for entry in std::fs::read_dir(&group).into_iter().flatten().flatten() {
-                // LXC's own two, where it has left them.
-                let _ = std::fs::remove_dir(entry.path());
-            }
-            let _ = std::fs::remove_dir(&group);
+        let Ok(group) = self.groups.path(vmid) else {
+            return;
+        };
+        if cgroup::remove_tree(&group) {
+            return;
+        }
+        // What the container made in its group is its root's to remove, where no monitor was left to do it.
+        if let Ok(Some(first_id)) = self.roots.first_id(vmid) {
+            let words = [
+                "/usr/bin/find",
+                &group.display().to_string(),
+                "-mindepth",
+                "2",
+                "-depth",
+                "-type",
+                "d",
+                "-delete",
+            ]
+            .map(str::to_owned);
+            let run = self
+                .roots
+                .lxc
+                .as_root_of(first_id, self.roots.own, &words, Vec::new());
+            let _ = run.and_then(|run| run.within(KILL_LIMIT).status());
+            cgroup::remove_tree(&group);
         }
     }
 }

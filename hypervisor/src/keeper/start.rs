@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::lxc::{Places, SOCKET_VARIABLE, config_text, filter_text};
-use super::rootfs::kill_group;
 use super::serve::{gone, not_in_force};
 use super::wire::{Answer, Ask, Line, StartSpec};
 use crate::config::write_atomically;
 use crate::error::{Error, IoContext, Result};
-use crate::exec::{self, Run};
+use crate::exec::{self, Run, kill_group};
 
 /// Hidden command under which the program runs as the launcher.
 pub const COMMAND: &str = "launch";
@@ -85,8 +84,9 @@ impl Keeper {
         };
         let started = self.launch_and_plug(vmid, spec, &group, asker);
         if let Err(e) = started {
-            let _ = self.kill(vmid);
-            self.remove_group(vmid);
+            if let Err(left) = self.kill(vmid) {
+                return Err(Error::Failed(format!("{e}; and then: {left}")));
+            }
             return Err(e);
         }
         Ok(notes)

@@ -200,11 +200,15 @@ pub enum Refusal {
 }
 
 /// Whether a container runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Pid of its first process, as the host counts.
+    /// Pid of its first process, as the host counts; of any where only others are left.
     pub pid: Option<i32>,
+    /// It runs without its monitor, and can only be stopped.
+    pub left_over: bool,
+    /// Why nothing is known of it.
+    pub problem: Option<String>,
     /// Where its limits are in force, or why nowhere.
     pub cgroup: String,
 }

@@ -176,6 +176,11 @@ impl World {
         self.root.path().join(relative)
     }
 
+    /// The world's network namespace.
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.namespace.id()))
+    }
+
     /// A command in the world's namespaces.
     pub fn command(&self, program: &str, args: &[&str]) -> Run<'static> {
         let target = self.namespace.id().to_string();
