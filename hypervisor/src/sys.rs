@@ -1,5 +1,5 @@
 //! System calls that std lacks: confined opening, the tap ioctl, user lookup, random bytes.
-//! The only unsafe code of the crate is the tap ioctl, the Landlock calls and close_range here.
+//! The only unsafe code of the crate is the tap ioctl, the Landlock calls, close_range and unshare here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -98,6 +98,21 @@ pub fn keep_from_children() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Leaves this thread, and what it starts, without a network and without a way to more privileges by a setuid program.
+///
+/// # Errors
+/// The kernel's; leaving the network needs root's rights in the caller's user name space.
+#[expect(
+    unsafe_code,
+    reason = "unsharing is unsafe for what it may do to descriptors, which a network name space of its own does not touch"
+)]
+pub fn leave_network() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    // SAFETY: only the network name space is left; descriptors and memory stay shared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+    Ok(())
 }
 
 /// Bytes from the kernel's random source.

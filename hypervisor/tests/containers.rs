@@ -196,6 +196,10 @@ fn a_container_without_its_bridge_does_not_start_and_one_on_a_switch_waits_for_i
     ]);
     let said = world.ok(&["start", "100"]);
     assert!(said.contains("vi100 is up but in no bridge"), "{said}");
+    let own = world.inside("ip", &["-6", "-oneline", "addr", "show", "dev", "vi100"]);
+    assert_eq!(own.output, "", "the host does not listen there: {said}");
+    let off = world.inside("cat", &["/proc/sys/net/ipv6/conf/vi100/disable_ipv6"]);
+    assert!(!off.status.success() || off.output == "1\n", "{said}");
     world.inside("ip", &["link", "set", "vi100", "master", "vmbr0"]);
     assert!(world.answers("10.9.0.7"));
 }

@@ -5,7 +5,7 @@ mod container_world;
 
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -145,6 +145,40 @@ fn a_container_that_outlives_its_monitor_runs_until_it_is_stopped_and_keeps_its_
     world.container("100", &[]);
     let again = std::fs::metadata(world.directory("100").join("rootfs"));
     assert_eq!(again.unwrap().uid(), first);
+}
+
+#[test]
+fn what_decompresses_an_archive_has_no_network_nothing_of_the_services_open_and_no_way_to_privileges()
+ {
+    let Some(world) = World::new() else { return };
+    world.template();
+    let plain = world.path("var/lib/blockhost/pct-storage/local/template/cache/base.tar");
+    std::fs::set_permissions(&plain, PermissionsExt::from_mode(0o644)).unwrap();
+    let packed = container_world::packed("bzip2", &plain);
+    let path = world.path("var/lib/blockhost/pct-storage/local/template/cache/base.tar.bz2");
+    std::fs::write(path, packed).unwrap();
+    // In its place a program that looks around, and unpacks all the same.
+    let real = world.path("bin/real");
+    std::fs::copy(exec::find("bzip2", "bzip2").unwrap(), &real).unwrap();
+    let script = format!(
+        "#!/bin/sh\n\
+         {} -dc || exit 40\n\
+         ! grep -q ' *vmbr0:' /proc/self/net/dev || exit 41\n\
+         grep -q 'NoNewPrivs:.1' /proc/self/status || exit 42\n\
+         for f in /proc/$$/fd/*; do [ ! -d \"$f\" ] || exit 43; done\n",
+        real.display()
+    );
+    let look = world.path("bin/look");
+    std::fs::write(&look, script).unwrap();
+    std::fs::set_permissions(&look, PermissionsExt::from_mode(0o755)).unwrap();
+    let bzip2 = exec::find("bzip2", "bzip2").unwrap().display().to_string();
+    let mounted = world.inside("mount", &["--bind", &look.display().to_string(), &bzip2]);
+    assert!(mounted.status.success(), "{}", mounted.errors);
+    let create: Vec<&str> = ["create", "100", "local:vztmpl/base.tar.bz2"]
+        .into_iter()
+        .chain(NEW)
+        .collect();
+    world.ok(&create);
 }
 
 #[test]

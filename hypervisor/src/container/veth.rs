@@ -85,12 +85,31 @@ fn plug_one(
     Run::new(ip, args.iter().copied())
         .keep([space.as_fd()])
         .output()?;
+    let open = without_ipv6(&name).err();
     if kind == BridgeKind::Linux {
         net::join(&name, &bridge, None, card.tag)?;
         return Ok(None);
     }
+    // Whoever adds the port may not be allowed to switch it on.
     net::ip(&["link", "set", "dev", &name, "up"])?.success()?;
-    Ok(Some(format!(
+    let mut note = format!(
         "{name} is up but in no bridge: '{bridge}' is a switch's; add the port there (ovs-add-port, or ovs-vsctl add-port {bridge} {name})"
-    )))
+    );
+    if let Some(e) = open {
+        note.push_str(&format!(
+            "; until then this host listens to IPv6 from the container there ({e})"
+        ));
+    }
+    Ok(Some(note))
+}
+
+/// The host itself has no address on its end and must get none from what the container advertises. Called before it is up.
+fn without_ipv6(name: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match std::fs::write(&path, "1") {
+        Ok(()) => Ok(()),
+        // A host without IPv6.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).at("cannot write", path),
+    }
 }

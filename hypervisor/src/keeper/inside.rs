@@ -125,6 +125,9 @@ fn carry_out(job: Job) -> Result<Vec<String>, Stop> {
         maximum: Some(MEMORY),
     };
     setrlimit(Resource::As, small).map_err(Stop::at("memory limit"))?;
+    // The decompressor reads what somebody else wrote: it gets the archive, and neither the directory nor a network.
+    sys::keep_from_children().map_err(Stop::at("inherited descriptors"))?;
+    sys::leave_network().map_err(Stop::at("network"))?;
     match job {
         Job::Settle {
             directory,

@@ -146,7 +146,7 @@ mod tests {
         assert!(headless.contained && !headless.first);
         let helper = parse(&status("R (running)", "1065535 0 0 0", "7", 1)).unwrap();
         assert!(helper.belongs(1_000_000) && !helper.belongs(1_065_536) && !helper.contained);
-        assert_eq!(left_over(&[helper.clone()], 1_000_000), None);
+        assert_eq!(left_over(std::slice::from_ref(&helper), 1_000_000), None);
         assert_eq!(left_over(&[helper, one], 1_000_000), Some(7));
     }
 

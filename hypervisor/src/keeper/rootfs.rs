@@ -45,7 +45,7 @@ impl RootFileSystems {
     /// # Errors
     /// When what is written there cannot be used.
     pub fn first_id(&self, vmid: u32) -> Result<Option<u32>> {
-        slots::of(self.pool, &self.lxc.containers, vmid)
+        slots::of(&self.pool, &self.lxc.containers, vmid)
     }
 
     /// Makes a root file system from an archive. `asker` going away ends it. What a failure leaves is for [`Self::remove`].

@@ -162,7 +162,7 @@ impl Keeper {
                 self.roots.remove(vmid)?;
                 let first_id = {
                     let _allocating = self.desk.allocating.lock();
-                    slots::take(self.roots.pool, &self.roots.lxc.containers, vmid)?
+                    slots::take(&self.roots.pool, &self.roots.lxc.containers, vmid)?
                 };
                 let made =
                     self.roots

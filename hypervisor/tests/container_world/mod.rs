@@ -101,11 +101,27 @@ impl World {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))
                 .map_err(|e| e.to_string())?;
         }
+        world.ids()?;
         // The build directory need not be open to that user.
         std::fs::copy(KEEPER, world.path("bin/blockhost-containers")).map_err(|e| e.to_string())?;
         world.group = world.delegate(uid, gid);
         world.serve();
         Ok(world)
+    }
+
+    /// Gives this world ids that no other one has: a service takes whatever runs under its ids for its own.
+    fn ids(&self) -> Result<(), String> {
+        const EACH: u32 = 8 * 65_536;
+        let first = 1_000_000_000 + self.namespace.id() % 5000 * EACH;
+        let file = self.path("subids");
+        std::fs::write(&file, format!("{USER}:{first}:{EACH}\n")).map_err(|e| e.to_string())?;
+        for place in ["/etc/subuid", "/etc/subgid"] {
+            let mounted = self.inside("mount", &["--bind", &file.display().to_string(), place]);
+            if !mounted.status.success() {
+                return Err(format!("no ids of its own: {}", mounted.errors));
+            }
+        }
+        Ok(())
     }
 
     /// Shows this world control groups of version 2 only, and gives the service's user one of them; `None` after printing
