@@ -249,11 +249,12 @@ ensure_user() { # ensure_user NAME
 # The template is built by 'blockhost' in a user namespace, which needs 65536 ids of its own; each container needs as many.
 ensure_subids() { # ensure_subids NAME COUNT
     local file flag next
+    # Behind what either file gives away: the ids of a container are the same in both.
+    next=$(cat /etc/subuid /etc/subgid 2>/dev/null | awk -F: 'BEGIN { n = 100000 } NF == 3 && $2 + $3 > n { n = $2 + $3 } END { print n }')
     for file in /etc/subuid /etc/subgid; do
         if grep -q "^$1:" "$file" 2>/dev/null; then continue; fi
         flag=--add-subuids
         [ "$file" = /etc/subuid ] || flag=--add-subgids
-        next=$(awk -F: 'BEGIN { n = 100000 } NF == 3 && $2 + $3 > n { n = $2 + $3 } END { print n }' "$file" 2>/dev/null || echo 100000)
         say "giving $1 the subordinate ids $next-$((next + $2 - 1)) in $file"
         usermod "$flag" "$next-$((next + $2 - 1))" "$1"
     done

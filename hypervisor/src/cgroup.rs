@@ -87,14 +87,26 @@ pub struct Memory {
 /// # Errors
 /// Why they are not in force.
 pub fn limit_memory(group: &Path, limits: Memory) -> Result<(), String> {
-    control(group, "memory", "memory.max", "memory")?;
-    write(group, "memory.max", &limits.bytes.to_string())?;
+    let memory = control(group, "memory", "memory.max", "memory")
+        .and_then(|()| write(group, "memory.max", &limits.bytes.to_string()));
     // Missing where the kernel does not account for swap; then there is nothing to limit either.
-    if group.join("memory.swap.max").exists() {
-        write(group, "memory.swap.max", &limits.swap_bytes.to_string())?;
+    let swap = if memory.is_ok() && group.join("memory.swap.max").exists() {
+        write(group, "memory.swap.max", &limits.swap_bytes.to_string())
+    } else {
+        Ok(())
+    };
+    // Those that can be are in force, whatever becomes of the others.
+    let processes = control(group, "pids", "pids.max", "the number of processes")
+        .and_then(|()| write(group, "pids.max", &limits.processes.to_string()));
+    let failed: Vec<String> = [memory, swap, processes]
+        .into_iter()
+        .filter_map(std::result::Result::err)
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed.join("; "))
     }
-    control(group, "pids", "pids.max", "the number of processes")?;
-    write(group, "pids.max", &limits.processes.to_string())
 }
 
 /// The group of a service, delegated to it, with the service itself moved into a leaf: groups with limits can then be made
@@ -277,6 +289,33 @@ mod tests {
         ] {
             assert!(!holds(placed, pid), "{placed} {pid}");
         }
+    }
+
+    #[test]
+    fn one_limit_that_cannot_be_set_does_not_keep_the_other_from_being_in_force() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("pids.max"), "max").unwrap();
+        // What stands in its place cannot be written to.
+        fs::create_dir(place.path().join("memory.max")).unwrap();
+        let limits = Memory {
+            bytes: 1,
+            swap_bytes: 0,
+            processes: 7,
+        };
+        let why = limit_memory(place.path(), limits).unwrap_err();
+        assert!(why.contains("memory.max") && !why.contains("pids"), "{why}");
+        assert_eq!(
+            fs::read_to_string(place.path().join("pids.max")).unwrap(),
+            "7"
+        );
+        assert!(remove_tree(&place.path().join("absent")));
+        assert_eq!(populated(place.path()), Ok(false), "no group at all");
+        fs::write(
+            place.path().join("cgroup.events"),
+            "populated 1\nfrozen 0\n",
+        )
+        .unwrap();
+        assert_eq!(populated(place.path()), Ok(true));
     }
 
     #[test]

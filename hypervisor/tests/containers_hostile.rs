@@ -517,6 +517,26 @@ fn a_container_that_restarts_itself_has_ended() {
 }
 
 #[test]
+fn who_asks_while_too_many_are_served_is_told_so() {
+    let Some(world) = World::new() else { return };
+    world.container("100", &[]);
+    let socket = world.path("run/blockhost-ct/keeper.sock");
+    let idle: Vec<Line> = (0..128).map(|_| Line::connect(&socket).unwrap()).collect();
+    let said = world.fails(1, &["status", "100"]);
+    assert!(said.contains("128 requests"), "{said}");
+    drop(idle);
+    until("they are forgotten", || {
+        world.pct(&["status", "100"]).status.success()
+    });
+    let said = world.pct(&["shutdown", "100", "--timeout", "86401"]);
+    assert!(
+        !said.status.success() && said.errors.contains("86400"),
+        "{}",
+        said.errors
+    );
+}
+
+#[test]
 fn the_service_refuses_to_run_with_privileges() {
     let Some(world) = World::new() else { return };
     let program = world.path("bin/blockhost-containers").display().to_string();

@@ -87,8 +87,8 @@ enum Verb {
     Shutdown {
         /// Number of the container
         vmid: Vmid,
-        /// Seconds to wait
-        #[arg(long, default_value_t = 60)]
+        /// Seconds to wait, a day at most
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
         timeout: u64,
         /// Stop it when it has not complied
         #[arg(long = "forceStop", num_args = 0..=1, default_missing_value = "1", default_value_t = 0)]

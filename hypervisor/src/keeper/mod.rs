@@ -2,6 +2,7 @@
 //! containers come from `newuidmap`, what it makes lies in directories of its own, interfaces are plugged in by whoever asks.
 //! `blockhost-pct` is its only client. Containers are not its children: they go on when it ends, and are found again.
 
+mod ending;
 pub mod hook;
 pub mod inside;
 pub mod lxc;

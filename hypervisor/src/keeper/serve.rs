@@ -9,7 +9,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -22,10 +22,6 @@ use crate::exec::kill_group;
 
 /// Requests at one time; root needs no more, and a mistake of its scripts shall not end in thousands of threads.
 const MOST_AT_ONCE: usize = 128;
-/// How long a container may take to be gone once it was killed.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long the monitor of a container that was killed may clear up.
-const GRACE: Duration = Duration::from_secs(2);
 /// Monitors asked at one time.
 const ASKED_AT_ONCE: usize = 16;
 /// Processes and threads of one container.
@@ -69,15 +65,40 @@ pub(super) fn serve(keeper: &Arc<Keeper>, listener: &OwnedFd) -> Result<()> {
             }
             Err(e) => return Err(e).at("cannot accept on", &keeper.socket),
         };
-        if keeper.desk.at_once.fetch_add(1, Ordering::SeqCst) >= MOST_AT_ONCE {
-            keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
+        let counted = Counted::new(keeper);
+        if counted.before >= MOST_AT_ONCE {
+            let busy = Error::Failed(format!(
+                "the containers' service serves {MOST_AT_ONCE} requests already; try again later"
+            ));
+            let _ = line.send(&refused(busy), &[]);
             continue;
         }
-        let keeper = Arc::clone(keeper);
         std::thread::spawn(move || {
-            one(&keeper, line);
-            keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
+            // The whole of it, so that it is counted until then.
+            let counted = counted;
+            one(&counted.keeper, line);
         });
+    }
+}
+
+/// One request that is being served, until this is dropped: also by one that panics.
+struct Counted {
+    keeper: Arc<Keeper>,
+    before: usize,
+}
+
+impl Counted {
+    fn new(keeper: &Arc<Keeper>) -> Self {
+        Self {
+            before: keeper.desk.at_once.fetch_add(1, Ordering::SeqCst),
+            keeper: Arc::clone(keeper),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -141,7 +162,7 @@ fn left_over(vmid: u32, pid: i32) -> String {
     )
 }
 
-fn done(notes: Vec<String>) -> Answer {
+pub(super) fn done(notes: Vec<String>) -> Answer {
     Answer::Done { notes }
 }
 
@@ -312,67 +333,6 @@ impl Keeper {
         Ok(done(Vec::new()))
     }
 
-    pub(super) fn kill(&self, vmid: u32) -> Result<Answer> {
-        let asked = self.kill_by_monitor(vmid);
-        // Whatever the monitor says, or whoever speaks in its place.
-        self.end_all(vmid, false)?;
-        asked?;
-        self.remove_group(vmid);
-        Ok(done(Vec::new()))
-    }
-
-    fn kill_by_monitor(&self, vmid: u32) -> Result<()> {
-        let end = Instant::now() + KILL_LIMIT;
-        while self.pid(vmid)?.is_some() {
-            let tool = self.roots.lxc.tool("lxc-stop", vmid, &["--kill"])?;
-            match tool.within(KILL_LIMIT).status() {
-                // Its processes are ended without it.
-                Err(Error::Timeout(_)) => return Ok(()),
-                other => other?,
-            };
-            if Instant::now() > end {
-                return Err(Error::Failed(format!("CT {vmid} cannot be ended")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends whatever runs under a container's ids and in its group; the service's helpers with its ids too where
-    /// `helpers`, for which the caller holds the container's lock.
-    ///
-    /// # Errors
-    /// When something of it is still there afterwards.
-    pub(super) fn end_all(&self, vmid: u32, helpers: bool) -> Result<()> {
-        let first_id = self.roots.first_id(vmid)?;
-        let group = self.groups.path(vmid).ok();
-        let begin = Instant::now();
-        loop {
-            let alive = match first_id {
-                Some(first_id) => processes::end(first_id, helpers)?,
-                None => false,
-            };
-            let populated = match &group {
-                Some(group) => cgroup::populated(group).map_err(Error::Failed)?,
-                None => false,
-            };
-            if !alive && !populated {
-                return Ok(());
-            }
-            let waited = begin.elapsed();
-            // A monitor whose container has ended clears up after it.
-            if let Some(group) = group.as_ref().filter(|_| populated && waited > GRACE) {
-                cgroup::end(group);
-            }
-            if waited > KILL_LIMIT {
-                return Err(Error::Failed(format!(
-                    "processes of CT {vmid} are still there {} s after they were killed: its ids are not given away; look with 'ps -eo pid,uid,stat,wchan,args', then stop it again",
-                    KILL_LIMIT.as_secs()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
     fn exec(
         &self,
         vmid: u32,
@@ -438,36 +398,6 @@ impl Keeper {
                 ))
             })
             .collect()
-    }
-
-    /// Removes the group of a container that has ended.
-    pub(super) fn remove_group(&self, vmid: u32) {
-        let Ok(group) = self.groups.path(vmid) else {
-            return;
-        };
-        if cgroup::remove_tree(&group) {
-            return;
-        }
-        // What the container made in its group is its root's to remove, where no monitor was left to do it.
-        if let Ok(Some(first_id)) = self.roots.first_id(vmid) {
-            let words = [
-                "/usr/bin/find",
-                &group.display().to_string(),
-                "-mindepth",
-                "2",
-                "-depth",
-                "-type",
-                "d",
-                "-delete",
-            ]
-            .map(str::to_owned);
-            let run = self
-                .roots
-                .lxc
-                .as_root_of(first_id, self.roots.own, &words, Vec::new());
-            let _ = run.and_then(|run| run.within(KILL_LIMIT).status());
-            cgroup::remove_tree(&group);
-        }
     }
 }
 

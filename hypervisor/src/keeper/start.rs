@@ -55,7 +55,7 @@ impl Keeper {
         let directory = self.roots.directory(vmid);
         let Some(first_id) = self.roots.first_id(vmid)? else {
             return Err(Error::Failed(format!(
-                "{} has no root file system",
+                "{} has no root file system: its creation or destruction was cut off; destroy it (again)",
                 directory.display()
             )));
         };
