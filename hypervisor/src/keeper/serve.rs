@@ -22,6 +22,8 @@ use crate::exec::kill_group;
 
 /// Requests at one time; root needs no more, and a mistake of its scripts shall not end in thousands of threads.
 const MOST_AT_ONCE: usize = 128;
+/// How long the question of one who is refused is waited for; nobody else is let in meanwhile.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Monitors asked at one time.
 const ASKED_AT_ONCE: usize = 16;
 /// Processes and threads of one container.
@@ -67,10 +69,7 @@ pub(super) fn serve(keeper: &Arc<Keeper>, listener: &OwnedFd) -> Result<()> {
         };
         let counted = Counted::new(keeper);
         if counted.before >= MOST_AT_ONCE {
-            let busy = Error::Failed(format!(
-                "the containers' service serves {MOST_AT_ONCE} requests already; try again later"
-            ));
-            let _ = line.send(&refused(busy), &[]);
+            too_many(&line);
             continue;
         }
         std::thread::spawn(move || {
@@ -100,6 +99,23 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.keeper.desk.at_once.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// Says so to root, who speaks first.
+fn too_many(line: &Line) {
+    if !matches!(line.peer(), Ok(0)) {
+        return;
+    }
+    let mut fds = [PollFd::from_borrowed_fd(line.as_fd(), PollFlags::IN)];
+    let wait = Timespec::try_from(PATIENCE).ok();
+    // An end with words unheard would be all that it hears.
+    if matches!(poll(&mut fds, wait.as_ref()), Ok(1)) {
+        let _ = line.receive::<Ask>();
+    }
+    let busy = Error::Failed(format!(
+        "the containers' service serves {MOST_AT_ONCE} requests already; try again later"
+    ));
+    let _ = line.send(&refused(busy), &[]);
 }
 
 fn one(keeper: &Keeper, line: Line) {
