@@ -160,7 +160,7 @@ fn a_container_may_send_only_what_is_its_own() {
     let nd = |kind: u8, src: &str, target: &str, option: &str| {
         let field = if kind == 135 { "nd_sll" } else { "nd_tll" };
         format!(
-            "dl_src={mac},dl_dst=33:33:ff:00:00:01,icmp6,icmp_type={kind},ipv6_src={src},ipv6_dst=ff02::1:ff00:1,nd_target={target},{field}={option}"
+            "dl_src={mac},dl_dst=33:33:ff:00:00:01,icmp6,icmp_type={kind},nw_ttl=255,ipv6_src={src},ipv6_dst=ff02::1:ff00:1,nd_target={target},{field}={option}"
         )
     };
     ground
@@ -356,7 +356,7 @@ fn from_outside_only_what_is_accepted_or_known_gets_in() {
         .trace("uplink0", &claims("02:00:00:00:01:64"), &[])
         .is_dropped();
     let claims6 = format!(
-        "{},icmp6,icmp_type=136,ipv6_src=fe80::1,ipv6_dst=fd77::100,nd_target=fd77::101,nd_tll={GATEWAY}",
+        "{},icmp6,icmp_type=136,nw_ttl=255,ipv6_src=fe80::1,ipv6_dst=fd77::100,nd_target=fd77::101,nd_tll={GATEWAY}",
         into(0x64)
     );
     ground.trace("uplink0", &claims6, &[]).is_dropped();
@@ -368,7 +368,7 @@ fn from_outside_only_what_is_accepted_or_known_gets_in() {
         .trace("uplink0", &asks, &[])
         .leaves_by(&["ovsbr0", "vi100", "vi101", "vi102", "vr0"]);
     let advert = format!(
-        "dl_src={GATEWAY},dl_dst=33:33:00:00:00:01,icmp6,icmp_type=134,ipv6_src=fe80::1,ipv6_dst=ff02::1"
+        "dl_src={GATEWAY},dl_dst=33:33:00:00:00:01,icmp6,icmp_type=134,nw_ttl=255,ipv6_src=fe80::1,ipv6_dst=ff02::1"
     );
     ground
         .trace("uplink0", &advert, &[])
@@ -494,5 +494,89 @@ fn tenants_do_not_reach_each_other_by_any_address() {
         between(0x64, 0x99)
     );
     ground.trace("vi100", &unknown, new).leaves_by(&["uplink0"]);
+    ground.stop();
+}
+
+#[test]
+fn neighbour_discovery_stays_on_the_link_and_carries_nothing_around_the_rules() {
+    let Some(ground) =
+        prepared("neighbour_discovery_stays_on_the_link_and_carries_nothing_around_the_rules")
+    else {
+        return;
+    };
+    let mac = "02:00:00:00:01:64";
+    let speaks = |kind: u8, ttl: u8, to: &str, dst: &str| {
+        let nd = match kind {
+            135 => format!(",nd_target=fd77::1,nd_sll={mac}"),
+            136 => format!(",nd_target=fd77::100,nd_tll={mac}"),
+            _ => String::new(),
+        };
+        format!(
+            "dl_src={mac},dl_dst={to},icmp6,icmp_type={kind},nw_ttl={ttl},ipv6_src=fd77::100,ipv6_dst={dst}{nd}"
+        )
+    };
+    let group = "33:33:00:00:00:01";
+    let heard = &["ovsbr0", "uplink0", "vi101", "vr0"][..];
+    let outside = &["ovsbr0", "uplink0"][..];
+    let mut good = Vec::new();
+    for kind in [135, 136] {
+        good.push((speaks(kind, 255, group, "ff02::1"), heard));
+        let neighbours = ["fe80::1", "fd77::1", "2001:db8::1"];
+        good.extend(neighbours.map(|dst| (speaks(kind, 255, GATEWAY, dst), &["uplink0"][..])));
+    }
+    good.push((speaks(133, 255, group, "ff02::2"), outside));
+    good.extend([131, 132, 143].map(|kind| (speaks(kind, 1, group, "ff02::16"), outside)));
+    good.push((speaks(131, 1, group, "ff05::77"), outside));
+    for (packet, ports) in good {
+        ground.trace("vi100", &packet, &[]).leaves_by(ports);
+    }
+
+    let mut bad = Vec::new();
+    for kind in [135, 136] {
+        // What a router would pass on.
+        bad.push(speaks(kind, 64, GATEWAY, "2001:db8:5::1"));
+        bad.push(speaks(kind, 254, "02:00:00:00:01:65", "fd77::101"));
+        // To groups of more than the link, and to one as if it were many or many as if they were one.
+        bad.extend(["ff05::1", "ff0e::1", "ff01::1"].map(|dst| speaks(kind, 255, group, dst)));
+        bad.push(speaks(kind, 255, GATEWAY, "ff0e::1"));
+        bad.push(speaks(kind, 255, GATEWAY, "ff02::1"));
+        bad.push(speaks(kind, 255, group, "2001:db8:5::1"));
+    }
+    for kind in [133, 131, 132, 143] {
+        bad.push(speaks(kind, 255, GATEWAY, "2001:db8:5::1"));
+        bad.push(speaks(kind, 255, "02:00:00:00:01:65", "fd77::101"));
+        bad.push(speaks(kind, 255, group, "2001:db8:5::1"));
+        bad.push(speaks(kind, 255, GATEWAY, "ff02::2"));
+    }
+    for kind in [133, 143] {
+        let own = speaks(kind, 255, GATEWAY, "2001:db8:5::1");
+        bad.push(own.replace("ipv6_src=fd77::100", "ipv6_src=::"));
+    }
+    bad.retain(|packet| {
+        let fate = ground.trace("vi100", packet, &["trk,new"]);
+        !fate.ports.is_empty()
+    });
+    assert_eq!(bad, Vec::<String>::new(), "they leave");
+
+    // From outside: by those of the link only.
+    let comes = |kind: u8, ttl: u8| {
+        let nd = match kind {
+            135 => format!(",nd_target=fd77::100,nd_sll={GATEWAY}"),
+            136 => format!(",nd_target=fd77::1,nd_tll={GATEWAY}"),
+            _ => String::new(),
+        };
+        format!(
+            "{},icmp6,icmp_type={kind},nw_ttl={ttl},ipv6_src=fe80::1,ipv6_dst=fd77::100{nd}",
+            into(0x64)
+        )
+    };
+    for (kind, ttl) in [(135, 255), (136, 255), (134, 255), (130, 1)] {
+        let packet = comes(kind, ttl);
+        ground.trace("uplink0", &packet, &[]).leaves_by(&["vi100"]);
+        for far in [2, 64, 254] {
+            let packet = comes(kind, far);
+            ground.trace("uplink0", &packet, &["trk,new"]).is_dropped();
+        }
+    }
     ground.stop();
 }

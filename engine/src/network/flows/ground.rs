@@ -47,8 +47,12 @@ pub(super) mod flag {
 
 /// In [`reg::VLAN`]: a tag that is no tenant's; passed on between ports outside as it is.
 pub(super) const FOREIGN: u16 = 0xfff;
-/// All but broadcast and multicast addresses have this bit not set.
+/// Broadcast and multicast addresses: they have this bit set.
 pub(super) const MULTICAST: &str = "01:00:00:00:00:00/01:00:00:00:00:00";
+/// Addresses of one machine: they have it not set.
+pub(super) const SINGLE: &str = "00:00:00:00:00:00/01:00:00:00:00:00";
+/// Hardware addresses of IPv6's groups.
+pub(super) const GROUPS_V6: &str = "33:33:00:00:00:00/ff:ff:00:00:00:00";
 pub(super) const BROADCAST: &str = "ff:ff:ff:ff:ff:ff";
 
 /// Meters below belong to others; see `docs/network.md`.

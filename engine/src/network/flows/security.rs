@@ -7,8 +7,8 @@ use blockhost_proto::qm::MacAddress;
 use serde_json::{Value, json};
 
 use super::ground::{
-    BASE, BROADCAST, Draft, FAMILIES, FOREIGN, and, container_owner, drop, flag, goto, limit_key,
-    or_drop, out_key, reg, set, table, to_all_outside, vlan_of,
+    BASE, BROADCAST, Draft, FAMILIES, FOREIGN, GROUPS_V6, SINGLE, and, container_owner, drop, flag,
+    goto, limit_key, or_drop, out_key, reg, set, table, to_all_outside, vlan_of,
 };
 use super::policy::{Container, Fragments, Hop, Network};
 use super::read::PolicyError;
@@ -18,6 +18,10 @@ const PIECES: u32 = 64_000;
 /// The first limit; each further one has one less.
 const LIMITS: u32 = 60_000;
 const GOOD: u32 = 50_000;
+/// Neighbour discovery to groups that [`GOOD`] has not let through.
+const FAR_GROUP: u32 = 49_800;
+/// Neighbour discovery to one neighbour.
+const NEAR: u32 = 49_500;
 const BAD: u32 = 49_000;
 const OWN: u32 = 48_000;
 const REST: u32 = 40_000;
@@ -28,6 +32,8 @@ const OTHER_TAG: u32 = 28_000;
 const SOLICIT: u8 = 135;
 const ADVERT: u8 = 136;
 const NO_OPTION: &str = "00:00:00:00:00:00";
+/// The hop limit of neighbour discovery (RFC 4861): no router has passed it on, and none will.
+pub(super) const NEVER_ROUTED: u8 = 255;
 
 /// What holds for all: reserved addresses, packets in pieces, ports outside.
 pub(super) fn base(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
@@ -207,21 +213,23 @@ fn v6(
     let local = link_local(container.mac);
     let nobody = Ipv6Addr::UNSPECIFIED;
     for address in &addresses {
-        let solicit =
-            |option: &str| and(nd(SOLICIT), json!({"ipv6_src": address, "nd_sll": option}));
-        put(GOOD, solicit(mac), free)?;
-        put(GOOD, solicit(NO_OPTION), free)?;
         let probe = json!({"ipv6_src": nobody, "nd_target": address, "nd_sll": NO_OPTION});
-        put(GOOD, and(nd(SOLICIT), probe), free)?;
-        for from in [*address, local] {
-            for option in [mac, NO_OPTION] {
+        put(
+            GOOD,
+            and(neighbour(SOLICIT), and(probe, on_the_link())),
+            free,
+        )?;
+        for option in [mac, NO_OPTION] {
+            let solicit = json!({"ipv6_src": address, "nd_sll": option});
+            to_neighbours(put, &and(neighbour(SOLICIT), solicit), free)?;
+            for from in [*address, local] {
                 let advert = json!({"ipv6_src": from, "nd_target": address, "nd_tll": option});
-                put(GOOD, and(nd(ADVERT), advert), free)?;
+                to_neighbours(put, &and(neighbour(ADVERT), advert), free)?;
             }
         }
         // Asking for routers, and joining groups (MLD): for those outside only.
         for kind in [133, 131, 132, 143] {
-            put(GOOD, and(nd(kind), json!({"ipv6_src": address})), outside)?;
+            put(GOOD, to_group(kind, *address), outside)?;
         }
         put(
             OWN,
@@ -233,7 +241,14 @@ fn v6(
         return Ok(());
     }
     for kind in [133, 143] {
-        put(GOOD, and(nd(kind), json!({"ipv6_src": nobody})), outside)?;
+        put(GOOD, to_group(kind, nobody), outside)?;
+    }
+    for kind in [SOLICIT, ADVERT] {
+        put(
+            FAR_GROUP,
+            and(nd(kind), json!({"ipv6_dst": "ff00::/8"})),
+            &drop(),
+        )?;
     }
     // No router, no redirect, and no neighbour but itself.
     for kind in [133, 134, SOLICIT, ADVERT, 137, 130, 131, 132, 143] {
@@ -249,6 +264,39 @@ fn v6(
 
 fn nd(kind: u8) -> Value {
     json!({"dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": kind})
+}
+
+/// Neighbour discovery that no router passes on.
+fn neighbour(kind: u8) -> Value {
+    and(nd(kind), json!({ "nw_ttl": NEVER_ROUTED }))
+}
+
+/// To groups of the link.
+fn on_the_link() -> Value {
+    json!({"dl_dst": GROUPS_V6, "ipv6_dst": "ff02::/16"})
+}
+
+/// Neighbour discovery to groups of the link and to single neighbours. The policy knows no prefixes, so these are all
+/// addresses that are no groups, at a hardware address that is none either.
+fn to_neighbours(
+    put: &mut Put<'_>,
+    matching: &Value,
+    actions: &Vec<Value>,
+) -> Result<(), PolicyError> {
+    put(GOOD, and(matching.clone(), on_the_link()), actions)?;
+    put(
+        NEAR,
+        and(matching.clone(), json!({ "dl_dst": SINGLE })),
+        actions,
+    )
+}
+
+/// What asks groups for routers or speaks of groups: to groups only, or it would carry anything anywhere.
+fn to_group(kind: u8, from: Ipv6Addr) -> Value {
+    and(
+        nd(kind),
+        json!({"ipv6_src": from, "dl_dst": GROUPS_V6, "ipv6_dst": "ff00::/8"}),
+    )
 }
 
 fn udp(dl_type: &str, from: u16, to: u16) -> Value {

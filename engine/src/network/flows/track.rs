@@ -9,11 +9,12 @@ use super::ground::{
 };
 use super::policy::{Container, Tenant};
 use super::read::PolicyError;
-use super::security::addresses_v6;
+use super::security::{NEVER_ROUTED, addresses_v6};
 
 const PRETENDED: u32 = 30_000;
 const ANSWERED: u32 = 28_000;
 const NEIGHBOURS: u32 = 25_000;
+const FAR_NEIGHBOURS: u32 = 24_500;
 const DHCP: u32 = 24_000;
 const FOR_CONTAINER: u32 = 20_000;
 const ARP: u32 = 18_000;
@@ -33,10 +34,19 @@ fn free() -> Vec<Value> {
 pub(super) fn base(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
     let mut put =
         |priority, more, actions| draft.put(BASE, table::TRACK, priority, unsorted(more), actions);
-    // Solicitations, advertisements, routers' advertisements, queries for groups.
-    for kind in [135, 136, 134, 130] {
+    // Solicitations, advertisements, routers' advertisements, queries for groups: by those of the link only, which the
+    // hop limit shows.
+    let hops = [
+        (135, NEVER_ROUTED),
+        (136, NEVER_ROUTED),
+        (134, NEVER_ROUTED),
+        (130, 1),
+    ];
+    for (kind, hops) in hops {
         let matching = json!({"dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": kind});
-        put(NEIGHBOURS, matching, free())?;
+        let near = and(matching.clone(), json!({ "nw_ttl": hops }));
+        put(NEIGHBOURS, near, free())?;
+        put(FAR_NEIGHBOURS, matching, drop())?;
     }
     let answer = json!({"dl_dst": BROADCAST, "dl_type": "ip", "nw_proto": "udp", "tp_src": 67, "tp_dst": 68});
     put(DHCP, answer, free())?;
