@@ -580,3 +580,55 @@ fn neighbour_discovery_stays_on_the_link_and_carries_nothing_around_the_rules() 
     }
     ground.stop();
 }
+
+#[test]
+fn what_goes_around_the_rules_counts_against_the_senders_rate() {
+    let Some(ground) = prepared("what_goes_around_the_rules_counts_against_the_senders_rate")
+    else {
+        return;
+    };
+    let packets = |n: u8| {
+        let mac = format!("02:00:00:00:01:{n:02x}");
+        let from = format!("dl_src={mac},dl_dst=33:33:00:00:00:01");
+        let nd = format!("nw_ttl=255,ipv6_src=fd77::{n},ipv6_dst=ff02::1");
+        [
+            format!(
+                "dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_op=1,arp_spa=10.0.1.{n},arp_sha={mac},arp_tpa=10.0.1.1"
+            ),
+            format!(
+                "dl_src={mac},dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_op=1,arp_spa=0.0.0.0,arp_sha={mac},arp_tpa=10.0.1.{n}"
+            ),
+            format!("{from},icmp6,icmp_type=135,{nd},nd_target=fd77::1,nd_sll={mac}"),
+            format!("{from},icmp6,icmp_type=136,{nd},nd_target=fd77::{n},nd_tll={mac}"),
+            format!("{from},icmp6,icmp_type=133,{nd}"),
+            format!("{from},icmp6,icmp_type=143,{nd}"),
+        ]
+    };
+    for packet in packets(100) {
+        let fate = ground.trace("vi100", &packet, &[]);
+        assert!(
+            fate.actions.starts_with("meter("),
+            "{packet}\n{}",
+            fate.text
+        );
+        assert!(fate.ports.contains("uplink0"), "{packet}\n{}", fate.text);
+    }
+    let asks = "dl_src=02:00:00:00:01:64,dl_dst=ff:ff:ff:ff:ff:ff,udp,nw_src=0.0.0.0,nw_dst=255.255.255.255,udp_src=68,udp_dst=67";
+    let asks6 = "dl_src=02:00:00:00:01:64,dl_dst=33:33:00:01:00:02,udp6,ipv6_src=fe80::ff:fe00:164,ipv6_dst=ff02::1:2,udp_src=546,udp_dst=547";
+    for packet in [asks, asks6] {
+        let fate = ground.trace("vi100", packet, &[]);
+        assert!(
+            fate.actions.starts_with("meter("),
+            "{packet}\n{}",
+            fate.text
+        );
+        fate.leaves_by(&["ovsbr0", "uplink0"]);
+    }
+    // One without a rate.
+    for packet in packets(102) {
+        let fate = ground.trace("vi102", &packet, &[]);
+        assert!(fate.ports.contains("uplink0"), "{packet}\n{}", fate.text);
+        fate.without("meter(");
+    }
+    ground.stop();
+}

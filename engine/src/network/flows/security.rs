@@ -156,12 +156,17 @@ pub(super) fn container(draft: &mut Draft<'_>, container: &Container) -> Result<
         actions.push(goto(next));
         actions
     };
-    let free = enter(flag::INSIDE | flag::FREE, table::DELIVER);
-    let mut tracked = enter(flag::INSIDE, table::TRACK);
-    if container.rate_out.is_some() {
-        tracked.insert(0, json!({"meter": draft.meter(&out_key(container))}));
-    }
-    let outside = or_drop(to_all_outside(draft.bridge, vlan));
+    // Whatever it sends counts, also what goes around the rules. A meter comes first or not at all.
+    let meter = container
+        .rate_out
+        .map(|_| json!({"meter": draft.meter(&out_key(container))}));
+    let metered = |actions: Vec<Value>| {
+        let first = meter.clone().filter(|_| !actions.is_empty());
+        first.into_iter().chain(actions).collect::<Vec<Value>>()
+    };
+    let free = metered(enter(flag::INSIDE | flag::FREE, table::DELIVER));
+    let tracked = metered(enter(flag::INSIDE, table::TRACK));
+    let outside = or_drop(metered(to_all_outside(draft.bridge, vlan)));
     let mac = container.mac.to_string();
     let sent = json!({"in_port": container.port, "vlan": "none", "dl_src": mac});
     let mut put = |priority: u32, more: Value, actions: &Vec<Value>| {
