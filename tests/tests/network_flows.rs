@@ -632,3 +632,42 @@ fn what_goes_around_the_rules_counts_against_the_senders_rate() {
     }
     ground.stop();
 }
+
+#[test]
+fn a_container_gives_nobody_addresses_from_any_port() {
+    let Some(ground) = prepared("a_container_gives_nobody_addresses_from_any_port") else {
+        return;
+    };
+    let from = between(0x64, 0x65);
+    let answers = |source: u16, port: u16, port6: u16| {
+        [
+            format!("{from},udp,nw_src=10.0.1.100,nw_dst=10.0.1.101,udp_src={source},udp_dst={port}"),
+            format!("{from},udp,nw_src=10.0.1.100,nw_dst=255.255.255.255,udp_src={source},udp_dst={port}")
+                .replace("dl_dst=02:00:00:00:01:65", "dl_dst=ff:ff:ff:ff:ff:ff"),
+            format!("{from},udp6,ipv6_src=fd77::100,ipv6_dst=fd77::101,udp_src={source},udp_dst={port6}"),
+            format!("{from},udp6,ipv6_src=fe80::ff:fe00:164,ipv6_dst=fe80::ff:fe00:165,udp_src={source},udp_dst={port6}"),
+        ]
+    };
+    let mut bad: Vec<String> = [67, 547, 68, 546, 4011, 40000]
+        .into_iter()
+        .flat_map(|source| answers(source, 68, 546))
+        .collect();
+    bad.retain(|packet| {
+        let fate = ground.trace("vi100", packet, &["trk,new"]);
+        !fate.ports.is_empty()
+    });
+    assert_eq!(bad, Vec::<String>::new(), "they leave");
+    // Ports beside it, and a lease that is asked for again, from the server alone.
+    for packet in answers(40000, 69, 545) {
+        let fate = ground.trace("vi100", &packet, &["trk,new"]);
+        assert!(fate.ports.contains("vi101"), "{packet}\n{}", fate.text);
+    }
+    let again = format!(
+        "{},udp,nw_src=10.0.1.100,nw_dst=10.0.1.1,udp_src=68,udp_dst=67",
+        out_of(0x64)
+    );
+    ground
+        .trace("vi100", &again, &["trk,new"])
+        .leaves_by(&["uplink0"]);
+    ground.stop();
+}
