@@ -671,3 +671,34 @@ fn a_container_gives_nobody_addresses_from_any_port() {
         .leaves_by(&["uplink0"]);
     ground.stop();
 }
+
+#[test]
+fn nobody_outside_looks_for_neighbours_in_a_containers_name() {
+    let Some(ground) = prepared("nobody_outside_looks_for_neighbours_in_a_containers_name") else {
+        return;
+    };
+    let asks = |src: &str, vlan: &str, to: u8, dst: &str| {
+        format!(
+            "{}{vlan},icmp6,icmp_type=135,nw_ttl=255,ipv6_src={src},ipv6_dst={dst},nd_target={dst},nd_sll={GATEWAY}",
+            into(to)
+        )
+    };
+    for port in ["uplink0", "ovsbr0"] {
+        for src in ["fd77::101", "fe80::ff:fe00:165", "fd77::102"] {
+            let packet = asks(src, "", 0x64, "fd77::100");
+            ground.trace(port, &packet, &[]).is_dropped();
+            let all = packet.replace("dl_dst=02:00:00:00:01:64", "dl_dst=33:33:ff:00:01:00");
+            ground.trace(port, &all, &[]).is_dropped();
+        }
+        let tagged = asks("fd78::104", ",dl_vlan=100", 0x67, "fd78::103");
+        ground.trace(port, &tagged, &[]).is_dropped();
+    }
+    // Others do, and who has such an address in another VLAN.
+    for src in ["fd77::1", "fe80::1", "fd78::104"] {
+        let packet = asks(src, "", 0x64, "fd77::100");
+        ground.trace("uplink0", &packet, &[]).leaves_by(&["vi100"]);
+    }
+    let tagged = asks("fd77::101", ",dl_vlan=100", 0x67, "fd78::103");
+    ground.trace("uplink0", &tagged, &[]).leaves_by(&["vi103"]);
+    ground.stop();
+}

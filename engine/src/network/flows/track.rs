@@ -92,6 +92,9 @@ pub(super) fn container(draft: &mut Draft<'_>, container: &Container) -> Result<
     for address in addresses_v6(container) {
         let advert = json!({reg::VLAN: vlan, "dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": 136, "nd_target": address});
         put(PRETENDED, advert, drop())?;
+        // Who is asked keeps the asker's hardware address.
+        let asks = json!({reg::VLAN: vlan, "dl_type": "ipv6", "nw_proto": "icmp6", "icmp_type": 135, "ipv6_src": address});
+        put(PRETENDED, asks, drop())?;
     }
     let to = json!({reg::VLAN: vlan, "dl_dst": mac});
     for family in FAMILIES {
