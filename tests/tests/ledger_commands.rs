@@ -185,13 +185,16 @@ fn old_payloads_are_pruned_and_a_damaged_end_is_given_up_by_the_words_of_the_man
         0,
         "nothing is changed by asking"
     );
+    let published = ledger_dir.join("checkpoint");
+    let before = std::fs::read(&published).ok();
     let accepted = ledger(&world, &[&said[..], &["--yes"]].concat());
     assert_eq!(accepted.0, 0, "{accepted:?}");
     let mut agent = start_agent(&world).expect("the agent starts");
-    // The head that was published before is set aside; the new one comes last of all that is derived.
-    let published = ledger_dir.join("checkpoint");
+    // The head that was published before is set aside, a moment after the front answers; the new one comes last of all that
+    // is derived.
     let until = Instant::now() + Duration::from_secs(20);
-    while !published.exists() {
+    let is_new = || std::fs::read(&published).is_ok_and(|now| Some(now) != before);
+    while !is_new() {
         assert!(Instant::now() < until, "nothing is published");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -25,7 +25,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-witness.service", 15),
     ("blockhost-ledger-submit.service", 15),
     // An ordinary user with name spaces; why nothing else can be taken from it stands in the unit.
-    ("blockhost-containers.service", 64),
+    ("blockhost-containers.service", 68),
     ("blockhost-net-recover.service", 15),
 ];
 
