@@ -130,7 +130,7 @@ fn is_foreign(netlink: &mut Netlink, dest: RouteNet, metric: Metric) -> Result<b
         .map_err(|error| not_looked_at(dest, &error))?;
     let network = network(dest);
     let foreign = |route: &Route| {
-        route.table == u32::from(MAIN_TABLE)
+        route.table == MAIN_TABLE
             && route.destination == network
             && route.metric == metric.get()
             && (route.protocol != PROTOCOL || !route.leads)
