@@ -103,6 +103,12 @@ struct End {
     failed: bool,
 }
 
+impl End {
+    fn detail(&self) -> String {
+        format!("{}; see its message above", self.how)
+    }
+}
+
 fn did_not_start(role: Role, detail: String) -> SupervisorError {
     SupervisorError::Child {
         role: role.as_str(),
@@ -196,28 +202,31 @@ impl Supervisor {
     fn bring_up(&mut self) -> Result<Option<i32>, SupervisorError> {
         self.start_all()?;
         let mut wish = None;
-        let mut orphan = None;
+        let mut suspect: Option<(Role, End)> = None;
         let mut until = Instant::now() + START_LIMIT;
         while let Some(role) = Role::ALL
             .into_iter()
             .find(|role| !self.running.get(role).is_some_and(|r| r.ready))
         {
             if Instant::now() >= until {
-                let late = (role, "it is not ready after 30 s".to_owned());
-                let (role, detail) = orphan.unwrap_or(late);
-                return Err(did_not_start(role, detail));
+                return Err(match suspect {
+                    Some((role, end)) => did_not_start(role, end.detail()),
+                    None => did_not_start(role, "it is not ready after 30 s".to_owned()),
+                });
             }
             for event in self.wait(Some(until)) {
                 match event {
                     Event::Told(role) => self.hear(role),
                     Event::Died(role) => {
                         let Some(end) = self.bury(role) else { continue };
-                        let detail = format!("{}; see its message above", end.how);
-                        if end.failed {
-                            return Err(did_not_start(role, detail));
+                        if role == Role::Ledger && end.failed {
+                            return Err(did_not_start(role, end.detail()));
                         }
-                        // Nobody ends in peace now unless a neighbour is gone, and that one is about to say why.
-                        orphan.get_or_insert((role, detail));
+                        // Everyone else may have ended, in peace or with an error, only because the gate is going, and that
+                        // one is about to say why.
+                        if suspect.as_ref().is_none_or(|(_, first)| end.failed && !first.failed) {
+                            suspect = Some((role, end));
+                        }
                         until = until.min(Instant::now() + LAST_WORDS);
                     }
                     Event::Signal(signal) => {
