@@ -99,6 +99,7 @@ install -m 0755 ledger/verifier/blockhost-ledger-verify.py "$out/blockhost/usr/b
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
 install -m 0644 packaging/systemd/blockhost-{engine,bus,witness,ledger-submit,net-recover}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
+install -m 0755 packaging/share/knock-login "$out/blockhost/usr/share/blockhost/"
 install -d "$out/blockhost/usr/share/dbus-1/system.d" "$out/blockhost/usr/share/dbus-1/system-services" "$out/blockhost/usr/share/polkit-1/actions" "$out/blockhost/usr/share/polkit-1/rules.d"
 install -m 0644 packaging/dbus/dev.ovs.PortAgent1.conf "$out/blockhost/usr/share/dbus-1/system.d/"
 install -m 0644 packaging/dbus/dev.ovs.PortAgent1.service "$out/blockhost/usr/share/dbus-1/system-services/"

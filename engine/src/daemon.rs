@@ -1,15 +1,19 @@
 //! The daemon: one task watches the chain, up to so many work on jobs, and a signal ends both in good order.
 
+use crate::admin::{AdminError, Administration, Ground};
 use crate::anchor::{AnchorError, Anchorer};
 use crate::chain::ChainError;
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
 use crate::handler::{self, Context, Sender, StepError};
+use crate::holds::Holds;
 use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
 use crate::monitor::{Monitor, Start};
 use crate::network::accounts::Accounts;
 use crate::network::confirm::recover::{self, Found};
 use crate::outbox::{Job, Outbox, OutboxError, Retry};
+use crate::reconcile::Reconciler;
+use crate::status::serve;
 use crate::{log, notify};
 use blockhost_proto::layout::Layout;
 use std::sync::Arc;
@@ -39,6 +43,9 @@ pub enum DaemonError {
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// Administrators' commands.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A look at the chain failed, with `--once`.
     #[error(transparent)]
     Monitor(#[from] crate::monitor::MonitorError),
@@ -134,11 +141,33 @@ fn prepare(
         server_key: config.server_key().map_err(SetupError::from)?,
         sender: Sender::new(config.deployer().map_err(SetupError::from)?, layout.state()),
         settings: config.host.engine.clone(),
+        holds: Holds::default(),
         outbox,
         layout,
         stop,
     };
     Ok((Arc::new(context), monitor))
+}
+
+/// Where an administrator's wallet is configured, its commands are carried out.
+fn administration(config: &Config) -> Result<Option<Administration>, DaemonError> {
+    let Some(wallet) = config.host.admin.wallet_address else {
+        return Ok(None);
+    };
+    let ground = Ground {
+        layout: config.layout.clone(),
+        chain: config.chain()?,
+        server_key: config.server_key().map_err(SetupError::from)?,
+        wallet,
+        settings: config.host.admin,
+        poll: poll_of(config),
+    };
+    Ok(Some(Administration::new(ground)?))
+}
+
+fn poll_of(config: &Config) -> Duration {
+    let seconds = config.web3.blockchain.poll_interval_s;
+    seconds.map_or(DEFAULT_POLL, |s| Duration::from_secs(s.max(1)))
 }
 
 /// Where a contract is configured, the ledger is anchored.
@@ -206,11 +235,7 @@ async fn serve(
     config: &Config,
     stop: watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
-    let poll = config
-        .web3
-        .blockchain
-        .poll_interval_s
-        .map_or(DEFAULT_POLL, |s| Duration::from_secs(s.max(1)));
+    let poll = poll_of(config);
     let news = Arc::new(Notify::new());
     let watching = tokio::spawn(watch_chain(
         context.clone(),
@@ -219,12 +244,28 @@ async fn serve(
         news.clone(),
         stop.clone(),
     ));
+    let reconciler = Reconciler::new(
+        context.clone(),
+        config.subscription_contract()?,
+        config.confirmations(),
+        Duration::from_secs(config.host.reconcile.every_s),
+    );
+    let administering = administration(config)?
+        .map(|administration| tokio::spawn(administration.run(stop.clone())));
+    let measuring = (config.host.metrics.listen)
+        .map(|address| tokio::spawn(serve::run(address, context.layout.clone())));
+    let reconciling = tokio::spawn(reconciler.run(news.clone()));
     let anchoring = anchorer.map(|anchorer| tokio::spawn(anchorer.run()));
     let accounting = config.network.flow_stats.map(|settings| {
         tokio::spawn(Accounts::new(context.layout.clone()).run(settings, stop.clone()))
     });
     let worked = work(&context, &news, stop).await;
     watching.abort();
+    // Like a crash, and as harmless: each repair is right at every step.
+    reconciling.abort();
+    if let Some(measuring) = measuring {
+        measuring.abort();
+    }
     if let Some(accounting) = accounting {
         // What came since the last look is not recorded; the next start begins anew.
         accounting.abort();
@@ -232,6 +273,10 @@ async fn serve(
     if let Some(anchoring) = anchoring {
         // Like a crash, and as harmless: what is signed is in the journal.
         anchoring.abort();
+    }
+    if let Some(administering) = administering {
+        // It closes what it opened, within its own time.
+        let _ = administering.await;
     }
     log::info("engine stopped", &[]);
     worked
@@ -332,6 +377,10 @@ fn settled(
 /// One attempt at one job, and the note of how it ended.
 async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), OutboxError> {
     let (event, subscription) = (job.event.name(), job.event.subscription_id());
+    let _held = match subscription {
+        0 => None,
+        id => Some(context.holds.hold(id).await),
+    };
     log::info(
         "job",
         &[

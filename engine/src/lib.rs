@@ -2,6 +2,7 @@
 //! needs privileges goes through the provisioner's commands or the root agent's socket.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod agent;
 pub mod anchor;
 pub mod bus;
@@ -13,6 +14,7 @@ pub mod daemon;
 pub mod exec;
 pub mod failpoint;
 pub mod handler;
+pub mod holds;
 pub mod log;
 pub mod machines;
 pub mod manifest;
@@ -20,4 +22,6 @@ pub mod monitor;
 pub mod network;
 pub mod notify;
 pub mod outbox;
+pub mod reconcile;
 pub mod state;
+pub mod status;

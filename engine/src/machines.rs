@@ -2,12 +2,15 @@
 //! provisioner's; here it is opened per call, away from the runtime's threads, because it waits for file locks.
 
 use crate::chain::Address;
+use crate::status::{MachinesPart, Pool};
 use blockhost_proto::layout::Layout;
 use blockhost_proto::value::{EthAddress, VmName};
 use blockhost_provisioner::config::Config;
-use blockhost_provisioner::record::{Status, VmRecord};
-use blockhost_provisioner::store::{self, Store, StoreError};
+use blockhost_provisioner::record::{Reservation, Status, VmRecord};
+use blockhost_provisioner::store::{self, Pools, Store, StoreError};
 use blockhost_provisioner::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,14 @@ pub fn machine_name(subscription_id: u64) -> String {
     format!("blockhost-{subscription_id:03}")
 }
 
+/// The subscription whose machine has this name; none for machines of other kinds.
+#[must_use]
+pub fn subscription_of(name: &str) -> Option<u64> {
+    let id = name.strip_prefix("blockhost-")?.parse().ok()?;
+    // `blockhost-07` and `blockhost-+7` are numbers, and nobody's name here.
+    (machine_name(id) == name).then_some(id)
+}
+
 impl Machines {
     /// The database of this world; opened when needed.
     #[must_use]
@@ -52,16 +63,50 @@ impl Machines {
         name: &str,
         work: impl FnOnce(&dyn Store, &VmName) -> Result<T, MachinesError> + Send + 'static,
     ) -> Result<T, MachinesError> {
-        let layout = self.layout.clone();
         let name: VmName = name
             .parse()
             .map_err(|e| MachinesError::Value(format!("{e}")))?;
+        self.open(move |store| work(store, &name)).await
+    }
+
+    async fn open<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Store) -> Result<T, MachinesError> + Send + 'static,
+    ) -> Result<T, MachinesError> {
+        let layout = self.layout.clone();
         tokio::task::spawn_blocking(move || {
             let config = Config::load(&layout).map_err(|e| MachinesError::Config(e.to_string()))?;
             let store = store::open(&config)?;
-            work(&store, &name)
+            work(&store)
         })
         .await?
+    }
+
+    /// How many machines there are, and what is left for more.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn inventory(&self) -> Result<MachinesPart, MachinesError> {
+        let layout = self.layout.clone();
+        tokio::task::spawn_blocking(move || {
+            let config = Config::load(&layout).map_err(|e| MachinesError::Config(e.to_string()))?;
+            let store = store::open(&config)?;
+            Ok(inventory(
+                &Pools::of(&config),
+                &store.list(None)?,
+                &store.reservations()?,
+                Time::now(),
+            ))
+        })
+        .await?
+    }
+
+    /// All machines, those that are gone too.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn all(&self) -> Result<Vec<VmRecord>, MachinesError> {
+        self.open(|store| Ok(store.list(None)?)).await
     }
 
     /// The record of a machine, if there is one.
@@ -97,7 +142,7 @@ impl Machines {
             .await
     }
 
-    /// Notes that the guest's GECOS field names this wallet and token.
+    /// Notes whose a machine is, and whether the guest's GECOS field names this wallet and token already.
     ///
     /// # Errors
     /// [`MachinesError`].
@@ -106,6 +151,7 @@ impl Machines {
         name: &str,
         wallet: Address,
         token: u64,
+        guest_knows: bool,
     ) -> Result<(), MachinesError> {
         let wallet: EthAddress = wallet
             .to_string()
@@ -113,7 +159,7 @@ impl Machines {
             .map_err(|e| MachinesError::Value(format!("{e}")))?;
         self.with(name, move |store, name| {
             Ok(store
-                .set_access(name, wallet, Some(token), true)
+                .set_access(name, wallet, Some(token), guest_knows)
                 .map(drop)?)
         })
         .await
@@ -136,6 +182,62 @@ impl Machines {
     }
 }
 
+fn inventory(
+    pools: &Pools,
+    records: &[VmRecord],
+    making: &[Reservation],
+    now: Time,
+) -> MachinesPart {
+    let mut by_status = BTreeMap::new();
+    for record in records {
+        *by_status.entry(record.status.to_string()).or_default() += 1;
+    }
+    let living = || records.iter().filter(|record| exists(Some(record)));
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let expiring = living()
+        .filter(|record| record.status == Status::Active && record.expires_at <= now.plus_days(1));
+    let vmids: BTreeSet<u32> = living()
+        .map(|record| record.vmid.get())
+        .chain(making.iter().map(|making| making.vmid.get()))
+        .chain(pools.template.map(|template| template.get()))
+        .filter(|vmid| pools.vmids.contains(vmid))
+        .collect();
+    let ips: BTreeSet<Ipv4Addr> = living()
+        .filter_map(|record| record.ip_address)
+        .chain(making.iter().map(|making| making.ip))
+        .chain([pools.ip.gateway])
+        .filter(|ip| (pools.ip.start..=pools.ip.end).contains(ip))
+        .collect();
+    let pool = |name, size: u64, used: usize| Pool {
+        name,
+        size,
+        free: size.saturating_sub(count(used)),
+    };
+    let vmid_size = u64::from(pools.vmids.end().saturating_sub(*pools.vmids.start())) + 1;
+    let ip_size = u64::from(u32::from(pools.ip.end).saturating_sub(u32::from(pools.ip.start))) + 1;
+    let mut sizes = vec![
+        pool("vmid", vmid_size, vmids.len()),
+        pool("ipv4", ip_size, ips.len()),
+    ];
+    if let Some((_, offsets, _)) = &pools.ipv6 {
+        let used = living()
+            .filter(|record| record.ipv6_address.is_some())
+            .count()
+            + making.iter().filter(|making| making.ipv6.is_some()).count();
+        let size = offsets
+            .end()
+            .saturating_sub(*offsets.start())
+            .saturating_add(1);
+        sizes.push(pool("ipv6", size, used));
+    }
+    MachinesPart {
+        by_status,
+        in_the_making: count(making.len()),
+        expire_within_a_day: count(expiring.count()),
+        pools: sizes,
+    }
+}
+
 /// Whether a machine is there to be used: neither gone nor never made.
 #[must_use]
 pub fn exists(record: Option<&VmRecord>) -> bool {
@@ -148,5 +250,22 @@ mod tests {
     fn names_are_padded_to_three_digits_and_grow_beyond() {
         assert_eq!(super::machine_name(1), "blockhost-001");
         assert_eq!(super::machine_name(12_345), "blockhost-12345");
+    }
+
+    #[test]
+    fn a_name_leads_back_to_its_subscription_and_no_other_name_does() {
+        for id in [1, 42, 999, 1000, u64::MAX] {
+            assert_eq!(super::subscription_of(&super::machine_name(id)), Some(id));
+        }
+        for other in [
+            "web-1",
+            "blockhost-",
+            "blockhost-7",
+            "blockhost-0007",
+            "blockhost-+07",
+            "blockhost-x01",
+        ] {
+            assert_eq!(super::subscription_of(other), None, "{other}");
+        }
     }
 }

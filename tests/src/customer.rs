@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use aes_gcm::aead::{Aead, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
-use alloy::network::EthereumWallet;
+use alloy::network::{EthereumWallet, TransactionBuilder as _};
 use alloy::primitives::{Address, FixedBytes, TxHash, U256, keccak256};
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::rpc::types::TransactionRequest;
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol;
@@ -302,6 +303,19 @@ impl Wallet {
                     .await,
             )
             .await
+        })?;
+        Ok(())
+    }
+
+    /// Administrator: a transaction that carries nothing but data.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn send_data(&self, to: Address, data: Vec<u8>) -> Result<(), ChainError> {
+        let request = TransactionRequest::default().with_to(to).with_input(data);
+        self.runtime.block_on(async {
+            let sent = self.provider.send_transaction(request).await;
+            settle("sending data", sent.map_err(Into::into)).await
         })?;
         Ok(())
     }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blockhost_proto::corpus::hostile_requests;
-use blockhost_tests::customer::poll;
+use blockhost_tests::command::{run, with_args};
+use blockhost_tests::customer::{encrypt_to_server, poll};
 use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::report::{Report, Style};
 use blockhost_tests::scenario::{self, DAYS, Host, ScenarioError};
@@ -130,9 +131,76 @@ fn a_paid_subscription_becomes_a_machine_and_ends_while_hostile_clients_hammer_t
     assert_eq!(outcome.guest.hostname, "blockhost-001");
     assert_eq!(outcome.nft_token_id, 0);
 
+    nothing_needs_anybody(&host).expect("one screen");
+    an_administrator_knocks(&host).expect("the port opens and closes");
     cancelled_after_a_crash(&mut host).expect("the second purchase");
     let world = host.close().expect("everything ends when asked");
     world.remove().expect("nothing is left but the template");
+}
+
+/// `blockhost status` on a host that sells machines: everything can be read, nothing needs anybody, exit code 0.
+fn nothing_needs_anybody(host: &Host) -> Result<(), ScenarioError> {
+    let status = host
+        .world
+        .run("blockhost", &["status", "--json"], Duration::from_secs(60))?;
+    let status: serde_json::Value = serde_json::from_str(status.stdout.trim()).expect("JSON");
+    assert_eq!(status["attention"], serde_json::json!([]), "{status}");
+    assert_eq!(status["engine_running"], true, "{status}");
+    assert_eq!(status["agent"]["backend"], "embedded", "{status}");
+    assert!(
+        status["ledger"]["size"]
+            .as_u64()
+            .is_some_and(|size| size > 0),
+        "{status}"
+    );
+    Ok(())
+}
+
+/// A transaction of the administrator's wallet, sealed by a stranger's code, opens a port of the real firewall for five
+/// seconds.
+fn an_administrator_knocks(host: &Host) -> Result<(), ScenarioError> {
+    let rules = |tool: &str| {
+        let listed = run(with_args(tool, &[]), Duration::from_secs(10));
+        let text = listed.expect("the firewall can be listed").stdout;
+        let marked = text.lines().filter(|line| line.contains("blockhost-knock"));
+        marked.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(rules("iptables-save").is_empty());
+    let key =
+        std::fs::read_to_string(host.world.layout.etc().join("server.pubkey")).expect("there");
+    let key = hex::decode(key.trim().trim_start_matches("0x")).expect("hexadecimal");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let message = serde_json::json!({
+        "command": "let-me-in",
+        "params": {"ports": [22], "source": "192.0.2.7"},
+        "nonce": "one",
+        "timestamp": now.as_secs(),
+    });
+    let sealed = encrypt_to_server(&key, message.to_string().as_bytes())?;
+    host.operator.send_data(host.operator.address(), sealed)?;
+    let late = |what: &'static str| move || ScenarioError::Wrong(what.to_owned());
+    poll(
+        Duration::from_secs(60),
+        late("the port was not opened"),
+        || Ok((!rules("iptables-save").is_empty()).then_some(())),
+    )?;
+    let open = rules("iptables-save");
+    assert!(
+        open.len() == 1 && open[0].contains("192.0.2.7") && open[0].contains("--dport 22"),
+        "{open:?}"
+    );
+    assert!(
+        rules("ip6tables-save").is_empty(),
+        "the other family has no such source"
+    );
+    poll(
+        Duration::from_secs(60),
+        late("the port was not closed"),
+        || Ok(rules("iptables-save").is_empty().then_some(())),
+    )?;
+    Ok(())
 }
 
 /// The engine is killed while the machine is being made; started again, it finishes with one machine and one

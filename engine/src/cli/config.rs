@@ -44,6 +44,13 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         Ok(manifest) => drop(values.insert("provisioner".into(), json!(manifest.name))),
         Err(e) => problems.push(e.to_string()),
     }
+    match crate::admin::load_commands(layout) {
+        Ok(commands) => {
+            let names: Vec<&String> = commands.commands.keys().collect();
+            values.insert("admin.commands".into(), json!(names));
+        }
+        Err(e) => problems.push(e.to_string()),
+    }
     if let Err(e) = blockhost_provisioner::config::Config::load(layout) {
         problems.push(e.to_string());
     }
@@ -85,6 +92,17 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
     let anchor = config.host.ledger_anchor;
     set("ledger_anchor.every_records", json!(anchor.every_records));
     set("ledger_anchor.every_hours", json!(anchor.every_hours));
+    set("reconcile.every_s", json!(config.host.reconcile.every_s));
+    if let Some(listen) = config.host.metrics.listen {
+        set("metrics.listen", json!(listen));
+    }
+    if let Some(wallet) = config.host.admin.wallet_address {
+        set("admin.wallet_address", json!(wallet.to_string()));
+        set(
+            "admin.max_command_age",
+            json!(config.host.admin.max_command_age),
+        );
+    }
     if let Some(stats) = config.network.flow_stats {
         set("flow_stats.every_s", json!(stats.every_s));
     }

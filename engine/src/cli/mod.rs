@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+pub mod admin;
 pub mod agent;
 pub mod anchors;
 pub mod bhcrypt;
@@ -22,7 +23,9 @@ pub mod mint_nft;
 pub mod net;
 pub mod net_revert;
 pub mod operator;
+pub mod reconcile;
 pub mod state;
+pub mod status;
 
 use std::process::ExitCode;
 

@@ -1,13 +1,16 @@
 //! `blockhost`: the operator's command. Each subcommand has a module of its own.
 
+use super::admin::AdminArgs;
 use super::agent::AgentArgs;
 use super::anchors::AnchorsArgs;
 use super::config::ConfigArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
 use super::net::NetArgs;
+use super::reconcile::ReconcileArgs;
 use super::state::{ApplyArgs, DiffArgs, QueryArgs, ShowDiffArgs};
-use super::{agent, anchors, config, fail, jobs, ledger, net, state};
+use super::status::StatusArgs;
+use super::{admin, agent, anchors, config, fail, jobs, ledger, net, reconcile, state, status};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,10 +25,13 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  blockhost status
   blockhost config check
   blockhost jobs
   blockhost jobs list --state parked --json
   blockhost jobs retry 17
+  blockhost reconcile
+  blockhost admin knock let-me-in --port 22
   blockhost ledger verify
   blockhost anchors verify
   blockhost net show
@@ -38,12 +44,18 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything at a glance: chain, agent, jobs, machines, pools, ledger, and what needs you
+    Status(StatusArgs),
     /// The tamper-evident history of everything privileged
     Ledger(Box<LedgerArgs>),
     /// What is anchored of the ledger on the chain
     Anchors(AnchorsArgs),
     /// What the engine has done, does and gave up
     Jobs(JobsArgs),
+    /// What of machines and chain does not fit together
+    Reconcile(ReconcileArgs),
+    /// Commands that administrators send by the chain
+    Admin(AdminArgs),
     /// The configuration
     Config(ConfigArgs),
     /// The root agent: what it can do, and asking it to
@@ -75,8 +87,11 @@ pub fn main() -> ExitCode {
         Err(error) => return refused(&error),
     };
     match cli.command {
+        Command::Status(args) => status::run(&args, &layout),
         Command::Ledger(args) => ledger::run(*args, &layout),
         Command::Anchors(args) => anchors::run(&args, &layout),
+        Command::Reconcile(args) => reconcile::run(&args, &layout),
+        Command::Admin(args) => admin::run(args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
         Command::Net(args) => net::run(&args, &layout),

@@ -1,7 +1,9 @@
 //! `blockhost.yaml`: identities of the host, and how the engine works.
 
 use super::file::{self, ConfigError, Warning};
+use crate::chain::Address;
 use serde::{Deserialize, Deserializer};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const KNOWN: &[&str] = &[
@@ -25,10 +27,14 @@ const KNOWN: &[&str] = &[
     // Of other programs and of issues to come.
     "proxmox",
     "vm",
-    "admin",
+    "admin.wallet_address",
+    "admin.destination_mode",
+    "admin.destination_address",
+    "admin.max_command_age",
     "fund_manager",
     "signup",
-    "reconcile",
+    "reconcile.every_s",
+    "metrics.listen",
     "network",
 ];
 
@@ -45,6 +51,93 @@ pub struct HostConfig {
     pub engine: EngineSection,
     /// Section `ledger_anchor`.
     pub ledger_anchor: LedgerAnchorSection,
+    /// Section `reconcile`.
+    pub reconcile: ReconcileSection,
+    /// Section `metrics`.
+    pub metrics: MetricsSection,
+    /// Section `admin`.
+    pub admin: AdminSection,
+}
+
+/// Section `admin`: who may send commands by the chain, and where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSection {
+    /// The administrator's wallet; without it no commands are taken.
+    #[serde(deserialize_with = "super::web3::address")]
+    pub wallet_address: Option<Address>,
+    /// Where commands are sent to.
+    pub destination_mode: DestinationMode,
+    /// The address for the mode `null`.
+    pub destination_address: Address,
+    /// Seconds that a command may be old.
+    #[serde(deserialize_with = "positive")]
+    pub max_command_age: u64,
+}
+
+/// Where an administrator's transaction has to go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DestinationMode {
+    /// Anywhere.
+    Any,
+    /// To the administrator's own wallet.
+    #[serde(rename = "self")]
+    Own,
+    /// To the address of the server's key.
+    Server,
+    /// To `destination_address`, which nobody has the key of.
+    Null,
+}
+
+impl Default for AdminSection {
+    fn default() -> Self {
+        Self {
+            wallet_address: None,
+            destination_mode: DestinationMode::Own,
+            destination_address: alloy::primitives::address!(
+                "000000000000000000000000000000000000dEaD"
+            ),
+            max_command_age: 300,
+        }
+    }
+}
+
+impl AdminSection {
+    /// The address that commands go to; none for anywhere.
+    #[must_use]
+    pub fn destination(&self, wallet: Address, server: Address) -> Option<Address> {
+        match self.destination_mode {
+            DestinationMode::Any => None,
+            DestinationMode::Own => Some(wallet),
+            DestinationMode::Server => Some(server),
+            DestinationMode::Null => Some(self.destination_address),
+        }
+    }
+}
+
+/// Section `metrics`: for Prometheus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSection {
+    /// Address and port of `GET /metrics`; without it nothing listens. It has no password: keep it to the host or to the
+    /// network of the monitoring.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Section `reconcile`: comparing machines with the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconcileSection {
+    /// Seconds between two looks.
+    #[serde(deserialize_with = "positive")]
+    pub every_s: u64,
+}
+
+impl Default for ReconcileSection {
+    fn default() -> Self {
+        Self { every_s: 300 }
+    }
 }
 
 /// Section `ledger_anchor`: when the ledger's head goes onto the chain. The contract is in `web3-defaults.yaml`.
@@ -135,6 +228,12 @@ struct Raw {
     engine: EngineSection,
     #[serde(default)]
     ledger_anchor: LedgerAnchorSection,
+    #[serde(default)]
+    reconcile: ReconcileSection,
+    #[serde(default)]
+    metrics: MetricsSection,
+    #[serde(default)]
+    admin: AdminSection,
 }
 
 #[derive(Default, Deserialize)]
@@ -159,6 +258,9 @@ impl HostConfig {
             public_secret: raw.public_secret,
             engine: raw.engine,
             ledger_anchor: raw.ledger_anchor,
+            reconcile: raw.reconcile,
+            metrics: raw.metrics,
+            admin: raw.admin,
         };
         Ok((config, warnings))
     }
@@ -201,11 +303,58 @@ mod tests {
     }
 
     #[test]
+    fn metrics_have_an_address_and_a_port_or_are_off() {
+        let read = |text: &str| {
+            file::parse::<Raw>(Path::new("blockhost.yaml"), text, KNOWN)
+                .map(|(raw, _)| raw.metrics.listen)
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(read("{}").unwrap(), None);
+        let listen = read("metrics: {listen: '[::1]:9469'}").unwrap().unwrap();
+        assert!(listen.ip().is_loopback() && listen.port() == 9469);
+        for bad in ["9469", "localhost", "127.0.0.1", "'127.0.0.1:99999'"] {
+            let error = read(&format!("metrics:\n  listen: {bad}\n")).unwrap_err();
+            assert!(error.contains("listen"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_administrators_commands_go_where_the_mode_says() {
+        let read = |text: &str| {
+            file::parse::<Raw>(Path::new("blockhost.yaml"), text, KNOWN)
+                .map(|(raw, _)| raw.admin)
+                .map_err(|e| e.to_string())
+        };
+        let (wallet, server) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let dead: Address = "0x000000000000000000000000000000000000dEaD"
+            .parse()
+            .unwrap();
+        for (mode, expected) in [
+            ("any", None),
+            ("self", Some(wallet)),
+            ("server", Some(server)),
+            ("'null'", Some(dead)),
+        ] {
+            let section = read(&format!("admin: {{destination_mode: {mode}}}")).unwrap();
+            assert_eq!(section.destination(wallet, server), expected, "{mode}");
+        }
+        assert_eq!(read("{}").unwrap().max_command_age, 300);
+        for bad in [
+            "wallet_address: '0x00'",
+            "destination_mode: all",
+            "max_command_age: 0",
+            "wallet: '0x00'",
+        ] {
+            assert!(read(&format!("admin:\n  {bad}\n")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn the_seeds_example_is_understood_without_warnings() {
         let text = "server: {address: '0x00', key_file: '/etc/blockhost/server.key'}\n\
                     deployer: {key_file: '/etc/blockhost/deployer.key'}\n\
                     proxmox: {node: 'proxmox', storage: 'local-lvm', bridge: 'vmbr0'}\n\
-                    admin: {wallet_address: '0x00', destination_mode: 'self'}\n";
+                    admin: {wallet_address: '0x00000000000000000000000000000000000000aa', destination_mode: 'self'}\n";
         let (raw, warnings) = file::parse::<Raw>(Path::new("blockhost.yaml"), text, KNOWN).unwrap();
         assert_eq!(warnings, []);
         assert_eq!(

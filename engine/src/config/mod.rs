@@ -7,7 +7,10 @@ mod network;
 mod web3;
 
 pub use file::{ConfigError, Warning};
-pub use host::{EngineSection, HostConfig, LedgerAnchorSection};
+pub use host::{
+    AdminSection, DestinationMode, EngineSection, HostConfig, LedgerAnchorSection, MetricsSection,
+    ReconcileSection,
+};
 pub use network::{FlowStatsSection, NetworkConfig};
 pub use web3::{Blockchain, Web3Config};
 

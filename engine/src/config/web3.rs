@@ -135,7 +135,7 @@ impl Web3Config {
 }
 
 /// An address or nothing: files written before the contracts exist leave it empty.
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Address>, D::Error> {
     let text = Option::<String>::deserialize(from)?.unwrap_or_default();
     let text = text.trim();
     if text.is_empty() {

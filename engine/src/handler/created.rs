@@ -280,7 +280,7 @@ async fn tell_guest(
         .await?;
     context
         .machines
-        .set_access(name, purchase.subscriber, token)
+        .set_access(name, purchase.subscriber, token, true)
         .await?;
     context.outbox.record_step(job.id, "gecos", &true)?;
     Ok(())

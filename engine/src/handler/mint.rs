@@ -69,24 +69,28 @@ pub(super) async fn mint(
 }
 
 fn token_in(context: &Context, receipt: &TransactionReceipt) -> Result<u64, StepError> {
+    minted_token(context.nft_contract, receipt).map_err(StepError::Park)
+}
+
+/// The token that a mint of ours made, read from its receipt; or what is wrong with that.
+pub(crate) fn minted_token(nft: Address, receipt: &TransactionReceipt) -> Result<u64, String> {
     let token = receipt
         .logs()
         .iter()
-        .filter(|log| log.inner.address == context.nft_contract)
+        .filter(|log| log.inner.address == nft)
         .find_map(|log| AccessCredentialNFT::CredentialMinted::decode_log(&log.inner).ok())
         .map(|event| event.tokenId)
         .ok_or_else(|| {
-            StepError::Park(format!(
+            format!(
                 "the receipt of {} holds no CredentialMinted event",
                 receipt.transaction_hash
-            ))
+            )
         })?;
     small(token)
 }
 
-fn small(token: U256) -> Result<u64, StepError> {
-    u64::try_from(token)
-        .map_err(|_| StepError::Park(format!("token id {token} is beyond all bounds")))
+fn small(token: U256) -> Result<u64, String> {
+    u64::try_from(token).map_err(|_| format!("token id {token} is beyond all bounds"))
 }
 
 /// A credential of this machine that was minted to the buyer since the purchase: one that opens with the buyer's key,

@@ -12,6 +12,7 @@ use crate::chain::{Address, Chain, ChainError};
 use crate::config::EngineSection;
 use crate::crypto::keys::PrivateKey;
 use crate::exec::{self, ExecError, Finished, Program};
+use crate::holds::Holds;
 use crate::machines::{Machines, MachinesError};
 use crate::manifest::Manifest;
 use crate::outbox::{Job, Outbox, OutboxError};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+pub(crate) use mint::minted_token;
 pub use sending::Sender;
 
 /// What all jobs share.
@@ -45,6 +47,8 @@ pub struct Context {
     pub server_key: PrivateKey,
     /// The owner of the contracts, with its nonces.
     pub sender: Sender,
+    /// Who works on which subscription.
+    pub holds: Holds,
     /// True once the engine is to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -69,7 +73,8 @@ impl Context {
         }
     }
 
-    async fn command(&self, verb: &str, args: &[&str]) -> Result<Finished, StepError> {
+    /// Runs a command of the provisioner.
+    pub(crate) async fn command(&self, verb: &str, args: &[&str]) -> Result<Finished, StepError> {
         if self.stopping() {
             return Err(StepError::Stopped);
         }

@@ -29,7 +29,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         [
             Self::Pending,
             Self::Running,

@@ -7,12 +7,14 @@
 mod ingest;
 mod jobs;
 mod journal;
+mod overview;
 #[cfg(test)]
 mod tests;
 
 pub use ingest::{Cursor, Ingested, RolledBack};
 pub use jobs::{Job, JobState, JobView, Retry};
 pub use journal::{JournalTx, TxState};
+pub use overview::Purchase;
 
 use rusqlite::Connection;
 use std::fs::File;
@@ -78,6 +80,10 @@ pub enum OutboxError {
 }
 
 const FORMAT: i64 = 1;
+
+/// How often a lock that somebody has is asked for again, and how long apart.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (
@@ -218,6 +224,27 @@ impl Outbox {
         })
     }
 
+    /// Whether a daemon works on it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Lock`].
+    pub fn is_in_use(path: &Path) -> Result<bool, OutboxError> {
+        let path = path.with_extension("lock");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(OutboxError::Lock { path, source }),
+        };
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(OutboxError::Lock {
+                path,
+                source: e.into(),
+            }),
+        }
+    }
+
     /// `/var/lib/blockhost/outbox.db`.
     #[must_use]
     pub fn path(layout: &blockhost_proto::layout::Layout) -> PathBuf {
@@ -281,12 +308,22 @@ fn lock(path: &Path) -> Result<File, OutboxError> {
         .write(true)
         .open(path)
         .map_err(fail)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OutboxError::Locked {
-            path: path.to_owned(),
-        }),
-        Err(e) => Err(fail(e.into())),
+    let mut tries = 0;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // Perhaps somebody only looks whether it is in use, which takes a moment.
+            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(OutboxError::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(e) => return Err(fail(e.into())),
+        }
     }
 }
 

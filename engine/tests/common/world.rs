@@ -305,6 +305,11 @@ impl World {
         wallet(1).sign_message(PUBLIC_SECRET.as_bytes()).unwrap()
     }
 
+    /// What is encrypted to this host with.
+    pub fn server_public_key(&self) -> blockhost_engine::crypto::keys::PublicKey {
+        self.server_key.public_key()
+    }
+
     /// What the signup page sends: the signature as text, encrypted to the server.
     pub fn user_encrypted(&self) -> Vec<u8> {
         let text = format!("0x{}", hex::encode(self.signature()));
@@ -535,8 +540,18 @@ fn answer(
         let request: serde_json::Value = serde_json::from_slice(&body)?;
         let mut event = request["params"].clone();
         match request["action"].as_str() {
+            Some("agent-info") => {
+                let info = serde_json::json!({
+                    "ok": true, "output": "", "id": request["id"], "version": "0", "backend": "embedded", "uptime_s": 1,
+                    "counters": {"succeeded": 1, "failed": 0, "refused": 0},
+                });
+                send(&mut client, &info)?;
+                continue;
+            }
             Some("ledger-append") => {}
-            Some(action @ "ledger-anchored") => event["action"] = action.into(),
+            Some(action @ ("ledger-anchored" | "iptables-open" | "iptables-close")) => {
+                event["action"] = action.into();
+            }
             other => panic!("the engine asked for {other:?}"),
         }
         let index = {
@@ -552,8 +567,12 @@ fn answer(
         if let Some(id) = request.get("id") {
             answer["id"] = id.clone();
         }
-        let text = answer.to_string();
-        client.write_all(&u32::try_from(text.len()).unwrap().to_be_bytes())?;
-        client.write_all(text.as_bytes())?;
+        send(&mut client, &answer)?;
     }
+}
+
+fn send(client: &mut UnixStream, answer: &serde_json::Value) -> std::io::Result<()> {
+    let text = answer.to_string();
+    client.write_all(&u32::try_from(text.len()).unwrap().to_be_bytes())?;
+    client.write_all(text.as_bytes())
 }

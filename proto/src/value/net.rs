@@ -137,6 +137,22 @@ impl SourceNet {
     pub const fn is_ipv6(self) -> bool {
         self.address.is_ipv6()
     }
+
+    /// Whether an address lies in it; one of the other family does not.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u8| {
+            let dropped = u32::from(width - self.prefix);
+            a.checked_shr(dropped) == b.checked_shr(dropped)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(net), IpAddr::V4(address)) => {
+                same(u32::from(net).into(), u32::from(address).into(), 32)
+            }
+            (IpAddr::V6(net), IpAddr::V6(address)) => same(net.into(), address.into(), 128),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for SourceNet {

@@ -191,6 +191,26 @@ fn addresses_are_canonical_however_they_were_written() {
 }
 
 #[test]
+fn a_source_contains_its_own_addresses_and_no_others() {
+    for (net, inside, outside) in [
+        ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
+        ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+        ("0.0.0.0/0", "203.0.113.9", "::1"),
+        ("fd00::/8", "fdff::1", "fe00::1"),
+        ("::/0", "2001:db8::1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1", "2001:db8::2"),
+        ("192.0.2.0/24", "192.0.2.1", "::ffff:192.0.2.1"),
+    ] {
+        let source: SourceNet = net.parse().unwrap();
+        assert!(source.contains(inside.parse().unwrap()), "{net} {inside}");
+        assert!(
+            !source.contains(outside.parse().unwrap()),
+            "{net} {outside}"
+        );
+    }
+}
+
+#[test]
 fn json_of_the_wrong_kind_is_refused_by_every_type() {
     for wrong in [
         json!(null),

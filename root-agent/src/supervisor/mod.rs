@@ -224,7 +224,10 @@ impl Supervisor {
                         }
                         // Everyone else may have ended, in peace or with an error, only because the gate is going, and that
                         // one is about to say why.
-                        if suspect.as_ref().is_none_or(|(_, first)| end.failed && !first.failed) {
+                        if suspect
+                            .as_ref()
+                            .is_none_or(|(_, first)| end.failed && !first.failed)
+                        {
                             suspect = Some((role, end));
                         }
                         until = until.min(Instant::now() + LAST_WORDS);

@@ -38,6 +38,11 @@ pub(super) fn write_static(world: &World) -> Result<(), WorldError> {
         "{\"prefix\": \"fd77:b10c::/64\", \"gateway\": \"fd77:b10c::1\"}\n",
     )?;
 
+    public(
+        "admin-commands.json",
+        r#"{"commands": {"let-me-in": {"action": "knock", "params": {"allowed_ports": [22], "default_duration": 5}}}}"#,
+    )?;
+
     let server = random_key();
     secret("server.key", &hex::encode(server.to_bytes()))?;
     let point = server.public_key().to_encoded_point(false);

@@ -1,0 +1,583 @@
+//! What contract, credentials and database say about each subscription, held side by side: which of them has to follow
+//! another, and what only a person can decide. Pure; looking is [`super::observe`]'s, doing [`super::repair`]'s.
+
+use crate::chain::Address;
+use crate::machines::machine_name;
+use blockhost_provisioner::record::Status;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A subscription as the contract has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscription {
+    /// Until when it is paid, seconds since 1970.
+    pub expires_at: i64,
+    /// Its owner or ours ended it.
+    pub cancelled: bool,
+}
+
+/// What is known of a machine's credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// No transaction of this engine's journal minted it: which token is the machine's cannot be proved.
+    Unproven,
+    /// This engine minted it, and its transaction is no longer on the chain.
+    TakenBack {
+        /// The job that minted.
+        job: i64,
+    },
+    /// In a block that may still go.
+    Young,
+    /// This engine's transaction made this token.
+    Minted {
+        /// Its number.
+        token: u64,
+        /// Whose it is; none when it was burnt.
+        owner: Option<Address>,
+    },
+}
+
+/// A machine of a subscription as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Where it is in its life.
+    pub status: Status,
+    /// Until when it runs, seconds since 1970.
+    pub expires_at: i64,
+    /// Who may enter it.
+    pub wallet: Option<Address>,
+    /// Its token.
+    pub token: Option<u64>,
+    /// Whether the guest was told wallet and token.
+    pub guest_knows: bool,
+}
+
+/// A job that is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenJob {
+    /// Its number.
+    pub id: i64,
+    /// It waits for a person.
+    pub parked: bool,
+}
+
+/// Everything that is compared, all of one block.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Now, seconds since 1970.
+    pub now: i64,
+    /// How many subscriptions were ever bought: ids run from 1 to this.
+    pub bought: u64,
+    /// Those that were looked at.
+    pub subscriptions: BTreeMap<u64, Subscription>,
+    /// Machines that carry the name of a subscription, by its id.
+    pub machines: BTreeMap<u64, Machine>,
+    /// Credentials of machines that are not destroyed.
+    pub credentials: BTreeMap<u64, Credential>,
+    /// The oldest open job of each subscription that has one.
+    pub open: BTreeMap<u64, OpenJob>,
+}
+
+/// Something that does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Finding {
+    /// Which subscription.
+    pub subscription: u64,
+    /// Its machine's name.
+    pub vm_name: String,
+    /// What.
+    #[serde(flatten)]
+    pub problem: Problem,
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(tag = "problem", rename_all = "kebab-case")]
+pub enum Problem {
+    /// The credential went to another wallet: the machine follows.
+    OwnerChanged {
+        /// The credential.
+        token: u64,
+        /// Its owner now.
+        wallet: Address,
+        /// Whether the guest can be told.
+        running: bool,
+    },
+    /// The guest does not know its owner yet.
+    GuestBehind {
+        /// The credential.
+        token: u64,
+        /// Its owner.
+        wallet: Address,
+    },
+    /// A reorganisation took the minting transaction away: it is sent again.
+    MintTakenBack {
+        /// The job that minted.
+        job: i64,
+    },
+    /// The database names another token than the one that was minted.
+    TokenDiffers {
+        /// What the database says.
+        recorded: Option<u64>,
+        /// What was minted.
+        token: u64,
+    },
+    /// The contract names another end than the database.
+    ExpiryDiffers {
+        /// What the database says, seconds since 1970.
+        recorded: i64,
+        /// What the contract says.
+        expires_at: i64,
+        /// Whether the machine is suspended although it is paid.
+        resume: bool,
+    },
+    /// A machine runs that nobody holds a credential of.
+    NoCredential,
+    /// The credential was burnt.
+    Burnt {
+        /// Which.
+        token: u64,
+    },
+    /// The subscription was cancelled, the machine is there.
+    Cancelled,
+    /// The contract has no such subscription.
+    NoSubscription,
+    /// A paid subscription has no machine.
+    NoMachine {
+        /// The job that waits for a decision, if there is one.
+        job: Option<i64>,
+    },
+}
+
+impl Finding {
+    /// Whether the engine mends it by itself. Nothing is destroyed and nothing is given away that way.
+    #[must_use]
+    pub const fn is_repaired(&self) -> bool {
+        matches!(
+            self.problem,
+            Problem::OwnerChanged { .. }
+                | Problem::GuestBehind { .. }
+                | Problem::MintTakenBack { .. }
+                | Problem::TokenDiffers { .. }
+                | Problem::ExpiryDiffers { .. }
+        )
+    }
+
+    /// What it is, in the ledger's way of naming.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self.problem {
+            Problem::OwnerChanged { .. } => "owner-changed",
+            Problem::GuestBehind { .. } => "guest-behind",
+            Problem::MintTakenBack { .. } => "mint-taken-back",
+            Problem::TokenDiffers { .. } => "token-differs",
+            Problem::ExpiryDiffers { .. } => "expiry-differs",
+            Problem::NoCredential => "no-credential",
+            Problem::Burnt { .. } => "burnt",
+            Problem::Cancelled => "cancelled",
+            Problem::NoSubscription => "no-subscription",
+            Problem::NoMachine { .. } => "no-machine",
+        }
+    }
+
+    /// One sentence for a person: what it is and, where the engine leaves it alone, what to do.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let (name, id) = (&self.vm_name, self.subscription);
+        match &self.problem {
+            Problem::OwnerChanged { token, wallet, .. } => {
+                format!("token {token} of {name} belongs to {wallet} now")
+            }
+            Problem::GuestBehind { token, wallet } => {
+                format!("the guest of {name} was not told that {wallet} holds token {token}")
+            }
+            Problem::MintTakenBack { job } => {
+                format!(
+                    "the credential of {name} is no longer on the chain; job {job} mints it again"
+                )
+            }
+            Problem::TokenDiffers { recorded, token } => match recorded {
+                Some(recorded) => {
+                    format!("{name} is recorded with token {recorded}; it was minted as {token}")
+                }
+                None => format!("{name} is recorded without its token {token}"),
+            },
+            Problem::ExpiryDiffers {
+                recorded,
+                expires_at,
+                ..
+            } => format!(
+                "{name} is recorded as paid until {}, the contract says {}",
+                moment(*recorded),
+                moment(*expires_at)
+            ),
+            Problem::NoCredential => format!(
+                "nobody holds a credential of {name}; see `blockhost jobs` for its purchase, or mint one with blockhost-mint-nft"
+            ),
+            Problem::Burnt { token } => format!(
+                "token {token} of {name} was burnt; the machine runs until its subscription {id} ends"
+            ),
+            Problem::Cancelled => format!(
+                "subscription {id} was cancelled and {name} is there; look at it, then: blockhost-vm-destroy {name}"
+            ),
+            Problem::NoSubscription => format!(
+                "{name} is there, the contract has no subscription {id}; was the contract exchanged in web3-defaults.yaml?"
+            ),
+            Problem::NoMachine { job: Some(job) } => format!(
+                "subscription {id} is paid and has no machine; job {job} waits for you: blockhost jobs show {job}"
+            ),
+            Problem::NoMachine { job: None } => format!(
+                "subscription {id} is paid and has no machine, and no job will make one; if its purchase is older than blockchain.start_block, set that to an earlier block, else refund"
+            ),
+        }
+    }
+}
+
+fn moment(seconds: i64) -> String {
+    blockhost_provisioner::time::Time::from_unix(seconds).to_string()
+}
+
+/// All that does not fit, by subscription. A subscription that a job is busy with is left to the job.
+#[must_use]
+pub fn compare(seen: &Observed) -> Vec<Finding> {
+    let ids: BTreeSet<u64> = seen
+        .machines
+        .keys()
+        .chain(seen.subscriptions.keys())
+        .copied()
+        .collect();
+    let mut findings = Vec::new();
+    for id in ids {
+        if seen.open.get(&id).is_some_and(|job| !job.parked) {
+            continue;
+        }
+        let living = seen
+            .machines
+            .get(&id)
+            .filter(|machine| machine.status != Status::Destroyed);
+        let problems = match living {
+            Some(machine) => of_machine(seen, id, machine),
+            None => of_nothing(seen, id),
+        };
+        findings.extend(problems.into_iter().map(|problem| Finding {
+            subscription: id,
+            vm_name: machine_name(id),
+            problem,
+        }));
+    }
+    findings
+}
+
+/// Paid, and no machine.
+fn of_nothing(seen: &Observed, id: u64) -> Vec<Problem> {
+    let paid = seen
+        .subscriptions
+        .get(&id)
+        .is_some_and(|s| !s.cancelled && s.expires_at > seen.now);
+    let job = seen.open.get(&id).map(|job| job.id);
+    if paid {
+        vec![Problem::NoMachine { job }]
+    } else {
+        Vec::new()
+    }
+}
+
+fn of_machine(seen: &Observed, id: u64, machine: &Machine) -> Vec<Problem> {
+    if id == 0 || id > seen.bought {
+        return vec![Problem::NoSubscription];
+    }
+    let Some(subscription) = seen.subscriptions.get(&id) else {
+        return Vec::new();
+    };
+    if subscription.cancelled {
+        return vec![Problem::Cancelled];
+    }
+    // What waits for a person is not mended behind their back.
+    if seen.open.contains_key(&id) {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    if subscription.expires_at != machine.expires_at {
+        problems.push(Problem::ExpiryDiffers {
+            recorded: machine.expires_at,
+            expires_at: subscription.expires_at,
+            resume: machine.status == Status::Suspended && subscription.expires_at > seen.now,
+        });
+    }
+    let running = machine.status == Status::Active;
+    match seen.credentials.get(&id) {
+        Some(Credential::TakenBack { job }) => problems.push(Problem::MintTakenBack { job: *job }),
+        Some(Credential::Minted { token, .. }) if machine.token != Some(*token) => {
+            problems.push(Problem::TokenDiffers {
+                recorded: machine.token,
+                token: *token,
+            });
+        }
+        Some(Credential::Minted { token, owner: None }) => {
+            problems.push(Problem::Burnt { token: *token });
+        }
+        Some(Credential::Minted {
+            token,
+            owner: Some(owner),
+        }) => {
+            let (token, wallet) = (*token, *owner);
+            if machine.wallet != Some(wallet) {
+                problems.push(Problem::OwnerChanged {
+                    token,
+                    wallet,
+                    running,
+                });
+            } else if running && !machine.guest_knows {
+                problems.push(Problem::GuestBehind { token, wallet });
+            }
+        }
+        Some(Credential::Unproven) if machine.token.is_none() => {
+            problems.push(Problem::NoCredential);
+        }
+        Some(Credential::Young | Credential::Unproven) | None => {}
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn wallet(n: u8) -> Address {
+        Address::repeat_byte(n)
+    }
+
+    fn machine() -> Machine {
+        Machine {
+            status: Status::Active,
+            expires_at: NOW + 1000,
+            wallet: Some(wallet(1)),
+            token: Some(5),
+            guest_knows: true,
+        }
+    }
+
+    /// Everything about subscription 1 in order.
+    fn good() -> Observed {
+        Observed {
+            now: NOW,
+            bought: 1,
+            subscriptions: [(
+                1,
+                Subscription {
+                    expires_at: NOW + 1000,
+                    cancelled: false,
+                },
+            )]
+            .into(),
+            machines: [(1, machine())].into(),
+            credentials: [(
+                1,
+                Credential::Minted {
+                    token: 5,
+                    owner: Some(wallet(1)),
+                },
+            )]
+            .into(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    fn problems(seen: &Observed) -> Vec<Problem> {
+        compare(seen)
+            .into_iter()
+            .map(|finding| finding.problem)
+            .collect()
+    }
+
+    fn with(change: impl FnOnce(&mut Observed)) -> Vec<Problem> {
+        let mut seen = good();
+        change(&mut seen);
+        problems(&seen)
+    }
+
+    fn of_record(change: impl FnOnce(&mut Machine)) -> Vec<Problem> {
+        with(|seen| change(seen.machines.get_mut(&1).unwrap()))
+    }
+
+    #[test]
+    fn what_fits_together_is_no_finding() {
+        assert_eq!(problems(&good()), []);
+    }
+
+    #[test]
+    fn a_machine_follows_its_credential_and_the_guest_is_told_when_it_runs() {
+        let moved = Credential::Minted {
+            token: 5,
+            owner: Some(wallet(2)),
+        };
+        for (status, running) in [(Status::Active, true), (Status::Suspended, false)] {
+            let found = with(|seen| {
+                seen.credentials.insert(1, moved);
+                seen.machines.get_mut(&1).unwrap().status = status;
+            });
+            assert_eq!(
+                found,
+                [Problem::OwnerChanged {
+                    token: 5,
+                    wallet: wallet(2),
+                    running
+                }]
+            );
+        }
+        let told = of_record(|machine| machine.guest_knows = false);
+        assert_eq!(
+            told,
+            [Problem::GuestBehind {
+                token: 5,
+                wallet: wallet(1)
+            }]
+        );
+        let asleep = of_record(|machine| {
+            machine.guest_knows = false;
+            machine.status = Status::Suspended;
+        });
+        assert_eq!(asleep, []);
+    }
+
+    /// After a reorganisation the recorded number may be somebody else's token: its owner must never get the machine.
+    #[test]
+    fn the_owner_of_another_token_than_the_minted_one_gets_nothing() {
+        let found = of_record(|machine| machine.token = Some(4));
+        assert_eq!(
+            found,
+            [Problem::TokenDiffers {
+                recorded: Some(4),
+                token: 5
+            }]
+        );
+        for credential in [Credential::Unproven, Credential::Young] {
+            let found = with(|seen| {
+                seen.credentials.insert(1, credential);
+                seen.machines.get_mut(&1).unwrap().wallet = Some(wallet(9));
+            });
+            assert_eq!(found, [], "{credential:?}");
+        }
+    }
+
+    #[test]
+    fn a_mint_that_is_gone_is_done_again_and_a_burnt_one_is_reported() {
+        let found = with(|seen| _ = seen.credentials.insert(1, Credential::TakenBack { job: 3 }));
+        assert_eq!(found, [Problem::MintTakenBack { job: 3 }]);
+        let burnt = Credential::Minted {
+            token: 5,
+            owner: None,
+        };
+        let found = with(|seen| _ = seen.credentials.insert(1, burnt));
+        assert_eq!(found, [Problem::Burnt { token: 5 }]);
+    }
+
+    #[test]
+    fn the_contract_says_until_when_a_machine_runs() {
+        let found = of_record(|machine| machine.expires_at = NOW - 5);
+        let missed = Problem::ExpiryDiffers {
+            recorded: NOW - 5,
+            expires_at: NOW + 1000,
+            resume: false,
+        };
+        assert_eq!(found, [missed]);
+        let found = of_record(|machine| {
+            machine.expires_at = NOW - 5;
+            machine.status = Status::Suspended;
+        });
+        assert!(
+            matches!(found[..], [Problem::ExpiryDiffers { resume: true, .. }]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_destroyed_or_mended_while_somebody_else_is_at_it() {
+        let cancelled = Subscription {
+            expires_at: NOW + 1000,
+            cancelled: true,
+        };
+        let found = with(|seen| _ = seen.subscriptions.insert(1, cancelled));
+        assert_eq!(found, [Problem::Cancelled]);
+        for (parked, expected) in [(false, 0), (true, 1)] {
+            let found = with(|seen| {
+                seen.subscriptions.insert(1, cancelled);
+                seen.open.insert(1, OpenJob { id: 8, parked });
+            });
+            assert_eq!(found.len(), expected);
+        }
+        let found = with(|seen| {
+            seen.open.insert(
+                1,
+                OpenJob {
+                    id: 8,
+                    parked: true,
+                },
+            );
+            seen.machines.get_mut(&1).unwrap().expires_at = 0;
+        });
+        assert_eq!(
+            found,
+            [],
+            "a parked job's machine waits for the same decision"
+        );
+    }
+
+    #[test]
+    fn a_paid_subscription_without_a_machine_is_reported_with_the_job_that_waits() {
+        let gone =
+            |seen: &mut Observed| seen.machines.get_mut(&1).unwrap().status = Status::Destroyed;
+        assert_eq!(with(gone), [Problem::NoMachine { job: None }]);
+        let found = with(|seen| {
+            seen.machines.clear();
+            seen.open.insert(
+                1,
+                OpenJob {
+                    id: 8,
+                    parked: true,
+                },
+            );
+        });
+        assert_eq!(found, [Problem::NoMachine { job: Some(8) }]);
+        let over = with(|seen| {
+            seen.machines.clear();
+            seen.subscriptions.get_mut(&1).unwrap().expires_at = NOW;
+        });
+        assert_eq!(over, []);
+    }
+
+    #[test]
+    fn a_machine_of_a_subscription_that_never_was_is_reported() {
+        assert_eq!(with(|seen| seen.bought = 0), [Problem::NoSubscription]);
+        let found = with(|seen| {
+            seen.credentials.insert(1, Credential::Unproven);
+            seen.machines.get_mut(&1).unwrap().token = None;
+        });
+        assert_eq!(found, [Problem::NoCredential]);
+    }
+
+    #[test]
+    fn only_what_takes_nothing_from_anybody_is_repaired() {
+        let finding = |problem| Finding {
+            subscription: 1,
+            vm_name: machine_name(1),
+            problem,
+        };
+        for problem in [
+            Problem::NoCredential,
+            Problem::Burnt { token: 1 },
+            Problem::Cancelled,
+            Problem::NoSubscription,
+            Problem::NoMachine { job: None },
+        ] {
+            let finding = finding(problem);
+            assert!(!finding.is_repaired(), "{finding:?}");
+            assert!(finding.sentence().contains('1'), "{finding:?}");
+        }
+        let json = serde_json::to_value(finding(Problem::MintTakenBack { job: 3 })).unwrap();
+        assert_eq!(json["problem"], "mint-taken-back");
+        assert_eq!(json["job"], 3);
+    }
+}

@@ -1,0 +1,129 @@
+//! Mends what [`super::plan`] found, one finding at a time: nobody else works on that subscription meanwhile, and what
+//! was found is looked at once more in the database before anything is changed.
+
+use super::observe;
+use super::plan::{Finding, Problem};
+use crate::agent;
+use crate::chain::Address;
+use crate::handler::{Context, StepError};
+use crate::machines::exists;
+use serde_json::json;
+
+/// How an attempt to mend ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mended {
+    /// Done and on record.
+    Yes,
+    /// A job is at it, or it is no longer so: the next look sees.
+    NotNow,
+}
+
+/// Mends one finding. What only a person can decide is left alone.
+///
+/// # Errors
+/// [`StepError`]; what was done up to there is right by itself, and the next look finds the rest.
+pub async fn repair(
+    context: &Context,
+    contract: Address,
+    finding: &Finding,
+) -> Result<Mended, StepError> {
+    let id = finding.subscription;
+    let Some(_held) = context.holds.try_hold(id) else {
+        return Ok(Mended::NotNow);
+    };
+    let open = context
+        .outbox
+        .open_jobs(context.chain.chain_id(), contract)?;
+    let record = context.machines.get(&finding.vm_name).await?;
+    let Some(record) = record.filter(|record| exists(Some(record)) && !open.contains_key(&id))
+    else {
+        return Ok(Mended::NotNow);
+    };
+    let now = observe::machine(&record);
+    let name = finding.vm_name.as_str();
+    match &finding.problem {
+        Problem::OwnerChanged {
+            token,
+            wallet,
+            running,
+        } => {
+            if now.token != Some(*token) || now.wallet == Some(*wallet) {
+                return Ok(Mended::NotNow);
+            }
+            // First the database: from here on the next look finds a guest that is behind, whatever happens.
+            context
+                .machines
+                .set_access(name, *wallet, *token, false)
+                .await?;
+            note(context, finding).await?;
+            if *running {
+                tell_guest(context, name, *wallet, *token).await?;
+            }
+        }
+        Problem::GuestBehind { token, wallet } => {
+            if now.token != Some(*token) || now.wallet != Some(*wallet) || now.guest_knows {
+                return Ok(Mended::NotNow);
+            }
+            tell_guest(context, name, *wallet, *token).await?;
+            note(context, finding).await?;
+        }
+        Problem::MintTakenBack { job } => {
+            note(context, finding).await?;
+            context.outbox.mint_again(*job)?;
+        }
+        Problem::TokenDiffers { recorded, token } => {
+            if now.token != *recorded {
+                return Ok(Mended::NotNow);
+            }
+            context.machines.set_token(name, *token).await?;
+            note(context, finding).await?;
+        }
+        Problem::ExpiryDiffers {
+            recorded,
+            expires_at,
+            resume,
+        } => {
+            if now.expires_at != *recorded {
+                return Ok(Mended::NotNow);
+            }
+            // Before the resume: the other way round, a collection in between would suspend it again.
+            context.machines.set_expiry(name, *expires_at).await?;
+            note(context, finding).await?;
+            if *resume {
+                context.command("resume", &[name]).await?;
+            }
+        }
+        Problem::NoCredential
+        | Problem::Burnt { .. }
+        | Problem::Cancelled
+        | Problem::NoSubscription
+        | Problem::NoMachine { .. } => return Ok(Mended::NotNow),
+    }
+    Ok(Mended::Yes)
+}
+
+async fn tell_guest(
+    context: &Context,
+    name: &str,
+    wallet: Address,
+    token: u64,
+) -> Result<(), StepError> {
+    let (owner, id) = (wallet.to_string(), token.to_string());
+    context
+        .command("update-gecos", &[name, &owner, "--nft-id", &id])
+        .await?;
+    context
+        .machines
+        .set_access(name, wallet, token, true)
+        .await?;
+    Ok(())
+}
+
+/// On record: what did not fit and was made to.
+async fn note(context: &Context, finding: &Finding) -> Result<(), StepError> {
+    let resource = format!("subscription:{}", finding.subscription);
+    let mut data = json!(finding);
+    data["chain_id"] = context.chain.chain_id().into();
+    agent::record(&context.layout, "reconciled", &resource, data).await?;
+    Ok(())
+}

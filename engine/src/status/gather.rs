@@ -1,0 +1,184 @@
+//! Reads the parts side by side, each within a few seconds.
+
+use super::{AccountPart, AgentPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart, Status};
+use crate::anchor::local;
+use crate::chain::Chain;
+use crate::config::{Config, SetupError};
+use crate::machines::Machines;
+use crate::outbox::Outbox;
+use crate::reconcile::report::Report;
+use alloy::primitives::utils::format_ether;
+use alloy::providers::Provider as _;
+use blockhost_ledger::merkle::hex;
+use blockhost_proto::action::{Action, AgentInfo};
+use blockhost_proto::client::tokio::Client;
+use blockhost_proto::layout::Layout;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a part may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+async fn within<T>(what: impl Future<Output = Result<T, String>>) -> Part<T> {
+    match tokio::time::timeout(LIMIT, what).await {
+        Ok(result) => result.into(),
+        Err(_) => Part::Unknown {
+            error: format!("no answer within {} s", LIMIT.as_secs()),
+        },
+    }
+}
+
+/// Reads everything.
+pub async fn status(layout: &Layout) -> Status {
+    let config = Config::load(layout).map_err(SetupError::from);
+    let of_chain = async {
+        match &config {
+            Ok(config) => match config.chain() {
+                Ok(chain) => tokio::join!(
+                    within(chain_part(config, &chain)),
+                    within(account(config, &chain))
+                ),
+                Err(e) => both(&e.to_string()),
+            },
+            Err(e) => both(&e.to_string()),
+        }
+    };
+    let ((chain, account), agent, machines) = tokio::join!(
+        of_chain,
+        within(agent(layout)),
+        within(async {
+            Machines::new(layout)
+                .inventory()
+                .await
+                .map_err(|e| e.to_string())
+        })
+    );
+    Status {
+        at: jiff::Timestamp::now().to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        engine_running: Outbox::is_in_use(&Outbox::path(layout)).into(),
+        chain,
+        account,
+        agent,
+        jobs: jobs(layout).into(),
+        machines,
+        ledger: ledger(layout).into(),
+        reconcile: Report::load(layout)
+            .map(|report| {
+                report.map(|report| ReconcilePart {
+                    looked_at: report.looked_at,
+                    findings: report
+                        .findings
+                        .into_iter()
+                        .map(|entry| entry.text)
+                        .collect(),
+                })
+            })
+            .into(),
+    }
+}
+
+fn both<A, B>(error: &str) -> (Part<A>, Part<B>) {
+    let (a, b) = (error.to_owned(), error.to_owned());
+    (Part::Unknown { error: a }, Part::Unknown { error: b })
+}
+
+async fn chain_part(config: &Config, chain: &Chain) -> Result<ChainPart, String> {
+    let contract = config.subscription_contract().map_err(|e| e.to_string())?;
+    let (node, head) = chain.select().await.map_err(|e| e.to_string())?;
+    // Where there is no outbox, nothing was read.
+    let processed = match Outbox::open_beside(&Outbox::path(&config.layout)) {
+        Ok(outbox) => outbox
+            .cursor(chain.chain_id(), contract)
+            .map_err(|e| e.to_string())?
+            .map(|cursor| cursor.number),
+        Err(_) => None,
+    };
+    Ok(ChainPart {
+        chain_id: chain.chain_id(),
+        endpoint: node.host().to_owned(),
+        head,
+        confirmations: config.confirmations(),
+        processed,
+    })
+}
+
+async fn account(config: &Config, chain: &Chain) -> Result<AccountPart, String> {
+    let wallet = config.deployer().map_err(|e| e.to_string())?;
+    let address = wallet.address();
+    let balance = chain
+        .call("reading a balance", |node| async move {
+            node.get_balance(address).await
+        })
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok(AccountPart {
+        address: address.to_string(),
+        // More than there is of it in the world: a node that says so is believed to be rich, no more.
+        balance_wei: u128::try_from(balance).unwrap_or(u128::MAX),
+        balance_ether: format_ether(balance),
+    })
+}
+
+async fn agent(layout: &Layout) -> Result<AgentPart, String> {
+    let mut client = Client::connect_layout(layout)
+        .await
+        .map_err(|e| e.to_string())?;
+    let reply = client
+        .call(&Action::AgentInfo(AgentInfo {}))
+        .await
+        .map_err(|e| e.to_string())?;
+    let text = |key: &str| {
+        reply
+            .extra
+            .get(key)
+            .and_then(|v| v.as_str())
+            .unwrap_or("?")
+            .to_owned()
+    };
+    let counters = reply.extra.get("counters");
+    let count = |name: &str| {
+        counters
+            .and_then(|c| c.get(name))
+            .and_then(serde_json::Value::as_u64)
+    };
+    Ok(AgentPart {
+        version: text("version"),
+        backend: text("backend"),
+        uptime_s: reply
+            .extra
+            .get("uptime_s")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0),
+        requests: ["succeeded", "failed", "refused"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), count(name)?)))
+            .collect(),
+    })
+}
+
+fn jobs(layout: &Layout) -> Result<JobsPart, String> {
+    let path = Outbox::path(layout);
+    if !path.exists() {
+        return Ok(JobsPart::default());
+    }
+    let outbox = Outbox::open_beside(&path).map_err(|e| e.to_string())?;
+    let (by_state, oldest) = outbox.counts().map_err(|e| e.to_string())?;
+    Ok(JobsPart {
+        by_state: by_state
+            .into_iter()
+            .map(|(state, n)| (state.to_string(), n))
+            .collect::<BTreeMap<_, _>>(),
+        oldest_open_s: oldest.map(|age| age.as_secs()),
+    })
+}
+
+fn ledger(layout: &Layout) -> Result<LedgerPart, String> {
+    let head = local::published(&layout.ledger()).map_err(|e| e.to_string())?;
+    let head = head.ok_or("nothing is published yet")?;
+    Ok(LedgerPart {
+        origin: head.origin,
+        size: head.size,
+        root: hex(&head.root),
+    })
+}

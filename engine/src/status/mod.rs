@@ -1,0 +1,400 @@
+//! One look at everything an operator lives with: chain, agent, jobs, machines, pools, ledger, the account that mints,
+//! and what needs somebody. Gathered by [`gather`], for `blockhost status` and for Prometheus. Each part stands by itself:
+//! one that cannot be read says so and hides nothing of the others.
+
+pub mod gather;
+pub mod prometheus;
+pub mod serve;
+pub mod text;
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A pool with fewer left than one in so many needs somebody.
+const SCARCE: u64 = 10;
+/// Blocks that wait to be read before it is said; more than one look brings.
+const BEHIND: u64 = 50;
+/// Ether, in wei, below which the account that mints needs somebody: a mint costs a tenth of it in dear times.
+const LOW_WEI: u128 = 10_000_000_000_000_000;
+
+/// Something that could be read, or why it could not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Part<T> {
+    /// As it is.
+    Known(T),
+    /// Why not.
+    Unknown {
+        /// One sentence.
+        error: String,
+    },
+}
+
+impl<T> Part<T> {
+    /// What is known.
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+impl<T, E: std::fmt::Display> From<Result<T, E>> for Part<T> {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(value) => Self::Known(value),
+            Err(error) => Self::Unknown {
+                error: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// When it was read, RFC 3339.
+    pub at: String,
+    /// Of this program.
+    pub version: &'static str,
+    /// Whether an engine runs on this host.
+    pub engine_running: Part<bool>,
+    /// The chain.
+    pub chain: Part<ChainPart>,
+    /// The account that owns the contracts and mints.
+    pub account: Part<AccountPart>,
+    /// The root agent.
+    pub agent: Part<AgentPart>,
+    /// Jobs by state.
+    pub jobs: Part<JobsPart>,
+    /// Machines.
+    pub machines: Part<MachinesPart>,
+    /// The ledger, as published.
+    pub ledger: Part<LedgerPart>,
+    /// The last comparison with the chain; none yet.
+    pub reconcile: Part<Option<ReconcilePart>>,
+}
+
+/// The chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChainPart {
+    /// Which.
+    pub chain_id: u64,
+    /// The node that is asked, without its key.
+    pub endpoint: String,
+    /// The newest block.
+    pub head: u64,
+    /// Blocks on top of an event before it counts.
+    pub confirmations: u64,
+    /// The last block that was read; none yet.
+    pub processed: Option<u64>,
+}
+
+impl ChainPart {
+    /// Blocks that count and were not read yet.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        let safe = self.head.saturating_sub(self.confirmations);
+        safe.saturating_sub(self.processed.unwrap_or(0))
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccountPart {
+    /// Its address.
+    pub address: String,
+    /// Its balance in wei; more than JSON's numbers hold.
+    #[serde(serialize_with = "as_text")]
+    pub balance_wei: u128,
+    /// The same in ether.
+    pub balance_ether: String,
+}
+
+fn as_text<S: serde::Serializer>(value: &u128, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+/// The root agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AgentPart {
+    /// Its version.
+    pub version: String,
+    /// `proxmox` or `embedded`.
+    pub backend: String,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Requests since then, by outcome: `succeeded`, `failed`, `refused`.
+    pub requests: BTreeMap<String, u64>,
+}
+
+/// Jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct JobsPart {
+    /// How many in each state.
+    pub by_state: BTreeMap<String, u64>,
+    /// Seconds since the oldest one that is not closed and not parked came.
+    pub oldest_open_s: Option<u64>,
+}
+
+/// Machines and what is left for more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MachinesPart {
+    /// How many in each status.
+    pub by_status: BTreeMap<String, u64>,
+    /// In the making.
+    pub in_the_making: u64,
+    /// Active ones that expire within a day.
+    pub expire_within_a_day: u64,
+    /// What is given out.
+    pub pools: Vec<Pool>,
+}
+
+/// Numbers or addresses that are given out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    /// `vmid`, `ipv4`, `ipv6`.
+    pub name: &'static str,
+    /// All of them.
+    pub size: u64,
+    /// Not in use.
+    pub free: u64,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LedgerPart {
+    /// Its name.
+    pub origin: String,
+    /// Records in its published head.
+    pub size: u64,
+    /// That head's root, hex.
+    pub root: String,
+}
+
+/// What the last comparison of machines and chain came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReconcilePart {
+    /// When.
+    pub looked_at: String,
+    /// What does not fit.
+    pub findings: Vec<String>,
+}
+
+impl Status {
+    /// What needs somebody, most urgent first; nothing on a good day.
+    #[must_use]
+    pub fn attention(&self) -> Vec<String> {
+        let mut wanted = Vec::new();
+        let mut unknown = |what: &str, error: &str| wanted.push(format!("{what}: {error}"));
+        if let Part::Unknown { error } = &self.agent {
+            unknown("root agent", error);
+        }
+        if let Part::Unknown { error } = &self.chain {
+            unknown("chain", error);
+        }
+        if let Part::Unknown { error } = &self.jobs {
+            unknown("jobs", error);
+        }
+        if let Part::Unknown { error } = &self.machines {
+            unknown("machines", error);
+        }
+        if let Part::Unknown { error } = &self.ledger {
+            unknown("ledger", error);
+        }
+        if let Part::Unknown { error } = &self.account {
+            unknown("account", error);
+        }
+        if let Part::Unknown { error } = &self.reconcile {
+            unknown("reconcile", error);
+        }
+        if self.engine_running == Part::Known(false) {
+            wanted.push("the engine does not run: systemctl status blockhost-engine".to_owned());
+        }
+        if let Some(chain) = self.chain.known()
+            && chain.processed.is_some()
+            && chain.behind() > BEHIND
+        {
+            wanted.push(format!(
+                "{} blocks of the chain are not read yet",
+                chain.behind()
+            ));
+        }
+        if let Some(parked) = self
+            .jobs
+            .known()
+            .and_then(|jobs| jobs.by_state.get("parked"))
+            && *parked > 0
+        {
+            wanted.push(format!(
+                "{parked} jobs are parked: blockhost jobs list --state parked"
+            ));
+        }
+        if let Some(account) = self.account.known()
+            && account.balance_wei < LOW_WEI
+        {
+            wanted.push(format!(
+                "the account that mints has {} ether left: send some to {}",
+                account.balance_ether, account.address
+            ));
+        }
+        for pool in self.machines.known().map_or(&[][..], |m| &m.pools) {
+            if pool.free.saturating_mul(SCARCE) < pool.size {
+                wanted.push(format!(
+                    "{} of {} {} are left: widen the pool in db.yaml",
+                    pool.free, pool.size, pool.name
+                ));
+            }
+        }
+        if let Some(Some(reconcile)) = self.reconcile.known() {
+            wanted.extend(reconcile.findings.iter().cloned());
+        }
+        wanted
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A good day.
+    pub(crate) fn good() -> Status {
+        Status {
+            at: "2026-01-01T00:00:00Z".into(),
+            version: "0.1.0",
+            engine_running: Part::Known(true),
+            chain: Part::Known(ChainPart {
+                chain_id: 1,
+                endpoint: "node.example".into(),
+                head: 1000,
+                confirmations: 12,
+                processed: Some(988),
+            }),
+            account: Part::Known(AccountPart {
+                address: "0x00".into(),
+                balance_wei: 10 * LOW_WEI,
+                balance_ether: "0.1".into(),
+            }),
+            agent: Part::Known(AgentPart {
+                version: "0.1.0".into(),
+                backend: "embedded".into(),
+                uptime_s: 90_061,
+                requests: [("succeeded".to_owned(), 7)].into(),
+            }),
+            jobs: Part::Known(JobsPart {
+                by_state: [("done".to_owned(), 3)].into(),
+                oldest_open_s: None,
+            }),
+            machines: Part::Known(MachinesPart {
+                by_status: [("active".to_owned(), 2)].into(),
+                in_the_making: 0,
+                expire_within_a_day: 1,
+                pools: vec![Pool {
+                    name: "vmid",
+                    size: 100,
+                    free: 98,
+                }],
+            }),
+            ledger: Part::Known(LedgerPart {
+                origin: "host.example/blockhost".into(),
+                size: 42,
+                root: "ab".repeat(32),
+            }),
+            reconcile: Part::Known(None),
+        }
+    }
+
+    #[test]
+    fn a_good_day_needs_nobody_and_each_trouble_is_named() {
+        assert_eq!(good().attention(), Vec::<String>::new());
+        type Change = fn(&mut Status);
+        let cases: [(Change, &str); 8] = [
+            (
+                |s| s.engine_running = Part::Known(false),
+                "systemctl status",
+            ),
+            (
+                |s| {
+                    s.agent = Part::Unknown {
+                        error: "no socket".into(),
+                    }
+                },
+                "no socket",
+            ),
+            (
+                |s| {
+                    s.chain = Part::Unknown {
+                        error: "nobody answers".into(),
+                    }
+                },
+                "nobody answers",
+            ),
+            (
+                |s| {
+                    let Part::Known(chain) = &mut s.chain else {
+                        return;
+                    };
+                    chain.processed = Some(10);
+                },
+                "978 blocks",
+            ),
+            (
+                |s| {
+                    let Part::Known(jobs) = &mut s.jobs else {
+                        return;
+                    };
+                    jobs.by_state.insert("parked".into(), 2);
+                },
+                "2 jobs are parked",
+            ),
+            (
+                |s| {
+                    let Part::Known(account) = &mut s.account else {
+                        return;
+                    };
+                    account.balance_wei = LOW_WEI - 1;
+                },
+                "send some to 0x00",
+            ),
+            (
+                |s| {
+                    let Part::Known(machines) = &mut s.machines else {
+                        return;
+                    };
+                    machines.pools[0].free = 9;
+                },
+                "9 of 100 vmid",
+            ),
+            (
+                |s| {
+                    s.reconcile = Part::Known(Some(ReconcilePart {
+                        looked_at: "t".into(),
+                        findings: vec!["subscription 4 is paid".into()],
+                    }));
+                },
+                "subscription 4",
+            ),
+        ];
+        for (change, expected) in cases {
+            let mut status = good();
+            change(&mut status);
+            let wanted = status.attention();
+            assert!(
+                wanted.len() == 1 && wanted[0].contains(expected),
+                "{expected}: {wanted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn programs_read_an_error_where_a_part_is_missing_and_whole_wei() {
+        let mut status = good();
+        status.agent = Part::Unknown {
+            error: "no socket".into(),
+        };
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["agent"]["error"], "no socket");
+        assert_eq!(json["account"]["balance_wei"], (10 * LOW_WEI).to_string());
+    }
+}

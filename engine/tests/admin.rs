@@ -1,0 +1,200 @@
+//! An administrator knocks, by a transaction on a local chain, at the engine's real binary. What the firewall itself makes
+//! of it is the end-to-end test's.
+
+mod common;
+
+use alloy::network::TransactionBuilder as _;
+use alloy::primitives::Address;
+use alloy::providers::Provider as _;
+use alloy::rpc::types::TransactionRequest;
+use common::world::World;
+use common::{address, program};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const COMMANDS: &str = r#"{"commands": {"let-me-in": {"action": "knock",
+    "params": {"allowed_ports": [22, 8443], "default_duration": 4, "max_duration": 3600}}}}"#;
+
+async fn world() -> Option<World> {
+    let world = World::new().await?;
+    world.set_engine(&format!(
+        "max_fee_gwei: 1000\nadmin: {{wallet_address: '{}', destination_mode: self}}",
+        address(2)
+    ));
+    std::fs::write(world.layout.etc().join("admin-commands.json"), COMMANDS).unwrap();
+    Some(world)
+}
+
+fn sealed(world: &World, args: &[&str]) -> String {
+    let mut all = vec!["admin", "knock", "let-me-in"];
+    all.extend_from_slice(args);
+    world.operator(&all).trim().to_owned()
+}
+
+async fn send(world: &World, from: usize, to: Address, data: &str) {
+    let request = TransactionRequest::default()
+        .with_to(to)
+        .with_input(hex::decode(data.trim_start_matches("0x")).unwrap());
+    let sent = world
+        .anvil
+        .account(from)
+        .send_transaction(request)
+        .await
+        .unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+}
+
+/// What the agent was asked for ports: `open 22 -`, `close 22 192.0.2.7/32`.
+fn ports(world: &World) -> Vec<String> {
+    world
+        .recorded_events()
+        .iter()
+        .filter_map(|event| {
+            let verb = event["action"].as_str()?.strip_prefix("iptables-")?;
+            assert_eq!(event["comment"], "blockhost-knock");
+            let source = event["source"].as_str().unwrap_or("-");
+            Some(format!("{verb} {} {source}", event["port"]))
+        })
+        .collect()
+}
+
+fn noted(world: &World, action: &str) -> Vec<Value> {
+    let events = world.recorded_events();
+    events
+        .into_iter()
+        .filter(|event| event["action"] == action)
+        .collect()
+}
+
+async fn until(world: &World, what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come: {:?}\n{}",
+            ports(world),
+            world.log()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_knock_opens_its_ports_for_its_time_and_is_carried_out_once() {
+    let Some(world) = world().await else { return };
+    let engine = world.engine(&[]);
+    let data = sealed(&world, &["--port", "22", "--source", "192.0.2.0/24"]);
+    send(&world, 2, address(2), &data).await;
+    until(&world, "the port", || {
+        ports(&world) == ["open 22 192.0.2.0/24"]
+    })
+    .await;
+    until(&world, "the end", || ports(&world).len() == 2).await;
+    assert_eq!(ports(&world)[1], "close 22 192.0.2.0/24");
+    // The same bytes in another transaction, and the same transaction seen by another engine.
+    send(&world, 2, address(2), &data).await;
+    drop(engine);
+    let _engine = world.engine(&[]);
+    let fresh = sealed(&world, &["--port", "8443"]);
+    send(&world, 2, address(2), &fresh).await;
+    until(&world, "the other knock", || ports(&world).len() == 4).await;
+    assert_eq!(ports(&world)[2..], ["open 8443 -", "close 8443 -"]);
+    assert_eq!(noted(&world, "admin-command").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_not_the_administrator_and_whatever_is_not_allowed_opens_nothing() {
+    let Some(world) = world().await else { return };
+    let _engine = world.engine(&[]);
+    // Another wallet, another destination, another port, a longer time, an old message.
+    send(&world, 1, address(2), &sealed(&world, &["--port", "22"])).await;
+    send(&world, 2, address(1), &sealed(&world, &["--port", "22"])).await;
+    send(&world, 2, address(2), &sealed(&world, &["--port", "23"])).await;
+    send(
+        &world,
+        2,
+        address(2),
+        &sealed(&world, &["--port", "22", "--duration", "3601"]),
+    )
+    .await;
+    send(&world, 2, address(2), "0x00112233").await;
+    let key = world.server_public_key();
+    let old = json!({"command": "let-me-in", "params": {"ports": [22]}, "nonce": "n", "timestamp": 1_700_000_000});
+    let old = blockhost_engine::crypto::ecies::encrypt(&key, old.to_string().as_bytes()).unwrap();
+    send(&world, 2, address(2), &hex::encode(old)).await;
+    // One that is good comes last: then everything before it was looked at.
+    send(&world, 2, address(2), &sealed(&world, &["--port", "8443"])).await;
+    until(&world, "the good one", || !ports(&world).is_empty()).await;
+    assert_eq!(ports(&world), ["open 8443 -"]);
+    let refused = noted(&world, "admin-command-refused");
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(world.log().contains("too old"), "{}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_login_only_its_address_stays_and_everything_closes_with_the_engine() {
+    let Some(world) = world().await else { return };
+    let mut engine = world.engine(&[]);
+    send(
+        &world,
+        2,
+        address(2),
+        &sealed(&world, &["--port", "22", "--duration", "3000"]),
+    )
+    .await;
+    until(&world, "the port", || ports(&world) == ["open 22 -"]).await;
+    // What is no address leaves no sign.
+    for (kind, host, leaves) in [
+        ("open_session", "host.example", false),
+        ("open_session", "$(touch pwned)", false),
+        ("close_session", "203.0.113.5", false),
+        ("open_session", "198.51.100.7", true),
+    ] {
+        let hook =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/share/knock-login");
+        let done = program(hook)
+            .env("PAM_TYPE", kind)
+            .env("PAM_RHOST", host)
+            .env("BLOCKHOST_ROOT", world.dir.path())
+            .env("KNOCK_HEARTBEAT_S", "1")
+            .status()
+            .unwrap();
+        assert!(done.success());
+        assert_eq!(
+            world.layout.run().join("knock.active").exists(),
+            leaves,
+            "{kind} {host}"
+        );
+    }
+    until(&world, "the narrow rule", || ports(&world).len() == 3).await;
+    assert_eq!(
+        ports(&world)[1..],
+        ["open 22 198.51.100.7/32", "close 22 -"]
+    );
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(engine.wait(Duration::from_secs(60)).success());
+    assert_eq!(ports(&world).last().unwrap(), "close 22 198.51.100.7/32");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_engine_left_open_the_next_one_closes_first() {
+    let Some(world) = world().await else { return };
+    let mut engine = world.engine(&[]);
+    send(
+        &world,
+        2,
+        address(2),
+        &sealed(&world, &["--port", "22", "--duration", "3000"]),
+    )
+    .await;
+    until(&world, "the port", || ports(&world) == ["open 22 -"]).await;
+    engine.child.kill().unwrap();
+    engine.child.wait().unwrap();
+    let _engine = world.engine(&[]);
+    until(&world, "the closing", || ports(&world).len() == 2).await;
+    assert_eq!(ports(&world)[1], "close 22 -");
+    // The command is still in a block that is read again: it was carried out.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(ports(&world).len(), 2);
+}

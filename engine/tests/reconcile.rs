@@ -1,0 +1,250 @@
+//! Machines and chain drift apart, really: tokens change hands, a reorganisation takes a mint away, somebody edits the
+//! database. The engine's real binary, a local chain with the contracts, a provisioner of scripts.
+
+mod common;
+
+use alloy::primitives::U256;
+use blockhost_engine::chain::bindings::AccessCredentialNFT;
+use common::address;
+use common::world::World;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const NAME: &str = "blockhost-001";
+
+async fn sold() -> Option<World> {
+    let world = World::new().await?;
+    world.set_engine("max_fee_gwei: 1000\nreconcile: {every_s: 1}");
+    world.buy(10, world.user_encrypted()).await;
+    Some(world)
+}
+
+/// Waits until it is so. The engine's log is shown when it does not come.
+async fn until(world: &World, what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come:\n{}",
+            world.log()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn until_sold(world: &World) {
+    until(world, "the purchase", async || {
+        purchase(world)["state"] == "done"
+    })
+    .await;
+}
+
+/// The job of the purchase; null before the engine knows it.
+fn purchase(world: &World) -> Value {
+    let jobs = serde_json::from_str::<Vec<Value>>(&world.operator(&["jobs", "--json"]));
+    let mut jobs = jobs.unwrap_or_default().into_iter();
+    jobs.find(|job| job["event"] == "SubscriptionCreated")
+        .unwrap_or_default()
+}
+
+fn report(world: &World) -> Value {
+    serde_json::from_str(&world.operator(&["reconcile", "--json"])).unwrap_or_default()
+}
+
+fn problems(world: &World) -> Vec<String> {
+    let report = report(world);
+    let findings = report["findings"].as_array().cloned().unwrap_or_default();
+    findings
+        .iter()
+        .map(|f| f["problem"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn recorded(world: &World, problem: &str) -> usize {
+    let events = world.recorded_events();
+    let of =
+        |event: &&Value| event["action"] == "reconciled" && event["data"]["problem"] == problem;
+    events.iter().filter(of).count()
+}
+
+/// New blocks, so that what happened has been read and is no longer at the head.
+async fn mine(world: &World, blocks: u64) {
+    world
+        .anvil
+        .ask("anvil_mine", json!([format!("{blocks:#x}")]))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_follows_its_credential_to_the_new_owner_once() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(1));
+    let sent = nft
+        .transferFrom(address(1), address(2), U256::ZERO)
+        .send()
+        .await
+        .unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+    until(&world, "the new owner", async || {
+        let machine = world.machine(NAME);
+        machine["wallet_address"] == address(2).to_string() && machine["gecos_synced"] == true
+    })
+    .await;
+    let told = format!("gecos {NAME} {} 0", address(2));
+    assert_eq!(
+        world.effects().iter().filter(|line| **line == told).count(),
+        1
+    );
+    until(&world, "the report", async || {
+        report(&world)["repaired"][0]["problem"] == "owner-changed" && problems(&world).is_empty()
+    })
+    .await;
+    assert_eq!(recorded(&world, "owner-changed"), 1);
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_could_not_be_told_is_told_later() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    let fails = world.dir.path().join("fail-update-gecos");
+    std::fs::write(&fails, "the guest does not answer").unwrap();
+    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(1));
+    let sent = nft
+        .transferFrom(address(1), address(2), U256::ZERO)
+        .send()
+        .await
+        .unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+    until(&world, "a guest that is behind", async || {
+        problems(&world) == ["guest-behind"]
+    })
+    .await;
+    assert_eq!(world.machine(NAME)["gecos_synced"], false);
+    std::fs::remove_file(&fails).unwrap();
+    until(&world, "the guest", async || {
+        world.machine(NAME)["gecos_synced"] == true
+    })
+    .await;
+    assert_eq!(recorded(&world, "owner-changed"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mint_that_a_reorganisation_took_back_happens_again_and_once() {
+    let Some(world) = sold().await else { return };
+    let before = world.anvil.ask("evm_snapshot", json!([])).await;
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    assert_eq!(world.minted().await, 1);
+    assert_eq!(world.anvil.ask("evm_revert", json!([before])).await, true);
+    assert_eq!(world.minted().await, 0);
+    mine(&world, 3).await;
+    until(&world, "the second mint", async || {
+        world.minted().await == 1
+    })
+    .await;
+    mine(&world, 3).await;
+    until(&world, "quiet", async || {
+        problems(&world).is_empty() && report(&world)["repaired"][0]["problem"] == "mint-taken-back"
+    })
+    .await;
+    assert_eq!(recorded(&world, "mint-taken-back"), 1);
+    assert_eq!(world.minted().await, 1);
+    assert_eq!(world.machine(NAME)["nft_token_id"], 0);
+    let created = world
+        .effects()
+        .iter()
+        .filter(|line| line.starts_with("create"))
+        .count();
+    assert_eq!(created, 1);
+}
+
+/// The worst that a reorganisation can do here: the number of our token goes to a stranger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stranger_who_gets_the_number_of_a_lost_token_does_not_get_the_machine() {
+    let Some(world) = sold().await else { return };
+    let before = world.anvil.ask("evm_snapshot", json!([])).await;
+    let engine = world.engine(&[]);
+    until_sold(&world).await;
+    drop(engine);
+    assert_eq!(world.anvil.ask("evm_revert", json!([before])).await, true);
+    // With the nonce of our mint, and the token's number.
+    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(0));
+    let sent = nft
+        .mint(address(2), "0x01".parse().unwrap())
+        .send()
+        .await
+        .unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+    mine(&world, 3).await;
+    assert_eq!(nft.ownerOf(U256::ZERO).call().await.unwrap(), address(2));
+    let _engine = world.engine(&[]);
+    until(&world, "the new token", async || {
+        world.machine(NAME)["nft_token_id"] == 1
+    })
+    .await;
+    assert_eq!(nft.ownerOf(U256::from(1)).call().await.unwrap(), address(1));
+    mine(&world, 3).await;
+    until(&world, "quiet", async || {
+        purchase(&world)["state"] == "done" && problems(&world).is_empty()
+    })
+    .await;
+    assert_eq!(
+        world.machine(NAME)["wallet_address"],
+        address(1).to_string()
+    );
+    let stranger = address(2).to_string();
+    assert!(
+        !world.effects().iter().any(|line| line.contains(&stranger)),
+        "{:?}",
+        world.effects()
+    );
+    assert_eq!(world.minted().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_that_is_not_the_contracts_is_mended_and_a_paid_machine_resumed() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    let paid = world.machine(NAME)["expires_at"].clone();
+    world.change_machine(NAME, "expires_at", json!("2020-01-01T00:00:00Z"));
+    world.change_machine(NAME, "status", json!("suspended"));
+    until(&world, "the paid time", async || {
+        world.machine(NAME)["expires_at"] == paid && world.machine(NAME)["status"] == "active"
+    })
+    .await;
+    assert_eq!(recorded(&world, "expiry-differs"), 1);
+    assert!(world.effects().contains(&format!("resume {NAME}")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_person_can_decide_is_reported_and_nothing_is_destroyed_or_made() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    world.change_machine(NAME, "status", json!("destroyed"));
+    until(&world, "the finding", async || {
+        problems(&world) == ["no-machine"]
+    })
+    .await;
+    let text = world.operator(&["reconcile"]);
+    assert!(
+        text.contains("subscription 1 is paid") && text.contains("for you"),
+        "{text}"
+    );
+    let said = world.log().matches("do not fit").count();
+    assert_eq!(said, 1, "{}", world.log());
+    let effects = world.effects();
+    // Two more looks change nothing and say nothing new.
+    let looked = report(&world)["looked_at"].clone();
+    until(&world, "another look", async || {
+        report(&world)["looked_at"] != looked
+    })
+    .await;
+    assert_eq!(world.effects(), effects);
+    assert_eq!(world.log().matches("do not fit").count(), 1);
+}
