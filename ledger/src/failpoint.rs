@@ -49,6 +49,10 @@ mod imp {
 
     static IN_USE: AtomicBool = AtomicBool::new(false);
     static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
+    static MEANWHILE: Mutex<Option<Meanwhile>> = Mutex::new(None);
+
+    /// What happens once, at a point of this process.
+    type Meanwhile = (String, Box<dyn FnOnce() + Send>);
 
     struct Armed {
         point: String,
@@ -82,8 +86,27 @@ mod imp {
         })
     }
 
+    /// Has something done, once, when that point of this process is reached: what somebody else does in that moment.
+    pub fn meanwhile(point: &str, work: impl FnOnce() + Send + 'static) {
+        let meanwhile = (point.to_owned(), Box::new(work) as Box<dyn FnOnce() + Send>);
+        *MEANWHILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(meanwhile);
+        IN_USE.store(true, Ordering::Release);
+    }
+
+    fn due(reached: &str) -> Option<Box<dyn FnOnce() + Send>> {
+        let mut meanwhile = MEANWHILE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, work) = meanwhile.take_if(|(point, _)| point == reached)?;
+        Some(work)
+    }
+
     /// Stops here for good, with a line on standard error that says so; whoever armed it kills the process.
     pub fn reach(point: &str, detail: &[u8]) {
+        if !IN_USE.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(work) = due(point) {
+            work();
+        }
         if armed(point, detail, false) {
             eprintln!("{MARKER} {point} reached");
             loop {
@@ -118,6 +141,11 @@ mod imp {
             let _ = crate::dir::write_all_at(fd, &bytes[..bytes.len() / 2], offset);
             reach(&point, action);
         }
+    }
+
+    /// Whether a test wants it to be refused.
+    pub fn refuses(point: &str) -> bool {
+        armed(point, b"", true)
     }
 
     /// Fails as a dying disk does.

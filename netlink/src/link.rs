@@ -88,6 +88,26 @@ pub struct Address {
 }
 
 impl Address {
+    /// Its network: the same without host bits.
+    #[must_use]
+    pub fn network(&self) -> Self {
+        let shift = |width: u32| u32::saturating_sub(width, self.length.into());
+        let address = match self.address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(shift(32)).unwrap_or(0);
+                IpAddr::from((v4.to_bits() & mask).to_be_bytes())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(shift(128)).unwrap_or(0);
+                IpAddr::from((v6.to_bits() & mask).to_be_bytes())
+            }
+        };
+        Self {
+            address,
+            length: self.length,
+        }
+    }
+
     /// Whether another address lies in this one's network.
     #[must_use]
     pub fn reaches(&self, other: IpAddr) -> bool {
@@ -379,6 +399,23 @@ fn with_address(request: Builder, index: u32, Address { address, length }: Addre
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_network_is_its_address_without_host_bits() {
+        for (address, length, network) in [
+            ("10.1.2.3", 24, "10.1.2.0"),
+            ("10.1.2.3", 32, "10.1.2.3"),
+            ("10.1.2.3", 0, "0.0.0.0"),
+            ("fd00::1:2", 64, "fd00::"),
+            ("fd00::1:2", 128, "fd00::1:2"),
+            ("fd00::1:2", 0, "::"),
+        ] {
+            let address = address.parse().unwrap();
+            let own = Address { address, length };
+            assert_eq!(own.network().address, network.parse::<IpAddr>().unwrap());
+            assert!(own.network().reaches(address));
+        }
+    }
 
     proptest! {
         #[test]

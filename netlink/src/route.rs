@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::link::Address;
-use super::message::{Builder, NLM_F_CREATE, NLM_F_REPLACE, attributes, u32_at};
+use super::message::{Builder, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, attributes, u32_at};
 use super::{Netlink, NetlinkError};
 
 const RTM_NEWROUTE: u16 = 24;
@@ -28,12 +28,12 @@ pub const PROTOCOL: u8 = 177;
 /// Only at the link, without a router.
 const SCOPE_LINK: u8 = 253;
 /// "Made by boot scripts": what `ip route` writes when it is not told otherwise, so that either can undo the other.
-const RTPROT_BOOT: u8 = 3;
+pub const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 /// Answer with the table's entry, not with the cached result for the one destination.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// The kernel's default metric of IPv6 routes; named on delete so that no other route matches.
-const METRIC: u32 = 1024;
+pub const METRIC: u32 = 1024;
 const RTMSG: usize = 12;
 
 /// The IPv6 route the kernel would use, as far as it matters here.
@@ -45,6 +45,8 @@ pub struct RouteEntry {
     pub device: Option<u32>,
     /// Whether it goes through a gateway.
     pub gateway: bool,
+    /// Its place among the routes to that prefix.
+    pub metric: u32,
     /// Which program or protocol made it (`RTPROT_*`).
     pub protocol: u8,
 }
@@ -56,12 +58,14 @@ pub fn parse_route(body: &[u8]) -> Option<RouteEntry> {
         prefix: *body.get(1)?,
         device: None,
         gateway: false,
+        metric: 0,
         protocol: *body.get(5)?,
     };
     for (kind, value) in attributes(body.get(RTMSG..)?) {
         match kind {
             RTA_OIF => route.device = u32_at(value, 0),
             RTA_GATEWAY | RTA_VIA => route.gateway = true,
+            RTA_PRIORITY => route.metric = u32_at(value, 0).unwrap_or(0),
             _ => {}
         }
     }
@@ -159,6 +163,15 @@ impl Netlink {
         self.ask(route.message(request)).map(drop)
     }
 
+    /// Sets a route where none is to the same network with the same metric.
+    ///
+    /// # Errors
+    /// `EEXIST` where there is one, otherwise as [`Netlink::network_route_replace`].
+    pub fn network_route_create(&mut self, route: &NetworkRoute) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
+        self.ask(route.message(request)).map(drop)
+    }
+
     /// Deletes a route that [`Netlink::network_route_replace`] made, and no other.
     ///
     /// # Errors
@@ -168,7 +181,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// The entry of the main table that traffic to `address` out of `device` would use.
+    /// The entry of the main table that traffic to `address` out of `device` (0: any) would use.
     ///
     /// # Errors
     /// [`NetlinkError::Refused`] with `ENETUNREACH` when there is none.

@@ -39,9 +39,14 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RTMSG: usize = 12;
 
+/// The kernel's copy for one destination of an entry that was used.
+const RTM_F_CLONED: u32 = 0x200;
+
 /// An entry of a routing table with everything that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRoute {
+    /// `RTN_*`.
+    kind: u8,
     family: u8,
     length: u8,
     source_length: u8,
@@ -56,10 +61,22 @@ pub struct TableRoute {
 }
 
 impl TableRoute {
+    /// Leads somewhere; other kinds refuse what they are for, or are for the host itself.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.kind == RTN_UNICAST
+    }
+
     /// Goes out of more than one device as one route, or by way of a next hop that stands for itself: it cannot be moved alone.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Its gateway is taken to be at the link, whatever other routes say.
+    #[must_use]
+    pub fn is_onlink(&self) -> bool {
+        self.flags & RTNH_F_ONLINK != 0
     }
 
     /// Needs another route to reach its gateway.
@@ -148,12 +165,18 @@ impl TableRoute {
         self.leads_to().filter(|_| self.has_gateway())
     }
 
+    /// The network that it is for; `None` for a default route.
+    #[must_use]
+    pub fn destination(&self) -> Option<Address> {
+        let address = self.part(RTA_DST).and_then(address_of)?;
+        let length = self.length;
+        Some(Address { address, length })
+    }
+
     /// Whether it is the route to that network, whatever its metric and table.
     #[must_use]
     pub fn is_to(&self, network: Address) -> bool {
-        self.length == network.length
-            && self.source_length == 0
-            && self.part(RTA_DST).and_then(address_of) == Some(network.address)
+        self.source_length == 0 && self.destination() == Some(network)
     }
 
     fn part(&self, wanted: u16) -> Option<&[u8]> {
@@ -175,7 +198,7 @@ impl TableRoute {
                 self.table,
                 self.protocol,
                 self.scope,
-                RTN_UNICAST,
+                self.kind,
             ])
             .raw(&(self.flags & RTNH_F_ONLINK).to_ne_bytes())
             .u32(RTA_OIF, device);
@@ -194,8 +217,8 @@ fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Reads what is behind the header of an `RTM_NEWROUTE`: each device that it goes out of, with the route as it is there.
-/// Nothing for what is no ordinary route. An IPv6 route over several hops is as many routes, which only look like one; an IPv4
+/// Reads what is behind the header of an `RTM_NEWROUTE`: each device that it goes out of, with the route as it is there; 0
+/// stands for no device. Nothing for the kernel's own of local addresses. An IPv6 route over several hops is as many routes, which only look like one; an IPv4
 /// one is one.
 #[must_use]
 pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
@@ -217,10 +240,11 @@ pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
     let (Some(flags), Some(rest)) = (u32_at(body, 8), body.get(RTMSG..)) else {
         return Vec::new();
     };
-    if kind != RTN_UNICAST || !matches!(family, AF_INET | AF_INET6) {
+    if flags & RTM_F_CLONED != 0 || !matches!(family, AF_INET | AF_INET6) {
         return Vec::new();
     }
     let mut route = TableRoute {
+        kind,
         family,
         length,
         source_length,
@@ -255,10 +279,7 @@ pub fn parse_table_route(body: &[u8]) -> Vec<(u32, TableRoute)> {
         return Vec::new();
     }
     let Some(several) = several else {
-        return device
-            .into_iter()
-            .map(|index| (index, route.clone()))
-            .collect();
+        return vec![(device.unwrap_or(0), route)];
     };
     let of_hop = |hop: Hop| {
         let mut one = route.clone();
@@ -311,7 +332,7 @@ impl Netlink {
             let routes = self.routes_of(family)?.into_iter();
             list.extend(
                 routes
-                    .filter(|(of, _)| *of == index)
+                    .filter(|(of, route)| *of == index && route.leads())
                     .map(|(_, route)| route),
             );
         }
@@ -319,19 +340,12 @@ impl Netlink {
         Ok(list)
     }
 
-    /// The ordinary routes to exactly that network, with the devices they go out of.
+    /// All routes of the address's family but the kernel's own of local addresses, with the devices they go out of (0: none).
     ///
     /// # Errors
     /// [`NetlinkError`].
-    pub fn routes_to(&mut self, network: Address) -> Result<Vec<(u32, TableRoute)>, NetlinkError> {
-        let family = if network.address.is_ipv4() {
-            AF_INET
-        } else {
-            AF_INET6
-        };
-        let mut list = self.routes_of(family)?;
-        list.retain(|(_, route)| route.is_to(network));
-        Ok(list)
+    pub fn routes_like(&mut self, address: IpAddr) -> Result<Vec<(u32, TableRoute)>, NetlinkError> {
+        self.routes_of(if address.is_ipv4() { AF_INET } else { AF_INET6 })
     }
 
     /// All of one family, whole: what is decided by it must not miss one because others changed meanwhile.
@@ -445,6 +459,30 @@ mod tests {
             1,
             "a length that leads outside ends the reading"
         );
+    }
+
+    #[test]
+    fn what_does_not_lead_anywhere_is_seen_as_such_and_copies_and_local_addresses_are_not() {
+        let body = |table: u8, kind: u8, flags: u32| {
+            let header = [AF_INET, 24, 0, 0, table, 3, 0, kind];
+            Builder::inside()
+                .raw(&header)
+                .raw(&flags.to_ne_bytes())
+                .attribute(RTA_DST, &[10, 9, 0, 0])
+                .done_inside()
+        };
+        for (kind, leads) in [(RTN_UNICAST, true), (2, false), (6, false), (7, false)] {
+            let routes = parse_table_route(&body(254, kind, 0));
+            assert_eq!(routes.len(), 1, "{kind}");
+            assert_eq!((routes[0].0, routes[0].1.leads()), (0, leads), "{kind}");
+            let address = IpAddr::from([10, 9, 0, 0]);
+            assert!(routes[0].1.is_to(Address {
+                address,
+                length: 24
+            }));
+        }
+        assert!(parse_table_route(&body(255, 2, 0)).is_empty());
+        assert!(parse_table_route(&body(254, RTN_UNICAST, RTM_F_CLONED)).is_empty());
     }
 
     proptest! {

@@ -18,6 +18,10 @@ mod imp {
     #[inline(always)]
     pub fn arm(_role: Role, _root: &Path) {}
 
+    /// Lets the others go on for a while.
+    #[inline(always)]
+    pub fn dally(_point: &str) {}
+
     /// The process is confined as it will be for good.
     #[inline(always)]
     pub fn confined(_role: Role, _start: &Start) {}
@@ -27,6 +31,7 @@ mod imp {
 mod imp {
     use std::path::Path;
     use std::sync::OnceLock;
+    use std::time::Duration;
 
     use crate::ipc::{Role, Start};
 
@@ -53,6 +58,13 @@ mod imp {
         if whose == role.as_str() && std::fs::remove_file(&file).is_ok() {
             let detail = rest.first().copied().unwrap_or_default();
             blockhost_ledger::failpoint::arm(point, detail, kind == "refuse");
+        }
+    }
+
+    /// Lets the others go on for a while, at a point that is armed to be refused.
+    pub fn dally(point: &str) {
+        if blockhost_ledger::failpoint::refuses(point) {
+            std::thread::sleep(Duration::from_millis(300));
         }
     }
 

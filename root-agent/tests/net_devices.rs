@@ -4,6 +4,7 @@ mod common;
 mod compartment_world;
 mod crash_world;
 
+use blockhost_ledger::failpoint;
 use blockhost_proto::Action;
 use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Done, Failure, Handler, net};
@@ -57,6 +58,16 @@ fn link(device: &str) -> Value {
     let links: Value =
         serde_json::from_str(&tool(&format!("ip -j link show dev {device}"))).expect("JSON");
     links[0].clone()
+}
+
+fn routes() -> [String; 3] {
+    let of_six = "ip -j -6 route show";
+    let lists = [
+        "ip -j route".to_owned(),
+        format!("{of_six} default"),
+        format!("{of_six} root fc00::/7"),
+    ];
+    lists.map(|words| tool(&words))
 }
 
 fn is_up(device: &str) -> bool {
@@ -169,6 +180,165 @@ fn hardware_other_programs_tunnels_and_devices_by_another_name_are_left_alone() 
                 assert_eq!(code(net.ask(&request)), expected, "{device}");
             }
             assert_eq!(before, tool("ip -j addr"));
+        },
+    );
+}
+
+/// A host at a private network by `eth0`, with its router, and a bridge of the policy.
+fn host_behind_a_router() {
+    for words in [
+        "ip link add eth0 type veth peer name wire",
+        "ip link set wire up",
+        "ip link set eth0 up",
+        "ip addr add 192.168.1.10/24 dev eth0",
+        "ip route add default via 192.168.1.1 dev eth0",
+        "ip addr add fd99::10/64 dev eth0 nodad",
+        "ip -6 route add default via fd99::1 dev eth0",
+        "ip link add ovsbr0 type bridge",
+        "ip link set ovsbr0 up",
+    ] {
+        tool(words);
+    }
+}
+
+#[test]
+fn the_hosts_own_addresses_stay_on_a_bridge_that_they_were_handed_over_to() {
+    in_namespace(
+        "the_hosts_own_addresses_stay_on_a_bridge_that_they_were_handed_over_to",
+        || {
+            host_behind_a_router();
+            tool("ip addr add 203.0.113.2/24 dev eth0");
+            tool("ip addr add 10.77.0.1/24 dev ovsbr0");
+            let mut net = Net::new();
+            net.world.policy.allow.uplinks = vec!["eth0".to_owned()];
+            let moved = json!({"from": "eth0", "to": "ovsbr0"});
+            let moved = net.world.ask(&*net.handler, "link-handover", &moved);
+            moved.unwrap_or_else(|failure| panic!("{}", failure.message));
+            let before = routes();
+            let own = ["192.168.1.10/24", "203.0.113.2/24", "fd99::10/64"];
+            let has = |own: &str| addresses("ovsbr0").contains(&own.to_owned());
+            let stays = || {
+                assert!(own.iter().all(|own| has(own)) && is_up("ovsbr0"));
+                assert_eq!(before, routes());
+            };
+            stays();
+            for request in [
+                json!({"dev": "ovsbr0", "addresses": []}),
+                json!({"dev": "ovsbr0", "addresses": ["10.77.0.1/24"]}),
+                json!({"dev": "ovsbr0", "addresses": ["10.77.0.1/24", "192.168.1.10/24"]}),
+                json!({"dev": "ovsbr0", "addresses": ["192.168.1.10/25"]}),
+                json!({"dev": "ovsbr0", "up": false}),
+                json!({"dev": "ovsbr0", "up": false, "mtu": 1400}),
+            ] {
+                let failure = net.ask(&request).unwrap_err();
+                assert_eq!(failure.code, ErrorCode::Conflict, "{request}");
+                stays();
+            }
+            // What is the bridge's to have comes and goes beside them, as far as the list can name them.
+            net.world.policy.allow.link_addresses =
+                ["192.168.0.0/16", "10.0.0.0/8", "203.0.113.0/24", "fd00::/8"]
+                    .map(|text| {
+                        blockhost_root_agent::allow::Prefix::try_from(text.to_owned())
+                            .expect("a prefix")
+                    })
+                    .to_vec();
+            let request =
+                json!({"dev": "ovsbr0", "addresses": ["10.78.0.1/24", own[0], own[1], own[2]]});
+            net.set(&request);
+            assert!(!has("10.77.0.1/24") && own.iter().all(|own| has(own)));
+            let request = json!({"dev": "ovsbr0", "addresses": [own[0], own[2]]});
+            net.set(&request);
+            let last = json!({"dev": "ovsbr0", "addresses": [own[2]]});
+            assert_eq!(code(net.ask(&last)), ErrorCode::Conflict, "the way out");
+            assert!(has(own[0]));
+        },
+    );
+}
+
+#[test]
+fn an_address_that_comes_between_the_look_and_the_change_stays() {
+    in_namespace(
+        "an_address_that_comes_between_the_look_and_the_change_stays",
+        || {
+            tool("ip link add ovsbr0 type bridge");
+            tool("ip link set ovsbr0 up");
+            tool("ip addr add 10.77.0.1/24 dev ovsbr0");
+            let net = Net::new();
+            failpoint::meanwhile("net-device-judged", || {
+                tool("ip addr add 203.0.113.2/24 dev ovsbr0");
+            });
+            net.set(&json!({"dev": "ovsbr0", "addresses": []}));
+            assert_eq!(addresses("ovsbr0"), ["203.0.113.2/24"]);
+        },
+    );
+}
+
+#[test]
+fn an_address_of_a_router_or_of_a_network_at_another_device_is_not_given_to_one_of_ours() {
+    in_namespace(
+        "an_address_of_a_router_or_of_a_network_at_another_device_is_not_given_to_one_of_ours",
+        || {
+            host_behind_a_router();
+            tool("ip link add vi200 type veth peer name inside200");
+            tool("ip addr add 10.20.0.1/24 dev vi200");
+            tool("ip link set vi200 up");
+            tool("ip link set inside200 up");
+            let mut net = Net::new();
+            let state = || (["eth0", "ovsbr0", "vi200"].map(addresses), routes());
+            let before = state();
+            for address in [
+                // The router, a neighbour, a half of the network, the host's own address with one.
+                "192.168.1.1/32",
+                "192.168.1.53/32",
+                "192.168.1.129/25",
+                "192.168.1.10/25",
+                "fd99::1/128",
+                "fd99::53/120",
+            ] {
+                let request = json!({"dev": "ovsbr0", "addresses": [address]});
+                assert_eq!(code(net.ask(&request)), ErrorCode::Conflict, "{address}");
+                assert_eq!(before, state());
+            }
+            // Of machines that the caller may not touch neither; of others it is the caller's own affair.
+            let theirs = json!({"dev": "vi100", "addresses": ["10.20.0.9/32"]});
+            tool("ip link add vi100 type veth peer name inside100");
+            tool("ip link set vi100 up");
+            let everything = net.world.policy.allow.clone();
+            let narrow = Policy::parse("allow: {vmids: {first: 100, last: 100}}\n", "p");
+            net.world.policy.allow = narrow.expect("a policy").allow;
+            assert_eq!(code(net.ask(&theirs)), ErrorCode::Conflict);
+            net.world.policy.allow = everything;
+            net.set(&theirs);
+            // One address on several devices is how machines get a router; networks around another are no part of it.
+            net.set(&json!({"dev": "vi100", "addresses": ["10.20.0.1/32"]}));
+            net.set(&json!({"dev": "ovsbr0", "addresses": ["192.168.2.1/24", "192.168.3.1/32", "fd98::1/64"]}));
+        },
+    );
+}
+
+#[test]
+fn other_programs_bridges_and_pairs_that_begin_like_ours_are_left_alone() {
+    in_namespace(
+        "other_programs_bridges_and_pairs_that_begin_like_ours_are_left_alone",
+        || {
+            tool("ip link add virbr0 type bridge");
+            tool("ip addr add 192.168.122.1/24 dev virbr0");
+            tool("ip link add vip type veth peer name vip-peer");
+            tool("ip link add wg-bridge type bridge");
+            let mut net = Net::new();
+            let before = tool("ip -j addr");
+            for device in ["virbr0", "vip", "vip-peer", "wg-bridge"] {
+                let request = json!({"dev": device, "up": true, "addresses": []});
+                assert_eq!(code(net.ask(&request)), ErrorCode::Conflict, "{device}");
+            }
+            assert_eq!(before, tool("ip -j addr"));
+            // Whoever names one by hand means it.
+            net.world
+                .policy
+                .allow
+                .link_devices
+                .push("virbr0".to_owned());
+            net.set(&json!({"dev": "virbr0", "addresses": ["192.168.123.1/24"]}));
         },
     );
 }

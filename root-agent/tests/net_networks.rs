@@ -2,6 +2,7 @@
 
 mod compartment_world;
 
+use blockhost_ledger::failpoint;
 use blockhost_proto::Action;
 use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Handler, net};
@@ -156,15 +157,22 @@ fn a_route_that_only_refuses_and_one_out_of_a_device_that_is_not_theirs_stay() {
         "a_route_that_only_refuses_and_one_out_of_a_device_that_is_not_theirs_stay",
         || {
             let net = Net::new();
+            tool("ip link set lo up");
             for dest in ["10.90.0.0/24", "fd90::/64"] {
                 let set = json!({"dest": dest, "dev": "wg0"});
-                for kind in ["blackhole", "unreachable", "prohibit"] {
-                    tool(&format!("ip route add {kind} {dest} metric 1024"));
+                for kind in ["blackhole", "unreachable", "prohibit", "local"] {
+                    // A network that is the host's own, as a proxy has it.
+                    let of = match kind {
+                        "local" => "dev lo table main",
+                        _ => "",
+                    };
+                    tool(&format!("ip route add {kind} {dest} {of} metric 1024"));
                     let before = routes(dest);
                     assert_eq!(before.len(), 1, "{before:?}");
                     assert_eq!(net.ask("route-set", &set), Err(ErrorCode::Conflict));
                     assert_eq!(routes(dest), before);
-                    tool(&format!("ip route del {kind} {dest} metric 1024"));
+                    assert_eq!(net.ask("route-del", &set), Err(ErrorCode::NotFound));
+                    tool(&format!("ip route del {kind} {dest} {of} metric 1024"));
                 }
             }
             // Made by this agent, for somebody who may name that device.
@@ -175,6 +183,91 @@ fn a_route_that_only_refuses_and_one_out_of_a_device_that_is_not_theirs_stay() {
             let set = json!({"dest": "10.90.0.0/24", "dev": "wg0"});
             assert_eq!(net.ask("route-set", &set), Err(ErrorCode::Conflict));
             assert_eq!(routes("10.90.0.0/24"), before);
+        },
+    );
+}
+
+#[test]
+fn no_part_of_a_network_at_a_device_of_others_and_no_router_is_led_elsewhere() {
+    in_namespace(
+        "no_part_of_a_network_at_a_device_of_others_and_no_router_is_led_elsewhere",
+        || {
+            let mut net = Net::new();
+            for words in [
+                "ip link add eth0 type veth peer name wire",
+                "ip link set wire up",
+                "ip link set eth0 up",
+                "ip addr add 192.168.1.10/24 dev eth0",
+                "ip addr add 203.0.113.2/24 dev eth0",
+                "ip route add default via 192.168.1.1 dev eth0",
+                "ip route add 198.51.100.0/24 via 203.0.113.1 dev eth0",
+                "ip route add 10.0.0.0/8 via 192.168.1.254 dev eth0",
+                "ip addr add fd99::10/64 dev eth0 nodad",
+                "ip -6 route add default via fd99::1 dev eth0",
+                "ip route add 10.91.0.0/24 dev eth0 proto 177 metric 1024",
+            ] {
+                tool(words);
+            }
+            let lists = ["ip -j route", "ip -j -6 route show root fc00::/7"];
+            let before = lists.map(tool);
+            for (dest, metric) in [
+                ("192.168.1.1/32", 1024),
+                ("192.168.1.0/25", 1024),
+                ("192.168.1.53/32", 1024),
+                ("fd99::1/128", 1024),
+                ("fd99::/120", 1024),
+                // Before the kernel's own, and before somebody else's.
+                ("fd99::/64", 1),
+                ("10.91.0.0/24", 1),
+                ("10.91.0.0/25", 1024),
+            ] {
+                let set = json!({"dest": dest, "dev": "ovsbr0", "metric": metric});
+                assert_eq!(
+                    net.ask("route-set", &set),
+                    Err(ErrorCode::Conflict),
+                    "{dest}"
+                );
+                assert_eq!(lists.map(tool), before, "{dest}");
+            }
+            // Of what is behind a router a part may be here, and what comes after takes nothing.
+            for (dest, metric) in [
+                ("10.92.0.0/24", 1024),
+                ("192.168.0.0/16", 1),
+                ("10.91.0.0/24", 2000),
+            ] {
+                let set = json!({"dest": dest, "dev": "ovsbr0", "metric": metric});
+                net.ask("route-set", &set).expect("nobody's");
+            }
+            // Machines get addresses of the uplink's own network, where the policy says so; its router's is none.
+            let pool = "203.0.113.0/24".to_owned();
+            let machine = json!({"dest": "203.0.113.7/32", "dev": "ovsbr0"});
+            assert_eq!(net.ask("route-set", &machine), Err(ErrorCode::Conflict));
+            net.world.policy.allow.public_pools = vec![pool.try_into().expect("a prefix")];
+            net.ask("route-set", &machine).expect("of the pool");
+            let router = json!({"dest": "203.0.113.1/32", "dev": "ovsbr0"});
+            assert_eq!(net.ask("route-set", &router), Err(ErrorCode::Conflict));
+        },
+    );
+}
+
+#[test]
+fn a_route_that_comes_between_the_look_and_the_change_is_not_replaced() {
+    in_namespace(
+        "a_route_that_comes_between_the_look_and_the_change_is_not_replaced",
+        || {
+            let net = Net::new();
+            tool("ip link add eth9 type bridge");
+            tool("ip link set eth9 up");
+            for dest in ["10.90.0.0/24", "fd90::/64"] {
+                failpoint::meanwhile("net-route-judged", move || {
+                    tool(&format!("ip route add {dest} dev eth9 metric 1024"));
+                });
+                let set = json!({"dest": dest, "dev": "wg0"});
+                assert_eq!(net.ask("route-set", &set), Err(ErrorCode::Conflict));
+                let now = routes(dest);
+                assert_eq!(now.len(), 1, "{now:?}");
+                assert_eq!(now[0]["dev"], "eth9");
+            }
         },
     );
 }

@@ -32,7 +32,8 @@ impl Net {
     }
 
     fn bare() -> Self {
-        let world = World::new();
+        let mut world = World::new();
+        world.policy.allow.route_devices = ["one", "two", "asleep"].map(str::to_owned).to_vec();
         let handler = world.start(net::prepare).expect("a net compartment");
         Net { world, handler }
     }
@@ -183,6 +184,50 @@ fn a_route_through_a_gateway_is_not_ours_to_delete() {
         assert_eq!(net.route("del", "one"), Err(ErrorCode::NotFound));
         assert_eq!(before, routes());
     });
+}
+
+#[test]
+fn what_somebody_else_made_or_goes_out_of_anothers_device_is_not_replaced() {
+    in_namespace(
+        "what_somebody_else_made_or_goes_out_of_anothers_device_is_not_replaced",
+        || {
+            let net = Net::new();
+            tool("ip link add eth0 type veth peer name wire");
+            tool("ip link set eth0 up");
+            tool("ip -6 address add fd99::1/64 dev one nodad");
+            for theirs in [
+                "via fd99::2 dev one",
+                "via fd99::2 dev one metric 2000",
+                "dev one proto static",
+                "dev eth0",
+            ] {
+                tool(&format!("ip -6 route add {ADDRESS} {theirs}"));
+                let before = routes();
+                for device in ["one", "two"] {
+                    assert_eq!(
+                        net.route("add", device),
+                        Err(ErrorCode::Conflict),
+                        "{theirs}"
+                    );
+                }
+                assert_eq!(before, routes(), "{theirs}");
+                tool(&format!("ip -6 route del {ADDRESS} {theirs}"));
+            }
+            for kind in ["blackhole", "unreachable", "prohibit"] {
+                tool(&format!("ip -6 route add {kind} {ADDRESS}"));
+                assert_eq!(net.route("add", "one"), Err(ErrorCode::Conflict), "{kind}");
+                tool(&format!("ip -6 route del {kind} {ADDRESS}"));
+                // Around it: what is for no machine goes nowhere.
+                tool(&format!("ip -6 route add {kind} fd77:b10c::/64"));
+                net.route("add", "one").expect("a machine's own");
+                net.route("del", "one").expect("deleted");
+                tool(&format!("ip -6 route del {kind} fd77:b10c::/64"));
+            }
+            // One that comes first takes what it took before.
+            tool(&format!("ip -6 route add {ADDRESS} dev eth0 metric 7"));
+            net.route("add", "one").expect("beside it");
+        },
+    );
 }
 
 #[test]

@@ -187,6 +187,17 @@ fn a_tunnel_has_the_key_port_addresses_and_mtu_that_were_asked_for_and_again_cha
             let again = net.ask("setup", &setup()).expect("the same tunnel");
             assert_eq!(again.extra["public_key"].as_str(), Some(public.as_str()));
             assert_eq!(state(), before);
+            // Not one that somebody else's network has, and not its router's.
+            tool("ip link add eth0 type veth peer name wire");
+            tool("ip link set eth0 up");
+            tool("ip addr add 192.168.1.10/24 dev eth0");
+            tool("ip route add default via 192.168.1.1 dev eth0");
+            for address in ["192.168.1.1/32", "192.168.1.77/24", "192.168.1.10/25"] {
+                let theirs = json!({"name": "wg0", "addresses": [address]});
+                let refused = net.ask("setup", &theirs).map(|done| done.output);
+                assert_eq!(refused, Err(ErrorCode::Conflict), "{address}");
+                assert_eq!(state(), before);
+            }
             // Other addresses replace these.
             let other = json!({"name": "wg0", "addresses": ["10.9.0.1/16"]});
             net.ask("setup", &other).expect("other addresses");

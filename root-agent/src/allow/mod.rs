@@ -110,15 +110,8 @@ impl Allowlists {
             Action::LinkSet(a) => {
                 self.device(&a.dev)?;
                 let mut addresses = a.addresses.iter().flat_map(|list| list.iter());
-                addresses.try_for_each(|address| {
-                    inside(
-                        "address",
-                        address.address(),
-                        address.length(),
-                        &self.link_addresses,
-                        "link_addresses",
-                    )
-                })
+                addresses
+                    .try_for_each(|address| self.link_address(address.address(), address.length()))
             }
             Action::LinkHandover(a) => self.handover(&a.from, &a.to),
             Action::OvsAddBr(a) => self.switch(&a.bridge),
@@ -296,6 +289,17 @@ impl Allowlists {
         IfName::read(device).is_some_and(|dev| self.network_route(dest, &dev).is_ok())
     }
 
+    /// Whether addresses of the network are given to machines one by one.
+    pub fn is_public(&self, dest: RouteNet) -> bool {
+        let pools = &self.public_pools;
+        inside("", dest.address(), dest.length(), pools, "public_pools").is_ok()
+    }
+
+    /// Whether a host route that goes out of such a device may be put in another's place.
+    pub fn names_route_device(&self, device: &str) -> bool {
+        one_of(device, &self.route_devices).is_some()
+    }
+
     fn port(&self, port: Port) -> Result<(), NotAllowed> {
         in_ranges("port", port, &self.firewall_ports, "firewall_ports")
     }
@@ -322,6 +326,23 @@ impl Allowlists {
     fn device(&self, dev: &IfName) -> Result<(), NotAllowed> {
         like("device", dev.as_str(), &self.link_devices, "link_devices")?;
         machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
+    }
+
+    fn link_address(&self, address: IpAddr, length: u8) -> Result<(), NotAllowed> {
+        let networks = &self.link_addresses;
+        inside("address", address, length, networks, "link_addresses")
+    }
+
+    /// Whether a device may be given such an address, and lose it.
+    pub fn names_address(&self, address: IpAddr, length: u8) -> bool {
+        self.link_address(address, length).is_ok()
+    }
+
+    /// Whether the addresses of a device of that name may be set: as a device or as a tunnel.
+    pub fn names_device(&self, name: &str) -> bool {
+        let tunnel = |name: WgName| self.tunnel(&name).is_ok();
+        IfName::read(name).is_some_and(|dev| self.device(&dev).is_ok())
+            || WgName::read(name).is_some_and(tunnel)
     }
 
     /// Between an uplink that was named by hand and a bridge of either kind, or another uplink.
@@ -354,6 +375,11 @@ impl Allowlists {
     pub fn names_bridge(&self, name: &str) -> bool {
         let mut bridges = self.bridges.iter().chain(&self.ovs_bridges);
         bridges.any(|entry| entry == name)
+    }
+
+    /// Whether `link_devices` has a device of that name itself, and not what many names begin with.
+    pub fn names_by_hand(&self, name: &str) -> bool {
+        one_of(name, &self.link_devices).is_some()
     }
 
     fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {
@@ -429,6 +455,11 @@ fn machine_of(port: &str) -> Option<Vmid> {
             .then(|| number.parse::<Vmid>().ok())
             .flatten()
     })
+}
+
+/// Whether a machine's interface has this name by construction.
+pub fn is_machines(name: &str) -> bool {
+    machine_of(name).is_some()
 }
 
 /// The name that the container manager gave a device which `veth-rename` makes known by this one.

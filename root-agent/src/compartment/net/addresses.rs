@@ -1,9 +1,15 @@
 //! The addresses of a device from now on: what has to be given, what taken, and in which order. Tunnels and other devices
-//! are brought to their addresses by the same steps.
+//! are brought to their addresses by the same steps. Which are not to be taken, and which not to be given, is judged here, too.
 
+use std::net::IpAddr;
+
+use blockhost_netlink::route::PROTOCOL;
+use blockhost_netlink::table::TableRoute;
 use blockhost_netlink::{Address, Netlink, NetlinkError};
 use rustix::io::Errno;
 
+use super::claims::{self, Wanted};
+use crate::allow::Allowlists;
 use crate::failpoint;
 
 /// How often lists are read again: an address can go with another one, and somebody else may change them, too.
@@ -18,7 +24,7 @@ struct Plan {
     take: Vec<Address>,
 }
 
-fn plan(present: &[Address], wanted: &[Address]) -> Plan {
+fn plan(present: &[Address], wanted: &[Address], may_go: impl Fn(&Address) -> bool) -> Plan {
     let give: Vec<Address> = wanted
         .iter()
         .filter(|address| !present.contains(address))
@@ -26,7 +32,8 @@ fn plan(present: &[Address], wanted: &[Address]) -> Plan {
         .collect();
     let in_the_way =
         |old: &Address| old.address.is_ipv6() && give.iter().any(|new| new.address == old.address);
-    let gone = present.iter().filter(|old| !wanted.contains(old)).copied();
+    let goes = |old: &&Address| !wanted.contains(old) && may_go(old);
+    let gone = present.iter().filter(goes).copied();
     let (before, take) = gone.partition(in_the_way);
     Plan { before, give, take }
 }
@@ -44,12 +51,70 @@ pub(super) fn given(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>, N
     Ok(list)
 }
 
-/// Brings a device to these addresses. New ones come first: a device that keeps an address never is without one. Those that
+/// Those of a device's addresses that are not its user's to take: outside the policy's networks for such addresses, as the
+/// host's own are after a handover, or with the router of a route that this agent did not make.
+pub(super) fn of_the_host(
+    netlink: &mut Netlink,
+    index: u32,
+    allow: &Allowlists,
+) -> Result<Vec<Address>, NetlinkError> {
+    let mut list = given(netlink, index)?;
+    let routes = netlink.table_routes(index)?;
+    let others = routes.iter().filter(|route| route.protocol() != PROTOCOL);
+    let routers: Vec<IpAddr> = others.filter_map(TableRoute::gateway).collect();
+    list.retain(|own| {
+        let leads_out = || routers.iter().any(|router| own.reaches(*router));
+        !allow.names_address(own.address, own.length) || leads_out()
+    });
+    Ok(list)
+}
+
+/// What stands against giving a device one of these addresses, in words: it may be a router's, or it or its network may be a
+/// part of one at a device that the caller may not name. What the host has already for an address of its own is nobody else's.
+pub(super) fn claimed(
+    netlink: &mut Netlink,
+    index: u32,
+    wanted: &[Address],
+    allow: &Allowlists,
+) -> Result<Option<String>, NetlinkError> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let present = netlink.all_addresses()?;
+    let mut tables: [Option<Vec<(u32, TableRoute)>>; 2] = [None, None];
+    for new in wanted {
+        if present.contains(&(index, *new)) {
+            continue;
+        }
+        let [v4, v6] = &mut tables;
+        let known = if new.address.is_ipv4() { v4 } else { v6 };
+        let table = match known {
+            Some(table) => table,
+            None => known.insert(netlink.routes_like(new.address)?),
+        };
+        let mut claims = match new.network() {
+            // Alone it is in no network.
+            alone if alone == *new => Vec::new(),
+            _ => Wanted::network_of(*new, index).takes(table),
+        };
+        if !present.iter().any(|(_, old)| old.address == new.address) {
+            claims.extend(Wanted::own(new.address, index).takes(table));
+        }
+        let held = claims::held(netlink, claims, |device| allow.names_device(device))?;
+        if let Some(whose) = held {
+            return Ok(Some(format!("{} is not given: {whose}", new.address)));
+        }
+    }
+    Ok(None)
+}
+
+/// Brings a device to these addresses; of others only those go that `may_go` says. New ones come first: a device that keeps an address never is without one. Those that
 /// stay are not touched.
 pub(super) fn bring_to(
     netlink: &mut Netlink,
     index: u32,
     wanted: &[Address],
+    may_go: impl Fn(&Address) -> bool,
 ) -> Result<(), NetlinkError> {
     let remove = |netlink: &mut Netlink, address| match netlink.address_remove(index, address) {
         // Secondary addresses go with the first of their network.
@@ -57,7 +122,7 @@ pub(super) fn bring_to(
         other => other,
     };
     for _ in 0..ROUNDS {
-        let plan = plan(&given(netlink, index)?, wanted);
+        let plan = plan(&given(netlink, index)?, wanted, &may_go);
         if plan == Plan::default() {
             return Ok(());
         }
@@ -99,15 +164,18 @@ mod tests {
             give: list(&["10.0.1.1/16", "fd00::1/48", "fd02::1/64"]),
             take: list(&["10.0.1.1/24", "fd01::1/64"]),
         };
-        assert_eq!(plan(&present, &wanted), expected);
-        assert_eq!(plan(&wanted, &wanted), Plan::default());
-        assert_eq!(plan(&present, &[]).take, present);
+        assert_eq!(plan(&present, &wanted, |_| true), expected);
+        assert_eq!(plan(&wanted, &wanted, |_| true), Plan::default());
+        assert_eq!(plan(&present, &[], |_| true).take, present);
+        let stays = address("10.0.0.1/24");
+        let rest = plan(&present, &[], |old| *old != stays).take;
+        assert_eq!(rest, present[1..]);
     }
 
     proptest! {
         #[test]
         fn after_the_plan_there_is_what_was_wanted(present in sets(), wanted in sets()) {
-            let Plan { before, give, take } = plan(&present, &wanted);
+            let Plan { before, give, take } = plan(&present, &wanted, |_| true);
             let mut now: Vec<Address> = present.iter().filter(|a| !before.contains(a)).copied().collect();
             for new in give {
                 prop_assert!(!now.iter().any(|old| old.address == new.address && new.address.is_ipv6()));

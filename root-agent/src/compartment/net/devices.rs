@@ -12,14 +12,12 @@ use serde_json::Map;
 
 use super::addresses;
 use super::wireguard;
-use crate::allow::{Allowlists, alternative_of};
+use crate::allow::{Allowlists, alternative_of, is_machines};
 use crate::compartment::{Done, Failure};
+use crate::failpoint;
 
 /// Kinds of devices that a switch or bridge is for the host. A switch in user space has a tap.
 pub(super) const BRIDGES: [&str; 3] = ["bridge", "openvswitch", "tun"];
-
-/// Tunnels, and the host's ends of machines' interfaces.
-const OTHERS: [&str; 2] = ["wireguard", "veth"];
 
 /// Route sockets of their own: devices do not wait for routes, nor for a move that a switch takes seconds for.
 #[derive(Debug)]
@@ -66,9 +64,20 @@ impl Devices {
                 None => None,
             },
         };
-        if let Err(error) = wanted.apply(&mut netlink, link.index) {
+        let objection = objection(&mut netlink, &link, &wanted, &before, allow);
+        if let Some(why) = objection.map_err(|error| refused(&error))? {
+            let message = format!("{} was not changed: {why}", action.dev);
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        failpoint::reach("net-device-judged", action.dev.as_str().as_bytes());
+        // What somebody else gives it meanwhile was not judged, so it stays.
+        let judged: Vec<Address> = [&before, &wanted]
+            .into_iter()
+            .flat_map(|state| state.addresses.iter().flatten().copied())
+            .collect();
+        if let Err(error) = wanted.apply(&mut netlink, link.index, &judged) {
             let mut failure = refused(&error);
-            if let Err(undo) = before.apply(&mut netlink, link.index) {
+            if let Err(undo) = before.apply(&mut netlink, link.index, &judged) {
                 failure.message = format!(
                     "{}; what was changed before could not be taken back either: {undo}",
                     failure.message
@@ -82,7 +91,12 @@ impl Devices {
 
 impl State {
     /// Changes what differs. State first: with it a device loses or gains addresses.
-    fn apply(&self, netlink: &mut Netlink, index: u32) -> Result<(), NetlinkError> {
+    fn apply(
+        &self,
+        netlink: &mut Netlink,
+        index: u32,
+        judged: &[Address],
+    ) -> Result<(), NetlinkError> {
         let gone = || NetlinkError::Refused(Errno::NODEV);
         let link = netlink.link_by_index(index)?.ok_or_else(gone)?;
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -94,10 +108,40 @@ impl State {
             None => {}
         }
         match &self.addresses {
-            Some(wanted) => addresses::bring_to(netlink, index, wanted),
+            Some(wanted) => addresses::bring_to(netlink, index, wanted, |old| judged.contains(old)),
             None => Ok(()),
         }
     }
+}
+
+/// What stands against a change, in words: the host would lose an address of its own, or the way out by it, or somebody else
+/// one of theirs.
+fn objection(
+    netlink: &mut Netlink,
+    link: &Link,
+    wanted: &State,
+    before: &State,
+    allow: &Allowlists,
+) -> Result<Option<String>, NetlinkError> {
+    let goes_down = link.up && wanted.up == Some(false);
+    let lists = wanted.addresses.as_ref().zip(before.addresses.as_ref());
+    let is_lost = |own: &Address| {
+        goes_down || lists.is_some_and(|(new, old)| old.contains(own) && !new.contains(own))
+    };
+    if goes_down || lists.is_some_and(|(_, old)| old.iter().any(is_lost)) {
+        let kept = addresses::of_the_host(netlink, link.index, allow)?;
+        if let Some(own) = kept.iter().find(|own| is_lost(own)) {
+            return Ok(Some(format!(
+                "it would lose {}/{}, which is not of the policy's allow.link_addresses or leads to a router of somebody else's route; the host may be reached by that",
+                own.address, own.length
+            )));
+        }
+    }
+    let new: Vec<Address> = match lists {
+        Some((new, old)) => new.iter().filter(|a| !old.contains(a)).copied().collect(),
+        None => Vec::new(),
+    };
+    addresses::claimed(netlink, link.index, &new, allow)
 }
 
 fn as_address(address: InterfaceAddress) -> Address {
@@ -126,10 +170,18 @@ pub(super) fn named(netlink: &mut Netlink, dev: &IfName) -> Result<Link, Failure
 fn ours(netlink: &mut Netlink, dev: &IfName, allow: &Allowlists) -> Result<Link, Failure> {
     let link = named(netlink, dev)?;
     let kind = link.kind.as_deref().unwrap_or("hardware");
-    let known = BRIDGES.contains(&kind) || OTHERS.contains(&kind);
-    // A daemon's tunnel is a `tun` like a switch's own interface; only what is named as a bridge is taken for one.
-    let tunnel = kind == "wireguard" || (kind == "tun" && !allow.names_bridge(dev.as_str()));
-    if known && (!tunnel || wireguard::is_ours(&link)) {
+    let mine = match kind {
+        "wireguard" => wireguard::is_ours(&link),
+        // A daemon's tunnel is a `tun` like a switch's own interface; only what is named as a bridge is taken for one.
+        "tun" => allow.names_bridge(dev.as_str()) || wireguard::is_ours(&link),
+        // Other programs' bridges and pairs begin with the same letters as ours: `vi*` also stands for libvirt's virbr0.
+        "veth" => is_machines(dev.as_str()) || allow.names_by_hand(dev.as_str()),
+        kind if BRIDGES.contains(&kind) => {
+            allow.names_bridge(dev.as_str()) || allow.names_by_hand(dev.as_str())
+        }
+        _ => false,
+    };
+    if mine {
         return Ok(link);
     }
     let message = format!(

@@ -3,6 +3,7 @@
 //! opened in [`prepare`], but for the keys of tunnels, in a directory of its own.
 
 mod addresses;
+mod claims;
 mod devices;
 mod firewall;
 #[cfg(any(test, feature = "fuzz"))]
@@ -93,7 +94,7 @@ impl Handler for Net {
 
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
         match action {
-            Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev),
+            Action::Ip6RouteAdd(route) => self.routes.add(route.address, &route.dev, ctx.allow),
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
             Action::RouteSet(route) => self.networks.set(route, ctx.allow),
             Action::RouteDel(route) => self.networks.delete(route),
@@ -112,7 +113,7 @@ impl Handler for Net {
             Action::VethRename(interface) => self.names.give(interface),
             Action::LinkSet(device) => self.devices.set(device, ctx.allow),
             Action::LinkHandover(pair) => self.devices.hand_over(pair, ctx.allow, ctx.deadline),
-            Action::WgSetup(tunnel) => self.tunnels.setup(tunnel),
+            Action::WgSetup(tunnel) => self.tunnels.setup(tunnel, ctx.allow),
             Action::WgSetPeers(tunnel) => self.tunnels.set_peers(tunnel),
             Action::WgTeardown(tunnel) => self.tunnels.teardown(tunnel),
             Action::WgShow(tunnel) => self.tunnels.show(tunnel),

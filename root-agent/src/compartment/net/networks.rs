@@ -4,7 +4,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_netlink::route::{MAIN_TABLE, NetworkRoute, PROTOCOL};
-use blockhost_netlink::survey::Route;
 use blockhost_netlink::table::TableRoute;
 use blockhost_netlink::{Address, Netlink, NetlinkError};
 use blockhost_proto::action::{RouteDel, RouteSet};
@@ -12,9 +11,11 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Metric, RouteNet};
 use rustix::io::Errno;
 
+use super::claims::{self, Wanted};
 use super::devices::{self, named};
 use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure};
+use crate::failpoint;
 
 /// A route socket of its own: a look at a long table does not hold up other routes.
 #[derive(Debug)]
@@ -35,13 +36,12 @@ impl Networks {
             source: action.src.map(|src| src.address()),
             metric: action.metric.get(),
         };
-        let present = present(&mut netlink, action.dest, action.metric)?;
-        if is_foreign(&mut netlink, action.dest, action.metric)? {
-            let message = format!(
-                "there is a route to {} with metric {} already that this agent did not make; it was left alone: choose another metric",
-                action.dest, action.metric
-            );
-            return Err(Failure::new(ErrorCode::Conflict, message));
+        let table = table(&mut netlink, action.dest)?;
+        let present = present(&table, action.dest, action.metric);
+        // Also one that only refuses, or is for the host itself.
+        let foreign = |(_, route): &&(u32, TableRoute)| !route.leads() || !is_ours(route);
+        if present.iter().any(foreign) {
+            return Err(not_ours(action));
         }
         for (device, _) in present.iter().filter(|(of, _)| *of != link.index) {
             let other = netlink
@@ -66,34 +66,54 @@ impl Networks {
                 && route.gateway() == wanted.gateway
                 && route.source() == wanted.source
         };
-        if present.len() == 1 && present.iter().all(same) {
+        if present.len() == 1 && present.iter().all(|route| same(route)) {
             return Ok(done(format!("{shown}, as before")));
         }
-        netlink
-            .network_route_replace(&wanted)
-            .map_err(|error| match error.refusal() {
-                Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {
-                    let message = format!(
-                        "the route to {} was not set: {} does not reach its router{through}",
-                        action.dest, action.dev
-                    );
-                    Failure::new(ErrorCode::Failed, message)
-                }
-                Some(Errno::NETDOWN) => {
-                    let message = format!("{} is down; bring it up first", action.dev);
-                    Failure::new(ErrorCode::Failed, message)
-                }
-                _ => devices::failure(&action.dev, "did not get the route", &error),
-            })?;
+        let claims = Wanted {
+            network: wanted.network,
+            device: wanted.device,
+            metric: Some(wanted.metric),
+        }
+        .takes(&table);
+        // Addresses of a pool are given to machines one by one, also where the uplink's own network is the pool.
+        let may_name =
+            |device: &str| allow.is_public(action.dest) || allow.names_route(action.dest, device);
+        let held = claims::held(&mut netlink, claims, may_name);
+        if let Some(whose) = held.map_err(|error| not_looked_at(action.dest, &error))? {
+            let message = format!("the route to {} was not set: {whose}", action.dest);
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        failpoint::reach("net-route-judged", action.dest.to_string().as_bytes());
+        let set = match present.is_empty() {
+            // What came meanwhile is not replaced unseen.
+            true => netlink.network_route_create(&wanted),
+            false => netlink.network_route_replace(&wanted),
+        };
+        set.map_err(|error| match error.refusal() {
+            Some(Errno::EXIST) => not_ours(action),
+            Some(Errno::NETUNREACH | Errno::HOSTUNREACH) => {
+                let message = format!(
+                    "the route to {} was not set: {} does not reach its router{through}",
+                    action.dest, action.dev
+                );
+                Failure::new(ErrorCode::Failed, message)
+            }
+            Some(Errno::NETDOWN) => {
+                let message = format!("{} is down; bring it up first", action.dev);
+                Failure::new(ErrorCode::Failed, message)
+            }
+            _ => devices::failure(&action.dev, "did not get the route", &error),
+        })?;
         Ok(done(shown))
     }
 
     pub(super) fn delete(&self, action: &RouteDel) -> Result<Done, Failure> {
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let link = named(&mut netlink, &action.dev)?;
-        let present = present(&mut netlink, action.dest, action.metric)?;
-        let ours = |(device, route): &&(u32, TableRoute)| {
-            *device == link.index && route.protocol() == PROTOCOL
+        let table = table(&mut netlink, action.dest)?;
+        let present = present(&table, action.dest, action.metric);
+        let ours = |(device, route): &&&(u32, TableRoute)| {
+            *device == link.index && route.leads() && is_ours(route)
         };
         let not_found = || {
             let message = format!(
@@ -123,19 +143,22 @@ impl Networks {
     }
 }
 
-/// Whether somebody else has a route to the network with that metric in the main table, be it one that only refuses.
-fn is_foreign(netlink: &mut Netlink, dest: RouteNet, metric: Metric) -> Result<bool, Failure> {
-    let routes = netlink
-        .routes()
-        .map_err(|error| not_looked_at(dest, &error))?;
-    let network = network(dest);
-    let foreign = |route: &Route| {
-        route.table == MAIN_TABLE
-            && route.destination == network
-            && route.metric == metric.get()
-            && (route.protocol != PROTOCOL || !route.leads)
-    };
-    Ok(routes.iter().any(foreign))
+fn is_ours(route: &TableRoute) -> bool {
+    route.protocol() == PROTOCOL
+}
+
+fn not_ours(action: &RouteSet) -> Failure {
+    let message = format!(
+        "there is a route to {} with metric {} already that this agent did not make; it was left alone: choose another metric",
+        action.dest, action.metric
+    );
+    Failure::new(ErrorCode::Conflict, message)
+}
+
+/// All routes of the network's family, as they are in this moment.
+fn table(netlink: &mut Netlink, dest: RouteNet) -> Result<Vec<(u32, TableRoute)>, Failure> {
+    let table = netlink.routes_like(dest.address());
+    table.map_err(|error| not_looked_at(dest, &error))
 }
 
 fn not_looked_at(dest: RouteNet, error: &NetlinkError) -> Failure {
@@ -143,19 +166,14 @@ fn not_looked_at(dest: RouteNet, error: &NetlinkError) -> Failure {
     Failure::new(ErrorCode::Failed, message)
 }
 
-/// The routes to the network with that metric in the main table, whoever made them.
-fn present(
-    netlink: &mut Netlink,
-    dest: RouteNet,
-    metric: Metric,
-) -> Result<Vec<(u32, TableRoute)>, Failure> {
-    let routes = netlink
-        .routes_to(network(dest))
-        .map_err(|error| not_looked_at(dest, &error))?;
-    let meant = |(_, route): &(u32, TableRoute)| {
-        route.table() == MAIN_TABLE && route.metric() == metric.get()
+/// The routes to the network with that metric in the main table, of any kind and whoever made them.
+fn present(table: &[(u32, TableRoute)], dest: RouteNet, metric: Metric) -> Vec<&(u32, TableRoute)> {
+    let network = network(dest);
+    let meant = |(_, route): &&(u32, TableRoute)| {
+        let place = (route.table(), route.metric());
+        place == (MAIN_TABLE, metric.get()) && route.is_to(network)
     };
-    Ok(routes.into_iter().filter(meant).collect())
+    table.iter().filter(meant).collect()
 }
 
 fn network(dest: RouteNet) -> Address {

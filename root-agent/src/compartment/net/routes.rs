@@ -1,13 +1,17 @@
 //! Host routes of machines: `ip6-route-add` and `ip6-route-del` in terms of the kernel's route table.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{HostIpv6, IfName};
 use rustix::io::Errno;
 
+use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure};
-use blockhost_netlink::{Link, Netlink, NetlinkError};
+use blockhost_netlink::route::{MAIN_TABLE, METRIC, RTPROT_BOOT};
+use blockhost_netlink::table::TableRoute;
+use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
 
 /// The route socket, opened before confinement; requests take tens of microseconds, so one lock is enough.
 #[derive(Debug)]
@@ -18,9 +22,15 @@ impl Routes {
         Netlink::open().map(|netlink| Routes(Mutex::new(netlink)))
     }
 
-    pub(super) fn add(&self, address: HostIpv6, dev: &IfName) -> Result<Done, Failure> {
+    pub(super) fn add(
+        &self,
+        address: HostIpv6,
+        dev: &IfName,
+        allow: &Allowlists,
+    ) -> Result<Done, Failure> {
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let link = find(&mut netlink, dev)?;
+        refuse_others(&mut netlink, address, &link, allow)?;
         netlink
             .host_route_replace(address.address(), link.index)
             .map_err(|error| failure("made", address, &link, &error))?;
@@ -53,6 +63,60 @@ impl Routes {
             ..Done::default()
         })
     }
+}
+
+/// What goes through a gateway, was made by a routing program or goes out of a device that the caller may not name is not
+/// replaced, nor put behind ours.
+fn refuse_others(
+    netlink: &mut Netlink,
+    address: HostIpv6,
+    link: &Link,
+    allow: &Allowlists,
+) -> Result<(), Failure> {
+    let failed = |error: &NetlinkError| failure("made", address, link, error);
+    let refused = |out_of: &str| {
+        let message = format!(
+            "there is a route to {address}{out_of} already that is not yours to replace; it was left alone"
+        );
+        Err(Failure::new(ErrorCode::Conflict, message))
+    };
+    let there = match netlink.route_match(address.address(), 0) {
+        Ok(there) if there.prefix == 128 && there.metric >= METRIC => there,
+        Ok(_) => return Ok(()),
+        Err(error) if error.refusal() == Some(Errno::NETUNREACH) => return Ok(()),
+        // One refuses it: to this address, or to a network around it.
+        Err(error) if error.refusal().is_some() => {
+            let alone = refuses_alone(netlink, address).map_err(|error| failed(&error))?;
+            return if alone { refused("") } else { Ok(()) };
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    let made_here = !there.gateway && there.protocol == RTPROT_BOOT;
+    let device = match there.device.filter(|device| *device != link.index) {
+        Some(device) => netlink.link_by_index(device).map_err(|e| failed(&e))?,
+        None => None,
+    };
+    let theirs = |other: &Link| !allow.names_route_device(&other.name);
+    if made_here && !device.as_ref().is_some_and(theirs) {
+        return Ok(());
+    }
+    let at = device.map_or_else(|| link.name.clone(), |device| device.name);
+    refused(&format!(" out of {at}"))
+}
+
+/// Whether a route to the address alone says that there is no way to it.
+fn refuses_alone(netlink: &mut Netlink, address: HostIpv6) -> Result<bool, NetlinkError> {
+    let address = IpAddr::V6(address.address());
+    let table = netlink.routes_like(address)?;
+    let alone = Address {
+        address,
+        length: 128,
+    };
+    let refuses = |(_, route): &(u32, TableRoute)| {
+        let in_the_way = route.table() == MAIN_TABLE && route.metric() >= METRIC;
+        in_the_way && !route.leads() && route.is_to(alone)
+    };
+    Ok(table.iter().any(refuses))
 }
 
 fn find(netlink: &mut Netlink, dev: &IfName) -> Result<Link, Failure> {

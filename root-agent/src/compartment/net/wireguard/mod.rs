@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 
 use super::addresses;
+use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure, StartInfo};
 use backend::{Backend, BackendError};
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
@@ -96,14 +97,14 @@ impl Tunnels {
         })
     }
 
-    pub(super) fn setup(&self, action: &WgSetup) -> Result<Done, Failure> {
+    pub(super) fn setup(&self, action: &WgSetup, allow: &Allowlists) -> Result<Done, Failure> {
         let keys = self.keys()?;
         let name = &action.name;
         let mut inner = self.lock();
         let (link, made) = inner.device(name)?;
         // A key for a device that is not ours would make it look like ours.
         let result = keys.private(name).and_then(|private| {
-            let port = inner.bring_to(action, &link, &private)?;
+            let port = inner.bring_to(action, &link, &private, allow)?;
             Ok((port, private.public()))
         });
         if made && result.is_err() {
@@ -310,17 +311,10 @@ impl Inner {
         action: &WgSetup,
         link: &Link,
         private: &keys::Private,
+        allow: &Allowlists,
     ) -> Result<u16, Failure> {
         let name = &action.name;
         let what = format!("{name} was not set up");
-        let port = action.listen_port.map(blockhost_proto::value::Port::get);
-        self.backend
-            .set(name, private.bytes(), port)
-            .map_err(told(&what))?;
-        let mtu = action.mtu.map_or(MTU, |mtu| u32::from(mtu.get()));
-        self.links
-            .link_up(link.index, Some(mtu))
-            .map_err(failed(&what))?;
         let wanted: Vec<Address> = action
             .addresses
             .iter()
@@ -329,7 +323,21 @@ impl Inner {
                 length: a.length(),
             })
             .collect();
-        addresses::bring_to(&mut self.links, link.index, &wanted).map_err(failed(&what))?;
+        let claimed = addresses::claimed(&mut self.links, link.index, &wanted, allow);
+        if let Some(whose) = claimed.map_err(failed(&what))? {
+            let message = format!("{what}: {whose}");
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        let port = action.listen_port.map(blockhost_proto::value::Port::get);
+        self.backend
+            .set(name, private.bytes(), port)
+            .map_err(told(&what))?;
+        let mtu = action.mtu.map_or(MTU, |mtu| u32::from(mtu.get()));
+        self.links
+            .link_up(link.index, Some(mtu))
+            .map_err(failed(&what))?;
+        addresses::bring_to(&mut self.links, link.index, &wanted, |_| true)
+            .map_err(failed(&what))?;
         let device = self.backend.get(name).map_err(told(&what))?;
         Ok(device.listen_port)
     }
