@@ -11,7 +11,10 @@ use super::range::{PortRange, Prefix, Vmids};
 use crate::policy::rule::given;
 
 macro_rules! lists {
-    ($($(#[doc = $doc:literal])+ $list:ident: $Type:ty = $default:expr,)+) => {
+    (
+        either { $([$($action:literal),+] $first:ident or $second:ident,)+ }
+        $($(#[doc = $doc:literal])+ $list:ident: $Type:ty = $default:expr,)+
+    ) => {
         /// `allow:` of the policy file: what actions may name on this host, whoever asks. Defaults are those of the
         /// reference infrastructure.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,20 @@ macro_rules! lists {
                 lists
             }
 
+            /// What an action may name under the rule, of its lists. Where a value may be on either of two lists and the rule
+            /// gives one of them, the other permits nothing: a rule that names its tunnels means no other device.
+            pub fn meant<'a>(&self, action: &str, lists: &'a Allowlists) -> Cow<'a, Allowlists> {
+                let mut lists = Cow::Borrowed(lists);
+                $(if [$($action),+].contains(&action) {
+                    match (&self.$first, &self.$second) {
+                        (Some(_), None) => lists.to_mut().$second.clear(),
+                        (None, Some(_)) => lists.to_mut().$first.clear(),
+                        _ => {}
+                    }
+                })+
+                lists
+            }
+
             /// Names of the lists that are given.
             pub fn keys(&self) -> Vec<&'static str> {
                 let mut keys = Vec::new();
@@ -74,45 +91,13 @@ macro_rules! lists {
     };
 }
 
-/// Pairs of lists of which these actions ask that a value is on either.
-const EITHER: [(&[&str], [&str; 2]); 3] = [
-    (
-        &["route-set", "route-del"],
-        ["route_networks", "public_pools"],
-    ),
-    (
-        &["route-set", "route-del"],
-        ["route_devices", "link_devices"],
-    ),
-    (&["link-handover"], ["bridges", "ovs_bridges"]),
-];
-
-impl Only {
-    /// What an action may name under the rule, of its lists. Where a value may be on either of two lists and the rule gives
-    /// one of them, the other permits nothing: a rule that names its tunnels means no other device.
-    pub fn meant<'a>(&self, action: &str, lists: &'a Allowlists) -> Cow<'a, Allowlists> {
-        let keys = self.keys();
-        let mut lists = Cow::Borrowed(lists);
-        for (actions, pair) in EITHER {
-            let [first, second] = pair.map(|list| keys.contains(&list));
-            if first != second && actions.contains(&action) {
-                let lists = lists.to_mut();
-                match pair[usize::from(first)] {
-                    "route_networks" => lists.route_networks.clear(),
-                    "public_pools" => lists.public_pools.clear(),
-                    "route_devices" => lists.route_devices.clear(),
-                    "link_devices" => lists.link_devices.clear(),
-                    "bridges" => lists.bridges.clear(),
-                    "ovs_bridges" => lists.ovs_bridges.clear(),
-                    other => unreachable!("{other} is in no pair"),
-                }
-            }
-        }
-        lists
-    }
-}
-
+// First pairs of lists of which these actions ask that a value is on either.
 lists! {
+    either {
+        ["route-set", "route-del"] route_networks or public_pools,
+        ["route-set", "route-del"] route_devices or link_devices,
+        ["link-handover"] bridges or ovs_bridges,
+    }
     /// Bridges a virtual network card may be attached to.
     bridges: Vec<String> = names(&["vmbr0"]),
     /// Devices a host route may point to.
