@@ -127,12 +127,12 @@ impl Active {
         rustix::fs::fstat(&*self.fd).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// Makes sure that `wanted` bytes fit behind the position. New work must leave `reserve_bytes` for the outcomes of
-    /// what is running; outcomes may use that up.
+    /// Makes sure that `wanted` bytes fit behind the position, and where it can that `reserve_bytes` are left behind them.
+    /// `keep` have to be: all of these for new work, none for the outcomes that they are for.
     pub fn make_room(
         &mut self,
         wanted: u64,
-        new_work: bool,
+        keep: u64,
         options: &Options,
     ) -> Result<(), FileError> {
         let end = self.position + wanted;
@@ -144,7 +144,7 @@ impl Active {
             return Ok(());
         };
         // It may have grown by less than was asked and still by enough.
-        let enough = with_reserve <= self.file_bytes || !new_work && end <= self.file_bytes;
+        let enough = end + keep <= self.file_bytes;
         if enough && is_full(&source) {
             return Ok(());
         }

@@ -180,12 +180,27 @@ impl Writer {
         }
     }
 
-    /// Takes the cosignatures in `note` that are valid for it and of `witnesses`, makes them durable, and publishes
-    /// them. `note` is a checkpoint of this log that was published lately. Gives how many witnesses have cosigned it.
+    /// Takes the cosignatures in `note` and publishes them.
     ///
     /// # Errors
     /// See [`CosignError`].
     pub fn cosign(&mut self, note: &str, witnesses: &[WitnessKey]) -> Result<usize, CosignError> {
+        let count = self.take_cosignatures(note, witnesses)?;
+        self.publish()?;
+        Ok(count)
+    }
+
+    /// Takes the cosignatures in `note` that are valid for it and of `witnesses`, and makes them durable; the next
+    /// publication has them. `note` is a checkpoint of this log that was published lately. Gives how many witnesses have
+    /// cosigned it.
+    ///
+    /// # Errors
+    /// See [`CosignError`].
+    pub fn take_cosignatures(
+        &mut self,
+        note: &str,
+        witnesses: &[WitnessKey],
+    ) -> Result<usize, CosignError> {
         let head = Checkpoint::parse_unverified(note)?;
         let (body, lines) = parts(note)?;
         let known = self.witnessed.recent.iter();
@@ -234,7 +249,6 @@ impl Writer {
         self.witnessed.unpublished = true;
         // Also the checkpoint changes when it is the one that was cosigned.
         self.published_size = None;
-        self.publish()?;
         Ok(count)
     }
 
@@ -247,7 +261,7 @@ impl Writer {
         let mut bytes = Vec::with_capacity(payload.len() + segment::FRAME_BYTES);
         let (position, salt) = (self.active.position, self.active.header.salt);
         push_frame(&mut bytes, position, &salt, kind, payload);
-        self.make_room(bytes.len() as u64, true)?;
+        self.make_room(bytes.len() as u64, self.options.reserve_bytes)?;
         let fd = std::sync::Arc::clone(&self.active.fd);
         if let Err(errno) = write_all_at(fd.as_fd(), &bytes, position) {
             return Err(self.poison("write", errno));

@@ -13,7 +13,6 @@ use crate::history::Place;
 use crate::keys::{Signer, Signers};
 use crate::loss::{self, Loss};
 use crate::merkle::Hash;
-use crate::prune::PRUNE;
 use crate::record::{Draft, GENESIS_PREV, Phase};
 use crate::recover::{self, OpenIntent};
 pub use crate::refusal::{AppendError, OpenError};
@@ -89,7 +88,7 @@ pub struct Writer {
     pub(crate) segments: LedgerDir,
     pub(crate) signer: Signer,
     hostname: String,
-    options: Options,
+    pub(crate) options: Options,
     pub(crate) active: Active,
     /// Room for the segment after the active one, from the time when that is half full.
     spare: Option<Active>,
@@ -253,6 +252,33 @@ impl Writer {
     /// # Errors
     /// See [`AppendError`].
     pub fn append(&mut self, drafts: &[Draft]) -> Result<Vec<Appended>, AppendError> {
+        // New work must leave room for the outcomes of what is running; outcomes may use it up.
+        let begins = |draft: &Draft| matches!(draft.phase, Phase::Intent | Phase::Event);
+        let keep = match drafts.iter().any(begins) {
+            true => self.options.reserve_bytes,
+            false => 0,
+        };
+        self.append_keeping(drafts, keep)
+    }
+
+    /// The same for the intent of what will make room, such as a pruning: on a full disk it may use some of what is kept for
+    /// outcomes. However often it comes to nothing, three quarters of that stay.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_making_room(&mut self, intent: &Draft) -> Result<Appended, AppendError> {
+        let keep = self.options.reserve_bytes / 4 * 3;
+        let appended = self.append_keeping(std::slice::from_ref(intent), keep)?;
+        let one = appended.into_iter().next();
+        one.ok_or_else(|| AppendError::Poisoned("the record vanished".to_owned()))
+    }
+
+    /// All or none of the drafts; `keep` bytes of the room for outcomes have to be left.
+    fn append_keeping(
+        &mut self,
+        drafts: &[Draft],
+        keep: u64,
+    ) -> Result<Vec<Appended>, AppendError> {
         if let Some(why) = &self.poisoned {
             return Err(AppendError::Poisoned(why.clone()));
         }
@@ -266,12 +292,6 @@ impl Writer {
             });
         }
         self.check_still_there()?;
-        // New work must leave room for the outcomes of what is running; outcomes may use it up, and so may a pruning, which
-        // makes room: it goes one at a time, and by root.
-        let new_work = drafts.iter().any(|draft| {
-            let begins = matches!(draft.phase, Phase::Intent | Phase::Event);
-            begins && (draft.action != PRUNE || draft.plugin_id != crate::blobs::PLUGIN)
-        });
         let end = self.active.header.first_height - 1 + self.options.segment_records;
         let room = usize::try_from(end.saturating_sub(self.head.size)).unwrap_or(usize::MAX);
         if drafts.len() <= room {
@@ -282,7 +302,7 @@ impl Writer {
                 &self.active,
                 drafts,
             )?;
-            self.make_room(batch.bytes.len() as u64, new_work)?;
+            self.make_room(batch.bytes.len() as u64, keep)?;
             return self.write(batch, drafts);
         }
         // The batch goes over the end of the segment. Everything that may be refused is, before any of it is written.
@@ -305,11 +325,11 @@ impl Writer {
         let second = encode(&self.signer, &self.hostname, tip, spare, there)
             .map_err(|error| error.behind(room))?;
         spare
-            .make_room(second.bytes.len() as u64, new_work, &self.options)
+            .make_room(second.bytes.len() as u64, keep, &self.options)
             .map_err(|source| no_space(spare, second.bytes.len() as u64, source))?;
         let mut appended = Vec::with_capacity(drafts.len());
         if let Some(first) = first {
-            self.make_room(first.bytes.len() as u64, new_work)?;
+            self.make_room(first.bytes.len() as u64, keep)?;
             appended = self.write(first, here)?;
         }
         self.next_segment()?;
@@ -407,8 +427,8 @@ impl Writer {
         }
     }
 
-    pub(crate) fn make_room(&mut self, wanted: u64, new_work: bool) -> Result<(), AppendError> {
-        match self.active.make_room(wanted, new_work, &self.options) {
+    pub(crate) fn make_room(&mut self, wanted: u64, keep: u64) -> Result<(), AppendError> {
+        match self.active.make_room(wanted, keep, &self.options) {
             Ok(()) => Ok(()),
             Err(source) if is_full(&source) => Err(no_space(&self.active, wanted, source)),
             Err(error) => Err(self.poison_with(error.to_string())),

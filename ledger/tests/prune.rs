@@ -569,3 +569,38 @@ fn who_reads_while_it_is_pruned_misses_nothing_unsaid() {
     let expected: Vec<u64> = [3, 5, 9].into_iter().chain(512..1701).collect();
     assert_eq!(left.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn what_is_left_is_counted_by_names_and_a_few_files() {
+    let world = World::new();
+    let (mut writer, _) = open(&world);
+    for batch in drafts(8 * 512 + 20).chunks(64) {
+        writer.append(batch).expect("appended");
+    }
+    while writer.wants_sealing() {
+        writer.seal_step().expect("sealed");
+    }
+    let left = |writer: &Writer, before: u64, not_after: i64| {
+        let order = Order { before, not_after };
+        writer.prunable(order).expect("counted")
+    };
+    // The newest sealed one stays, and one that reaches the height, too.
+    assert_eq!(left(&writer, u64::MAX, i64::MAX), 7);
+    assert_eq!(left(&writer, 3 * SEGMENT + 1, i64::MAX), 3);
+    assert_eq!(left(&writer, 3 * SEGMENT, i64::MAX), 2);
+    assert_eq!(left(&writer, u64::MAX, 0), 0);
+    writer.prune(&heading(), ALL).expect("pruned");
+    assert_eq!(left(&writer, u64::MAX, i64::MAX), 6);
+    // What need not be looked into may be whatever it is.
+    for first in [512, 1024, 2048] {
+        std::fs::write(world.path().join(format!("seg/{first:012}.hsh")), "x").expect("written");
+    }
+    assert_eq!(left(&writer, u64::MAX, i64::MAX), 6);
+    let order = Order {
+        before: u64::MAX,
+        not_after: 0,
+    };
+    writer
+        .prunable(order)
+        .expect_err("one of them is looked into");
+}

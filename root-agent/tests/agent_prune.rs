@@ -232,3 +232,27 @@ fn killed_at_any_step_it_is_done_and_on_record_or_was_not_begun() {
         verified(world);
     }
 }
+
+#[test]
+fn a_disk_that_is_slow_with_what_a_pruning_writes_or_deletes_holds_up_nobody_else() {
+    for (point, recorded) in [
+        ("prune-kept", 0),
+        ("prune-deleted", 1),
+        ("prune-block-removed", 1),
+    ] {
+        let world = world(YOUNG_MAY_GO);
+        let armed = world.layout.root().join("fail-point");
+        std::fs::write(armed, format!("ledger stop {point}")).expect("written");
+        let agent = Agent::start_in(world);
+        let mut waiting = agent.client();
+        waiting.request(&prune(5000));
+        let reached = format!("fail point {point} reached");
+        wait_for(|| agent.world.log().contains(&reached).then_some(()));
+        let append = json!({"action": "ledger-append", "params": {"category": "chain", "action": "e", "data": {}}});
+        for _ in 0..20 {
+            assert_eq!(agent.client().call(&append)["ok"], true, "{point}");
+        }
+        assert_eq!(of(&agent.world, "prune").len(), recorded, "{point}");
+        assert!(of(&agent.world, "outcome").is_empty(), "{point}");
+    }
+}

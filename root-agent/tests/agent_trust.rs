@@ -180,3 +180,38 @@ fn cosignatures_of_the_policys_witnesses_are_published_and_make_no_record() {
     }
     assert_eq!(agent.world.records().len(), 1, "the head did not move");
 }
+
+#[test]
+fn a_disk_that_is_slow_with_cosignatures_holds_up_nobody_else() {
+    let world = World::new("");
+    let witness = Cosigner::from_bytes("w.example", &[1; 32]).expect("valid");
+    let policy = format!("witness W {} http://127.0.0.1:1\nquorum W\n", witness.key());
+    std::fs::write(world.layout.etc().join("ledger-witnesses"), policy).expect("written");
+    let mut agent = Agent::start_in(world);
+    assert_eq!(agent.client().call(&event())["ok"], true);
+    assert!(agent.stop().success());
+    let world = agent.into_world();
+    let note = published(&world.layout.ledger().join("checkpoint"));
+    let (body, _) = note.split_once("\n\n").expect("a note");
+    let line = witness.cosign(&format!("{body}\n"), 7);
+    let armed = world.layout.root().join("fail-point");
+    std::fs::write(armed, "ledger stop publish-writing").expect("written");
+    let agent = Agent::start_in(world);
+    let mut waiting = agent.client();
+    let params = json!({"checkpoint": format!("{note}{line}")});
+    waiting.request(&json!({"action": "ledger-cosign", "params": params}));
+    let reached = "fail point publish-writing reached";
+    wait_for(|| agent.world.log().contains(reached).then_some(()));
+    for _ in 0..20 {
+        assert_eq!(agent.client().call(&event())["ok"], true);
+    }
+    // It is answered when it is published, and it never is here.
+    let cosigned = agent.world.layout.ledger().join("cosigned");
+    assert!(!cosigned.exists());
+    signal_process(agent.supervisor(), Signal::KILL);
+    assert!(waiting.answer().is_none());
+    let mut agent = agent;
+    agent.wait();
+    let _agent = Agent::start_in(agent.into_world());
+    wait_for(|| cosigned.exists().then_some(()));
+}

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::verify::{Trust, verify};
-use common::{Agent, ROLES, World, signal_process, wait_for};
+use common::{Agent, Client, ROLES, World, signal_process, wait_for};
 use crash_world::{Step, armed, in_namespace, killed_at, verify_ledger};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -383,31 +383,47 @@ fn a_disk_that_fails_to_sync_stops_all_actions_until_the_ledger_is_opened_again(
     verify_ledger(&agent.world);
 }
 
-#[test]
-fn a_full_disk_refuses_actions_keeps_outcomes_and_is_over_when_there_is_space() {
+/// An agent whose ledger is on a small disk of its own, and where that is. A machine's start ends when it is told to.
+fn agent_on_a_small_disk() -> (Agent, String) {
     let script = r#"case $1 in
-start) touch "$BLOCKHOST_ROOT/var/lib/blockhost/began"
-  until [ -e "$BLOCKHOST_ROOT/var/lib/blockhost/go" ]; do sleep 0.02; done ;;
+start) touch "$BLOCKHOST_ROOT/var/lib/blockhost/began-$2"
+  until [ -e "$BLOCKHOST_ROOT/var/lib/blockhost/go-$2" ]; do sleep 0.02; done ;;
 *) echo 'status: stopped' ;;
 esac"#;
     let world = World::with_qm(script, "");
     let ledger = world.layout.ledger();
     std::fs::create_dir_all(&ledger).expect("a directory");
-    let agent = Agent::start_wrapped(
-        world,
-        &format!(
-            "mount -t tmpfs -o size=3m,mode=750 none '{}'",
-            ledger.display()
-        ),
+    let mount = format!(
+        "mount -t tmpfs -o size=3m,mode=750 none '{}'",
+        ledger.display()
     );
+    let agent = Agent::start_wrapped(world, &mount);
     let inside = format!("/proc/{}/root{}", agent.supervisor(), ledger.display());
-    let mut slow = agent.client();
-    slow.request(&json!({"action": "qm-start", "params": {"vmid": 100}}));
-    let began = agent.world.layout.state().join("began");
+    (agent, inside)
+}
+
+/// The start of a machine that has begun and does not end by itself.
+fn slow_start(agent: &Agent, vmid: u32) -> Client {
+    let mut client = agent.client();
+    client.request(&json!({"action": "qm-start", "params": {"vmid": vmid}}));
+    let began = agent.world.layout.state().join(format!("began-{vmid}"));
     wait_for(|| began.exists().then_some(()));
-    let filler = Path::new(&inside).join("filler");
-    fill(&filler);
-    // What is preallocated may still be used; then there is an end.
+    client
+}
+
+fn finishes_with_its_outcome(agent: &Agent, vmid: u32, slow: &mut Client) {
+    let go = agent.world.layout.state().join(format!("go-{vmid}"));
+    std::fs::write(go, "").expect("written");
+    let answer = slow.answer().expect("an answer");
+    assert_eq!(answer["ok"], true, "{answer}");
+    assert!(
+        answer["receipt"]["index"].is_u64(),
+        "the room for outcomes was kept: {answer}"
+    );
+}
+
+/// What is preallocated may still be used; then there is an end.
+fn refused_wallet(agent: &Agent) -> (String, Value) {
     let refused = (0..20_000).find_map(|number| {
         let name = format!("full-{number}");
         let answer = agent
@@ -415,7 +431,50 @@ esac"#;
             .call(&json!({"action": "generate-wallet", "params": {"name": name}}));
         (answer["ok"] != true).then_some((name, answer))
     });
-    let (name, answer) = refused.expect("the disk is full at last");
+    refused.expect("the disk is full at last")
+}
+
+#[test]
+fn what_is_refused_on_a_full_disk_takes_no_room_of_outcomes_and_fills_no_log() {
+    let (agent, inside) = agent_on_a_small_disk();
+    let mut slow: Vec<(u32, Client)> = (100..104)
+        .map(|vmid| (vmid, slow_start(&agent, vmid)))
+        .collect();
+    fill(&Path::new(&inside).join("filler"));
+    refused_wallet(&agent);
+    // There is nothing to prune. Its intents and outcomes would fill the room for outcomes many times.
+    let mut root = agent.client();
+    let size = || agent.client().call(&json!({"action": "agent-info"}))["ledger"]["size"].clone();
+    let params = json!({"before": 5000, "reason": "a test"});
+    let prune = json!({"action": "ledger-prune", "params": params});
+    while root.call(&prune).get("receipt").is_some() {}
+    let before = size();
+    for _ in 0..1000 {
+        let answer = root.call(&prune);
+        assert_eq!(answer["code"], "not_found", "{answer}");
+        assert!(answer.get("receipt").is_none(), "{answer}");
+    }
+    assert_eq!(size(), before);
+    // Each outcome is recorded and each new action refused: that is one trouble, not many.
+    for (vmid, client) in &mut slow {
+        finishes_with_its_outcome(&agent, *vmid, client);
+        let wallet = json!({"action": "generate-wallet", "params": {"name": "none"}});
+        assert_eq!(agent.client().call(&wallet)["code"], "failed");
+    }
+    let log = agent.world.log();
+    let said = log.lines().filter(|line| line.contains("no space for"));
+    // Once at first, and once a minute.
+    assert!(said.count() <= 3, "{log}");
+    assert!(!log.contains("recording again"), "{log}");
+}
+
+#[test]
+fn a_full_disk_refuses_actions_keeps_outcomes_and_is_over_when_there_is_space() {
+    let (agent, inside) = agent_on_a_small_disk();
+    let mut slow = slow_start(&agent, 100);
+    let filler = Path::new(&inside).join("filler");
+    fill(&filler);
+    let (name, answer) = refused_wallet(&agent);
     assert_eq!(answer["code"], "failed", "{answer}");
     assert!(
         !agent
@@ -425,13 +484,7 @@ esac"#;
             .join(format!("{name}.key"))
             .exists()
     );
-    std::fs::write(agent.world.layout.state().join("go"), "").expect("written");
-    let answer = slow.answer().expect("an answer");
-    assert_eq!(answer["ok"], true, "{answer}");
-    assert!(
-        answer["receipt"]["index"].is_u64(),
-        "the room for outcomes was kept: {answer}"
-    );
+    finishes_with_its_outcome(&agent, 100, &mut slow);
     std::fs::remove_file(&filler).expect("removed");
     assert_eq!(
         agent.client().call(&wallet())["ok"],

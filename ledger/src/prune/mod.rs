@@ -14,7 +14,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-pub use work::{Order, Prunable, PruneError, Pruning, prunable_segments};
+pub use work::{Deletion, Kept, Order, Prunable, PruneError, Pruning, prunable_segments};
 
 /// Action of the records about pruning.
 pub const PRUNE: &str = "ledger-prune";

@@ -1,5 +1,6 @@
-//! Pruning the oldest segment: choosing it, reading all of it in small steps, the record, and only then the deleting.
-//! Driven by `Writer`'s owner, the gate, between appends; what a kill interrupts behind the record is `finish`'s.
+//! Pruning the oldest segment: choosing it, reading all of it in small steps, keeping what has to stay, the record, and only
+//! then the deleting. Driven by `Writer`'s owner, the gate, between appends, what waits for the disk by a thread beside it; what
+//! a kill interrupts behind the record is `finish`'s.
 
 use super::{
     Gone, MAX_KEPT_BYTES, Pruned, blocks_of, delete, kept_name, remove, say, whole_blocks,
@@ -12,6 +13,7 @@ use crate::record::Draft;
 use crate::refusal::AppendError;
 use crate::sealed;
 use crate::sealed_file::{Check, SealedError, SealedFile};
+use crate::segment;
 use crate::writer::{Appended, Writer};
 use std::sync::Arc;
 
@@ -106,10 +108,33 @@ impl Pruning {
         Ok(self.looked_at)
     }
 
-    /// Bytes that the payloads take.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        payload_bytes(&self.file)
+    /// Makes durable what of the segment has to stay, after looking at what was not looked at yet. Without the record that
+    /// [`Writer::record_pruning`] writes the next opening removes it again.
+    ///
+    /// # Errors
+    /// As [`Self::step`]; the system refused.
+    pub fn keep(mut self) -> Result<Kept, PruneError> {
+        while !self.step()? {}
+        let Self {
+            segments,
+            file,
+            kept,
+            ..
+        } = self;
+        let said = say(&file.seal, &file.hashes_digest()?, &sha256(&kept));
+        let Some(gone) = Gone::parse(&said) else {
+            return Err(PruneError::Nothing {
+                before: file.seal.first_height,
+            });
+        };
+        segments.replace(&kept_name(file.seal.first()), &kept, SHARED_FILE, true)?;
+        failpoint::reach("prune-kept", b"");
+        let bytes = payload_bytes(&file);
+        Ok(Kept {
+            segments,
+            gone,
+            bytes,
+        })
     }
 
     /// Heights of the first and the last record.
@@ -117,6 +142,50 @@ impl Pruning {
     pub fn heights(&self) -> (u64, u64) {
         let seal = &self.file.seal;
         (seal.first_height, seal.first_height + seal.records - 1)
+    }
+}
+
+/// A pruning of which everything is durable but its record. Dropped, nothing was deleted.
+#[derive(Debug)]
+pub struct Kept {
+    segments: Arc<LedgerDir>,
+    gone: Gone,
+    bytes: u64,
+}
+
+/// A pruning that is on record: what may be deleted now. Dropped, the next [`Writer::open`] does it.
+#[derive(Debug)]
+#[must_use = "nothing is deleted before it has run"]
+pub struct Deletion {
+    ledger: LedgerDir,
+    segments: Arc<LedgerDir>,
+    /// What the record says.
+    pub pruned: Pruned,
+    /// The record.
+    pub record: Appended,
+    /// Bytes that the payloads take.
+    pub bytes: u64,
+}
+
+impl Deletion {
+    fn blocks(&self) -> std::ops::RangeInclusive<u64> {
+        self.pruned.first() / BLOCK_RECORDS + 1..=self.pruned.last_height() / BLOCK_RECORDS
+    }
+
+    /// Deletes the payloads, and the block files with them.
+    ///
+    /// # Errors
+    /// The system refused; the next start finishes.
+    pub fn run(&self) -> Result<(), PruneError> {
+        delete(&self.segments, self.pruned.first())?;
+        failpoint::reach("prune-deleted", b"");
+        if let Some(dir) = blocks_of(&self.ledger)? {
+            for id in self.blocks() {
+                remove(&dir, &blocks::file_name(id))?;
+                failpoint::reach("prune-block-removed", b"");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -137,62 +206,65 @@ impl Writer {
         })
     }
 
-    /// Deletes the payloads of the segment, after looking at what was not looked at yet. Its record, a copy of `heading`
-    /// with the phase `prune`, is durable before anything is deleted; the next [`Writer::open`] finishes what was
-    /// interrupted.
+    /// Writes the record of a pruning, a copy of `heading` with the phase `prune`. It is durable before anything is deleted;
+    /// the next [`Writer::open`] finishes what was interrupted. Nothing may be published while this is done: a block file
+    /// could come that the deletion is to take.
     ///
     /// # Errors
     /// See [`PruneError`].
-    pub fn finish_pruning(
-        &mut self,
-        heading: &Draft,
-        mut pruning: Pruning,
-    ) -> Result<(Pruned, Appended), PruneError> {
-        while !pruning.step()? {}
-        let Pruning {
+    pub fn record_pruning(&mut self, heading: &Draft, kept: Kept) -> Result<Deletion, PruneError> {
+        let ledger = self.ledger.try_clone()?;
+        let Kept {
             segments,
-            file,
-            kept,
-            ..
-        } = pruning;
-        let first = file.seal.first();
-        let nothing = PruneError::Nothing {
-            before: file.seal.first_height,
-        };
-        let Some(gone) = Gone::parse(&say(&file.seal, &file.hashes_digest()?, &sha256(&kept)))
-        else {
-            return Err(nothing);
-        };
-        segments.replace(&kept_name(first), &kept, SHARED_FILE, true)?;
-        failpoint::reach("prune-kept", b"");
-        let Some(&appended) = self.append(&[gone.draft(heading)])?.first() else {
-            return Err(nothing);
-        };
-        let pruned = Pruned {
-            by: appended.height,
-            ..gone.pruned
+            gone,
+            bytes,
+        } = kept;
+        let Some(&record) = self.append(&[gone.draft(heading)])?.first() else {
+            let before = gone.pruned.first_height;
+            return Err(PruneError::Nothing { before });
         };
         failpoint::reach("prune-recorded", b"");
-        delete(&segments, first)?;
-        failpoint::reach("prune-deleted", b"");
-        let mut blocks = first / BLOCK_RECORDS + 1..=pruned.last_height() / BLOCK_RECORDS;
+        let deletion = Deletion {
+            ledger,
+            segments,
+            pruned: Pruned {
+                by: record.height,
+                ..gone.pruned
+            },
+            record,
+            bytes,
+        };
+        let blocks = deletion.blocks();
         self.unpublished.retain(|(id, _)| !blocks.contains(id));
-        if let Some(dir) = blocks_of(&self.ledger)? {
-            blocks.try_for_each(|id| {
-                remove(&dir, &blocks::file_name(id))?;
-                failpoint::reach("prune-block-removed", b"");
-                Ok::<(), FileError>(())
-            })?;
-        }
-        Ok((pruned, appended))
+        Ok(deletion)
     }
 
-    /// What could still be pruned, oldest first.
+    /// How many segments could be pruned under `order`. Names say what there is; as times rise from segment to segment, a few
+    /// files say where those begin that are too young.
     ///
     /// # Errors
-    /// As [`prunable_segments`].
-    pub fn prunable(&self) -> Result<Vec<Prunable>, PruneError> {
-        prunable_segments(&self.ledger)
+    /// The directory cannot be read, or a file that was looked into is damaged.
+    pub fn prunable(&self, order: Order) -> Result<u64, PruneError> {
+        let segments = Arc::new(self.ledger.sub(dir::SEGMENTS)?);
+        let mut firsts = candidates(&segments.names()?);
+        firsts.retain(|(_, end)| *end < order.before);
+        let is_old = |at: usize| -> Result<bool, PruneError> {
+            let Some((first, _)) = firsts.get(at) else {
+                return Ok(true);
+            };
+            Ok(last_timestamp(&SealedFile::open(&segments, *first)?) <= order.not_after)
+        };
+        // Mostly all are.
+        let (mut old, mut young) = (0, firsts.len());
+        let mut at = young.saturating_sub(1);
+        while old < young {
+            match is_old(at)? {
+                true => old = at + 1,
+                false => young = at,
+            }
+            at = old + (young - old) / 2;
+        }
+        Ok(old as u64)
     }
 
     /// The whole of it at once.
@@ -204,8 +276,10 @@ impl Writer {
         heading: &Draft,
         order: Order,
     ) -> Result<(Pruned, Appended), PruneError> {
-        let pruning = self.begin_pruning(order)?;
-        self.finish_pruning(heading, pruning)
+        let kept = self.begin_pruning(order)?.keep()?;
+        let deletion = self.record_pruning(heading, kept)?;
+        deletion.run()?;
+        Ok((deletion.pruned, deletion.record))
     }
 }
 
@@ -228,29 +302,42 @@ fn choose(segments: &Arc<LedgerDir>, order: Order) -> Result<SealedFile, PruneEr
     Ok(file)
 }
 
-/// The segments that have payloads and may be pruned, oldest first: sealed, of whole blocks, none of them the newest.
+/// Where the segments begin and end that have payloads and may be pruned, oldest first, as the names in their directory say:
+/// sealed, of whole blocks, none of them the newest.
+fn candidates(names: &[String]) -> Vec<(u64, u64)> {
+    let there = |name: &String| names.binary_search(name).is_ok();
+    // While there is a log it is the truth.
+    let logs = names.iter().filter_map(|name| segment::first_of(name));
+    let sealed = names.iter().filter_map(|name| sealed::first_of(name));
+    let sealed: Vec<u64> = sealed
+        .filter(|first| !there(&segment::file_name(*first)))
+        .collect();
+    let mut begins: Vec<u64> = logs.chain(sealed.iter().copied()).collect();
+    begins.sort_unstable();
+    let Some((_, older)) = sealed.split_last() else {
+        return Vec::new();
+    };
+    let part = |first: &u64| {
+        let next = begins.partition_point(|begin| begin <= first);
+        Some((*first, *begins.get(next)?))
+    };
+    older
+        .iter()
+        .filter(|first| there(&sealed::records_name(**first)))
+        .filter_map(part)
+        .take_while(|(first, end)| whole_blocks(*first, end - first))
+        .collect()
+}
+
+/// These, each opened when it is asked for.
 fn prunable(
     segments: &Arc<LedgerDir>,
 ) -> Result<impl Iterator<Item = Result<SealedFile, PruneError>>, FileError> {
-    let names = segments.names()?;
-    let there = |name: &String| names.binary_search(name).is_ok();
-    let mut sealed: Vec<u64> = names
-        .iter()
-        .filter_map(|name| sealed::first_of(name))
-        // While there is a log it is the truth.
-        .filter(|first| !there(&crate::segment::file_name(*first)))
-        .collect();
-    sealed.pop();
-    sealed.retain(|first| there(&sealed::records_name(*first)));
+    let parts = candidates(&segments.names()?);
     let segments = Arc::clone(segments);
-    Ok(sealed
+    Ok(parts
         .into_iter()
-        .map(move |first| Ok(SealedFile::open(&segments, first)?))
-        .take_while(|file| {
-            file.as_ref().map_or(true, |file| {
-                whole_blocks(file.seal.first(), file.seal.records)
-            })
-        }))
+        .map(move |(first, _)| Ok(SealedFile::open(&segments, first)?)))
 }
 
 fn last_height(file: &SealedFile) -> u64 {

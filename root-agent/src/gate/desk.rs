@@ -1,6 +1,6 @@
 //! Threads beside the gate's that wait for the disk where nobody else has to. Payloads are written in one, one after the
-//! other, and their records follow when they are durable; what is derived from the log is written in another. What came
-//! of it the gate looks for itself, so neither can hold it up.
+//! other, and their records follow when they are durable; what is derived from the log is written in another, and what a pruning
+//! writes and deletes in a third. What came of it the gate looks for itself, so none can hold it up.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use blockhost_ledger::blobs::Write;
 use blockhost_ledger::dir::FileError;
 use blockhost_ledger::merkle::Hash;
+use blockhost_ledger::prune::{Deletion, Kept, PruneError, Pruning};
 use blockhost_ledger::publish::{Publication, Published};
 use blockhost_ledger::record::Draft;
 
@@ -23,6 +24,30 @@ pub(super) struct Waiting {
 }
 
 type Written = (u64, Result<(), FileError>);
+
+/// A part of a pruning that waits for the disk.
+pub(super) enum Cut {
+    /// Before the record.
+    Keep(Box<Pruning>),
+    /// After it.
+    Delete(Box<Deletion>),
+}
+
+/// What came of it.
+pub(super) enum Pruned {
+    Kept(Result<Box<Kept>, PruneError>),
+    Deleted(Box<Deletion>, Result<(), PruneError>),
+}
+
+fn cut(cut: Cut) -> Pruned {
+    match cut {
+        Cut::Keep(pruning) => Pruned::Kept(pruning.keep().map(Box::new)),
+        Cut::Delete(deletion) => {
+            let deleted = deletion.run();
+            Pruned::Deleted(deletion, deleted)
+        }
+    }
+}
 
 /// A thread that does one job after the other. It ends with this.
 struct Bench<J, D> {
@@ -76,6 +101,7 @@ pub(super) struct Desk {
     next: u64,
     derived: Bench<Publication, Published>,
     publishing: bool,
+    prunings: Bench<Cut, Pruned>,
 }
 
 impl Desk {
@@ -89,6 +115,7 @@ impl Desk {
             next: 0,
             derived: Bench::open("derived files", Publication::run)?,
             publishing: false,
+            prunings: Bench::open("prunings", cut)?,
         })
     }
 
@@ -135,7 +162,17 @@ impl Desk {
         published
     }
 
-    /// Whether anything is under way.
+    /// Has a part of a pruning done; there is one at a time, and whoever asked for it looks for what came of it.
+    pub fn prune(&self, cut: Cut) {
+        self.prunings.begin(cut);
+    }
+
+    /// What came of that part, once it is known; with `wait` it is waited for.
+    pub fn pruned(&self, wait: bool) -> Option<Pruned> {
+        self.prunings.done(wait)
+    }
+
+    /// Whether payloads or derived files are under way.
     pub fn is_busy(&self) -> bool {
         self.publishing || !self.waiting.is_empty()
     }

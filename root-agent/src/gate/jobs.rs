@@ -95,7 +95,8 @@ impl Gate {
             return self.ask_for_key(pending);
         }
         if let Action::LedgerCosign(action) = &pending.action {
-            return self.cosign(&pending, action);
+            let action = action.clone();
+            return self.cosign(pending, &action);
         }
         if let Action::LedgerBlob(blob) = &pending.action {
             let blob = blob.clone();
@@ -186,9 +187,11 @@ impl Gate {
             let rest = self.batch.split_off(self.batch.len().min(MAX_BATCH));
             let entries = std::mem::replace(&mut self.batch, rest);
             let drafts: Vec<Draft> = entries.iter().map(|entry| entry.draft().clone()).collect();
+            // Outcomes have their room on a full disk, too, and say nothing about others.
+            let says_so = !entries.iter().all(Entry::is_about_what_ran);
             match self.writer.append(&drafts) {
                 Ok(appended) => {
-                    if self.full.over() {
+                    if says_so && self.full.over() {
                         log_info!("ledger: recording again");
                     }
                     self.pass(entries.into_iter().zip(appended));
@@ -296,10 +299,18 @@ impl Gate {
             Some(more) => log_error!("ledger: {error} ({more} more times)"),
             None => {}
         }
-        let (outcomes, others): (Vec<Entry>, Vec<Entry>) = entries
-            .into_iter()
-            .partition(|entry| matches!(entry, Entry::Outcome(..) | Entry::Late(_)));
+        let (outcomes, others): (Vec<Entry>, Vec<Entry>) =
+            entries.into_iter().partition(Entry::is_about_what_ran);
         for entry in others {
+            if let (AppendError::NoSpace { .. }, Entry::Intent(pending, _, draft)) = (error, &entry)
+                && let Action::LedgerPrune(action) = &pending.action
+            {
+                match self.record_without_space(action, draft) {
+                    Ok(appended) => self.pass(std::iter::once((entry, appended))),
+                    Err(failure) => self.turn_down(pending, failure),
+                }
+                continue;
+            }
             let mut message =
                 format!("the ledger cannot record it, so nothing was executed: {error}");
             // After a failed sync the intent may be on the disk, and an erasure that was begun is finished.

@@ -1,9 +1,10 @@
 //! The gate: the ledger's only writer and the only way from the front to a compartment. A job passes after its intent is
-//! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch. Two threads
+//! durable; its answer passes after its outcome is. One thread, one loop; whatever waits is appended in one batch. Threads
 //! beside it wait for the disk where nobody else has to (`desk`).
 
 mod desk;
 mod heads;
+mod heard;
 mod jobs;
 mod lanes;
 mod payloads;
@@ -41,12 +42,11 @@ use self::records::{Heading, Names};
 use self::seldom::Seldom;
 use crate::compartment::{Done, Failure, Identities};
 use crate::control::ControlSocket;
-use crate::ipc::{Caller, ChannelError, Control, FromGate, Role, Start, ToGate};
-use crate::policy::Policy;
-use crate::policy::authority::{Authority, ResolvedRule};
+use crate::ipc::{Caller, ChannelError, FromGate, Role, Start};
+use crate::policy::authority::Authority;
 use crate::policy::sockets::SocketName;
 use crate::queue::ResourceQueues;
-use crate::{events, log_error, log_info, log_warning};
+use crate::{events, log_info, log_warning};
 
 /// Time between publications of derived files.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -80,6 +80,8 @@ pub struct Gate {
     pruning: Option<pruning::Work>,
     /// Whose cosignatures count.
     witnesses: Vec<WitnessKey>,
+    /// Who waits for cosignatures to be published.
+    cosigned: Vec<trust::Cosigned>,
     /// Who asked for a new key that is being made.
     rotating: Option<Pending>,
     names: Names,
@@ -161,6 +163,11 @@ enum Entry {
 }
 
 impl Entry {
+    /// About what has begun already: it may use the room that is kept for that on a full disk.
+    fn is_about_what_ran(&self) -> bool {
+        matches!(self, Self::Outcome(..) | Self::Late(_))
+    }
+
     fn draft(&self) -> &Draft {
         match self {
             Self::Intent(_, _, draft)
@@ -235,6 +242,7 @@ impl Gate {
                 .iter()
                 .filter_map(|key| WitnessKey::parse(key).ok())
                 .collect(),
+            cosigned: Vec::new(),
             rotating: None,
             names: Names::new(&start.users),
             authority: start.authority(),
@@ -349,114 +357,10 @@ impl Gate {
         Ok(())
     }
 
-    fn hear_control(&mut self) -> Result<(), GateError> {
-        while let Some((message, descriptor)) = self
-            .control
-            .receive::<Control>(false)
-            .map_err(GateError::Control)?
-        {
-            match (message, descriptor) {
-                (Control::Channel { role }, Some(socket)) => {
-                    self.lose(role, "was replaced");
-                    if let Err(error) = self.connect(role, socket) {
-                        log_error!("channel to {}: {error}", role.as_str());
-                    }
-                }
-                (Control::Stop, _) => self.stopping = true,
-                (Control::NextKey { epoch, key }, _) => self.rotate(epoch, key),
-                (Control::Policy { policy, rules }, _) => self.take_policy(&policy, &rules),
-                (Control::PolicyRefused { reason }, _) => {
-                    let reason = records::printable(&reason);
-                    let fact = [("reason".to_owned(), reason.into())];
-                    self.note("policy-refused", "agent:policy", Map::from_iter(fact));
-                }
-                _ => {
-                    let text = "unexpected message for the ledger".to_owned();
-                    return Err(GateError::Control(ChannelError::Violation(text)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_policy(&mut self, policy: &Policy, rules: &[ResolvedRule]) {
-        self.authority = Authority::new(&policy.allow, rules, self.identities);
-        self.quota = payloads::quota(&policy.limits);
-        self.retention = pruning::retention(&policy.limits);
-        let mut facts = Map::new();
-        facts.insert("rules".to_owned(), rules.len().into());
-        // Which policy it was can be shown later by whoever kept the file.
-        facts.insert("sha256".to_owned(), policy.digest().into());
-        self.note("policy-changed", "agent:policy", facts);
-    }
-
     /// An event of the agent's own, for the next append.
     fn note(&mut self, action: &str, resource: &str, metadata: Map<String, serde_json::Value>) {
         let draft = records::agent_event(action, resource, metadata, &ourselves(), &self.names);
         self.batch.push(Entry::Note(draft));
-    }
-
-    fn hear_front(&mut self, message: ToGate) {
-        match message {
-            ToGate::Job {
-                id,
-                caller,
-                action,
-                params,
-                limit_ms,
-            } => match Action::from_parts(&action, &params) {
-                Ok(action) => {
-                    let limit = Duration::from_millis(limit_ms).min(LONGEST_LIMIT);
-                    let life = self.front_life;
-                    if self.jobs() >= MAX_JOBS {
-                        let failure = Failure::new(ErrorCode::Busy, "too many jobs at once");
-                        return self.answer(life, id, Err(failure), None);
-                    }
-                    let rights = self.authority.rights(caller.subject());
-                    match self.authority.permits(&rights, &action) {
-                        Ok(rule) => {
-                            let turn = self.next_turn;
-                            self.next_turn += 1;
-                            self.take_turn(Pending {
-                                id,
-                                life,
-                                caller,
-                                action,
-                                limit,
-                                rule,
-                                turn,
-                            });
-                        }
-                        // The policy has changed on the way, or this is not our front any more.
-                        Err(failure) => {
-                            let (name, code) = (action.name(), failure.code.as_str());
-                            let text = &failure.message;
-                            let draft = records::refusal(&caller, &self.names, name, code, text, 0);
-                            self.batch.push(Entry::Note(draft));
-                            self.answer(life, id, Err(failure), None);
-                        }
-                    }
-                }
-                Err(error) => {
-                    // The front validated it; what arrives here invalid was not written by our front.
-                    let failure = Failure::new(error.code(), error.to_string());
-                    self.answer(self.front_life, id, Err(failure), None);
-                }
-            },
-            ToGate::Refusal {
-                caller,
-                action,
-                code,
-                message,
-                suppressed,
-            } => {
-                let draft =
-                    records::refusal(&caller, &self.names, &action, &code, &message, suppressed);
-                if draft.check().is_ok() {
-                    self.batch.push(Entry::Note(draft));
-                }
-            }
-        }
     }
 
     /// Jobs between their arrival and their answer.
@@ -467,6 +371,7 @@ impl Gate {
             + self.batch.len()
             + self.held.len()
             + pruning
+            + self.cosigned.len()
             + self.desk.payloads()
             + waiting
     }
@@ -501,6 +406,7 @@ impl Gate {
         self.commit();
         self.flush_lanes();
         self.publish_all();
+        self.flush_lanes();
         log_info!("closed at {} records", self.writer.head().size);
     }
 }

@@ -1,16 +1,19 @@
 //! `ledger-prune`: the payloads of one old segment go. Everything in it is looked at before, in small steps between other
-//! work; its record is durable before anything is deleted. What the last life had begun is done, or was not begun.
+//! work; its record is durable before anything is deleted. What waits for the disk but the record itself does so at the desk.
+//! What the last life had begun is done, or was not begun.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use blockhost_ledger::OpenIntent;
 use blockhost_ledger::blobs::PLUGIN;
-use blockhost_ledger::prune::{Order, PRUNE, PruneError, Pruned, Pruning};
+use blockhost_ledger::prune::{Deletion, Kept, Order, PRUNE, PruneError, Pruned, Pruning};
 use blockhost_ledger::record::Draft;
+use blockhost_ledger::writer::Appended;
 use blockhost_proto::action::LedgerPrune;
 use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value};
 
+use super::desk::{self, Cut};
 use super::{Gate, Op};
 use crate::compartment::{Done, Failure};
 use crate::failpoint;
@@ -22,14 +25,22 @@ const STEP_EVERY: Duration = Duration::from_millis(1);
 const STEP_BUSY: Duration = Duration::from_millis(10);
 const DAY_S: u64 = 24 * 3600;
 
-/// One under way. Before its record nothing is changed, so it may be dropped.
+/// One under way.
 pub(super) struct Work {
     op: Op,
     /// Says in the record who asked for it, and why.
     heading: Draft,
     order: Order,
-    pruning: Pruning,
+    stage: Stage,
     pub next_at: Instant,
+}
+
+/// How far it is. Before its record nothing is deleted, so it may be dropped.
+enum Stage {
+    Looking(Box<Pruning>),
+    Keeping,
+    Kept(Box<Kept>),
+    Deleting,
 }
 
 /// How long payloads have to be kept.
@@ -72,14 +83,37 @@ fn failure(error: &PruneError) -> Failure {
 }
 
 impl Gate {
-    /// Begins what the intent in the ledger says; ends in [`Self::prune_step`].
-    pub(super) fn begin_pruning(&mut self, op: Op, action: &LedgerPrune, intent: &Draft) {
+    fn order(&self, action: &LedgerPrune) -> Order {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let oldest = now.unwrap_or_default().saturating_sub(self.retention);
-        let order = Order {
+        Order {
             before: action.before.get(),
             not_after: i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Records an intent for which there is no space: a pruning is what makes some, so it may use a part of what is kept for
+    /// outcomes. One that would prune nothing takes none of it.
+    pub(super) fn record_without_space(
+        &mut self,
+        action: &LedgerPrune,
+        intent: &Draft,
+    ) -> Result<Appended, Failure> {
+        let unrecorded = |mut failure: Failure| {
+            failure
+                .message
+                .push_str(" (nor recorded: the ledger has no space)");
+            failure
         };
+        let begun = self.writer.begin_pruning(self.order(action));
+        begun.map_err(|error| unrecorded(failure(&error)))?;
+        let appended = self.writer.append_making_room(intent);
+        appended.map_err(|error| failure(&PruneError::Record(error)))
+    }
+
+    /// Begins what the intent in the ledger says; ends in [`Self::prune_step`].
+    pub(super) fn begin_pruning(&mut self, op: Op, action: &LedgerPrune, intent: &Draft) {
+        let order = self.order(action);
         let reason = Value::from(action.reason.as_str());
         let heading = Draft {
             metadata: Map::from_iter([("reason".to_owned(), reason)]),
@@ -91,7 +125,7 @@ impl Gate {
                     op,
                     heading,
                     order,
-                    pruning,
+                    stage: Stage::Looking(Box::new(pruning)),
                     next_at: Instant::now(),
                 });
             }
@@ -101,41 +135,74 @@ impl Gate {
 
     /// The next step of a pruning, when it is time for one.
     pub(super) fn prune_step(&mut self, now: Instant) {
-        let busy = !self.ops.is_empty();
         let Some(mut work) = self.pruning.take_if(|work| work.next_at <= now) else {
             return;
         };
-        match work.pruning.step() {
+        let next = match work.stage {
+            Stage::Looking(mut pruning) => match pruning.step() {
+                Ok(false) => Ok(Stage::Looking(pruning)),
+                Ok(true) => {
+                    self.desk.prune(Cut::Keep(pruning));
+                    Ok(Stage::Keeping)
+                }
+                Err(error) => Err(error),
+            },
+            Stage::Kept(kept) if !self.desk.is_publishing() => self.record(&work.heading, *kept),
             // What is being written may be block files that are about to go.
-            Ok(done) if !done || self.desk.is_publishing() => {
+            Stage::Kept(kept) => Ok(Stage::Kept(kept)),
+            waiting @ (Stage::Keeping | Stage::Deleting) => match self.desk.pruned(false) {
+                None => Ok(waiting),
+                Some(desk::Pruned::Kept(kept)) => kept.map(Stage::Kept),
+                Some(desk::Pruned::Deleted(deletion, deleted)) => {
+                    return self.pruned(work.op, work.order, &deletion, deleted);
+                }
+            },
+        };
+        match next {
+            Ok(stage) => {
+                let busy = !self.ops.is_empty();
+                work.stage = stage;
                 work.next_at = Instant::now() + if busy { STEP_BUSY } else { STEP_EVERY };
                 self.pruning = Some(work);
             }
-            Ok(_) => self.prune(work),
-            Err(error) => self.conclude(work.op, Err(failure(&error))),
+            Err(error) => {
+                log_error!("ledger: pruning: {error}");
+                self.conclude(work.op, Err(failure(&error)));
+            }
         }
     }
 
-    fn prune(&mut self, work: Work) {
-        let Work {
-            op,
-            heading,
-            order,
-            pruning,
+    fn record(&mut self, heading: &Draft, kept: Kept) -> Result<Stage, PruneError> {
+        let deletion = self.writer.record_pruning(heading, kept)?;
+        self.after_append();
+        self.desk.prune(Cut::Delete(Box::new(deletion)));
+        Ok(Stage::Deleting)
+    }
+
+    fn pruned(
+        &mut self,
+        op: Op,
+        order: Order,
+        deletion: &Deletion,
+        deleted: Result<(), PruneError>,
+    ) {
+        let Deletion {
+            pruned,
+            record,
+            bytes,
             ..
-        } = work;
-        let bytes = pruning.bytes();
-        let result = match self.writer.finish_pruning(&heading, pruning) {
-            Ok((pruned, appended)) => {
+        } = deletion;
+        let result = match deleted {
+            Ok(()) => {
                 let (first, last) = (pruned.first_height, pruned.last_height());
                 log_info!("ledger: the payloads of records {first} to {last} were pruned");
                 let mut done = Done::default();
                 for (name, value) in [
                     ("first", first),
                     ("last", last),
-                    ("bytes", bytes),
-                    ("record", appended.height),
-                    ("left", self.left(order)),
+                    ("bytes", *bytes),
+                    ("record", record.height),
+                    ("left", self.writer.prunable(order).unwrap_or_default()),
                 ] {
                     done.extra.insert(name.to_owned(), value.into());
                 }
@@ -147,21 +214,26 @@ impl Gate {
             }
         };
         failpoint::reach("gate-finished", PRUNE.as_bytes());
-        self.after_append();
         self.conclude(op, result);
     }
 
-    fn left(&self, order: Order) -> u64 {
-        let parts = self.writer.prunable().unwrap_or_default().into_iter();
-        let covered = parts.filter(|p| p.last < order.before && p.timestamp <= order.not_after);
-        covered.count() as u64
-    }
-
-    /// The agent stops: what was not recorded was not begun.
+    /// The agent stops: what was not recorded was not begun, and what was is finished.
     pub(super) fn drop_pruning(&mut self) {
-        if let Some(work) = self.pruning.take() {
-            let text = "the agent stopped before it was recorded; nothing was deleted";
-            self.conclude(work.op, Err(Failure::new(ErrorCode::Internal, text)));
+        let Some(work) = self.pruning.take() else {
+            return;
+        };
+        let ended = match work.stage {
+            Stage::Keeping | Stage::Deleting => self.desk.pruned(true),
+            Stage::Looking(_) | Stage::Kept(_) => None,
+        };
+        match ended {
+            Some(desk::Pruned::Deleted(deletion, deleted)) => {
+                self.pruned(work.op, work.order, &deletion, deleted);
+            }
+            Some(desk::Pruned::Kept(_)) | None => {
+                let text = "the agent stopped before it was recorded; nothing was deleted";
+                self.conclude(work.op, Err(Failure::new(ErrorCode::Internal, text)));
+            }
         }
     }
 }

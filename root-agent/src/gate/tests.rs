@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::compartment::{Backend, Identities, Identity};
-use crate::ipc::{self, Channel, Finished, FromCompartment, Report, Work};
+use crate::ipc::{self, Channel, Finished, FromCompartment, Report, ToGate, Work};
 use crate::policy::authority::ResolvedRule;
 use blockhost_ledger::keys::Signer;
 

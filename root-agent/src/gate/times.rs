@@ -95,9 +95,14 @@ impl Gate {
             return;
         }
         match self.writer.begin_publishing() {
-            Ok(Some(publication)) => self.desk.publish(publication),
-            Ok(None) => self.said_published(Ok(())),
-            Err(error) => self.said_published(Err(error)),
+            Ok(Some(publication)) => {
+                self.cover_cosigned();
+                self.desk.publish(publication);
+            }
+            other => {
+                self.cover_cosigned();
+                self.said_published(other.map(drop));
+            }
         }
     }
 
@@ -110,18 +115,23 @@ impl Gate {
         let result = self.writer.end_publishing(published);
         if more && result.is_ok() {
             self.publish_at = Some(Instant::now());
+            // Cosignatures come with the last of it.
+            return;
         }
         self.said_published(result);
+        self.publish_cosigned();
     }
 
     /// Publishes everything, however long it takes.
     pub(super) fn publish_all(&mut self) {
         self.published(true);
         let result = self.writer.publish();
+        self.cover_cosigned();
         self.said_published(result);
     }
 
     fn said_published(&mut self, result: Result<(), PublishError>) {
+        self.published_cosigned(&result);
         match result {
             Ok(()) => {
                 if self.unpublished.over() {

@@ -1,8 +1,11 @@
 //! Cosignatures of witnesses, and new signing keys: the two actions of the ledger that are more than a record. Which
 //! witnesses count the supervisor said at the start; keys are made and erased by it, because nobody else reaches them.
 
+use std::time::Instant;
+
 use blockhost_ledger::epochs::By;
 use blockhost_ledger::keys::Signer;
+use blockhost_ledger::publish::PublishError;
 use blockhost_proto::action::LedgerCosign;
 use blockhost_proto::escape::hex;
 use blockhost_proto::response::{ErrorCode, Receipt};
@@ -12,24 +15,74 @@ use crate::compartment::{Done, Failure};
 use crate::ipc::{KeySeed, Report};
 use crate::{log_error, log_info};
 
+/// Whose cosignatures are in the log and not published yet.
+pub(super) struct Cosigned {
+    pending: Pending,
+    /// How many witnesses have cosigned that head.
+    count: usize,
+    /// What is being written has them.
+    covered: bool,
+}
+
 impl Gate {
-    /// Takes cosignatures. There is no record of it: it would be a new head, which would have to be cosigned.
-    pub(super) fn cosign(&mut self, pending: &Pending, action: &LedgerCosign) {
-        // The answer says that they are published, and one writes at a time.
-        self.published(true);
+    /// Takes cosignatures. There is no record of it: it would be a new head, which would have to be cosigned. The answer says
+    /// that they are published, so it waits for that: [`Self::published_cosigned`].
+    pub(super) fn cosign(&mut self, pending: Pending, action: &LedgerCosign) {
         let taken = self
             .writer
-            .cosign(action.checkpoint.as_str(), &self.witnesses);
-        let result = match taken {
+            .take_cosignatures(action.checkpoint.as_str(), &self.witnesses);
+        match taken {
             Ok(count) => {
-                let mut done = Done::default();
-                done.extra.insert("witnesses".to_owned(), count.into());
-                Ok(done)
+                let covered = false;
+                self.cosigned.push(Cosigned {
+                    pending,
+                    count,
+                    covered,
+                });
+                self.publish_cosigned();
             }
-            Err(error) => Err(Failure::new(ErrorCode::Failed, error.to_string())),
-        };
-        self.answer(pending.life, pending.id, result, None);
-        self.leave(pending.turn);
+            Err(error) => {
+                let failure = Failure::new(ErrorCode::Failed, error.to_string());
+                self.turn_down(&pending, failure);
+            }
+        }
+    }
+
+    /// Has cosignatures published for which somebody waits, at once; or when what is being written is.
+    pub(super) fn publish_cosigned(&mut self) {
+        if !self.desk.is_publishing() && self.cosigned.iter().any(|waiting| !waiting.covered) {
+            self.publish(Instant::now());
+        }
+    }
+
+    /// What is written from here on has all cosignatures that were taken.
+    pub(super) fn cover_cosigned(&mut self) {
+        for waiting in &mut self.cosigned {
+            waiting.covered = true;
+        }
+    }
+
+    /// Answers those whose cosignatures were written, or not.
+    pub(super) fn published_cosigned(&mut self, result: &Result<(), PublishError>) {
+        let (covered, later) = std::mem::take(&mut self.cosigned)
+            .into_iter()
+            .partition(|waiting| waiting.covered);
+        self.cosigned = later;
+        for Cosigned { pending, count, .. } in covered {
+            let answer = match result {
+                Ok(()) => {
+                    let mut done = Done::default();
+                    done.extra.insert("witnesses".to_owned(), count.into());
+                    Ok(done)
+                }
+                Err(error) => {
+                    let message = format!("the cosignatures are kept, but not published: {error}");
+                    Err(Failure::new(ErrorCode::Failed, message))
+                }
+            };
+            self.answer(pending.life, pending.id, answer, None);
+            self.leave(pending.turn);
+        }
     }
 
     /// Asks the supervisor for the next key; goes on in [`Self::rotate`].
