@@ -243,8 +243,8 @@ fn a_policy_that_others_may_write_stops_the_start() {
     assert!(!output.status.success());
 }
 
-#[test]
-fn a_damaged_ledger_stops_the_start() {
+/// A world that an agent was at work in, and whose ledger no crash explains.
+fn damaged() -> World {
     let mut agent = Agent::start("");
     for name in ["a", "b", "c"] {
         agent
@@ -257,6 +257,28 @@ fn a_damaged_ledger_stops_the_start() {
     let mut bytes = std::fs::read(&log).expect("the log");
     bytes[200] ^= 1;
     std::fs::write(&log, bytes).expect("write");
+    world
+}
+
+#[test]
+fn the_start_fails_with_the_ledgers_reason_also_when_the_others_notice_its_end_first() {
+    let world = damaged();
+    // It has let go of the others and says why a moment later.
+    let armed = world.layout.root().join("fail-point");
+    std::fs::write(&armed, "ledger refuse ledger-refused").expect("written");
+    let output = world
+        .command()
+        .stderr(Stdio::piped())
+        .output()
+        .expect("run");
+    assert!(!output.status.success() && !armed.exists());
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.contains("ledger did not start"), "{text}");
+}
+
+#[test]
+fn a_damaged_ledger_stops_the_start() {
+    let world = damaged();
     let output = world
         .command()
         .stderr(Stdio::piped())

@@ -1,6 +1,7 @@
 //! The supervisor: root, and deaf to everyone but signals and its own children. It opens the socket, starts the
 //! processes, restarts what dies, and stops them in order.
 
+mod children;
 pub mod config;
 pub mod notify;
 mod signals;
@@ -9,22 +10,20 @@ pub mod who;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use blockhost_ledger::keys;
-use blockhost_ledger::loss;
 use blockhost_proto::layout::Layout;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_dumpable_behavior,
 };
 
+use self::children::{End, Running};
 use self::config::{ConfigError, gather, make_directories, read_policy};
 use self::notify::Notifier;
 use self::socket::{SocketError, Sockets};
 use crate::control::ControlSocket;
-use crate::ipc::{self, ChannelError, Control, Report, Role, Start};
+use crate::ipc::{self, Control, Role, Start};
 use crate::policy::sockets::SocketName;
 use crate::sys::{self, spawn};
 use crate::{log_error, log_info};
@@ -39,10 +38,6 @@ const LEDGER_STOP: Duration = Duration::from_secs(10);
 const COMPARTMENT_STOP: Duration = Duration::from_secs(1);
 /// Shortest and longest pause before a restart.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
-/// A life this long clears the back-off.
-const GOOD_LIFE: Duration = Duration::from_secs(30);
-/// Reports of one child that are heard before the others get their turn.
-const REPORTS_AT_ONCE: usize = 64;
 /// Descriptors below this are kept busy, so that placing a child's descriptors cannot hit one that is in use.
 const RESERVED_BELOW: i32 = 16;
 
@@ -76,14 +71,6 @@ pub enum SupervisorError {
     },
 }
 
-struct Running {
-    child: Child,
-    pidfd: OwnedFd,
-    control: ControlSocket,
-    started: Instant,
-    ready: bool,
-}
-
 /// The supervisor's state.
 struct Supervisor {
     layout: Layout,
@@ -95,18 +82,6 @@ struct Supervisor {
     restarts: HashMap<Role, Instant>,
     notifier: Notifier,
     _reserved: Vec<OwnedFd>,
-}
-
-/// How a process ended.
-struct End {
-    how: String,
-    failed: bool,
-}
-
-impl End {
-    fn detail(&self) -> String {
-        format!("{}; see its message above", self.how)
-    }
 }
 
 fn did_not_start(role: Role, detail: String) -> SupervisorError {
@@ -392,98 +367,6 @@ impl Supervisor {
         events
     }
 
-    fn hear(&mut self, role: Role) {
-        let Some(running) = self.running.get_mut(&role) else {
-            return;
-        };
-        // Bounded, so that a child that never stops talking does not make us deaf to signals and to the others.
-        for _ in 0..REPORTS_AT_ONCE {
-            let (report, descriptor) = match running.control.receive::<Report>(false) {
-                Ok(Some(message)) => message,
-                Ok(None) | Err(ChannelError::Closed) => return,
-                Err(error) => {
-                    log_error!("{}: {error}; killed", role.as_str());
-                    let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
-                    return;
-                }
-            };
-            match (role, report) {
-                (_, Report::Ready { .. }) => {
-                    running.ready = true;
-                    if role == Role::Ledger {
-                        withdraw_loss(&self.layout);
-                    }
-                }
-                (Role::Front, Report::Who { connection, pid }) => {
-                    let (exe, unit) = who::who(pid, descriptor.as_ref());
-                    if let Err(error) = running.control.send(
-                        &Control::Who {
-                            connection,
-                            exe,
-                            unit,
-                        },
-                        None,
-                    ) {
-                        log_error!("front: {error}; killed");
-                        let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
-                        return;
-                    }
-                }
-                (Role::Ledger, Report::Hung { role: hung }) => {
-                    if let Some(hung) = self.running.get(&hung) {
-                        let _ = pidfd_send_signal(&hung.pidfd, Signal::KILL);
-                    }
-                    return;
-                }
-                (Role::Ledger, Report::NextKey { epoch }) => {
-                    let key = keys::prepare_next(&self.layout.ledger_keys(), epoch)
-                        .map(|signer| ipc::KeySeed::new(signer.to_bytes()))
-                        .map_err(|error| error.to_string());
-                    let answer = Control::NextKey { epoch, key };
-                    if let Err(error) = running.control.send(&answer, None) {
-                        log_error!("ledger: {error}; killed");
-                        let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
-                        return;
-                    }
-                }
-                (Role::Ledger, Report::KeyInUse { epoch }) => {
-                    match keys::erase_before(&self.layout.ledger_keys(), epoch) {
-                        Ok(0) => {}
-                        Ok(erased) => {
-                            log_info!("{erased} signing key(s) before epoch {epoch} erased")
-                        }
-                        Err(error) => {
-                            log_error!("{error}; it is tried again at the next start")
-                        }
-                    }
-                }
-                (_, report) => {
-                    log_error!("{}: unexpected {report:?}; killed", role.as_str());
-                    let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Reaps; says how it ended.
-    fn bury(&mut self, role: Role) -> Option<End> {
-        let mut running = self.running.remove(&role)?;
-        if running.started.elapsed() > GOOD_LIFE {
-            self.back_off.remove(&role);
-        }
-        Some(match running.child.wait() {
-            Ok(status) => End {
-                how: status.to_string(),
-                failed: !status.success(),
-            },
-            Err(error) => End {
-                how: error.to_string(),
-                failed: true,
-            },
-        })
-    }
-
     fn died(&mut self, role: Role) {
         let Some(End { how, .. }) = self.bury(role) else {
             return;
@@ -558,18 +441,6 @@ impl Supervisor {
         for role in roles {
             self.bury(role);
         }
-    }
-}
-
-/// The ledger is open: what root accepted to lose, if anything, is on record or was not needed.
-fn withdraw_loss(layout: &Layout) {
-    match loss::withdraw(&layout.ledger_keys()) {
-        Ok(false) => {}
-        Ok(true) => log_info!(
-            "the ledger is open; the request {} was removed",
-            loss::REQUEST
-        ),
-        Err(error) => log_error!("{}: cannot {error}; remove it", loss::REQUEST),
     }
 }
 
