@@ -1,5 +1,5 @@
 //! The fields of a record that questions are about, read from its bytes: by `query` to judge a record, by the index to
-//! know it. As records are canonical, most of a parser is not needed.
+//! know it, by `stats` to count it. As records are canonical, most of a parser is not needed.
 
 use serde::Deserialize;
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
 //! All processors for what can be judged by itself: pieces of logs, signatures, block files, whole sealed segments. Used by
-//! `verify` alone; the writer lives where it may not start threads.
+//! `verify` alone; a start of the writer reads what is not sealed, with one.
 
 use crate::merkle::Hash;
 use crate::scan::{Body, Scan};

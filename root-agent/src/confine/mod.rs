@@ -1,6 +1,7 @@
 //! Locks a process in, for good: identity, capabilities, Landlock, system calls, limits.
 //! The tables are in [`profile`], [`programs`] and [`syscalls`]; the order of the steps here is the one that works and is not to be changed.
 
+mod calls;
 pub mod print;
 pub mod profile;
 pub mod programs;
