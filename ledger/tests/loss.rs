@@ -5,33 +5,19 @@ mod common;
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::failpoint;
-use blockhost_ledger::loss::{Look, Loss, look};
+use blockhost_ledger::loss::Loss;
 use blockhost_ledger::merkle::{Hash, hex};
 use blockhost_ledger::reader::Reader;
 use blockhost_ledger::record::Phase;
-use blockhost_ledger::writer::{OpenError, Options, Recovery, Writer};
-use common::{World, draft, signer, small};
+use blockhost_ledger::writer::{OpenError, Recovery, Writer};
+use common::{World, draft, found, killed_at, open_accepting};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 
 const SEGMENT: u64 = 300;
 
-fn options() -> Options {
-    Options {
-        segment_records: SEGMENT,
-        ..small()
-    }
-}
-
 fn open(dir: &Path, loss: Option<&Loss>) -> Result<(Writer, Recovery), OpenError> {
-    Writer::open_accepting(LedgerDir::open(dir)?, signer(), "host", options(), loss)
-}
-
-fn found(dir: &Path) -> Look {
-    let dir = LedgerDir::open(dir).expect("opens");
-    look(&dir, Some(signer().vkey())).expect("readable")
+    open_accepting(dir, SEGMENT, loss)
 }
 
 fn accept(size: u64, root: Hash) -> Loss {
@@ -264,34 +250,6 @@ fn child_stops_at_a_point() {
     while writer.wants_sealing() {
         writer.seal_step().expect("a step");
     }
-}
-
-/// Runs until `point` and kills it there; `false` when it ended without reaching it.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test has to kill a process of its own"
-)]
-fn killed_at(dir: &Path, point: &str) -> bool {
-    let mut child = std::process::Command::new(std::env::current_exe().expect("test program"))
-        .args([
-            "--exact",
-            "child_stops_at_a_point",
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env("LEDGER_TEST_DIR", dir)
-        .env("LEDGER_TEST_POINT", point)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let reached = lines
-        .map_while(Result::ok)
-        .any(|line| line.ends_with(&format!("{point} reached")));
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
-    reached
 }
 
 #[test]

@@ -5,17 +5,15 @@ mod common;
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::failpoint;
-use blockhost_ledger::loss::{Look, Loss, look};
+use blockhost_ledger::loss::{Look, Loss};
 use blockhost_ledger::merkle::hex;
 use blockhost_ledger::prune::{Order, PruneError, Range};
 use blockhost_ledger::reader::{ReadError, Reader};
 use blockhost_ledger::record::{Draft, Phase};
-use blockhost_ledger::writer::{OpenError, Options, Recovery, Writer};
-use common::{World, draft, signer, small};
+use blockhost_ledger::writer::{OpenError, Recovery, Writer};
+use common::{World, draft, found, killed_at, open_accepting};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 /// Two whole blocks.
 const SEGMENT: u64 = 512;
@@ -25,16 +23,7 @@ const ALL: Order = Order {
 };
 
 fn open(dir: &Path, loss: Option<&Loss>) -> Result<(Writer, Recovery), OpenError> {
-    let options = Options {
-        segment_records: SEGMENT,
-        ..small()
-    };
-    Writer::open_accepting(LedgerDir::open(dir)?, signer(), "host", options, loss)
-}
-
-fn found(dir: &Path) -> Look {
-    let dir = LedgerDir::open(dir).expect("opens");
-    look(&dir, Some(signer().vkey())).expect("readable")
+    open_accepting(dir, SEGMENT, loss)
 }
 
 fn events(count: u64) -> Vec<Draft> {
@@ -235,33 +224,6 @@ fn child_stops_at_a_point() {
     let bytes = std::fs::read(dir.with_extension("request")).expect("a request");
     let loss = Loss::parse(&bytes).expect("good");
     drop(open(dir, Some(&loss)).expect("opens"));
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test has to kill a process of its own"
-)]
-fn killed_at(dir: &Path, point: &str) -> bool {
-    let mut child = std::process::Command::new(std::env::current_exe().expect("test program"))
-        .args([
-            "--exact",
-            "child_stops_at_a_point",
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env("LEDGER_TEST_DIR", dir)
-        .env("LEDGER_TEST_POINT", point)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let reached = lines
-        .map_while(Result::ok)
-        .any(|line| line.ends_with(&format!("{point} reached")));
-    child.kill().expect("killed");
-    child.wait().expect("reaped");
-    reached
 }
 
 #[test]

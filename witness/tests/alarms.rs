@@ -1,59 +1,15 @@
 //! When having a ledger witnessed raises the alarm and when it must not: witnesses that talk nonsense, rounds that cross
 //! each other, and an agent that takes nothing.
 
-use blockhost_ledger::cosign::Cosigner;
-use blockhost_ledger::dir::LedgerDir;
-use blockhost_ledger::keys::Signer;
+mod common;
+
 use blockhost_ledger::policy::Policy;
-use blockhost_ledger::record::{Draft, Phase};
-use blockhost_ledger::writer::{Options, Writer};
-use blockhost_witness::config::Log;
-use blockhost_witness::server::serve;
-use blockhost_witness::store::Store;
 use blockhost_witness::submit::{WitnessError, submit};
+use common::{ORIGIN, cosigner, grow, runtime, signer, start};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-
-const ORIGIN: &str = "host.example/blockhost-ledger";
-
-fn signer() -> Signer {
-    Signer::from_bytes(ORIGIN, 1, &[42; 32]).expect("valid")
-}
-
-fn cosigner(n: u8) -> Cosigner {
-    Cosigner::from_bytes(&format!("w{n}.example"), &[n; 32]).expect("valid")
-}
-
-/// Makes the ledger in `path` longer by one published record.
-fn grow(path: &Path, what: &str) {
-    let dir = LedgerDir::open(path).expect("opens");
-    let options = Options {
-        preallocate_bytes: 4096,
-        reserve_bytes: 4096,
-        ..Options::default()
-    };
-    let (mut writer, _) = Writer::open(dir, signer(), "host", options).expect("opens");
-    let draft = Draft {
-        phase: Phase::Event,
-        op_id: String::new(),
-        plugin_id: "event".into(),
-        category: "chain".into(),
-        operation: "create".into(),
-        action: "x".into(),
-        resource: what.into(),
-        user: "u".into(),
-        uid: 1,
-        pid: None,
-        exe: None,
-        unit: None,
-        metadata: serde_json::Map::new(),
-    };
-    writer.append(&[draft]).expect("appended");
-    writer.publish().expect("published");
-}
 
 fn policy(witnesses: &[(u8, SocketAddr)]) -> String {
     let lines = witnesses
@@ -62,28 +18,6 @@ fn policy(witnesses: &[(u8, SocketAddr)]) -> String {
     let names: Vec<String> = witnesses.iter().map(|(n, _)| format!("W{n}")).collect();
     let group = format!("group some any {}\nquorum some\n", names.join(" "));
     lines.chain([group]).collect()
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// An honest witness as a task of the runtime.
-fn start(runtime: &tokio::runtime::Runtime, n: u8, state: &Path) -> SocketAddr {
-    let log = Log {
-        origin: ORIGIN.to_owned(),
-        keys: vec![signer().vkey().clone()],
-    };
-    let store = Arc::new(Store::open(state, cosigner(n), &[log]).expect("opens"));
-    let bound = tokio::net::TcpListener::bind("127.0.0.1:0");
-    let listener = runtime.block_on(bound).expect("a port");
-    let address = listener.local_addr().expect("bound");
-    runtime.spawn(serve(listener, store, std::future::pending()));
-    address
 }
 
 /// A peer that answers its first request with these bytes, after `before`.
@@ -153,7 +87,7 @@ fn a_witness_that_was_shown_a_later_head_meanwhile_is_no_alarm_one_that_is_still
     grow(ledger.path(), "one");
     let path = ledger.path().to_owned();
     let stale = |size: u64| answer("409 Conflict", "text/x.tlog.size", &format!("{size}\n"));
-    let crossed = answers(stale(2), move || grow(&path, "two"));
+    let crossed = answers(stale(2), move || drop(grow(&path, "two")));
     let error = ask(ledger.path(), crossed);
     assert!(!error.is_alarm(), "{error}");
     let error = ask(ledger.path(), answers(stale(3), || ()));

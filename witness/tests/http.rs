@@ -1,89 +1,22 @@
 //! Real ledgers, real witnesses on the loopback, as processes and as tasks: what gets a cosignature, and what a witness
 //! or a client does when the other side lies, stalls, is killed, or talks nonsense.
 
-use blockhost_ledger::cosign::Cosigner;
+mod common;
+
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
 use blockhost_ledger::policy::Policy;
-use blockhost_ledger::record::{Draft, Phase};
 use blockhost_ledger::verify::{Trust, verify};
 use blockhost_ledger::witness::AddCheckpoint;
-use blockhost_ledger::writer::{Options, Writer};
 use blockhost_witness::client::ClientError;
 use blockhost_witness::config::Log;
-use blockhost_witness::server::serve;
 use blockhost_witness::store::{Store, StoreError, look};
 use blockhost_witness::submit::{Round, WitnessError, submit};
+use common::{ORIGIN, cosigner, grow, logs, runtime, signer, start, temp};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-
-const ORIGIN: &str = "host.example/blockhost-ledger";
-
-fn signer() -> Signer {
-    Signer::from_bytes(ORIGIN, 1, &[42; 32]).expect("valid")
-}
-
-fn cosigner(n: u8) -> Cosigner {
-    Cosigner::from_bytes(&format!("w{n}.example"), &[n; 32]).expect("valid")
-}
-
-fn logs() -> Vec<Log> {
-    vec![Log {
-        origin: ORIGIN.to_owned(),
-        keys: vec![signer().vkey().clone()],
-    }]
-}
-
-/// Makes the ledger in `path` longer by one published record.
-fn grow(path: &Path, what: &str) -> Writer {
-    let dir = LedgerDir::open(path).expect("opens");
-    let options = Options {
-        preallocate_bytes: 4096,
-        reserve_bytes: 4096,
-        ..Options::default()
-    };
-    let (mut writer, _) = Writer::open(dir, signer(), "host", options).expect("opens");
-    let draft = Draft {
-        phase: Phase::Event,
-        op_id: String::new(),
-        plugin_id: "event".into(),
-        category: "chain".into(),
-        operation: "create".into(),
-        action: "x".into(),
-        resource: what.into(),
-        user: "u".into(),
-        uid: 1,
-        pid: None,
-        exe: None,
-        unit: None,
-        metadata: serde_json::Map::new(),
-    };
-    writer.append(&[draft]).expect("appended");
-    writer.publish().expect("published");
-    writer
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
-
-/// A witness as a task of the runtime; ends with it.
-fn start(runtime: &tokio::runtime::Runtime, n: u8, state: &Path) -> SocketAddr {
-    let store = Arc::new(Store::open(state, cosigner(n), &logs()).expect("opens"));
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-        .expect("a port");
-    let address = listener.local_addr().expect("bound");
-    runtime.spawn(serve(listener, store, std::future::pending()));
-    address
-}
 
 fn policy(witnesses: &[(u8, SocketAddr)], quorum: &str) -> Policy {
     let mut text = String::new();
@@ -103,10 +36,6 @@ fn policy(witnesses: &[(u8, SocketAddr)], quorum: &str) -> Policy {
 
 fn round(runtime: &tokio::runtime::Runtime, ledger: &Path, policy: &Policy) -> Round {
     runtime.block_on(submit(ledger, policy)).expect("submitted")
-}
-
-fn temp() -> tempfile::TempDir {
-    tempfile::tempdir().expect("temp dir")
 }
 
 /// One request with exactly these bytes; all of the answer.

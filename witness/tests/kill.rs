@@ -1,84 +1,26 @@
 //! A witness process that is killed at every step of remembering: what it answered it still knows, what it may have signed
 //! it does not contradict, and a memory of which a part is gone is not served from.
 
-use blockhost_ledger::cosign::Cosigner;
-use blockhost_ledger::dir::LedgerDir;
+mod common;
+
 use blockhost_ledger::failpoint;
-use blockhost_ledger::keys::Signer;
 use blockhost_ledger::policy::Policy;
-use blockhost_ledger::record::{Draft, Phase};
-use blockhost_ledger::writer::{Options, Writer};
-use blockhost_witness::config::Log;
 use blockhost_witness::server::serve;
 use blockhost_witness::store::{Store, StoreError, look};
 use blockhost_witness::submit::{Round, WitnessError, submit};
+use common::{cosigner, grow, logs, runtime, temp};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
 use std::sync::Arc;
 
-const ORIGIN: &str = "host.example/blockhost-ledger";
-
-fn signer() -> Signer {
-    Signer::from_bytes(ORIGIN, 1, &[42; 32]).expect("valid")
-}
-
-fn cosigner() -> Cosigner {
-    Cosigner::from_bytes("w1.example", &[1; 32]).expect("valid")
-}
-
-fn logs() -> Vec<Log> {
-    vec![Log {
-        origin: ORIGIN.to_owned(),
-        keys: vec![signer().vkey().clone()],
-    }]
-}
-
-/// Makes the ledger in `path` longer by one published record.
-fn grow(path: &Path, what: &str) {
-    let dir = LedgerDir::open(path).expect("opens");
-    let options = Options {
-        preallocate_bytes: 4096,
-        reserve_bytes: 4096,
-        ..Options::default()
-    };
-    let (mut writer, _) = Writer::open(dir, signer(), "host", options).expect("opens");
-    let draft = Draft {
-        phase: Phase::Event,
-        op_id: String::new(),
-        plugin_id: "event".into(),
-        category: "chain".into(),
-        operation: "create".into(),
-        action: "x".into(),
-        resource: what.into(),
-        user: "u".into(),
-        uid: 1,
-        pid: None,
-        exe: None,
-        unit: None,
-        metadata: serde_json::Map::new(),
-    };
-    writer.append(&[draft]).expect("appended");
-    writer.publish().expect("published");
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let builder = builder.worker_threads(2).enable_all();
-    builder.build().expect("a runtime")
-}
-
 fn round(ledger: &Path, address: SocketAddr) -> Round {
-    let key = cosigner();
+    let key = cosigner(1);
     let text = format!("witness W {} http://{address}\nquorum W\n", key.key());
     let policy = Policy::parse(&text).expect("a policy");
     let round = runtime().block_on(submit(ledger, &policy));
     round.expect("submitted")
-}
-
-fn temp() -> tempfile::TempDir {
-    tempfile::tempdir().expect("temp dir")
 }
 
 /// Serves until it is killed. Does nothing unless started by [`Witness::start`].
@@ -90,7 +32,7 @@ fn child_witnesses() {
     if let Ok(point) = std::env::var("WITNESS_TEST_POINT") {
         failpoint::arm(&point, "", false);
     }
-    let store = Store::open(Path::new(&state), cosigner(), &logs()).expect("opens");
+    let store = Store::open(Path::new(&state), cosigner(1), &logs()).expect("opens");
     runtime()
         .block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
@@ -150,7 +92,7 @@ impl Witness {
 }
 
 fn remembered(state: &Path) -> Option<u64> {
-    let states = look(state, &cosigner(), &logs()).expect("a good memory");
+    let states = look(state, &cosigner(1), &logs()).expect("a good memory");
     states[0].size
 }
 
@@ -219,12 +161,12 @@ fn a_memory_of_which_a_head_is_missing_is_not_served_from() {
     let head = head.expect("a head");
     let note = std::fs::read(&head).expect("read");
     std::fs::remove_file(&head).expect("removed");
-    let opened = Store::open(state.path(), cosigner(), &logs());
+    let opened = Store::open(state.path(), cosigner(1), &logs());
     assert!(
         matches!(opened, Err(StoreError::Forgotten { .. })),
         "{opened:?}"
     );
-    let looked = look(state.path(), &cosigner(), &logs());
+    let looked = look(state.path(), &cosigner(1), &logs());
     assert!(
         matches!(looked, Err(StoreError::Forgotten { .. })),
         "{looked:?}"
@@ -233,7 +175,7 @@ fn a_memory_of_which_a_head_is_missing_is_not_served_from() {
     let good = std::fs::read(&list).expect("a list");
     for bad in [&good[..good.len() - 1], &b"../../x\n"[..], b"\n"] {
         std::fs::write(&list, bad).expect("written");
-        let opened = Store::open(state.path(), cosigner(), &logs());
+        let opened = Store::open(state.path(), cosigner(1), &logs());
         assert!(
             matches!(opened, Err(StoreError::Damaged { .. })),
             "{opened:?}"
@@ -241,6 +183,6 @@ fn a_memory_of_which_a_head_is_missing_is_not_served_from() {
     }
     // A memory of before there was a list is taken over, and is complete from then on.
     std::fs::remove_file(&list).expect("removed");
-    drop(Store::open(state.path(), cosigner(), &logs()).expect("opens"));
+    drop(Store::open(state.path(), cosigner(1), &logs()).expect("opens"));
     assert_eq!(std::fs::read(&list).expect("made again"), good);
 }

@@ -1,10 +1,14 @@
 //! A private world for one test: own root directory, own network namespace with a bridge, the real program, real QEMU.
 //! What a machine lacks makes a test skip with the reason printed.
 
+#[path = "../apart/mod.rs"]
+mod apart;
+
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use apart::namespaces;
 use blockhost_hypervisor::exec::{self, Finished, Run};
 use blockhost_hypervisor::host::MACHINE_USER;
 use blockhost_hypervisor::{sys, testguest};
@@ -48,22 +52,8 @@ impl World {
             .prefix("qm-")
             .tempdir()
             .map_err(|e| e.to_string())?;
-        let unshare = exec::find("unshare", "util-linux").map_err(|e| e.to_string())?;
-        let namespace = Run::new(unshare, ["--net", "--mount", "sleep", "3600"])
-            .spawn()
-            .map_err(|e| e.to_string())?;
+        let namespace = namespaces()?;
         let world = World { root, namespace };
-        // Until unshare has run, the process is still in our own namespace, and there the bridge must not be made.
-        let ours = std::fs::read_link("/proc/self/ns/net").map_err(|e| e.to_string())?;
-        let theirs = format!("/proc/{}/ns/net", world.namespace.id());
-        let end = Instant::now() + Duration::from_secs(5);
-        while std::fs::read_link(&theirs).map_err(|e| format!("no network namespace: {e}"))? == ours
-        {
-            if Instant::now() > end {
-                return Err("no network namespace".to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
         for args in [
             &["link", "add", "vmbr0", "type", "bridge"][..],
             &["link", "set", "vmbr0", "up"],

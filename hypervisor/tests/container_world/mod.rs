@@ -2,11 +2,14 @@
 //! real LXC. What a machine lacks makes a test skip with the reason printed.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+#[path = "../apart/mod.rs"]
+mod apart;
+
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
 
+use apart::namespaces;
 use blockhost_hypervisor::exec::{self, Finished, Run};
 use blockhost_hypervisor::keeper::{USER, slots::Pool};
 use blockhost_hypervisor::sys;
@@ -52,26 +55,13 @@ impl World {
             .prefix("ct-")
             .tempdir()
             .map_err(|e| e.to_string())?;
-        let unshare = exec::find("unshare", "util-linux").map_err(|e| e.to_string())?;
-        let namespace = Run::new(unshare, ["--net", "--mount", "sleep", "3600"])
-            .spawn()
-            .map_err(|e| e.to_string())?;
+        let namespace = namespaces()?;
         let mut world = World {
             root,
             namespace,
             keeper: None,
             group: None,
         };
-        let ours = std::fs::read_link("/proc/self/ns/net").map_err(|e| e.to_string())?;
-        let theirs = format!("/proc/{}/ns/net", world.namespace.id());
-        let end = Instant::now() + Duration::from_secs(5);
-        while std::fs::read_link(&theirs).map_err(|e| format!("no network namespace: {e}"))? == ours
-        {
-            if Instant::now() > end {
-                return Err("no network namespace".to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
         for args in [
             &["link", "set", "lo", "up"][..],
             &["link", "add", "vmbr0", "type", "bridge"],

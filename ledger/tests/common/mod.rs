@@ -3,6 +3,7 @@
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
+use blockhost_ledger::loss::{Look, Loss, look};
 use blockhost_ledger::merkle::{Frontier, Hash, leaf_hash};
 use blockhost_ledger::record::{Draft, Phase};
 use blockhost_ledger::segment::{
@@ -10,8 +11,10 @@ use blockhost_ledger::segment::{
 };
 use blockhost_ledger::verify::{Trust, VerifyReport, verify};
 use blockhost_ledger::writer::{OpenError, Options, Recovery, Writer};
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 pub const NAME: &str = "host.example/blockhost-ledger";
 
@@ -229,3 +232,51 @@ pub fn rebuild(records: &[Vec<u8>], signer: &Signer) -> Vec<(u8, Vec<u8>)> {
 }
 
 pub const HEAD: usize = FRAME_BYTES;
+
+/// Opens a ledger with segments of that many records, and gives up what `loss` says.
+pub fn open_accepting(
+    dir: &Path,
+    segment_records: u64,
+    loss: Option<&Loss>,
+) -> Result<(Writer, Recovery), OpenError> {
+    let options = Options {
+        segment_records,
+        ..small()
+    };
+    Writer::open_accepting(LedgerDir::open(dir)?, signer(), "host", options, loss)
+}
+
+/// What is intact.
+pub fn found(dir: &Path) -> Look {
+    let dir = LedgerDir::open(dir).expect("opens");
+    look(&dir, Some(signer().vkey())).expect("readable")
+}
+
+/// Runs the test `child_stops_at_a_point` of this program until `point` and kills it there; `false` when it ended without
+/// reaching it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has to kill a process of its own"
+)]
+pub fn killed_at(dir: &Path, point: &str) -> bool {
+    let mut child = std::process::Command::new(std::env::current_exe().expect("test program"))
+        .args([
+            "--exact",
+            "child_stops_at_a_point",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env("LEDGER_TEST_DIR", dir)
+        .env("LEDGER_TEST_POINT", point)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let reached = lines
+        .map_while(Result::ok)
+        .any(|line| line.ends_with(&format!("{point} reached")));
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    reached
+}
