@@ -130,18 +130,27 @@ impl Delegated {
         }))
     }
 
-    /// Makes the group of a container.
+    /// Makes the group of a container, with the one that its limits are for in it.
     ///
     /// # Errors
     /// Why there is none.
     pub fn group(&self, vmid: u32) -> Result<PathBuf, String> {
         let group = self.path(vmid)?;
-        match fs::create_dir(&group) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(format!("none: {} cannot be made ({e})", group.display()))
+        // What is not handed on here cannot be further down; whoever sets a limit then says so.
+        if let Ok(own) = &self.0 {
+            for controller in ["cpu", "memory", "pids"] {
+                let _ = fs::write(own.join("cgroup.subtree_control"), format!("+{controller}"));
             }
-            _ => Ok(group),
         }
+        for made in [&group, &group.join(LIMITED)] {
+            match fs::create_dir(made) {
+                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(format!("none: {} cannot be made ({e})", made.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(group)
     }
 
     /// Where the group of a container is.
@@ -151,7 +160,22 @@ impl Delegated {
     pub fn path(&self, vmid: u32) -> Result<PathBuf, String> {
         self.0.clone().map(|own| own.join(format!("ct-{vmid}")))
     }
+
+    /// Where the limits of a container are.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn limited(&self, vmid: u32) -> Result<PathBuf, String> {
+        self.path(vmid).map(|group| group.join(LIMITED))
+    }
 }
+
+/// In a container's group: what its limits are for, and in that its own processes, which can change nothing above them.
+pub const LIMITED: &str = "limited";
+/// In a container's group: its monitor, which nothing that the container uses up shall end.
+pub const MONITOR: &str = "monitor";
+/// In the limited group: the container.
+pub const PAYLOAD: &str = "payload";
 
 /// Whether a process lives in a group or below it; an absent one has none.
 ///

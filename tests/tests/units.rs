@@ -308,7 +308,7 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
     );
     succeeds(&booted, "pct-start", &json!({"vmid": 100}));
     let group =
-        format!("/sys/fs/cgroup/system.slice/{CONTAINERS}/ct-100/lxc.payload.100/cgroup.procs");
+        format!("/sys/fs/cgroup/system.slice/{CONTAINERS}/ct-100/limited/payload/cgroup.procs");
     let processes = booted.output(&["cat", &group]);
     assert!(!processes.trim().is_empty(), "it is in its own group");
     for _ in 0..2 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::serve::done;
 use super::wire::Answer;
-use super::{Keeper, processes};
+use super::{Keeper, names, processes};
 use crate::cgroup;
 use crate::error::{Error, Result};
 
@@ -17,11 +17,11 @@ const GRACE: Duration = Duration::from_secs(2);
 
 impl Keeper {
     pub(super) fn kill(&self, vmid: u32) -> Result<Answer> {
-        let asked = self.kill_by_monitor(vmid);
-        // Whatever the monitor says, or whoever speaks in its place.
+        // Whatever the monitor says, or whoever speaks in its place: what counts is that nothing is left.
+        let _ = self.kill_by_monitor(vmid);
         self.end_all(vmid, false)?;
-        asked?;
         self.remove_group(vmid);
+        names::forget(&self.roots.lxc, vmid);
         Ok(done(Vec::new()))
     }
 
@@ -91,7 +91,7 @@ impl Keeper {
                 "/usr/bin/find",
                 &group.display().to_string(),
                 "-mindepth",
-                "2",
+                "3",
                 "-depth",
                 "-type",
                 "d",

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::cgroup;
 use crate::exec::{self, Run};
 use crate::host::Ids;
+use crate::keeper::names;
 use crate::keeper::slots::IDS_EACH;
 use crate::keeper::wire::StartSpec;
 
@@ -97,17 +99,25 @@ pub fn config_text(spec: &StartSpec, first_id: u32, places: &Places<'_>) -> Resu
             "lxc.cap.drop",
             "mac_admin mac_override sys_module sys_rawio sys_time".to_owned(),
         ),
-        // Below the group that the service made, whose limits hold for all of it.
+        // Below the group that the service made. Limits are for the container, and not for what watches over it.
         ("lxc.cgroup.relative", "1".to_owned()),
+        ("lxc.cgroup.dir.monitor", cgroup::MONITOR.to_owned()),
+        (
+            "lxc.cgroup.dir.monitor.pivot",
+            format!("{}-ending", cgroup::MONITOR),
+        ),
+        (
+            "lxc.cgroup.dir.container",
+            format!("{}/{}", cgroup::LIMITED, cgroup::PAYLOAD),
+        ),
+        // The first process waits for it: for its limits, and for its interfaces.
+        (
+            "lxc.hook.start-host",
+            format!("{} hook", places.program.display()),
+        ),
         ("lxc.log.level", "WARN".to_owned()),
         ("lxc.log.file", format!("{directory}/lxc.log")),
     ];
-    if !spec.interfaces.is_empty() {
-        lines.push((
-            "lxc.hook.start-host",
-            format!("{} hook", places.program.display()),
-        ));
-    }
     if spec.narrow {
         lines.push(("lxc.arch", "linux32".to_owned()));
     }
@@ -146,19 +156,22 @@ pub fn config_text(spec: &StartSpec, first_id: u32, places: &Places<'_>) -> Resu
 pub struct Lxc {
     /// The directory.
     pub containers: PathBuf,
-    /// For its lock files.
+    /// For its lock files, and the names of the directory.
     pub run: PathBuf,
 }
 
 impl Lxc {
-    /// One of its tools for one container.
+    /// One of its tools for one container that was started.
     ///
     /// # Errors
-    /// When LXC is not installed.
+    /// When LXC is not installed, or it was not.
     pub fn tool<'a>(&self, name: &str, vmid: u32, args: &[&str]) -> Result<Run<'a>> {
+        let Some(place) = names::of(self, vmid)? else {
+            return Err(Error::Failed(format!("CT {vmid} was never started")));
+        };
         let fixed = [
             "-P".to_owned(),
-            self.containers.display().to_string(),
+            place.display().to_string(),
             "-n".to_owned(),
             vmid.to_string(),
         ];
@@ -202,18 +215,18 @@ impl Lxc {
             .keep(keep))
     }
 
-    /// The pid of a running container's first process. Its monitor is asked; an answer that does not fit the container's
-    /// ids is somebody else's.
+    /// The pid of a running container's first process. Its monitor is asked, where it is there; an answer that does not
+    /// fit the container's ids is somebody else's.
     ///
     /// # Errors
     /// When the monitor cannot be asked.
-    pub fn pid(&self, vmid: u32, first_id: u32) -> Result<Option<i32>> {
-        if !self
-            .containers
-            .join(vmid.to_string())
-            .join("config")
-            .exists()
-        {
+    pub fn pid(&self, vmid: u32, first_id: u32, own: Ids) -> Result<Option<i32>> {
+        let Some(place) = names::of(self, vmid)? else {
+            return Ok(None);
+        };
+        let name = names::socket(&place, vmid);
+        // Another user took a name that was free again: what they say about a container is of no interest.
+        if names::who_listens(&name, ASK_LIMIT)? != Some(own.uid) {
             return Ok(None);
         }
         let asked = self
@@ -222,8 +235,7 @@ impl Lxc {
             .status()
             .map_err(|e| match e {
                 Error::Timeout(_) => Error::Failed(format!(
-                    "what listens at the abstract socket @{}/{vmid}/command does not say what container {vmid} does: if that is no lxc-start of this service, somebody took the name; 'ss -xlp' shows who",
-                    self.containers.display()
+                    "what listens at the abstract socket @{name} does not say what container {vmid} does; 'ss -xlp' shows it"
                 )),
                 other => other,
             })?;
@@ -301,6 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn what_watches_over_a_container_is_outside_of_its_limits_and_nothing_runs_before_they_are_in_force() {
+        let plain = text(&spec()).unwrap();
+        let of = |key: &str| {
+            let line = plain.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("no {key} in {plain}")).to_owned()
+        };
+        let (monitor, container) = (of("lxc.cgroup.dir.monitor = "), of("lxc.cgroup.dir.container = "));
+        let place = Path::new("/sys/fs/cgroup/x/ct-100");
+        let limited = place.join(cgroup::LIMITED);
+        assert!(place.join(&container).starts_with(&limited), "{container}");
+        assert_ne!(place.join(&container), limited, "or it could change them");
+        for outside in [monitor, of("lxc.cgroup.dir.monitor.pivot = ")] {
+            assert!(!place.join(&outside).starts_with(&limited), "{outside}");
+        }
+        assert_eq!(of("lxc.cgroup.relative = "), "1");
+        assert_eq!(of("lxc.hook.start-host = "), "/proc/7/exe hook");
+    }
+
+    #[test]
     fn a_container_is_mapped_and_filtered_and_gets_no_device_or_feature_that_was_not_asked_for() {
         let plain = text(&spec()).unwrap();
         for line in [
@@ -311,7 +342,7 @@ mod tests {
         ] {
             assert!(plain.contains(line), "{line}{plain}");
         }
-        for word in ["hook", "fuse", "linux32", ".lxc/proc"] {
+        for word in ["fuse", "linux32", ".lxc/proc"] {
             assert!(!plain.contains(word), "{word}");
         }
         let filter = filter_text(&spec());

@@ -6,6 +6,7 @@ mod ending;
 pub mod hook;
 pub mod inside;
 pub mod lxc;
+pub mod names;
 pub mod processes;
 pub mod rootfs;
 mod serve;

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::processes::{self, Process};
 use super::wire::{Answer, Ask, Limits, Line, Refusal, State};
-use super::{Keeper, slots};
+use super::{Keeper, names, slots};
 use crate::cgroup::{self, Processor};
 use crate::error::{Error, IoContext, Result};
 use crate::exec::kill_group;
@@ -196,6 +196,7 @@ impl Keeper {
                 let _busy = lock.lock();
                 self.refuse_running(vmid)?;
                 self.end_all(vmid, true)?;
+                names::forget(&self.roots.lxc, vmid);
                 self.roots.remove(vmid)?;
                 let first_id = {
                     let _allocating = self.desk.allocating.lock();
@@ -216,6 +217,7 @@ impl Keeper {
                 // Its ids go to another afterwards.
                 self.end_all(vmid, true)?;
                 self.remove_group(vmid);
+                names::forget(&self.roots.lxc, vmid);
                 self.roots.remove(vmid)?;
                 Ok(done(Vec::new()))
             }
@@ -231,7 +233,7 @@ impl Keeper {
                 states: self.states(&vmids)?,
             }),
             Ask::Exec { vmid, words } => self.exec(vmid, &words, descriptors, line),
-            Ask::Limit { vmid, limits } => Ok(done(match self.groups.path(vmid) {
+            Ask::Limit { vmid, limits } => Ok(done(match self.groups.limited(vmid) {
                 Ok(group) => self.limit(&group, limits),
                 Err(why) => vec![not_in_force(vmid, &why)],
             })),
@@ -244,7 +246,7 @@ impl Keeper {
     pub(super) fn pid(&self, vmid: u32) -> Result<Option<i32>> {
         match self.roots.first_id(vmid)? {
             None => Ok(None),
-            Some(first_id) => self.roots.lxc.pid(vmid, first_id),
+            Some(first_id) => self.roots.lxc.pid(vmid, first_id, self.roots.own),
         }
     }
 
@@ -273,7 +275,7 @@ impl Keeper {
     fn state(&self, vmid: u32, all: &[Process]) -> State {
         let cgroup = self
             .groups
-            .path(vmid)
+            .limited(vmid)
             .map_or_else(|why| why, |group| group.display().to_string());
         let (pid, left_over, problem) = match self.found(vmid, all) {
             Ok(Found::Stopped) => (None, false, None),
@@ -290,20 +292,18 @@ impl Keeper {
     }
 
     fn found(&self, vmid: u32, all: &[Process]) -> Result<Found> {
-        if let Some(pid) = self.pid(vmid)? {
-            return Ok(Found::Running(pid));
-        }
         let first_id = self.roots.first_id(vmid)?;
+        // Whatever anybody says who listens where its monitor did.
         if first_id
             .and_then(|first| processes::left_over(all, first))
             .is_none()
         {
             return Ok(Found::Stopped);
         }
-        // It may have started, or ended, between the looking and the asking.
         if let Some(pid) = self.pid(vmid)? {
             return Ok(Found::Running(pid));
         }
+        // It may have ended between the looking and the asking.
         let now = processes::all()?;
         Ok(first_id
             .and_then(|first| processes::left_over(&now, first))
@@ -346,6 +346,7 @@ impl Keeper {
         }
         self.end_all(vmid, false)?;
         self.remove_group(vmid);
+        names::forget(&self.roots.lxc, vmid);
         Ok(done(Vec::new()))
     }
 

@@ -1,4 +1,5 @@
-//! Starting a container: its files written, its group made, LXC started, its interfaces handed out and set up.
+//! Starting a container: its files written, its group made, LXC started; then, while its first process waits, its limits
+//! put in force and its interfaces handed out and set up.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -9,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::Keeper;
+use super::names;
 use super::lxc::{Places, SOCKET_VARIABLE, config_text, filter_text};
 use super::serve::{gone, not_in_force};
 use super::wire::{Answer, Ask, Line, StartSpec};
@@ -75,21 +77,17 @@ impl Keeper {
         )?;
         let _ = fs::remove_file(directory.join("lxc.log"));
         self.remove_group(vmid);
-        let (group, notes) = match self.groups.group(vmid) {
-            Ok(group) => {
-                let notes = self.limit(&group, spec.limits);
-                (group.display().to_string(), notes)
-            }
-            Err(why) => (NO_GROUP.to_owned(), vec![not_in_force(vmid, &why)]),
+        let group = match self.groups.group(vmid) {
+            Ok(group) => group.display().to_string(),
+            Err(_) => NO_GROUP.to_owned(),
         };
         let started = self.launch_and_plug(vmid, spec, &group, asker);
-        if let Err(e) = started {
-            if let Err(left) = self.kill(vmid) {
-                return Err(Error::Failed(format!("{e}; and then: {left}")));
-            }
-            return Err(e);
+        if started.is_err()
+            && let Err(left) = self.kill(vmid)
+        {
+            return started.map_err(|e| Error::Failed(format!("{e}; and then: {left}")));
         }
-        Ok(notes)
+        started
     }
 
     fn launch_and_plug(
@@ -98,7 +96,7 @@ impl Keeper {
         spec: &StartSpec,
         group: &str,
         asker: &Line,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         let (sender, hooks) = channel();
         let desk = &self.desk.hooks;
         desk.lock()
@@ -118,14 +116,15 @@ impl Keeper {
         group: &str,
         asker: &Line,
         hooks: &Receiver<(Line, std::os::fd::OwnedFd)>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         let lxc = &self.roots.lxc;
+        let place = names::fresh(lxc, vmid)?;
         let words = [
             COMMAND.to_owned(),
             group.to_owned(),
             exec::find("lxc-start", "lxc")?.display().to_string(),
             "-P".to_owned(),
-            lxc.containers.display().to_string(),
+            place.display().to_string(),
             "-n".to_owned(),
             vmid.to_string(),
             "-d".to_owned(),
@@ -137,7 +136,7 @@ impl Keeper {
             .variable(SOCKET_VARIABLE, &self.socket)
             .spawn()?;
         let end = Instant::now() + START_LIMIT;
-        let mut plugged = Ok(());
+        let mut ready = Ok(Vec::new());
         let status = loop {
             if let Some(status) = child.try_wait().at("cannot wait for", "lxc-start")? {
                 break status;
@@ -151,13 +150,17 @@ impl Keeper {
                 )));
             }
             if let Ok((hook, space)) = hooks.try_recv() {
-                plugged = plug(spec, &hook, space.as_fd(), asker);
+                let notes = match self.groups.limited(vmid) {
+                    Ok(limited) => self.limit(&limited, spec.limits),
+                    Err(why) => vec![not_in_force(vmid, &why)],
+                };
+                ready = plug(spec, &hook, space.as_fd(), asker).map(|()| notes);
                 // On an error the hook hears nothing but our end, fails, and with it the start.
             }
         };
-        plugged?;
+        let notes = ready?;
         if status.success() && self.pid(vmid)?.is_some() {
-            return Ok(());
+            return Ok(notes);
         }
         let log = fs::read(self.roots.directory(vmid).join("lxc.log")).unwrap_or_default();
         let lines: Vec<String> = log
@@ -173,7 +176,7 @@ impl Keeper {
     }
 }
 
-/// Hands the name space out, and lets the hook go on when the interfaces are in it.
+/// Hands the name space out where there are interfaces, and lets the hook go on when they are in it.
 fn plug(
     spec: &StartSpec,
     hook: &Line,
@@ -181,18 +184,20 @@ fn plug(
     asker: &Line,
 ) -> Result<()> {
     let lost = "cannot reach";
-    asker
-        .send(&Answer::Network, &[space])
-        .at(lost, "blockhost-pct")?;
-    match asker
-        .receive::<Ask>()
-        .at("no answer from", "blockhost-pct")?
-    {
-        (Ask::Plugged { done: true }, _) => {}
-        _ => {
-            return Err(Error::Failed(
-                "its interfaces could not be plugged in".to_owned(),
-            ));
+    if !spec.interfaces.is_empty() {
+        asker
+            .send(&Answer::Network, &[space])
+            .at(lost, "blockhost-pct")?;
+        match asker
+            .receive::<Ask>()
+            .at("no answer from", "blockhost-pct")?
+        {
+            (Ask::Plugged { done: true }, _) => {}
+            _ => {
+                return Err(Error::Failed(
+                    "its interfaces could not be plugged in".to_owned(),
+                ));
+            }
         }
     }
     let interfaces = spec.interfaces.clone();
