@@ -85,7 +85,7 @@ install -d "$out/$hypervisor/usr/sbin" "$out/$hypervisor/usr/lib/systemd/system"
 for program in blockhost-qm blockhost-pct; do
   ln -s "../lib/blockhost/$program" "$out/$hypervisor/usr/sbin/$program"
 done
-install -m 0644 packaging/systemd/blockhost-containers.service "$out/$hypervisor/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-containers{,-network}.service "$out/$hypervisor/usr/lib/systemd/system/"
 # Users, directories and subordinate ids come with the agent.
 control $hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "blockhost-root-agent, lxc, uidmap, bzip2, xz-utils, zstd" \
   "BlockHost embedded backend" "The qm and pct command lines on any Debian with QEMU and LXC, for hosts that are not Proxmox VE."
@@ -97,7 +97,7 @@ stage blockhost usr/bin "${programs[@]}"
 ln -s bhcrypt "$out/blockhost/usr/bin/pam_web3_tool"
 install -m 0755 ledger/verifier/blockhost-ledger-verify.py "$out/blockhost/usr/bin/blockhost-ledger-verify"
 install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blockhost"
-install -m 0644 packaging/systemd/blockhost-{engine,bus,witness,ledger-submit,net-recover}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-{engine,bus,witness,ledger-submit,net-recover,onboot}.service packaging/systemd/blockhost-gc.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
 install -m 0755 packaging/share/knock-login "$out/blockhost/usr/share/blockhost/"
 install -d "$out/blockhost/usr/share/dbus-1/system.d" "$out/blockhost/usr/share/dbus-1/system-services" "$out/blockhost/usr/share/polkit-1/actions" "$out/blockhost/usr/share/polkit-1/rules.d"

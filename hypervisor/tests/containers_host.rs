@@ -85,13 +85,19 @@ fn a_container_is_in_a_control_group_of_its_own_which_goes_with_it() {
         0,
         "it has its own view"
     );
-    let member = |pid: &str| world.inside("cat", &[&format!("/proc/{pid}/cgroup")]).output;
+    let member = |pid: &str| {
+        world
+            .inside("cat", &[&format!("/proc/{pid}/cgroup")])
+            .output
+    };
     let pid = world.pid("100");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"));
     let (inside, monitor) = (member(&pid), member(parent.unwrap()));
     let limited = world.ok(&["status", "100", "--verbose", "1"]);
-    let limited = limited.lines().find_map(|line| line.strip_prefix("cgroup: "));
+    let limited = limited
+        .lines()
+        .find_map(|line| line.strip_prefix("cgroup: "));
     let limited = limited.unwrap().strip_prefix("/sys/fs/cgroup").unwrap();
     assert!(
         inside.contains(&format!("0::{limited}/")),
@@ -103,7 +109,12 @@ fn a_container_is_in_a_control_group_of_its_own_which_goes_with_it() {
     );
     let entered = world.shell("100", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!");
     assert!(!entered.trim().is_empty());
-    let members = world.inside("cat", &[&format!("/sys/fs/cgroup{limited}/payload/.lxc/cgroup.procs")]);
+    let members = world.inside(
+        "cat",
+        &[&format!(
+            "/sys/fs/cgroup{limited}/payload/.lxc/cgroup.procs"
+        )],
+    );
     assert!(
         members.status.success() && !members.output.trim().is_empty(),
         "what enters it is limited as well: {}",

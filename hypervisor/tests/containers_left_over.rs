@@ -239,7 +239,10 @@ fn whoever_takes_the_name_of_a_monitor_keeps_nobody_from_anything() {
     // Its first process ends with whoever started it, at some moment.
     assert_ne!(word("100").as_deref(), Some("unknown"), "{list}");
     assert_eq!(word("101").as_deref(), Some("running"), "{list}");
-    assert!(begin.elapsed() < Duration::from_secs(60), "nobody is waited for");
+    assert!(
+        begin.elapsed() < Duration::from_secs(60),
+        "nobody is waited for"
+    );
     until("it has ended", || {
         world.ok(&["stop", "100"]);
         world.ok(&["status", "100"]) == "status: stopped\n"

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod lock;
 pub mod manifest;
 pub mod mint;
+pub mod onboot;
 pub mod plan;
 pub mod progress;
 pub mod record;

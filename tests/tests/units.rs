@@ -25,7 +25,9 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-witness.service", 15),
     ("blockhost-ledger-submit.service", 15),
     // An ordinary user with name spaces; why nothing else can be taken from it stands in the unit.
-    ("blockhost-containers.service", 68),
+    ("blockhost-containers.service", 45),
+    ("blockhost-containers-network.service", 15),
+    ("blockhost-onboot.service", 15),
     ("blockhost-net-recover.service", 15),
 ];
 
@@ -304,13 +306,18 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
         &booted,
         "pct-create",
         &json!({"vmid": 100, "template": "local:vztmpl/small.tar.gz", "hostname": "unit",
-            "options": {"rootfs": "local:1", "net0": "name=eth0,bridge=vmbr0"}}),
+            "options": {"rootfs": "local:1", "net0": "name=eth0,bridge=vmbr0", "onboot": 1}}),
     );
-    succeeds(&booted, "pct-start", &json!({"vmid": 100}));
+    // As at a start of the host.
+    let onboot = "blockhost-onboot.service";
+    let _ = booted.output(&["systemctl", "start", onboot]);
+    assert_eq!(booted.property(onboot, "Result"), "success");
     let group =
         format!("/sys/fs/cgroup/system.slice/{CONTAINERS}/ct-100/limited/payload/cgroup.procs");
     let processes = booted.output(&["cat", &group]);
     assert!(!processes.trim().is_empty(), "it is in its own group");
+    nobody_can_take_a_monitors_name(&booted);
+    the_service_has_a_filter_and_no_privileges(&booted);
     for _ in 0..2 {
         let done = succeeds(
             &booted,
@@ -334,6 +341,45 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
         &json!({"vmid": 100, "timeout": 30}),
     );
     succeeds(&booted, "pct-destroy", &json!({"vmid": 100}));
+}
+
+/// In the host's network, where every user may take a name, there is none of a monitor.
+fn nobody_can_take_a_monitors_name(booted: &Booted) {
+    let host = booted.output(&["cat", "/proc/net/unix"]);
+    assert!(!host.contains("/100/command"), "{host}");
+    let main = booted.property(CONTAINERS, "MainPID");
+    let own = booted.output(&["cat", &format!("/proc/{main}/net/unix")]);
+    assert!(own.contains("/100/command"), "{own}");
+}
+
+/// Its user is changed by a program that is root's: what that leaves is looked at, and what containers inherit.
+fn the_service_has_a_filter_and_no_privileges(booted: &Booted) {
+    let main = booted.property(CONTAINERS, "MainPID");
+    let status = booted.output(&["cat", &format!("/proc/{main}/status")]);
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let words = line.unwrap_or_else(|| panic!("{key}: {status}"));
+        words
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let user = booted.output(&["id", "-u", "blockhost-ct"]);
+    assert_eq!(field("Uid:"), vec![user.trim(); 4]);
+    assert_eq!(field("Groups:"), Vec::<String>::new());
+    for set in ["CapPrm:", "CapEff:", "CapAmb:", "CapInh:"] {
+        assert_eq!(field(set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(field("Seccomp:"), ["2"]);
+    assert_eq!(field("NoNewPrivs:"), ["0"]);
+    // The log of the host's kernel is refused to containers by the unit: their own filters say nothing of it.
+    let look = "/bin/busybox dmesg 2>&1; echo looked";
+    let done = succeeds(booted, "pct-exec", &json!({"vmid": 100, "command": look}));
+    let said = done["stdout"].as_str().unwrap_or_default();
+    assert!(
+        said.contains("not permitted") && said.contains("looked"),
+        "{done}"
+    );
 }
 
 /// A drop-in of ours, where the administrator would copy it.

@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
 use crate::cgroup;
+use crate::error::{Error, Result};
 use crate::exec::{self, Run};
 use crate::host::Ids;
 use crate::keeper::names;
@@ -156,7 +156,7 @@ pub fn config_text(spec: &StartSpec, first_id: u32, places: &Places<'_>) -> Resu
 pub struct Lxc {
     /// The directory.
     pub containers: PathBuf,
-    /// For its lock files, and the names of the directory.
+    /// For its lock files.
     pub run: PathBuf,
 }
 
@@ -313,13 +313,18 @@ mod tests {
     }
 
     #[test]
-    fn what_watches_over_a_container_is_outside_of_its_limits_and_nothing_runs_before_they_are_in_force() {
+    fn what_watches_over_a_container_is_outside_of_its_limits_and_nothing_runs_before_they_are_in_force()
+     {
         let plain = text(&spec()).unwrap();
         let of = |key: &str| {
             let line = plain.lines().find_map(|line| line.strip_prefix(key));
-            line.unwrap_or_else(|| panic!("no {key} in {plain}")).to_owned()
+            line.unwrap_or_else(|| panic!("no {key} in {plain}"))
+                .to_owned()
         };
-        let (monitor, container) = (of("lxc.cgroup.dir.monitor = "), of("lxc.cgroup.dir.container = "));
+        let (monitor, container) = (
+            of("lxc.cgroup.dir.monitor = "),
+            of("lxc.cgroup.dir.container = "),
+        );
         let place = Path::new("/sys/fs/cgroup/x/ct-100");
         let limited = place.join(cgroup::LIMITED);
         assert!(place.join(&container).starts_with(&limited), "{container}");

@@ -24,8 +24,9 @@ const RANDOM: usize = 16;
 /// Longest name of an abstract socket for which LXC takes no other one.
 const LONGEST: usize = 107;
 
+/// In the directory itself: LXC wants a path that root of the container may pass through.
 fn link(lxc: &Lxc, word: &str) -> PathBuf {
-    lxc.run.join(format!("lxc-{word}"))
+    lxc.containers.join(format!(".lxc-{word}"))
 }
 
 fn file(lxc: &Lxc, vmid: u32) -> PathBuf {
@@ -72,7 +73,7 @@ pub fn fresh(lxc: &Lxc, vmid: u32) -> Result<PathBuf> {
         )));
     }
     write_atomically(&file(lxc, vmid), format!("{word}\n").as_bytes(), 0o600)?;
-    symlink(&lxc.containers, &place).at("cannot create", &place)?;
+    symlink(".", &place).at("cannot create", &place)?;
     Ok(place)
 }
 
@@ -85,8 +86,8 @@ pub fn of(lxc: &Lxc, vmid: u32) -> Result<Option<PathBuf>> {
         return Ok(None);
     };
     let place = link(lxc, &word);
-    // It is gone where somebody tidied up, and after a restart of the host.
-    match symlink(&lxc.containers, &place) {
+    // It is gone where somebody tidied up.
+    match symlink(".", &place) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e).at("cannot create", &place),
         _ => Ok(Some(place)),
     }
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(of(&lxc, 100).unwrap(), None, "never started");
         let first = fresh(&lxc, 100).unwrap();
         assert_eq!(of(&lxc, 100).unwrap().as_ref(), Some(&first));
-        assert_eq!(fs::read_link(&first).unwrap(), lxc.containers);
+        assert!(first.join("100/monitor").exists());
         let locks = lxc
             .run
             .join("lxc/lock")
@@ -177,20 +178,14 @@ mod tests {
         let second = fresh(&lxc, 100).unwrap();
         assert_ne!(first, second);
         assert!(first.symlink_metadata().is_err() && !locks.exists());
-        // Tidied up, or the host was restarted: it is found again.
+        // Tidied up: it is found again.
         fs::remove_file(&second).unwrap();
         assert_eq!(of(&lxc, 100).unwrap().as_ref(), Some(&second));
         assert!(second.join("100").exists());
         forget(&lxc, 100);
         assert_eq!(of(&lxc, 100).unwrap(), None);
-        assert_eq!(
-            fs::read_dir(&lxc.run)
-                .unwrap()
-                .flatten()
-                .filter(|entry| entry.file_name() != "lxc")
-                .count(),
-            0
-        );
+        let left: Vec<_> = fs::read_dir(&lxc.containers).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 
     #[test]
@@ -202,7 +197,7 @@ mod tests {
         }
         forget(&lxc, 100);
         assert_eq!(of(&lxc, 100).unwrap(), None, "forgotten");
-        lxc.run = lxc.run.join("x".repeat(80));
+        lxc.containers = lxc.containers.join("x".repeat(80));
         assert!(matches!(fresh(&lxc, 100), Err(Error::Environment(_))));
     }
 

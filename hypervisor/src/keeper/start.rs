@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use super::names;
 use super::lxc::{Places, SOCKET_VARIABLE, config_text, filter_text};
+use super::names;
 use super::serve::{gone, not_in_force};
 use super::wire::{Answer, Ask, Line, StartSpec};
 use crate::config::write_atomically;

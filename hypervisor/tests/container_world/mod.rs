@@ -315,7 +315,8 @@ impl Drop for World {
         }
         let confs = std::fs::read_dir(self.path("var/lib/blockhost-ct"));
         for entry in confs.into_iter().flatten().flatten() {
-            if let Some(vmid) = entry.file_name().to_str() {
+            let name = entry.file_name();
+            if let Some(vmid) = name.to_str().filter(|name| name.parse::<u32>().is_ok()) {
                 // Also one whose configuration is gone.
                 let conf = self.path(&format!("var/lib/blockhost/pct/{vmid}.conf"));
                 if !conf.exists() {

@@ -276,4 +276,6 @@ pub(crate) fn made_of(
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod edges_network;
+#[cfg(test)]
 mod tests;

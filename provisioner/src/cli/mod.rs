@@ -6,6 +6,7 @@ pub mod create;
 pub mod detect;
 pub mod guest;
 pub mod machine;
+pub mod onboot;
 pub mod show;
 
 use std::fmt::Display;
@@ -39,6 +40,7 @@ pub fn commands() -> Vec<clap::Command> {
     all.extend([
         show::status_command(),
         show::list_command(),
+        onboot::command(),
         guest::update_gecos_command(),
         guest::exec_command(),
     ]);

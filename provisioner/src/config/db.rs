@@ -78,12 +78,18 @@ pub struct DbConfig {
 }
 
 impl DbConfig {
+    /// Where it is in a world.
+    #[must_use]
+    pub fn path(layout: &Layout) -> PathBuf {
+        layout.etc().join("db.yaml")
+    }
+
     /// Reads `/etc/blockhost/db.yaml` of this world.
     ///
     /// # Errors
     /// [`ConfigError`], with file, line and key.
     pub fn load(layout: &Layout, warnings: &mut Vec<Warning>) -> Result<Self, ConfigError> {
-        let file = layout.etc().join("db.yaml");
+        let file = Self::path(layout);
         Self::read(layout, &file, Section::load(&file)?, warnings)
     }
 

@@ -39,6 +39,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-vm-kill",
     "blockhost-vm-status",
     "blockhost-vm-list",
+    "blockhost-vm-onboot",
     "blockhost-vm-update-gecos",
     "blockhost-vm-guest-exec",
     "blockhost-vm-gc",

@@ -150,7 +150,8 @@ impl Ground {
         compile(&policy).expect("compiled").remove(0)
     }
 
-    /// A port whose other end is in a namespace of its own: `eth0` with this hardware address and these addresses.
+    /// A port whose other end is in a namespace of its own: `eth0` with this hardware address and these addresses. Without an
+    /// IPv6 address its kernel knows no IPv6, and says nothing of its own accord.
     pub fn attach(&self, port: &str, namespace: &str, mac: &str, addresses: &[&str]) {
         Self::end_in(port, namespace, mac, addresses);
         self.must("ovs-add-port", json!({"bridge": "ovsbr0", "port": port}));
@@ -172,6 +173,11 @@ impl Ground {
         // The userspace switch has nobody who would fill in checksums later.
         within("ethtool -K eth0 tx off");
         within("sysctl -q -w net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
+        if !addresses.iter().any(|address| address.contains(':')) {
+            within(
+                "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
+            );
+        }
         within("ip link set lo up");
         within("ip link set eth0 up");
         for address in addresses {

@@ -1,0 +1,53 @@
+//! `blockhost-vm-onboot`: run once when the host has started.
+
+use std::process::ExitCode;
+
+use blockhost_proto::Layout;
+use clap::{CommandFactory as _, Parser};
+
+use super::{EXIT_CODES, Failure, Setup, exit, say};
+use crate::agent::SocketAgent;
+use crate::config::DbConfig;
+use crate::onboot;
+use crate::store::Store as _;
+
+/// Start every machine and container with onboot: 1
+///
+/// In the order of their numbers; what runs already is fine, what is suspended stays off, and one that fails keeps no
+/// other from starting. On Proxmox VE, which does this itself, nothing is done.
+#[derive(Debug, Parser)]
+#[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
+  blockhost-vm-onboot
+  systemctl enable blockhost-onboot.service      at every start of the host
+
+{EXIT_CODES}"))]
+struct OnbootArgs {}
+
+/// The definition.
+#[must_use]
+pub fn command() -> clap::Command {
+    OnbootArgs::command()
+}
+
+/// The program `blockhost-vm-onboot`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let OnbootArgs {} = OnbootArgs::parse();
+    exit(run())
+}
+
+fn run() -> Result<ExitCode, Failure> {
+    let layout = Layout::from_env();
+    // A host that sells nothing has no database, and may have containers all the same.
+    let records = if DbConfig::path(&layout).exists() {
+        Setup::load()?.store.list(None)?
+    } else {
+        Vec::new()
+    };
+    let failed = onboot::start_all(&SocketAgent::new(&layout), &records, &mut |line| say(line))?;
+    if failed.is_empty() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(Failure::new(format!("not started: {}", failed.join(", "))))
+    }
+}
