@@ -29,8 +29,9 @@ mutants() { # mutants PART ARGUMENT...
 for part in "${parts[@]}"; do
     case $part in
         proto) mutants proto -p blockhost-proto --features test-corpus -f 'proto/src/{json,wire,request,options}.rs' \
-            -f 'proto/src/{value,qm,pct}/*.rs' "$@" || [ $? = 2 ] ;;
-        agent) mutants agent -p blockhost-root-agent -f 'root-agent/src/policy/*.rs' -f 'root-agent/src/front/meter.rs' \
+            -f 'proto/src/{value,qm,pct,flow,action}/*.rs' "$@" || [ $? = 2 ] ;;
+        agent) mutants agent -p blockhost-root-agent -f 'root-agent/src/{policy,allow}/*.rs' \
+            -f 'root-agent/src/front/meter.rs' \
             "$@" -- --lib || [ $? = 2 ] ;;
     esac
     echo "mutants: $part: survivors in $target/mutants/$part/mutants.out/missed.txt"

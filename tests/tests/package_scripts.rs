@@ -117,7 +117,7 @@ fn no_subordinate_id_is_given_away_twice() {
         // Each in one file only, over what would be taken first.
         ("alice:262144:65536\n", "bob:327680:65536\n"),
         ("alice:262143:2\n", "bob:16777216:1\n"),
-        ("alice:70000:20000000\n", ""),
+        ("alice:70000:16900000\n", ""),
         // A number in the place of a name, a line that is none.
         ("1000:300000:65536\nnonsense\n", "# a word\n"),
     ] {
