@@ -122,9 +122,8 @@ fn no_subordinate_id_is_given_away_twice() {
         ("1000:300000:65536\nnonsense\n", "# a word\n"),
     ] {
         let root = Root::new(subuid, subgid);
-        assert_eq!(
-            root.configure().contains("subordinate"),
-            false,
+        assert!(
+            !root.configure().contains("subordinate"),
             "{subuid}{subgid}"
         );
         root.nothing_overlaps();

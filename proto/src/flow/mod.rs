@@ -123,4 +123,6 @@ impl Flow {
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

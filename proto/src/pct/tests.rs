@@ -121,3 +121,85 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_reference_lists_every_option_with_its_rule_by_name() {
+    let list = PctKey::reference();
+    assert_eq!(list.len(), PLAIN_KEYS.len() + 1);
+    assert!(list.is_sorted());
+    for (name, key) in PLAIN_KEYS {
+        assert!(list.contains(&(name.to_owned(), key.rule())), "{name}");
+        assert!(!key.rule().is_empty());
+    }
+    assert!(list.contains(&("net0..net31".to_owned(), ContainerNet::RULE)));
+    assert_eq!(PctKey::read("net31"), Some(PctKey::Net(31)));
+    assert!(PctKey::Arch < PctKey::Cores && PctKey::Net(2) > PctKey::Net(10));
+    assert_eq!(
+        PctKey::Swap.partial_cmp(&PctKey::Swap),
+        Some(std::cmp::Ordering::Equal)
+    );
+}
+
+#[test]
+fn each_feature_is_its_own_and_is_given_once() {
+    let read = |text: &str| Features::read(text).map(|f| (f.fuse, f.keyctl, f.nesting));
+    assert_eq!(read("fuse=1"), Some((Some(true), None, None)));
+    assert_eq!(read("keyctl=1"), Some((None, Some(true), None)));
+    assert_eq!(
+        read("nesting=0,keyctl=0"),
+        Some((None, Some(false), Some(false)))
+    );
+    for bad in [
+        "",
+        "fuse",
+        "fuse=2",
+        "fuse=1,fuse=1",
+        "mount=1",
+        "mknod=1",
+        "fuse=1,",
+    ] {
+        assert_eq!(read(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_time_zone_is_up_to_three_words_that_lead_nowhere_else() {
+    let longest = format!("A{}", "b".repeat(31));
+    for good in ["host", "A", "Etc/GMT+1", "a/b-c/d_e", &longest] {
+        assert!(Timezone::read(good).is_some(), "{good}");
+        assert_eq!(Timezone::read(good).unwrap().as_str(), good);
+    }
+    for bad in [
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "1a",
+        "_a",
+        "a/1",
+        "a/..",
+        "..",
+        "a b",
+        "a.b",
+        "ä",
+        "a/b/c/d",
+        &format!("{longest}b"),
+    ] {
+        assert!(Timezone::read(bad).is_none(), "{bad}");
+    }
+    for (text, good) in [
+        ("local:1", true),
+        ("local:65536", true),
+        ("local:0", false),
+        ("local:65537", false),
+        ("local:", false),
+        ("local", false),
+        (":1", false),
+        ("local:01", false),
+        ("local:8G", false),
+        ("/dev/sda:1", false),
+    ] {
+        assert_eq!(RootFs::read(text).is_some(), good, "{text}");
+    }
+}

@@ -324,3 +324,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_reference_lists_every_option_of_clients_with_its_rule_by_name() {
+    let list = QmKey::reference();
+    let plain = PLAIN_KEYS.iter().filter(|(_, key)| key.is_for_clients());
+    assert_eq!(list.len(), plain.clone().count() + 6);
+    assert!(list.is_sorted());
+    for (name, key) in plain {
+        assert!(list.contains(&((*name).to_owned(), key.rule())), "{name}");
+        assert!(!key.rule().is_empty());
+    }
+    for (name, rule) in [
+        ("net0..net31", NetDevice::RULE),
+        ("ipconfig0..ipconfig31", IpConfig::RULE),
+        ("scsi0..scsi30", DriveSpec::RULE),
+        ("virtio0..virtio15", DriveSpec::RULE),
+        ("sata0..sata5", DriveSpec::RULE),
+        ("ide0..ide3", DriveSpec::RULE),
+    ] {
+        assert!(list.contains(&(name.to_owned(), rule)), "{name}");
+        let last = name.split("..").nth(1).unwrap_or_default();
+        assert_eq!(
+            QmKey::read(last).map(|key| key.to_string()),
+            Some(last.to_owned())
+        );
+        let count = last.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let bus = last.trim_end_matches(|c: char| c.is_ascii_digit());
+        let next = count.parse::<u8>().unwrap() + 1;
+        assert_eq!(QmKey::read(&format!("{bus}{next}")), None);
+    }
+    assert!(QmKey::Agent < QmKey::Bios && QmKey::Net(2) > QmKey::Net(10));
+    assert_eq!(
+        QmKey::Vga.partial_cmp(&QmKey::Vga),
+        Some(std::cmp::Ordering::Equal)
+    );
+}

@@ -554,7 +554,8 @@ fn an_interface_has_unicast_addresses_in_a_network_of_sensible_size() {
 fn a_set_of_options_counts_what_it_holds_and_says_what_it_replaced() {
     let memory = |mib: &str| QmOption::parse("memory", mib).unwrap();
     let mut options = QmOptions::new();
-    assert!(options.is_empty() && options.len() == 0);
+    assert!(options.is_empty());
+    assert_eq!(options.len(), 0);
     assert_eq!(options.set(memory("512")), None);
     assert_eq!(options.set(memory("1024")), Some(memory("512")));
     assert_eq!(options.get(QmKey::Memory), Some(&memory("1024")));
