@@ -568,6 +568,9 @@ fn a_set_of_options_counts_what_it_holds_and_says_what_it_replaced() {
     for bad in [
         json!({"memory": -1}),
         json!({"memory": 512.5}),
+        // The texts of these would do.
+        json!({"description": 1.5}),
+        json!({"description": -1}),
         json!({"memory": true}),
         json!({"memory": null}),
         json!({"cpulimit": "1"}),
