@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 MUTANTS_ARGS ?=
 
-.PHONY: help setup check test attack demo bench anomalies deb docs clients fuzz mutants clean
+.PHONY: help setup check test attack demo bench bench-machines anomalies deb docs clients fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -50,7 +50,12 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-engine
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory bench-machines
 	@$(MAKE) --no-print-directory bench-ledger
+
+bench-machines: ## the machines' databases: garbage collection over 100 000 records, allocation among 1 000 machines
+	@echo "== building (release)" >&2
+	@$(CARGO) bench --quiet -p blockhost-gc --bench machines
 
 bench-ledger: ## the ledger beside append+fdatasync, journald, SQLite, ct-merkle: rates, syncs, sizes
 	@echo "== building (release)" >&2

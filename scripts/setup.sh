@@ -35,6 +35,7 @@ readonly PACKAGES=(
     dbus-daemon polkitd                             # tests of the bus service: a system bus of their own, permissions
     libglib2.0-bin python3-dbus                     # gdbus and Python's client, asking it
     graphviz                                        # reads what 'blockhost net show --dot' draws
+    postgresql                                      # servers of single tests: the database that several hosts share
     network-manager                                 # a private NetworkManager whose checkpoints tests use; never started here
 )
 

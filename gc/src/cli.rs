@@ -95,6 +95,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         interrupt: &interrupt,
     };
     let wishes = Wishes {
+        node: config.node(),
         now: args.at.unwrap_or_else(Time::now),
         grace_days: args.grace_days.unwrap_or(config.db.gc_grace_days),
         max_destroy_fraction: config.db.gc_max_destroy_fraction,
@@ -164,9 +165,10 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
         );
     }
     println!(
-        "leftovers: {} reservations, {} routes",
+        "leftovers: {} reservations, {} routes, {} ports",
         plan.free.len(),
-        plan.routes.len()
+        plan.routes.len(),
+        plan.ports.len()
     );
     for left in &plan.free {
         println!(
@@ -176,6 +178,9 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
     }
     for route in &plan.routes {
         println!("  route {} on {}", route.address, route.device);
+    }
+    for port in &plan.ports {
+        println!("  port {} of {} (VM {})", port.port, port.bridge, port.vmid);
     }
     for vmid in &plan.unknown {
         println!("  VM {vmid} is in our range and not in the database: look at it yourself");
@@ -204,6 +209,7 @@ fn to_json(plan: &Plan, wishes: &Wishes, executed: bool, events: &[Event]) -> Va
         "destroy": names(&plan.destroy),
         "reservations": plan.free.iter().map(|r| json!({"name": r.name, "vmid": r.vmid})).collect::<Vec<_>>(),
         "routes": plan.routes.iter().map(|r| json!({"address": r.address, "device": r.device})).collect::<Vec<_>>(),
+        "ports": plan.ports.iter().map(|p| json!({"bridge": p.bridge, "port": p.port, "vmid": p.vmid})).collect::<Vec<_>>(),
         "unknown": plan.unknown,
         "too_many": plan.too_many.map(|guard| guard.to_string()),
         "results": events.iter().map(|e| json!({"phase": e.phase, "what": e.what, "error": e.failure})).collect::<Vec<_>>(),

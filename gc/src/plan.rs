@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use blockhost_proto::value::Vmid;
+use blockhost_provisioner::backend::SwitchPort;
 use blockhost_provisioner::record::{Reservation, Status, VmRecord};
 use blockhost_provisioner::time::Time;
 
@@ -21,8 +22,12 @@ pub struct Observed {
     pub in_the_making: Vec<Reservation>,
     /// Machines that the backend has inside our range, templates left out; `None` when it was not asked.
     pub machines: Option<BTreeSet<Vmid>>,
+    /// Containers that the backend has; `None` when it was not asked or has no answer.
+    pub containers: Option<BTreeSet<Vmid>>,
     /// Host routes inside our IPv6 pool.
     pub routes: Vec<Route>,
+    /// Ports that the agent made for machines inside our range.
+    pub ports: Vec<SwitchPort>,
 }
 
 /// A host route.
@@ -35,8 +40,10 @@ pub struct Route {
 }
 
 /// The operator's wishes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wishes {
+    /// This host: machines of others that share the database are theirs to judge.
+    pub node: String,
     /// The moment to judge by.
     pub now: Time,
     /// Days between suspension and destruction.
@@ -62,6 +69,8 @@ pub struct Plan {
     pub free: Vec<Reservation>,
     /// Routes that lead to no machine.
     pub routes: Vec<Route>,
+    /// Ports of switches whose machine or container is gone.
+    pub ports: Vec<SwitchPort>,
     /// Machines of the backend that the database does not know: for the operator's eyes only.
     pub unknown: Vec<Vmid>,
     /// Set when phase 2 is more than the guard allows; `destroy` is then not to be carried out.
@@ -91,24 +100,33 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
         .iter()
         .filter(|r| r.status != Status::Destroyed)
         .collect();
+    let ours: Vec<&VmRecord> = living
+        .iter()
+        .filter(|r| r.node.as_ref().is_none_or(|node| *node == wishes.node))
+        .copied()
+        .collect();
     let mut plan = Plan::default();
     if wishes.suspend {
-        plan.suspend = pick(&living, |r| {
+        plan.suspend = pick(&ours, |r| {
             r.status == Status::Active && r.expires_at <= wishes.now
         });
     }
     if wishes.destroy {
         // What this very run suspends is not destroyed by it: the owner gets the grace, even of zero days.
-        plan.destroy = pick(&living, |r| {
+        plan.destroy = pick(&ours, |r| {
             let since = r.suspended_at.unwrap_or(r.expires_at);
             r.status == Status::Suspended && since.plus_days(wishes.grace_days) <= wishes.now
         });
-        plan.too_many = guard(plan.destroy.len(), living.len(), wishes);
+        plan.too_many = guard(plan.destroy.len(), ours.len(), wishes);
     }
     // The phases can be chosen; crash leftovers are nobody's choice.
     plan.free.clone_from(&observed.abandoned);
     plan.routes = orphaned_routes(observed, &living);
-    plan.unknown = unknown_machines(observed, &living);
+    let known = known_machines(observed, &living);
+    plan.ports = orphaned_ports(observed, &known);
+    if let Some(machines) = &observed.machines {
+        plan.unknown = machines.difference(&known).copied().collect();
+    }
     plan
 }
 
@@ -155,17 +173,31 @@ fn orphaned_routes(observed: &Observed, living: &[&VmRecord]) -> Vec<Route> {
     routes
 }
 
-fn unknown_machines(observed: &Observed, living: &[&VmRecord]) -> Vec<Vmid> {
-    let Some(machines) = &observed.machines else {
-        return Vec::new();
-    };
-    let known: BTreeSet<Vmid> = living
+/// Numbers that the database speaks of.
+fn known_machines(observed: &Observed, living: &[&VmRecord]) -> BTreeSet<Vmid> {
+    living
         .iter()
         .map(|r| r.vmid)
         .chain(observed.in_the_making.iter().map(|r| r.vmid))
         .chain(observed.abandoned.iter().map(|r| r.vmid))
-        .collect();
-    machines.difference(&known).copied().collect()
+        .collect()
+}
+
+/// A port is left over when neither the database nor the backend has anything of its number. When the backend could not be
+/// asked for both machines and containers, nothing is.
+fn orphaned_ports(observed: &Observed, known: &BTreeSet<Vmid>) -> Vec<SwitchPort> {
+    let (Some(machines), Some(containers)) = (&observed.machines, &observed.containers) else {
+        return Vec::new();
+    };
+    let gone = |port: &&SwitchPort| {
+        ![known, machines, containers]
+            .iter()
+            .any(|list| list.contains(&port.vmid))
+    };
+    let mut ports: Vec<SwitchPort> = observed.ports.iter().filter(gone).cloned().collect();
+    ports.sort();
+    ports.dedup();
+    ports
 }
 
 #[cfg(test)]

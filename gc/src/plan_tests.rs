@@ -26,6 +26,7 @@ fn record(n: u32, status: &str, expires: i64, suspended: Option<i64>) -> VmRecor
 
 fn wishes() -> Wishes {
     Wishes {
+        node: "here".into(),
         now: at(0),
         grace_days: 7,
         max_destroy_fraction: 0.25,
@@ -160,6 +161,101 @@ fn routes_of_machines_and_of_machines_in_the_making_are_kept() {
     let plan = plan(&observed, &wishes());
     assert_eq!(plan.routes, [route(3), route(4)]);
     assert_eq!(plan.unknown, [Vmid::try_from(177u32).unwrap()]);
+}
+
+#[test]
+fn a_clock_that_went_back_destroys_nothing_and_one_that_leapt_ahead_is_stopped_by_the_guard() {
+    let records: Vec<VmRecord> = (1..=20)
+        .map(|n| record(n, "suspended", -1, Some(0)))
+        .collect();
+    let observed = Observed {
+        records,
+        ..Observed::default()
+    };
+    let judged = |day: i64| {
+        plan(
+            &observed,
+            &Wishes {
+                now: at(day),
+                ..wishes()
+            },
+        )
+    };
+    for day in [-400, -8, 0, 6] {
+        let plan = judged(day);
+        assert!(plan.destroy.is_empty() && plan.too_many.is_none(), "{day}");
+    }
+    for day in [7, 400, 100_000] {
+        assert!(judged(day).too_many.is_some(), "{day}");
+    }
+    // Active machines, all expired at once: stopped, which is mended; none is destroyed by the same run, however far it is.
+    let observed = Observed {
+        records: (1..=20).map(|n| record(n, "active", 1, None)).collect(),
+        ..Observed::default()
+    };
+    let leapt = plan(
+        &observed,
+        &Wishes {
+            now: at(100_000),
+            grace_days: 0,
+            ..wishes()
+        },
+    );
+    assert_eq!((leapt.suspend.len(), leapt.destroy.len()), (20, 0));
+}
+
+#[test]
+fn machines_of_another_host_are_not_ours_to_judge_nor_to_count() {
+    let mut records: Vec<VmRecord> = (1..=40)
+        .map(|n| record(n, "suspended", -90, Some(-80)))
+        .collect();
+    for record in &mut records[4..] {
+        record.node = Some("there".into());
+    }
+    records[0].node = Some("here".into());
+    let observed = Observed {
+        records,
+        machines: Some([101u32, 110].map(|n| Vmid::try_from(n).unwrap()).into()),
+        ..Observed::default()
+    };
+    let plan = plan(&observed, &wishes());
+    assert_eq!(plan.destroy.len(), 4, "three of no host, and our own");
+    assert_eq!(
+        plan.too_many,
+        Some(TooMany {
+            wanted: 4,
+            living: 4,
+            allowed: 3
+        })
+    );
+    assert!(plan.unknown.is_empty(), "a number of theirs is known");
+}
+
+#[test]
+fn only_ports_of_numbers_that_nobody_knows_are_left_over() {
+    let port = |n: u32| SwitchPort {
+        bridge: "ovsbr0".parse().unwrap(),
+        port: format!("vi{n}").parse().unwrap(),
+        vmid: Vmid::try_from(n).unwrap(),
+    };
+    let numbers = |list: &[u32]| list.iter().map(|n| Vmid::try_from(*n).unwrap()).collect();
+    let mut observed = Observed {
+        records: vec![
+            record(1, "suspended", 5, None),
+            record(2, "destroyed", -5, None),
+        ],
+        machines: Some(numbers(&[103])),
+        containers: Some(numbers(&[104])),
+        ports: [101, 102, 103, 104, 105, 105].map(port).to_vec(),
+        ..Observed::default()
+    };
+    assert_eq!(plan(&observed, &wishes()).ports, [port(102), port(105)]);
+    // Nothing is judged while the backend does not answer.
+    observed.containers = None;
+    assert!(plan(&observed, &wishes()).ports.is_empty());
+    observed.containers = Some(numbers(&[]));
+    observed.machines = None;
+    assert!(plan(&observed, &wishes()).ports.is_empty());
 }
 
 proptest! {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use blockhost_proto::escape;
 use blockhost_proto::value::HostIpv6;
+use blockhost_provisioner::backend::{BackendError, SwitchPort};
 use blockhost_provisioner::create::World;
 use blockhost_provisioner::record::{Status, VmRecord};
 use blockhost_provisioner::store::StoreError;
-use blockhost_provisioner::{backend::BackendError, lifecycle, undo};
+use blockhost_provisioner::{lifecycle, undo};
 
 use crate::plan::{Observed, Plan, Route, TooMany, Wishes, plan};
 use crate::routes;
@@ -32,7 +33,7 @@ pub enum RunError {
 /// What became of one thing in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// `suspend`, `destroy`, `free` or `route`.
+    /// `suspend`, `destroy`, `free`, `route` or `port`.
     pub phase: &'static str,
     /// Machine or address.
     pub what: String,
@@ -47,31 +48,53 @@ pub struct Event {
 /// [`RunError`].
 pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
     let routes = if mock { Vec::new() } else { own_routes(world)? };
+    let (ports, containers) = if mock {
+        (Vec::new(), None)
+    } else {
+        own_ports(world)?
+    };
     let machines = if mock {
         None
     } else {
         Some(own_machines(world)?)
     };
-    let (in_the_making, abandoned) = world
-        .store
-        .reservations()?
+    let (records, reservations) = world.store.everything()?;
+    let (in_the_making, abandoned) = reservations
         .into_iter()
         .filter(|r| r.mock == mock)
         .partition(|r| r.holder().is_alive());
     // Without an agent, real machines are out of reach, and their records must keep saying what is true of them.
-    let records = world
-        .store
-        .list(None)?
-        .into_iter()
-        .filter(|r| !mock || r.mock)
-        .collect();
+    let records = records.into_iter().filter(|r| !mock || r.mock).collect();
     Ok(Observed {
         records,
         abandoned,
         in_the_making,
         machines,
+        containers,
         routes,
+        ports,
     })
+}
+
+type Ports = (
+    Vec<SwitchPort>,
+    Option<BTreeSet<blockhost_proto::value::Vmid>>,
+);
+
+/// Ports inside our range, and the containers that may have some of them. A host without a switch has none; one without
+/// containers cannot say so, and then no port is judged.
+fn own_ports(world: &World<'_>) -> Result<Ports, RunError> {
+    if !world.layout.switch_sockets().join("db.sock").exists() {
+        return Ok((Vec::new(), None));
+    }
+    let range = &world.config.db.vmids;
+    let mut ports = world.backend.switch_ports()?;
+    ports.retain(|port| range.contains(&port.vmid.get()));
+    if ports.is_empty() {
+        return Ok((ports, None));
+    }
+    let containers = world.backend.containers().ok();
+    Ok((ports, containers.map(|list| list.into_iter().collect())))
 }
 
 fn own_routes(world: &World<'_>) -> Result<Vec<Route>, RunError> {
@@ -166,6 +189,11 @@ pub fn execute(
             tell("route", route.address.to_string(), result);
         }
     }
+    for port in &decided.ports {
+        if let Some(result) = remove_port(world, port) {
+            tell("port", format!("{}/{}", port.bridge, port.port), result);
+        }
+    }
     Ok(clean)
 }
 
@@ -220,6 +248,33 @@ fn remove_route(world: &World<'_>, route: &Route) -> Option<Result<(), String>> 
         Err(e) if !e.is_not_found() => Some(Err(escape::shown(&e.to_string()))),
         _ => Some(Ok(())),
     }
+}
+
+fn remove_port(world: &World<'_>, port: &SwitchPort) -> Option<Result<(), String>> {
+    // The number may have been given to a new machine since the plan was made.
+    match number_in_use(world, port) {
+        Ok(true) => return None,
+        Ok(false) => {}
+        Err(e) => return Some(Err(e.to_string())),
+    }
+    match world.backend.switch_port_del(port) {
+        Err(e) if !e.is_not_found() => Some(Err(escape::shown(&e.to_string()))),
+        _ => Some(Ok(())),
+    }
+}
+
+fn number_in_use(world: &World<'_>, port: &SwitchPort) -> Result<bool, RunError> {
+    let reserved = world
+        .store
+        .reservations()?
+        .iter()
+        .any(|r| r.vmid == port.vmid);
+    let held = world
+        .store
+        .list(None)?
+        .iter()
+        .any(|r| r.status != Status::Destroyed && r.vmid == port.vmid);
+    Ok(reserved || held || world.backend.containers()?.contains(&port.vmid))
 }
 
 fn in_use(world: &World<'_>, route: &Route) -> Result<bool, StoreError> {

@@ -13,7 +13,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::host::{Family, Host};
 use crate::image::Format;
 use crate::machine::Vmid;
-use crate::{console, disks, guest, launcher, list, options, power};
+use crate::{console, disks, guest, launcher, list, metrics, options, power};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -120,6 +120,11 @@ enum Verb {
     },
     /// Table of all machines
     List,
+    /// What machines have used so far, as a JSON array of counters
+    Metrics {
+        /// Only this machine; without it all that are no templates
+        vmid: Option<Vmid>,
+    },
     /// Bring a disk image in as an unused disk
     #[command(visible_alias = "disk-import")]
     Importdisk {
@@ -297,6 +302,7 @@ fn run(host: &Host, verb: Verb) -> Result<String> {
         Verb::Destroy { vmid, .. } => silent(disks::destroy(host, vmid)),
         Verb::Status { vmid, verbose } => power::status(host, vmid, verbose != 0),
         Verb::List => list::table(host),
+        Verb::Metrics { vmid } => metrics::counters(host, vmid),
         Verb::Importdisk {
             vmid,
             source,

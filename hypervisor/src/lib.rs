@@ -24,6 +24,7 @@ pub mod launcher;
 pub mod limits;
 pub mod list;
 pub mod machine;
+pub mod metrics;
 pub mod monitor;
 pub mod net;
 pub mod options;

@@ -185,9 +185,15 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
 
 /// QEMU's own word for its state.
 fn qmp_status(host: &Host, vmid: Vmid) -> String {
-    let asked = Monitor::open(host, vmid, QMP_LIMIT)
-        .and_then(|mut monitor| monitor.run(&qmp::query_status {}));
-    match asked {
+    match Monitor::open(host, vmid, QMP_LIMIT) {
+        Ok(mut monitor) => state_word(&mut monitor),
+        Err(_) => "unresponsive".to_owned(),
+    }
+}
+
+/// QEMU's own word for its state, over an open session.
+pub(crate) fn state_word(monitor: &mut Monitor) -> String {
+    match monitor.run(&qmp::query_status {}) {
         Ok(status) => {
             let word = serde_json::to_value(status.status).ok();
             word.and_then(|word| word.as_str().map(str::to_owned))

@@ -131,8 +131,13 @@ pub fn is_running(host: &Host, vmid: Vmid) -> Result<bool> {
     Ok(state(host, vmid)? != State::Stopped)
 }
 
+/// What was written when the machine was last started, whether or not that process lives.
+pub fn recorded(host: &Host, vmid: Vmid) -> Option<Process> {
+    serde_json::from_slice(&fs::read(record_path(host, vmid)).ok()?).ok()
+}
+
 fn read_record(host: &Host, vmid: Vmid) -> Option<Process> {
-    let record: Process = serde_json::from_slice(&fs::read(record_path(host, vmid)).ok()?).ok()?;
+    let record = recorded(host, vmid)?;
     let lives = match start_time(record.pid) {
         Some(time) => time == record.start_time,
         // Gone, or hidden from us (a unit's ProtectProc=); nobody but this machine is in its control group.

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use blockhost_proto::ErrorCode;
 use blockhost_proto::action::{
-    Action, AgentInfo, DriveKey, Ip6RouteAdd, Ip6RouteDel, QmClone, QmConfig, QmCreate, QmDestroy,
-    QmGuestExec, QmGuestPing, QmImportdisk, QmList, QmResize, QmSet, QmShutdown, QmStart, QmStatus,
-    QmStop, QmTemplate,
+    Action, AgentInfo, DriveKey, Ip6RouteAdd, Ip6RouteDel, OvsDelPort, OvsList, PctList, QmClone,
+    QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk, QmList, QmMetrics,
+    QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate, VmThrottle,
 };
 use blockhost_proto::client::{CallError, Reply};
 use blockhost_proto::qm::{QmArgs, QmOptions};
 use blockhost_proto::value::{
-    DiskSize, GuestCommand, HostIpv6, IfName, ImagePath, Seconds, StorageName, ValueError, VmName,
-    Vmid,
+    DiskSize, GuestCommand, HostIpv6, IfName, ImagePath, Seconds, StorageName, SwitchIfName,
+    ValueError, VmName, Vmid,
 };
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::metrics::Counters;
 
 /// An action that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,17 @@ pub struct Machine {
     pub name: String,
     /// `running`, `stopped` or another word of the backend.
     pub status: String,
+}
+
+/// A port of a switch that the agent made for a machine or container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SwitchPort {
+    /// The switch.
+    pub bridge: SwitchIfName,
+    /// The device.
+    pub port: SwitchIfName,
+    /// Whose it is.
+    pub vmid: Vmid,
 }
 
 /// What a command in a guest came to.
@@ -126,6 +138,16 @@ pub trait Backend {
         command: GuestCommand,
         timeout: Seconds,
     ) -> Result<GuestOutput>;
+    /// Numbers of all containers, running or not.
+    fn containers(&self) -> Result<Vec<Vmid>>;
+    /// The ports that were made for machines and containers, on all switches.
+    fn switch_ports(&self) -> Result<Vec<SwitchPort>>;
+    /// Removes a port; an absent one is `not_found`.
+    fn switch_port_del(&self, port: &SwitchPort) -> Result<()>;
+    /// Counters of one machine, or of all but templates.
+    fn counters(&self, only: Option<Vmid>) -> Result<Vec<Counters>>;
+    /// Limits what a machine may use.
+    fn throttle(&self, wanted: VmThrottle) -> Result<()>;
     /// Sends packets for `address` to the bridge; an existing route is fine.
     fn route_add(&self, address: HostIpv6, bridge: &IfName) -> Result<()>;
     /// Removes the route; an absent one is `not_found`.
@@ -354,6 +376,66 @@ impl<A: Agent> Backend for ActionsBackend<A> {
             stdout: text("stdout"),
             stderr: text("stderr"),
         })
+    }
+
+    fn containers(&self) -> Result<Vec<Vmid>> {
+        let value = self.json(PctList {})?;
+        let rows = value
+            .as_array()
+            .ok_or_else(|| odd("pct-list", "it is no list"))?;
+        rows.iter()
+            .map(|row| {
+                let number = row.get("vmid").and_then(Value::as_u64);
+                let number = number.ok_or_else(|| odd("pct-list", "a row has no vmid"))?;
+                Ok(Vmid::try_from(number)?)
+            })
+            .collect()
+    }
+
+    fn switch_ports(&self) -> Result<Vec<SwitchPort>> {
+        let value = self.json(OvsList {
+            bridge: None,
+            flows: false,
+            owner: None,
+        })?;
+        let bridges = value.get("bridges").and_then(Value::as_array);
+        let bridges = bridges.ok_or_else(|| odd("ovs-list", "it has no bridges"))?;
+        let mut found = Vec::new();
+        for bridge in bridges {
+            let name = bridge.get("name").and_then(Value::as_str);
+            let ports = bridge.get("ports").and_then(Value::as_array);
+            for port in ports.into_iter().flatten() {
+                let device = port.get("name").and_then(Value::as_str);
+                let ours = port.get("ours") == Some(&Value::Bool(true));
+                let vmid = port.get("vmid").and_then(Value::as_u64);
+                // What the agent did not make, or not for a machine, is nobody's leftover.
+                if let (Some(bridge), Some(device), true, Some(vmid)) = (name, device, ours, vmid) {
+                    found.push(SwitchPort {
+                        bridge: bridge.parse()?,
+                        port: device.parse()?,
+                        vmid: Vmid::try_from(vmid)?,
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn switch_port_del(&self, port: &SwitchPort) -> Result<()> {
+        self.ask(OvsDelPort {
+            bridge: port.bridge.clone(),
+            port: port.port.clone(),
+        })
+        .map(drop)
+    }
+
+    fn counters(&self, only: Option<Vmid>) -> Result<Vec<Counters>> {
+        let value = self.json(QmMetrics { vmid: only })?;
+        serde_json::from_value(value).map_err(|e| odd("qm-metrics", &e.to_string()))
+    }
+
+    fn throttle(&self, wanted: VmThrottle) -> Result<()> {
+        self.ask(wanted).map(drop)
     }
 
     fn route_add(&self, address: HostIpv6, bridge: &IfName) -> Result<()> {

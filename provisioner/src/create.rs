@@ -20,6 +20,8 @@ use crate::progress::Progress;
 use crate::record::{Holder, Reservation, Status, Step, VmRecord};
 use crate::signals::Interrupt;
 use crate::store::{Store, StoreError, Wanted};
+use crate::terraform;
+use crate::throttle::Throttle;
 use crate::time::Time;
 use crate::undo::{self, Report};
 
@@ -351,7 +353,17 @@ fn build(
 
     progress.step("register");
     stop_here(world)?;
-    finish(world, request, reservation)
+    let mut created = finish(world, request, reservation)?;
+    if let Some(path) = terraform::place(world.config, name) {
+        let resource = terraform::resource(request, world.config, &created.record);
+        if let Err(e) = terraform::write(&path, &resource) {
+            let path = path.display();
+            created.remarks.push(format!(
+                "the file for Terraform could not be written: {path}: {e}"
+            ));
+        }
+    }
+    Ok(created)
 }
 
 /// Mints where that was asked for, and registers. After the mint nothing is undone any more: a token on the chain stays.
@@ -422,7 +434,12 @@ fn record(world: &World<'_>, request: &CreateRequest, reservation: &Reservation)
         nft_token_id: request.nft_token_id,
         nft_minted: None,
         gecos_synced: Some(request.nft_token_id.is_some() && !request.mock),
-        node: world.config.host.node.clone(),
+        // A database of several hosts has to know whose machine it is.
+        node: match &world.config.db.db_url {
+            Some(_) => Some(world.config.node()),
+            None => world.config.host.node.clone(),
+        },
+        throttle: Throttle::default(),
         mock: request.mock,
         extra: serde_json::Map::new(),
     }

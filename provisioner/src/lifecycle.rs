@@ -9,6 +9,8 @@ use crate::create::World;
 use crate::plan::snippet_name;
 use crate::record::{Status, VmRecord};
 use crate::store::StoreError;
+use crate::terraform;
+use crate::throttle::Change;
 use crate::time::Time;
 use crate::undo;
 
@@ -60,19 +62,51 @@ pub enum LifecycleError {
         /// What it complained.
         stderr: String,
     },
+    /// It was started, but what it may use is not limited as its record says.
+    #[error(
+        "{name} runs, but without the limits of its record: {source}; run blockhost-vm-throttle or stop it"
+    )]
+    Unlimited {
+        /// The machine.
+        name: VmName,
+        /// Why not.
+        source: BackendError,
+    },
     /// The destruction of a machine whose creation runs.
-    #[error("{name} is being created by process {pid}; wait for it or end it")]
+    #[error("{name} is being created by {maker}; wait for it or end it")]
     Busy {
         /// The machine.
         name: VmName,
         /// The creator.
-        pid: u32,
+        maker: String,
+    },
+    /// The machine is on another of the hosts that share the database.
+    #[error("{name} is on the host {node}, this is {here}: run the command there")]
+    Elsewhere {
+        /// The machine.
+        name: VmName,
+        /// Its host.
+        node: String,
+        /// This host.
+        here: String,
     },
 }
 
 type Result<T> = std::result::Result<T, LifecycleError>;
 
-fn living(record: &VmRecord, needed: &'static str) -> Result<()> {
+fn here(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    if world.config.is_here(record.node.as_deref()) {
+        return Ok(());
+    }
+    Err(LifecycleError::Elsewhere {
+        name: record.vm_name.clone(),
+        node: record.node.clone().unwrap_or_default(),
+        here: world.config.node(),
+    })
+}
+
+fn living(world: &World<'_>, record: &VmRecord, needed: &'static str) -> Result<()> {
+    here(world, record)?;
     if record.status == Status::Destroyed {
         return Err(StoreError::WrongStatus {
             name: record.vm_name.clone(),
@@ -80,6 +114,18 @@ fn living(record: &VmRecord, needed: &'static str) -> Result<()> {
             needed,
         }
         .into());
+    }
+    Ok(())
+}
+
+/// Insists that there is a machine behind the record.
+///
+/// # Errors
+/// [`LifecycleError::Mock`], [`StoreError::WrongStatus`] for one that is destroyed.
+pub fn real(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    living(world, record, "there is no machine")?;
+    if record.mock {
+        return Err(LifecycleError::Mock(record.vm_name.clone()));
     }
     Ok(())
 }
@@ -95,6 +141,7 @@ fn route_of(record: &VmRecord) -> Option<HostIpv6> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    here(world, record)?;
     if record.status != Status::Active {
         let needed = "resume it with blockhost-vm-resume";
         return Err(StoreError::WrongStatus {
@@ -105,10 +152,54 @@ pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
         .into());
     }
     if record.mock {
-        Ok(())
-    } else {
-        Ok(world.backend.start(record.vmid)?)
+        return Ok(());
     }
+    world.backend.start(record.vmid)?;
+    limit(world, record)
+}
+
+/// Puts the limits of a machine that has just been started in force again.
+fn limit(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    let Some(action) = record.throttle.action(record.vmid, false, true)? else {
+        return Ok(());
+    };
+    world
+        .backend
+        .throttle(action)
+        .map_err(|source| LifecycleError::Unlimited {
+            name: record.vm_name.clone(),
+            source,
+        })
+}
+
+/// What became of a change of limits.
+#[derive(Debug, Clone)]
+pub struct Throttled {
+    /// The record after it.
+    pub record: VmRecord,
+    /// True when the limits on the network wait for the machine's start.
+    pub at_next_start: bool,
+}
+
+/// Changes the limits on what a machine may use: in force first, then recorded, so that the record never promises what the
+/// backend refused. A crash in between is mended by the same call again.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn throttle(world: &World<'_>, record: &VmRecord, change: &Change) -> Result<Throttled> {
+    real(world, record)?;
+    let running = world
+        .backend
+        .status(record.vmid)?
+        .is_some_and(|status| status != "stopped");
+    if let Some(action) = change.named.action(record.vmid, change.reset, running)? {
+        world.backend.throttle(action)?;
+    }
+    let record = world.store.set_throttle(&record.vm_name, change)?;
+    Ok(Throttled {
+        at_next_start: !running && change.named.limits_network(),
+        record,
+    })
 }
 
 /// Asks the guest to power off; pulls the plug when it does not. An absent machine is stopped.
@@ -116,7 +207,7 @@ pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn stop(world: &World<'_>, record: &VmRecord) -> Result<()> {
-    living(record, "there is nothing to stop")?;
+    living(world, record, "there is nothing to stop")?;
     if record.mock
         || world
             .backend
@@ -139,7 +230,7 @@ pub fn stop(world: &World<'_>, record: &VmRecord) -> Result<()> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn kill(world: &World<'_>, record: &VmRecord) -> Result<()> {
-    living(record, "there is nothing to stop")?;
+    living(world, record, "there is nothing to stop")?;
     if record.mock {
         Ok(())
     } else {
@@ -180,7 +271,7 @@ fn remove_route(world: &World<'_>, record: &VmRecord) -> Result<()> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
-    living(record, "it has to be created anew")?;
+    living(world, record, "it has to be created anew")?;
     if !record.mock {
         if let Some(address) = route_of(record) {
             world
@@ -190,7 +281,12 @@ pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) ->
         world.backend.start(record.vmid)?;
     }
     let expires_at = extend_days.map(|days| record.expires_at.max(Time::now()).plus_days(days));
-    Ok(world.store.mark_active(&record.vm_name, expires_at)?)
+    let active = world.store.mark_active(&record.vm_name, expires_at)?;
+    if !record.mock {
+        // Last: it runs and is paid for, whatever becomes of its limits.
+        limit(world, &active)?;
+    }
+    Ok(active)
 }
 
 /// What a destruction did, one sentence each.
@@ -212,7 +308,7 @@ pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
         if left.holder().is_alive() && left.pid != std::process::id() {
             return Err(LifecycleError::Busy {
                 name: name.clone(),
-                pid: left.pid,
+                maker: left.maker(),
             });
         }
         let undone = undo::undo_abandoned(
@@ -240,6 +336,7 @@ pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
         Err(StoreError::UnknownVm { .. }) => return Ok(done),
         Err(e) => return Err(e.into()),
     };
+    here(world, &record)?;
     let mut problems = Vec::new();
     if !record.mock {
         match destroy_machine(world, &record) {
@@ -258,6 +355,7 @@ pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
         }
         _ => {}
     }
+    problems.extend(terraform::remove(world.config, name).err());
     if !problems.is_empty() {
         return Err(LifecycleError::Partly {
             name: name.clone(),
@@ -299,7 +397,7 @@ pub fn guest_exec(
     command: GuestCommand,
     timeout: Seconds,
 ) -> Result<GuestOutput> {
-    living(record, "there is no guest")?;
+    living(world, record, "there is no guest")?;
     if record.mock {
         return Err(LifecycleError::Mock(record.vm_name.clone()));
     }

@@ -8,6 +8,8 @@ use blockhost_proto::value::{EthAddress, VmName, Vmid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::store::unique::unique;
+use crate::throttle::Throttle;
 use crate::time::Time;
 
 /// Where a machine is in its life.
@@ -99,11 +101,14 @@ pub struct VmRecord {
     /// Its node in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Limits on what it may use, put in force again whenever it starts.
+    #[serde(default, skip_serializing_if = "Throttle::is_none")]
+    pub throttle: Throttle,
     /// True for a record made with `--mock`: there is no machine behind it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mock: bool,
     /// Fields of other versions.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "unique")]
     pub extra: Map<String, Value>,
 }
 
@@ -138,6 +143,9 @@ pub struct Reservation {
     pub pid_start: u64,
     /// The boot during which it started.
     pub boot_id: String,
+    /// The host that it runs on; absent in databases of a single host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
     /// When the promise was made.
     pub created_at: Time,
     /// What was begun.
@@ -158,7 +166,7 @@ pub struct TokenReservation {
     /// When it was promised.
     pub reserved_at: Time,
     /// Fields of other versions.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "unique")]
     pub extra: Map<String, Value>,
 }
 
@@ -183,6 +191,8 @@ pub struct Holder {
     pub start: u64,
     /// This boot.
     pub boot_id: String,
+    /// The host.
+    pub node: String,
 }
 
 impl Holder {
@@ -194,13 +204,18 @@ impl Holder {
             pid,
             start: start_of(pid).unwrap_or(0),
             boot_id: boot_id(),
+            node: host_name(),
         }
     }
 
     /// True while the process runs: same boot, same pid, same start. In doubt true: what a living process makes must not
-    /// be taken back. Inside our units the boot cannot be read (ProcSubset=pid), neither by the maker nor by the judge.
+    /// be taken back. Inside our units the boot cannot be read (ProcSubset=pid), neither by the maker nor by the judge; a
+    /// process of another host is for that host to judge.
     #[must_use]
     pub fn is_alive(&self) -> bool {
+        if !self.node.is_empty() && self.node != host_name() {
+            return true;
+        }
         let here = boot_id();
         let same_boot = self.boot_id.is_empty() || here.is_empty() || self.boot_id == here;
         same_boot
@@ -212,6 +227,17 @@ impl Holder {
 }
 
 impl Reservation {
+    /// Who makes the machine, in words.
+    #[must_use]
+    pub fn maker(&self) -> String {
+        let host = if self.node.is_empty() || self.node == host_name() {
+            String::new()
+        } else {
+            format!(" of host {}", blockhost_proto::escape::shown(&self.node))
+        };
+        format!("process {}{host}", self.pid)
+    }
+
     /// Who makes the machine.
     #[must_use]
     pub fn holder(&self) -> Holder {
@@ -219,8 +245,17 @@ impl Reservation {
             pid: self.pid,
             start: self.pid_start,
             boot_id: self.boot_id.clone(),
+            node: self.node.clone(),
         }
     }
+}
+
+/// This host's name, as Proxmox's node name: without its domain.
+#[must_use]
+pub fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_str().unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 fn boot_id() -> String {
@@ -288,6 +323,27 @@ mod tests {
             ..in_a_unit
         };
         assert!(!ended.is_alive());
+    }
+
+    #[test]
+    fn a_process_of_another_host_is_not_ours_to_call_dead() {
+        let elsewhere = Holder {
+            pid: 1,
+            start: u64::MAX,
+            boot_id: "another".into(),
+            node: format!("{}-2", host_name()),
+        };
+        assert!(elsewhere.is_alive());
+        let here = Holder {
+            node: host_name(),
+            ..elsewhere.clone()
+        };
+        assert!(!here.is_alive());
+        let of_one_host = Holder {
+            node: String::new(),
+            ..elsewhere
+        };
+        assert!(!of_one_host.is_alive());
     }
 
     #[test]

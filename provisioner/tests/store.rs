@@ -14,7 +14,7 @@ use std::time::Duration;
 use blockhost_proto::value::VmName;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::record::Holder;
-use blockhost_provisioner::store::{self, JsonStore, Store as _, StoreError, Wanted};
+use blockhost_provisioner::store::{self, JsonStore, Pools, Store as _, StoreError, Wanted};
 use common::TestWorld;
 
 fn wanted(name: &str) -> Wanted {
@@ -35,7 +35,7 @@ fn large_world() -> TestWorld {
     let text = "vmid_range: {start: 100, end: 9000}\nip_pool: {network: 10.77.0.0/16, start: 10.77.1.0, end: 10.77.200.0, gateway: 10.77.0.1}\nipv6_pool: {start: 16, end: 60000}\n";
     std::fs::write(world.layout.etc().join("db.yaml"), text).unwrap();
     world.config = Config::load(&world.layout).unwrap();
-    world.store = store::open(&world.config).unwrap();
+    world.store = JsonStore::new(&world.config.db.db_file, Pools::of(&world.config));
     world
 }
 
@@ -141,6 +141,9 @@ fn a_damaged_file_is_reported_and_never_overwritten() {
         "[]",
         "null",
         "{\"vms\": {}, \"vms\": {}}",
+        "{\"vms\": {}, \"schema\": 1, \"schema\": 2}",
+        "{\"reserved_nft_tokens\": {\"1\": {\"vm_name\": \"a\", \"status\": \"minted\", \"reserved_at\": \"2025-01-01T00:00:00Z\"}, \"1\": {\"vm_name\": \"b\", \"status\": \"minted\", \"reserved_at\": \"2025-01-01T00:00:00Z\"}}}",
+        "\u{feff}{}",
         "{\"vms\": {\"a\": {}}}",
         "{\"vms\": [], \"next_vmid\": 1}",
         "{\"vms\": {}, \"allocated_ips\": [\"300.1.1.1\"]}",
@@ -166,6 +169,27 @@ fn a_damaged_file_is_reported_and_never_overwritten() {
         );
         assert_eq!(std::fs::read_to_string(world.store.path()).unwrap(), text);
     }
+}
+
+#[test]
+fn a_database_of_many_thousands_of_machines_is_not_taken_for_damaged() {
+    let world = TestWorld::new();
+    let record = |n: u32| {
+        let record = serde_json::json!({
+            "vm_name": format!("vm-{n}"), "vmid": 100 + n, "ip_address": null, "ipv6_address": null, "owner": "o",
+            "expires_at": "2026-01-01T00:00:00Z", "status": "destroyed", "created_at": "2026-01-01T00:00:00Z",
+            "purpose": "", "wallet_address": null, "nft_token_id": n,
+        });
+        (format!("vm-{n}"), record)
+    };
+    let vms: serde_json::Map<_, _> = (0..20_000).map(record).collect();
+    let text = serde_json::json!({"vms": vms, "next_vmid": 100}).to_string();
+    std::fs::write(world.store.path(), text).unwrap();
+    assert_eq!(world.store.list(None).unwrap().len(), 20_000);
+    assert_eq!(
+        world.store.allocate(&wanted("new")).unwrap().vmid.get(),
+        100
+    );
 }
 
 #[test]

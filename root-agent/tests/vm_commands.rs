@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
-use blockhost_root_agent::compartment::{Done, Failure, vm};
+use blockhost_root_agent::compartment::{Backend, Done, Failure, vm};
 use compartment_world::{World, code, set_mode, tool, try_tool};
 use recorded::{Vm, output};
 use serde_json::{Value, json};
@@ -314,6 +314,68 @@ fn status_config_and_list_come_as_json() {
         ErrorCode::Failed
     );
     assert_eq!(code(vm.ask("qm-list", json!({}))), ErrorCode::Failed);
+}
+
+#[test]
+fn counters_come_of_one_run_for_all_machines_and_only_as_a_list_of_objects() {
+    let Some(vm) = Vm::new() else { return };
+    vm.answers("echo '[{\"vmid\": 100, \"state\": \"running\"}]'");
+    let rows = json!([{"vmid": 100, "state": "running"}]);
+    assert_eq!(output(vm.ask("qm-metrics", json!({}))), rows);
+    assert_eq!(output(vm.ask("qm-metrics", json!({"vmid": 100}))), rows);
+    assert_eq!(vm.calls(), [vec!["metrics"], vec!["metrics", "100"]]);
+    for answer in ["", "{}", "[1]", "[{\"vmid\": 100}", "what"] {
+        vm.answers(&format!("echo '{answer}'"));
+        assert_eq!(
+            code(vm.ask("qm-metrics", json!({}))),
+            ErrorCode::Failed,
+            "{answer}"
+        );
+    }
+    vm.answers(
+        "echo \"Configuration file 'nodes/pve/qemu-server/100.conf' does not exist\" >&2; exit 2",
+    );
+    assert_eq!(
+        code(vm.ask("qm-metrics", json!({"vmid": 100}))),
+        ErrorCode::NotFound
+    );
+}
+
+#[test]
+fn on_proxmox_each_machine_is_asked_and_one_that_went_meanwhile_is_left_out() {
+    let Some(vm) = Vm::on(Backend::Proxmox) else {
+        return;
+    };
+    vm.answers("case $1 in
+        list) printf '      VMID NAME                 STATUS     MEM(MB)    BOOTDISK(GB) PID       \\n       100 a                    running    512                2.00 77        \\n       101 b                    stopped    512                2.00 0         \\n       102 c                    running    512                2.00 78        \\n';;
+        status) case $2 in
+            100) printf 'blockstat:\\n\\tscsi0:\\n\\t\\trd_operations: 7\\n\\t\\twr_operations: 3\\ncpus: 2\\nname: a\\nnetin: 5\\nnetout: 6\\npid: 1\\nqmpstatus: running\\nstatus: running\\nuptime: 60\\n';;
+            101) printf 'name: b\\nqmpstatus: stopped\\nstatus: stopped\\n';;
+            *) echo \"Configuration file 'nodes/pve/qemu-server/$2.conf' does not exist\" >&2; exit 2;;
+            esac;;
+        guest) exit 0;;
+        esac");
+    let rows = output(vm.ask("qm-metrics", json!({})));
+    let rows = rows.as_array().expect("a list");
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(
+        (&rows[0]["disk_reads"], &rows[0]["guest_agent"]),
+        (&json!(7), &json!(true))
+    );
+    // Process 1 always runs, and its processor time is read beside `qm`, which does not know it.
+    assert!(rows[0]["cpu_ms"].is_u64() && rows[0]["started"].is_u64());
+    assert_eq!(
+        (
+            &rows[1]["state"],
+            &rows[1]["started"],
+            &rows[1]["guest_agent"]
+        ),
+        (&json!("stopped"), &json!(0), &json!(false))
+    );
+    assert_eq!(
+        code(vm.ask("qm-metrics", json!({"vmid": 102}))),
+        ErrorCode::NotFound
+    );
 }
 
 #[test]

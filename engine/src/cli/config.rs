@@ -51,8 +51,13 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         }
         Err(e) => problems.push(e.to_string()),
     }
-    if let Err(e) = blockhost_provisioner::config::Config::load(layout) {
-        problems.push(e.to_string());
+    match blockhost_provisioner::config::Config::load(layout) {
+        Ok(config) => {
+            let shown = config.db.shown().into_iter();
+            values.extend(shown.map(|(key, value)| (format!("db.{key}"), json!(value))));
+            warnings.extend(config.warnings.iter().map(ToString::to_string));
+        }
+        Err(e) => problems.push(e.to_string()),
     }
     if json {
         say!(

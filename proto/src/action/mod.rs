@@ -40,7 +40,7 @@ pub use ovs::{
 };
 pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
-    QmList, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
+    QmList, QmMetrics, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
 pub use route::{Ip6RouteAdd, Ip6RouteDel, RouteDel, RouteSet};
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
@@ -410,7 +410,7 @@ macro_rules! actions {
 
 actions! {
     QmStart, QmStop, QmTemplate, QmShutdown, QmDestroy, QmCreate, QmSet, QmImportdisk, QmClone, QmResize,
-    QmStatus, QmConfig, QmList, QmGuestPing, QmGuestExec,
+    QmStatus, QmConfig, QmList, QmMetrics, QmGuestPing, QmGuestExec,
     PctCreate, PctStart, PctStop, PctShutdown, PctDestroy, PctStatus, PctConfig, PctList, PctSet, PctExec,
     VmThrottle, PveSetThrottle, TcRateLimit,
     VirtCustomize,

@@ -112,6 +112,19 @@ action! {
 }
 
 action! {
+    /// What machines have used so far, as a JSON array of counters in `output`; two such looks give rates. Of all machines
+    /// but templates, or of one. On Proxmox VE every machine costs two calls of `qm`.
+    QmMetrics = "qm-metrics", family "qm", compartment Vm, capabilities VM,
+    time_limit_s 120, read_only true, ledger "qm" / "compute" / "query",
+    {
+        /// Only this machine.
+        vmid: Option<Vmid>,
+    }
+    resource |a| a.vmid.map_or_else(|| "vm".to_owned(), |vmid| format!("vm:{vmid}")),
+    example r#"{"vmid": 100}"#,
+}
+
+action! {
     /// Asks the guest to shut down and waits; never forces it. Answers `timeout` when the guest ignores it.
     QmShutdown = "qm-shutdown", family "qm", compartment Vm, capabilities VM,
     time_limit_s 630, read_only false, ledger "qm" / "compute" / "apply",

@@ -39,6 +39,8 @@ fn examples() -> Vec<(&'static str, Value)> {
         ("qm-status", json!({"vmid": 100})),
         ("qm-config", json!({"vmid": 100})),
         ("qm-list", json!({})),
+        ("qm-metrics", json!({})),
+        ("qm-metrics", json!({"vmid": 100})),
         ("qm-guest-ping", json!({"vmid": 100})),
         (
             "qm-guest-exec",

@@ -3,11 +3,14 @@
 
 pub mod build_template;
 pub mod create;
+pub mod database;
 pub mod detect;
 pub mod guest;
 pub mod machine;
+pub mod metrics;
 pub mod onboot;
 pub mod show;
+pub mod throttle;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -22,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::create::{CreateError, World};
 use crate::lifecycle::LifecycleError;
 use crate::signals::Interrupt;
-use crate::store::{self, JsonStore, StoreError};
+use crate::store::{self, AnyStore, StoreError};
 
 /// Exit codes, for the help texts.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 configuration or database unusable; 4 no such machine;
@@ -41,6 +44,9 @@ pub fn commands() -> Vec<clap::Command> {
         show::status_command(),
         show::list_command(),
         onboot::command(),
+        metrics::command(),
+        throttle::command(),
+        database::command(),
         guest::update_gecos_command(),
         guest::exec_command(),
     ]);
@@ -82,7 +88,8 @@ impl From<StoreError> for Failure {
             StoreError::Damaged { .. }
             | StoreError::Io { .. }
             | StoreError::Locked { .. }
-            | StoreError::Unsupported { .. } => 3,
+            | StoreError::Unsupported { .. }
+            | StoreError::Server { .. } => 3,
             StoreError::UnknownVm { .. } => 4,
             _ => 5,
         };
@@ -179,7 +186,7 @@ pub struct Setup {
     /// Settings.
     pub config: Config,
     /// The database.
-    pub store: JsonStore,
+    pub store: AnyStore,
     /// The machines' host.
     pub backend: ActionsBackend<SocketAgent>,
     /// Raised by signals, where the command catches them.

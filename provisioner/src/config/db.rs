@@ -55,7 +55,7 @@ impl Ip6Pool {
 }
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DbConfig {
     /// The database file, under the world's root.
     pub db_file: PathBuf,
@@ -77,11 +77,65 @@ pub struct DbConfig {
     pub default_expiry_days: u32,
 }
 
+/// Without the password that an address may hold.
+impl std::fmt::Debug for DbConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
+
 impl DbConfig {
     /// Where it is in a world.
     #[must_use]
     pub fn path(layout: &Layout) -> PathBuf {
         layout.etc().join("db.yaml")
+    }
+
+    /// What is effective, key by key, without secrets.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let Ip4Pool {
+            network,
+            start,
+            end,
+            gateway,
+        } = self.ip_pool;
+        let mut shown = Vec::new();
+        match &self.db_url {
+            Some(url) => shown.push((
+                "db_url",
+                crate::store::postgres::check(url).unwrap_or_else(|problem| problem),
+            )),
+            None => shown.push(("db_file", self.db_file.display().to_string())),
+        }
+        if let Some(directory) = &self.terraform_dir {
+            shown.push(("terraform_dir", directory.display().to_string()));
+        }
+        shown.extend([
+            (
+                "vmid_range",
+                format!("{} to {}", self.vmids.start(), self.vmids.end()),
+            ),
+            (
+                "ip_pool",
+                format!("{start} to {end} of {network}, gateway {gateway}"),
+            ),
+        ]);
+        if let Some(pool) = &self.ipv6_pool {
+            shown.push((
+                "ipv6_pool",
+                format!("offsets {} to {}", pool.start, pool.end),
+            ));
+        }
+        shown.extend([
+            ("gc_grace_days", self.gc_grace_days.to_string()),
+            (
+                "gc_max_destroy_fraction",
+                self.gc_max_destroy_fraction.to_string(),
+            ),
+            ("default_expiry_days", self.default_expiry_days.to_string()),
+        ]);
+        shown
     }
 
     /// Reads `/etc/blockhost/db.yaml` of this world.
@@ -107,7 +161,14 @@ impl DbConfig {
             || "/var/lib/blockhost/vms.json".to_owned(),
             |(path, _)| path,
         );
-        let db_url = top.text("db_url")?.map(|(url, _)| url);
+        let db_url = match top.text("db_url")? {
+            None => None,
+            Some((url, line)) => {
+                crate::store::postgres::check(&url)
+                    .map_err(|problem| top.invalid("db_url", line, problem))?;
+                Some(url)
+            }
+        };
         let terraform_dir = top
             .text("terraform_dir")?
             .map(|(path, _)| layout.join(path));

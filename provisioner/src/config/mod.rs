@@ -48,6 +48,21 @@ impl Config {
             warnings,
         })
     }
+
+    /// This host among those that share a database: `proxmox.node`, or its own name.
+    #[must_use]
+    pub fn node(&self) -> String {
+        self.host
+            .node
+            .clone()
+            .unwrap_or_else(crate::record::host_name)
+    }
+
+    /// Whether a record's machine is on this host. Databases of a single host name none.
+    #[must_use]
+    pub fn is_here(&self, node: Option<&str>) -> bool {
+        node.is_none_or(|node| node == self.node())
+    }
 }
 
 #[cfg(test)]

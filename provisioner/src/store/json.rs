@@ -8,14 +8,17 @@ use blockhost_proto::value::{EthAddress, VmName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::change::{self, InUse};
+use super::unique::unique;
 use super::{Pools, Store, StoreError, Wanted, file};
-use crate::record::{Holder, Reservation, Status, Step, TokenReservation, TokenStatus, VmRecord};
+use crate::record::{Holder, Reservation, Status, Step, TokenReservation, VmRecord};
+use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
 /// The file's contents.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Database {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     vms: BTreeMap<String, VmRecord>,
     #[serde(default)]
     next_vmid: u32,
@@ -23,11 +26,15 @@ struct Database {
     allocated_ips: BTreeSet<Ipv4Addr>,
     #[serde(default)]
     allocated_ipv6: BTreeSet<Ipv6Addr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     reserved_nft_tokens: BTreeMap<String, TokenReservation>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "unique"
+    )]
     reservations: BTreeMap<String, Reservation>,
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "unique")]
     extra: Map<String, Value>,
 }
 
@@ -41,70 +48,38 @@ impl Database {
     fn vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {
         self.vms
             .get_mut(name.as_str())
-            .ok_or_else(|| StoreError::UnknownVm {
-                name: name.to_string(),
-            })
+            .ok_or_else(|| change::unknown(name))
     }
 
     fn living_vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {
         let vm = self.vm(name)?;
-        if vm.status == Status::Destroyed {
-            return Err(StoreError::WrongStatus {
-                name: name.clone(),
-                status: vm.status,
-                needed: "it has to be created anew",
-            });
-        }
+        change::living(vm)?;
         Ok(vm)
     }
 
     fn allocate(&self, pools: &Pools, wanted: &Wanted) -> Result<Reservation, StoreError> {
         if let Some(vm) = self.living().find(|vm| vm.vm_name == wanted.name) {
-            return Err(StoreError::NameTaken {
-                name: vm.vm_name.clone(),
-                vmid: vm.vmid,
-                status: vm.status,
-            });
+            return Err(change::name_taken(vm));
         }
         if let Some(reservation) = self.reservations.get(wanted.name.as_str()) {
             return Err(StoreError::InTheMaking(Box::new(reservation.clone())));
         }
-        let reserved = self.reservations.values();
-        let vmids = self
-            .living()
-            .map(|vm| vm.vmid)
-            .chain(reserved.clone().map(|r| r.vmid))
-            .chain(wanted.avoid.iter().copied());
-        let ips = self
-            .living()
-            .filter_map(|vm| vm.ip_address)
-            .chain(reserved.clone().map(|r| r.ip));
-        let ipv6 = self
-            .living()
-            .filter_map(|vm| vm.ipv6_address)
-            .chain(reserved.filter_map(|r| r.ipv6));
-        Ok(Reservation {
-            name: wanted.name.clone(),
-            vmid: pools.vmid(
-                wanted.vmid,
-                self.next_vmid,
-                &vmids.map(|vmid| vmid.get()).collect(),
-            )?,
-            ip: pools.ip(
-                wanted.ip,
-                &ips.chain(self.allocated_ips.iter().copied()).collect(),
-            )?,
-            ipv6: pools.ipv6(
-                wanted.ipv6,
-                &ipv6.chain(self.allocated_ipv6.iter().copied()).collect(),
-            )?,
-            pid: wanted.holder.pid,
-            pid_start: wanted.holder.start,
-            boot_id: wanted.holder.boot_id.clone(),
-            created_at: Time::now(),
-            steps: Vec::new(),
-            mock: wanted.mock,
-        })
+        let mut used = InUse {
+            ips: self.allocated_ips.clone(),
+            ipv6: self.allocated_ipv6.clone(),
+            ..InUse::default()
+        };
+        for vm in self.living() {
+            used.vmids.insert(vm.vmid.get());
+            used.ips.extend(vm.ip_address);
+            used.ipv6.extend(vm.ipv6_address);
+        }
+        for reservation in self.reservations.values() {
+            used.vmids.insert(reservation.vmid.get());
+            used.ips.insert(reservation.ip);
+            used.ipv6.extend(reservation.ipv6);
+        }
+        change::reserve(pools, wanted, self.next_vmid, used)
     }
 
     fn free(&mut self, ip: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) {
@@ -115,6 +90,23 @@ impl Database {
             self.allocated_ipv6.remove(&ipv6);
         }
     }
+}
+
+/// What a database holds, for moving to another.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    /// Machines, destroyed ones too.
+    pub vms: Vec<VmRecord>,
+    /// Machines in the making.
+    pub reservations: Vec<Reservation>,
+    /// Where the search for a free number begins.
+    pub next_vmid: u32,
+    /// IPv4 addresses that are held back for none of them.
+    pub other_ips: BTreeSet<Ipv4Addr>,
+    /// IPv6 addresses likewise.
+    pub other_ipv6: BTreeSet<Ipv6Addr>,
+    /// Access tokens.
+    pub tokens: Vec<(u64, TokenReservation)>,
 }
 
 /// The file database.
@@ -134,6 +126,47 @@ impl JsonStore {
         }
     }
 
+    /// Everything in it, for another database.
+    ///
+    /// # Errors
+    /// As for every reading.
+    pub fn contents(&self) -> Result<Contents, StoreError> {
+        let db = self.read()?;
+        let mut other_ips = db.allocated_ips.clone();
+        let mut other_ipv6 = db.allocated_ipv6.clone();
+        for (ip, ipv6) in db
+            .living()
+            .map(|vm| (vm.ip_address, vm.ipv6_address))
+            .chain(db.reservations.values().map(|r| (Some(r.ip), r.ipv6)))
+        {
+            if let Some(ip) = ip {
+                other_ips.remove(&ip);
+            }
+            if let Some(ipv6) = ipv6 {
+                other_ipv6.remove(&ipv6);
+            }
+        }
+        let tokens = db
+            .reserved_nft_tokens
+            .into_iter()
+            .map(|(token, held)| match token.parse() {
+                Ok(number) => Ok((number, held)),
+                Err(_) => Err(StoreError::Damaged {
+                    path: self.path.clone(),
+                    problem: format!("\"{}\" is no token", blockhost_proto::escape::shown(&token)),
+                }),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Contents {
+            vms: db.vms.into_values().collect(),
+            reservations: db.reservations.into_values().collect(),
+            next_vmid: db.next_vmid,
+            other_ips,
+            other_ipv6,
+            tokens,
+        })
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -148,9 +181,8 @@ impl JsonStore {
             path: self.path.clone(),
             problem,
         };
-        let value = blockhost_proto::json::parse(&bytes).map_err(|e| damaged(e.to_string()))?;
         let database: Database =
-            serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         match database
             .vms
             .iter()
@@ -206,15 +238,11 @@ impl Store for JsonStore {
 
     fn begin_step(&self, name: &VmName, step: Step) -> Result<(), StoreError> {
         self.change(|db| {
-            let reservation =
-                db.reservations
-                    .get_mut(name.as_str())
-                    .ok_or_else(|| StoreError::UnknownVm {
-                        name: name.to_string(),
-                    })?;
-            if !reservation.steps.contains(&step) {
-                reservation.steps.push(step);
-            }
+            let reservation = db
+                .reservations
+                .get_mut(name.as_str())
+                .ok_or_else(|| change::unknown(name))?;
+            change::note(reservation, step);
             Ok(())
         })
     }
@@ -228,13 +256,9 @@ impl Store for JsonStore {
             let Some(found) = db.reservations.get_mut(left.name.as_str()) else {
                 return Ok(None);
             };
-            let maker = found.holder();
-            if maker != left.holder() || maker != *holder && maker.is_alive() {
+            if !change::take_over(found, left, holder) {
                 return Ok(None);
             }
-            found.pid = holder.pid;
-            found.pid_start = holder.start;
-            found.boot_id.clone_from(&holder.boot_id);
             Ok(Some(found.clone()))
         })
     }
@@ -251,11 +275,7 @@ impl Store for JsonStore {
     fn register_vm(&self, record: &VmRecord) -> Result<(), StoreError> {
         self.change(|db| {
             if let Some(vm) = db.living().find(|vm| vm.vm_name == record.vm_name) {
-                return Err(StoreError::NameTaken {
-                    name: vm.vm_name.clone(),
-                    vmid: vm.vmid,
-                    status: vm.status,
-                });
+                return Err(change::name_taken(vm));
             }
             db.reservations.remove(record.vm_name.as_str());
             db.allocated_ips.extend(record.ip_address);
@@ -268,9 +288,7 @@ impl Store for JsonStore {
     fn mark_active(&self, name: &VmName, expires_at: Option<Time>) -> Result<VmRecord, StoreError> {
         self.change(|db| {
             let vm = db.living_vm(name)?;
-            vm.status = Status::Active;
-            vm.suspended_at = None;
-            vm.expires_at = expires_at.unwrap_or(vm.expires_at);
+            change::activate(vm, expires_at);
             Ok(vm.clone())
         })
     }
@@ -278,10 +296,7 @@ impl Store for JsonStore {
     fn mark_suspended(&self, seen: &VmRecord, at: Time) -> Result<VmRecord, StoreError> {
         self.change(|db| {
             let vm = db.living_vm(&seen.vm_name)?;
-            if vm.status != Status::Suspended && vm.expires_at == seen.expires_at {
-                vm.status = Status::Suspended;
-                vm.suspended_at = Some(at);
-            }
+            change::suspend(vm, seen, at);
             Ok(vm.clone())
         })
     }
@@ -317,87 +332,43 @@ impl Store for JsonStore {
     ) -> Result<VmRecord, StoreError> {
         self.change(|db| {
             let vm = db.living_vm(name)?;
-            vm.wallet_address = Some(wallet);
-            vm.nft_token_id = token.or(vm.nft_token_id);
-            vm.gecos_synced = Some(gecos_synced);
+            change::give_access(vm, wallet, token, gecos_synced);
             Ok(vm.clone())
         })
     }
 
-    fn vms_to_suspend(&self, now: Time) -> Result<Vec<VmRecord>, StoreError> {
-        Ok(self
-            .list(Some(Status::Active))?
-            .into_iter()
-            .filter(|vm| vm.expires_at <= now)
-            .collect())
-    }
-
-    fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Result<Vec<VmRecord>, StoreError> {
-        // A suspended record without a date (another version's) counts from its expiry.
-        let due = |vm: &VmRecord| {
-            vm.suspended_at
-                .unwrap_or(vm.expires_at)
-                .plus_days(grace_days)
-                <= now
-        };
-        Ok(self
-            .list(Some(Status::Suspended))?
-            .into_iter()
-            .filter(due)
-            .collect())
+    fn set_throttle(&self, name: &VmName, wanted: &ThrottleChange) -> Result<VmRecord, StoreError> {
+        self.change(|db| {
+            let vm = db.living_vm(name)?;
+            vm.throttle = vm.throttle.changed(wanted);
+            Ok(vm.clone())
+        })
     }
 
     fn reserve_token(&self, token: u64, name: &VmName) -> Result<(), StoreError> {
         self.change(|db| {
-            match db.reserved_nft_tokens.get(&token.to_string()) {
-                Some(held) if held.vm_name != *name && held.status != TokenStatus::Failed => {
-                    return Err(taken(token, held));
-                }
-                Some(held) if held.status == TokenStatus::Minted => return Ok(()),
-                _ => {}
+            let key = token.to_string();
+            if let Some(promise) = change::promise(db.reserved_nft_tokens.get(&key), token, name)? {
+                db.reserved_nft_tokens.insert(key, promise);
             }
-            let reservation = TokenReservation {
-                vm_name: name.clone(),
-                status: TokenStatus::Reserved,
-                reserved_at: Time::now(),
-                extra: Map::new(),
-            };
-            db.reserved_nft_tokens
-                .insert(token.to_string(), reservation);
             Ok(())
         })
     }
 
     fn mint_token(&self, token: u64, name: &VmName) -> Result<(), StoreError> {
         self.change(|db| {
-            match db.reserved_nft_tokens.get(&token.to_string()) {
-                Some(held) if held.vm_name != *name && held.status != TokenStatus::Failed => {
-                    return Err(taken(token, held));
-                }
-                _ => {}
-            }
-            let vm = db.vm(name)?;
-            vm.nft_token_id = Some(token);
-            vm.nft_minted = Some(true);
-            let reservation = TokenReservation {
-                vm_name: name.clone(),
-                status: TokenStatus::Minted,
-                reserved_at: Time::now(),
-                extra: Map::new(),
-            };
-            db.reserved_nft_tokens
-                .insert(token.to_string(), reservation);
+            let key = token.to_string();
+            let held = db.reserved_nft_tokens.get(&key).cloned();
+            let minted = change::mint(held.as_ref(), db.vm(name)?, token)?;
+            db.reserved_nft_tokens.insert(key, minted);
             Ok(())
         })
     }
 
     fn fail_token(&self, token: u64, name: &VmName) -> Result<(), StoreError> {
         self.change(|db| {
-            if let Some(held) = db.reserved_nft_tokens.get_mut(&token.to_string())
-                && held.status == TokenStatus::Reserved
-                && held.vm_name == *name
-            {
-                held.status = TokenStatus::Failed;
+            if let Some(held) = db.reserved_nft_tokens.get_mut(&token.to_string()) {
+                change::fail(held, name);
             }
             Ok(())
         })
@@ -417,17 +388,12 @@ impl Store for JsonStore {
     fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
         Ok(self.read()?.reservations.into_values().collect())
     }
-}
 
-fn taken(token: u64, held: &TokenReservation) -> StoreError {
-    let status = if held.status == TokenStatus::Minted {
-        "minted"
-    } else {
-        "reserved"
-    };
-    StoreError::TokenTaken {
-        token,
-        status,
-        holder: held.vm_name.clone(),
+    fn everything(&self) -> Result<(Vec<VmRecord>, Vec<Reservation>), StoreError> {
+        let db = self.read()?;
+        Ok((
+            db.vms.into_values().collect(),
+            db.reservations.into_values().collect(),
+        ))
     }
 }

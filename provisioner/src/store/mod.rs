@@ -1,9 +1,12 @@
-//! The machines' database behind one interface. [`JsonStore`] is the embedded default, a file; a database server for
-//! several hosts takes its place behind the same trait. Commands, the garbage collector and the engine use it.
+//! The machines' database behind one interface. [`JsonStore`] is the embedded default, a file; [`PostgresStore`] a database
+//! server for several hosts. Commands, the garbage collector and the engine use whichever the configuration names.
 
+mod change;
 mod file;
 mod json;
 mod pool;
+pub mod postgres;
+pub(crate) mod unique;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -12,9 +15,11 @@ use blockhost_proto::value::{EthAddress, VmName, Vmid};
 
 use crate::config::Config;
 use crate::record::{Holder, Reservation, Status, Step, VmRecord};
+use crate::throttle::Change;
 use crate::time::Time;
 
-pub use json::JsonStore;
+pub use self::postgres::PostgresStore;
+pub use json::{Contents, JsonStore};
 pub use pool::Pools;
 
 /// What can go wrong with the database.
@@ -75,7 +80,7 @@ pub enum StoreError {
         status: Status,
     },
     /// A machine of that name is being made.
-    #[error("a machine named {} is being created by process {} since {}", .0.name, .0.pid, .0.created_at)]
+    #[error("a machine named {} is being created by {} since {}", .0.name, .0.maker(), .0.created_at)]
     InTheMaking(Box<Reservation>),
     /// No such machine.
     #[error("there is no machine named {name}")]
@@ -103,11 +108,19 @@ pub enum StoreError {
         /// Its machine.
         holder: VmName,
     },
-    /// The database is set to one this program cannot speak to.
-    #[error("db_url \"{url}\": this build has only the file database; remove db_url from db.yaml")]
+    /// The database is set to one that cannot be used so.
+    #[error("db_url of db.yaml: {problem}")]
     Unsupported {
-        /// The setting, without credentials.
-        url: String,
+        /// Why not; without credentials.
+        problem: String,
+    },
+    /// The database server could not be reached, or refused.
+    #[error("the database {server} {problem}")]
+    Server {
+        /// Its address, without credentials.
+        server: String,
+        /// What happened, and what is left of it.
+        problem: String,
     },
 }
 
@@ -210,17 +223,37 @@ pub trait Store {
         gecos_synced: bool,
     ) -> Result<VmRecord, StoreError>;
 
+    /// Changes the limits that are kept of a machine.
+    ///
+    /// # Errors
+    /// As [`Store::mark_active`].
+    fn set_throttle(&self, name: &VmName, change: &Change) -> Result<VmRecord, StoreError>;
+
     /// Active machines past their expiry.
     ///
     /// # Errors
     /// As for every reading.
-    fn vms_to_suspend(&self, now: Time) -> Result<Vec<VmRecord>, StoreError>;
+    fn vms_to_suspend(&self, now: Time) -> Result<Vec<VmRecord>, StoreError> {
+        let mut due = self.list(Some(Status::Active))?;
+        due.retain(|vm| vm.expires_at <= now);
+        Ok(due)
+    }
 
     /// Suspended machines past `grace_days` of suspension.
     ///
     /// # Errors
     /// As for every reading.
-    fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Result<Vec<VmRecord>, StoreError>;
+    fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Result<Vec<VmRecord>, StoreError> {
+        let mut due = self.list(Some(Status::Suspended))?;
+        // A suspended record without a date (another version's) counts from its expiry.
+        due.retain(|vm| {
+            vm.suspended_at
+                .unwrap_or(vm.expires_at)
+                .plus_days(grace_days)
+                <= now
+        });
+        Ok(due)
+    }
 
     /// Promises a token to a machine.
     ///
@@ -257,18 +290,57 @@ pub trait Store {
     /// # Errors
     /// As for every reading.
     fn reservations(&self) -> Result<Vec<Reservation>, StoreError>;
+
+    /// All machines and reservations, as they were at one moment.
+    ///
+    /// # Errors
+    /// As for every reading.
+    fn everything(&self) -> Result<(Vec<VmRecord>, Vec<Reservation>), StoreError>;
 }
+
+/// A database of either kind.
+pub type AnyStore = Box<dyn Store + Send>;
 
 /// Opens the database that `config` names.
 ///
 /// # Errors
-/// [`StoreError::Unsupported`].
-pub fn open(config: &Config) -> Result<JsonStore, StoreError> {
-    if let Some(url) = &config.db.db_url {
-        let url = url.split_once('@').map_or(url.as_str(), |(_, host)| host);
-        return Err(StoreError::Unsupported {
-            url: blockhost_proto::escape::shown(url),
-        });
-    }
-    Ok(JsonStore::new(&config.db.db_file, Pools::of(config)))
+/// [`StoreError::Unsupported`], [`StoreError::Server`].
+pub fn open(config: &Config) -> Result<AnyStore, StoreError> {
+    Ok(match &config.db.db_url {
+        Some(url) => Box::new(PostgresStore::open(url, Pools::of(config))?),
+        None => Box::new(JsonStore::new(&config.db.db_file, Pools::of(config))),
+    })
+}
+
+/// What is in a box does what it does outside.
+macro_rules! boxed {
+    ($(fn $name:ident(&self $(, $arg:ident: $kind:ty)*) -> $result:ty;)+) => {
+        impl<S: Store + ?Sized> Store for Box<S> {
+            $(fn $name(&self $(, $arg: $kind)*) -> Result<$result, StoreError> { (**self).$name($($arg),*) })+
+        }
+    };
+}
+
+boxed! {
+    fn allocate(&self, wanted: &Wanted) -> Reservation;
+    fn preview(&self, wanted: &Wanted) -> Reservation;
+    fn begin_step(&self, name: &VmName, step: Step) -> ();
+    fn take_over(&self, left: &Reservation, holder: &Holder) -> Option<Reservation>;
+    fn release(&self, name: &VmName) -> ();
+    fn register_vm(&self, record: &VmRecord) -> ();
+    fn mark_active(&self, name: &VmName, expires_at: Option<Time>) -> VmRecord;
+    fn mark_suspended(&self, seen: &VmRecord, at: Time) -> VmRecord;
+    fn mark_destroyed(&self, name: &VmName, at: Time) -> VmRecord;
+    fn extend_expiry(&self, name: &VmName, expires_at: Time) -> VmRecord;
+    fn set_access(&self, name: &VmName, wallet: EthAddress, token: Option<u64>, gecos_synced: bool) -> VmRecord;
+    fn set_throttle(&self, name: &VmName, change: &Change) -> VmRecord;
+    fn vms_to_suspend(&self, now: Time) -> Vec<VmRecord>;
+    fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Vec<VmRecord>;
+    fn reserve_token(&self, token: u64, name: &VmName) -> ();
+    fn mint_token(&self, token: u64, name: &VmName) -> ();
+    fn fail_token(&self, token: u64, name: &VmName) -> ();
+    fn list(&self, status: Option<Status>) -> Vec<VmRecord>;
+    fn get(&self, name: &VmName) -> VmRecord;
+    fn reservations(&self) -> Vec<Reservation>;
+    fn everything(&self) -> (Vec<VmRecord>, Vec<Reservation>);
 }

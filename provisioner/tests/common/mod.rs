@@ -17,7 +17,7 @@ use blockhost_provisioner::config::Config;
 use blockhost_provisioner::create::World;
 use blockhost_provisioner::plan::CreateRequest;
 use blockhost_provisioner::signals::Interrupt;
-use blockhost_provisioner::store::{self, JsonStore};
+use blockhost_provisioner::store::{JsonStore, Pools};
 use serde_json::{Map, json};
 
 /// What the recorder knows of a machine.
@@ -39,6 +39,10 @@ pub struct Recorder {
     /// Raised when this action was done.
     pub interrupt_after: RefCell<Option<(&'static str, Interrupt)>>,
     pub snippets: std::path::PathBuf,
+    /// Limits that were asked for, as they stand in the request.
+    pub limits: RefCell<Vec<serde_json::Value>>,
+    /// How often counters were asked for: one second passes between two.
+    pub looks: std::cell::Cell<u64>,
 }
 
 fn refused(code: ErrorCode, message: &str) -> CallError {
@@ -116,6 +120,19 @@ impl Agent for &Recorder {
                 machines.remove(&a.vmid.get()).ok_or_else(absent)?;
                 said("")
             }
+            Action::VmThrottle(_) => {
+                self.limits.borrow_mut().push(action.params());
+                said("")
+            }
+            Action::QmMetrics(a) => {
+                let look = self.looks.get() + 1;
+                self.looks.set(look);
+                let rows = machines
+                    .iter()
+                    .filter(|(vmid, m)| a.vmid.map_or(!m.template, |only| only.get() == **vmid))
+                    .map(|(vmid, m)| counters(*vmid, m, look));
+                said(rows.collect::<serde_json::Value>())
+            }
             Action::Ip6RouteAdd(a) => {
                 self.routes.borrow_mut().push(a.address.to_string());
                 said("")
@@ -150,6 +167,16 @@ impl Agent for &Recorder {
     }
 }
 
+fn counters(vmid: u32, machine: &FakeMachine, look: u64) -> serde_json::Value {
+    json!({
+        "vmid": vmid, "name": machine.name, "state": if machine.running { "running" } else { "stopped" },
+        "at_ms": look * 1000, "started": if machine.running { 7 } else { 0 }, "uptime_s": look, "cpus": 1,
+        "cpu_ms": look * 10, "memory_used": 1 << 20, "memory_total": 2 << 20, "disk_used": 0, "disk_total": 0,
+        "disk_reads": look, "disk_writes": look, "disk_read_bytes": look * 1000, "disk_written_bytes": look,
+        "net_in_bytes": null, "net_out_bytes": null, "net_connections": null, "guest_agent": true,
+    })
+}
+
 /// A world with a database, a template at 9000 and no agent.
 pub struct TestWorld {
     pub directory: tempfile::TempDir,
@@ -177,7 +204,7 @@ impl TestWorld {
         let broker = "{\"prefix\": \"fd77:b10c::/64\", \"gateway\": \"fd77:b10c::1\"}";
         std::fs::write(layout.etc().join("broker-allocation.json"), broker).unwrap();
         let config = Config::load(&layout).unwrap();
-        let store = store::open(&config).unwrap();
+        let store = JsonStore::new(&config.db.db_file, Pools::of(&config));
         let recorder = Recorder {
             snippets: layout.snippets(),
             ..Recorder::default()

@@ -74,6 +74,7 @@ impl Allowlists {
             Action::QmResize(a) => self.vmid(a.vmid),
             Action::QmStatus(a) => self.vmid(a.vmid),
             Action::QmConfig(a) => self.vmid(a.vmid),
+            Action::QmMetrics(a) => a.vmid.map_or(Ok(()), |vmid| self.vmid(vmid)),
             Action::QmGuestPing(a) => self.vmid(a.vmid),
             Action::QmGuestExec(a) => self.vmid(a.vmid),
             Action::PctCreate(a) => {

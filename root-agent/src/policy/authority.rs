@@ -207,8 +207,9 @@ fn narrowed(
 
 /// Actions that can name nothing because they are about everything on a list. Under a rule that narrows this list they
 /// would show what its caller may not name.
-pub const SHOWS_ALL: [(&str, &str); 6] = [
+pub const SHOWS_ALL: [(&str, &str); 7] = [
     ("qm-list", "vmids"),
+    ("qm-metrics", "vmids"),
     ("pct-list", "vmids"),
     ("ovs-list", "ovs_bridges"),
     ("nat-list", "public_pools"),
@@ -218,7 +219,11 @@ pub const SHOWS_ALL: [(&str, &str); 6] = [
 
 /// The lists that the request shows all of.
 fn shows_all(action: &Action) -> impl Iterator<Item = &'static str> {
-    let one = matches!(action, Action::OvsList(list) if list.bridge.is_some());
+    let one = match action {
+        Action::OvsList(list) => list.bridge.is_some(),
+        Action::QmMetrics(metrics) => metrics.vmid.is_some(),
+        _ => false,
+    };
     let shows = move |(name, _): &&(&str, &str)| !one && *name == action.name();
     SHOWS_ALL.iter().filter(shows).map(|&(_, list)| list)
 }

@@ -98,6 +98,10 @@ impl World {
     }
 
     pub fn start(&self, prepare: Prepare) -> Result<Box<dyn Handler>, String> {
+        self.start_on(Backend::Embedded, prepare)
+    }
+
+    pub fn start_on(&self, backend: Backend, prepare: Prepare) -> Result<Box<dyn Handler>, String> {
         let identity = Identity {
             uid: USER,
             gid: GROUP,
@@ -111,7 +115,7 @@ impl World {
                 vm: identity,
                 image: identity,
             },
-            backend: Backend::Embedded,
+            backend,
         })
     }
 

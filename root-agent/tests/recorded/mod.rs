@@ -2,7 +2,7 @@
 //! that a test gives in their name.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
-use blockhost_root_agent::compartment::{Done, Failure, Handler, vm};
+use blockhost_root_agent::compartment::{Backend, Done, Failure, Handler, vm};
 use serde_json::Value;
 
 use crate::compartment_world::{World, is_root};
@@ -17,6 +17,10 @@ pub struct Vm {
 
 impl Vm {
     pub fn new() -> Option<Self> {
+        Self::on(Backend::Embedded)
+    }
+
+    pub fn on(backend: Backend) -> Option<Self> {
         if !is_root() {
             println!("skipped: a program of root's needs root");
             return None;
@@ -24,7 +28,9 @@ impl Vm {
         let mut world = World::new();
         world.policy.programs.qm = Some(world.script("qm", RECORDER));
         world.policy.programs.pct = Some(world.script("pct", RECORDER));
-        let handler = world.start(vm::prepare).expect("a vm compartment");
+        let handler = world
+            .start_on(backend, vm::prepare)
+            .expect("a vm compartment");
         Some(Vm { world, handler })
     }
 

@@ -102,6 +102,8 @@ fn write_manifest(world: &World) -> Result<(), WorldError> {
             "kill": command("blockhost-vm-kill"),
             "status": command("blockhost-vm-status"),
             "list": command("blockhost-vm-list"),
+            "metrics": command("blockhost-vm-metrics"),
+            "throttle": command("blockhost-vm-throttle"),
             "update-gecos": command("blockhost-vm-update-gecos"),
             "guest-exec": command("blockhost-vm-guest-exec"),
             "gc": command("blockhost-vm-gc"),

@@ -39,6 +39,8 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-vm-kill",
     "blockhost-vm-status",
     "blockhost-vm-list",
+    "blockhost-vm-metrics",
+    "blockhost-vm-throttle",
     "blockhost-vm-onboot",
     "blockhost-vm-update-gecos",
     "blockhost-vm-guest-exec",

@@ -8,6 +8,7 @@ mod containers;
 pub(super) mod fuzz;
 mod import;
 mod machines;
+mod metrics;
 mod taps;
 mod template;
 mod throttle;
@@ -65,6 +66,7 @@ impl Handler for Vm {
             action,
             Action::QmGuestExec(_)
                 | Action::QmGuestPing(_)
+                | Action::QmMetrics(_)
                 | Action::QmShutdown(_)
                 | Action::PctExec(_)
                 | Action::PctShutdown(_)
@@ -76,6 +78,7 @@ impl Handler for Vm {
             (Action::VmThrottle(a), _) => throttle::run(&self.qm, &self.devices, a, ctx),
             (Action::PveSetThrottle(a), _) => throttle::options(&self.qm, &a.into(), ctx),
             (Action::TcRateLimit(a), _) => throttle::rates(&self.qm, &self.devices, a, ctx),
+            (Action::QmMetrics(a), _) => metrics::run(&self.qm, a.vmid, ctx),
             (_, "pct") => containers::run(&self.pct, action, ctx),
             _ => machines::run(&self.qm, &self.image_owners, action, ctx),
         }

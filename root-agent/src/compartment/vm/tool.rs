@@ -42,6 +42,7 @@ impl Aim {
 #[derive(Debug)]
 pub(super) struct Tool {
     pub(super) kind: Kind,
+    pub(super) backend: Backend,
     /// The program, or why there is none.
     program: Result<Program, String>,
     /// What an import is locked into, where the backend is ours.
@@ -78,6 +79,7 @@ impl Tool {
         };
         Ok(Self {
             kind,
+            backend,
             program,
             import,
         })
@@ -225,7 +227,7 @@ impl Tool {
     }
 
     /// Runs a command and returns its whole output as text.
-    fn parsed(&self, command: &Command, ctx: &JobCtx<'_>) -> Result<String, Failure> {
+    pub(super) fn parsed(&self, command: &Command, ctx: &JobCtx<'_>) -> Result<String, Failure> {
         let output = self.run(command, ctx)?;
         if !output.ok() {
             return Err(self.failure(command, &output));

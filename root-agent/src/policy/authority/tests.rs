@@ -228,6 +228,9 @@ fn a_list_of_everything_is_not_for_those_who_may_name_some() {
     let may =
         |uid: u32, name: &str, params: Value| ask(&rules, by(uid, uid, &[]), name, &params).is_ok();
     assert!(!may(5, "qm-list", json!({})) && !may(5, "pct-list", json!({})));
+    assert!(!may(5, "qm-metrics", json!({})) && may(6, "qm-metrics", json!({})));
+    assert!(may(5, "qm-metrics", json!({"vmid": 200})));
+    assert!(!may(5, "qm-metrics", json!({"vmid": 150})));
     assert!(may(5, "ovs-list", json!({})));
     assert!(may(6, "qm-list", json!({})) && may(6, "pct-list", json!({})));
     assert!(!may(6, "ovs-list", json!({})));
