@@ -112,8 +112,7 @@ action! {
 }
 
 action! {
-    /// What machines have used so far, as a JSON array of counters in `output`; two such looks give rates. Of all machines
-    /// but templates, or of one. On Proxmox VE every machine costs two calls of `qm`.
+    /// What machines but templates have used so far, as a JSON array of counters in `output`.
     QmMetrics = "qm-metrics", family "qm", compartment Vm, capabilities VM,
     time_limit_s 120, read_only true, ledger "qm" / "compute" / "query",
     {

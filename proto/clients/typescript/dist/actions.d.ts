@@ -397,6 +397,14 @@ export function qmConfig(vmid: number, callOptions?: CallOptions): Promise<Reply
 export function qmList(callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * What machines but templates have used so far, as a JSON array of counters in `output`.
+ * Changes nothing.
+ *
+ * @param vmid Only this machine.
+ */
+export function qmMetrics(vmid?: number, callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Asks the guest agent whether it answers.
  * Changes nothing.
  *

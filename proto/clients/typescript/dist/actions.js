@@ -54,6 +54,10 @@ export function qmList(callOptions) {
   return invoke("qm-list", {}, callOptions);
 }
 
+export function qmMetrics(vmid, callOptions) {
+  return invoke("qm-metrics", { vmid }, callOptions);
+}
+
 export function qmGuestPing(vmid, callOptions) {
   return invoke("qm-guest-ping", { vmid }, callOptions);
 }

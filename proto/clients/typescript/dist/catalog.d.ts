@@ -29,6 +29,7 @@ export type ActionName =
   | "qm-status"
   | "qm-config"
   | "qm-list"
+  | "qm-metrics"
   | "qm-guest-ping"
   | "qm-guest-exec"
   | "pct-create"

@@ -254,6 +254,23 @@ class Actions:
         )
         return reply
 
+    def qm_metrics(
+        self,
+        *,
+        vmid: Optional[int] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """What machines but templates have used so far, as a JSON array of counters in `output`.
+        Changes nothing.
+
+        :param vmid: Only this machine.
+        """
+        reply: t.Reply = self._invoke(
+            "qm-metrics", {"vmid": vmid}, call_timeout, dry_run
+        )
+        return reply
+
     def qm_guest_ping(
         self,
         vmid: int,

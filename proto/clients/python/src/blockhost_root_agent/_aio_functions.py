@@ -18,6 +18,7 @@ qm_resize = default_client.qm_resize
 qm_status = default_client.qm_status
 qm_config = default_client.qm_config
 qm_list = default_client.qm_list
+qm_metrics = default_client.qm_metrics
 qm_guest_ping = default_client.qm_guest_ping
 qm_guest_exec = default_client.qm_guest_exec
 pct_create = default_client.pct_create
@@ -120,6 +121,7 @@ __all__ = [
     "qm_guest_ping",
     "qm_importdisk",
     "qm_list",
+    "qm_metrics",
     "qm_resize",
     "qm_set",
     "qm_shutdown",

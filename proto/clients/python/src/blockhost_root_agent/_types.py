@@ -50,6 +50,7 @@ TIME_LIMITS_S: Dict[str, int] = {
     "qm-status": 30,
     "qm-config": 30,
     "qm-list": 30,
+    "qm-metrics": 120,
     "qm-guest-ping": 30,
     "qm-guest-exec": 630,
     "pct-create": 600,
