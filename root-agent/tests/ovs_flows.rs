@@ -294,6 +294,98 @@ fn owners_keep_out_of_each_others_flows() {
     });
 }
 
+#[test]
+fn what_is_asked_for_and_what_became_of_it_are_listed_and_a_change_by_hand_shows() {
+    with_switch(
+        "what_is_asked_for_and_what_became_of_it_are_listed_and_a_change_by_hand_shows",
+        |switch| {
+            switch.bridge("br0");
+            switch.vsctl("add-port br0 int0 -- set Interface int0 type=internal");
+            let flows = json!([
+                {"priority": 5, "match": {"in_port": "int0", "dl_type": "arp"}, "actions": ["normal"]},
+                {"priority": 6, "match": {"dl_type": "ip", "nw_dst": "10.0.0.0/8"}, "actions": [{"output": "int0"}]},
+                {"priority": 7, "match": {"dl_dst": "01:00:00:00:00:00/01:00:00:00:00:00"}, "actions": ["drop"]},
+            ]);
+            let params = json!({"bridge": "br0", "owner": "web", "flows": flows});
+            let set = || switch.must("ovs-set-flows", &params);
+            set();
+            let Ok(Action::OvsSetFlows(wanted)) = Action::from_parts("ovs-set-flows", &params)
+            else {
+                panic!("of the catalog");
+            };
+            let port = |what: &str| {
+                let listed = switch.list(&json!({"bridge": "br0"}));
+                let ports = listed["bridges"][0]["ports"]
+                    .as_array()
+                    .expect("ports")
+                    .clone();
+                let port = ports
+                    .into_iter()
+                    .find(|port| port["name"] == "int0")
+                    .expect("it");
+                port[what].clone()
+            };
+            let owner = || {
+                let listed = switch.list(&json!({"bridge": "br0"}));
+                let owners = listed["bridges"][0]["owners"]
+                    .as_array()
+                    .expect("owners")
+                    .clone();
+                owners
+                    .into_iter()
+                    .find(|owner| owner["owner"] == "web")
+                    .expect("it")
+            };
+            let number = u16::try_from(port("ofport").as_u64().expect("a number")).expect("small");
+            let asked = wanted.flows.fingerprint(|_| Some(number)).expect("numbers");
+            assert_eq!(
+                (&owner()["asked"], &owner()["as_set"]),
+                (&json!(asked.as_str()), &json!(true))
+            );
+            assert_ne!(
+                wanted.flows.fingerprint(|_| Some(number + 1)),
+                Some(asked),
+                "other ports are another wish"
+            );
+            assert_eq!(wanted.flows.fingerprint(|_| None), None);
+
+            // The same places, and as many.
+            switch.ofctl(&["mod-flows", "br0", "arp,in_port=int0,actions=drop"]);
+            assert_eq!(
+                (&owner()["flows"], &owner()["as_set"]),
+                (&json!(3), &json!(false))
+            );
+            assert_eq!(set().extra["changed"], 1);
+            assert_eq!(owner()["as_set"], true);
+            switch.ofctl(&["del-flows", "br0", "arp,in_port=int0"]);
+            assert_eq!(owner()["as_set"], false);
+            // Whatever somebody wrote there is no proof of anything.
+            set();
+            let key = format!("blockhost-asked-{:012x}", wanted.owner.cookie());
+            for torn in ["x", "x_y", "0"] {
+                switch.vsctl(&format!("set Bridge br0 external_ids:{key}={torn}"));
+                assert_ne!(owner()["as_set"], true, "{torn}");
+            }
+            set();
+            assert_eq!(owner()["as_set"], true);
+
+            assert_eq!(port("limits"), Value::Null);
+            let qos = json!({"bridge": "br0", "port": "int0", "max_kbps": 1000,
+                "queues": [{"queue": 7, "min_kbps": 3, "priority": 2}, {"queue": 1, "max_kbps": 5, "burst_kbit": 8}],
+                "ingress_kbps": 9, "ingress_burst_kbit": 4});
+            switch.must("ovs-set-qos", &qos);
+            let limits = json!({"max_kbps": 1000, "ingress_kbps": 9, "ingress_burst_kbit": 4,
+                "queues": [{"queue": 1, "max_kbps": 5, "burst_kbit": 8}, {"queue": 7, "min_kbps": 3, "priority": 2}]});
+            assert_eq!(port("limits"), limits);
+            let row = switch.vsctl("get Port int0 qos");
+            switch.vsctl(&format!("set QoS {row} other_config:max-rate=1500"));
+            assert_eq!(port("limits")["foreign"], true, "not in kilobits");
+            switch.must("ovs-set-qos", &json!({"bridge": "br0", "port": "int0"}));
+            assert_eq!(port("limits"), Value::Null);
+        },
+    );
+}
+
 /// Runs one change of flows through a relay on the bridge's socket; how many bytes went to the switch.
 fn counting<T>(switch: &Switch, change: impl FnOnce() -> T) -> (T, u64) {
     let socket = switch.directory().join("br0.mgmt");

@@ -2,12 +2,12 @@
 //! when they are written as one flow with `columns` and `rows`; written out they stop at the frame and at the number of
 //! values that one request may hold.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Field, Flow};
-use crate::value::{Param, ValueError};
+use super::{Field, Flow, FlowAction, PortRef};
+use crate::value::{Param, Sha256Hex, SwitchIfName, ValueError};
 
 /// Flows as they were given and as they are meant. No two have the same table, priority and match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,6 +48,36 @@ impl FlowSet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty()
+    }
+
+    /// Ports that the flows name, without those they give by number.
+    #[must_use]
+    pub fn port_names(&self) -> BTreeSet<&SwitchIfName> {
+        let mut names = BTreeSet::new();
+        for flow in &self.flows {
+            let outputs = flow.actions.iter().filter_map(|action| match action {
+                FlowAction::Output(port) => Some(port),
+                _ => None,
+            });
+            for port in flow.matching.in_port().into_iter().chain(outputs) {
+                if let PortRef::Name(name) = port {
+                    names.insert(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// What is asked for, as a hash: the flows as given, and what the ports' names mean. `None` where a port
+    /// has no number. The agent keeps it beside the flows that it sets and `ovs-list` shows it, so that whoever wants the
+    /// same flows knows without sending them.
+    #[must_use]
+    pub fn fingerprint(&self, number: impl Fn(&SwitchIfName) -> Option<u16>) -> Option<Sha256Hex> {
+        let mut text = Value::from(self.given.clone()).to_string();
+        for name in self.port_names() {
+            text.push_str(&format!("\n{name} {}", number(name)?));
+        }
+        Some(Sha256Hex::of(text.as_bytes()))
     }
 
     fn push(&mut self, flow: Flow) -> Result<(), ValueError> {

@@ -14,14 +14,18 @@ pub mod policy;
 mod ports;
 mod read;
 mod security;
+mod seen;
 mod sets;
 mod track;
 mod treat;
 mod wish;
 
-pub use plan::{Observed, ObservedError, Steps, clear, plan};
+pub use plan::{
+    Difference, OURS, ObservedError, Steps, clear, differences, plan, removal, strangers,
+};
 pub use policy::Policy;
 pub use read::{PolicyError, Problem};
+pub use seen::{Observed, ObservedBridge, ObservedOwner};
 pub use wish::Wish;
 
 use std::collections::BTreeMap;

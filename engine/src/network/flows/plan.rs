@@ -3,28 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blockhost_proto::action::Action;
+use blockhost_proto::action::{Action, OvsSetFlows, OvsSetQos};
 use blockhost_proto::value::SwitchIfName;
 use serde_json::{Value, json};
 
 use super::ground::FIRST_METER;
+use super::seen::{Observed, ObservedBridge, ObservedOwner, limits_of, show_meter};
 use super::{Compiled, rank};
 
 /// What begins the name of every owner of ours.
-const OURS: &str = "net.";
+pub const OURS: &str = "net.";
 
-/// What a host says of its bridges.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Observed {
-    bridges: BTreeMap<String, ObservedBridge>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct ObservedBridge {
-    ports: BTreeSet<String>,
-    owners: BTreeSet<String>,
-    /// Unit, rate, burst.
-    meters: BTreeMap<u32, (String, u64, u64)>,
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// What: `flows.net.ct.100`, `meters.32768`, `limits.vi100`.
+    pub field: String,
+    /// As it is.
+    pub from: Value,
+    /// As it should be.
+    pub to: Value,
+    /// What makes it right.
+    pub action: Action,
+    /// What takes that back; none where nobody knows what there was.
+    pub undo: Option<Action>,
 }
 
 /// What is needed.
@@ -58,54 +60,8 @@ pub enum ObservedError {
     },
 }
 
-impl Observed {
-    /// Reads the `output` of `ovs-list`.
-    ///
-    /// # Errors
-    /// [`ObservedError::Answer`].
-    pub fn read(answer: &Value) -> Result<Self, ObservedError> {
-        let mut bridges = BTreeMap::new();
-        for bridge in list(answer, "bridges")? {
-            let name = text(bridge, "name")?;
-            let mut seen = ObservedBridge::default();
-            for port in list(bridge, "ports")? {
-                seen.ports.insert(text(port, "name")?);
-            }
-            // A bridge that does not answer has neither.
-            if bridge.get("error").is_none() {
-                for owner in list(bridge, "owners")? {
-                    if let Some(owner) = owner["owner"].as_str() {
-                        seen.owners.insert(owner.to_owned());
-                    }
-                }
-                for meter in list(bridge, "meters")? {
-                    let number = |key| meter[key].as_u64().ok_or(ObservedError::Answer(key));
-                    let id = u32::try_from(number("meter")?)
-                        .map_err(|_| ObservedError::Answer("meter"))?;
-                    let burst = meter["burst"].as_u64().unwrap_or(0);
-                    seen.meters
-                        .insert(id, (text(meter, "unit")?, number("rate")?, burst));
-                }
-            }
-            bridges.insert(name, seen);
-        }
-        Ok(Self { bridges })
-    }
-}
-
-fn list<'a>(value: &'a Value, key: &'static str) -> Result<&'a Vec<Value>, ObservedError> {
-    value[key].as_array().ok_or(ObservedError::Answer(key))
-}
-
-fn text(value: &Value, key: &'static str) -> Result<String, ObservedError> {
-    value[key]
-        .as_str()
-        .map(str::to_owned)
-        .ok_or(ObservedError::Answer(key))
-}
-
-/// What is needed for all of these bridges. Flows are always set: the agent compares them with the switch's and sends only
-/// the difference. Owners that the policy no longer has lose their flows, meters without use go last.
+/// What is needed for all of these bridges. What is as it was set for the same wish is left alone. Owners that the policy no
+/// longer has lose their flows, meters without use go last.
 ///
 /// # Errors
 /// [`ObservedError`] where bridges or ports are missing.
@@ -118,48 +74,192 @@ pub fn plan(desired: &[Compiled], observed: &Observed) -> Result<Steps, Observed
                 bridge: bridge.clone(),
             });
         };
-        let named = ports_of(compiled);
-        let missing: Vec<String> = named.difference(&seen.ports).cloned().collect();
+        let named = compiled.ports();
+        let missing: Vec<String> = named
+            .iter()
+            .filter(|port| !seen.ports.contains_key(port.as_str()))
+            .map(ToString::to_string)
+            .collect();
         if !missing.is_empty() {
             return Err(ObservedError::NoPorts {
                 bridge: bridge.clone(),
                 ports: missing,
             });
         }
-        let strangers = seen
-            .ports
-            .difference(&named)
-            .filter(|port| *port != bridge.as_str());
+        let strangers = strangers(compiled, seen);
         steps
             .strangers
-            .extend(strangers.map(|port| (bridge.clone(), port.clone())));
-        steps.actions.extend(compiled.qos.iter().cloned());
-        let changed = compiled
-            .meters
-            .iter()
-            .filter(|(id, meter)| !seen.meters.get(id).is_some_and(|there| is(meter, there)));
+            .extend(strangers.into_iter().map(|port| (bridge.clone(), port)));
+        let needed = differences(compiled, None, seen);
         steps
             .actions
-            .extend(changed.map(|(_, meter)| meter.clone()));
-        steps
-            .actions
-            .extend(compiled.flows.iter().map(|(_, flows)| flows.clone()));
-        steps.actions.extend(retire(bridge, seen, |owner| {
-            compiled
-                .flows
-                .iter()
-                .any(|(wanted, _)| wanted.as_str() == owner)
-        }));
-        for id in seen.meters.keys() {
-            if *id >= FIRST_METER && !compiled.meters.contains_key(id) {
-                let params = json!({"bridge": bridge, "meter": id});
-                steps
-                    .actions
-                    .extend(Action::from_parts("ovs-set-meter", &params));
-            }
-        }
+            .extend(needed.into_iter().map(|difference| difference.action));
     }
     Ok(steps)
+}
+
+/// Ports of a bridge that its policy does not name.
+#[must_use]
+pub fn strangers(compiled: &Compiled, seen: &ObservedBridge) -> Vec<String> {
+    let named = compiled.ports();
+    let known = |port: &str| named.iter().any(|name| name.as_str() == port);
+    let ports = seen.ports.keys();
+    ports
+        .filter(|port| !known(port) && *port != compiled.bridge.as_str())
+        .cloned()
+        .collect()
+}
+
+/// What of a bridge is not as it should be, in the order in which it is made right: what flows refer to, flows, then what
+/// nothing refers to any more. `before` is the policy that was applied last, where that is known.
+#[must_use]
+pub fn differences(
+    desired: &Compiled,
+    before: Option<&Compiled>,
+    seen: &ObservedBridge,
+) -> Vec<Difference> {
+    let bridge = &desired.bridge;
+    let mut all = Vec::new();
+    for wanted in desired.shapes().filter(|wanted| !seen.shapes(wanted)) {
+        all.push(shape(wanted, seen));
+    }
+    for (id, wanted) in &desired.meters {
+        if !seen.meters.get(id).is_some_and(|there| is(wanted, there)) {
+            all.extend(meter(bridge, *id, Some(wanted), seen));
+        }
+    }
+    for wanted in desired.sets().filter(|wanted| !seen.has(wanted)) {
+        all.push(set(wanted, before, seen));
+    }
+    let is_wanted = |owner: &str| desired.sets().any(|set| set.owner.as_str() == owner);
+    let retired = retire(bridge, seen, is_wanted);
+    all.extend(retired.iter().map(|retired| set(retired, before, seen)));
+    for id in seen.meters.keys() {
+        if *id >= FIRST_METER && !desired.meters.contains_key(id) {
+            all.extend(meter(bridge, *id, None, seen));
+        }
+    }
+    let shaped = |port: &SwitchIfName| desired.shapes().any(|shape| shape.port == *port);
+    for old in before.iter().flat_map(|before| before.shapes()) {
+        // What somebody has changed since is theirs.
+        if !shaped(&old.port) && seen.shapes(old) {
+            all.push(shape(&unshaped(old), seen));
+        }
+    }
+    all
+}
+
+/// What is left of a policy on a bridge, in the order in which it goes: containers first, so that nothing passes unchecked
+/// before the end.
+#[must_use]
+pub fn removal(
+    bridge: &SwitchIfName,
+    before: Option<&Compiled>,
+    seen: &ObservedBridge,
+) -> Vec<Difference> {
+    let nothing = Compiled {
+        bridge: bridge.clone(),
+        qos: Vec::new(),
+        meters: BTreeMap::new(),
+        flows: Vec::new(),
+    };
+    differences(&nothing, before, seen)
+}
+
+fn unshaped(old: &OvsSetQos) -> OvsSetQos {
+    OvsSetQos {
+        max_kbps: None,
+        queues: Default::default(),
+        ingress_kbps: None,
+        ingress_burst_kbit: None,
+        ..old.clone()
+    }
+}
+
+fn shape(wanted: &OvsSetQos, seen: &ObservedBridge) -> Difference {
+    let from = seen.limits.get(wanted.port.as_str());
+    let mut back = json!({"bridge": wanted.bridge, "port": wanted.port});
+    let known = match from {
+        None => true,
+        Some(limits) => {
+            for (key, value) in limits.as_object().into_iter().flatten() {
+                back[key] = value.clone();
+            }
+            limits.get("foreign").is_none()
+        }
+    };
+    Difference {
+        field: format!("limits.{}", wanted.port),
+        from: from.cloned().unwrap_or_default(),
+        to: limits_of(wanted).unwrap_or_default(),
+        action: wanted.clone().into(),
+        undo: known
+            .then(|| Action::from_parts("ovs-set-qos", &back).ok())
+            .flatten(),
+    }
+}
+
+fn meter(
+    bridge: &SwitchIfName,
+    id: u32,
+    wanted: Option<&Action>,
+    seen: &ObservedBridge,
+) -> Option<Difference> {
+    let named = || json!({"bridge": bridge, "meter": id});
+    let action = match wanted {
+        Some(wanted) => wanted.clone(),
+        None => Action::from_parts("ovs-set-meter", &named()).ok()?,
+    };
+    let mut back = named();
+    let from = seen.meters.get(&id);
+    if let Some((unit, rate, burst)) = from {
+        back["unit"] = unit.clone().into();
+        back["rate"] = (*rate).into();
+        if *burst > 0 {
+            back["burst"] = (*burst).into();
+        }
+    }
+    let to = wanted.map(|wanted| {
+        let params = wanted.params();
+        let unit = params["unit"].as_str().unwrap_or_default().to_owned();
+        let number = |key: &str| params[key].as_u64().unwrap_or_default();
+        Value::from(show_meter(&(unit, number("rate"), number("burst"))))
+    });
+    Some(Difference {
+        field: format!("meters.{id}"),
+        from: from
+            .map(|there| show_meter(there).into())
+            .unwrap_or_default(),
+        to: to.unwrap_or_default(),
+        action,
+        undo: Action::from_parts("ovs-set-meter", &back).ok(),
+    })
+}
+
+fn set(wanted: &OvsSetFlows, before: Option<&Compiled>, seen: &ObservedBridge) -> Difference {
+    let owner = wanted.owner.as_str();
+    let there = seen.owners.get(owner);
+    let old = || before?.sets().find(|set| set.owner.as_str() == owner);
+    let undo = match there {
+        None => Some(OvsSetFlows {
+            flows: Default::default(),
+            ..wanted.clone()
+        }),
+        Some(_) => old().cloned(),
+    };
+    let count = wanted.flows.len();
+    let to = match there {
+        _ if count == 0 => Value::Null,
+        Some(there) if there.flows == count as u64 => format!("{count} others").into(),
+        _ => format!("{count} flows").into(),
+    };
+    Difference {
+        field: format!("flows.{owner}"),
+        from: there.map(ObservedOwner::show).unwrap_or_default(),
+        to,
+        action: wanted.clone().into(),
+        undo: undo.map(Action::from),
+    }
 }
 
 /// Everything of ours taken off a bridge: containers first, so that nothing passes unchecked before the end.
@@ -172,29 +272,28 @@ pub fn clear(bridge: &SwitchIfName, observed: &Observed) -> Result<Vec<Action>, 
             bridge: bridge.clone(),
         });
     };
-    let mut actions = retire(bridge, seen, |_| false);
-    let meters = seen.meters.keys().filter(|id| **id >= FIRST_METER);
-    actions.extend(meters.filter_map(|id| {
-        Action::from_parts("ovs-set-meter", &json!({"bridge": bridge, "meter": id})).ok()
-    }));
-    Ok(actions)
+    let gone = removal(bridge, None, seen);
+    Ok(gone.into_iter().map(|gone| gone.action).collect())
 }
 
 fn retire(
     bridge: &SwitchIfName,
     seen: &ObservedBridge,
     wanted: impl Fn(&str) -> bool,
-) -> Vec<Action> {
+) -> Vec<OvsSetFlows> {
     let mut gone: Vec<&String> = seen
         .owners
-        .iter()
+        .keys()
         .filter(|owner| owner.starts_with(OURS) && !wanted(owner))
         .collect();
     gone.sort_by_key(|owner| std::cmp::Reverse(rank(owner)));
     gone.into_iter()
         .filter_map(|owner| {
-            let params = json!({"bridge": bridge, "owner": owner, "flows": []});
-            Action::from_parts("ovs-set-flows", &params).ok()
+            Some(OvsSetFlows {
+                bridge: bridge.clone(),
+                owner: owner.parse().ok()?,
+                flows: Default::default(),
+            })
         })
         .collect()
 }
@@ -213,27 +312,26 @@ fn is(wanted: &Action, (unit, rate, burst): &(String, u64, u64)) -> bool {
             .is_none_or(|wanted| u64::from(wanted.get()) == *burst)
 }
 
-/// Every port that flows or queues name.
-fn ports_of(compiled: &Compiled) -> BTreeSet<String> {
-    use blockhost_proto::flow::{FlowAction, PortRef};
-    let mut names = BTreeSet::new();
-    let mut note = |port: Option<&PortRef>| {
-        if let Some(PortRef::Name(name)) = port {
-            names.insert(name.to_string());
-        }
-    };
-    for (_, action) in &compiled.flows {
-        let Action::OvsSetFlows(set) = action else {
-            continue;
-        };
-        for flow in set.flows.iter() {
-            note(flow.matching.in_port());
-            for action in &flow.actions {
-                if let FlowAction::Output(port) = action {
-                    note(Some(port));
-                }
-            }
-        }
+impl Compiled {
+    fn sets(&self) -> impl Iterator<Item = &OvsSetFlows> {
+        self.flows.iter().filter_map(|(_, action)| match action {
+            Action::OvsSetFlows(set) => Some(set),
+            _ => None,
+        })
     }
-    names
+
+    fn shapes(&self) -> impl Iterator<Item = &OvsSetQos> {
+        self.qos.iter().filter_map(|action| match action {
+            Action::OvsSetQos(shape) => Some(shape),
+            _ => None,
+        })
+    }
+
+    /// Every port that flows or queues name.
+    #[must_use]
+    pub fn ports(&self) -> BTreeSet<SwitchIfName> {
+        let in_flows = self.sets().flat_map(|set| set.flows.port_names());
+        let shaped = self.shapes().map(|shape| &shape.port);
+        in_flows.chain(shaped).cloned().collect()
+    }
 }

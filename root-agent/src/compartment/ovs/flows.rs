@@ -7,6 +7,7 @@ use blockhost_proto::action::OvsSetFlows;
 use blockhost_proto::escape;
 use blockhost_proto::flow::{FlowAction, FlowSet, PortRef};
 use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::Sha256Hex;
 use serde_json::json;
 
 use super::done;
@@ -22,6 +23,8 @@ use crate::compartment::{Done, Failure, JobCtx};
 
 /// Key in a bridge's `external_ids` under which the owner of a cookie stands.
 pub const COOKIE_KEY: &str = "blockhost-flows-";
+/// Key under which stands what this owner asked for last, and what became of it: [`FlowSet::fingerprint`] and [`digest`].
+pub const ASKED_KEY: &str = "blockhost-asked-";
 
 /// One change of the bundle, and the number of the flow of the request that it comes from.
 pub type Step = (Change, Entry, Option<usize>);
@@ -57,6 +60,43 @@ type Place = (u8, u16, Meaning);
 fn place(entry: &Entry) -> Result<Place, PlanError> {
     let meaning = Meaning::read(&entry.oxm).map_err(|_| PlanError::Torn)?;
     Ok((entry.table, entry.priority, meaning))
+}
+
+/// Hash of all that a switch says of some flows, but for their counters and their owner; the order of the flows and of the
+/// fields in their matches changes nothing.
+///
+/// # Errors
+/// [`PlanError::Torn`] for a match that cannot be read.
+pub fn digest<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<Sha256Hex, PlanError> {
+    let mut all = Vec::new();
+    for entry in entries {
+        let (table, priority, meaning) = place(entry)?;
+        let mut bytes = Vec::new();
+        bytes.u8(table);
+        bytes.u16(priority);
+        bytes.u16(entry.idle_timeout);
+        bytes.u16(entry.hard_timeout);
+        for (class, number, value, mask) in meaning.fields() {
+            bytes.u16(class);
+            bytes.u8(number);
+            for part in [Some(value), mask] {
+                let part = part.unwrap_or_default();
+                bytes.u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
+                bytes.extend_from_slice(part);
+            }
+        }
+        // Longer than any field: what follows is never taken for one.
+        bytes.u32(u32::MAX);
+        bytes.extend_from_slice(&entry.instructions);
+        all.push(bytes);
+    }
+    all.sort_unstable();
+    let mut text = Vec::new();
+    for bytes in &all {
+        text.u64(bytes.len() as u64);
+        text.extend_from_slice(bytes);
+    }
+    Ok(Sha256Hex::of(&text))
 }
 
 /// The flow that the switch itself puts into an empty bridge without controller: everything, as a learning switch.
@@ -187,8 +227,21 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
             })
         })
         .collect::<Result<_, _>>()?;
-    // The name is written first: a flow whose cookie nobody can explain is worse than a name without flows.
-    remember(switch, &uuid, &row, &key, Some(action.owner.as_str()), ctx)?;
+    // Written first: a flow whose cookie nobody can explain is worse than a name without flows, and what is said to have
+    // been set and is not there is only set again.
+    let asked = action
+        .flows
+        .fingerprint(|name| ports.get(name.as_str()).copied())
+        .zip(digest(wanted.iter()).ok())
+        .map(|(asked, set)| format!("{asked} {set}"));
+    let asked_key = format!("{ASKED_KEY}{cookie:012x}");
+    if !wanted.is_empty() {
+        let known = [
+            (&*key, Some(action.owner.as_str())),
+            (&*asked_key, asked.as_deref()),
+        ];
+        remember(switch, &uuid, &row, &known, ctx)?;
+    }
     let mut talk = switch.talk(name, ctx.deadline)?;
     let mut observed = Vec::new();
     talk.statistics(&flow_request(0, 0), |body| {
@@ -208,7 +261,8 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
             .map_err(|error| broken(error, &plan))?;
     }
     if wanted.is_empty() {
-        remember(switch, &uuid, &row, &key, None, ctx)?;
+        let nothing = [(&*key, None), (&*asked_key, None)];
+        remember(switch, &uuid, &row, &nothing, ctx)?;
     }
     let Plan {
         added,
@@ -273,36 +327,40 @@ fn port_numbers(
         .collect())
 }
 
-/// Writes down whose cookie it is, or strikes it out.
+/// Writes down whose cookie it is and what was asked for, or strikes it out.
 fn remember(
     switch: &Switch,
     uuid: &Uuid,
     row: &Row,
-    key: &str,
-    owner: Option<&str>,
+    entries: &[(&str, Option<&str>)],
     ctx: &JobCtx<'_>,
 ) -> Result<(), Failure> {
-    let known = row.entry("external_ids", key);
-    if known == owner {
+    let as_known = |(key, value): &(&str, Option<&str>)| row.entry("external_ids", key) == *value;
+    if entries.iter().all(as_known) {
         return Ok(());
     }
     switch.database(ctx.deadline, |db| {
         let mut t = Transaction::new();
         unchanged(&mut t, "Bridge", uuid, row, &["name"]);
+        let keys = entries.iter().map(|(key, _)| json!(key));
         t.mutate(
             "Bridge",
             is_row(uuid),
             "external_ids",
             "delete",
-            set([json!(key)]),
+            set(keys.collect::<Vec<_>>()),
         );
-        if let Some(owner) = owner {
+        let pairs: Vec<(&str, &str)> = entries
+            .iter()
+            .filter_map(|(key, value)| Some((*key, (*value)?)))
+            .collect();
+        if !pairs.is_empty() {
             t.mutate(
                 "Bridge",
                 is_row(uuid),
                 "external_ids",
                 "insert",
-                text_map([(key, owner)]),
+                text_map(pairs),
             );
         }
         db.transact(t, ctx.deadline)?;

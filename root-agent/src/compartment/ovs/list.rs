@@ -9,11 +9,12 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value, json};
 
 use super::error::SwitchError;
-use super::flows::COOKIE_KEY;
+use super::flows::{ASKED_KEY, COOKIE_KEY, digest};
 use super::meters::torn;
 use super::openflow::connection::Conversation;
 use super::openflow::message::{flow_request, meter_request, part, port_request};
 use super::openflow::stats::{self, FlowStats, Meaning, MeterConfig, MeterStats, PortStats};
+use super::qos::{self, Shapes};
 use super::rows::{Row, Transaction, Uuid, equals};
 use super::switch::{BRIDGE, PORT, Switch, interface_columns, is_ours};
 use crate::compartment::{Done, Failure, JobCtx};
@@ -30,17 +31,23 @@ pub fn list(switch: &Switch, action: &OvsList, ctx: &JobCtx<'_>) -> Result<Done,
         .bridge
         .as_ref()
         .map_or_else(|| json!([]), |name| equals("name", name.as_str()));
-    let (bridges, ports, interfaces) = switch.database(ctx.deadline, |db| {
+    let (bridges, ports, interfaces, shapes) = switch.database(ctx.deadline, |db| {
         let columns = interface_columns(db);
         let mut t = Transaction::new();
         let bridges = t.select("Bridge", condition, BRIDGE);
         let ports = t.select("Port", json!([]), PORT);
         let interfaces = t.select("Interface", json!([]), &columns);
+        let qos = t.select("QoS", json!([]), qos::SHAPE);
+        let queues = t.select("Queue", json!([]), qos::QUEUE);
         let mut answers = db.transact(t, ctx.deadline)?;
         Ok((
             answers.rows(bridges),
             by_uuid(answers.rows(ports)),
             by_uuid(answers.rows(interfaces)),
+            Shapes {
+                qos: by_uuid(answers.rows(qos)),
+                queues: by_uuid(answers.rows(queues)),
+            },
         ))
     })?;
     if let (Some(name), true) = (&action.bridge, bridges.is_empty()) {
@@ -58,7 +65,7 @@ pub fn list(switch: &Switch, action: &OvsList, ctx: &JobCtx<'_>) -> Result<Done,
             .references("ports")
             .iter()
             .filter_map(|uuid| ports.get(uuid))
-            .map(|row| port(row, &interfaces, numbers.ok()))
+            .map(|row| port(row, &interfaces, &shapes, numbers.ok()))
             .collect();
         let mut entry = json!({
             "name": name,
@@ -88,6 +95,7 @@ fn by_uuid(rows: Vec<Row>) -> HashMap<Uuid, Row> {
 fn port(
     row: &Row,
     interfaces: &HashMap<Uuid, Row>,
+    shapes: &Shapes,
     counters: Option<&HashMap<u32, PortStats>>,
 ) -> Value {
     let of_port = row.references("interfaces");
@@ -117,6 +125,7 @@ fn port(
         "link": text("link_state"),
         "error": text("error"),
         "qos": !row.references("qos").is_empty(),
+        "limits": shapes.of(row, interface),
         "counters": stats.map(|stats| json!({
             "rx_packets": stats.rx_packets, "rx_bytes": stats.rx_bytes,
             "rx_dropped": stats.rx_dropped, "rx_errors": stats.rx_errors,
@@ -180,19 +189,24 @@ impl Live {
     fn show(mut self, bridge: &Row, action: &OvsList, entry: &mut Value, room: &mut usize) {
         let owner =
             |cookie: u64| bridge.entry("external_ids", &format!("{COOKIE_KEY}{cookie:012x}"));
-        let mut owners: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
+        let mut owners: BTreeMap<u64, Vec<&FlowStats>> = BTreeMap::new();
         for flow in &self.flows {
-            let sum = owners.entry(flow.entry.cookie).or_default();
-            *sum = (
-                sum.0 + 1,
-                sum.1.saturating_add(flow.packets),
-                sum.2.saturating_add(flow.bytes),
-            );
+            owners.entry(flow.entry.cookie).or_default().push(flow);
         }
         entry["owners"] = owners
             .into_iter()
-            .map(|(cookie, (flows, packets, bytes))| {
-                json!({"owner": owner(cookie), "cookie": format!("{cookie:#x}"), "flows": flows, "packets": packets, "bytes": bytes})
+            .map(|(cookie, flows)| {
+                let sum = |count: fn(&FlowStats) -> u64| {
+                    flows
+                        .iter()
+                        .fold(0u64, |sum, flow| sum.saturating_add(count(flow)))
+                };
+                let (asked, as_set) = since_set(bridge, cookie, &flows);
+                json!({
+                    "owner": owner(cookie), "cookie": format!("{cookie:#x}"), "flows": flows.len(),
+                    "packets": sum(|flow| flow.packets), "bytes": sum(|flow| flow.bytes),
+                    "asked": asked, "as_set": as_set,
+                })
             })
             .collect();
         entry["meters"] = self
@@ -233,6 +247,20 @@ impl Live {
         entry["flows_left_out"] = (total - shown.len()).into();
         entry["flows"] = shown.into();
     }
+}
+
+/// What the owner asked for when these flows were set, and whether they are as they were set then.
+fn since_set<'a>(
+    bridge: &'a Row,
+    cookie: u64,
+    flows: &[&FlowStats],
+) -> (Option<&'a str>, Option<bool>) {
+    let known = bridge.entry("external_ids", &format!("{ASKED_KEY}{cookie:012x}"));
+    let Some((asked, set)) = known.and_then(|known| known.split_once(' ')) else {
+        return (None, None);
+    };
+    let is = digest(flows.iter().map(|flow| &flow.entry));
+    (Some(asked), Some(is.is_ok_and(|is| is.as_str() == set)))
 }
 
 /// A match by the names of its fields, values in hexadecimal, masks after `/`.

@@ -1,12 +1,13 @@
 //! Limits and queues of ports. QoS and Queue rows live on in the database when nothing points to them any more, so what
 //! this agent made and nobody uses is collected here.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use blockhost_proto::action::OvsSetQos;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::Queue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::done;
 use super::error::SwitchError;
@@ -14,6 +15,11 @@ use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, map, set, text_map};
 use super::switch::{OWNER, Switch, is_ours, port_on, unchanged};
 use crate::compartment::{Done, Failure, JobCtx};
+
+/// What a QoS row says.
+pub const SHAPE: &[&str] = &["_uuid", "type", "queues", "other_config", "external_ids"];
+/// What a Queue row says.
+pub const QUEUE: &[&str] = &["_uuid", "other_config"];
 
 /// On a port whose policing this agent set: it may be taken away again.
 const POLICED: (&str, &str) = ("blockhost-policed", "yes");
@@ -125,6 +131,100 @@ fn police(t: &mut Transaction, uuid: &Uuid, row: &Row, action: &OvsSetQos) {
         let pair = text_map([POLICED]);
         t.mutate("Port", is_row(uuid), "external_ids", "insert", pair);
     }
+}
+
+/// All QoS and Queue rows, to be read back.
+#[derive(Debug, Default)]
+pub struct Shapes {
+    /// QoS rows.
+    pub qos: HashMap<Uuid, Row>,
+    /// Queue rows.
+    pub queues: HashMap<Uuid, Row>,
+}
+
+/// A value that this agent would not have written.
+struct Foreign;
+
+impl Shapes {
+    /// Limits and queues of a port in the words of `ovs-set-qos`, so that the two can be compared; `null` without any.
+    /// What this agent would not have set so has `foreign` beside it.
+    #[must_use]
+    pub fn of(&self, port: &Row, interface: Option<&Row>) -> Value {
+        let mut shown = Map::new();
+        let mut foreign = false;
+        for uuid in port.references("qos") {
+            let read = self.qos.get(&uuid).ok_or(Foreign);
+            foreign |= read.and_then(|row| self.read(row, &mut shown)).is_err();
+        }
+        for (column, key) in [
+            ("ingress_policing_rate", "ingress_kbps"),
+            ("ingress_policing_burst", "ingress_burst_kbit"),
+        ] {
+            match interface.and_then(|row| row.integer(column)) {
+                Some(0) | None => {}
+                Some(rate) => {
+                    shown.insert(key.to_owned(), rate.into());
+                }
+            }
+        }
+        if foreign {
+            shown.insert("foreign".to_owned(), true.into());
+        }
+        if shown.is_empty() {
+            Value::Null
+        } else {
+            shown.into()
+        }
+    }
+
+    fn read(&self, qos: &Row, shown: &mut Map<String, Value>) -> Result<(), Foreign> {
+        let mut config = kilobits(qos, &[("max-rate", "max_kbps")])?;
+        shown.append(&mut config);
+        let mut queues = Vec::new();
+        for (number, uuid) in qos.pairs("queues") {
+            let uuid = Uuid::from_json(uuid).ok_or(Foreign)?;
+            let row = self.queues.get(&uuid).ok_or(Foreign)?;
+            let mut queue = kilobits(
+                row,
+                &[
+                    ("min-rate", "min_kbps"),
+                    ("max-rate", "max_kbps"),
+                    ("burst", "burst_kbit"),
+                    ("priority", "priority"),
+                ],
+            )?;
+            let number = number.as_u64().ok_or(Foreign)?;
+            queue.insert("queue".to_owned(), number.into());
+            queues.push((number, Value::Object(queue)));
+        }
+        queues.sort_by_key(|(number, _)| *number);
+        if !queues.is_empty() {
+            let queues = queues.into_iter().map(|(_, queue)| queue).collect();
+            shown.insert("queues".to_owned(), queues);
+        }
+        let ours = is_ours(qos) && qos.text("type") == Some("linux-htb");
+        ours.then_some(()).ok_or(Foreign)
+    }
+}
+
+/// The settings of a row under the names of the catalog.
+fn kilobits(row: &Row, known: &[(&str, &str)]) -> Result<Map<String, Value>, Foreign> {
+    let mut found = Map::new();
+    for (key, text) in row.pairs("other_config") {
+        let (key, text) = (key.as_str().ok_or(Foreign)?, text.as_str());
+        let (_, name) = known
+            .iter()
+            .find(|(known, _)| *known == key)
+            .ok_or(Foreign)?;
+        let number: u64 = text.and_then(|text| text.parse().ok()).ok_or(Foreign)?;
+        let number = match *name {
+            "priority" => number,
+            _ if number % 1000 == 0 => number / 1000,
+            _ => return Err(Foreign),
+        };
+        found.insert((*name).to_owned(), number.into());
+    }
+    Ok(found)
 }
 
 /// Deletes QoS and Queue rows of this agent that nothing points to.

@@ -114,6 +114,8 @@ pub fn interface_columns(db: &Ovsdb) -> Vec<&'static str> {
         "link_state",
         "mac_in_use",
         "error",
+        "ingress_policing_rate",
+        "ingress_policing_burst",
     ];
     // Older switches lack some.
     columns.retain(|column| *column == "_uuid" || db.has("Interface", column));

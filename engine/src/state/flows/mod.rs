@@ -1,0 +1,320 @@
+//! Flows of the switch, in two forms: all of one owner on one bridge in the catalog's own words (`ovsbr0/web`), and a
+//! bridge's whole policy, which the compiler makes flows, meters and queues of (`ovsbr0`). What is right is told by the
+//! switch and by the fingerprints that the agent keeps there; the record only says what to go back to. The section is in
+//! `section`, looking is here.
+
+mod section;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use blockhost_proto::action::{Action, OvsList, OvsSetFlows};
+use blockhost_proto::value::{FlowOwner, Param, SwitchIfName, Text};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::change::{Planned, ResourceRef, Step};
+use super::fields::{Fields, Wrong};
+use super::host::{Host, HostError, read};
+use super::kind::{Entry, Kind, Scope};
+use super::lxc::owner_of;
+use crate::network::flows::{
+    Compiled, Difference, OURS, Observed, ObservedBridge, differences, removal, strangers,
+};
+
+/// Flows as the document has them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    /// All flows of one owner on a bridge.
+    Owner(OvsSetFlows),
+    /// A bridge's policy.
+    Policy {
+        /// As the document has it.
+        given: Value,
+        /// What it means.
+        compiled: Box<Compiled>,
+    },
+}
+
+/// Flows as they are: a bridge's, or one owner's on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    bridge: Arc<ObservedBridge>,
+    owner: Option<String>,
+}
+
+impl Serialize for Found {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let owner = |name: &String| self.bridge.owners().get(name);
+        match &self.owner {
+            None => self.bridge.show().serialize(out),
+            Some(name) => json!({
+                "flows": owner(name).map(|owner| owner.flows),
+                "as_set": owner(name).and_then(|owner| owner.as_set),
+            })
+            .serialize(out),
+        }
+    }
+}
+
+/// Flows.
+#[derive(Debug, Clone, Copy)]
+pub struct Flows;
+
+impl Kind for Flows {
+    const NAME: &'static str = "ovsflows";
+    const HANDOVER: &'static str = "take another owner";
+    type Wanted = Wanted;
+    type Found = Found;
+
+    fn read(&self, section: Fields<'_>) -> Result<BTreeMap<String, Wanted>, Wrong> {
+        section::read(section)
+    }
+
+    fn show(&self, wanted: &Wanted) -> Value {
+        match wanted {
+            Wanted::Owner(set) => {
+                json!({"bridge": set.bridge, "owner": set.owner, "flows": set.flows.to_json()})
+            }
+            Wanted::Policy { given, .. } => given.clone(),
+        }
+    }
+
+    fn revive(&self, _id: &str, shown: &Value) -> Option<Wanted> {
+        section::revive(shown)
+    }
+
+    fn look(
+        &self,
+        host: &mut dyn Host,
+        scope: Scope<'_>,
+    ) -> Result<BTreeMap<String, Found>, HostError> {
+        if matches!(scope, Scope::These(ids) if ids.is_empty()) {
+            return Ok(BTreeMap::new());
+        }
+        let everything = OvsList {
+            bridge: None,
+            flows: false,
+            owner: None,
+        };
+        let list = Observed::read(&read(host, everything)?).map_err(|error| HostError::Answer {
+            action: "ovs-list",
+            what: error.to_string(),
+        })?;
+        let mut found = BTreeMap::new();
+        for (name, bridge) in list.into_bridges() {
+            let bridge = Arc::new(bridge);
+            for owner in bridge.owners().keys() {
+                // What a policy made is shown with its bridge.
+                let shown = !(owner.starts_with(OURS) && matches!(scope, Scope::Everything));
+                let id = format!("{name}/{owner}");
+                if shown && scope.holds(&id) {
+                    let (bridge, owner) = (bridge.clone(), Some(owner.clone()));
+                    found.insert(id, Found { bridge, owner });
+                }
+            }
+            let asked_for = matches!(scope, Scope::These(_)) && scope.holds(&name);
+            if asked_for || bridge.has_policy() && scope.holds(&name) {
+                let owner = None;
+                found.insert(name, Found { bridge, owner });
+            }
+        }
+        Ok(found)
+    }
+
+    fn plan(
+        &self,
+        _id: &str,
+        wanted: &Wanted,
+        found: Option<&Found>,
+        before: Option<&Entry>,
+    ) -> Planned {
+        match wanted {
+            Wanted::Owner(set) => plan_owner(set, found, before),
+            Wanted::Policy { given, compiled } => plan_policy(given, compiled, found, before),
+        }
+    }
+
+    fn plan_delete(&self, id: &str, found: &Found, before: &Entry) -> Planned {
+        let old = revived(Some(before));
+        if let (Some((bridge, owner)), Some(count)) = (id.split_once('/'), found.count()) {
+            let mut planned = Planned::nothing(true);
+            planned.differs("flows", count, Value::Null);
+            if let (Some(bridge), Some(owner)) =
+                (SwitchIfName::read(bridge), FlowOwner::read(owner))
+            {
+                let nothing = OvsSetFlows {
+                    bridge,
+                    owner,
+                    flows: Default::default(),
+                };
+                let old = match &old {
+                    Some(Wanted::Owner(old)) => Some(old),
+                    _ => None,
+                };
+                planned
+                    .steps
+                    .push(step(nothing.into(), old.cloned().map(Action::from)));
+            }
+            return planned;
+        }
+        let Some(bridge) = SwitchIfName::read(id) else {
+            return Planned::nothing(true);
+        };
+        planned(removal(&bridge, policy(old.as_ref()), &found.bridge))
+    }
+
+    fn needs(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
+        let (bridge, ports): (_, BTreeSet<SwitchIfName>) = match wanted {
+            Wanted::Owner(set) => (
+                &set.bridge,
+                set.flows.port_names().into_iter().cloned().collect(),
+            ),
+            Wanted::Policy { compiled, .. } => (&compiled.bridge, compiled.ports()),
+        };
+        let mut needs = vec![ResourceRef::new("net", bridge.as_str())];
+        // Ports of the bridge that the document may have, too.
+        let names = || {
+            ports
+                .iter()
+                .map(SwitchIfName::as_str)
+                .filter(|port| *port != bridge.as_str())
+        };
+        needs.extend(names().map(|port| ResourceRef::new("net", format!("{bridge}/{port}"))));
+        let containers: BTreeSet<String> = names().filter_map(owner_of).collect();
+        needs.extend(containers.into_iter().map(|id| ResourceRef::new("lxc", id)));
+        needs
+    }
+
+    fn is_there(&self, found: &Found) -> bool {
+        match &found.owner {
+            Some(_) => found.count().is_some(),
+            None => found.bridge.has_policy(),
+        }
+    }
+}
+
+impl Found {
+    /// Flows of the owner.
+    fn count(&self) -> Option<u64> {
+        let owner = self.bridge.owners().get(self.owner.as_ref()?)?;
+        Some(owner.flows)
+    }
+}
+
+/// What was recorded, where it was applied to its end and can be read.
+fn revived(before: Option<&Entry>) -> Option<Wanted> {
+    let entry = before.filter(|entry| entry.finished)?;
+    section::revive(&entry.wanted)
+}
+
+fn policy(wanted: Option<&Wanted>) -> Option<&Compiled> {
+    match wanted {
+        Some(Wanted::Policy { compiled, .. }) => Some(compiled),
+        _ => None,
+    }
+}
+
+fn step(action: Action, undo: Option<Action>) -> Step {
+    let say = |action: &Action| match action {
+        Action::OvsSetFlows(set) if set.flows.is_empty() => {
+            format!("Removed the flows of {} from {}", set.owner, set.bridge)
+        }
+        Action::OvsSetFlows(set) => {
+            format!(
+                "Set the {} flows of {} on {}",
+                set.flows.len(),
+                set.owner,
+                set.bridge
+            )
+        }
+        Action::OvsSetMeter(meter) => {
+            let what = if meter.rate.is_some() {
+                "Set"
+            } else {
+                "Removed"
+            };
+            format!("{what} meter {} of {}", meter.meter, meter.bridge)
+        }
+        Action::OvsSetQos(qos) => format!("Set limits and queues of {}", qos.port),
+        other => other.name().to_owned(),
+    };
+    let step = Step::new(say(&action), action);
+    match undo {
+        Some(undo) => step.undone_by(Step::new(format!("take back: {}", say(&undo)), undo)),
+        None => step,
+    }
+}
+
+fn planned(differences: Vec<Difference>) -> Planned {
+    let mut planned = Planned::nothing(true);
+    for difference in differences {
+        planned.differs(difference.field, difference.from, difference.to);
+        planned.steps.push(step(difference.action, difference.undo));
+    }
+    planned
+}
+
+fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry>) -> Planned {
+    let mut planned = Planned::nothing(true);
+    if found.is_some_and(|found| found.bridge.has(wanted)) {
+        return planned;
+    }
+    let count = found.and_then(Found::count);
+    let owner = |found: &Found| found.bridge.owners().get(wanted.owner.as_str()).cloned();
+    let is = found.and_then(owner).map(|owner| owner.show());
+    let to = match count {
+        Some(count) if count == wanted.flows.len() as u64 => "others".into(),
+        _ => format!("{} flows", wanted.flows.len()),
+    };
+    planned.differs("flows", is, to);
+    let old = match (count, revived(before)) {
+        (None, _) => Some(OvsSetFlows {
+            flows: Default::default(),
+            ..wanted.clone()
+        }),
+        (Some(_), Some(Wanted::Owner(old))) => Some(old),
+        _ => None,
+    };
+    planned
+        .steps
+        .push(step(wanted.clone().into(), old.map(Action::from)));
+    planned
+}
+
+fn plan_policy(
+    given: &Value,
+    wanted: &Compiled,
+    found: Option<&Found>,
+    before: Option<&Entry>,
+) -> Planned {
+    let nothing = ObservedBridge::default();
+    let seen = found.map_or(&nothing, |found| &found.bridge);
+    // Compiling takes time, and most often it is the same policy.
+    let old = match before {
+        Some(entry) if entry.wanted == *given => None,
+        before => revived(before),
+    };
+    let old = match (before, &old) {
+        (Some(entry), None) if entry.finished => Some(wanted),
+        (_, old) => policy(old.as_ref()),
+    };
+    let mut planned = planned(differences(wanted, old, seen));
+    if found.is_some() {
+        let strangers = strangers(wanted, seen);
+        if !strangers.is_empty() {
+            let names = strangers
+                .iter()
+                .map(|name| blockhost_proto::escape::shown(name));
+            let names: Vec<String> = names.collect();
+            planned.notes.push(format!(
+                "nothing passes at {}: the policy does not name it",
+                names.join(", ")
+            ));
+        }
+    }
+    planned
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! Plans of flows from what a switch says; what a real one makes of them is in `tests/tests/state_flows.rs`.
+
+use super::*;
+use crate::state::fields::Place;
+
+fn section(value: &Value) -> Result<BTreeMap<String, Wanted>, Wrong> {
+    section::read(Fields::new(value, Place::top().key("ovsflows"))?)
+}
+
+fn wanted(flows: Value) -> Wanted {
+    let section_of = json!({"flows": [{"bridge": "br", "owner": "web", "flows": flows}]});
+    let mut all = section(&section_of).expect("good");
+    all.remove("br/web").expect("there")
+}
+
+fn two() -> Wanted {
+    wanted(json!([
+        {"priority": 1, "match": {"in_port": "vi100"}, "actions": ["drop"]},
+        {"priority": 2, "actions": [{"output": "eth1"}]}]))
+}
+
+fn policy_of(containers: &[&str]) -> Wanted {
+    let containers: Vec<Value> = containers
+        .iter()
+        .zip(1..)
+        .map(|(port, n)| {
+            json!({"id": port.trim_start_matches("vi"), "port": port, "mac": format!("02:00:00:00:00:0{n}"), "tenant": "a",
+                "addresses": [format!("10.0.0.{n}")], "rate": {"out": {"kbps": 1000}}, "qos": {"max_kbps": 5000}})
+        })
+        .collect();
+    let bridge =
+        json!({"bridge": "br", "tenants": [{"name": "a", "zone": 7}], "containers": containers});
+    let mut all =
+        section(&json!({ "bridges": [bridge] })).unwrap_or_else(|wrong| panic!("{wrong}"));
+    all.remove("br").expect("there")
+}
+
+fn entry(wanted: &Wanted, finished: bool) -> Entry {
+    Entry {
+        wanted: Flows.show(wanted),
+        finished,
+    }
+}
+
+/// A switch that has been told all of this, with ports of these numbers.
+fn told(wanted: &[&Wanted], number: u16) -> Value {
+    let mut owners = Vec::new();
+    let (mut meters, mut limits) = (Vec::new(), BTreeMap::new());
+    let mut note = |set: &OvsSetFlows| {
+        let asked = set.flows.fingerprint(|_| Some(number)).expect("numbers");
+        owners.push(json!({"owner": set.owner, "flows": set.flows.len(), "as_set": true, "asked": asked.as_str()}));
+    };
+    for wanted in wanted {
+        match wanted {
+            Wanted::Owner(set) => note(set),
+            Wanted::Policy { compiled, .. } => {
+                for action in compiled.actions() {
+                    match action {
+                        Action::OvsSetFlows(set) => note(set),
+                        Action::OvsSetMeter(meter) => {
+                            let mut shown = action.params();
+                            shown["meter"] = meter.meter.get().into();
+                            meters.push(shown);
+                        }
+                        Action::OvsSetQos(qos) => {
+                            limits.insert(
+                                qos.port.to_string(),
+                                json!({"max_kbps": qos.max_kbps.map(|rate| rate.get())}),
+                            );
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
+    }
+    let names = ["br", "vi100", "vi101", "eth1"];
+    let ports: Vec<Value> = names
+        .iter()
+        .map(|name| json!({"name": name, "ofport": number, "limits": limits.get(*name)}))
+        .collect();
+    json!({"name": "br", "ports": ports, "owners": owners, "meters": meters})
+}
+
+fn seen(bridge: &Value, owner: Option<&str>) -> Found {
+    let observed = Observed::read(&json!({ "bridges": [bridge] })).expect("an answer");
+    let (_, bridge) = observed.into_bridges().next().expect("a bridge");
+    Found {
+        bridge: Arc::new(bridge),
+        owner: owner.map(str::to_owned),
+    }
+}
+
+fn kinds(planned: &Planned) -> Vec<String> {
+    planned
+        .fields
+        .iter()
+        .map(|change| change.field.clone())
+        .collect()
+}
+
+#[test]
+fn flows_that_are_there_as_they_were_set_for_the_same_wish_are_left_alone_whatever_is_recorded() {
+    let there = seen(&told(&[&two()], 5), Some("web"));
+    let other = wanted(json!([{"actions": ["drop"]}]));
+    for before in [
+        None,
+        Some(entry(&two(), true)),
+        Some(entry(&two(), false)),
+        Some(entry(&other, true)),
+    ] {
+        let planned = Flows.plan("", &two(), Some(&there), before.as_ref());
+        assert!(planned.is_settled(), "{planned:?}");
+    }
+}
+
+#[test]
+fn flows_are_set_when_they_are_others_were_changed_by_hand_or_mean_other_ports() {
+    let other = wanted(json!([{"actions": ["drop"]}]));
+    let good = told(&[&two()], 5);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut bridge = good.clone();
+        change(&mut bridge);
+        seen(&bridge, Some("web"))
+    };
+    for (what, found) in [
+        ("none", None),
+        ("others", Some(seen(&told(&[&other], 5), Some("web")))),
+        (
+            "by hand",
+            Some(with(&|bridge| bridge["owners"][0]["as_set"] = false.into())),
+        ),
+        (
+            "an old agent's",
+            Some(with(&|bridge| bridge["owners"][0]["asked"] = Value::Null)),
+        ),
+        (
+            "another number of the port",
+            Some(with(&|bridge| bridge["ports"][1]["ofport"] = 6.into())),
+        ),
+        (
+            "no port",
+            Some(with(&|bridge| bridge["ports"][1]["ofport"] = (-1).into())),
+        ),
+    ] {
+        let planned = Flows.plan("", &two(), found.as_ref(), None);
+        assert_eq!(planned.steps.len(), 1, "{what}: {planned:?}");
+    }
+}
+
+#[test]
+fn what_was_there_is_put_back_only_where_that_is_known() {
+    let other = wanted(json!([{"actions": ["drop"]}]));
+    let there = seen(&told(&[&other], 5), Some("web"));
+    let undo = |found: Option<&Found>, before: Option<Entry>| {
+        Flows.plan("", &two(), found, before.as_ref()).steps[0]
+            .undo
+            .len()
+    };
+    assert_eq!(undo(None, None), 1);
+    assert_eq!(undo(Some(&there), Some(entry(&other, true))), 1);
+    assert_eq!(undo(Some(&there), Some(entry(&other, false))), 0);
+    assert_eq!(undo(Some(&there), None), 0);
+}
+
+#[test]
+fn flows_need_their_bridge_and_the_containers_that_they_name() {
+    for wanted in [two(), policy_of(&["vi100", "eth1"])] {
+        let needs = Flows.needs("", &wanted);
+        let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
+        for need in ["net/br", "net/br/eth1", "lxc/100"] {
+            assert!(needs.contains(&need.to_owned()), "{needs:?}");
+        }
+        assert!(!needs.contains(&"net/br/br".to_owned()), "{needs:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_in_place_needs_nothing_and_one_container_more_only_what_that_changes() {
+    let one = policy_of(&["vi100"]);
+    let there = seen(&told(&[&one], 5), None);
+    let planned = Flows.plan("br", &one, Some(&there), None);
+    assert!(planned.is_settled(), "{planned:?}");
+    assert_eq!(
+        planned.notes.len(),
+        1,
+        "eth1 and vi101 are named by nobody: {planned:?}"
+    );
+
+    let both = policy_of(&["vi100", "vi101"]);
+    let planned = Flows.plan("br", &both, Some(&there), Some(&entry(&one, true)));
+    let fields = kinds(&planned);
+    for field in ["limits.vi101", "flows.net.ct.101"] {
+        assert!(fields.contains(&field.to_owned()), "{fields:?}");
+    }
+    assert!(
+        !fields.contains(&"limits.vi100".to_owned()),
+        "an unchanged QoS is sent again: {fields:?}"
+    );
+    assert!(
+        !fields.contains(&"flows.net.ct.100".to_owned()),
+        "{fields:?}"
+    );
+    assert!(
+        planned.steps.iter().all(|step| step.undo.len() == 1),
+        "all of it can be taken back: {planned:?}"
+    );
+
+    // And back: its flows, its meter and its limit go, in that order.
+    let there = seen(&told(&[&both], 5), None);
+    let planned = Flows.plan("br", &one, Some(&there), Some(&entry(&both, true)));
+    let gone: Vec<String> = kinds(&planned)
+        .into_iter()
+        .filter(|field| !field.starts_with("flows.net.tenant") && field != "flows.net.base")
+        .collect();
+    assert_eq!(gone[0], "flows.net.ct.101");
+    assert!(gone[1].starts_with("meters."), "{gone:?}");
+    assert_eq!(gone[2], "limits.vi101");
+    assert!(
+        planned.steps.iter().all(|step| step.undo.len() == 1),
+        "{planned:?}"
+    );
+}
+
+#[test]
+fn what_somebody_did_to_a_policy_by_hand_is_made_right() {
+    let one = policy_of(&["vi100"]);
+    let good = told(&[&one], 5);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut bridge = good.clone();
+        change(&mut bridge);
+        kinds(&Flows.plan(
+            "br",
+            &one,
+            Some(&seen(&bridge, None)),
+            Some(&entry(&one, true)),
+        ))
+    };
+    assert_eq!(
+        with(&|bridge| bridge["ports"][1]["limits"]["max_kbps"] = 1.into()),
+        ["limits.vi100"]
+    );
+    assert_eq!(
+        with(&|bridge| bridge["ports"][1]["limits"]["foreign"] = true.into()),
+        ["limits.vi100"]
+    );
+    assert!(with(&|bridge| bridge["meters"][0]["rate"] = 7.into())[0].starts_with("meters."));
+    assert_eq!(
+        with(&|bridge| bridge["owners"][0]["as_set"] = false.into()).len(),
+        1
+    );
+    let stray = json!({"owner": "net.ct.7", "flows": 1, "as_set": true});
+    assert_eq!(
+        with(&|bridge| bridge["owners"]
+            .as_array_mut()
+            .expect("a list")
+            .push(stray.clone())),
+        ["flows.net.ct.7"]
+    );
+}
+
+#[test]
+fn a_policy_that_goes_takes_everything_of_it_along_and_nothing_else() {
+    let one = policy_of(&["vi100"]);
+    let there = seen(&told(&[&one, &two()], 5), None);
+    let planned = Flows.plan_delete("br", &there, &entry(&one, true));
+    let fields = kinds(&planned);
+    assert!(
+        fields.contains(&"limits.vi100".to_owned())
+            && fields.contains(&"flows.net.base".to_owned())
+    );
+    assert!(!fields.contains(&"flows.web".to_owned()), "{fields:?}");
+    assert!(
+        planned.steps.iter().all(|step| step.undo.len() == 1),
+        "{planned:?}"
+    );
+}
+
+#[test]
+fn a_mistake_in_a_policy_is_named_with_its_place_in_the_document() {
+    let bridge = json!({"bridge": "br", "tenants": [{"name": "a", "zone": 0}]});
+    let wrong = section(&json!({ "bridges": [bridge.clone()] })).expect_err("zone 0");
+    assert_eq!(
+        wrong.place.to_string(),
+        "ovsflows.bridges[0].tenants[0].zone"
+    );
+    let good = json!({"bridge": "br"});
+    let flows = json!([{"bridge": "br", "owner": "net.ct.1", "flows": [{"actions": ["drop"]}]}]);
+    let wrong =
+        section(&json!({"bridges": [good.clone()], "flows": flows})).expect_err("the policy's");
+    assert_eq!(wrong.place.to_string(), "ovsflows.flows[0].owner");
+    assert!(section(&json!({"flows": flows})).is_ok());
+    assert!(
+        section(&json!({"bridges": [good.clone(), good]})).is_err(),
+        "one bridge twice"
+    );
+}
+
+#[test]
+fn a_policy_comes_back_from_the_record() {
+    let one = policy_of(&["vi100"]);
+    assert_eq!(Flows.revive("br", &Flows.show(&one)), Some(one));
+    assert_eq!(Flows.revive("br/web", &Flows.show(&two())), Some(two()));
+    assert_eq!(Flows.revive("br", &json!({"bridge": 7})), None);
+}
