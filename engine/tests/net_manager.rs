@@ -304,3 +304,54 @@ fn with_everybody_of_ours_killed_networkmanager_goes_back_by_its_own_timer() {
         },
     );
 }
+
+#[test]
+fn networkmanager_hears_of_what_is_decided_and_not_before() {
+    with_manager(
+        "networkmanager_hears_of_what_is_decided_and_not_before",
+        |manager| {
+            let before = manager.world.snapshot();
+            // About to keep it, and somebody else is first: there is still something to go back to.
+            let mut command = manager.stopped_at("confirming");
+            assert_eq!(manager.checkpoints(), 1);
+            for pid in guards() {
+                run(&format!("kill -TERM {pid}"));
+            }
+            manager.world.is_again(&before, "taken back");
+            command.kill();
+            manager.world.is_over();
+            let (status, _) = manager.world.json(&["net", "status", "--json"]);
+            assert_eq!(status["last"]["problems"], json!([]), "{status}");
+            assert_eq!(manager.checkpoints(), 0);
+            manager.is_active();
+
+            // Killed when it was decided and NetworkManager had not heard of it: whoever watches tells it.
+            let mut command = manager.stopped_at("confirmed");
+            assert_eq!(manager.checkpoints(), 1);
+            command.kill();
+            manager.world.is_over();
+            assert_eq!(manager.checkpoints(), 0);
+            let (status, _) = manager.world.json(&["net", "status", "--json"]);
+            assert_eq!(status["last"]["confirmed"], true, "{status}");
+            assert!(run("ip addr show dev ovsbr0").contains("192.0.2.2/24"));
+        },
+    );
+}
+
+#[test]
+fn with_everybody_killed_what_was_decided_is_finished_by_the_next_one() {
+    with_manager(
+        "with_everybody_killed_what_was_decided_is_finished_by_the_next_one",
+        |manager| {
+            let mut command = manager.stopped_at("confirmed");
+            guards().into_iter().for_each(kill);
+            command.kill();
+            let (found, code) = manager.world.json(&["net", "recover", "--json"]);
+            assert_eq!(code, 0);
+            assert!(found[0]["finished"].is_string(), "{found}");
+            assert_eq!(manager.checkpoints(), 0);
+            manager.world.is_over();
+            assert!(run("ip addr show dev ovsbr0").contains("192.0.2.2/24"));
+        },
+    );
+}

@@ -25,6 +25,8 @@ const INTERACTIVE: Duration = Duration::from_secs(120);
 const LEFT: Duration = Duration::from_secs(20);
 /// Exit code for a change that was taken back.
 const TAKEN_BACK: u8 = 2;
+/// Exit code for a change that could not be taken back.
+const STUCK: u8 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -41,13 +43,23 @@ pub(super) enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Take back changes that nobody looks after any more
+    /// End changes that nobody looks after any more: take them back, or finish what was decided
     #[command(after_help = RECOVER)]
     Recover {
         /// Wait also for changes that somebody looks after
         #[arg(long)]
         wait: bool,
         /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave everything as it is now, where a change cannot be taken back
+    #[command(after_help = ABANDON)]
+    Abandon {
+        /// Name of the change
+        #[arg(long, value_name = "ID")]
+        id: String,
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
@@ -65,11 +77,22 @@ Examples:
   blockhost net confirm --id 3f2a9c01";
 
 const RECOVER: &str = "\
-The unit blockhost-net-recover runs this at each start of the machine. It waits for the root agent as long as it takes.
+The unit blockhost-net-recover runs this at each start of the machine. It waits for the root agent as long as it takes. What
+the agent refuses to take back is tried again, and is stuck after a while: `blockhost net status` says why.
+
+Exit code 0: nothing is left, or somebody looks after it; 3: a change is stuck.
 
 Examples:
   blockhost net recover
   blockhost net recover --wait --json";
+
+const ABANDON: &str = "\
+For a change that is stuck: the root agent refuses to take it back, because its policy was changed meanwhile, for instance. Put
+that right and run `blockhost net recover`, or look at what there is, make it as you want it, and say that it is over.
+
+Examples:
+  blockhost net status
+  blockhost net abandon --id 3f2a9c01";
 
 const UPLINK: &str = "\
 Everything that the one carries goes to the other: addresses, routes, the hardware address. What would take it back is
@@ -78,7 +101,7 @@ kernel and NetworkManager, the default gateways and the probes, and the ledger, 
 The policy (root-agent.yaml) has to name the device under allow.uplinks and allow.ovs_ports, the bridge under
 allow.ovs_bridges.
 
-Exit code 0: it stays, or waits for you; 1: nothing was changed; 2: it was taken back.
+Exit code 0: it stays, or waits for you; 1: nothing was changed; 2: it was taken back; 3: it could not be taken back.
 
 Examples:
   blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --dry-run
@@ -170,6 +193,10 @@ pub(super) fn run(verb: &Verb, layout: &Layout) -> ExitCode {
             let found = runtime.block_on(recover::all(layout, *wait));
             print_found(found, *json)
         }
+        Verb::Abandon { id, json } => {
+            let ended = runtime.block_on(recover::abandon(layout, id));
+            print_abandoned(ended, *json)
+        }
         Verb::Status { json } => print_status(layout, *json),
     }
 }
@@ -185,11 +212,16 @@ pub(super) fn take_back_what_was_left(layout: &Layout) {
     match taken_back {
         Ok(Ok(Ok(found))) => {
             for one in found {
-                if let Found::Reverted(ended) = one {
-                    eprintln!(
+                match one {
+                    Found::Reverted(ended) => eprintln!(
                         "blockhost: {} was left half-way and has been taken back",
-                        ended.what
-                    );
+                        shown(&ended.what)
+                    ),
+                    Found::Stuck(ended) => eprintln!(
+                        "blockhost: {} was left half-way and cannot be taken back; see `blockhost net status`",
+                        shown(&ended.what)
+                    ),
+                    Found::Finished(_) | Found::LookedAfter(_) => {}
                 }
             }
         }
@@ -259,7 +291,7 @@ impl Common {
         match stage {
             Stage::Begun(plan) => {
                 for note in &plan.notes {
-                    eprintln!("blockhost: note: {note}");
+                    eprintln!("blockhost: note: {}", shown(note));
                 }
             }
             Stage::Step(step) if !self.json => say!("{}\t{}", step.action, step.output),
@@ -320,6 +352,7 @@ fn print_report(made: Result<Report, ChangeError>, as_json: bool) -> ExitCode {
     }
     match report.outcome {
         Outcome::Reverted => ExitCode::from(TAKEN_BACK),
+        Outcome::Stuck => ExitCode::from(STUCK),
         _ => ExitCode::SUCCESS,
     }
 }
@@ -332,7 +365,7 @@ fn print_for_people(report: &Report) {
         }
     }
     for note in report.plan.iter().flat_map(|plan| &plan.notes) {
-        say!("note\t{note}");
+        say!("note\t{}", shown(note));
     }
     if let Some(loss) = &report.loss {
         say!(
@@ -348,11 +381,13 @@ fn print_for_people(report: &Report) {
         );
     }
     let reason = report.reason.as_deref().unwrap_or("");
+    let what = shown(&report.what);
     match report.outcome {
-        Outcome::Planned => say!("planned\t{}; nothing was changed", report.what),
-        Outcome::Confirmed => say!("done\t{} in {} ms", report.what, report.took_ms),
-        Outcome::Waiting => say!("waiting\t{}", report.what),
-        Outcome::Reverted => say!("taken back\t{}: {}", report.what, reason.escape_debug()),
+        Outcome::Planned => say!("planned\t{what}; nothing was changed"),
+        Outcome::Confirmed => say!("done\t{what} in {} ms", report.took_ms),
+        Outcome::Waiting => say!("waiting\t{what}"),
+        Outcome::Reverted => say!("taken back\t{what}: {}", reason.escape_debug()),
+        Outcome::Stuck => say!("stuck\t{what}: {}", reason.escape_debug()),
     }
     for problem in &report.problems {
         eprintln!("blockhost: on the way back: {}", problem.escape_debug());
@@ -365,7 +400,7 @@ fn print_confirmed(confirmed: Result<Ended, ConfirmError>, as_json: bool) -> Exi
             if as_json {
                 say!("{}", json!(ended));
             } else {
-                say!("confirmed\t{}\t{}", ended.id, ended.what);
+                say!("confirmed\t{}\t{}", ended.id, shown(&ended.what));
             }
             ExitCode::SUCCESS
         }
@@ -373,25 +408,54 @@ fn print_confirmed(confirmed: Result<Ended, ConfirmError>, as_json: bool) -> Exi
     }
 }
 
+fn print_abandoned(ended: Result<Option<Ended>, RecordError>, as_json: bool) -> ExitCode {
+    match ended {
+        Ok(Some(ended)) => {
+            if as_json {
+                say!("{}", json!(ended));
+            } else {
+                say!("left as it is\t{}\t{}", ended.id, shown(&ended.what));
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(None) => {
+            eprintln!(
+                "blockhost: no change of that name is stuck; `blockhost net status` lists those there are"
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => fail("blockhost", &error),
+    }
+}
+
+/// One line, whatever somebody wrote into a record.
+fn shown(text: &str) -> String {
+    blockhost_proto::escape::shown_up_to(text, 400)
+}
+
 fn print_found(found: Result<Vec<Found>, RecordError>, as_json: bool) -> ExitCode {
     let found = match found {
         Ok(found) => found,
         Err(error) => return fail("blockhost", &error),
     };
+    let stuck = found.iter().any(|one| matches!(one, Found::Stuck(_)));
+    let code = ExitCode::from(if stuck { STUCK } else { 0 });
     if as_json {
         say!("{}", json!(found));
-        return ExitCode::SUCCESS;
+        return code;
     }
     if found.is_empty() {
         say!("nothing to take back");
     }
     for one in found {
         match one {
-            Found::Reverted(ended) => say!("taken back\t{}\t{}", ended.id, ended.what),
+            Found::Reverted(ended) => say!("taken back\t{}\t{}", ended.id, shown(&ended.what)),
+            Found::Finished(id) => say!("stays\t{id}"),
+            Found::Stuck(ended) => say!("stuck\t{}\t{}", ended.id, shown(&ended.what)),
             Found::LookedAfter(id) => say!("looked after\t{id}"),
         }
     }
-    ExitCode::SUCCESS
+    code
 }
 
 fn print_status(layout: &Layout, as_json: bool) -> ExitCode {
@@ -400,53 +464,66 @@ fn print_status(layout: &Layout, as_json: bool) -> ExitCode {
         Ok(open) => open,
         Err(error) => return fail("blockhost", &error),
     };
-    let mut shown = Vec::new();
+    let mut shown_open = Vec::new();
     for (phase, id) in open {
-        // It may be over since.
-        let Ok(known) = store.read(phase, &id) else {
-            continue;
+        let known = match store.read(phase, &id) {
+            Ok(known) => known,
+            // It may be over since.
+            Err(_) if !store.is(phase, &id) => continue,
+            Err(error) => {
+                shown_open.push(json!({"id": id, "what": null, "state": "unreadable", "error": error.to_string()}));
+                continue;
+            }
         };
         let state = match (phase, known.waiting()) {
             (Phase::Reverting, _) => "being taken back",
-            (_, Some(_)) => "waiting for you",
-            _ => "being made",
+            (Phase::Stuck, _) => "stuck",
+            (Phase::Confirmed, _) => "being ended",
+            (Phase::Pending, Some(_)) => "waiting for you",
+            (Phase::Pending, None) => "being made",
         };
         let left = known.deadline().left().as_secs();
-        shown.push(json!({
+        shown_open.push(json!({
             "id": id, "what": known.record.plan.what, "state": state, "left_s": left, "begun": known.record.begun,
         }));
     }
     let last = store.last();
     if as_json {
-        say!("{}", json!({"open": shown, "last": last}));
+        say!("{}", json!({"open": shown_open, "last": last}));
         return ExitCode::SUCCESS;
     }
-    for change in &shown {
-        let text = |key: &str| change[key].as_str().unwrap_or_default().to_owned();
+    for change in &shown_open {
+        let text = |key: &str| shown(change[key].as_str().unwrap_or_default());
+        let more = match change["state"].as_str() {
+            Some("stuck") => {
+                "`blockhost net recover` tries again, `blockhost net abandon` leaves it so"
+                    .to_owned()
+            }
+            Some("unreadable") => text("error"),
+            _ => format!("{} s left", change["left_s"]),
+        };
         say!(
-            "{}\t{}\t{}\t{} s left",
+            "{}\t{}\t{}\t{more}",
             text("id"),
             text("what"),
-            text("state"),
-            change["left_s"]
+            text("state")
         );
     }
     if let Some(last) = last {
-        let end = if last.confirmed {
-            "stays"
-        } else {
-            "was taken back"
+        let end = match (last.confirmed, last.stuck) {
+            (true, _) => "stays",
+            (false, true) => "was not taken back",
+            (false, false) => "was taken back",
         };
-        let reason = last.reason.unwrap_or_default();
         say!(
             "last\t{}\t{}\t{end}\t{}\t{}",
-            last.id,
-            last.what,
-            last.at,
-            reason.escape_debug()
+            shown(&last.id),
+            shown(&last.what),
+            shown(&last.at),
+            shown(last.reason.as_deref().unwrap_or_default())
         );
         for problem in last.problems {
-            say!("problem\t{}", problem.escape_debug());
+            say!("problem\t{}", shown(&problem));
         }
     }
     ExitCode::SUCCESS

@@ -11,7 +11,7 @@ use std::time::Duration;
 use blockhost_proto::layout::{Layout, ROOT_VARIABLE};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::record::{Ended, Held, Phase, RecordError, Store, is_id};
+use super::record::{Ended, Held, Known, Phase, RecordError, Store, is_id};
 use super::revert::take_back;
 
 /// Name of the program.
@@ -20,6 +20,11 @@ pub const PROGRAM: &str = "blockhost-net-revert";
 const READY: &str = "watching";
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(50);
+/// How often it tries to mark a change, and the longest pause between: for half a minute altogether.
+const TAKING: u32 = 20;
+const SELDOM: Duration = Duration::from_secs(2);
+/// How many looks those have who decided that a change stays, to end it.
+const FINISHING: u32 = 100;
 
 /// Why nothing watches over a change.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +135,7 @@ enum Why {
     Over,
     MakerDied,
     Ended,
+    GoneBack,
 }
 
 impl Why {
@@ -138,6 +144,7 @@ impl Why {
             Self::Over => "it was not confirmed in time",
             Self::MakerDied => "the process that made the change died",
             Self::Ended => "the process that watched over the change was asked to end",
+            Self::GoneBack => "NetworkManager had gone back to its checkpoint already",
         }
     }
 }
@@ -160,58 +167,114 @@ pub async fn watch(
     let _hangup = signal(SignalKind::hangup()).map_err(GuardError::Signals)?;
     let _interrupt = signal(SignalKind::interrupt()).map_err(GuardError::Signals)?;
     let _held = store.lock_guard()?;
-    store.read(Phase::Pending, id)?;
+    let mut known = store.read(Phase::Pending, id)?;
     ready(READY);
-    let Some((why, maker)) = until_due(&store, id, &mut ended).await? else {
-        return Ok(None);
+    let (why, maker) = match until_due(&store, id, &mut known, &mut ended).await {
+        Some((why, maker)) => {
+            // Of those who decide at the same time, one does; the other one's decision is good as well.
+            let ours = take(&store, id).await;
+            (why, maker.filter(|_| ours))
+        }
+        None => (Why::GoneBack, None),
     };
-    // Of those who decide at the same time, one does; the other one's decision is good as well.
-    let taken = store.advance(id, Phase::Pending, Phase::Reverting)?;
-    if !taken && !store.is(Phase::Reverting, id) {
+    // If those who decided that it stays died over telling NetworkManager, it is told here. One that NetworkManager has gone
+    // back from is taken back, whoever confirmed it.
+    finish_after_others(layout, &store, id).await;
+    let marked = store.is(Phase::Reverting, id);
+    if !marked && !store.is(Phase::Pending, id) {
         return Ok(None);
     }
-    Ok(Some(
-        take_back(&store, layout, id, why.text(), maker.as_ref()).await?,
-    ))
+    match take_back(&store, layout, id, why.text(), maker.as_ref(), Some(&known)).await {
+        Ok(taken_back) => Ok(Some(taken_back)),
+        Err(_) if marked && !store.is(Phase::Reverting, id) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Waits until the change has to be taken back; `None` when it is over.
+/// Wins the change for taking it back; `false` where it is over. A disk that does not let itself be written does not end
+/// what has to be done: nobody else can decide about the change then either.
+async fn take(store: &Store, id: &str) -> bool {
+    let mut pause = EVERY;
+    for _ in 0..TAKING {
+        match store.advance(id, Phase::Pending, Phase::Reverting) {
+            Ok(taken) => return taken || store.is(Phase::Reverting, id),
+            Err(error) => crate::log::warn(
+                "cannot mark a change as being taken back",
+                &[("change", &id), ("error", &error)],
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SELDOM);
+    }
+    true
+}
+
+/// A change that stays, and that nobody ended.
+async fn finish_after_others(layout: &Layout, store: &Store, id: &str) {
+    for _ in 0..FINISHING {
+        if !store.is(Phase::Confirmed, id) {
+            return;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    if let Err(error) = super::finish(layout, store, id).await {
+        let why = [("change", &id as &dyn std::fmt::Display), ("error", &error)];
+        crate::log::warn("a change that stays is not ended yet", &why);
+    }
+}
+
+/// Waits until the change has to be taken back; `None` when it is over. `known` is its record, as it was last read: one that
+/// cannot be read does not end what was promised.
 async fn until_due(
     store: &Store,
     id: &str,
+    known: &mut Known,
     ended: &mut Signal,
-) -> Result<Option<(Why, Option<Held>)>, GuardError> {
+) -> Option<(Why, Option<Held>)> {
+    let mut told = false;
     loop {
         tokio::select! {
-            _ = ended.recv() => return Ok(Some((Why::Ended, None))),
+            _ = ended.recv() => return Some((Why::Ended, None)),
             () = tokio::time::sleep(EVERY) => {}
         }
-        let known = match store.read(Phase::Pending, id) {
-            Ok(known) => known,
+        match store.read(Phase::Pending, id) {
+            Ok(newest) => {
+                *known = newest;
+                told = false;
+            }
             // Confirmed, or taken back by whoever made it; if that dies over it, it is ours to end.
             Err(_) if !store.is(Phase::Pending, id) => {
                 if !store.is(Phase::Reverting, id) {
-                    return Ok(None);
+                    return None;
                 }
                 match store.lock_maker() {
                     Ok(held) if store.is(Phase::Reverting, id) => {
-                        return Ok(Some((Why::MakerDied, Some(held))));
+                        return Some((Why::MakerDied, Some(held)));
                     }
                     _ => continue,
                 }
             }
-            Err(error) => return Err(error.into()),
-        };
+            Err(error) => {
+                if !told {
+                    let why = [("change", &id as &dyn std::fmt::Display), ("error", &error)];
+                    crate::log::warn("the record of a change cannot be read", &why);
+                    told = true;
+                }
+            }
+        }
         if known.deadline().left().is_zero() {
-            return Ok(Some((Why::Over, None)));
+            return Some((Why::Over, None));
         }
         // While it waits for the operator, nobody but the operator is needed.
         if known.waiting().is_none()
             && let Ok(held) = store.lock_maker()
             && store.is(Phase::Pending, id)
-            && store.read(Phase::Pending, id)?.waiting().is_none()
         {
-            return Ok(Some((Why::MakerDied, Some(held))));
+            // It may have begun to wait, and its maker have gone, since the record was read.
+            match store.read(Phase::Pending, id) {
+                Ok(newest) if newest.waiting().is_some() => *known = newest,
+                _ => return Some((Why::MakerDied, Some(held))),
+            }
         }
     }
 }

@@ -23,12 +23,16 @@ const PLAIN: u32 = 0;
 pub struct ManagerError {
     what: &'static str,
     reason: String,
+    /// It was asked and said no: there is no such checkpoint.
+    pub answered: bool,
 }
 
 fn failed(what: &'static str) -> impl FnOnce(zbus::Error) -> ManagerError {
     move |error| ManagerError {
         what,
         reason: escape::shown_up_to(&error.to_string(), 300),
+        answered: matches!(&error, zbus::Error::MethodError(name, _, _)
+            if name.as_str().starts_with("org.freedesktop.NetworkManager.")),
     }
 }
 

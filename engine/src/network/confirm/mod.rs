@@ -9,6 +9,7 @@ pub mod probe;
 pub mod record;
 pub mod recover;
 mod report;
+pub mod reshape;
 mod revert;
 mod trial;
 pub mod uplink;
@@ -27,7 +28,8 @@ use crate::network::observe::{Observed, observe};
 use guard::{Guard, GuardError};
 use plan::{Plan, PlanError};
 use probe::Target;
-use record::{Ended, Held, Phase, Record, RecordError, Store, now};
+use record::{Ended, Held, Note, Phase, Record, RecordError, Store, now};
+use reshape::Reshape;
 use trial::Trial;
 use uplink::Uplink;
 
@@ -47,8 +49,8 @@ pub enum Change {
     Attach(Uplink),
     /// It is taken off it.
     Detach(Uplink),
-    /// Something that was planned elsewhere, as the declarative state does.
-    Planned(Plan),
+    /// A bridge that carries addresses of the host is changed, as the declarative state does.
+    Reshape(Reshape),
 }
 
 impl Change {
@@ -60,7 +62,7 @@ impl Change {
         match self {
             Self::Attach(uplink) => uplink::attach(observed, uplink),
             Self::Detach(uplink) => uplink::detach(observed, uplink),
-            Self::Planned(plan) => Ok(plan.clone()),
+            Self::Reshape(change) => reshape::plan(observed, change),
         }
     }
 }
@@ -136,11 +138,21 @@ pub enum ChangeError {
         "nothing was changed: change {0} is not over; confirm it (`blockhost net confirm`) or wait until it is taken back"
     )]
     Open(String),
+    /// An earlier change could not be taken back.
+    #[error(
+        "nothing was changed: change {0} could not be taken back; `blockhost net status` says why, `blockhost net recover` tries again, and `blockhost net abandon --id {0}` leaves everything as it is now"
+    )]
+    Stuck(String),
     /// There would be no telling whether it works.
     #[error(
         "nothing was changed: no default gateway answers, so there is nothing to tell by whether the host is still reachable; give --probe ADDRESS[:PORT], or --confirm-within SECONDS to tell it yourself"
     )]
     NothingToTellBy,
+    /// What this user writes down could not be carried out by those who may have to.
+    #[error(
+        "nothing was changed: the revert record has to belong to user {0}, whose services may have to carry it out; run this as that user, for instance `runuser -u blockhost -- blockhost ...`"
+    )]
+    NotOurs(u32),
     /// Too short, or too long.
     #[error("nothing was changed: the time to confirm is between {} and {} s", CONFIRM[0].as_secs(), CONFIRM[1].as_secs())]
     Time,
@@ -165,6 +177,11 @@ pub async fn run(
         && !(CONFIRM[0]..=CONFIRM[1]).contains(&time)
     {
         return Err(ChangeError::Time);
+    }
+    if let Ok((uid, _)) = guard::owner(layout)
+        && uid != rustix::process::geteuid().as_raw()
+    {
+        return Err(ChangeError::NotOurs(uid));
     }
     let store = Store::new(layout);
     let held = alone(&store, layout).await?;
@@ -215,7 +232,7 @@ pub async fn run(
     trial.report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     match judged {
         Ok(()) => decide(trial, &record, held, tell).await,
-        Err(why) => back(trial, why, held, tell).await,
+        Err(why) => back(trial, why, false, held, tell).await,
     }
 }
 
@@ -224,12 +241,15 @@ async fn alone(store: &Store, layout: &Layout) -> Result<Held, ChangeError> {
     store.create()?;
     for _ in 0..2 {
         let held = store.lock_maker()?;
-        let Some((_, id)) = store.open_changes()?.into_iter().next() else {
+        let Some((phase, id)) = store.open_changes()?.into_iter().next() else {
             store.tidy();
             return Ok(held);
         };
         drop(held);
-        if !recover::now(layout, &id).await? {
+        if phase == Phase::Stuck {
+            return Err(ChangeError::Stuck(id));
+        }
+        if !recover::is_over(layout, &id).await? {
             return Err(ChangeError::Open(id));
         }
     }
@@ -270,7 +290,7 @@ async fn decide(
 ) -> Result<Report, ChangeError> {
     if let Some(time) = trial.options.confirm_within {
         if let Err(why) = trial.hand_to_operator(time).await {
-            return back(trial, why, held, tell).await;
+            return back(trial, why, false, held, tell).await;
         }
         tell(Stage::Waiting(&record.id, time));
         if trial.options.no_wait {
@@ -278,7 +298,7 @@ async fn decide(
             return Ok(trial.report);
         }
         if let Some(why) = trial.operator_decides().await {
-            return back(trial, why, held, tell).await;
+            return back(trial, why, false, held, tell).await;
         }
         drop(held);
         return Ok(trial.ended_elsewhere().await);
@@ -293,7 +313,10 @@ async fn decide(
             drop(held);
             Ok(trial.ended_elsewhere().await)
         }
-        Err(why) => back(trial, why, held, tell).await,
+        Err(why) => {
+            let gone_back = trial.store.is(Phase::Reverting, &record.id);
+            back(trial, why, gone_back, held, tell).await
+        }
     }
 }
 
@@ -308,28 +331,52 @@ async fn stays(layout: &Layout, store: &Store, id: &str) -> Result<bool, String>
         return Ok(false);
     }
     failpoint::reach("net-change", b"confirming");
-    if let Some(checkpoint) = known.checkpoint() {
-        // One that is not there any more was gone back to.
-        let destroyed = async {
-            let bus = Connection::system().await.map_err(|e| e.to_string())?;
-            let given_up = manager::destroy(&bus, checkpoint).await;
-            given_up.map_err(|e| e.to_string())
-        };
-        destroyed.await?;
-    }
+    // Who wins this decides. NetworkManager hears of it afterwards: one that is told to keep what is then taken back after
+    // all would have nothing to go back to.
     let moved = store.advance(id, Phase::Pending, Phase::Confirmed);
     if !moved.map_err(|error| error.to_string())? {
         return Ok(false);
     }
     failpoint::reach("net-change", b"confirmed");
+    finish(layout, store, id)
+        .await
+        .map_err(|error| error.to_string())?;
+    if store.is(Phase::Reverting, id) {
+        return Err("NetworkManager had gone back to its checkpoint already".to_owned());
+    }
+    Ok(true)
+}
+
+/// Ends a change of which it is decided that it stays: NetworkManager gives its checkpoint up, the ledger is told, the file
+/// goes. Any number of times, by anybody. Where NetworkManager has gone back already, by its own timer, it does not stay, and
+/// is then marked as being taken back.
+async fn finish(layout: &Layout, store: &Store, id: &str) -> Result<(), RecordError> {
+    let known = match store.read(Phase::Confirmed, id) {
+        Err(_) if !store.is(Phase::Confirmed, id) => return Ok(()),
+        other => other?,
+    };
+    if let Some(checkpoint) = known.checkpoint().filter(|_| !known.kept()) {
+        let destroyed = async {
+            let bus = Connection::system().await.map_err(|_| false)?;
+            let given_up = manager::destroy(&bus, checkpoint).await;
+            given_up.map_err(|error| error.answered)
+        };
+        // In the time that is left to it, a checkpoint that is not there was given up, by somebody who died over it.
+        let gone_back = destroyed.await == Err(true) && known.deadline().left().is_zero();
+        if gone_back && store.advance(id, Phase::Confirmed, Phase::Reverting)? {
+            return Ok(());
+        }
+        let _ = store.note(Phase::Confirmed, id, &Note::Kept);
+    }
+    failpoint::reach("net-change", b"kept");
     let ended = Ended {
         confirmed: true,
         ..ended(&known.record, None, Vec::new())
     };
     revert::tell(layout, &ended).await;
-    // It is decided. What is left of it in the directory is nothing to worry about.
+    // It is decided. What is left of it in the directory is ended by the next one.
     let _ = store.close(Phase::Confirmed, &ended);
-    Ok(true)
+    Ok(())
 }
 
 fn ended(record: &Record, reason: Option<String>, problems: Vec<String>) -> Ended {
@@ -340,27 +387,29 @@ fn ended(record: &Record, reason: Option<String>, problems: Vec<String>) -> Ende
         reason,
         at: now(),
         problems,
+        stuck: false,
     }
 }
 
-/// Takes it back here, or waits for whoever does.
+/// Takes it back here, or waits for whoever does. With `gone_back` it is marked as being taken back already, by this process.
 async fn back(
     mut trial: Trial<'_>,
     why: String,
+    gone_back: bool,
     held: Held,
     tell: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<Report, ChangeError> {
     tell(Stage::Reverting(&why));
-    let ours = trial
+    let won = trial
         .store
         .advance(trial.id, Phase::Pending, Phase::Reverting)
         .map_err(ChangeError::NotTakenBack)?;
-    if !ours {
+    if !won && !gone_back {
         drop(held);
         return Ok(trial.ended_elsewhere().await);
     }
     failpoint::reach("net-change", b"reverting");
-    let ended = revert::take_back(trial.store, trial.layout, trial.id, &why, Some(&held))
+    let ended = revert::take_back(trial.store, trial.layout, trial.id, &why, Some(&held), None)
         .await
         .map_err(ChangeError::NotTakenBack)?;
     trial.report.reverted(&ended);

@@ -189,6 +189,16 @@ pub enum PlanError {
         /// What is in the way.
         why: String,
     },
+    /// A route would go with an address and could not be given back.
+    #[error(
+        "{dev} would lose the route to {destination} with an address, and it could not be given back; move the route first, or keep the address"
+    )]
+    LosesRoute {
+        /// The device.
+        dev: String,
+        /// Where the route leads to.
+        destination: String,
+    },
     /// What is wanted is so already.
     #[error("{0}; there is nothing to do")]
     Nothing(String),

@@ -111,6 +111,8 @@ pub enum Note {
     Done(usize, Option<u64>),
     /// Everything is well; the operator has until then to say that it stays.
     Waiting(Deadline),
+    /// It stays, and NetworkManager has given its checkpoint up.
+    Kept,
 }
 
 /// A record with everything that was noted since.
@@ -142,6 +144,20 @@ impl Known {
     #[must_use]
     pub fn deadline(&self) -> &Deadline {
         self.waiting().unwrap_or(&self.record.deadline)
+    }
+
+    /// Whether NetworkManager, too, knows that it stays.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.notes.contains(&Note::Kept)
+    }
+
+    /// The same where nobody knows any more what was begun: all of it may have been.
+    #[must_use]
+    pub fn all_begun(mut self) -> Self {
+        let steps = 0..self.record.plan.steps.len();
+        self.notes.extend(steps.map(Note::Started));
+        self
     }
 
     /// Set when it waits for the operator.
@@ -198,16 +214,22 @@ pub enum Phase {
     Pending,
     /// It is being taken back.
     Reverting,
-    /// It stays; the file goes at once.
+    /// It stays, whatever happens now; NetworkManager is told, then the file goes.
     Confirmed,
+    /// The root agent refused to take it back. It is tried again when somebody asks, until somebody says how it ended.
+    Stuck,
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Reverting, Self::Confirmed, Self::Stuck];
+
     const fn prefix(self) -> &'static str {
         match self {
             Self::Pending => "pending-",
             Self::Reverting => "reverting-",
             Self::Confirmed => "confirmed-",
+            Self::Stuck => "stuck-",
         }
     }
 }
@@ -227,6 +249,9 @@ pub struct Ended {
     pub at: String,
     /// What could not be done on the way, one sentence each.
     pub problems: Vec<String>,
+    /// It did not stay, and something of it is still there.
+    #[serde(default)]
+    pub stuck: bool,
 }
 
 /// The directory of the records.
@@ -340,7 +365,7 @@ impl Store {
             let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            for phase in [Phase::Pending, Phase::Reverting] {
+            for phase in Phase::ALL {
                 if let Some(id) = stem.strip_prefix(phase.prefix()).filter(|id| is_id(id)) {
                     found.push((phase, id.to_owned()));
                 }
@@ -350,10 +375,13 @@ impl Store {
         Ok(found)
     }
 
-    /// Whether the change is in that phase now.
+    /// Whether the change is in that phase now. Where nobody can look, it may be.
     #[must_use]
     pub fn is(&self, phase: Phase, id: &str) -> bool {
-        self.file(phase, id).symlink_metadata().is_ok()
+        match self.file(phase, id).symlink_metadata() {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Writes a record, so that it is there whatever happens next. On an error there is none.
@@ -436,6 +464,20 @@ impl Store {
         Ok(Known { record, notes })
     }
 
+    /// Notes something in a record that somebody else began.
+    ///
+    /// # Errors
+    /// [`RecordError::File`].
+    pub fn note(&self, phase: Phase, id: &str, note: &Note) -> Result<(), RecordError> {
+        let path = self.file(phase, id);
+        let file = OpenOptions::new()
+            .append(true)
+            .custom_flags(nofollow())
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        Journal { file, path }.note(note)
+    }
+
     /// Moves a change on; `false` where it is not, or no longer, in that phase.
     ///
     /// # Errors
@@ -454,6 +496,18 @@ impl Store {
     /// # Errors
     /// [`RecordError::File`] where the file stays; the rest is for people and may fail.
     pub fn close(&self, phase: Phase, ended: &Ended) -> Result<(), RecordError> {
+        self.remember(ended);
+        let path = self.file(phase, &ended.id);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => self.sync(),
+        }
+    }
+
+    /// Keeps how a change ended; for people, so it may fail.
+    pub fn remember(&self, ended: &Ended) {
         let draft = self.path("last.new");
         let _ = std::fs::remove_file(&draft);
         let kept = OpenOptions::new()
@@ -467,13 +521,6 @@ impl Store {
         if kept.is_err() {
             let _ = std::fs::remove_file(&draft);
         }
-        let path = self.file(phase, &ended.id);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => self.sync(),
-        }
     }
 
     /// How the last change ended, where that is known.
@@ -482,7 +529,7 @@ impl Store {
         serde_json::from_slice(&std::fs::read(self.path("last.json")).ok()?).ok()
     }
 
-    /// Removes what a crash left that is no change: drafts, and files of changes that stay.
+    /// Removes the drafts that a crash left, which are no changes.
     pub fn tidy(&self) {
         for entry in std::fs::read_dir(&self.directory)
             .into_iter()
@@ -490,11 +537,7 @@ impl Store {
             .flatten()
         {
             let name = entry.file_name();
-            let old = [Phase::Confirmed.prefix(), "draft-"];
-            if old
-                .iter()
-                .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
-            {
+            if name.as_encoded_bytes().starts_with(b"draft-") {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

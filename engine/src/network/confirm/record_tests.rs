@@ -159,7 +159,8 @@ fn only_records_are_changes_and_leftovers_go() {
         "pending-../../x.json",
         "pending-1234567.json",
         "pending-1234567g.json",
-        "confirmed-12345678.json",
+        "confirmed-1234567.json",
+        "stuck-.json",
         "draft-12345678",
         "last.json",
     ] {
@@ -167,7 +168,7 @@ fn only_records_are_changes_and_leftovers_go() {
     }
     assert_eq!(store.open_changes().expect("read"), []);
     store.tidy();
-    assert!(!store.is(Phase::Confirmed, "12345678"));
+    assert!(!store.path("draft-12345678").exists());
     assert!(!is_id("") && !is_id("1234567G") && is_id("0123abcd"));
 }
 

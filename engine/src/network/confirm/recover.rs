@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use blockhost_proto::layout::Layout;
 
-use super::record::{Ended, Phase, RecordError, Store};
-use super::revert::take_back;
+use crate::log;
+
+use super::record::{Ended, Phase, RecordError, Store, is_id, now};
+use super::revert::{take_back, tell};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(200);
@@ -17,11 +19,16 @@ const EVERY: Duration = Duration::from_millis(200);
 pub enum Found {
     /// It was taken back now.
     Reverted(Ended),
+    /// It was decided that it stays, and that was ended now.
+    Finished(String),
+    /// The root agent refuses to take it back.
+    Stuck(Ended),
     /// Somebody looks after it.
     LookedAfter(String),
 }
 
-/// Takes back every change that nobody looks after. With `wait` it also waits for those that somebody does.
+/// Ends every change that nobody looks after: takes it back, or finishes what was decided. With `wait` it also waits for those
+/// that somebody does. What could not be taken back before is tried again.
 ///
 /// # Errors
 /// [`RecordError`]; a record that cannot be read stops everything until somebody has looked at it.
@@ -42,10 +49,35 @@ pub async fn all(layout: &Layout, wait: bool) -> Result<Vec<Found>, RecordError>
     Ok(found)
 }
 
-/// Takes this one back if nobody looks after it; whether it is over.
-pub(super) async fn now(layout: &Layout, id: &str) -> Result<bool, RecordError> {
+/// The same for a service that starts, in words for its log.
+pub async fn at_start(layout: Layout) {
+    let found = match all(&layout, false).await {
+        Ok(found) => found,
+        Err(error) => return log::error("changes of the network", &[("error", &error)]),
+    };
+    for one in found {
+        match one {
+            Found::Reverted(ended) => log::warn(
+                "a change of the network was taken back",
+                &[("change", &ended.id), ("what", &ended.what)],
+            ),
+            Found::Stuck(ended) => log::error(
+                "a change of the network cannot be taken back; see `blockhost net status`",
+                &[("change", &ended.id), ("what", &ended.what)],
+            ),
+            Found::Finished(id) => log::info("a change of the network stays", &[("change", &id)]),
+            Found::LookedAfter(_) => {}
+        }
+    }
+}
+
+/// Ends this one if nobody looks after it; whether it is over.
+pub(super) async fn is_over(layout: &Layout, id: &str) -> Result<bool, RecordError> {
     let found = one(layout, &Store::new(layout), id).await?;
-    Ok(!matches!(found, Some(Found::LookedAfter(_))))
+    Ok(!matches!(
+        found,
+        Some(Found::LookedAfter(_) | Found::Stuck(_))
+    ))
 }
 
 async fn one(layout: &Layout, store: &Store, id: &str) -> Result<Option<Found>, RecordError> {
@@ -59,19 +91,60 @@ async fn one(layout: &Layout, store: &Store, id: &str) -> Result<Option<Found>, 
         Err(RecordError::Busy) => return looked_after(),
         other => other?,
     };
-    let moved = store.advance(id, Phase::Pending, Phase::Reverting)?;
+    if store.is(Phase::Confirmed, id) {
+        super::finish(layout, store, id).await?;
+        if !store.is(Phase::Reverting, id) {
+            return Ok(Some(Found::Finished(id.to_owned())));
+        }
+    }
+    let moved = store.advance(id, Phase::Pending, Phase::Reverting)?
+        || store.advance(id, Phase::Stuck, Phase::Reverting)?;
     if !moved && !store.is(Phase::Reverting, id) {
         return Ok(None);
     }
     let reason = "it was found with nobody looking after it";
-    let ended = take_back(store, layout, id, reason, Some(&maker)).await?;
-    Ok(Some(Found::Reverted(ended)))
+    let ended = take_back(store, layout, id, reason, Some(&maker), None).await?;
+    Ok(Some(if ended.stuck {
+        Found::Stuck(ended)
+    } else {
+        Found::Reverted(ended)
+    }))
 }
 
-/// Whether there is anything to look at. Needs no rights to say no.
+/// Whether there is anything that can be ended without a decision. Needs no rights to say no.
 #[must_use]
 pub fn is_needed(layout: &Layout) -> bool {
-    Store::new(layout)
-        .open_changes()
-        .is_ok_and(|open| !open.is_empty())
+    let open = Store::new(layout).open_changes();
+    open.is_ok_and(|open| open.iter().any(|(phase, _)| *phase != Phase::Stuck))
+}
+
+/// Somebody has looked at a change that cannot be taken back, and says that it is over as it is.
+///
+/// # Errors
+/// [`RecordError`]; `None` where there is no such change that is stuck.
+pub async fn abandon(layout: &Layout, id: &str) -> Result<Option<Ended>, RecordError> {
+    let store = Store::new(layout);
+    if !is_id(id) || !store.is(Phase::Stuck, id) {
+        return Ok(None);
+    }
+    let _guard = store.lock_guard()?;
+    let _maker = store.lock_maker()?;
+    let what = store
+        .read(Phase::Stuck, id)
+        .map(|known| known.record.plan.what);
+    let ended = Ended {
+        id: id.to_owned(),
+        // A record that cannot be read must not stop anybody from ending it.
+        what: what.unwrap_or_else(|_| "a change whose record cannot be read".to_owned()),
+        confirmed: false,
+        reason: Some(
+            "it could not be taken back, and was left as it is by the operator".to_owned(),
+        ),
+        at: now(),
+        problems: Vec::new(),
+        stuck: true,
+    };
+    tell(layout, &ended).await;
+    store.close(Phase::Stuck, &ended)?;
+    Ok(Some(ended))
 }

@@ -19,6 +19,8 @@ pub enum Outcome {
     Reverted,
     /// It waits for the operator.
     Waiting,
+    /// It did not stay, and the root agent refuses to take it back.
+    Stuck,
 }
 
 /// A step that was carried out.
@@ -85,6 +87,16 @@ impl Report {
         }
     }
 
+    /// One that was taken back, of this description; for models of what this module does.
+    #[cfg(test)]
+    pub(crate) fn of(what: &str) -> Self {
+        let plan = Plan {
+            what: what.to_owned(),
+            ..Plan::default()
+        };
+        Self::new(&plan, Outcome::Reverted)
+    }
+
     pub(super) fn planned(plan: &Plan) -> Self {
         Self {
             plan: Some(plan.clone()),
@@ -101,7 +113,11 @@ impl Report {
     }
 
     pub(super) fn reverted(&mut self, ended: &Ended) {
-        self.outcome = Outcome::Reverted;
+        self.outcome = if ended.stuck {
+            Outcome::Stuck
+        } else {
+            Outcome::Reverted
+        };
         self.reason.clone_from(&ended.reason);
         self.problems.clone_from(&ended.problems);
     }

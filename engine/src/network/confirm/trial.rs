@@ -282,7 +282,8 @@ impl Trial<'_> {
 
     /// Waits until whoever moved the record on has ended it, and tells how.
     pub(super) async fn ended_elsewhere(mut self) -> Report {
-        while self.store.is(Phase::Reverting, self.id) || self.store.is(Phase::Pending, self.id) {
+        let under_way = [Phase::Pending, Phase::Reverting, Phase::Confirmed];
+        while under_way.iter().any(|phase| self.store.is(*phase, self.id)) {
             tokio::time::sleep(EVERY).await;
         }
         self.report.outcome = Outcome::Confirmed;

@@ -318,7 +318,7 @@ fn reaches(kept: &str, route: &Route) -> bool {
         .is_some_and(|to| within(kept.address(), kept.length(), to))
 }
 
-fn within(network: IpAddr, length: u8, address: IpAddr) -> bool {
+pub(super) fn within(network: IpAddr, length: u8, address: IpAddr) -> bool {
     let (a, b, width) = match (network, address) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
