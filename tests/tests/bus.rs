@@ -414,6 +414,7 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
         (["veth100i0", "web-2", "101"], "Conflict"),
         (["nothing", "web-1", "100"], "NotFound"),
         (["ovsbr0", "web-1", "100"], "InvalidArgument"),
+        (["vethx", "web-1", "100"], "InvalidArgument"),
         (["veth100i0", "web-1", "99"], "InvalidArgument"),
         (["veth100i0", "Web 1\n", "100"], "InvalidArgument"),
     ] {
@@ -574,4 +575,33 @@ fn without_polkit_only_root_may_change_anything_and_a_half_done_attachment_is_ta
     .expect("now it can");
     assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "veth100i0");
     stage.end();
+}
+
+#[test]
+fn a_stale_binding_goes_and_the_port_of_another_machine_stays() {
+    const TEST: &str = "a_stale_binding_goes_and_the_port_of_another_machine_stays";
+    let Some(stage) = stage(TEST, Polkit::Absent) else {
+        return;
+    };
+    stage.bridge("ovsbr0");
+    veth("veth100i0");
+    let create = ["ssu", "veth100i0", "web-1", "100"];
+    asked(As::Root, "CreateContainerInterface", &create);
+    let place = stage.world.layout.state().join("bindings/vm-100");
+    assert!(place.join("vi100.conf").exists());
+    // The device has become another machine's meanwhile, past the bus.
+    let owner = "Interface veth100i0 external_ids:vm-id";
+    stage.switch.vsctl(&format!("set {owner}=101"));
+    call(As::Root, "RemoveContainerInterface", &["s", "vi100"]).expect("the binding goes");
+    assert!(!place.exists());
+    assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "veth100i0");
+    // No machine's at all: neither.
+    stage.switch.vsctl(&format!("set {owner}=100"));
+    asked(As::Root, "CreateContainerInterface", &create);
+    stage
+        .switch
+        .vsctl("remove Interface veth100i0 external_ids vm-id");
+    call(As::Root, "RemoveContainerInterface", &["s", "veth100i0"]).expect("the binding goes");
+    assert!(!place.exists());
+    assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "veth100i0");
 }

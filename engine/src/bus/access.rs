@@ -16,10 +16,14 @@ const POLKIT: &str = "org.freedesktop.PolicyKit1";
 const AUTHORITY: &str = "/org/freedesktop/PolicyKit1/Authority";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// Calls of one caller under way.
-const MAX_PER_CALLER: usize = 16;
-/// Calls of all callers under way.
+/// Calls of one user under way, over however many connections.
+const MAX_PER_USER: usize = 16;
+/// Calls of all users under way. Root's share is beside it.
 const MAX_ALL: usize = 64;
+/// Connections whose user is remembered; the bus never gives a connection's name to another.
+const REMEMBERED: usize = 1024;
+/// How long the bus may take to say who somebody is.
+const WHO: Duration = Duration::from_secs(5);
 
 /// How long polkit may take where it asks nobody.
 const QUIET: Duration = Duration::from_secs(25);
@@ -72,51 +76,86 @@ impl Caller {
     }
 }
 
-/// Counts the calls under way.
+/// Counts the calls under way, by user: connections are free, and one user may have many.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turnstile(Arc<Mutex<HashMap<String, usize>>>);
+pub(super) struct Turnstile {
+    inside: Arc<Mutex<HashMap<u32, usize>>>,
+    users: Arc<Mutex<HashMap<String, u32>>>,
+}
 
 /// One call under way; dropping it lets the next one in.
 #[derive(Debug)]
 pub(super) struct Ticket {
     turnstile: Turnstile,
-    name: String,
+    uid: u32,
 }
 
 impl Turnstile {
     /// Lets the caller in.
-    pub(super) fn enter(&self, caller: &Caller) -> Result<Ticket, BusError> {
-        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.values().sum::<usize>() >= MAX_ALL {
+    pub(super) async fn enter(
+        &self,
+        bus: &Connection,
+        caller: &Caller,
+    ) -> Result<Ticket, BusError> {
+        let known = lock(&self.users).get(&caller.name).copied();
+        let uid = match known {
+            Some(uid) => uid,
+            None => self.ask(bus, &caller.name).await?,
+        };
+        self.let_in(uid)
+    }
+
+    async fn ask(&self, bus: &Connection, name: &str) -> Result<u32, BusError> {
+        let why = match tokio::time::timeout(WHO, uid_of(bus, name)).await {
+            Ok(Ok(uid)) => {
+                let mut users = lock(&self.users);
+                if users.len() >= REMEMBERED {
+                    users.clear();
+                }
+                users.insert(name.to_owned(), uid);
+                return Ok(uid);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", WHO.as_secs()),
+        };
+        Err(BusError::NotAuthorized(sentence(&format!(
+            "the bus does not say who calls: {why}"
+        ))))
+    }
+
+    fn let_in(&self, uid: u32) -> Result<Ticket, BusError> {
+        let mut inside = lock(&self.inside);
+        let others = inside.iter().filter(|(other, _)| **other != 0);
+        if uid != 0 && others.map(|(_, calls)| calls).sum::<usize>() >= MAX_ALL {
             return Err(BusError::Busy(format!(
                 "{MAX_ALL} calls are under way; try again in a moment"
             )));
         }
-        let own = inside.get(&caller.name).copied().unwrap_or(0);
-        if own >= MAX_PER_CALLER {
+        let own = inside.entry(uid).or_default();
+        if *own >= MAX_PER_USER {
             return Err(BusError::Busy(format!(
-                "{MAX_PER_CALLER} calls of yours are under way; wait for their answers"
+                "{MAX_PER_USER} calls of yours are under way; wait for their answers"
             )));
         }
-        inside.insert(caller.name.clone(), own + 1);
+        *own += 1;
         Ok(Ticket {
             turnstile: self.clone(),
-            name: caller.name.clone(),
+            uid,
         })
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut inside = self
-            .turnstile
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match inside.get_mut(&self.name) {
+        let mut inside = lock(&self.turnstile.inside);
+        match inside.get_mut(&self.uid) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                inside.remove(&self.name);
+                inside.remove(&self.uid);
             }
         }
     }
@@ -213,44 +252,37 @@ async fn ask_polkit(
 mod tests {
     use super::*;
 
-    fn caller(name: &str) -> Caller {
-        Caller {
-            name: name.to_owned(),
-            interactive: false,
-        }
-    }
-
     #[test]
-    fn a_caller_that_floods_is_busy_and_others_are_let_in() {
+    fn a_user_that_floods_is_busy_over_any_number_of_connections_and_others_are_let_in() {
         let turnstile = Turnstile::default();
-        let mut inside: Vec<_> = (0..MAX_PER_CALLER)
-            .map(|_| turnstile.enter(&caller(":1.1")).expect("let in"))
+        let mut inside: Vec<_> = (0..MAX_PER_USER)
+            .map(|_| turnstile.let_in(1000).expect("let in"))
             .collect();
-        let refused = turnstile.enter(&caller(":1.1")).expect_err("too many");
+        let refused = turnstile.let_in(1000).expect_err("too many");
         assert!(matches!(refused, BusError::Busy(_)));
-        let other = turnstile.enter(&caller(":1.2")).expect("let in");
+        let other = turnstile.let_in(1001).expect("let in");
         inside.pop();
-        inside.push(turnstile.enter(&caller(":1.1")).expect("one has left"));
+        inside.push(turnstile.let_in(1000).expect("one has left"));
         drop((inside, other));
         assert!(
-            turnstile.0.lock().expect("whole").is_empty(),
+            lock(&turnstile.inside).is_empty(),
             "nothing is kept of who left"
         );
     }
 
     #[test]
-    fn many_callers_together_are_held_to_a_number() {
+    fn many_users_together_are_held_to_a_number_and_leave_root_its_share() {
         let turnstile = Turnstile::default();
+        let enter = |uid: usize| turnstile.let_in(u32::try_from(uid).expect("small"));
         let inside: Vec<_> = (0..MAX_ALL)
-            .map(|n| {
-                turnstile
-                    .enter(&caller(&format!(":1.{n}")))
-                    .expect("let in")
-            })
+            .map(|n| enter(1 + n % 10).expect("let in"))
             .collect();
-        assert!(turnstile.enter(&caller(":1.999")).is_err());
+        assert!(enter(999).is_err());
+        let root: Vec<_> = (0..MAX_PER_USER).map(|_| enter(0).expect("root")).collect();
+        assert!(enter(0).is_err(), "root, too, waits for its answers");
         drop(inside);
-        assert!(turnstile.enter(&caller(":1.999")).is_ok());
+        assert!(enter(999).is_ok());
+        drop(root);
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl Desk {
         }
     }
 
-    pub(super) fn enter(&self, caller: &Caller) -> Answer<Ticket> {
-        self.turnstile.enter(caller)
+    pub(super) async fn enter(&self, caller: &Caller) -> Answer<Ticket> {
+        self.turnstile.enter(&self.bus, caller).await
     }
 
     pub(super) async fn authorise(&self, caller: &Caller, permission: Permission) -> Answer<u32> {
@@ -146,7 +146,7 @@ impl Desk {
         &self,
         caller: Caller,
     ) -> Answer<Vec<(String, String, i64, u32)>> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let observed = Observed {
             switch: Some(self.switch().await?),
             ..Observed::default()
@@ -155,18 +155,18 @@ impl Desk {
     }
 
     pub(super) async fn system_state(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let (observed, dns) = tokio::join!(self.observe(), self.probe.dns_works(&self.layout));
         Ok(answers::system_state(&observed, dns).to_string())
     }
 
     pub(super) async fn interface_bindings(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         Ok(answers::interface_bindings(&self.observe().await).to_string())
     }
 
     pub(super) async fn bridge_topology(&self, caller: Caller, bridge: String) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let observed = self.observe().await;
         let shown = picture(&observed);
         let shown = shown
@@ -176,7 +176,7 @@ impl Desk {
     }
 
     pub(super) async fn validate_bridge(&self, caller: Caller, bridge: String) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let observed = self.observe().await;
         let shown = picture(&observed);
         let shown = shown
@@ -186,7 +186,7 @@ impl Desk {
     }
 
     pub(super) async fn network_manager(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let Some(manager) = observe::network_manager(&self.bus).await? else {
             return Ok("null".to_owned());
         };
@@ -196,7 +196,7 @@ impl Desk {
     }
 
     pub(super) async fn dump_flows(&self, caller: Caller, bridge: String) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let list = OvsList {
             bridge: Some(read("bridge", &bridge)?),
             flows: true,
@@ -225,7 +225,7 @@ impl Desk {
         bridge: String,
         port: String,
     ) -> Answer<i64> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
         let uid = self.authorise(&caller, Permission::ManagePorts).await?;
@@ -244,7 +244,7 @@ impl Desk {
         bridge: String,
         port: String,
     ) -> Answer<()> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
         let uid = self.authorise(&caller, Permission::ManagePorts).await?;
@@ -262,7 +262,7 @@ impl Desk {
         container: String,
         vmid: u32,
     ) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let wanted = Wanted {
             device: read("ifname", &ifname)?,
             container: read::<EventName>("container", &container)?,
@@ -327,7 +327,7 @@ impl Desk {
         caller: Caller,
         ifname: String,
     ) -> Answer<()> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let name: SwitchIfName = read("ifname", &ifname)?;
         let uid = self
             .authorise(&caller, Permission::ManageContainers)
@@ -345,9 +345,10 @@ impl Desk {
             None => self.device_called(&name).await?,
         };
         let switch = self.switch().await?;
+        // The switch says whose a port is. A binding may be older: the device can have become another machine's since.
         let found = switch
             .port(device.as_str())
-            .filter(|(_, port)| known.is_some() || port.vmid.is_some());
+            .filter(|(_, port)| attach::is_of(port, known.as_ref()));
         let on = match found {
             Some((bridge, _)) => Some(read::<SwitchIfName>("the port's bridge", &bridge.name)?),
             None => None,

@@ -21,7 +21,7 @@ impl Desk {
         caller: Caller,
         category: String,
     ) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let blocks = self
             .aside(move |ledger| ledger.blocks_by_category(&category, Page::default()))
             .await?;
@@ -34,7 +34,7 @@ impl Desk {
         first: u64,
         last: u64,
     ) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let blocks = self
             .aside(move |ledger| ledger.blocks_by_height(first, last))
             .await?;
@@ -42,7 +42,7 @@ impl Desk {
     }
 
     pub(super) async fn block_by_hash(&self, caller: Caller, hash: String) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let block = self
             .aside(move |ledger| ledger.block_by_hash(&hash))
             .await?;
@@ -52,7 +52,7 @@ impl Desk {
     }
 
     pub(super) async fn verify_integrity(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let alone = self.verifying.clone().try_lock_owned().map_err(|_| {
             BusError::Busy("a verification is under way already; wait for its end".to_owned())
         })?;
@@ -67,7 +67,7 @@ impl Desk {
     }
 
     pub(super) async fn blockchain_stats(&self, caller: Caller) -> Answer<String> {
-        let _ticket = self.enter(&caller)?;
+        let _ticket = self.enter(&caller).await?;
         let stats = self.aside(Service::blockchain_stats).await?;
         Ok(serde_json::to_string(&stats)?)
     }

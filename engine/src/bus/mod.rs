@@ -19,6 +19,7 @@ use std::sync::Arc;
 use blockhost_proto::layout::Layout;
 use zbus::connection::Builder;
 
+use crate::network::confirm::recover;
 use crate::{log, notify};
 use desk::Desk;
 use interface::PortAgent;
@@ -56,6 +57,8 @@ pub async fn run(layout: Layout) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let bus = Builder::system().build().await.map_err(RunError::Connect)?;
+    // What an earlier one of us left half-way; beside everything else, since the agent may be away.
+    tokio::spawn(recover::at_start(layout.clone()));
     let desk = Arc::new(Desk::new(layout, bus.clone()));
     // The object before the name: whoever is waiting for the name finds it whole.
     bus.object_server()

@@ -6,7 +6,7 @@ use blockhost_proto::qm::MacAddress;
 use blockhost_proto::value::{EventName, IfIndex, Integer as _, PortKind, SwitchIfName, Vmid};
 
 use super::bindings::{self, Binding};
-use super::observe::Observed;
+use super::observe::{Link, Observed, Port};
 
 /// The bridge where nothing else says which.
 const USUAL_BRIDGE: &str = "ovsbr0";
@@ -76,9 +76,10 @@ pub fn plan(
             "the device {device} has a first name that no port may have"
         ))
     })?;
-    let managed = managed_name(&link.name);
-    if let Some((owner, _)) = managed
-        && owner != *vmid
+    let meant = names_of(link).find_map(meant_by);
+    if let Some((owner, _)) = names_of(link)
+        .filter_map(meant_by)
+        .find(|(of, _)| of != vmid)
     {
         return Err(AttachError::Taken(format!(
             "{first} belongs to container {owner}, not to {vmid}"
@@ -107,9 +108,17 @@ pub fn plan(
             blockhost_proto::escape::shown(master)
         )));
     }
-    let index = match managed {
-        Some((_, index)) => index,
-        None => free_index(*vmid, &first, known)?,
+    let index = match (meant, port) {
+        (Some((_, index)), _) => index,
+        // Somebody who may has said whose it is already.
+        (None, Some((_, port))) if port.vmid == Some(vmid.get()) => {
+            free_index(*vmid, &first, known)?
+        }
+        (None, _) => {
+            return Err(AttachError::Unsuitable(format!(
+                "nothing says that {first} belongs to container {vmid}: it is called neither veth{vmid}i0 nor vi{vmid}; attach it with AddPort if it is to be a port"
+            )));
+        }
     };
     let name = bindings::interface_name(*vmid, index);
     let other = observed
@@ -126,10 +135,12 @@ pub fn plan(
         None => bridge_for(observed)?,
     };
     Ok(Attachment {
-        rename: (managed.is_some() && !link.is_called(&name)).then_some(VethRename {
-            vmid: *vmid,
-            index: Some(index),
-        }),
+        rename: (managed_name(&link.name).is_some() && !link.is_called(&name)).then_some(
+            VethRename {
+                vmid: *vmid,
+                index: Some(index),
+            },
+        ),
         add: OvsAddPort {
             bridge,
             port: first,
@@ -143,6 +154,33 @@ pub fn plan(
         attached_before: port.is_some(),
         index,
     })
+}
+
+/// Whether a port is a container's: this binding's, or any machine's where there is no binding.
+#[must_use]
+pub fn is_of(port: &Port, binding: Option<&Binding>) -> bool {
+    match binding {
+        Some(binding) => port.vmid == Some(binding.vmid.get()),
+        None => port.vmid.is_some(),
+    }
+}
+
+fn names_of(link: &Link) -> impl Iterator<Item = &str> {
+    let others = link.altnames.iter().map(String::as_str);
+    std::iter::once(link.name.as_str()).chain(others)
+}
+
+/// The container that a host's end belongs to by its name: only root names devices.
+fn meant_by(name: &str) -> Option<(Vmid, IfIndex)> {
+    managed_name(name)
+        .or_else(|| bindings::parse_name(name))
+        .or_else(|| firewall_name(name))
+}
+
+/// `fwln<vmid>o<index>`, what the switch sees of an interface behind Proxmox's firewall.
+fn firewall_name(name: &str) -> Option<(Vmid, IfIndex)> {
+    let (vmid, index) = name.strip_prefix("fwln")?.split_once('o')?;
+    Some((Vmid::from_decimal(vmid)?, IfIndex::from_decimal(index)?))
 }
 
 /// `veth<vmid>i<index>`, as Proxmox names the host's ends.
@@ -197,7 +235,7 @@ fn bridge_for(observed: &Observed) -> Result<SwitchIfName, AttachError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::observe::{Link, Switch};
+    use crate::network::observe::Switch;
     use serde_json::json;
 
     fn observed(links: &serde_json::Value, switch: &serde_json::Value) -> Observed {
@@ -267,25 +305,39 @@ mod tests {
         let bridges = json!([{"name": "ovsbr0", "ports": [{"name": "vethx", "vmid": 101}]}]);
         let links = json!([
             {"name": "veth101i0"}, {"name": "eth0", "kind": null}, {"name": "vethx"},
-            {"name": "vethf", "master": "fwbr100i0"}, {"name": "vethy"}, {"name": "other", "altnames": ["vi100"]}
+            {"name": "veth100i5", "master": "fwbr100i0"}, {"name": "veth100i0"}, {"name": "other", "altnames": ["vi100"]},
+            {"name": "vethy"}, {"name": "docker7", "altnames": ["lan"]}, {"name": "vi102"}, {"name": "fwln101o0"},
+            {"name": "veth100i6", "altnames": ["vi101"]}
         ]);
         let seen = observed(&links, &bridges);
         let refused = |device: &str| plan(&wanted(device), &seen, &[]).expect_err("refused");
         assert!(matches!(refused("veth101i0"), AttachError::Taken(_)));
         assert!(matches!(refused("eth0"), AttachError::Unsuitable(_)));
         assert!(matches!(refused("vethx"), AttachError::Taken(_)));
-        assert!(matches!(refused("vethf"), AttachError::Taken(_)));
+        assert!(matches!(refused("veth100i5"), AttachError::Taken(_)));
         assert!(
-            matches!(refused("vethy"), AttachError::Taken(_)),
+            matches!(refused("veth100i0"), AttachError::Taken(_)),
             "vi100 is another device"
         );
+        for nobodys in ["vethy", "docker7", "lan"] {
+            assert!(
+                matches!(refused(nobodys), AttachError::Unsuitable(_)),
+                "{nobodys}"
+            );
+        }
+        for anothers in ["vi102", "fwln101o0", "veth100i6", "vi101"] {
+            assert!(
+                matches!(refused(anothers), AttachError::Taken(_)),
+                "{anothers}"
+            );
+        }
         assert!(matches!(refused("nothing"), AttachError::NotFound(_)));
     }
 
     #[test]
     fn which_bridge_is_never_guessed() {
-        let links = json!([{"name": "vethy"}]);
-        let with = |bridges| plan(&wanted("vethy"), &observed(&links, &bridges), &[]);
+        let links = json!([{"name": "vi100"}]);
+        let with = |bridges| plan(&wanted("vi100"), &observed(&links, &bridges), &[]);
         assert!(matches!(with(json!([])), Err(AttachError::NotFound(_))));
         let two = json!([{"name": "a"}, {"name": "b"}]);
         assert!(matches!(with(two), Err(AttachError::Unsuitable(_))));
@@ -293,17 +345,22 @@ mod tests {
         assert_eq!(with(usual).expect("a plan").add.bridge.as_str(), "ovsbr0");
     }
 
-    #[test]
-    fn a_device_of_another_name_gets_the_first_free_number_and_keeps_it() {
-        let seen = observed(&json!([{"name": "vethy"}]), &json!([{"name": "ovsbr0"}]));
-        let binding = |device: &str, index: u64| Binding {
+    fn binding(device: &str, index: u64) -> Binding {
+        Binding {
             vmid: Vmid::from_decimal("100").expect("a number"),
             index: IfIndex::from_checked(index).expect("a number"),
             device: device.parse().expect("a name"),
             bridge: "ovsbr0".parse().expect("a name"),
             container: "web-1".parse().expect("a name"),
             created: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_port_of_the_container_with_another_name_gets_the_first_free_number_and_keeps_it() {
+        let port = json!({"name": "vethy", "vmid": 100});
+        let bridges = json!([{"name": "ovsbr0", "ports": [port]}]);
+        let seen = observed(&json!([{"name": "vethy"}]), &bridges);
         let index = |known: &[Binding]| {
             plan(&wanted("vethy"), &seen, known)
                 .expect("a plan")
@@ -313,5 +370,40 @@ mod tests {
         assert_eq!(index(&[]), 0);
         assert_eq!(index(&[binding("a", 0), binding("b", 2)]), 1);
         assert_eq!(index(&[binding("a", 0), binding("vethy", 2)]), 2);
+    }
+
+    #[test]
+    fn every_name_that_a_host_s_end_of_the_container_has_will_do() {
+        let bridges = json!([{"name": "ovsbr0"}]);
+        for (link, index) in [
+            (json!({"name": "veth100i3"}), 3),
+            (json!({"name": "vi100_2"}), 2),
+            (json!({"name": "fwln100o1"}), 1),
+            (json!({"name": "lxc7", "altnames": ["vi100"]}), 0),
+        ] {
+            let name = link["name"].as_str().expect("a name").to_owned();
+            let seen = observed(&json!([link]), &bridges);
+            let plan = plan(&wanted(&name), &seen, &[]).expect("a plan");
+            assert_eq!(plan.index.get(), index, "{name}");
+            assert_eq!(plan.rename.is_some(), name == "veth100i3", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_binding_that_is_older_than_its_port_says_nothing_about_it() {
+        let port = |vmid: serde_json::Value| -> Port {
+            serde_json::from_value(json!({"name": "veth100i0", "vmid": vmid})).expect("a port")
+        };
+        let known = binding("veth100i0", 0);
+        assert!(is_of(&port(json!(100)), Some(&known)));
+        assert!(
+            !is_of(&port(json!(101)), Some(&known)),
+            "it is another machine's now"
+        );
+        assert!(
+            !is_of(&port(json!(null)), Some(&known)),
+            "it is no machine's now"
+        );
+        assert!(is_of(&port(json!(101)), None) && !is_of(&port(json!(null)), None));
     }
 }
