@@ -10,12 +10,11 @@ use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
 use crate::monitor::{Monitor, Start};
 use crate::network::accounts::Accounts;
-use crate::network::confirm::recover::{self, Found};
+use crate::network::confirm::recover;
 use crate::outbox::{Job, Outbox, OutboxError, Retry};
 use crate::reconcile::Reconciler;
 use crate::status::serve;
 use crate::{log, notify};
-use blockhost_proto::layout::Layout;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -73,7 +72,7 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     }
     let (stop_sender, stop) = watch::channel(false);
     listen(stop_sender)?;
-    tokio::spawn(recover_network(config.layout.clone()));
+    tokio::spawn(recover::at_start(config.layout.clone()));
     let (context, monitor) = prepare(&config, stop.clone())?;
     let anchorer = anchorer(&config, &context);
     log::info(
@@ -93,23 +92,6 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     };
     notify::state("STOPPING=1");
     ended
-}
-
-/// A change of the network that nobody looks after any more is taken back, beside everything else: the agent may be away.
-async fn recover_network(layout: Layout) {
-    match recover::all(&layout, false).await {
-        Ok(found) => {
-            for one in found {
-                if let Found::Reverted(ended) = one {
-                    log::warn(
-                        "a change of the network was taken back",
-                        &[("change", &ended.id), ("what", &ended.what)],
-                    );
-                }
-            }
-        }
-        Err(error) => log::error("changes of the network", &[("error", &error)]),
-    }
 }
 
 fn prepare(

@@ -30,6 +30,7 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli {} = Cli::parse();
+    crate::failpoint::arm();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail("blockhost-bus", &error),

@@ -4,9 +4,11 @@
 use std::fmt;
 
 use blockhost_proto::action::Action;
-use blockhost_proto::value::Vmid;
+use blockhost_proto::value::{SwitchIfName, Vmid};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
+
+use crate::network::confirm::uplink::Uplink;
 
 /// A thing that a plugin looks after: `lxc/100`, `net/ovsbr0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +74,16 @@ impl FieldChange {
             to: to.into(),
         }
     }
+}
+
+/// A change that could cut the operator off: it is carried out by [`crate::network::confirm`], which takes it back unless all
+/// is well afterwards, also when this process is killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Careful {
+    /// A device that leads out of the host is put onto a bridge, which gets all that it carries.
+    Uplink(Uplink),
+    /// The steps change this bridge, which carries addresses of the host.
+    Bridge(SwitchIfName),
 }
 
 /// A look that has to succeed before a step that cannot be taken back.
@@ -169,6 +181,8 @@ pub struct Planned {
     pub blocked: Option<String>,
     /// It was made through this agent, so it may be changed, and deleted later.
     pub ours: bool,
+    /// All steps are one change that could cut the operator off.
+    pub careful: Option<Careful>,
 }
 
 impl Planned {

@@ -1,6 +1,7 @@
 //! What an apply sees of the world: the root agent's actions, and the network devices as the kernel tells anybody. One
 //! trait, so that planners and executor run the same against a model in tests; the real one is [`AgentHost`].
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
@@ -10,6 +11,9 @@ use blockhost_proto::client::{CallError, Reply};
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use serde_json::Value;
+
+use crate::network::confirm::probe::Target;
+use crate::network::confirm::{self, Change, ChangeError, Options, Report, Stage};
 
 /// How long an agent that restarts is waited for.
 const AGENT_COMES_BACK: Duration = Duration::from_secs(15);
@@ -86,6 +90,12 @@ pub trait Host {
     /// Whether the host forwards packets of that family.
     fn forwards(&mut self, v6: bool) -> bool;
 
+    /// Makes a change that could cut the operator off, or takes it back.
+    ///
+    /// # Errors
+    /// [`ChangeError`] where it was not begun.
+    fn carefully(&mut self, change: &Change) -> Result<Report, ChangeError>;
+
     /// Lets time pass; a model need not.
     fn pause(&mut self, time: Duration) {
         std::thread::sleep(time);
@@ -145,10 +155,31 @@ pub fn worth_waiting(error: &CallError) -> Duration {
     }
 }
 
-/// The real world.
+/// How changes are made that could cut the operator off.
+#[derive(Clone, Default)]
+pub struct Care {
+    /// The operator says that it stays, within this time; otherwise it stays when everything is well.
+    pub confirm_within: Option<Duration>,
+    /// What has to be reachable afterwards, beside the default gateways that are reachable before.
+    pub probes: Vec<Target>,
+    /// Hears of every stage.
+    pub tell: Option<Arc<dyn Fn(&Stage<'_>) + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Care {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Care")
+            .field("confirm_within", &self.confirm_within)
+            .field("probes", &self.probes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The real world. Made in a thread that may block, of a runtime.
 #[derive(Debug)]
 pub struct AgentHost {
     layout: Layout,
+    care: Care,
     /// The connection and when it was last used: the agent closes idle ones.
     client: Option<(Client, Instant)>,
     netlink: Option<Netlink>,
@@ -157,9 +188,10 @@ pub struct AgentHost {
 impl AgentHost {
     /// The world of this layout; connects when it has to.
     #[must_use]
-    pub fn new(layout: &Layout) -> Self {
+    pub fn new(layout: &Layout, care: Care) -> Self {
         Self {
             layout: layout.clone(),
+            care,
             client: None,
             netlink: None,
         }
@@ -193,6 +225,24 @@ impl Host for AgentHost {
 
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError> {
         Ok(self.netlink()?.addresses(index)?)
+    }
+
+    fn carefully(&mut self, change: &Change) -> Result<Report, ChangeError> {
+        // Idle meanwhile, and perhaps cut.
+        self.client = None;
+        let options = Options {
+            confirm_within: self.care.confirm_within,
+            probes: self.care.probes.clone(),
+            ..Options::default()
+        };
+        let said = self.care.tell.clone();
+        let mut tell = |stage: Stage<'_>| {
+            if let Some(said) = &said {
+                said(&stage);
+            }
+        };
+        let runtime = tokio::runtime::Handle::current();
+        runtime.block_on(confirm::run(&self.layout, change, &options, &mut tell))
     }
 
     fn forwards(&mut self, v6: bool) -> bool {

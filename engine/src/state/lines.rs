@@ -1,6 +1,7 @@
 //! Which line of a file a place in the document stands on. JSON is walked once more when an error has to say it, YAML is
 //! read into a tree that remembers lines. Nothing here decides what is valid.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use blockhost_proto::escape::shown;
@@ -116,8 +117,9 @@ impl<'de> Visitor<'de> for Anything {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Inside, A::Error> {
         let mut map: Vec<(String, Node)> = Vec::new();
+        let mut seen = HashSet::new();
         while let Some((key, node)) = access.next_entry::<String, Node>()? {
-            if map.iter().any(|(other, _)| *other == key) {
+            if !seen.insert(key.clone()) {
                 return Err(A::Error::custom(format!(
                     "key \"{}\" appears twice",
                     shown(&key)

@@ -28,9 +28,12 @@ mod tests;
 pub use change::{Change, Verdict};
 pub use document::{Document, DocumentError};
 pub use engine::{Engine, Event, Options, StateError, plugins};
+pub use host::Care;
 pub use report::{ApplyReport, DiffReport, Fate, Outcome, QueryReport};
 
 use blockhost_proto::layout::Layout;
+
+use crate::network::confirm::recover;
 
 /// What there is, of all plugins or of one.
 ///
@@ -38,7 +41,10 @@ use blockhost_proto::layout::Layout;
 /// [`StateError`]; a plugin that cannot be looked at is in the report.
 pub async fn query(layout: &Layout, plugin: Option<&str>) -> Result<QueryReport, StateError> {
     let plugin = plugin.map(str::to_owned);
-    aside(layout, move |engine| engine.query(plugin.as_deref())).await
+    aside(layout, Care::default(), move |engine| {
+        engine.query(plugin.as_deref())
+    })
+    .await
 }
 
 /// What an apply of this document would do.
@@ -50,7 +56,10 @@ pub async fn diff(
     document: Document,
     prune: bool,
 ) -> Result<DiffReport, StateError> {
-    aside(layout, move |engine| engine.diff(&document, prune)).await
+    aside(layout, Care::default(), move |engine| {
+        engine.diff(&document, prune)
+    })
+    .await
 }
 
 /// What has become different since the last apply, of all plugins or of one.
@@ -59,10 +68,13 @@ pub async fn diff(
 /// [`StateError`]; a plugin that cannot be looked at is in the report.
 pub async fn drift(layout: &Layout, plugin: Option<&str>) -> Result<DiffReport, StateError> {
     let plugin = plugin.map(str::to_owned);
-    aside(layout, move |engine| engine.drift(plugin.as_deref())).await
+    aside(layout, Care::default(), move |engine| {
+        engine.drift(plugin.as_deref())
+    })
+    .await
 }
 
-/// Makes it so. `tell` hears of every step of the way.
+/// Makes it so. `tell` hears of every step of the way; what could cut the operator off is made with `care`.
 ///
 /// # Errors
 /// [`StateError`] before anything was done; what fails later is in the report.
@@ -70,9 +82,16 @@ pub async fn apply(
     layout: &Layout,
     document: Document,
     options: Options,
+    care: Care,
     mut tell: impl FnMut(Event<'_>) + Send + 'static,
 ) -> Result<ApplyReport, StateError> {
-    aside(layout, move |engine| {
+    // What an earlier one left half-way would be planned upon. Where that cannot be ended, what it is about is refused.
+    if recover::is_needed(layout)
+        && let Err(error) = recover::all(layout, false).await
+    {
+        crate::log::warn("changes of the network", &[("error", &error)]);
+    }
+    aside(layout, care, move |engine| {
         engine.apply(&document, options, &mut tell)
     })
     .await
@@ -81,11 +100,12 @@ pub async fn apply(
 /// The engine waits for answers as a thread does: an apply is one thing after the other.
 async fn aside<T: Send + 'static>(
     layout: &Layout,
+    care: Care,
     work: impl FnOnce(&mut Engine<'_>) -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, StateError> {
     let layout = layout.clone();
     let done = tokio::task::spawn_blocking(move || {
-        let mut host = host::AgentHost::new(&layout);
+        let mut host = host::AgentHost::new(&layout, care);
         work(&mut Engine::new(&layout, &mut host))
     });
     done.await.unwrap_or(Err(StateError::Broken))

@@ -6,14 +6,18 @@ mod show;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use blockhost_proto::layout::Layout;
 use clap::Args;
 use serde::Serialize;
 
 use super::{fail, runtime};
+use crate::network::confirm::Stage;
+use crate::network::confirm::probe::Target;
 use crate::state::engine::Event;
-use crate::state::{self, ApplyReport, DiffReport, Document, Options, StateError};
+use crate::state::{self, ApplyReport, Care, DiffReport, Document, Options, StateError};
 use show::Paint;
 
 /// What `diff` takes.
@@ -55,6 +59,13 @@ pub struct ApplyArgs {
     /// Delete what was made by an apply and is in the document no longer
     #[arg(long)]
     prune: bool,
+    /// Keep a change of what this host is reached by only if you say so within this time (`blockhost net confirm`)
+    #[arg(long, value_name = "SECONDS", conflicts_with = "plan", value_parser = clap::value_parser!(u64).range(5..=3600))]
+    confirm_within: Option<u64>,
+    /// What has to be reachable after such a change, beside the default gateways: an address (echo) or a service (TCP); as
+    /// often as needed
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    probe: Vec<Target>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,6 +76,10 @@ Examples:
   blockhost apply state.json
   blockhost apply --plan --prune state.yaml
   blockhost apply --yes state.json
+  blockhost apply --yes --confirm-within 60 state.json
+
+A change that could cut you off (an uplink, addresses of a bridge that this host is reached by) stays only if the default
+gateways and every --probe answer afterwards, and is taken back otherwise, also when this command is killed.
 
 Plugins that the document does not name are not touched. What fails is taken back, resource by resource; what does not need
 it goes on. Interrupted, run it again: it completes what was begun.
@@ -197,6 +212,7 @@ pub fn apply(args: &ApplyArgs, layout: &Layout) -> ExitCode {
 }
 
 fn try_apply(args: &ApplyArgs, layout: &Layout) -> Result<ExitCode, StateError> {
+    crate::failpoint::arm();
     let text = Document::load(&args.file)?;
     if args.plan {
         let report = on_runtime(state::diff(layout, text, args.prune));
@@ -226,7 +242,12 @@ fn try_apply(args: &ApplyArgs, layout: &Layout) -> Result<ExitCode, StateError> 
     }
     let options = Options { prune: args.prune };
     let (json, paint) = (args.json, Paint::for_stdout());
-    let report = on_runtime(state::apply(layout, text, options, move |event| {
+    let care = Care {
+        confirm_within: args.confirm_within.map(Duration::from_secs),
+        probes: args.probe.clone(),
+        tell: Some(Arc::new(tell_stage)),
+    };
+    let report = on_runtime(state::apply(layout, text, options, care, move |event| {
         if !json && let Event::Ended(outcome) = event {
             show::outcome(outcome, paint);
         }
@@ -237,6 +258,18 @@ fn try_apply(args: &ApplyArgs, layout: &Layout) -> Result<ExitCode, StateError> 
         show::applied(&report);
     }
     Ok(code_of_apply(&report))
+}
+
+/// What an operator has to know while a change that could cut them off is made.
+fn tell_stage(stage: &Stage<'_>) {
+    match stage {
+        Stage::Waiting(id, time) => eprintln!(
+            "{PROGRAM}: everything is well. It stays if you run `blockhost net confirm --id {id}` within {} s",
+            time.as_secs()
+        ),
+        Stage::Reverting(why) => eprintln!("{PROGRAM}: taking it back: {}", why.escape_debug()),
+        Stage::Begun(_) | Stage::Step(_) => {}
+    }
 }
 
 /// After a plan that an apply could do nothing about.

@@ -42,6 +42,8 @@ pub struct Bridge {
     pub mtu: Option<Mtu>,
     /// All of the host's addresses on it; what the document does not say stays as it is.
     pub addresses: Option<Vec<InterfaceAddress>>,
+    /// The device that leads out of the host by it: what that carries becomes the bridge's.
+    pub uplink: Option<SwitchIfName>,
 }
 
 /// A port as the document has it.

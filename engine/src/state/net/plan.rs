@@ -1,15 +1,27 @@
-//! What has to be done about a bridge or a port. Pure. What could cut this host off is refused here: a device with addresses
-//! does not become a port, and a bridge that carries something of others is not deleted.
+//! What has to be done about a bridge or a port. Pure. What could cut this host off is refused here, or marked so that it is
+//! confirmed or taken back: a device with addresses becomes a port only as the bridge's uplink, a bridge that carries
+//! addresses of the host is changed with care, and one that carries something of others is not deleted.
 
-use blockhost_proto::value::Param;
+use blockhost_proto::value::{Param, SwitchIfName};
 use serde_json::{Map, Value, json};
 
 use super::{Bridge, Found, FoundBridge, FoundPort, Port};
-use crate::state::change::{Planned, Step, step};
+use crate::network::confirm::uplink::Uplink;
+use crate::state::change::{Careful, Planned, Step, step};
 
-/// A bridge.
+/// A bridge. Its uplink comes first, and brings along most of what the document says of the bridge: the rest is seen then.
 pub(super) fn bridge(wanted: &Bridge, found: Option<&Found>) -> Planned {
     let name = wanted.name.as_str();
+    if let Some(uplink) = &wanted.uplink
+        && !matches!(found, Some(Found::Port(_)))
+    {
+        let on_it = |bridge: &FoundBridge| bridge.ports.iter().any(|port| port == uplink.as_str());
+        match found {
+            Some(Found::Bridge(bridge)) if on_it(bridge) => {}
+            Some(Found::Bridge(bridge)) if !bridge.ours => return attach(wanted, uplink, false),
+            _ => return attach(wanted, uplink, true),
+        }
+    }
     match found {
         None | Some(Found::Device(_)) => create(wanted),
         Some(Found::Bridge(found)) => change(wanted, found),
@@ -19,6 +31,26 @@ pub(super) fn bridge(wanted: &Bridge, found: Option<&Found>) -> Planned {
             planned
         }
     }
+}
+
+/// The step stands for what `network::confirm` plans when it looks: bridge, port, and the move of all that the uplink carries.
+fn attach(wanted: &Bridge, uplink: &SwitchIfName, ours: bool) -> Planned {
+    let name = wanted.name.as_str();
+    let mut planned = Planned::nothing(ours);
+    planned.differs("uplink", Value::Null, uplink.as_str());
+    planned.notes.push(format!(
+        "what {uplink} carries becomes the bridge's; it is taken back unless all is well then, see docs/uplinks.md"
+    ));
+    let params = json!({"bridge": name, "port": uplink});
+    let say = format!("Put {uplink} onto {name} with all that it carries");
+    planned.step(step(say, "ovs-add-port", &params));
+    planned.careful = Some(Careful::Uplink(Uplink {
+        bridge: wanted.name.clone(),
+        uplink: uplink.clone(),
+        datapath: wanted.datapath.map(|kind| kind.as_str().to_owned()),
+        keep: Vec::new(),
+    }));
+    planned
 }
 
 fn options(datapath: Option<Value>, fail_mode: Option<Value>, mtu: Option<Value>) -> Value {
@@ -139,6 +171,11 @@ fn change(wanted: &Bridge, found: &FoundBridge) -> Planned {
             planned.step(set_addresses(name, &list, Some(found), up));
         }
     }
+    // What the host is reached by is not changed without a way back that somebody watches over.
+    let carries = !found.addresses.is_empty() || wanted.uplink.is_some();
+    if carries && found.ours && !planned.steps.is_empty() && planned.blocked.is_none() {
+        planned.careful = Some(Careful::Bridge(wanted.name.clone()));
+    }
     planned
 }
 
@@ -151,7 +188,7 @@ pub(super) fn port(wanted: &Port, found: Option<&Found>) -> Planned {
         Some(Found::Device(device)) if !device.addresses.is_empty() => {
             let addresses = device.addresses.join(", ");
             planned.block(format!(
-                "{name} carries addresses of this host ({addresses}), which it would lose as a port: move them to the bridge first (blockhost agent call link-handover), or take them off"
+                "{name} carries addresses of this host ({addresses}), which it would lose as a port: make it the bridge's uplink (`uplink: {name}`), which moves them, or take them off"
             ));
         }
         Some(Found::Bridge(_)) => planned.block(format!("{name} is a bridge, not a port")),

@@ -24,11 +24,25 @@ pub(super) fn read(mut section: Fields<'_>) -> Result<BTreeMap<String, Wanted>, 
                     format!("this device is a port of {other} already"),
                 ));
             }
+            if Some(&port.name) == bridge.uplink.as_ref() {
+                let problem = "this is the bridge's uplink already; leave it out here";
+                return Err(Wrong::new(place, problem));
+            }
             if port.name == bridge.name {
                 let problem = "a bridge has a port of its own name by itself; leave it out";
                 return Err(Wrong::new(place, problem));
             }
             all.insert(format!("{}/{}", port.bridge, port.name), Wanted::Port(port));
+        }
+        if let Some(uplink) = &bridge.uplink {
+            let wrong = |problem| Err(Wrong::new(place.key("uplink"), problem));
+            if *uplink == bridge.name {
+                return wrong("a bridge is not its own uplink".to_owned());
+            }
+            let other = ports_seen.insert(uplink.to_string(), bridge.name.to_string());
+            if let Some(other) = other {
+                return wrong(format!("this device is a port of {other} already"));
+            }
         }
         fields.finish()?;
         let name = bridge.name.to_string();
@@ -74,6 +88,7 @@ fn bridge(fields: &mut Fields<'_>) -> Result<Bridge, Wrong> {
         datapath: fields.get("datapath")?,
         fail_mode: fields.get("fail_mode")?,
         mtu: fields.get("mtu")?,
+        uplink: fields.get("uplink")?,
         addresses,
     })
 }
@@ -117,6 +132,7 @@ pub(super) fn show(wanted: &Wanted) -> Value {
             put("datapath", bridge.datapath.to_json());
             put("fail_mode", bridge.fail_mode.to_json());
             put("mtu", bridge.mtu.to_json());
+            put("uplink", bridge.uplink.to_json());
             if let Some(addresses) = &bridge.addresses {
                 let of = |v4: bool| {
                     let family = addresses.iter().filter(|a| a.address().is_ipv4() == v4);
@@ -161,7 +177,7 @@ mod tests {
     #[test]
     fn a_bridge_and_its_ports_are_resources_of_their_own_and_come_back_from_the_record() {
         let value = json!({"interfaces": [{"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev",
-            "ports": ["eth1", {"name": "int0", "type": "internal", "tag": 7}],
+            "uplink": "eth0", "ports": ["eth1", {"name": "int0", "type": "internal", "tag": 7}],
             "ipv4": {"addresses": ["10.0.0.1/24"]}, "ipv6": {"addresses": ["fd00::1/64"]}}]});
         let all = section(&value).expect("good");
         let names: Vec<&str> = all.keys().map(String::as_str).collect();
@@ -222,6 +238,18 @@ mod tests {
             (
                 json!({"name": "a", "ipv4": {"gateway": "10.0.0.1"}}),
                 "net.interfaces[0].ipv4.gateway",
+            ),
+            (
+                json!({"name": "a", "uplink": "a"}),
+                "net.interfaces[0].uplink",
+            ),
+            (
+                json!({"name": "a", "uplink": "b", "ports": ["b"]}),
+                "net.interfaces[0].ports[0]",
+            ),
+            (
+                json!({"name": "a", "uplink": ["b"]}),
+                "net.interfaces[0].uplink",
             ),
             (json!([]), "net.interfaces[0]"),
         ] {
