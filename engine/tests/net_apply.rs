@@ -335,6 +335,48 @@ fn a_record_that_cannot_be_read_any_more_does_not_end_the_way_back() {
     );
 }
 
+#[test]
+fn what_somebody_wrote_into_a_record_reaches_no_terminal_unescaped() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let layout = blockhost_proto::layout::Layout::new(directory.path());
+    let records = layout.state().join("net-change");
+    std::fs::create_dir_all(&records).expect("a directory");
+    std::fs::set_permissions(&records, PermissionsExt::from_mode(0o700)).expect("a mode");
+    let evil = "a\u{1b}[2J\nlast\tfake\r\u{7}\u{9b}1m\u{202e}";
+    let last = json!({"id": evil, "what": evil, "confirmed": false, "reason": evil, "at": evil, "problems": [evil]});
+    let plan = json!({"what": evil, "steps": [], "expect": {}, "devices": [], "notes": []});
+    let deadline = json!({"boot_id": "", "at_ms": u64::MAX / 2});
+    let record = json!({"version": 1, "id": "0123abcd", "begun": evil, "pid": 1, "plan": plan, "deadline": deadline});
+    for (name, text) in [
+        ("last.json", last.to_string()),
+        ("stuck-0123abcd.json", format!("{record}\n")),
+    ] {
+        std::fs::write(records.join(name), text).expect("a file");
+        std::fs::set_permissions(records.join(name), PermissionsExt::from_mode(0o600))
+            .expect("a mode");
+    }
+    let output = program(env!("CARGO_BIN_EXE_blockhost"))
+        .args(["net", "status"])
+        .env_clear()
+        .env("BLOCKHOST_ROOT", directory.path())
+        .output()
+        .expect("blockhost");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        text.chars().all(|c| matches!(c, ' '..='~' | '\n' | '\t')),
+        "{text:?}"
+    );
+    assert_eq!(
+        text.lines().count(),
+        3,
+        "the change, how the last one ended, its problem: {text}"
+    );
+    assert!(
+        text.starts_with("0123abcd\t") && text.contains("\tstuck\t"),
+        "{text}"
+    );
+}
+
 const DAEMON: &str = "/usr/bin/dbus-daemon";
 
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

@@ -2,6 +2,7 @@
 //! changes nothing; what changes it is in `change`. Needs no privileges beyond asking the root agent.
 
 mod change;
+mod change_print;
 mod dot;
 mod flows;
 mod text;
