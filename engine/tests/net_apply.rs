@@ -3,11 +3,11 @@
 
 mod net_world;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use net_world::{Running, World, guards, in_world, kill, program, wait_for};
+use net_world::{Running, World, guards, in_namespaces, kill, program, wait_for};
 use serde_json::{Value, json};
 
 /// Every moment of an apply with a hand-over.
@@ -24,6 +24,14 @@ const POINTS: [&str; 11] = [
     "confirming",
     "confirmed",
 ];
+
+/// The uplink, the bridge, and the addresses that they carry.
+const ALLOW: &str = "  uplinks: [eth0]\n  ovs_ports: [eth0]\n  ovs_bridges: [ovsbr0]\n  link_devices: [ovsbr0]\n  \
+    link_addresses: [10.0.0.0/8, 192.0.2.0/24, 198.51.100.0/24, 'fc00::/7']\n";
+
+fn in_world(test: &str, body: impl FnOnce(&mut World)) {
+    in_namespaces(test, || body(&mut World::with(ALLOW)));
+}
 
 fn document(world: &World, change: impl FnOnce(&mut Value)) -> PathBuf {
     let mut bridge = json!({"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev", "uplink": "eth0",

@@ -2,6 +2,7 @@
 //! finds what differs and has the root agent make it so. Planners are pure; everything privileged is an action of the
 //! catalog. Called by `blockhost diff`, `apply`, `query` and `show-diff`, and by the bus service.
 
+mod careful;
 pub mod change;
 mod claims;
 pub mod document;

@@ -28,7 +28,7 @@ use crate::network::observe::{Observed, observe};
 use guard::{Guard, GuardError};
 use plan::{Plan, PlanError};
 use probe::Target;
-use record::{Ended, Held, Note, Phase, Record, RecordError, Store, now};
+use record::{Deadline, Ended, Held, Note, Phase, Record, RecordError, Store, now};
 use reshape::Reshape;
 use trial::Trial;
 use uplink::Uplink;
@@ -39,6 +39,8 @@ pub use report::{Outcome, Report, StepReport};
 pub const APPLY: Duration = Duration::from_secs(60);
 /// NetworkManager's own timer ends so much later than ours.
 const LATER: Duration = Duration::from_secs(15);
+/// How often NetworkManager is told that a change stays, where it does not answer.
+const TELLING: u32 = 4;
 /// The least and the most that an operator may be given.
 pub const CONFIRM: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(3600)];
 
@@ -342,28 +344,26 @@ async fn stays(layout: &Layout, store: &Store, id: &str) -> Result<bool, String>
         .await
         .map_err(|error| error.to_string())?;
     if store.is(Phase::Reverting, id) {
-        return Err("NetworkManager had gone back to its checkpoint already".to_owned());
+        return Err(
+            "NetworkManager has gone back to its checkpoint, or cannot be told to keep it"
+                .to_owned(),
+        );
     }
     Ok(true)
 }
 
 /// Ends a change of which it is decided that it stays: NetworkManager gives its checkpoint up, the ledger is told, the file
-/// goes. Any number of times, by anybody. Where NetworkManager has gone back already, by its own timer, it does not stay, and
-/// is then marked as being taken back.
+/// goes. Any number of times, by anybody. Where NetworkManager has gone back already, by its own timer, or cannot be told, it
+/// does not stay, and is then marked as being taken back.
 async fn finish(layout: &Layout, store: &Store, id: &str) -> Result<(), RecordError> {
     let known = match store.read(Phase::Confirmed, id) {
         Err(_) if !store.is(Phase::Confirmed, id) => return Ok(()),
         other => other?,
     };
     if let Some(checkpoint) = known.checkpoint().filter(|_| !known.kept()) {
-        let destroyed = async {
-            let bus = Connection::system().await.map_err(|_| false)?;
-            let given_up = manager::destroy(&bus, checkpoint).await;
-            given_up.map_err(|error| error.answered)
-        };
-        // In the time that is left to it, a checkpoint that is not there was given up, by somebody who died over it.
-        let gone_back = destroyed.await == Err(true) && known.deadline().left().is_zero();
-        if gone_back && store.advance(id, Phase::Confirmed, Phase::Reverting)? {
+        if !manager_keeps(checkpoint, known.deadline()).await
+            && store.advance(id, Phase::Confirmed, Phase::Reverting)?
+        {
             return Ok(());
         }
         let _ = store.note(Phase::Confirmed, id, &Note::Kept);
@@ -377,6 +377,24 @@ async fn finish(layout: &Layout, store: &Store, id: &str) -> Result<(), RecordEr
     // It is decided. What is left of it in the directory is ended by the next one.
     let _ = store.close(Phase::Confirmed, &ended);
     Ok(())
+}
+
+/// Has NetworkManager give up its checkpoint; `false` where it went back or will do so.
+async fn manager_keeps(checkpoint: &str, deadline: &Deadline) -> bool {
+    for _ in 0..TELLING {
+        let told = async {
+            let bus = Connection::system().await.map_err(|_| false)?;
+            let given_up = manager::destroy(&bus, checkpoint).await;
+            given_up.map_err(|error| error.answered)
+        };
+        match told.await {
+            Ok(()) => return true,
+            // There is none. In the time that it had, it was given up, by somebody who died over it; later it went back.
+            Err(true) => return !deadline.left().is_zero(),
+            Err(false) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+    false
 }
 
 fn ended(record: &Record, reason: Option<String>, problems: Vec<String>) -> Ended {
