@@ -36,6 +36,7 @@ readonly PACKAGES=(
     libglib2.0-bin python3-dbus                     # gdbus and Python's client, asking it
     graphviz                                        # reads what 'blockhost net show --dot' draws
     postgresql                                      # servers of single tests: the database that several hosts share
+    chromium                                        # the signup page, in the browser that its visitors have
     network-manager                                 # a private NetworkManager whose checkpoints tests use; never started here
 )
 
@@ -288,5 +289,6 @@ ensure_subids blockhost-ct $((64 * 65536)) # room for 64 containers in tests
 install_node
 install_npm_packages engine/contracts         # anvil (the local chain), solc and OpenZeppelin
 install_npm_packages proto/clients/typescript # the compiler that checks the client's types
+install_npm_packages engine/signup            # what the signup page is bundled from and with, and what drives its browser
 if [ "${1:-}" = peers ]; then install_peers; fi
 say "done"

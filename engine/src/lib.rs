@@ -23,5 +23,6 @@ pub mod network;
 pub mod notify;
 pub mod outbox;
 pub mod reconcile;
+pub mod signup;
 pub mod state;
 pub mod status;

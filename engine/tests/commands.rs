@@ -11,6 +11,7 @@ use std::process::{Output, Stdio};
 const BHCRYPT: &str = env!("CARGO_BIN_EXE_bhcrypt");
 const DEPLOY: &str = env!("CARGO_BIN_EXE_blockhost-deploy-contracts");
 const MINT: &str = env!("CARGO_BIN_EXE_blockhost-mint-nft");
+const SIGNUP: &str = env!("CARGO_BIN_EXE_blockhost-generate-signup");
 
 fn run(path: impl AsRef<std::ffi::OsStr>, args: &[&str], stdin: &str) -> Output {
     let mut child = program(path)
@@ -340,5 +341,77 @@ async fn one_contract_can_be_deployed_alone_and_its_address_printed() {
         String::from_utf8(output.stderr)
             .unwrap()
             .contains("OwnableUnauthorizedAccount")
+    );
+}
+
+#[test]
+fn a_signup_page_that_would_take_money_for_nothing_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let etc = dir.path().join("etc/blockhost");
+    std::fs::create_dir_all(&etc).unwrap();
+    let page = dir.path().join("signup.html").display().to_string();
+    let public = |key: &str| text(&run(BHCRYPT, &["derive-pubkey", "--private-key", key], ""));
+    let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
+    let web3 = |public_key: &str, url: &str| {
+        format!(
+            "blockchain:\n  chain_id: 31337\n  rpc_url: '{url}'\n  nft_contract: '{contract}'\n  subscription_contract: '{contract}'\nserver: {{public_key: '{public_key}'}}\n"
+        )
+    };
+    let write = |name: &str, content: &str| std::fs::write(etc.join(name), content).unwrap();
+    let node = "http://127.0.0.1:8545";
+    write("server.key", KEYS[0]);
+    let secret = "public_secret: s\n";
+    for (web3, host, said) in [
+        (web3(&public(KEYS[1]), node), secret, "nobody could decrypt"),
+        (web3("04", node), secret, "web3-defaults.yaml"),
+        (web3("", node), secret, "server.pubkey"),
+        (web3(&public(KEYS[0]), node), "", "public_secret"),
+        (
+            web3(&public(KEYS[0]), "https://me:pass@n.example"),
+            secret,
+            "signup.rpc_urls",
+        ),
+        (
+            web3(&public(KEYS[0]), "wss://n.example"),
+            secret,
+            "signup.rpc_urls",
+        ),
+        (
+            web3(&public(KEYS[0]), node).replace("subscription_contract", "other"),
+            secret,
+            "subscription_contract",
+        ),
+        (
+            web3(&public(KEYS[0]), node),
+            "public_secret: s\nsignup: {contact: 'javascript:alert(1)'}\n",
+            "blockhost.yaml:2:",
+        ),
+    ] {
+        write("web3-defaults.yaml", &web3);
+        write("blockhost.yaml", host);
+        let output = in_world(dir.path(), SIGNUP, &["--output", &page]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}: {error}");
+        assert!(
+            error.contains(said) && !error.contains("pass@"),
+            "{said}: {error}"
+        );
+        assert!(!Path::new(&page).exists(), "{said}");
+    }
+    // Without the private key at hand it is made all the same, and said.
+    write("web3-defaults.yaml", &web3("", node));
+    write("blockhost.yaml", secret);
+    write("server.pubkey", &format!("0x{}\n", public(KEYS[1])));
+    std::fs::remove_file(etc.join("server.key")).unwrap();
+    let output = in_world(dir.path(), SIGNUP, &["--output", &page]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && error.contains("was not compared"),
+        "{error}"
+    );
+    assert!(
+        std::fs::read_to_string(&page)
+            .unwrap()
+            .contains(&public(KEYS[1]))
     );
 }

@@ -37,6 +37,7 @@ pub fn all() -> Vec<Program> {
         blockhost_engine::cli::bhcrypt::command(),
         blockhost_engine::cli::mint_nft::command(),
         blockhost_engine::cli::deploy::command(),
+        blockhost_engine::cli::generate_signup::command(),
     ];
     let of = |section| move |command| Program { section, command };
     daemons

@@ -1,13 +1,12 @@
 //! `blockhost-deploy-contracts`: puts the contracts on the chain and, where asked, enters them in the configuration.
 
-use super::{fail, runtime};
+use super::{fail, replace, runtime};
 use crate::chain::bindings::BlockhostSubscriptions;
 use crate::chain::deploy::{self, Deployed};
 use crate::chain::{Address, Chain, ChainError};
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, ValueEnum};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -262,30 +261,6 @@ fn set_blockchain_key(text: &str, key: &str, value: &str) -> Option<String> {
         return None;
     }
     Some(lines.join("\n") + "\n")
-}
-
-/// Replaces a file in one step, keeping its mode and owner.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let old = std::fs::metadata(path)?;
-    let temporary = path.with_extension(format!("yaml.{}.new", std::process::id()));
-    let written = (|| {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)?;
-        // Not ours to give away, perhaps: then the owner stays who runs this, and the mode says who may read.
-        let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
-        file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
 }
 
 #[cfg(test)]

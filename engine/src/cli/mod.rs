@@ -17,6 +17,7 @@ pub mod bus;
 pub mod config;
 pub mod deploy;
 pub mod engine;
+pub mod generate_signup;
 pub mod jobs;
 pub mod ledger;
 pub mod mint_nft;
@@ -27,6 +28,8 @@ pub mod reconcile;
 pub mod state;
 pub mod status;
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Prints an error with its causes on stderr and gives the exit code for failure.
@@ -51,4 +54,40 @@ pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+}
+
+/// Replaces a file in one step, keeping its mode and owner; a new one can be read by everybody.
+pub(crate) fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let old = match std::fs::metadata(path) {
+        Ok(old) => Some(old),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = Path::new(&name);
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(temporary)?;
+        if let Some(old) = &old {
+            // Not ours to give away, perhaps: then the owner stays who runs this, and the mode says who may read.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
+        let mode = old.map_or(0o644, |old| old.mode() & 0o7777);
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(temporary, path)?;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(temporary);
+    }
+    written
 }

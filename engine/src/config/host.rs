@@ -2,6 +2,7 @@
 
 use super::file::{self, ConfigError, Warning};
 use crate::chain::Address;
+use super::signup::SignupSection;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,15 @@ const KNOWN: &[&str] = &[
     "ledger_anchor.every_hours",
     "ledger_anchor.max_fee_gwei",
     "ledger_anchor.look_every_s",
+    "signup.title",
+    "signup.description",
+    "signup.chain_name",
+    "signup.currency",
+    "signup.rpc_urls",
+    "signup.explorer_url",
+    "signup.contact",
+    "signup.terms_url",
+    "signup.hue",
     // Of other programs and of issues to come.
     "proxmox",
     "vm",
@@ -32,7 +42,6 @@ const KNOWN: &[&str] = &[
     "admin.destination_address",
     "admin.max_command_age",
     "fund_manager",
-    "signup",
     "reconcile.every_s",
     "metrics.listen",
     "network",
@@ -51,6 +60,8 @@ pub struct HostConfig {
     pub engine: EngineSection,
     /// Section `ledger_anchor`.
     pub ledger_anchor: LedgerAnchorSection,
+    /// Section `signup`.
+    pub signup: SignupSection,
     /// Section `reconcile`.
     pub reconcile: ReconcileSection,
     /// Section `metrics`.
@@ -234,6 +245,8 @@ struct Raw {
     metrics: MetricsSection,
     #[serde(default)]
     admin: AdminSection,
+    #[serde(default)]
+    signup: SignupSection,
 }
 
 #[derive(Default, Deserialize)]
@@ -261,6 +274,7 @@ impl HostConfig {
             reconcile: raw.reconcile,
             metrics: raw.metrics,
             admin: raw.admin,
+            signup: raw.signup,
         };
         Ok((config, warnings))
     }

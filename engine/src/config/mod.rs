@@ -4,6 +4,7 @@
 mod file;
 mod host;
 mod network;
+mod signup;
 mod web3;
 
 pub use file::{ConfigError, Warning};
@@ -12,6 +13,7 @@ pub use host::{
     ReconcileSection,
 };
 pub use network::{FlowStatsSection, NetworkConfig};
+pub use signup::{SignupSection, endpoint as signup_endpoint};
 pub use web3::{Blockchain, Web3Config};
 
 use crate::chain::tx::Wallet;

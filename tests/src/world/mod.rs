@@ -29,6 +29,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-net-revert",
     "blockhost-deploy-contracts",
     "blockhost-mint-nft",
+    "blockhost-generate-signup",
     "bhcrypt",
     "blockhost-build-template",
     "blockhost-vm-create",

@@ -165,6 +165,18 @@ impl Drop for Service {
 /// # Errors
 /// [`WorldError::NoAnvil`] and those of [`Service`].
 pub fn start_chain(world: &World) -> Result<Service, WorldError> {
+    start_anvil(world, &["--no-cors"])
+}
+
+/// The same for pages in a browser, whose requests it answers wherever they come from.
+///
+/// # Errors
+/// Those of [`start_chain`].
+pub fn start_chain_for_browsers(world: &World) -> Result<Service, WorldError> {
+    start_anvil(world, &[])
+}
+
+fn start_anvil(world: &World, more: &[&str]) -> Result<Service, WorldError> {
     let anvil = repository().join("engine/contracts/node_modules/.bin/anvil");
     if !anvil.is_file() {
         return Err(WorldError::NoAnvil);
@@ -189,9 +201,9 @@ pub fn start_chain(world: &World) -> Result<Service, WorldError> {
             "8545",
             "--chain-id",
             &CHAIN_ID.to_string(),
-            "--no-cors",
             "--quiet",
         ])
+        .args(more)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", "/nonexistent")

@@ -1,0 +1,105 @@
+// Scenarios of somebody who has machines: access details, their errors, extending, what the operator ended.
+import assert from "node:assert/strict";
+import { hexToBytes } from "@noble/hashes/utils.js";
+import { TestWallet } from "./wallet.mjs";
+import { Visitor } from "./visitor.mjs";
+
+const DAY = 86_400n;
+
+async function owner(test, options = {}) {
+  const wallet = new TestWallet(test.node, test.world.owner_key);
+  const visitor = await Visitor.open(test.browser, test.world.page, { wallets: [[wallet, null]], ...options });
+  await visitor.connect();
+  await visitor.page.locator("#tokens li").first().waitFor();
+  return { wallet, visitor };
+}
+
+const token = (visitor, id) => visitor.page.locator(`#tokens li[data-id="${id}"]`);
+const open = (visitor, id) => token(visitor, id).getByRole("button", { name: "Show access details" }).click();
+
+export const scenarios = {
+  "access details that the engine encrypted open with the wallet's signature alone": async (test) => {
+    const { wallet, visitor } = await owner(test, { subtle: false });
+    assert.deepEqual(wallet.asked.filter((method) => method === "personal_sign"), []);
+    wallet.declines.add("personal_sign");
+    await open(visitor, 0);
+    await token(visitor, 0).getByText("You declined in your wallet").waitFor();
+    wallet.declines.clear();
+    await open(visitor, 0);
+    await token(visitor, 0).getByText("ssh -p 2222 admin@fd77:b10c::2").waitFor();
+    await visitor.accessible("opened access details");
+    await visitor.picture(test.world.pictures, "machines");
+    // They stay open while the page looks again.
+    await visitor.piece("refresh").click();
+    await visitor.page.waitForResponse((response) => response.url().startsWith(test.world.rpc));
+    await token(visitor, 0).getByText("ssh -p 2222").waitFor();
+    await visitor.piece("connect").click();
+    await visitor.says("mine-status", "Connect your wallet");
+    assert.equal(await visitor.page.getByText("fd77:b10c::2").count(), 0, "a disconnected wallet's details are gone");
+    await visitor.close();
+  },
+
+  "the command is copied": async (test) => {
+    const { visitor } = await owner(test);
+    await visitor.context.grantPermissions(["clipboard-read", "clipboard-write"]);
+    await open(visitor, 0);
+    const copy = token(visitor, 0).getByRole("button", { name: "Copy the ssh command" });
+    await copy.click();
+    await copy.getByText("Copied", { exact: true }).waitFor();
+    assert.equal(await visitor.page.evaluate(() => navigator.clipboard.readText()), "ssh -p 2222 admin@fd77:b10c::2");
+    await visitor.close();
+  },
+
+  "details for another key are said to be so, hostile ones become no command": async (test) => {
+    const { visitor } = await owner(test);
+    await open(visitor, 1);
+    await token(visitor, 1).getByText("do not open with this wallet's signature").waitFor();
+    await open(visitor, 2);
+    await token(visitor, 2).getByText("unusual form").waitFor();
+    assert.equal(await token(visitor, 2).locator("code").count(), 0);
+    assert.match(await token(visitor, 2).textContent(), /-oProxyCommand=<img src=x onerror=alert\(1\)>/);
+    // Cut short on the chain.
+    await test.operator.done(test.nft.tx("updateUserEncrypted", { tokenId: 1n, userEncrypted: hexToBytes("00".repeat(27)) }));
+    await open(visitor, 1);
+    await token(visitor, 1).getByText("carries no access details yet").waitFor();
+    await visitor.fits();
+    await visitor.accessible("errors of tokens");
+    await visitor.close();
+  },
+
+  "a subscription is extended from its end, an expired one too, a cancelled one not": async (test) => {
+    const { wallet, visitor } = await owner(test);
+    await test.operator.done(test.usd.tx("mint", { to: wallet.address, amount: 10n ** 9n }));
+    await visitor.order({ days: "1" });
+    await visitor.buy();
+    await visitor.says("status", /is yours for 1 day\./);
+    const [id] = await test.pos.read("getSubscriptionsBySubscriber", wallet.address);
+    const item = visitor.page.locator("#subscriptions li", { hasText: `Subscription ${id}` });
+    const expiry = async () => (await test.pos.read("getSubscription", id)).expiresAt;
+    const extend = async (days, price) => {
+      await item.getByRole("spinbutton").fill(days);
+      await item.getByText(price).waitFor();
+      await item.getByRole("button", { name: `Extend subscription ${id}` }).click();
+    };
+    await item.getByText("Active").waitFor();
+    const before = await expiry();
+    await extend("10", "5 MUSD");
+    await visitor.says("status", `Subscription ${id} runs 10 days longer.`);
+    assert.equal(await expiry(), before + 10n * DAY);
+
+    await test.node.ask("evm_increaseTime", Number(12n * DAY));
+    await test.node.ask("anvil_mine", "0x1");
+    await visitor.piece("refresh").click();
+    await item.getByText("Expired").waitFor();
+    await extend("2", "1 MUSD");
+    await item.getByText("Active").waitFor();
+    await visitor.accessible("an extended subscription");
+    await visitor.picture(test.world.pictures, "extended");
+
+    await test.operator.done(test.pos.tx("cancelSubscription", id));
+    await visitor.piece("refresh").click();
+    await item.getByText("Cancelled").waitFor();
+    assert.equal(await item.getByRole("button").count(), 0);
+    await visitor.close();
+  },
+};
