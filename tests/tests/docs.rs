@@ -94,6 +94,7 @@ fn every_file_that_a_document_links_to_exists() {
         "docs/uplinks.md",
         "docs/clients.md",
         "docs/cve.md",
+        "docs/signup.md",
         "docs/specification.md",
     ] {
         let text = fs::read_to_string(root.join(path)).expect(path);

@@ -9,7 +9,7 @@ use blockhost_tests::command::{Output, RunError, command, run, with_args};
 use blockhost_tests::customer::Wallet;
 use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::world::config::{self, Deployed, PUBLIC_SECRET, RPC_URL};
-use blockhost_tests::world::services::start_chain_for_browsers;
+use blockhost_tests::world::services::{Service, start_chain_for_browsers};
 use blockhost_tests::world::{World, built_programs, repository};
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ struct Host {
 }
 
 impl Host {
-    fn open(dir: &Path) -> (Self, impl Drop) {
+    fn open(dir: &Path) -> (Self, Service) {
         let world = World::create(dir, &built_programs(), NEEDED).expect("a world");
         let chain = start_chain_for_browsers(&world).expect("the chain starts");
         let path = world.layout.etc().join("deployer.key");
