@@ -9,12 +9,12 @@ import { type Plan, Shop } from "./shop.ts";
 import { count } from "./text.ts";
 import { chooseWallet, showWallet } from "./ui/account.ts";
 import { link, make, piece, rows } from "./ui/dom.ts";
-import { holdings, showHoldings, showNothing } from "./ui/machines.ts";
+import { holdings, showHoldings, showNothing, waitsForToken } from "./ui/machines.ts";
 import { OrderForm } from "./ui/order.ts";
 import { Steps } from "./ui/steps.ts";
 import { discover, Wallet } from "./wallet.ts";
 
-/** Milliseconds between two looks at what is the visitor's, while the page is seen. */
+/** Milliseconds between two looks for a machine that is being prepared, while the page is seen. */
 const LOOK_EVERY = 8000;
 
 class Page {
@@ -23,6 +23,7 @@ class Page {
   readonly #form: OrderForm;
   #plans: readonly Plan[] = [];
   #wallet: Wallet | null = null;
+  #waiting = false;
   /** One payment at a time: two at once would spend one approval. */
   #busy = false;
 
@@ -33,7 +34,7 @@ class Page {
     piece("connect").addEventListener("click", () => void (this.#wallet === null ? this.#connect() : this.#disconnect()));
     piece("refresh").addEventListener("click", () => void this.#lookAtHoldings(true));
     setInterval(() => {
-      if (!document.hidden && !this.#busy) void this.#lookAtHoldings(false);
+      if (this.#waiting && !document.hidden && !this.#busy) void this.#lookAtHoldings(false);
     }, LOOK_EVERY);
   }
 
@@ -80,6 +81,7 @@ class Page {
   /** Forgets the wallet and everything that it opened. */
   #disconnect(): void {
     this.#wallet = null;
+    this.#waiting = false;
     this.#shop.chain.useWallet(null);
     void showWallet(this.#config, null);
     showNothing("Connect your wallet to see what is yours.");
@@ -93,6 +95,7 @@ class Page {
     try {
       const found = await holdings(this.#shop, wallet.account);
       if (wallet !== this.#wallet) return;
+      this.#waiting = waitsForToken(found);
       const { methods } = this.#form;
       const extend = (subscription: bigint, order: Order) => this.#extend(subscription, order);
       showHoldings({ config: this.#config, shop: this.#shop, plans: this.#plans, methods, extend }, wallet, found);

@@ -119,11 +119,11 @@ export class Shop {
     return { id, planId, expiresAt, active: isActive, cancelled };
   }
 
-  /** The ids of an account's tokens, the newest first. */
+  /** The ids of an account's tokens, the newest first: a contract lists them in the order they came. */
   async tokens(account: string): Promise<bigint[]> {
     const count = await this.#read(this.#credentials, nft.balanceOf, account);
-    const ids = await each(upTo(count), (index) =>
-      this.#read(this.#credentials, nft.tokenOfOwnerByIndex, { owner: account, index }),
+    const ids = await each(upTo(count), (n) =>
+      this.#read(this.#credentials, nft.tokenOfOwnerByIndex, { owner: account, index: count - 1n - n }),
     );
     return ids.sort((a, b) => Number(b - a));
   }

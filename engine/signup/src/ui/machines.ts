@@ -34,12 +34,18 @@ export async function holdings(shop: Shop, account: string): Promise<Holdings> {
   return { tokens, subscriptions, now };
 }
 
-export function showHoldings(around: Surroundings, wallet: Wallet, { tokens, subscriptions, now }: Holdings): void {
+/** Something was paid for and is not there yet. */
+export function waitsForToken({ tokens, subscriptions }: Holdings): boolean {
+  return tokens.length < subscriptions.filter((one) => one.active).length;
+}
+
+export function showHoldings(around: Surroundings, wallet: Wallet, found: Holdings): void {
+  const { tokens, subscriptions, now } = found;
   piece("tokens-title").hidden = tokens.length === 0;
   piece("subscriptions-title").hidden = subscriptions.length === 0;
   keep(piece("tokens"), tokens.map(String), (id) => tokenItem(around, wallet, BigInt(id)));
   piece("subscriptions").replaceChildren(...subscriptions.map((one) => subscriptionItem(around, one, now)));
-  piece("mine-status").textContent = summary(tokens.length, subscriptions.filter((one) => one.active).length);
+  piece("mine-status").textContent = summary(found);
 }
 
 export function showNothing(text: string): void {
@@ -50,10 +56,9 @@ export function showNothing(text: string): void {
   piece("mine-status").textContent = text;
 }
 
-function summary(tokens: number, active: number): string {
-  if (tokens === 0 && active === 0) return "Nothing yet. What you buy appears here.";
-  if (tokens < active) return "A machine is being prepared: its access details appear here in a few minutes.";
-  return "";
+function summary(found: Holdings): string {
+  if (waitsForToken(found)) return "A machine is being prepared: its access details appear here in a few minutes.";
+  return found.tokens.length + found.subscriptions.length === 0 ? "Nothing yet. What you buy appears here." : "";
 }
 
 /** Replaces a list but keeps the items that stay: details that were opened stay open. */
