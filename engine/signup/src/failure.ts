@@ -6,10 +6,10 @@ import { CONTRACT_ERRORS, TOKEN_ERRORS } from "./abi.ts";
 /** What went wrong, in a sentence that can be shown as it is. */
 export class Failure extends Error {}
 
-/** The person said no. Nothing happened. */
+/** The person said no, to this step. */
 export class Declined extends Failure {
   constructor() {
-    super("You declined in your wallet. Nothing was sent.");
+    super("You declined in your wallet. Nothing was paid.");
   }
 }
 

@@ -116,7 +116,7 @@ export const scenarios = {
     await visitor.connect();
     await visitor.order();
     await visitor.buy();
-    await visitor.says("status", "You declined in your wallet. Nothing was sent.");
+    await visitor.says("status", "You declined in your wallet. Nothing was paid.");
     assert.equal(await visitor.page.locator("#steps li.failed").textContent(), "Access key (failed)");
     nothingSent(wallet);
     wallet.declines = new Set(WRITES);
