@@ -1,7 +1,8 @@
 // Scenarios of somebody who buys: what goes right, and everything that goes wrong before and after the money moves.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { TestWallet } from "./wallet.mjs";
-import { Visitor } from "./visitor.mjs";
+import { served, Visitor } from "./visitor.mjs";
 import { lastPurchase, Signer } from "./chain.mjs";
 
 const WRITES = ["eth_sendTransaction"];
@@ -54,6 +55,19 @@ export const scenarios = {
     assert.notEqual(second.userEncrypted.slice(0, 132), purchase.userEncrypted.slice(0, 132));
     await visitor.close();
     return { userEncrypted: purchase.userEncrypted, buyerKey: wallet.key };
+  },
+
+  "served by a web server it works as from a file": async (test) => {
+    await served({ "/": readFileSync(new URL(test.world.page)) }, async (address) => {
+      const wallet = await customer(test);
+      const visitor = await shopping(test, wallet, { page: `${address}/` });
+      await visitor.buy();
+      await visitor.says("status", /is yours/);
+      for (const url of visitor.requests) {
+        assert.ok([`${address}/`, `${address}/favicon.ico`].includes(url) || url.startsWith(test.world.rpc), `asked ${url}`);
+      }
+      await visitor.close();
+    });
   },
 
   "buying connects first where nobody has": async (test) => {

@@ -1,9 +1,8 @@
 // Scenarios of somebody who looks: no wallet, hostile names, other browsers' settings, nodes that fail.
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { TestWallet } from "./wallet.mjs";
-import { Visitor } from "./visitor.mjs";
+import { served, Visitor } from "./visitor.mjs";
 
 const NOBODY = "01".repeat(32);
 
@@ -170,23 +169,17 @@ export const scenarios = {
 
   "in somebody else's frame it does nothing": async ({ world, browser }) => {
     const page = readFileSync(new URL(world.page));
-    const server = createServer((request, response) => {
-      response.setHeader("content-type", "text/html");
-      response.end(request.url === "/page" ? page : '<title>x</title><iframe src="/page" width="900" height="900"></iframe>');
-    });
-    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const context = await browser.newContext();
-    try {
+    const frame = '<title>x</title><iframe src="/page" width="900" height="900"></iframe>';
+    await served({ "/page": page, "/": frame }, async (address) => {
+      const context = await browser.newContext();
       const outer = await context.newPage();
-      await outer.goto(`http://127.0.0.1:${server.address().port}/`);
+      await outer.goto(`${address}/`);
       const inner = outer.frameLocator("iframe");
       await inner.locator("#notice", { hasText: "does not work inside another one" }).waitFor();
       assert.equal(await inner.locator("#main").isVisible(), false);
       await inner.locator("#connect").click();
       assert.equal(await inner.locator("#wallets[open]").count(), 0);
-    } finally {
       await context.close();
-      server.close();
-    }
+    });
   },
 };

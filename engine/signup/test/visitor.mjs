@@ -1,12 +1,28 @@
 // A visitor's browser with the page open in it, and what the scenarios ask of it.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 /** Milliseconds until something that has to happen counts as not happening; nothing waits longer than it must. */
 export const PATIENCE = 60_000;
+
+/** Serves these pages by their paths on a port of its own while `work` runs with its address. */
+export async function served(pages, work) {
+  const server = createServer((request, response) => {
+    response.setHeader("content-type", "text/html");
+    response.end(pages[request.url] ?? "");
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    await work(`http://127.0.0.1:${server.address().port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
 
 export class Visitor {
   /**
