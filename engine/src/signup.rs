@@ -208,9 +208,14 @@ mod tests {
             &["http://127.0.0.1:1/"],
             "secret",
         );
-        for outside in [" src=", "<link", "@import", "url("] {
+        for outside in [" src=", "@import", "url("] {
             assert!(!made.contains(outside), "{outside}");
         }
+        let links = made.matches("<link").count();
+        assert_eq!(
+            links,
+            made.matches("<link rel=\"icon\" href=\"data:").count()
+        );
         assert_eq!(
             made,
             page(
