@@ -4,7 +4,8 @@ use crate::admin::{AdminError, Administration, Ground};
 use crate::anchor::{AnchorError, Anchorer};
 use crate::chain::ChainError;
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
-use crate::handler::{self, Context, Sender, StepError};
+use crate::funds::Manager;
+use crate::handler::{self, Context, StepError};
 use crate::holds::Holds;
 use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
@@ -13,6 +14,7 @@ use crate::network::accounts::Accounts;
 use crate::network::confirm::recover;
 use crate::outbox::{Job, Outbox, OutboxError, Retry};
 use crate::reconcile::Reconciler;
+use crate::sending::Sender;
 use crate::status::serve;
 use crate::{log, notify};
 use std::sync::Arc;
@@ -241,6 +243,8 @@ async fn serve(
     let accounting = config.network.flow_stats.map(|settings| {
         tokio::spawn(Accounts::new(context.layout.clone()).run(settings, stop.clone()))
     });
+    let funds = Manager::new(config.clone(), context.outbox.clone(), stop.clone())?;
+    let funds = tokio::spawn(funds.run());
     let worked = work(&context, &news, stop).await;
     watching.abort();
     // Like a crash, and as harmless: each repair is right at every step.
@@ -252,6 +256,8 @@ async fn serve(
         // What came since the last look is not recorded; the next start begins anew.
         accounting.abort();
     }
+    // Like the rest: an order that is under way is gone on with at the next start.
+    funds.abort();
     if let Some(anchoring) = anchoring {
         // Like a crash, and as harmless: what is signed is in the journal.
         anchoring.abort();

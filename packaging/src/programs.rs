@@ -38,6 +38,9 @@ pub fn all() -> Vec<Program> {
         blockhost_engine::cli::mint_nft::command(),
         blockhost_engine::cli::deploy::command(),
         blockhost_engine::cli::generate_signup::command(),
+        blockhost_engine::cli::bw::command(),
+        blockhost_engine::cli::ab::command(),
+        blockhost_engine::cli::is::command(),
     ];
     let of = |section| move |command| Program { section, command };
     daemons

@@ -11,8 +11,8 @@ pub mod plan;
 use crate::agent::{self, RecordError};
 use crate::chain::{Address, ChainError};
 use crate::config::LedgerAnchorSection;
-use crate::handler::sending::Sending;
-use crate::handler::{Context, StepError};
+use crate::handler::Context;
+use crate::sending::{SendError, Sending};
 use crate::{log, notify};
 use blockhost_ledger::merkle::{Hash, hex};
 use blockhost_proto::response::ErrorCode;
@@ -42,7 +42,7 @@ pub enum AnchorError {
     Local(#[from] LocalError),
     /// Sending.
     #[error(transparent)]
-    Sending(#[from] StepError),
+    Sending(#[from] SendError),
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] crate::outbox::OutboxError),
@@ -126,7 +126,7 @@ impl Anchorer {
         let mut last_error = String::new();
         while !*stop.borrow() {
             match self.look().await {
-                Ok(_) | Err(AnchorError::Sending(StepError::Stopped)) => {
+                Ok(_) | Err(AnchorError::Sending(SendError::Stopped)) => {
                     if !std::mem::take(&mut last_error).is_empty() {
                         log::info("anchoring the ledger goes on", &[]);
                     }
@@ -221,12 +221,8 @@ impl Anchorer {
     }
 
     fn sending(&self) -> Sending<'_> {
-        Sending {
-            context: &self.context,
-            job: NO_JOB,
-            purpose: PURPOSE,
-            max_fee_gwei: self.settings.max_fee_gwei,
-        }
+        self.context
+            .sending(NO_JOB, PURPOSE, self.settings.max_fee_gwei)
     }
 
     /// What an earlier look, or an earlier life, signed and did not see the end of.

@@ -201,8 +201,5 @@ pub fn anchor_call(log: LogId, size: u64, root: Hash, proof: &[Hash]) -> crate::
         newRoot: root.into(),
         proof: proof.iter().map(|hash| B256::from(*hash)).collect(),
     };
-    crate::chain::tx::Call {
-        to: Some(log.contract),
-        data: call.abi_encode().into(),
-    }
+    crate::chain::tx::Call::contract(log.contract, call.abi_encode())
 }

@@ -2,8 +2,9 @@
 
 use super::bindings::{AccessCredentialNFT, BlockhostSubscriptions, LedgerAnchor, MockUSD};
 use super::rpc::{Chain, ChainError};
-use super::tx::{self, Call, Wallet};
+use super::tx::{Call, Wallet};
 use super::{Address, Bytes};
+use crate::sending;
 use alloy::sol_types::{SolCall, SolConstructor};
 use std::path::Path;
 
@@ -122,15 +123,12 @@ pub async fn send<C: SolCall + Sync>(
     to: Address,
     call: &C,
 ) -> Result<alloy::rpc::types::TransactionReceipt, ChainError> {
-    tx::execute(
+    sending::execute(
         chain,
         wallet,
         state_dir,
         what,
-        &Call {
-            to: Some(to),
-            data: call.abi_encode().into(),
-        },
+        &Call::contract(to, call.abi_encode()),
     )
     .await
 }
@@ -143,8 +141,8 @@ async fn create(
     bytecode: &Bytes,
     arguments: &[u8],
 ) -> Result<Deployed, ChainError> {
-    let data = [bytecode.as_ref(), arguments].concat().into();
-    let receipt = tx::execute(chain, wallet, state_dir, what, &Call { to: None, data }).await?;
+    let call = Call::create([bytecode.as_ref(), arguments].concat());
+    let receipt = sending::execute(chain, wallet, state_dir, what, &call).await?;
     let address = receipt
         .contract_address
         .ok_or_else(|| ChainError::Unexpected {

@@ -290,6 +290,8 @@ pub fn describe(error: &TransportError) -> String {
         }
         RpcError::DeserError { err, .. } => format!("sent an answer that cannot be read: {err}"),
         RpcError::NullResp => "sent an empty answer".into(),
+        // A contract that is none: the call has an answer, and nothing is in it.
+        RpcError::LocalUsageError(e) => format!("gave no usable answer: {e}"),
         _ => "could not be asked".into(),
     }
 }

@@ -15,7 +15,6 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// How much a replacement pays more, in percent; nodes ask for at least 10.
 const BUMP_PERCENT: u128 = 25;
@@ -103,10 +102,44 @@ impl Fees {
 /// What is to be done on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The contract; none creates one.
+    /// The contract or account; none creates a contract.
     pub to: Option<Address>,
     /// Call data or init code.
     pub data: Bytes,
+    /// Wei that go along.
+    pub value: U256,
+}
+
+impl Call {
+    /// Asks a contract to do something, without money.
+    #[must_use]
+    pub fn contract(to: Address, data: impl Into<Bytes>) -> Self {
+        Self {
+            to: Some(to),
+            data: data.into(),
+            value: U256::ZERO,
+        }
+    }
+
+    /// Puts a contract on the chain.
+    #[must_use]
+    pub fn create(data: impl Into<Bytes>) -> Self {
+        Self {
+            to: None,
+            data: data.into(),
+            value: U256::ZERO,
+        }
+    }
+
+    /// Pays the chain's own coin.
+    #[must_use]
+    pub fn pay(to: Address, value: U256) -> Self {
+        Self {
+            to: Some(to),
+            data: Bytes::new(),
+            value,
+        }
+    }
 }
 
 /// A signed transaction.
@@ -147,7 +180,7 @@ pub fn sign(
                 max_fee_per_gas: max,
                 max_priority_fee_per_gas: tip,
                 to,
-                value: U256::ZERO,
+                value: call.value,
                 access_list: AccessList::default(),
                 input,
             };
@@ -161,7 +194,7 @@ pub fn sign(
                 gas_price: price,
                 gas_limit,
                 to,
-                value: U256::ZERO,
+                value: call.value,
                 input,
             };
             let signature = sign_hash(wallet, tx.signature_hash())?;
@@ -194,6 +227,7 @@ fn sign_hash(wallet: &Wallet, hash: B256) -> Result<alloy::primitives::Signature
 pub async fn estimate_gas(chain: &Chain, from: Address, call: &Call) -> Result<u64, ChainError> {
     let mut request = TransactionRequest::default()
         .with_from(from)
+        .with_value(call.value)
         .with_input(call.data.clone());
     request.to = Some(call.to.map_or(TxKind::Create, TxKind::Call));
     let gas = chain
@@ -324,6 +358,7 @@ impl NonceLock {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { _file: None }),
             Err(e) => return Err(e),
         };
+        crate::outbox::give_to_owner_of(&file, dir)?;
         let file = tokio::task::spawn_blocking(move || {
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map(|()| file)
         })
@@ -333,53 +368,16 @@ impl NonceLock {
     }
 }
 
-/// Signs, sends and waits, for commands that an operator watches. The daemon uses the journal of the outbox instead.
+/// Wei of an account, or base units of the chain's own coin elsewhere.
 ///
 /// # Errors
-/// Those of the endpoints; [`ChainError::Unexpected`] when the transaction reverted or was not mined in time.
-pub async fn execute(
-    chain: &Chain,
-    wallet: &Wallet,
-    state_dir: &Path,
-    what: &'static str,
-    call: &Call,
-) -> Result<TransactionReceipt, ChainError> {
-    let from = wallet.address();
-    let gas_limit = estimate_gas(chain, from, call).await?;
-    let fees = current_fees(chain).await?;
-    let signed = {
-        let _lock =
-            NonceLock::acquire(state_dir, from)
-                .await
-                .map_err(|e| ChainError::Unexpected {
-                    what: "locking the account's nonce",
-                    detail: e.to_string(),
-                })?;
-        let nonce = pending_nonce(chain, from).await?;
-        let signed = sign(wallet, chain.chain_id(), call, nonce, gas_limit, fees)?;
-        broadcast(chain, &signed.raw).await?;
-        signed
-    };
-    let deadline = Instant::now() + Duration::from_secs(300);
-    loop {
-        if let Some(receipt) = receipt(chain, signed.hash).await? {
-            if receipt.status() {
-                return Ok(receipt);
-            }
-            return Err(ChainError::Unexpected {
-                what,
-                detail: format!("transaction {} was reverted", signed.hash),
-            });
-        }
-        if Instant::now() > deadline {
-            let detail = format!(
-                "transaction {} is not mined after 5 minutes; look it up before trying again",
-                signed.hash
-            );
-            return Err(ChainError::Unexpected { what, detail });
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+/// Those of the endpoints.
+pub async fn balance(chain: &Chain, address: Address) -> Result<U256, ChainError> {
+    chain
+        .call("reading a balance", |node| async move {
+            node.get_balance(address).await
+        })
+        .await
 }
 
 #[cfg(test)]
@@ -392,10 +390,7 @@ mod tests {
 
     #[test]
     fn signing_the_same_call_again_gives_the_same_hash() {
-        let call = Call {
-            to: Some(Address::ZERO),
-            data: Bytes::from_static(b"data"),
-        };
+        let call = Call::contract(Address::ZERO, Bytes::from_static(b"data"));
         let fees = Fees::Dynamic { max: 10, tip: 1 };
         let first = sign(&wallet(), 31337, &call, 7, 21000, fees).unwrap();
         assert_eq!(

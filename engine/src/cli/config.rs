@@ -2,7 +2,10 @@
 
 use crate::config::{Config, SetupError};
 use crate::crypto::keys::PrivateKey;
+use crate::funds::shares;
+use crate::funds::teller::FundsError;
 use crate::manifest::Manifest;
+use crate::wallets::Book;
 use blockhost_proto::layout::Layout;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -111,6 +114,42 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
     if let Some(stats) = config.network.flow_stats {
         set("flow_stats.every_s", json!(stats.every_s));
     }
+    let funds = config.host.fund_manager;
+    set("fund_manager.enabled", json!(funds.enabled));
+    set(
+        "fund_manager.fund_cycle_interval_hours",
+        json!(funds.fund_cycle_interval_hours),
+    );
+    set(
+        "fund_manager.gas_check_interval_minutes",
+        json!(funds.gas_check_interval_minutes),
+    );
+    for (key, amount, decimals) in [
+        ("min_withdrawal_usd", funds.min_withdrawal_usd, 6),
+        ("hot_wallet_gas_eth", funds.hot_wallet_gas_eth, 18),
+        (
+            "server_stablecoin_buffer_usd",
+            funds.server_stablecoin_buffer_usd,
+            6,
+        ),
+        ("gas_low_threshold_usd", funds.gas_low_threshold_usd, 6),
+        ("gas_swap_amount_usd", funds.gas_swap_amount_usd, 6),
+    ] {
+        let shown = crate::wallets::amount::format(&amount, decimals);
+        set(&format!("fund_manager.{key}"), json!(shown));
+    }
+    if let Some(router) = crate::funds::look::router(config) {
+        set("uniswap.router", json!(router.to_string()));
+    }
+    let shared = Book::load(&config.layout)
+        .map_err(FundsError::from)
+        .and_then(|book| {
+            let shares = shares::load(&config.layout)?;
+            set("revenue_share.recipients", json!(shares.len()));
+            shares::recipients(&config.layout, config, &book, &shares)?;
+            Ok(())
+        });
+    problems.extend(shared.err().map(|e| e.to_string()));
     let mut contract = |key: &str, found: Result<crate::chain::Address, SetupError>| match found {
         Ok(address) => set(key, json!(address.to_string())),
         Err(e) => problems.push(e.to_string()),

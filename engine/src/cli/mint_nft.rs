@@ -6,6 +6,7 @@ use crate::chain::tx::{self, Call};
 use crate::chain::{Address, Bytes, ChainError, U256};
 use crate::config::{Config, SetupError};
 use crate::crypto::decode_hex;
+use crate::sending;
 use alloy::sol_types::{SolCall, SolEvent};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser};
@@ -84,10 +85,7 @@ async fn mint(cli: &Cli, config: &Config, details: Bytes) -> Result<(), Failure>
         to: cli.owner_wallet,
         userEncrypted: details,
     };
-    let call = Call {
-        to: Some(contract),
-        data: mint.abi_encode().into(),
-    };
+    let call = Call::contract(contract, mint.abi_encode());
     if cli.dry_run {
         // The estimate executes the call against the newest state, as our account: what would revert, reverts here.
         tx::estimate_gas(&chain, wallet.address(), &call).await?;
@@ -109,7 +107,7 @@ async fn mint(cli: &Cli, config: &Config, details: Bytes) -> Result<(), Failure>
         print(cli, answer, None);
         return Ok(());
     }
-    let receipt = tx::execute(&chain, &wallet, &config.layout.state(), "minting", &call).await?;
+    let receipt = sending::execute(&chain, &wallet, &config.layout.state(), "minting", &call).await?;
     let token = receipt
         .logs()
         .iter()

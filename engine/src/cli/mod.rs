@@ -10,14 +10,18 @@ macro_rules! say {
 }
 
 pub mod admin;
+pub mod ab;
 pub mod agent;
 pub mod anchors;
 pub mod bhcrypt;
 pub mod bus;
+pub mod bw;
 pub mod config;
 pub mod deploy;
 pub mod engine;
 pub mod generate_signup;
+pub mod funds;
+pub mod is;
 pub mod jobs;
 pub mod ledger;
 pub mod mint_nft;

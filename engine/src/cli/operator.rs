@@ -4,13 +4,16 @@ use super::admin::AdminArgs;
 use super::agent::AgentArgs;
 use super::anchors::AnchorsArgs;
 use super::config::ConfigArgs;
+use super::funds::FundsArgs;
 use super::jobs::JobsArgs;
 use super::ledger::LedgerArgs;
 use super::net::NetArgs;
 use super::reconcile::ReconcileArgs;
 use super::state::{ApplyArgs, DiffArgs, QueryArgs, ShowDiffArgs};
 use super::status::StatusArgs;
-use super::{admin, agent, anchors, config, fail, jobs, ledger, net, reconcile, state, status};
+use super::{
+    admin, agent, anchors, config, fail, funds, jobs, ledger, net, reconcile, state, status,
+};
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +37,7 @@ Examples:
   blockhost admin knock let-me-in --port 22
   blockhost ledger verify
   blockhost anchors verify
+  blockhost funds run --dry-run
   blockhost net show
   blockhost agent info
   blockhost agent call qm-status vmid=100
@@ -56,6 +60,8 @@ enum Command {
     Reconcile(ReconcileArgs),
     /// Commands that administrators send by the chain
     Admin(AdminArgs),
+    /// The host's money: what was moved, and what would be
+    Funds(FundsArgs),
     /// The configuration
     Config(ConfigArgs),
     /// The root agent: what it can do, and asking it to
@@ -92,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Anchors(args) => anchors::run(&args, &layout),
         Command::Reconcile(args) => reconcile::run(&args, &layout),
         Command::Admin(args) => admin::run(args, &layout),
+        Command::Funds(args) => funds::run(&args, &layout),
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
         Command::Net(args) => net::run(&args, &layout),

@@ -1,8 +1,9 @@
 //! `blockhost.yaml`: identities of the host, and how the engine works.
 
 use super::file::{self, ConfigError, Warning};
-use crate::chain::Address;
+use super::funds::FundManagerSection;
 use super::signup::SignupSection;
+use crate::chain::Address;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,17 @@ const KNOWN: &[&str] = &[
     "ledger_anchor.every_hours",
     "ledger_anchor.max_fee_gwei",
     "ledger_anchor.look_every_s",
+    "fund_manager.enabled",
+    "fund_manager.fund_cycle_interval_hours",
+    "fund_manager.gas_check_interval_minutes",
+    "fund_manager.min_withdrawal_usd",
+    "fund_manager.hot_wallet_gas_eth",
+    "fund_manager.server_stablecoin_buffer_usd",
+    "fund_manager.gas_low_threshold_usd",
+    "fund_manager.gas_swap_amount_usd",
+    "fund_manager.slippage_bps",
+    "fund_manager.max_fee_gwei",
+    "fund_manager.look_every_s",
     "signup.title",
     "signup.description",
     "signup.chain_name",
@@ -41,7 +53,6 @@ const KNOWN: &[&str] = &[
     "admin.destination_mode",
     "admin.destination_address",
     "admin.max_command_age",
-    "fund_manager",
     "reconcile.every_s",
     "metrics.listen",
     "network",
@@ -60,6 +71,8 @@ pub struct HostConfig {
     pub engine: EngineSection,
     /// Section `ledger_anchor`.
     pub ledger_anchor: LedgerAnchorSection,
+    /// Section `fund_manager`.
+    pub fund_manager: FundManagerSection,
     /// Section `signup`.
     pub signup: SignupSection,
     /// Section `reconcile`.
@@ -180,7 +193,7 @@ impl Default for LedgerAnchorSection {
     }
 }
 
-fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     match u64::deserialize(from)? {
         0 => Err(serde::de::Error::custom("it must be at least 1")),
         number => Ok(number),
@@ -240,6 +253,8 @@ struct Raw {
     #[serde(default)]
     ledger_anchor: LedgerAnchorSection,
     #[serde(default)]
+    fund_manager: FundManagerSection,
+    #[serde(default)]
     reconcile: ReconcileSection,
     #[serde(default)]
     metrics: MetricsSection,
@@ -271,6 +286,7 @@ impl HostConfig {
             public_secret: raw.public_secret,
             engine: raw.engine,
             ledger_anchor: raw.ledger_anchor,
+            fund_manager: raw.fund_manager,
             reconcile: raw.reconcile,
             metrics: raw.metrics,
             admin: raw.admin,

@@ -2,12 +2,14 @@
 //! nobody knows are warnings, because the files are shared with other programs.
 
 mod file;
+mod funds;
 mod host;
 mod network;
 mod signup;
 mod web3;
 
 pub use file::{ConfigError, Warning};
+pub use funds::FundManagerSection;
 pub use host::{
     AdminSection, DestinationMode, EngineSection, HostConfig, LedgerAnchorSection, MetricsSection,
     ReconcileSection,

@@ -19,10 +19,10 @@ const KNOWN: &[&str] = &[
     "blockchain.max_log_range",
     "deployer.private_key_file",
     "server.public_key",
+    "uniswap.router",
     // Of other programs.
     "auth",
     "signing_page",
-    "uniswap",
 ];
 
 /// The file.
@@ -34,6 +34,8 @@ pub struct Web3Config {
     pub deployer_key_file: Option<PathBuf>,
     /// `server.public_key`: what buyers encrypt to.
     pub server_public_key: Option<String>,
+    /// `uniswap.router`: where tokens are swapped; without it, Uniswap's own on the chains that have one.
+    pub uniswap_router: Option<Address>,
 }
 
 /// Section `blockchain`.
@@ -99,6 +101,14 @@ struct Raw {
     deployer: RawDeployer,
     #[serde(default)]
     server: RawServer,
+    #[serde(default)]
+    uniswap: RawUniswap,
+}
+
+#[derive(Default, Deserialize)]
+struct RawUniswap {
+    #[serde(default, deserialize_with = "address")]
+    router: Option<Address>,
 }
 
 #[derive(Default, Deserialize)]
@@ -129,6 +139,7 @@ impl Web3Config {
             blockchain: raw.blockchain,
             deployer_key_file: raw.deployer.private_key_file,
             server_public_key: raw.server.public_key,
+            uniswap_router: raw.uniswap.router,
         };
         Ok((config, warnings))
     }
@@ -141,26 +152,9 @@ pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Addre
     if text.is_empty() {
         return Ok(None);
     }
-    let wrong = || {
-        serde::de::Error::custom(format_args!(
-            "{text:?} is not an address: 0x and 40 hexadecimal digits"
-        ))
-    };
-    let address: Address = if text.starts_with("0x") {
-        text.parse().map_err(|_| wrong())?
-    } else {
-        return Err(wrong());
-    };
-    // Mixed case is a checksum; a digit typed wrong must not send money or events astray.
-    let digits = &text[2..];
-    let mixed = digits.bytes().any(|b| b.is_ascii_lowercase())
-        && digits.bytes().any(|b| b.is_ascii_uppercase());
-    if mixed && address.to_checksum(None) != text {
-        return Err(serde::de::Error::custom(format_args!(
-            "{text:?} has a wrong checksum: a digit is mistyped"
-        )));
-    }
-    Ok(Some(address))
+    crate::wallets::party::address(text)
+        .map(Some)
+        .map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -173,6 +167,7 @@ mod tests {
                 blockchain: raw.blockchain,
                 deployer_key_file: None,
                 server_public_key: None,
+                uniswap_router: raw.uniswap.router,
             })
             .map_err(|e| e.to_string())
     }

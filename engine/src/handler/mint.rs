@@ -2,7 +2,6 @@
 //! attempt sends the same transaction; while its nonce is not used up by another, nothing new is signed; and before
 //! anything is signed the chain is asked whether this machine's credential is there already.
 
-use super::sending::Sending;
 use super::{Context, StepError};
 use crate::chain::bindings::AccessCredentialNFT;
 use crate::chain::logs::{self, ChunkSize};
@@ -31,12 +30,7 @@ pub(super) async fn mint(
     job: &Job,
     wanted: &Wanted<'_>,
 ) -> Result<u64, StepError> {
-    let sending = Sending {
-        context,
-        job: job.id,
-        purpose: PURPOSE,
-        max_fee_gwei: context.settings.max_fee_gwei,
-    };
+    let sending = context.sending(job.id, PURPOSE, context.settings.max_fee_gwei);
     loop {
         let mut sent = context.outbox.journaled(job.id, PURPOSE)?;
         if sent.is_empty() {
@@ -51,10 +45,7 @@ pub(super) async fn mint(
                 to: wanted.to,
                 userEncrypted: wanted.sealed.clone(),
             };
-            let call = Call {
-                to: Some(context.nft_contract),
-                data: mint.abi_encode().into(),
-            };
+            let call = Call::contract(context.nft_contract, mint.abi_encode());
             sent = vec![sending.sign_new(call).await?];
         }
         if let Some(receipt) = sending.follow(sent).await? {

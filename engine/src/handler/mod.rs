@@ -4,7 +4,6 @@
 mod created;
 mod lifecycle;
 mod mint;
-pub(crate) mod sending;
 
 use crate::agent::{self, RecordError};
 use crate::chain::tx::Wallet;
@@ -16,6 +15,7 @@ use crate::holds::Holds;
 use crate::machines::{Machines, MachinesError};
 use crate::manifest::Manifest;
 use crate::outbox::{Job, Outbox, OutboxError};
+use crate::sending::{SendError, Sender, Sending};
 use blockhost_proto::layout::Layout;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -24,7 +24,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub(crate) use mint::minted_token;
-pub use sending::Sender;
 
 /// What all jobs share.
 #[derive(Debug)]
@@ -60,17 +59,27 @@ impl Context {
         self.sender.wallet()
     }
 
-    fn stopping(&self) -> bool {
-        *self.stop.borrow()
+    /// To send transactions of the owner's account for one purpose, once.
+    pub(crate) fn sending<'a>(
+        &'a self,
+        job: i64,
+        purpose: &'a str,
+        max_fee_gwei: u64,
+    ) -> Sending<'a> {
+        Sending {
+            chain: &self.chain,
+            outbox: &self.outbox,
+            sender: &self.sender,
+            stop: &self.stop,
+            replace_after_s: self.settings.replace_after_s,
+            job,
+            purpose,
+            max_fee_gwei,
+        }
     }
 
-    /// Waits, or ends early because the engine is to end.
-    pub(crate) async fn pause(&self, time: Duration) -> Result<(), StepError> {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(time) => Ok(()),
-            _ = stop.wait_for(|stop| *stop) => Err(StepError::Stopped),
-        }
+    fn stopping(&self) -> bool {
+        *self.stop.borrow()
     }
 
     /// Runs a command of the provisioner.
@@ -145,6 +154,16 @@ macro_rules! retry_on {
     )*};
 }
 retry_on!(ExecError, MachinesError, ChainError, OutboxError);
+
+impl From<SendError> for StepError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Stopped => Self::Stopped,
+            SendError::Empty { .. } => Self::Park(error.to_string()),
+            _ => Self::Retry(error.to_string()),
+        }
+    }
+}
 
 impl From<RecordError> for StepError {
     fn from(error: RecordError) -> Self {

@@ -40,9 +40,14 @@ pub struct JournalTx {
     pub call: Call,
     /// When it was signed, milliseconds since 1970.
     pub signed_ms: i64,
+    /// The job it is for; 0 for what no event of the chain asked for.
+    pub job: i64,
+    /// What it is for: what has one purpose happens once.
+    pub purpose: String,
 }
 
-const COLUMNS: &str = "hash, raw, nonce, fees, gas_limit, recipient, data, signed_ms";
+const COLUMNS: &str =
+    "hash, raw, nonce, fees, gas_limit, recipient, data, signed_ms, value, job_id, purpose";
 
 impl Outbox {
     /// Writes down a signed transaction.
@@ -61,8 +66,8 @@ impl Outbox {
         let recipient = call.to.map_or_else(String::new, |to| to.to_string());
         self.write(|t| {
             t.execute(
-                "INSERT INTO txs (hash, job_id, purpose, chain_id, sender, recipient, data, nonce, gas_limit, fees, raw, state, signed_ms)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'live', ?)",
+                "INSERT INTO txs (hash, job_id, purpose, chain_id, sender, recipient, data, nonce, gas_limit, fees, raw, state, signed_ms, value)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'live', ?, ?)",
                 params![
                     signed.hash.to_string(),
                     job,
@@ -75,7 +80,8 @@ impl Outbox {
                     int(signed.gas_limit),
                     print_fees(signed.fees),
                     signed.raw.as_ref(),
-                    now_ms()
+                    now_ms(),
+                    call.value.to_string()
                 ],
             )
             .map(drop)
@@ -97,6 +103,39 @@ impl Outbox {
         })?;
         rows.into_iter()
             .map(|row| parse(row).map_err(|e| self.bad(job, e)))
+            .collect()
+    }
+
+    /// Everything that was ever signed for one purpose with one nonce, whatever became of it: at most one of these is in a
+    /// block. Another process may have added to them.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn siblings(
+        &self,
+        chain_id: u64,
+        sender: Address,
+        one: &JournalTx,
+    ) -> Result<Vec<JournalTx>, OutboxError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM txs WHERE job_id = ? AND purpose = ? AND chain_id = ? AND sender = ? AND nonce = ? ORDER BY signed_ms, hash"
+        );
+        let rows: Vec<_> = self.read(|c| {
+            c.prepare_cached(&sql)?
+                .query_map(
+                    params![
+                        one.job,
+                        one.purpose,
+                        int(chain_id),
+                        sender.to_string(),
+                        int(one.signed.nonce)
+                    ],
+                    raw_row,
+                )?
+                .collect()
+        })?;
+        rows.into_iter()
+            .map(|row| parse(row).map_err(|e| self.bad(one.job, e)))
             .collect()
     }
 
@@ -150,23 +189,33 @@ impl Outbox {
     }
 }
 
-type RawRow = (String, Vec<u8>, i64, String, i64, String, Vec<u8>, i64);
+type RawRow = (
+    (String, Vec<u8>, i64, String, i64),
+    (String, Vec<u8>, i64, String, i64, String),
+);
 
 fn raw_row(row: &Row<'_>) -> rusqlite::Result<RawRow> {
     Ok((
-        row.get(0)?,
-        row.get(1)?,
-        row.get(2)?,
-        row.get(3)?,
-        row.get(4)?,
-        row.get(5)?,
-        row.get(6)?,
-        row.get(7)?,
+        (
+            row.get(0)?,
+            row.get(1)?,
+            row.get(2)?,
+            row.get(3)?,
+            row.get(4)?,
+        ),
+        (
+            row.get(5)?,
+            row.get(6)?,
+            row.get(7)?,
+            row.get(8)?,
+            row.get(9)?,
+            row.get(10)?,
+        ),
     ))
 }
 
 fn parse(
-    (hash, raw, nonce, fees, gas_limit, recipient, data, signed_ms): RawRow,
+    ((hash, raw, nonce, fees, gas_limit), (recipient, data, signed_ms, value, job, purpose)): RawRow,
 ) -> Result<JournalTx, String> {
     let to = if recipient.is_empty() {
         None
@@ -185,8 +234,11 @@ fn parse(
         call: Call {
             to,
             data: Bytes::from(data),
+            value: value.parse().map_err(|e| format!("value: {e}"))?,
         },
         signed_ms,
+        job,
+        purpose,
     })
 }
 

@@ -7,6 +7,7 @@
 mod ingest;
 mod jobs;
 mod journal;
+mod orders;
 mod overview;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use ingest::{Cursor, Ingested, RolledBack};
 pub use jobs::{Job, JobState, JobView, Retry};
 pub use journal::{JournalTx, TxState};
+pub use orders::{Order, OrderState, StepRow, StepState};
 pub use overview::Purchase;
 
 use rusqlite::Connection;
@@ -79,7 +81,7 @@ pub enum OutboxError {
     },
 }
 
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How often a lock that somebody has is asked for again, and how long apart.
 const LOCK_TRIES: u32 = 5;
@@ -142,6 +144,36 @@ CREATE INDEX txs_by_job ON txs (job_id, purpose);
 CREATE INDEX txs_live ON txs (chain_id, sender, nonce) WHERE state = 'live';
 ";
 
+/// What format 2 has more: money that goes along with a transaction, and orders of several transactions.
+const SCHEMA_2: &str = "
+ALTER TABLE txs ADD COLUMN value TEXT NOT NULL DEFAULT '0';
+CREATE TABLE orders (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    chain_id INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'done', 'abandoned')),
+    not_before_ms INTEGER NOT NULL DEFAULT 0,
+    detail TEXT,
+    created_ms INTEGER NOT NULL,
+    ended_ms INTEGER
+) STRICT;
+CREATE INDEX orders_open ON orders (chain_id, id) WHERE state = 'open';
+CREATE TABLE order_steps (
+    order_id INTEGER NOT NULL REFERENCES orders (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'done', 'failed')),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    outcome TEXT,
+    recorded INTEGER NOT NULL DEFAULT 0,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (order_id, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX order_steps_unrecorded ON order_steps (order_id) WHERE state = 'done' AND recorded = 0;
+";
+
 /// The open database. Operations are short; one lock serves the whole process.
 #[derive(Debug)]
 pub struct Outbox {
@@ -171,11 +203,39 @@ impl Outbox {
         Self::connect(path, None)
     }
 
-    fn connect(path: &Path, lock: Option<File>) -> Result<Self, OutboxError> {
+    /// Opens it beside a running daemon or before there ever was one, to send from one of the host's accounts.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Lock`].
+    pub fn open_to_send(path: &Path) -> Result<Self, OutboxError> {
+        let fail = |source| OutboxError::Lock {
+            path: path.to_owned(),
+            source,
+        };
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(fail)?;
+        give_to_owner_of(&file, path.parent().unwrap_or(Path::new("/"))).map_err(fail)?;
+        Self::connect(path, None)
+    }
+
+    /// One that is gone with the program, for commands before there is a place for it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn in_memory() -> Result<Self, OutboxError> {
+        let path = Path::new(":memory:");
         let fail = |source| OutboxError::Database {
             path: path.to_owned(),
             source,
         };
+        Self::prepare(path, Connection::open_in_memory().map_err(fail)?, None)
+    }
+
+    fn connect(path: &Path, lock: Option<File>) -> Result<Self, OutboxError> {
         let flags =
             rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let create = if lock.is_some() {
@@ -183,7 +243,24 @@ impl Outbox {
         } else {
             rusqlite::OpenFlags::empty()
         };
-        let mut connection = Connection::open_with_flags(path, flags | create).map_err(fail)?;
+        let connection = Connection::open_with_flags(path, flags | create).map_err(|source| {
+            OutboxError::Database {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
+        Self::prepare(path, connection, lock)
+    }
+
+    fn prepare(
+        path: &Path,
+        mut connection: Connection,
+        lock: Option<File>,
+    ) -> Result<Self, OutboxError> {
+        let fail = |source| OutboxError::Database {
+            path: path.to_owned(),
+            source,
+        };
         connection
             .busy_timeout(std::time::Duration::from_secs(10))
             .map_err(fail)?;
@@ -210,8 +287,11 @@ impl Outbox {
                 known: FORMAT,
             });
         }
-        if found == 0 {
-            transaction.execute_batch(SCHEMA).map_err(fail)?;
+        if found < FORMAT {
+            if found == 0 {
+                transaction.execute_batch(SCHEMA).map_err(fail)?;
+            }
+            transaction.execute_batch(SCHEMA_2).map_err(fail)?;
             transaction
                 .pragma_update(None, "user_version", FORMAT)
                 .map_err(fail)?;
@@ -325,6 +405,16 @@ fn lock(path: &Path) -> Result<File, OutboxError> {
             Err(e) => return Err(fail(e.into())),
         }
     }
+}
+
+/// What root makes in a directory of the engine's is the engine's: it has to write there, too.
+pub(crate) fn give_to_owner_of(file: &File, dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let (owner, now) = (std::fs::metadata(dir)?, file.metadata()?);
+    if now.uid() != owner.uid() && rustix::process::geteuid().is_root() {
+        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 /// Milliseconds since 1970.

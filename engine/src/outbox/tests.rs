@@ -312,8 +312,8 @@ fn a_signed_transaction_survives_a_crash_byte_for_byte_and_its_rivals_die_with_i
     world.ingest(&[at(1, 0, 0, 1, created(1))]);
     let wallet = Wallet::new(&PrivateKey::from_hex(&"01".repeat(32)).unwrap());
     let call = Call {
-        to: Some(CONTRACT),
-        data: Bytes::from_static(b"mint"),
+        value: alloy::primitives::U256::from(7),
+        ..Call::contract(CONTRACT, Bytes::from_static(b"mint"))
     };
     let fees = Fees::Dynamic { max: 10, tip: 1 };
     let first = sign(&wallet, CHAIN, &call, 3, 100_000, fees).unwrap();

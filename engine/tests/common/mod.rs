@@ -2,6 +2,8 @@
 //! test.
 #![allow(dead_code, reason = "each test target uses its part")]
 
+pub mod bank;
+pub mod liar;
 pub mod world;
 
 use alloy::network::EthereumWallet;

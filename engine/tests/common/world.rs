@@ -395,9 +395,12 @@ impl World {
             self.crash_at.clone(),
             self.dir.path().join("engine.pid"),
         );
+        let etc = self.layout.etc();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let _ = answer(client, &events, &crash_at, &pid);
+                let (events, crash_at, pid, etc) =
+                    (events.clone(), crash_at.clone(), pid.clone(), etc.clone());
+                std::thread::spawn(move || drop(answer(client, &events, &crash_at, &pid, &etc)));
             }
         });
     }
@@ -527,6 +530,7 @@ fn answer(
     events: &Mutex<Vec<serde_json::Value>>,
     crash_at: &CrashAt,
     pid: &Path,
+    etc: &Path,
 ) -> std::io::Result<()> {
     loop {
         let mut length = [0; 4];
@@ -552,6 +556,18 @@ fn answer(
             Some(action @ ("ledger-anchored" | "iptables-open" | "iptables-close")) => {
                 event["action"] = action.into();
             }
+            Some(action @ ("generate-wallet" | "addressbook-save")) => {
+                let extra = keys(action, &request["params"], etc);
+                let mut answer = serde_json::json!({"ok": true, "output": ""});
+                if let (Some(answer), Some(extra)) = (answer.as_object_mut(), extra.as_object()) {
+                    answer.extend(extra.clone());
+                }
+                if let Some(id) = request.get("id") {
+                    answer["id"] = id.clone();
+                }
+                send(&mut client, &answer)?;
+                continue;
+            }
             other => panic!("the engine asked for {other:?}"),
         }
         let index = {
@@ -568,6 +584,32 @@ fn answer(
             answer["id"] = id.clone();
         }
         send(&mut client, &answer)?;
+    }
+}
+
+/// What the agent does with wallets, read by the catalog's own types. Its rules are tested with the agent.
+fn keys(action: &str, params: &serde_json::Value, etc: &Path) -> serde_json::Value {
+    use blockhost_proto::action::Action;
+    use blockhost_proto::value::{AddressBook, Param};
+    let path = etc.join("addressbook.json");
+    match Action::from_parts(action, params).unwrap() {
+        Action::AddressbookSave(save) => {
+            std::fs::write(&path, save.entries.to_file_json().to_string()).unwrap();
+            serde_json::json!({})
+        }
+        Action::GenerateWallet(new) => {
+            let key = PrivateKey::generate().unwrap();
+            let file = format!("{}.key", new.name);
+            std::fs::write(etc.join(&file), key.to_hex().as_bytes()).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|_| "{}".into());
+            let mut book: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let address = key.public_key().address().to_string();
+            book[new.name.as_str()] = serde_json::json!({"address": address, "keyfile": file});
+            let book = AddressBook::from_json(&book).unwrap();
+            std::fs::write(&path, book.to_file_json().to_string()).unwrap();
+            serde_json::json!({"address": address, "keyfile": format!("/etc/blockhost/{file}")})
+        }
+        other => panic!("{other:?}"),
     }
 }
 

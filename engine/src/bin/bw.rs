@@ -1,0 +1,5 @@
+//! See `blockhost_engine::cli::bw`.
+
+fn main() -> std::process::ExitCode {
+    blockhost_engine::cli::bw::main()
+}

@@ -1,0 +1,517 @@
+//! Does what was ordered: step by step, each exactly once, across crashes of this process at any moment. One order at a
+//! time on a host, whichever process does it. What to do is [`super::plan`]'s.
+
+use super::look;
+use super::plan::least_out;
+use super::step::{Deed, Outcome, Step};
+use crate::agent::{self, Kind, RecordError};
+use crate::chain::bindings::{IERC20, IUniswapV2Router02};
+use crate::chain::tx::Call;
+use crate::chain::{Chain, ChainError, U256};
+use crate::config::{Config, SetupError};
+use crate::outbox::{Order, OrderState, Outbox, OutboxError, StepRow, StepState};
+use crate::sending::{SendError, Sender, Sending};
+use crate::wallets::{Book, BookError, Party, TokenError};
+use crate::{failpoint, log};
+use alloy::providers::Provider;
+use alloy::rpc::types::{BlockNumberOrTag, TransactionReceipt};
+use alloy::sol_types::{SolCall, SolEvent};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Attempts at a step of the funds manager before it is given up.
+const MAX_ATTEMPTS: u32 = 5;
+/// Seconds, by the chain's clock, for which a signed swap can be mined.
+const SWAP_WITHIN_S: u64 = 600;
+/// Milliseconds after which steps that a person ordered and that were never begun are not begun any more.
+const STALE_AFTER_MS: i64 = 3_600_000;
+/// Transactions of orders belong to no job.
+const NO_JOB: i64 = 0;
+
+/// Kinds of orders.
+pub mod kind {
+    /// The daily round.
+    pub const ROUND: &str = "round";
+    /// Gas for the server.
+    pub const GAS: &str = "gas";
+    /// What a person ordered.
+    pub const HAND: &str = "hand";
+}
+
+/// Why money was not moved, or it is not known whether it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FundsError {
+    /// Configuration.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The endpoints.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Tokens.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The address book.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// Sending.
+    #[error(transparent)]
+    Sending(#[from] SendError),
+    /// Who gets what.
+    #[error(transparent)]
+    Shares(#[from] super::shares::SharesError),
+    /// Planning.
+    #[error(transparent)]
+    Plan(#[from] super::plan::PlanError),
+    /// The ledger.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The lock.
+    #[error("cannot lock {path}: {source}", path = .path.display())]
+    Lock {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A stored step cannot be read.
+    #[error("order {order}: step {number} cannot be read: {reason}")]
+    Step {
+        /// Which order.
+        order: i64,
+        /// Which step.
+        number: i64,
+        /// Why.
+        reason: String,
+    },
+    /// A step failed for good, and with it what a person ordered.
+    #[error("step {number} of {of} failed: {reason}; {done} of them were done, the rest is not done any more")]
+    Failed {
+        /// Which step.
+        number: i64,
+        /// Of how many.
+        of: usize,
+        /// How many were done.
+        done: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A step that has no effect, or would have one that nobody expects any more.
+    #[error("{0}")]
+    Useless(String),
+    /// Nobody to pay the rest to.
+    #[error("the address book has no {0}; see `ab --init`")]
+    NotSetUp(&'static str),
+}
+
+/// Everything that is needed to pay.
+#[derive(Debug)]
+pub struct Teller {
+    /// The configuration.
+    pub config: Config,
+    /// The chain.
+    pub chain: Chain,
+    /// Where orders and signed transactions are kept.
+    pub outbox: Arc<Outbox>,
+    /// True once the program is to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Only one process at a time does what was ordered.
+#[derive(Debug)]
+pub struct Counter {
+    _file: File,
+}
+
+impl Teller {
+    /// Waits until nobody else of this host pays.
+    ///
+    /// # Errors
+    /// [`FundsError::Lock`].
+    pub async fn counter(&self) -> Result<Counter, FundsError> {
+        let state = self.config.layout.state();
+        let path = state.join("funds.lock");
+        let fail = |source| FundsError::Lock {
+            path: path.clone(),
+            source,
+        };
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(fail)?;
+        crate::outbox::give_to_owner_of(&file, &state).map_err(fail)?;
+        loop {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Counter { _file: file }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let mut stop = self.stop.clone();
+                    tokio::select! {
+                        () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+                        Ok(_) = stop.wait_for(|stop| *stop) => return Err(SendError::Stopped.into()),
+                    }
+                }
+                Err(e) => return Err(fail(e.into())),
+            }
+        }
+    }
+
+    /// Stores an order before anything of it is done.
+    ///
+    /// # Errors
+    /// [`FundsError::Outbox`], [`FundsError::Step`].
+    pub fn order(&self, kind: &str, stage: &str, steps: &[Step]) -> Result<i64, FundsError> {
+        let bodies = bodies(steps)?;
+        Ok(self
+            .outbox
+            .open_order(self.chain.chain_id(), kind, stage, &bodies)?)
+    }
+
+    /// Does the steps of an order that are left, in order. The order stays open; what ends it is the caller's.
+    ///
+    /// # Errors
+    /// [`FundsError`]. For what a person ordered, [`FundsError::Failed`] gives up the rest of it.
+    pub async fn carry_out(&self, _counter: &Counter, order: &Order) -> Result<(), FundsError> {
+        for row in self.outbox.steps_of(order.id)? {
+            if row.state != StepState::Planned {
+                continue;
+            }
+            failpoint::reach("funds", &format!("before {}.{}", order.id, row.number));
+            let step = parse(&row)?;
+            match self.perform(order, &row, &step).await {
+                Ok(outcome) => {
+                    let text = serde_json::to_string(&outcome).map_err(|e| unreadable(&row, &e))?;
+                    self.outbox.finish_order_step(order.id, row.number, &text)?;
+                    failpoint::reach("funds", &format!("after {}.{}", order.id, row.number));
+                    self.put_on_record(&row, &step, &outcome).await;
+                }
+                Err(e) => self.failed(order, &row, e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what went wrong with a step. An error that may be over soon, or after which the transaction may still be mined,
+    /// leaves the step as it is.
+    fn failed(&self, order: &Order, row: &StepRow, error: FundsError) -> Result<(), FundsError> {
+        let final_ones = matches!(
+            error,
+            FundsError::Sending(
+                SendError::Reverted { .. }
+                    | SendError::Chain(ChainError::Refused { .. } | ChainError::Unexpected { .. })
+                    | SendError::Poor { .. }
+            ) | FundsError::Chain(ChainError::Refused { .. })
+                | FundsError::Book(_)
+                | FundsError::Useless(_)
+        );
+        if !final_ones || self.outbox.is_live(NO_JOB, &purpose(row))? {
+            return Err(error);
+        }
+        let reason = error.to_string();
+        if order.kind != kind::ROUND {
+            self.outbox
+                .give_up_step(order.id, row.number, &reason)?;
+            self.outbox
+                .end_order(order.id, OrderState::Abandoned, Some(&reason))?;
+            let steps = self.outbox.steps_of(order.id)?;
+            return Err(FundsError::Failed {
+                number: row.number,
+                of: steps.len(),
+                done: steps
+                    .iter()
+                    .filter(|step| step.state == StepState::Done)
+                    .count(),
+                reason,
+            });
+        }
+        self.outbox.fail_attempt(order.id, row.number, &reason)?;
+        if row.attempt + 1 < MAX_ATTEMPTS {
+            return Err(error);
+        }
+        // One who cannot be paid must not keep the others waiting; the money stays and is in the next round.
+        self.outbox.give_up_step(order.id, row.number, &reason)?;
+        log::error(
+            "a payment is given up; what it was for is in the next round",
+            &[
+                ("order", &order.id),
+                ("step", &row.number),
+                ("reason", &reason),
+            ],
+        );
+        Ok(())
+    }
+
+    async fn perform(
+        &self,
+        order: &Order,
+        row: &StepRow,
+        step: &Step,
+    ) -> Result<Outcome, FundsError> {
+        let purpose = purpose(row);
+        let sender = self.sender(step)?;
+        let sending = self.sending(&sender, &purpose);
+        let mut sent = self.outbox.journaled(NO_JOB, &purpose)?;
+        if sent.is_empty() {
+            let stale = order.kind == kind::HAND
+                && crate::outbox::now_ms().saturating_sub(order.created_ms) > STALE_AFTER_MS;
+            if stale {
+                return Err(FundsError::Useless(
+                    "it was interrupted too long ago to be begun now".into(),
+                ));
+            }
+            let call = self.call(step).await?;
+            sent = vec![sending.sign_new(call).await?];
+        }
+        match sending.follow(sent).await? {
+            Some(receipt) => self.outcome(step, &receipt).await,
+            None => Err(FundsError::Sending(SendError::Chain(
+                ChainError::Unexpected {
+                    what: "following a transaction",
+                    detail: "its nonce went to one that this host did not sign; nothing happened"
+                        .into(),
+                },
+            ))),
+        }
+    }
+
+    /// To send for one purpose from an account.
+    pub(super) fn sending<'a>(&'a self, sender: &'a Sender, purpose: &'a str) -> Sending<'a> {
+        Sending {
+            chain: &self.chain,
+            outbox: &self.outbox,
+            sender,
+            stop: &self.stop,
+            replace_after_s: self.config.host.engine.replace_after_s,
+            job: NO_JOB,
+            purpose,
+            max_fee_gwei: self.config.host.fund_manager.max_fee_gwei,
+        }
+    }
+
+    /// The key of a step's account, if it is still the one that was meant.
+    fn sender(&self, step: &Step) -> Result<Sender, FundsError> {
+        let book = Book::load(&self.config.layout)?;
+        let party: Party = step
+            .from
+            .name
+            .parse()
+            .unwrap_or(Party::Address(step.from.address));
+        let wallet = book.wallet(&self.config, &party)?;
+        if wallet.address() != step.from.address {
+            return Err(BookError::OtherKey {
+                name: step.from.name.clone(),
+                found: wallet.address(),
+                expected: step.from.address,
+            }
+            .into());
+        }
+        Ok(Sender::new(wallet, self.config.layout.state()))
+    }
+
+    /// What is to be signed, with the price of this moment for a swap.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn call(&self, step: &Step) -> Result<Call, ChainError> {
+        let Deed::Swap {
+            token,
+            amount,
+            router,
+            slippage_bps,
+        } = &step.deed
+        else {
+            return step.call().ok_or_else(|| ChainError::Unexpected {
+                what: "reading an order",
+                detail: "the chain's own coin is no contract".into(),
+            });
+        };
+        let (router, amount) = (*router, *amount);
+        let token = token.address.unwrap_or_default();
+        let wrapped = look::wrapped(&self.chain, router).await?;
+        let quoted = look::quote(&self.chain, router, amount, token, wrapped).await?;
+        let least = least_out(quoted, *slippage_bps);
+        if least.is_zero() {
+            return Err(ChainError::Refused {
+                what: "asking Uniswap's router for a price",
+                host: router.to_string(),
+                message: "it would give nothing".into(),
+                code: 0,
+            });
+        }
+        let deadline = self.chain_time().await?.saturating_add(SWAP_WITHIN_S);
+        failpoint::reach("funds", "quoted");
+        Ok(Call::contract(
+            router,
+            IUniswapV2Router02::swapExactTokensForETHCall {
+                amountIn: amount,
+                amountOutMin: least,
+                path: vec![token, wrapped],
+                to: step.from.address,
+                deadline: U256::from(deadline),
+            }
+            .abi_encode(),
+        ))
+    }
+
+    async fn chain_time(&self) -> Result<u64, ChainError> {
+        let block = self
+            .chain
+            .call("reading the newest block", |node| async move {
+                node.get_block_by_number(BlockNumberOrTag::Latest).await
+            })
+            .await?;
+        block
+            .map(|block| block.header.timestamp)
+            .ok_or_else(|| ChainError::Unexpected {
+                what: "reading the newest block",
+                detail: "there is none".into(),
+            })
+    }
+
+    /// What the chain says about it.
+    async fn outcome(
+        &self,
+        step: &Step,
+        receipt: &TransactionReceipt,
+    ) -> Result<Outcome, FundsError> {
+        let moved = |token, to| {
+            let logs = receipt.logs().iter();
+            logs.filter(|log| Some(log.inner.address) == token)
+                .filter_map(|log| IERC20::Transfer::decode_log(&log.inner).ok())
+                .filter(|event| Some(event.to) == to)
+                .try_fold(U256::ZERO, |sum, event| sum.checked_add(event.value))
+        };
+        let mut received = None;
+        let amount = match &step.deed {
+            Deed::Transfer { token, amount, to } => match token.address {
+                None => Some(*amount),
+                contract => moved(contract, Some(*to)),
+            },
+            Deed::Withdraw { token, to, .. } => moved(token.address, Some(*to)),
+            Deed::Swap { amount, router, .. } => {
+                let wrapped = look::wrapped(&self.chain, *router).await?;
+                received = moved(Some(wrapped), Some(*router));
+                Some(*amount)
+            }
+            Deed::Approve { .. } | Deed::Invoke { .. } => None,
+        };
+        let silent = matches!(&step.deed, Deed::Transfer { amount, .. } if !amount.is_zero())
+            && amount.is_none_or(|amount| amount.is_zero());
+        if silent {
+            // Some tokens say no instead of reverting.
+            return Err(FundsError::Useless(format!(
+                "{} is in a block, and the token moved nothing",
+                receipt.transaction_hash
+            )));
+        }
+        let gas = U256::from(receipt.gas_used);
+        Ok(Outcome {
+            tx: receipt.transaction_hash,
+            block: receipt.block_number.unwrap_or(0),
+            fee: gas.saturating_mul(U256::from(receipt.effective_gas_price)),
+            amount,
+            received,
+        })
+    }
+
+    /// Records a movement. One that cannot be recorded now is recorded later.
+    async fn put_on_record(&self, row: &StepRow, step: &Step, outcome: &Outcome) {
+        if let Err(error) = self.record(row, step, outcome).await {
+            log::warn(
+                "a movement of money is not in the ledger yet",
+                &[
+                    ("order", &row.order),
+                    ("step", &row.number),
+                    ("error", &error),
+                ],
+            );
+        }
+    }
+
+    async fn record(
+        &self,
+        row: &StepRow,
+        step: &Step,
+        outcome: &Outcome,
+    ) -> Result<(), FundsError> {
+        let mut data = step.json();
+        if let (Some(data), Some(more)) = (data.as_object_mut(), outcome.json().as_object()) {
+            data.extend(more.clone());
+            data.insert("chain_id".into(), self.chain.chain_id().into());
+            data.insert("order".into(), row.order.into());
+            data.insert("step".into(), row.number.into());
+        }
+        let resource = format!("wallet:{}", step.from.name);
+        let kind = Kind {
+            category: "chain",
+            operation: None,
+        };
+        agent::record_in(&self.config.layout, kind, step.verb(), &resource, data).await?;
+        // Between the two, a crash leaves a second, identical record: it names the same order and step.
+        self.outbox.step_recorded(row.order, row.number)?;
+        Ok(())
+    }
+
+    /// Records what could not be recorded when it happened.
+    ///
+    /// # Errors
+    /// [`FundsError`].
+    pub async fn catch_up_records(&self) -> Result<(), FundsError> {
+        for row in self.outbox.unrecorded_steps()? {
+            let outcome = row
+                .outcome
+                .as_deref()
+                .ok_or("it has no outcome".to_owned())
+                .and_then(|text| serde_json::from_str(text).map_err(|e| e.to_string()));
+            let outcome: Outcome = outcome.map_err(|reason| FundsError::Step {
+                order: row.order,
+                number: row.number,
+                reason,
+            })?;
+            self.record(&row, &parse(&row)?, &outcome).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step's transactions are journaled under: another one only after the one before is known to be without effect.
+#[must_use]
+pub fn purpose(row: &StepRow) -> String {
+    format!("funds {}.{}.{}", row.order, row.number, row.attempt)
+}
+
+/// A stored step.
+///
+/// # Errors
+/// [`FundsError::Step`].
+pub fn parse(row: &StepRow) -> Result<Step, FundsError> {
+    serde_json::from_str(&row.body).map_err(|e| unreadable(row, &e))
+}
+
+fn unreadable(row: &StepRow, reason: &dyn std::fmt::Display) -> FundsError {
+    FundsError::Step {
+        order: row.order,
+        number: row.number,
+        reason: reason.to_string(),
+    }
+}
+
+/// Steps as they are stored.
+///
+/// # Errors
+/// [`FundsError::Step`].
+pub fn bodies(steps: &[Step]) -> Result<Vec<String>, FundsError> {
+    let body = |step: &Step| {
+        serde_json::to_string(step).map_err(|e| FundsError::Step {
+            order: 0,
+            number: 0,
+            reason: e.to_string(),
+        })
+    };
+    steps.iter().map(body).collect()
+}

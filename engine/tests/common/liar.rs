@@ -1,0 +1,64 @@
+//! A node that tells the truth about everything but one function of contracts.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+/// Starts one in front of the node at `upstream`: whoever calls a function with this selector is answered with `lie`, 64
+/// hexadecimal digits. Gives its port.
+pub fn start(upstream: u16, selector: &'static str, lie: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let lie = lie.clone();
+            std::thread::spawn(move || drop(serve(client, upstream, selector, &lie)));
+        }
+    });
+    port
+}
+
+fn serve(mut client: TcpStream, upstream: u16, selector: &str, lie: &str) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
+    while let Some((head, body)) = message(&mut client)? {
+        let text = String::from_utf8(body.clone()).unwrap_or_default();
+        if text.contains("\"eth_call\"") && text.contains(selector) {
+            let request: serde_json::Value = serde_json::from_str(&text)?;
+            let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": format!("0x{lie}")});
+            let answer = answer.to_string();
+            write!(
+                client,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+                answer.len()
+            )?;
+            continue;
+        }
+        server.write_all(&head)?;
+        server.write_all(&body)?;
+        let Some((head, body)) = message(&mut server)? else {
+            return Ok(());
+        };
+        client.write_all(&head)?;
+        client.write_all(&body)?;
+    }
+    Ok(())
+}
+
+/// Head and body of one HTTP message.
+fn message(from: &mut TcpStream) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let mut head = Vec::new();
+    let mut one = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if from.read(&mut one)? == 0 {
+            return Ok(None);
+        }
+        head.push(one[0]);
+    }
+    let text = String::from_utf8(head.clone()).unwrap_or_default().to_ascii_lowercase();
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
+        .unwrap_or(0);
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    Ok(Some((head, body)))
+}

@@ -1,0 +1,445 @@
+//! The funds manager across real process boundaries: a real chain, a real Uniswap V2, kill -9 at every step of every
+//! transaction. Whatever happens, the sums are exact and nothing is paid twice.
+
+mod common;
+
+use alloy::primitives::{Address, U256};
+use common::address;
+use common::bank::{ADMIN, BROKER, Bank, DEV, ETH, answer, complaint, usd};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const BLOCKHOST: &str = env!("CARGO_BIN_EXE_blockhost");
+const BW: &str = env!("CARGO_BIN_EXE_bw");
+const SHARES: &str = r#"{"enabled": true, "total_percent": 12.5, "recipients": [{"role": "dev", "percent": 10}, {"role": "broker", "bps": 250}]}"#;
+/// What customers paid in the tests.
+const PAID: u64 = 333_333_333;
+
+/// What everybody has to have after a round of [`PAID`], with [`SHARES`].
+async fn assert_paid_out(bank: &Bank, hot: Address, when: &str) {
+    let token = bank.world.usd;
+    let left = PAID - 50_000_000;
+    let (dev, broker) = (left / 10, left * 250 / 10_000);
+    for (who, name, expected) in [
+        (bank.world.pos, "the contract", 0),
+        (hot, "the hot wallet", 0),
+        (address(0), "the server", 50_000_000),
+        (DEV, "dev", dev),
+        (BROKER, "broker", broker),
+        (ADMIN, "the admin", left - dev - broker),
+    ] {
+        let has = bank.has(token, who).await;
+        assert_eq!(has, U256::from(expected), "{when}: {name}");
+    }
+}
+
+fn run(bank: &Bank) -> Value {
+    answer(&bank.run(BLOCKHOST, &["funds", "run", "--json"]))
+}
+
+/// Movements in the ledger: the verb and the transaction.
+fn recorded(bank: &Bank) -> Vec<(String, String)> {
+    let events = bank.world.recorded_events().into_iter();
+    events
+        .filter(|event| event["action"].as_str().unwrap().starts_with("funds-"))
+        .map(|event| {
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (text(&event["action"]), text(&event["data"]["tx"]))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_round_pays_everybody_exactly_and_every_movement_is_in_the_ledger_with_its_transaction() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.share(SHARES);
+    bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
+        .await;
+    let forecast = answer(&bank.run(BLOCKHOST, &["funds", "run", "--dry-run", "--json"]));
+    assert_eq!(forecast["makes_hot_wallet"], true);
+    assert_eq!(forecast["withdrawals"].as_array().unwrap().len(), 1);
+    assert_eq!(forecast["payments"].as_array().unwrap().len(), 5);
+    assert!(bank.book()["hot"].is_null(), "a dry run changes nothing");
+    let server_sent = bank.sent(address(0)).await;
+
+    let orders = run(&bank);
+    let steps = orders["orders"][0]["steps"].as_array().unwrap();
+    assert_eq!(orders["orders"][0]["state"], "done");
+    assert!(steps.iter().all(|step| step["state"] == "done"), "{steps:?}");
+    let hot = bank.hot();
+    assert_paid_out(&bank, hot, "a round").await;
+    assert!(bank.eth(hot).await > ETH / U256::from(200), "gas is left");
+    assert_eq!(bank.sent(address(0)).await - server_sent, 2);
+    assert_eq!(bank.sent(hot).await, 4);
+    let recorded = recorded(&bank);
+    let verbs: Vec<&str> = recorded.iter().map(|(verb, _)| verb.as_str()).collect();
+    assert_eq!(
+        verbs,
+        [
+            "funds-withdrawn",
+            "funds-paid",
+            "funds-paid",
+            "funds-paid",
+            "funds-paid",
+            "funds-paid"
+        ]
+    );
+    for (step, (_, tx)) in steps.iter().zip(&recorded) {
+        assert_eq!(step["tx"], *tx);
+    }
+    // What is due once a day is not due again, and asked for by hand it finds nothing but the gas that was used.
+    run(&bank);
+    assert_paid_out(&bank, hot, "again").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_token_that_is_worth_it_is_paid_out_by_its_pairs_price_and_the_rest_stays() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.make_hot(1);
+    bank.share(r#"{"recipients": [{"role": "0x00000000000000000000000000000000000000A1", "percent": 33.33}]}"#);
+    let dear = bank.second_token(18, 30).await;
+    let cheap = bank.second_token(8, 20).await;
+    let two = U256::from(2) * ETH;
+    bank.mint(dear, bank.world.pos, two).await;
+    bank.mint(cheap, bank.world.pos, U256::from(249_000_000)).await; // 49.80 dollars
+    bank.mint(bank.world.usd, bank.world.pos, usd(49)).await;
+    let paid_before = bank.has(bank.world.usd, address(1)).await;
+    // What the customer's account has of the stablecoin is the hot wallet's here, and is paid out, too.
+    run(&bank);
+    let one: Address = "0x00000000000000000000000000000000000000A1".parse().unwrap();
+    let share = two * U256::from(3333) / U256::from(10_000);
+    assert_eq!(bank.has(dear, one).await, share);
+    assert_eq!(bank.has(dear, ADMIN).await, two - share);
+    assert_eq!(bank.has(cheap, bank.world.pos).await, U256::from(249_000_000));
+    assert_eq!(bank.has(bank.world.usd, bank.world.pos).await, usd(49));
+    let left = paid_before - usd(50);
+    assert_eq!(
+        bank.has(bank.world.usd, one).await + bank.has(bank.world.usd, ADMIN).await,
+        left
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_moves_while_anything_about_who_is_paid_is_wrong() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
+        .await;
+    let sent = bank.sent(address(0)).await;
+    for (shares, complaint_part) in [
+        (r#"{"recipients": [{"role": "dev", "percent": 60}, {"role": "broker", "percent": 40.01}]}"#, "more than 100 percent"),
+        (r#"{"recipients": [{"role": "nobody", "percent": 1}]}"#, "has no nobody"),
+        (r#"{"recipients": [{"role": "dev", "percent": 1}"#, "revenue-share.json"),
+    ] {
+        bank.share(shares);
+        let failed = bank.run(BLOCKHOST, &["funds", "run"]);
+        assert_eq!(failed.status.code(), Some(1), "{shares}");
+        assert!(complaint(&failed).contains(complaint_part), "{}", complaint(&failed));
+        let checked = bank.run(BLOCKHOST, &["config", "check"]);
+        assert!(complaint(&checked).contains(complaint_part), "{}", complaint(&checked));
+    }
+    bank.share("{}");
+    let mut book = bank.book();
+    book.as_object_mut().unwrap().remove("admin");
+    bank.write_book(book);
+    let failed = bank.run(BLOCKHOST, &["funds", "run"]);
+    assert!(complaint(&failed).contains("has no admin"), "{}", complaint(&failed));
+    assert_eq!(bank.sent(address(0)).await, sent);
+    assert_eq!(bank.has(bank.world.usd, bank.world.pos).await, U256::from(PAID));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_wallet_whose_key_is_anothers_is_found_out_before_anything_moves() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.make_hot(1);
+    bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
+        .await;
+    std::fs::write(bank.world.layout.etc().join("hot.key"), common::KEYS[2]).unwrap();
+    let sent = bank.sent(address(0)).await;
+    let failed = bank.run(BLOCKHOST, &["funds", "run"]);
+    assert!(complaint(&failed).contains("belongs to"), "{}", complaint(&failed));
+    assert_eq!(bank.sent(address(0)).await, sent, "found out before anything moved");
+}
+
+/// Points where a step's process is killed.
+const MOMENTS: [&str; 7] = [
+    "funds:before 1.N",
+    "send:signing funds 1.N.",
+    "send:signed funds 1.N.",
+    "send:sent funds 1.N.",
+    "send:mined funds 1.N.",
+    "send:settled funds 1.N.",
+    "funds:after 1.N",
+];
+
+async fn killed_in_steps(steps: &[u8], more: &[&str]) {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.share(SHARES);
+    bank.make_hot(2);
+    let hot = address(2);
+    // The maker of the market is the hot wallet here: what it has of the stablecoin goes elsewhere first.
+    let rest = bank.has(bank.world.usd, hot).await;
+    let token = blockhost_engine::chain::bindings::IERC20::new(bank.world.usd, bank.maker());
+    let sent = token.transfer(Address::repeat_byte(1), rest).send().await.unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+    bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
+        .await;
+    bank.set_eth(hot, ETH / U256::from(1000)).await;
+    let (server_sent, hot_sent) = (bank.sent(address(0)).await, bank.sent(hot).await);
+    let points = steps
+        .iter()
+        .flat_map(|step| MOMENTS.map(|moment| moment.replace('N', &step.to_string())))
+        .chain(more.iter().map(|point| (*point).to_owned()));
+    for point in points {
+        let before = bank.world.anvil.ask("evm_snapshot", json!([])).await;
+        let stopped = bank.stopped_at(BLOCKHOST, &["funds", "run"], &point);
+        assert!(stopped.is_some(), "{point}: never reached");
+        drop(stopped);
+        run(&bank);
+        assert_paid_out(&bank, hot, &point).await;
+        assert_eq!(bank.sent(address(0)).await - server_sent, 2, "{point}");
+        assert_eq!(bank.sent(hot).await - hot_sent, 4, "{point}");
+        assert!(bank.world.anvil.ask("evm_revert", json!([before])).await.as_bool().unwrap());
+        bank.forget();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_anywhere_in_the_withdrawal_the_round_goes_on_to_exact_sums() {
+    killed_in_steps(&[1], &["funds:ordered", "funds:planned", "funds:advanced"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_anywhere_in_the_first_payments_the_round_goes_on_to_exact_sums() {
+    killed_in_steps(&[2, 3], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_anywhere_in_the_last_payments_the_round_goes_on_to_exact_sums() {
+    killed_in_steps(&[4, 5, 6], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_ledger_could_not_hear_of_it_hears_of_later_once() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.make_hot(1);
+    bank.mint(bank.world.usd, bank.world.pos, usd(100)).await;
+    let socket = bank.world.layout.agent_socket();
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    let orders = run(&bank);
+    let steps = orders["orders"][0]["steps"].as_array().unwrap().len();
+    assert!(steps >= 3);
+    assert_eq!(recorded(&bank), []);
+    std::fs::rename(&away, &socket).unwrap();
+    run(&bank);
+    let heard = recorded(&bank);
+    assert_eq!(heard.len(), steps, "{heard:?}");
+    run(&bank);
+    assert_eq!(recorded(&bank).len(), steps);
+}
+
+/// A server with 4 dollars of gas and 30 of the stablecoin.
+async fn short_of_gas() -> Option<(Bank, U256)> {
+    let bank = Bank::new().await?;
+    bank.make_hot(1);
+    // Only gas is looked at here.
+    bank.world.set_engine("max_fee_gwei: 1000\nfund_manager: {min_withdrawal_usd: 1000000}");
+    let low = ETH / U256::from(500);
+    bank.set_eth(address(0), low).await;
+    bank.mint(bank.world.usd, address(0), usd(30)).await;
+    Some((bank, low))
+}
+
+async fn allowance(bank: &Bank) -> U256 {
+    blockhost_engine::chain::bindings::IERC20::new(bank.world.usd, bank.maker())
+        .allowance(address(0), bank.router)
+        .call()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_little_gas_buys_some_and_leaves_no_allowance_behind() {
+    let Some((bank, low)) = short_of_gas().await else {
+        return;
+    };
+    let orders = run(&bank);
+    let gas = orders["orders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|order| order["kind"] == "gas")
+        .unwrap();
+    let steps = gas["steps"].as_array().unwrap();
+    assert_eq!((steps[0]["do"].as_str(), steps[1]["do"].as_str()), (Some("approve"), Some("swap")));
+    let received: U256 = steps[1]["received_wei"].as_str().unwrap().parse().unwrap();
+    // 20 dollars at 2000, less Uniswap's 0.3 percent and the depth of the pair.
+    assert!(received > ETH / U256::from(102) && received < ETH / U256::from(100), "{received}");
+    assert!(bank.eth(address(0)).await > low, "more than before");
+    assert_eq!(allowance(&bank).await, U256::ZERO);
+    let verbs: Vec<String> = recorded(&bank).into_iter().map(|(verb, _)| verb).collect();
+    assert!(verbs.starts_with(&["funds-approved".to_owned(), "funds-swapped".to_owned()]), "{verbs:?}");
+    // With gas there is nothing to buy.
+    let again = run(&bank);
+    let again = again["orders"].as_array().unwrap();
+    assert!(again.iter().all(|order| order["kind"] != "gas"), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_price_that_somebody_moves_after_the_quote_makes_the_swap_fail_and_not_lose() {
+    let Some((bank, _)) = short_of_gas().await else {
+        return;
+    };
+    let stopped = bank.stopped_at(BLOCKHOST, &["funds", "run"], "send:signed funds 1.2.");
+    assert!(stopped.is_some());
+    bank.push_price(2_000).await;
+    drop(stopped);
+    let has = bank.has(bank.world.usd, address(0)).await;
+    let failed = bank.run(BLOCKHOST, &["funds", "run"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(complaint(&failed).contains("reverted"), "{}", complaint(&failed));
+    assert_eq!(bank.has(bank.world.usd, address(0)).await, has, "nothing was sold");
+    let status = answer(&bank.run(BLOCKHOST, &["funds", "status", "--json"]));
+    let gas = &status["orders"][0];
+    assert_eq!((gas["state"].as_str(), gas["kind"].as_str()), (Some("abandoned"), Some("gas")));
+    // The next look begins anew, by the price of then.
+    run(&bank);
+    assert_eq!(bank.has(bank.world.usd, address(0)).await, usd(10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_anywhere_in_a_swap_it_happens_once() {
+    let Some((bank, _)) = short_of_gas().await else {
+        return;
+    };
+    let sent = bank.sent(address(0)).await;
+    let points = [1, 2]
+        .into_iter()
+        .flat_map(|step: u8| MOMENTS.map(|moment| moment.replace('N', &step.to_string())))
+        .chain(["funds:ordered".to_owned(), "funds:quoted".to_owned()]);
+    for point in points {
+        let before = bank.world.anvil.ask("evm_snapshot", json!([])).await;
+        assert!(bank.stopped_at(BLOCKHOST, &["funds", "run"], &point).is_some(), "{point}");
+        run(&bank);
+        assert_eq!(bank.has(bank.world.usd, address(0)).await, usd(10), "{point}");
+        assert_eq!(allowance(&bank).await, U256::ZERO, "{point}");
+        assert_eq!(bank.sent(address(0)).await - sent, 2, "{point}");
+        assert!(bank.world.anvil.ask("evm_revert", json!([before])).await.as_bool().unwrap());
+        bank.forget();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lies_about_balances_moves_nothing_and_overflows_nothing() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.share(SHARES);
+    bank.make_hot(1);
+    bank.mint(bank.world.usd, bank.world.pos, usd(100)).await;
+    let before = bank.has(bank.world.usd, address(1)).await;
+    for lie in ["f".repeat(64), format!("7{}", "f".repeat(63)), format!("{:0>64}", "f".repeat(40))] {
+        let port = common::liar::start(bank.world.anvil.port, "0x70a08231", lie);
+        let path = bank.world.layout.etc().join("web3-defaults.yaml");
+        let honest = std::fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<String> = honest.lines().map(str::to_owned).collect();
+        for line in lines.iter_mut().filter(|line| line.trim_start().starts_with("rpc_url:")) {
+            *line = format!("  rpc_url: 'http://127.0.0.1:{port}'");
+        }
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let forecast = bank.run(BLOCKHOST, &["funds", "run", "--dry-run", "--json"]);
+        assert_ne!(forecast.status.code(), Some(101), "{}", complaint(&forecast));
+        for _ in 0..3 {
+            let done = bank.run(BLOCKHOST, &["funds", "run"]);
+            assert_ne!(done.status.code(), Some(101), "{}", complaint(&done));
+        }
+        std::fs::write(&path, &honest).unwrap();
+        // Withdrawing takes what there is, whatever is claimed; nothing else can be paid by a claim.
+        for who in [DEV, BROKER, ADMIN] {
+            assert_eq!(bank.has(bank.world.usd, who).await, U256::ZERO);
+        }
+        let all = bank.has(bank.world.usd, bank.world.pos).await + bank.has(bank.world.usd, address(1)).await
+            + bank.has(bank.world.usd, address(0)).await;
+        assert_eq!(all, before + usd(100));
+        bank.forget();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn engine_and_commands_do_not_take_each_others_nonce() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.world.set_engine("max_fee_gwei: 1000\nfund_manager: {enabled: false}");
+    bank.mint(bank.world.usd, address(0), usd(100)).await;
+    let sent = bank.sent(address(0)).await;
+    for _ in 0..6 {
+        bank.world.buy(30, bank.world.user_encrypted()).await;
+    }
+    let mut engine = bank.world.engine(&[]);
+    let mut payments: Vec<_> = (0..6)
+        .map(|_| {
+            bank.command(BW, &["send", "1", "stable", "server", "admin"])
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for payment in &mut payments {
+        assert!(payment.wait().unwrap().success());
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bank.world.minted().await < 6 {
+        assert!(Instant::now() < deadline, "{}", bank.world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.wait(Duration::from_secs(60));
+    assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(6));
+    assert_eq!(bank.world.minted().await, 6);
+    assert!(!bank.world.log().contains("overtaken"), "{}", bank.world.log());
+    assert_eq!(bank.sent(address(0)).await - sent, 12, "six mints and six payments");
+    assert_eq!(recorded(&bank).len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_command_left_behind_the_engine_replaces_with_a_higher_fee_and_finishes_once() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.world.set_engine("replace_after_s: 1\nfund_manager: {enabled: false, look_every_s: 1}");
+    bank.mint(bank.world.usd, address(0), usd(100)).await;
+    bank.world.anvil.ask("evm_setAutomine", json!([false])).await;
+    let args = ["split", "10", "stable", "1/1", "server", "admin", "dev"];
+    assert!(bank.stopped_at(BW, &args, "send:sent funds 1.1.").is_some());
+    let mut engine = bank.world.engine(&[]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !bank.world.log().contains("replaced with higher fees") {
+        assert!(Instant::now() < deadline, "{}", bank.world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bank.world.anvil.ask("evm_setAutomine", json!([true])).await;
+    bank.world.anvil.ask("evm_mine", json!([])).await;
+    while bank.has(bank.world.usd, DEV).await.is_zero() {
+        assert!(Instant::now() < deadline, "{}", bank.world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.wait(Duration::from_secs(60));
+    bank.world.anvil.ask("anvil_mine", json!([3])).await;
+    assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(5));
+    assert_eq!(bank.has(bank.world.usd, DEV).await, usd(5));
+}
