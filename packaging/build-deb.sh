@@ -60,6 +60,8 @@ control() {
     printf 'Installed-Size: %s\n' "$(du -sk "$tree/usr" | cut -f1)"
     printf 'Depends: %s\n' "${shlibs:+$shlibs, }$2"
     [ -z "$3" ] || printf 'Recommends: %s\n' "$3"
+    # Both have a /usr/bin/ab.
+    [ "$1" != blockhost ] || printf 'Conflicts: apache2-utils\n'
     printf 'Description: %s\n %s\n' "$4" "$5"
   } >"$tree/DEBIAN/control"
   (cd "$tree" && find usr -type f -printf '%P\0' | sort -z | (cd usr && xargs -0 md5sum) | sed 's|  |  usr/|') >"$tree/DEBIAN/md5sums"
