@@ -72,7 +72,7 @@ async fn what_cannot_be_meant_or_paid_is_refused_before_anything_is_sent() {
         (vec!["split", "0.000001", "stable", "1/1", "server", "admin", "dev"], 2, "too little to split"),
         (vec!["split", "10", "stable", "1/0", "server", "admin", "dev"], 2, "1/0"),
         (vec!["withdraw", "eth", "admin"], 2, "no eth"),
-        (vec!["withdraw", "admin"], 2, "nothing to withdraw"),
+        (vec!["withdraw", "admin"], 1, "nothing to withdraw"),
         (vec!["swap", "1", "eth", "eth", "server"], 2, "eth already"),
         (vec!["swap", "1", "stable", "stable", "server"], 2, "stable"),
         (vec!["swap", "1", "stable", "eth", "server", "--slippage-bps", "1001"], 2, "1001"),

@@ -421,3 +421,7 @@ fn step_row(row: &Row<'_>) -> rusqlite::Result<(StepRow, String)> {
     };
     Ok((step, row.get(3)?))
 }
+
+#[cfg(test)]
+#[path = "orders_tests.rs"]
+mod tests;

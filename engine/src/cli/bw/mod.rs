@@ -400,7 +400,7 @@ async fn steps(ground: &Ground, verb: &Verb) -> Result<Vec<Step>, Failure> {
                 return Err(Failure::Usage("eth is eth already; name another token".into()));
             };
             let router = look::router(&ground.config).ok_or_else(|| {
-                Failure::Usage(
+                Failure::Refused(
                     "no router is known for this chain; set uniswap.router in web3-defaults.yaml"
                         .into(),
                 )
@@ -535,7 +535,7 @@ async fn withdraw(ground: &Ground, what: &[String]) -> Result<Vec<Step>, Failure
         });
     }
     if steps.is_empty() {
-        return Err(Failure::Usage("there is nothing to withdraw".into()));
+        return Err(Failure::Refused("there is nothing to withdraw".into()));
     }
     Ok(steps)
 }

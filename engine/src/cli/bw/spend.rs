@@ -11,7 +11,11 @@ use crate::wallets::{Book, BookError, Party, Token, TokenError, TokenName};
 use blockhost_proto::layout::Layout;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// After so long, waiting is said.
+const LONG: Duration = Duration::from_secs(2);
 
 /// What every verb needs.
 pub(super) struct Ground {
@@ -98,7 +102,13 @@ impl Ground {
             chain: self.chain,
             stop,
         };
-        let counter = teller.counter().await?;
+        let counter = tokio::select! {
+            counter = teller.counter() => counter?,
+            () = tokio::time::sleep(LONG) => {
+                eprintln!("bw: another payment of this host is under way; waiting for it");
+                teller.counter().await?
+            }
+        };
         let id = teller.order(kind::HAND, "all", steps)?;
         crate::failpoint::reach("funds", "ordered");
         let order = teller
