@@ -67,7 +67,10 @@ async fn a_round_pays_everybody_exactly_and_every_movement_is_in_the_ledger_with
     let orders = run(&bank);
     let steps = orders["orders"][0]["steps"].as_array().unwrap();
     assert_eq!(orders["orders"][0]["state"], "done");
-    assert!(steps.iter().all(|step| step["state"] == "done"), "{steps:?}");
+    assert!(
+        steps.iter().all(|step| step["state"] == "done"),
+        "{steps:?}"
+    );
     let hot = bank.hot();
     assert_paid_out(&bank, hot, "a round").await;
     assert!(bank.eth(hot).await > ETH / U256::from(200), "gas is left");
@@ -105,16 +108,22 @@ async fn every_token_that_is_worth_it_is_paid_out_by_its_pairs_price_and_the_res
     let cheap = bank.second_token(8, 20).await;
     let two = U256::from(2) * ETH;
     bank.mint(dear, bank.world.pos, two).await;
-    bank.mint(cheap, bank.world.pos, U256::from(249_000_000)).await; // 49.80 dollars
+    bank.mint(cheap, bank.world.pos, U256::from(249_000_000))
+        .await; // 49.80 dollars
     bank.mint(bank.world.usd, bank.world.pos, usd(49)).await;
     let paid_before = bank.has(bank.world.usd, address(1)).await;
     // What the customer's account has of the stablecoin is the hot wallet's here, and is paid out, too.
     run(&bank);
-    let one: Address = "0x00000000000000000000000000000000000000A1".parse().unwrap();
+    let one: Address = "0x00000000000000000000000000000000000000A1"
+        .parse()
+        .unwrap();
     let share = two * U256::from(3333) / U256::from(10_000);
     assert_eq!(bank.has(dear, one).await, share);
     assert_eq!(bank.has(dear, ADMIN).await, two - share);
-    assert_eq!(bank.has(cheap, bank.world.pos).await, U256::from(249_000_000));
+    assert_eq!(
+        bank.has(cheap, bank.world.pos).await,
+        U256::from(249_000_000)
+    );
     assert_eq!(bank.has(bank.world.usd, bank.world.pos).await, usd(49));
     let left = paid_before - usd(50);
     assert_eq!(
@@ -132,25 +141,49 @@ async fn nothing_moves_while_anything_about_who_is_paid_is_wrong() {
         .await;
     let sent = bank.sent(address(0)).await;
     for (shares, complaint_part) in [
-        (r#"{"recipients": [{"role": "dev", "percent": 60}, {"role": "broker", "percent": 40.01}]}"#, "more than 100 percent"),
-        (r#"{"recipients": [{"role": "nobody", "percent": 1}]}"#, "has no nobody"),
-        (r#"{"recipients": [{"role": "dev", "percent": 1}"#, "revenue-share.json"),
+        (
+            r#"{"recipients": [{"role": "dev", "percent": 60}, {"role": "broker", "percent": 40.01}]}"#,
+            "more than 100 percent",
+        ),
+        (
+            r#"{"recipients": [{"role": "nobody", "percent": 1}]}"#,
+            "has no nobody",
+        ),
+        (
+            r#"{"recipients": [{"role": "dev", "percent": 1}"#,
+            "revenue-share.json",
+        ),
     ] {
         bank.share(shares);
         let failed = bank.run(BLOCKHOST, &["funds", "run"]);
         assert_eq!(failed.status.code(), Some(1), "{shares}");
-        assert!(complaint(&failed).contains(complaint_part), "{}", complaint(&failed));
+        assert!(
+            complaint(&failed).contains(complaint_part),
+            "{}",
+            complaint(&failed)
+        );
         let checked = bank.run(BLOCKHOST, &["config", "check"]);
-        assert!(complaint(&checked).contains(complaint_part), "{}", complaint(&checked));
+        assert!(
+            complaint(&checked).contains(complaint_part),
+            "{}",
+            complaint(&checked)
+        );
     }
     bank.share("{}");
     let mut book = bank.book();
     book.as_object_mut().unwrap().remove("admin");
     bank.write_book(book);
     let failed = bank.run(BLOCKHOST, &["funds", "run"]);
-    assert!(complaint(&failed).contains("has no admin"), "{}", complaint(&failed));
+    assert!(
+        complaint(&failed).contains("has no admin"),
+        "{}",
+        complaint(&failed)
+    );
     assert_eq!(bank.sent(address(0)).await, sent);
-    assert_eq!(bank.has(bank.world.usd, bank.world.pos).await, U256::from(PAID));
+    assert_eq!(
+        bank.has(bank.world.usd, bank.world.pos).await,
+        U256::from(PAID)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,8 +197,16 @@ async fn a_hot_wallet_whose_key_is_anothers_is_found_out_before_anything_moves()
     std::fs::write(bank.world.layout.etc().join("hot.key"), common::KEYS[2]).unwrap();
     let sent = bank.sent(address(0)).await;
     let failed = bank.run(BLOCKHOST, &["funds", "run"]);
-    assert!(complaint(&failed).contains("belongs to"), "{}", complaint(&failed));
-    assert_eq!(bank.sent(address(0)).await, sent, "found out before anything moved");
+    assert!(
+        complaint(&failed).contains("belongs to"),
+        "{}",
+        complaint(&failed)
+    );
+    assert_eq!(
+        bank.sent(address(0)).await,
+        sent,
+        "found out before anything moved"
+    );
 }
 
 /// Points where a step's process is killed.
@@ -189,7 +230,11 @@ async fn killed_in_steps(steps: &[u8], more: &[&str]) {
     // The maker of the market is the hot wallet here: what it has of the stablecoin goes elsewhere first.
     let rest = bank.has(bank.world.usd, hot).await;
     let token = blockhost_engine::chain::bindings::IERC20::new(bank.world.usd, bank.maker());
-    let sent = token.transfer(Address::repeat_byte(1), rest).send().await.unwrap();
+    let sent = token
+        .transfer(Address::repeat_byte(1), rest)
+        .send()
+        .await
+        .unwrap();
     assert!(sent.get_receipt().await.unwrap().status());
     bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
         .await;
@@ -208,7 +253,14 @@ async fn killed_in_steps(steps: &[u8], more: &[&str]) {
         assert_paid_out(&bank, hot, &point).await;
         assert_eq!(bank.sent(address(0)).await - server_sent, 2, "{point}");
         assert_eq!(bank.sent(hot).await - hot_sent, 4, "{point}");
-        assert!(bank.world.anvil.ask("evm_revert", json!([before])).await.as_bool().unwrap());
+        assert!(
+            bank.world
+                .anvil
+                .ask("evm_revert", json!([before]))
+                .await
+                .as_bool()
+                .unwrap()
+        );
         bank.forget();
     }
 }
@@ -255,7 +307,8 @@ async fn short_of_gas() -> Option<(Bank, U256)> {
     let bank = Bank::new().await?;
     bank.make_hot(1);
     // Only gas is looked at here.
-    bank.world.set_engine("max_fee_gwei: 1000\nfund_manager: {min_withdrawal_usd: 1000000}");
+    bank.world
+        .set_engine("max_fee_gwei: 1000\nfund_manager: {min_withdrawal_usd: 1000000}");
     let low = ETH / U256::from(500);
     bank.set_eth(address(0), low).await;
     bank.mint(bank.world.usd, address(0), usd(30)).await;
@@ -283,18 +336,30 @@ async fn a_server_with_little_gas_buys_some_and_leaves_no_allowance_behind() {
         .find(|order| order["kind"] == "gas")
         .unwrap();
     let steps = gas["steps"].as_array().unwrap();
-    assert_eq!((steps[0]["do"].as_str(), steps[1]["do"].as_str()), (Some("approve"), Some("swap")));
+    assert_eq!(
+        (steps[0]["do"].as_str(), steps[1]["do"].as_str()),
+        (Some("approve"), Some("swap"))
+    );
     let received: U256 = steps[1]["received_wei"].as_str().unwrap().parse().unwrap();
     // 20 dollars at 2000, less Uniswap's 0.3 percent and the depth of the pair.
-    assert!(received > ETH / U256::from(102) && received < ETH / U256::from(100), "{received}");
+    assert!(
+        received > ETH / U256::from(102) && received < ETH / U256::from(100),
+        "{received}"
+    );
     assert!(bank.eth(address(0)).await > low, "more than before");
     assert_eq!(allowance(&bank).await, U256::ZERO);
     let verbs: Vec<String> = recorded(&bank).into_iter().map(|(verb, _)| verb).collect();
-    assert!(verbs.starts_with(&["funds-approved".to_owned(), "funds-swapped".to_owned()]), "{verbs:?}");
+    assert!(
+        verbs.starts_with(&["funds-approved".to_owned(), "funds-swapped".to_owned()]),
+        "{verbs:?}"
+    );
     // With gas there is nothing to buy.
     let again = run(&bank);
     let again = again["orders"].as_array().unwrap();
-    assert!(again.iter().all(|order| order["kind"] != "gas"), "{again:?}");
+    assert!(
+        again.iter().all(|order| order["kind"] != "gas"),
+        "{again:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,11 +374,22 @@ async fn a_price_that_somebody_moves_after_the_quote_makes_the_swap_fail_and_not
     let has = bank.has(bank.world.usd, address(0)).await;
     let failed = bank.run(BLOCKHOST, &["funds", "run"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(complaint(&failed).contains("reverted"), "{}", complaint(&failed));
-    assert_eq!(bank.has(bank.world.usd, address(0)).await, has, "nothing was sold");
+    assert!(
+        complaint(&failed).contains("reverted"),
+        "{}",
+        complaint(&failed)
+    );
+    assert_eq!(
+        bank.has(bank.world.usd, address(0)).await,
+        has,
+        "nothing was sold"
+    );
     let status = answer(&bank.run(BLOCKHOST, &["funds", "status", "--json"]));
     let gas = &status["orders"][0];
-    assert_eq!((gas["state"].as_str(), gas["kind"].as_str()), (Some("abandoned"), Some("gas")));
+    assert_eq!(
+        (gas["state"].as_str(), gas["kind"].as_str()),
+        (Some("abandoned"), Some("gas"))
+    );
     // The next look begins anew, by the price of then.
     run(&bank);
     assert_eq!(bank.has(bank.world.usd, address(0)).await, usd(10));
@@ -331,12 +407,27 @@ async fn killed_anywhere_in_a_swap_it_happens_once() {
         .chain(["funds:ordered".to_owned(), "funds:quoted".to_owned()]);
     for point in points {
         let before = bank.world.anvil.ask("evm_snapshot", json!([])).await;
-        assert!(bank.stopped_at(BLOCKHOST, &["funds", "run"], &point).is_some(), "{point}");
+        assert!(
+            bank.stopped_at(BLOCKHOST, &["funds", "run"], &point)
+                .is_some(),
+            "{point}"
+        );
         run(&bank);
-        assert_eq!(bank.has(bank.world.usd, address(0)).await, usd(10), "{point}");
+        assert_eq!(
+            bank.has(bank.world.usd, address(0)).await,
+            usd(10),
+            "{point}"
+        );
         assert_eq!(allowance(&bank).await, U256::ZERO, "{point}");
         assert_eq!(bank.sent(address(0)).await - sent, 2, "{point}");
-        assert!(bank.world.anvil.ask("evm_revert", json!([before])).await.as_bool().unwrap());
+        assert!(
+            bank.world
+                .anvil
+                .ask("evm_revert", json!([before]))
+                .await
+                .as_bool()
+                .unwrap()
+        );
         bank.forget();
     }
 }
@@ -350,17 +441,29 @@ async fn a_node_that_lies_about_balances_moves_nothing_and_overflows_nothing() {
     bank.make_hot(1);
     bank.mint(bank.world.usd, bank.world.pos, usd(100)).await;
     let before = bank.has(bank.world.usd, address(1)).await;
-    for lie in ["f".repeat(64), format!("7{}", "f".repeat(63)), format!("{:0>64}", "f".repeat(40))] {
+    for lie in [
+        "f".repeat(64),
+        format!("7{}", "f".repeat(63)),
+        format!("{:0>64}", "f".repeat(40)),
+    ] {
         let port = common::liar::start(bank.world.anvil.port, "0x70a08231", lie);
         let path = bank.world.layout.etc().join("web3-defaults.yaml");
         let honest = std::fs::read_to_string(&path).unwrap();
         let mut lines: Vec<String> = honest.lines().map(str::to_owned).collect();
-        for line in lines.iter_mut().filter(|line| line.trim_start().starts_with("rpc_url:")) {
+        for line in lines
+            .iter_mut()
+            .filter(|line| line.trim_start().starts_with("rpc_url:"))
+        {
             *line = format!("  rpc_url: 'http://127.0.0.1:{port}'");
         }
         std::fs::write(&path, lines.join("\n")).unwrap();
         let forecast = bank.run(BLOCKHOST, &["funds", "run", "--dry-run", "--json"]);
-        assert_ne!(forecast.status.code(), Some(101), "{}", complaint(&forecast));
+        assert_ne!(
+            forecast.status.code(),
+            Some(101),
+            "{}",
+            complaint(&forecast)
+        );
         for _ in 0..3 {
             let done = bank.run(BLOCKHOST, &["funds", "run"]);
             assert_ne!(done.status.code(), Some(101), "{}", complaint(&done));
@@ -370,7 +473,8 @@ async fn a_node_that_lies_about_balances_moves_nothing_and_overflows_nothing() {
         for who in [DEV, BROKER, ADMIN] {
             assert_eq!(bank.has(bank.world.usd, who).await, U256::ZERO);
         }
-        let all = bank.has(bank.world.usd, bank.world.pos).await + bank.has(bank.world.usd, address(1)).await
+        let all = bank.has(bank.world.usd, bank.world.pos).await
+            + bank.has(bank.world.usd, address(1)).await
             + bank.has(bank.world.usd, address(0)).await;
         assert_eq!(all, before + usd(100));
         bank.forget();
@@ -382,7 +486,8 @@ async fn engine_and_commands_do_not_take_each_others_nonce() {
     let Some(bank) = Bank::new().await else {
         return;
     };
-    bank.world.set_engine("max_fee_gwei: 1000\nfund_manager: {enabled: false}");
+    bank.world
+        .set_engine("max_fee_gwei: 1000\nfund_manager: {enabled: false}");
     bank.mint(bank.world.usd, address(0), usd(100)).await;
     let sent = bank.sent(address(0)).await;
     for _ in 0..6 {
@@ -409,8 +514,16 @@ async fn engine_and_commands_do_not_take_each_others_nonce() {
     engine.wait(Duration::from_secs(60));
     assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(6));
     assert_eq!(bank.world.minted().await, 6);
-    assert!(!bank.world.log().contains("overtaken"), "{}", bank.world.log());
-    assert_eq!(bank.sent(address(0)).await - sent, 12, "six mints and six payments");
+    assert!(
+        !bank.world.log().contains("overtaken"),
+        "{}",
+        bank.world.log()
+    );
+    assert_eq!(
+        bank.sent(address(0)).await - sent,
+        12,
+        "six mints and six payments"
+    );
     assert_eq!(recorded(&bank).len(), 6);
 }
 
@@ -419,9 +532,13 @@ async fn what_a_command_left_behind_the_engine_replaces_with_a_higher_fee_and_fi
     let Some(bank) = Bank::new().await else {
         return;
     };
-    bank.world.set_engine("replace_after_s: 1\nfund_manager: {enabled: false, look_every_s: 1}");
+    bank.world
+        .set_engine("replace_after_s: 1\nfund_manager: {enabled: false, look_every_s: 1}");
     bank.mint(bank.world.usd, address(0), usd(100)).await;
-    bank.world.anvil.ask("evm_setAutomine", json!([false])).await;
+    bank.world
+        .anvil
+        .ask("evm_setAutomine", json!([false]))
+        .await;
     let args = ["split", "10", "stable", "1/1", "server", "admin", "dev"];
     assert!(bank.stopped_at(BW, &args, "send:sent funds 1.1.").is_some());
     let mut engine = bank.world.engine(&[]);

@@ -41,7 +41,12 @@ struct Init {
     #[arg(long, num_args = 2..=4, value_names = ["ADMIN", "SERVER", "DEV", "BROKER"])]
     init: Option<Vec<String>>,
     /// File in /etc/blockhost with the server's key
-    #[arg(long, value_name = "FILE", requires = "init", default_value = "deployer.key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "init",
+        default_value = "deployer.key"
+    )]
     server_keyfile: String,
     /// Print a JSON object
     #[arg(long, global = true)]
@@ -51,7 +56,9 @@ struct Init {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Enter somebody
-    #[command(after_help = "Examples:\n  ab add partner 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266")]
+    #[command(
+        after_help = "Examples:\n  ab add partner 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+    )]
     Add {
         /// A new name
         name: WalletName,
@@ -73,7 +80,9 @@ enum Verb {
         address: String,
     },
     /// Make a wallet on this host
-    #[command(after_help = "The key is made by the root agent and stays in /etc/blockhost/<name>.key.\n\nExamples:\n  ab new savings")]
+    #[command(
+        after_help = "The key is made by the root agent and stays in /etc/blockhost/<name>.key.\n\nExamples:\n  ab new savings"
+    )]
     New {
         /// A new name
         name: WalletName,
@@ -97,7 +106,9 @@ enum Failure {
     Exists(String),
     #[error("the address book has no {0}")]
     Missing(String),
-    #[error("{name} has the key file {keyfile}: with another address, that key would be another's; delete it and add it anew")]
+    #[error(
+        "{name} has the key file {keyfile}: with another address, that key would be another's; delete it and add it anew"
+    )]
     HasKey {
         /// Who.
         name: String,
@@ -168,7 +179,13 @@ async fn run(cli: &Cli, layout: &Layout) -> Result<(), Failure> {
             entries.remove(name);
             book::save(layout, &lock, entries).await?;
         }
-        (Verb::Up { .. }, Some(AddressEntry { keyfile: Some(file), .. })) => {
+        (
+            Verb::Up { .. },
+            Some(AddressEntry {
+                keyfile: Some(file),
+                ..
+            }),
+        ) => {
             return Err(Failure::HasKey {
                 name: name.to_string(),
                 keyfile: file.to_string(),
@@ -183,7 +200,10 @@ async fn run(cli: &Cli, layout: &Layout) -> Result<(), Failure> {
     // As it is now: what the agent wrote, not what was meant.
     let book = Book::load(layout)?;
     match (as_json, book.get(name.as_str())) {
-        (true, found) => say!("{}", json!({"name": name.as_str(), "entry": found.map(of_entry)})),
+        (true, found) => say!(
+            "{}",
+            json!({"name": name.as_str(), "entry": found.map(of_entry)})
+        ),
         (false, Some(found)) => say!("{name}\t{}", found.address),
         (false, None) => say!("{name} is deleted"),
     }

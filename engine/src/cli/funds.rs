@@ -136,7 +136,12 @@ fn show(outbox: &Outbox, book: &Book, orders: Vec<Order>, as_json: bool) -> Resu
     for (order, steps) in &all {
         let since = jiff::Timestamp::from_millisecond(order.created_ms)
             .map_or_else(|_| order.created_ms.to_string(), |time| time.to_string());
-        say!("order {}\t{}\t{}\t{since}", order.id, order.kind, order.state.name());
+        say!(
+            "order {}\t{}\t{}\t{since}",
+            order.id,
+            order.kind,
+            order.state.name()
+        );
         if let Some(detail) = &order.detail {
             say!("  {}", detail.escape_debug());
         }

@@ -68,7 +68,10 @@ pub fn main() -> ExitCode {
     match answer {
         Ok(yes) => {
             if cli.json {
-                say!("{}", json!({"subject": cli.subject, "object": cli.object, "answer": yes}));
+                say!(
+                    "{}",
+                    json!({"subject": cli.subject, "object": cli.object, "answer": yes})
+                );
             } else if !cli.quiet {
                 say!("{}", if yes { "yes" } else { "no" });
             }
@@ -99,7 +102,12 @@ async fn ask(cli: &Cli) -> Result<bool, Failure> {
     let id = plain
         .then(|| U256::from_str_radix(&cli.object, 10).ok())
         .flatten()
-        .ok_or_else(|| usage(&format_args!("{:?} is not the id of a credential", cli.object)))?;
+        .ok_or_else(|| {
+            usage(&format_args!(
+                "{:?} is not the id of a credential",
+                cli.object
+            ))
+        })?;
     let config = Config::load(&layout).map_err(SetupError::from)?;
     let wallet = Book::load(&layout)?.address(&config, &who)?;
     let contract = config.nft_contract()?;

@@ -107,7 +107,8 @@ async fn mint(cli: &Cli, config: &Config, details: Bytes) -> Result<(), Failure>
         print(cli, answer, None);
         return Ok(());
     }
-    let receipt = sending::execute(&chain, &wallet, &config.layout.state(), "minting", &call).await?;
+    let receipt =
+        sending::execute(&chain, &wallet, &config.layout.state(), "minting", &call).await?;
     let token = receipt
         .logs()
         .iter()

@@ -152,12 +152,16 @@ impl Manager {
     }
 
     fn gas_is_due(&self) -> bool {
-        let every = Duration::from_secs(self.settings.gas_check_interval_minutes.saturating_mul(60));
+        let every =
+            Duration::from_secs(self.settings.gas_check_interval_minutes.saturating_mul(60));
         self.gas_looked.is_none_or(|at| at.elapsed() >= every)
     }
 
     fn round_is_due(&self) -> Result<bool, FundsError> {
-        let every = self.settings.fund_cycle_interval_hours.saturating_mul(3_600_000);
+        let every = self
+            .settings
+            .fund_cycle_interval_hours
+            .saturating_mul(3_600_000);
         let every = i64::try_from(every).unwrap_or(i64::MAX);
         let last = self
             .teller
@@ -249,7 +253,12 @@ impl Manager {
         if parties.hot.is_none() {
             let layout = &self.teller.config.layout;
             let lock = book::BookLock::acquire(layout)?;
-            let address = book::generate(layout, &lock, &HOT.parse().map_err(|_| FundsError::NotSetUp(HOT))?).await?;
+            let address = book::generate(
+                layout,
+                &lock,
+                &HOT.parse().map_err(|_| FundsError::NotSetUp(HOT))?,
+            )
+            .await?;
             log::info("the hot wallet was made", &[("address", &address)]);
             parties = self.parties()?;
         }
@@ -293,7 +302,8 @@ impl Manager {
         let Teller { config, chain, .. } = &self.teller;
         let Some(router) = look::router(config) else {
             return Ok(Err(
-                "no router is known for this chain; set uniswap.router in web3-defaults.yaml".into(),
+                "no router is known for this chain; set uniswap.router in web3-defaults.yaml"
+                    .into(),
             ));
         };
         let Some(stable) = primary_stablecoin(chain, config).await? else {
@@ -461,10 +471,12 @@ impl Manager {
         match self.gas().await? {
             Ok(Gas::Buy(steps)) => forecast.gas = steps,
             Ok(Gas::Enough) => {}
-            Ok(Gas::Poor) => forecast
+            Ok(Gas::Poor) => forecast.notes.push(
+                "the server has little gas and not enough of the stablecoin to buy more".into(),
+            ),
+            Err(why) => forecast
                 .notes
-                .push("the server has little gas and not enough of the stablecoin to buy more".into()),
-            Err(why) => forecast.notes.push(format!("gas is not looked after: {why}")),
+                .push(format!("gas is not looked after: {why}")),
         }
         Ok(forecast)
     }

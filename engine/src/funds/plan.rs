@@ -154,7 +154,13 @@ pub fn payments(seen: &Seen, rules: &Rules) -> Result<Vec<Step>, PlanError> {
     if !missing.is_zero() {
         // As much again stays with the server, which has to pay for mints.
         if seen.server_eth / U256::from(2) >= missing {
-            steps.push(pay(&seen.server, Token::ETH, missing, seen.hot.address, "gas of the hot wallet"));
+            steps.push(pay(
+                &seen.server,
+                Token::ETH,
+                missing,
+                seen.hot.address,
+                "gas of the hot wallet",
+            ));
         } else if seen.hot_eth.is_zero() {
             return Err(PlanError::NoGas(missing));
         }

@@ -173,7 +173,7 @@ fn gas_is_bought_when_it_is_low_and_can_be_paid() {
     let gas = |worth, has, allowance| gas(&seen(worth, has, allowance), usd(5), usd(20), 100);
     assert_eq!(gas(5, 100, 0), Gas::Enough);
     assert_eq!(gas(4, 19, 0), Gas::Poor);
-    let steps = |gas| match gas {
+    let steps = |gas: Gas| match gas {
         Gas::Buy(steps) => steps
             .into_iter()
             .map(|step| match step.deed {

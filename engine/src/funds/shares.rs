@@ -193,7 +193,9 @@ fn bps_of(percent: &serde_json::Value) -> Result<u16, String> {
         serde_json::Value::String(text) => text.clone(),
         other => return Err(format!("{other} is not a percentage")),
     };
-    let decimal: Decimal = text.parse().map_err(|_| format!("{text} is not a percentage"))?;
+    let decimal: Decimal = text
+        .parse()
+        .map_err(|_| format!("{text} is not a percentage"))?;
     let bps = decimal
         .units(2)
         .map_err(|_| format!("{text} percent has more than two decimals"))?;
@@ -214,15 +216,25 @@ mod tests {
     #[test]
     fn both_forms_mean_the_same() {
         assert_eq!(
-            bps(r#"{"enabled": true, "total_percent": 3.5, "recipients": [{"role": "dev", "percent": 1}, {"role": "broker", "percent": 2.5}]}"#),
+            bps(
+                r#"{"enabled": true, "total_percent": 3.5, "recipients": [{"role": "dev", "percent": 1}, {"role": "broker", "percent": 2.5}]}"#
+            ),
             [100, 250]
         );
         assert_eq!(
-            bps(r#"{"total_bps": 350, "recipients": [{"role": "dev", "bps": 100}, {"role": "broker", "bps": 250}]}"#),
+            bps(
+                r#"{"total_bps": 350, "recipients": [{"role": "dev", "bps": 100}, {"role": "broker", "bps": 250}]}"#
+            ),
             [100, 250]
         );
-        assert_eq!(bps(r#"{"recipients": [{"role": "dev", "percent": "0.07"}]}"#), [7]);
-        assert_eq!(bps(r#"{"recipients": [{"role": "dev", "percent": 100}]}"#), [10_000]);
+        assert_eq!(
+            bps(r#"{"recipients": [{"role": "dev", "percent": "0.07"}]}"#),
+            [7]
+        );
+        assert_eq!(
+            bps(r#"{"recipients": [{"role": "dev", "percent": 100}]}"#),
+            [10_000]
+        );
         assert_eq!(bps("{}"), [] as [u16; 0]);
         assert_eq!(
             bps(r#"{"enabled": false, "recipients": [{"role": "dev", "percent": 1}]}"#),
@@ -232,7 +244,8 @@ mod tests {
 
     #[test]
     fn more_than_all_and_everything_doubtful_is_refused() {
-        let over = r#"{"recipients": [{"role": "dev", "percent": 60}, {"role": "broker", "bps": 4001}]}"#;
+        let over =
+            r#"{"recipients": [{"role": "dev", "percent": 60}, {"role": "broker", "bps": 4001}]}"#;
         assert!(parse(over).unwrap_err().contains("more than 100 percent"));
         for bad in [
             r#"{"recipients": [{"role": "dev"}]}"#,

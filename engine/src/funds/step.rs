@@ -179,10 +179,7 @@ impl Step {
                 token,
                 amount,
                 spender,
-            } => format!(
-                "{from} lets {spender} take {} {token}",
-                token.show(amount)
-            ),
+            } => format!("{from} lets {spender} take {} {token}", token.show(amount)),
             Deed::Swap { token, amount, .. } => {
                 format!("{from} swaps {} {token} for eth", token.show(amount))
             }

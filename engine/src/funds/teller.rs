@@ -89,7 +89,9 @@ pub enum FundsError {
         reason: String,
     },
     /// A step failed for good, and with it what a person ordered.
-    #[error("step {number} of {of} failed: {reason}; {done} of them were done, the rest is not done any more")]
+    #[error(
+        "step {number} of {of} failed: {reason}; {done} of them were done, the rest is not done any more"
+    )]
     Failed {
         /// Which step.
         number: i64,
@@ -214,8 +216,7 @@ impl Teller {
         }
         let reason = error.to_string();
         if order.kind != kind::ROUND {
-            self.outbox
-                .give_up_step(order.id, row.number, &reason)?;
+            self.outbox.give_up_step(order.id, row.number, &reason)?;
             self.outbox
                 .end_order(order.id, OrderState::Abandoned, Some(&reason))?;
             let steps = self.outbox.steps_of(order.id)?;

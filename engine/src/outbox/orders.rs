@@ -110,8 +110,7 @@ pub struct StepRow {
     pub recorded: bool,
 }
 
-const ORDER: &str =
-    "id, chain_id, kind, stage, state, not_before_ms, detail, created_ms, ended_ms";
+const ORDER: &str = "id, chain_id, kind, stage, state, not_before_ms, detail, created_ms, ended_ms";
 const STEP: &str = "order_id, number, body, state, attempt, last_error, outcome, recorded";
 
 impl Outbox {

@@ -19,7 +19,15 @@ fn a_database_of_before_keeps_what_is_in_it_and_can_hold_money() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("outbox.db");
     let call = Call::contract(Address::repeat_byte(1), Bytes::from_static(b"mint"));
-    let signed = sign(&wallet(), CHAIN, &call, 3, 100_000, Fees::Legacy { price: 5 }).unwrap();
+    let signed = sign(
+        &wallet(),
+        CHAIN,
+        &call,
+        3,
+        100_000,
+        Fees::Legacy { price: 5 },
+    )
+    .unwrap();
     {
         let old = Connection::open(&path).unwrap();
         old.execute_batch(SCHEMA).unwrap();
@@ -38,7 +46,10 @@ fn a_database_of_before_keeps_what_is_in_it_and_can_hold_money() {
     }
     let outbox = Outbox::open_to_send(&path).unwrap();
     let rows = outbox.journaled(7, "mint").unwrap();
-    assert_eq!((rows[0].call.clone(), rows[0].signed.clone()), (call, signed));
+    assert_eq!(
+        (rows[0].call.clone(), rows[0].signed.clone()),
+        (call, signed)
+    );
     let pay = Call::pay(Address::repeat_byte(2), U256::MAX);
     let paid = sign(&wallet(), CHAIN, &pay, 4, 21_000, Fees::Legacy { price: 5 }).unwrap();
     outbox
@@ -59,8 +70,16 @@ fn an_order_enters_its_next_part_once_and_its_steps_are_numbered_on() {
     let id = outbox
         .open_order(CHAIN, "round", "withdraw", &["a".into(), "b".into()])
         .unwrap();
-    assert!(outbox.advance_order(id, "withdraw", "pay", &["c".into()]).unwrap());
-    assert!(!outbox.advance_order(id, "withdraw", "pay", &["c".into()]).unwrap());
+    assert!(
+        outbox
+            .advance_order(id, "withdraw", "pay", &["c".into()])
+            .unwrap()
+    );
+    assert!(
+        !outbox
+            .advance_order(id, "withdraw", "pay", &["c".into()])
+            .unwrap()
+    );
     let bodies: Vec<(i64, String)> = outbox
         .steps_of(id)
         .unwrap()
@@ -68,9 +87,14 @@ fn an_order_enters_its_next_part_once_and_its_steps_are_numbered_on() {
         .map(|step| (step.number, step.body))
         .collect();
     assert_eq!(bodies, [(1, "a".into()), (2, "b".into()), (3, "c".into())]);
-    assert_eq!(outbox.last_order(CHAIN, "round").unwrap().unwrap().stage, "pay");
+    assert_eq!(
+        outbox.last_order(CHAIN, "round").unwrap().unwrap().stage,
+        "pay"
+    );
     outbox.end_order(id, OrderState::Done, None).unwrap();
-    outbox.end_order(id, OrderState::Abandoned, Some("late")).unwrap();
+    outbox
+        .end_order(id, OrderState::Abandoned, Some("late"))
+        .unwrap();
     let order = outbox.order(id).unwrap().unwrap();
     assert_eq!((order.state, order.detail), (OrderState::Done, None));
     assert!(outbox.open_orders(CHAIN).unwrap().is_empty());
@@ -106,7 +130,9 @@ fn a_replacement_by_another_process_is_found_by_purpose_and_nonce() {
     let at = |nonce, fees| sign(&wallet(), CHAIN, &call, nonce, 21_000, fees).unwrap();
     let (first, second, other) = (at(1, fees), at(1, fees.bumped()), at(2, fees));
     for (purpose, signed) in [("a", &first), ("a", &second), ("b", &other)] {
-        outbox.journal(0, purpose, CHAIN, from, &call, signed).unwrap();
+        outbox
+            .journal(0, purpose, CHAIN, from, &call, signed)
+            .unwrap();
     }
     assert!(outbox.is_live(0, "a").unwrap());
     let rows = outbox.journaled(0, "a").unwrap();

@@ -202,11 +202,15 @@ mod tests {
             ("5.0", 0, 5),
             ("0", 18, 0),
         ] {
-            assert_eq!(units(text, decimals).unwrap(), U256::from(expected), "{text}");
+            assert_eq!(
+                units(text, decimals).unwrap(),
+                U256::from(expected),
+                "{text}"
+            );
         }
         for bad in [
-            "", ".", "1.", ".5", "-1", "+1", "1e6", "1,5", "1 ", " 1", "0x10", "1_000", "١", "1.5.2", "NaN",
-            "inf",
+            "", ".", "1.", ".5", "-1", "+1", "1e6", "1,5", "1 ", " 1", "0x10", "1_000", "١",
+            "1.5.2", "NaN", "inf",
         ] {
             let error = units(bad, 6).unwrap_err();
             assert!(matches!(error, AmountError::Syntax { .. }), "{bad:?}");
@@ -243,7 +247,10 @@ mod tests {
         assert_eq!(mul_div(U256::MAX, U256::from(2), U256::from(1)), None);
         assert_eq!(mul_div(U256::from(1), U256::from(1), U256::ZERO), None);
         assert_eq!(
-            divide(U256::MAX, &[1, 1]).unwrap().iter().fold(U256::ZERO, |a, b| a + *b),
+            divide(U256::MAX, &[1, 1])
+                .unwrap()
+                .iter()
+                .fold(U256::ZERO, |a, b| a + *b),
             U256::MAX
         );
     }

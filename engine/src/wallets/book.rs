@@ -159,7 +159,9 @@ impl Book {
     pub fn wallet(&self, config: &Config, party: &Party) -> Result<Wallet, BookError> {
         let name = match party {
             Party::Name(name) => name,
-            Party::Address(address) => self.name_of(*address).ok_or(BookError::NotOurs(*address))?,
+            Party::Address(address) => {
+                self.name_of(*address).ok_or(BookError::NotOurs(*address))?
+            }
         };
         let entry = self.entries().get(name);
         let keyfile = entry.and_then(|entry| entry.keyfile.as_ref());
@@ -274,8 +276,7 @@ async fn ask(
     name: &str,
     params: &serde_json::Value,
 ) -> Result<serde_json::Map<String, serde_json::Value>, BookError> {
-    let action =
-        Action::from_parts(name, params).map_err(|e| BookError::Change(e.to_string()))?;
+    let action = Action::from_parts(name, params).map_err(|e| BookError::Change(e.to_string()))?;
     let mut client = Client::connect_layout(layout).await?;
     Ok(client.call(&action).await?.extra)
 }

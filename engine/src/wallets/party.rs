@@ -103,11 +103,7 @@ mod tests {
     #[test]
     fn a_mistyped_address_is_refused_and_a_private_key_is_not_shown() {
         let good = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
-        assert_eq!(
-            good.parse::<Party>().unwrap().to_string(),
-            good,
-            "as it is"
-        );
+        assert_eq!(good.parse::<Party>().unwrap().to_string(), good, "as it is");
         assert_eq!(
             good.to_ascii_lowercase()
                 .parse::<Party>()

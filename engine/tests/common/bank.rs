@@ -62,7 +62,13 @@ impl Bank {
         }
         let world = World::new().await?;
         let maker = world.anvil.account(2);
-        let factory = deploy(&maker, "v2-core", "UniswapV2Factory", address(2).abi_encode()).await;
+        let factory = deploy(
+            &maker,
+            "v2-core",
+            "UniswapV2Factory",
+            address(2).abi_encode(),
+        )
+        .await;
         let weth = deploy(&maker, "v2-periphery", "WETH9", Vec::new()).await;
         let router = deploy(
             &maker,
@@ -134,7 +140,8 @@ impl Bank {
             .unwrap()
             .address();
         let one = U256::from(10).pow(U256::from(decimals));
-        self.mint(token, address(2), U256::from(100_000) * one).await;
+        self.mint(token, address(2), U256::from(100_000) * one)
+            .await;
         self.approve(token).await;
         Router::new(self.router, self.maker())
             .addLiquidity(
@@ -197,7 +204,11 @@ impl Bank {
 
     /// The hot wallet's address.
     pub fn hot(&self) -> Address {
-        self.book()["hot"]["address"].as_str().unwrap().parse().unwrap()
+        self.book()["hot"]["address"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     /// Gives the host a hot wallet with a known key.

@@ -53,7 +53,9 @@ fn message(from: &mut TcpStream) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> 
         }
         head.push(one[0]);
     }
-    let text = String::from_utf8(head.clone()).unwrap_or_default().to_ascii_lowercase();
+    let text = String::from_utf8(head.clone())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let length = text
         .lines()
         .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())

@@ -1,23 +1,17 @@
-//! `bw`: the host's wallets. What is asked is turned into steps here; they are checked, done and recorded in
-//! [`spend`].
+//! `bw`: the host's wallets. [`asked`] turns what is asked into steps, [`spend`] checks, orders and does them, [`tell`] answers
+//! what needs none.
 
+mod asked;
 mod spend;
 mod tell;
 
 use super::{fail, runtime};
-use crate::chain::bindings::{AccessCredentialNFT, BlockhostSubscriptions};
-use crate::chain::{Address, Bytes, ChainError, U256};
+use crate::chain::{Address, ChainError};
 use crate::config::SetupError;
-use crate::crypto::{CryptoError, decode_hex};
-use crate::funds::plan;
-use crate::funds::step::{Deed, Step};
+use crate::crypto::CryptoError;
 use crate::funds::teller::FundsError;
-use crate::funds::look;
 use crate::outbox::OutboxError;
-use crate::wallets::{
-    AmountError, BookError, Decimal, Party, PartyError, Token, TokenError, TokenName, amount,
-};
-use alloy::sol_types::SolCall;
+use crate::wallets::{AmountError, BookError, Decimal, Party, PartyError, TokenError, TokenName};
 use blockhost_proto::layout::Layout;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use spend::Ground;
@@ -62,7 +56,9 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Pay somebody
-    #[command(after_help = "Examples:\n  bw send 12.5 stable hot admin\n  bw send 0.01 eth server 0xf39F... --json")]
+    #[command(
+        after_help = "Examples:\n  bw send 12.5 stable hot admin\n  bw send 0.01 eth server 0xf39F... --json"
+    )]
     Send {
         /// How much, such as 12.5
         amount: Decimal,
@@ -76,7 +72,9 @@ enum Verb {
         how: How,
     },
     /// What somebody has
-    #[command(after_help = "Examples:\n  bw balance hot\n  bw balance admin stable\n  bw balance 0xf39F... eth --json")]
+    #[command(
+        after_help = "Examples:\n  bw balance hot\n  bw balance admin stable\n  bw balance 0xf39F... eth --json"
+    )]
     Balance {
         /// Who
         who: Party,
@@ -147,7 +145,9 @@ Examples:
         how: How,
     },
     /// Whose a credential is, who the admin is, or who signed a text
-    #[command(after_help = "Examples:\n  bw who 17\n  bw who admin\n  bw who 'some text' 0x5c1f... --json")]
+    #[command(
+        after_help = "Examples:\n  bw who 17\n  bw who admin\n  bw who 'some text' 0x5c1f... --json"
+    )]
     Who {
         /// A credential's id, `admin`, or a text that was signed
         what: String,
@@ -235,10 +235,17 @@ impl std::str::FromStr for Ratios {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} are no proportions: whole numbers with / between them, such as 60/30/10");
+        let wrong = || {
+            format!(
+                "{text:?} are no proportions: whole numbers with / between them, such as 60/30/10"
+            )
+        };
         let one = |part: &str| {
             let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-            plain.then(|| part.parse::<u32>().ok()).flatten().filter(|n| *n > 0)
+            plain
+                .then(|| part.parse::<u32>().ok())
+                .flatten()
+                .filter(|n| *n > 0)
         };
         text.split('/')
             .map(|part| one(part).map(u64::from))
@@ -286,7 +293,9 @@ enum Failure {
         needs: String,
         token: String,
     },
-    #[error("{reason}; the engine goes on with it as order {order}: don't repeat it, look at `blockhost funds status`")]
+    #[error(
+        "{reason}; the engine goes on with it as order {order}: don't repeat it, look at `blockhost funds status`"
+    )]
     UnderWay { order: i64, reason: String },
 }
 
@@ -348,196 +357,10 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
         | Verb::Set {
             key: SetKey::Encrypt { how, .. },
         } => {
-            let steps = steps(&ground, &cli.verb).await?;
+            let steps = asked::steps(&ground, &cli.verb).await?;
             ground.spend(&steps, *how).await
         }
     }
-}
-
-/// The steps that a verb means.
-async fn steps(ground: &Ground, verb: &Verb) -> Result<Vec<Step>, Failure> {
-    match verb {
-        Verb::Send {
-            amount,
-            token,
-            from,
-            to,
-            ..
-        } => {
-            let token = ground.token(*token).await?;
-            let step = Step {
-                from: ground.account(from)?,
-                deed: Deed::Transfer {
-                    token,
-                    amount: token.units(amount)?,
-                    to: ground.payee(to)?,
-                },
-                why: "bw send".into(),
-            };
-            Ok(vec![step])
-        }
-        Verb::Split {
-            amount,
-            token,
-            ratios,
-            from,
-            to,
-            ..
-        } => {
-            let token = ground.token(*token).await?;
-            split(ground, token, amount, ratios, from, to)
-        }
-        Verb::Withdraw { what, .. } => withdraw(ground, what).await,
-        Verb::Swap {
-            amount,
-            token,
-            wallet,
-            slippage_bps,
-            ..
-        } => {
-            let token = ground.token(*token).await?;
-            let Some(contract) = token.address else {
-                return Err(Failure::Usage("eth is eth already; name another token".into()));
-            };
-            let router = look::router(&ground.config).ok_or_else(|| {
-                Failure::Refused(
-                    "no router is known for this chain; set uniswap.router in web3-defaults.yaml"
-                        .into(),
-                )
-            })?;
-            let from = ground.account(wallet)?;
-            let allowance =
-                look::allowance(&ground.chain, contract, from.address, router).await?;
-            let amount = token.units(amount)?;
-            Ok(plan::swap(
-                &from,
-                token,
-                amount,
-                allowance,
-                router,
-                *slippage_bps,
-                "bw swap",
-            ))
-        }
-        Verb::Config {
-            key: ConfigKey::Stable {
-                address: Some(address),
-                ..
-            },
-        } => {
-            // Something that has no decimals is no token, and would take customers' purchases down.
-            Token::of(&ground.chain, *address).await?;
-            let call = BlockhostSubscriptions::setPrimaryStablecoinCall {
-                stablecoin: *address,
-            };
-            let contract = ground.config.subscription_contract()?;
-            ground.invoke(contract, call.abi_encode(), "bw config stable")
-        }
-        Verb::Plan {
-            verb: PlanVerb::Create { name, cents, .. },
-        } => {
-            let call = BlockhostSubscriptions::createPlanCall {
-                name: name.clone(),
-                pricePerDayUsdCents: U256::from(*cents),
-            };
-            let contract = ground.config.subscription_contract()?;
-            ground.invoke(contract, call.abi_encode(), "bw plan create")
-        }
-        Verb::Set {
-            key: SetKey::Encrypt { nft_id, hex, .. },
-        } => {
-            let bytes = decode_hex("the access details", hex)?;
-            let call = AccessCredentialNFT::updateUserEncryptedCall {
-                tokenId: U256::from(*nft_id),
-                userEncrypted: Bytes::from(bytes.to_vec()),
-            };
-            let contract = ground.config.nft_contract()?;
-            ground.invoke(contract, call.abi_encode(), "bw set encrypt")
-        }
-        Verb::Balance { .. } | Verb::Who { .. } | Verb::Config { .. } => Ok(Vec::new()),
-    }
-}
-
-fn split(
-    ground: &Ground,
-    token: Token,
-    amount: &Decimal,
-    ratios: &Ratios,
-    from: &Party,
-    to: &[Party],
-) -> Result<Vec<Step>, Failure> {
-    if ratios.0.len() != to.len() {
-        return Err(Failure::Usage(format!(
-            "there are {} ratios and {} recipients",
-            ratios.0.len(),
-            to.len()
-        )));
-    }
-    let from = ground.account(from)?;
-    let units = token.units(amount)?;
-    let parts = amount::divide(units, &ratios.0)
-        .ok_or_else(|| Failure::Usage("the ratios come to nothing".into()))?;
-    let mut steps = Vec::with_capacity(to.len());
-    for (part, to) in parts.into_iter().zip(to) {
-        if part.is_zero() {
-            return Err(Failure::Usage(format!(
-                "{amount} is too little to split: {to} would get nothing"
-            )));
-        }
-        steps.push(Step {
-            from: from.clone(),
-            deed: Deed::Transfer {
-                token,
-                amount: part,
-                to: ground.payee(to)?,
-            },
-            why: "bw split".into(),
-        });
-    }
-    Ok(steps)
-}
-
-async fn withdraw(ground: &Ground, what: &[String]) -> Result<Vec<Step>, Failure> {
-    let (token, to) = match what {
-        [to] => (None, to),
-        [token, to] => (Some(token.parse::<TokenName>()?), to),
-        _ => return Err(Failure::Usage("name a token and who gets it".into())),
-    };
-    let to = ground.payee(&to.parse()?)?;
-    let contract = ground.config.subscription_contract()?;
-    let chain = &ground.chain;
-    let tokens = match token {
-        Some(TokenName::Eth) => {
-            return Err(Failure::Usage("the contract takes tokens only, no eth".into()));
-        }
-        Some(token) => vec![ground.token(token).await?],
-        None => {
-            let accepted = look::accepted(chain, contract).await?;
-            accepted.into_iter().map(|one| one.token).collect()
-        }
-    };
-    let server = ground.server()?;
-    let mut steps = Vec::new();
-    for token in tokens {
-        let amount = token.balance(chain, contract).await?;
-        if amount.is_zero() {
-            continue;
-        }
-        steps.push(Step {
-            from: server.clone(),
-            deed: Deed::Withdraw {
-                contract,
-                token,
-                amount,
-                to,
-            },
-            why: "bw withdraw".into(),
-        });
-    }
-    if steps.is_empty() {
-        return Err(Failure::Refused("there is nothing to withdraw".into()));
-    }
-    Ok(steps)
 }
 
 #[cfg(test)]
@@ -553,7 +376,18 @@ mod tests {
     fn proportions_are_whole_numbers_that_are_not_nothing() {
         assert_eq!("60/30/10".parse::<Ratios>().unwrap().0, [60, 30, 10]);
         assert_eq!("1".parse::<Ratios>().unwrap().0, [1]);
-        for bad in ["", "/", "1/", "0/1", "1/-1", "1.5/2", "1/+2", "1 /2", "4294967296/1", "a"] {
+        for bad in [
+            "",
+            "/",
+            "1/",
+            "0/1",
+            "1/-1",
+            "1.5/2",
+            "1/+2",
+            "1 /2",
+            "4294967296/1",
+            "a",
+        ] {
             assert!(bad.parse::<Ratios>().is_err(), "{bad}");
         }
     }

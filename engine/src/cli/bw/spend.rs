@@ -207,9 +207,8 @@ fn stuck(
 }
 
 fn tell(book: &Book, order: i64, steps: &[Step], rows: &[StepRow], how: How, ok: bool) {
-    let outcome = |row: &StepRow| -> Option<Outcome> {
-        serde_json::from_str(row.outcome.as_deref()?).ok()
-    };
+    let outcome =
+        |row: &StepRow| -> Option<Outcome> { serde_json::from_str(row.outcome.as_deref()?).ok() };
     if how.json {
         let steps: Vec<Value> = steps
             .iter()

@@ -51,7 +51,10 @@ pub(super) async fn balance(
         }
     }
     if as_json {
-        say!("{}", json!({"who": who.to_string(), "address": owner.to_string(), "balances": found}));
+        say!(
+            "{}",
+            json!({"who": who.to_string(), "address": owner.to_string(), "balances": found})
+        );
     }
     Ok(())
 }
@@ -82,7 +85,8 @@ pub(super) async fn who(
 /// Who signed a text, as wallets sign (`personal_sign`).
 fn signer(text: &str, signature: &str) -> Result<Address, Failure> {
     let bytes = decode_hex("the signature", signature)?;
-    let wrong = |reason: String| Failure::Refused(format!("this is no signature of a wallet: {reason}"));
+    let wrong =
+        |reason: String| Failure::Refused(format!("this is no signature of a wallet: {reason}"));
     if bytes.len() != 65 {
         return Err(wrong(format!("it has {} bytes, not 65", bytes.len())));
     }
@@ -117,7 +121,10 @@ async fn owner_of(ground: &Ground, id: &str) -> Result<Address, Failure> {
 pub(super) async fn stable(ground: &Ground, as_json: bool) -> Result<(), Failure> {
     let found = primary_stablecoin(&ground.chain, &ground.config).await?;
     if as_json {
-        say!("{}", json!({"stable": found.map(|address| address.to_string())}));
+        say!(
+            "{}",
+            json!({"stable": found.map(|address| address.to_string())})
+        );
         return Ok(());
     }
     match found {
