@@ -3,8 +3,10 @@
 use crate::chain::Address;
 use crate::config::Config;
 use crate::wallets::{Book, BookError, Decimal, Party, PartyError};
+use blockhost_proto::json;
 use blockhost_proto::layout::Layout;
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// The whole, in hundredths of a percent.
@@ -68,7 +70,7 @@ struct Raw {
     #[serde(default = "yes")]
     enabled: bool,
     #[serde(default)]
-    total_percent: Option<serde_json::Value>,
+    total_percent: Option<Value>,
     #[serde(default)]
     total_bps: Option<u16>,
     #[serde(default)]
@@ -81,7 +83,7 @@ struct RawShare {
     #[serde(alias = "address")]
     role: String,
     #[serde(default)]
-    percent: Option<serde_json::Value>,
+    percent: Option<Value>,
     #[serde(default)]
     bps: Option<u16>,
 }
@@ -142,7 +144,14 @@ pub fn recipients(
 /// # Errors
 /// One sentence.
 pub fn parse(text: &str) -> Result<Vec<Share>, String> {
-    let raw: Raw = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let value = json::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+    // The derived readers would take lists in the place of objects.
+    let shares = value.get("recipients").and_then(Value::as_array);
+    let objects = shares.is_none_or(|list| list.iter().all(Value::is_object));
+    if !value.is_object() || !objects {
+        return Err("it has to be an object, and so has each of its recipients".into());
+    }
+    let raw: Raw = serde_json::from_value(value).map_err(|e| e.to_string())?;
     if raw.recipients.len() > MAX_RECIPIENTS {
         return Err(format!(
             "{} recipients; there may be {MAX_RECIPIENTS}",
@@ -187,10 +196,10 @@ pub fn parse(text: &str) -> Result<Vec<Share>, String> {
 }
 
 /// A percentage with at most two decimals: a number, or the same as text.
-fn bps_of(percent: &serde_json::Value) -> Result<u16, String> {
+fn bps_of(percent: &Value) -> Result<u16, String> {
     let text = match percent {
-        serde_json::Value::Number(number) => number.to_string(),
-        serde_json::Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.clone(),
         other => return Err(format!("{other} is not a percentage")),
     };
     let decimal: Decimal = text
@@ -263,6 +272,8 @@ mod tests {
             r#"{"total_bps": 1, "total_percent": 0.01, "recipients": [{"role": "dev", "bps": 1}]}"#,
             r#"{"recipients": [{"role": "dev", "bps": 1}], "recipents": []}"#,
             r#"{"recipients": [{"role": "dev", "bps": 1}], "recipients": []}"#,
+            r#"{"recipients": [["dev", 1, null]]}"#,
+            r#"{"recipients": {"role": "dev", "bps": 1}}"#,
             "[]",
             "",
         ] {
