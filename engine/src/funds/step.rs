@@ -161,6 +161,8 @@ impl Step {
     pub fn describe(&self, book: &Book) -> String {
         let name = |address: &Address| match book.name_of(*address) {
             Some(name) => name.to_string(),
+            // Only in a forecast: nothing is ever paid there.
+            None if address.is_zero() => "a wallet that is made first".into(),
             None => address.to_string(),
         };
         let from = &self.from.name;
