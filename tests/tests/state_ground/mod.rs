@@ -1,5 +1,6 @@
 //! A world for the declarative state: the real agent, a real switch, a real tunnel daemon, a container manager in miniature
 //! whose interfaces are real devices.
+#![allow(dead_code, reason = "every test binary uses its own part of this")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
