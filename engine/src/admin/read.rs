@@ -148,6 +148,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::U256;
     use crate::chain::tx::{Call, Fees, Wallet, sign};
     use crate::crypto::keys::PrivateKey;
     use alloy::eips::Decodable2718 as _;
@@ -155,6 +156,7 @@ mod tests {
     fn transaction(wallet: &Wallet, chain_id: u64, to: Option<Address>, data: &[u8]) -> TxEnvelope {
         let call = Call {
             to,
+            value: U256::ZERO,
             data: data.to_vec().into(),
         };
         let fees = Fees::Dynamic { max: 1, tip: 1 };

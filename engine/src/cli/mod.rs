@@ -9,8 +9,8 @@ macro_rules! say {
     }};
 }
 
-pub mod admin;
 pub mod ab;
+pub mod admin;
 pub mod agent;
 pub mod anchors;
 pub mod bhcrypt;
@@ -19,8 +19,8 @@ pub mod bw;
 pub mod config;
 pub mod deploy;
 pub mod engine;
-pub mod generate_signup;
 pub mod funds;
+pub mod generate_signup;
 pub mod is;
 pub mod jobs;
 pub mod ledger;

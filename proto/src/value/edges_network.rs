@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::object::Object;
 use super::*;
-use crate::options::{Args, OneOption as _, Options};
+use crate::options::{Args, Options};
 use crate::qm::{QmKey, QmOption, QmOptions};
 
 fn check<T: Text>(good: &[&str], bad: &[&str]) {
