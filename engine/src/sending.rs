@@ -152,9 +152,22 @@ impl Sending<'_> {
     /// # Errors
     /// [`SendError`]. After some of them the transaction is in the journal and may still be mined.
     pub async fn sign_new(&self, call: Call) -> Result<JournalTx, SendError> {
+        self.sign_with_spare(call, 0).await
+    }
+
+    /// The same for a call that may need so much more gas in its block than it does now.
+    ///
+    /// # Errors
+    /// [`SendError`], as with [`Self::sign_new`].
+    pub async fn sign_with_spare(
+        &self,
+        call: Call,
+        spare_gas: u64,
+    ) -> Result<JournalTx, SendError> {
         let (chain, sender) = (self.chain, self.sender);
         let from = sender.wallet.address();
-        let gas_limit = tx::estimate_gas(chain, from, &call).await?;
+        let estimated = tx::estimate_gas(chain, from, &call).await?;
+        let gas_limit = estimated.saturating_add(spare_gas);
         let fees = tx::current_fees(chain).await?;
         if fees.most() > self.most_fee() {
             return Err(SendError::TooDear {

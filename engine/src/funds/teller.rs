@@ -25,6 +25,9 @@ use tokio::sync::watch;
 const MAX_ATTEMPTS: u32 = 5;
 /// Seconds, by the chain's clock, for which a signed swap can be mined.
 const SWAP_WITHIN_S: u64 = 600;
+/// A pair writes its two price counters once per block, perhaps for the first time: an estimate in a block in which
+/// somebody else has traded does not contain that, and the swap would run out of gas in the next.
+const SWAP_SPARE_GAS: u64 = 60_000;
 /// Milliseconds after which steps that a person ordered and that were never begun are not begun any more.
 const STALE_AFTER_MS: i64 = 3_600_000;
 /// Transactions of orders belong to no job.
@@ -266,7 +269,11 @@ impl Teller {
                 ));
             }
             let call = self.call(step).await?;
-            sent = vec![sending.sign_new(call).await?];
+            let spare = match step.deed {
+                Deed::Swap { .. } => SWAP_SPARE_GAS,
+                _ => 0,
+            };
+            sent = vec![sending.sign_with_spare(call, spare).await?];
         }
         match sending.follow(sent).await? {
             Some(receipt) => self.outcome(step, &receipt).await,
