@@ -55,13 +55,19 @@ enum Failure {
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]
-    Funds(#[from] FundsError),
+    Funds(Box<FundsError>),
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     #[error(transparent)]
     Book(#[from] BookError),
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
+}
+
+impl From<FundsError> for Failure {
+    fn from(error: FundsError) -> Self {
+        Self::Funds(Box::new(error))
+    }
 }
 
 /// Runs the command.

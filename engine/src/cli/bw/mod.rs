@@ -275,7 +275,7 @@ enum Failure {
     #[error(transparent)]
     Book(#[from] BookError),
     #[error(transparent)]
-    Funds(#[from] FundsError),
+    Funds(Box<FundsError>),
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     #[error(transparent)]
@@ -297,6 +297,12 @@ enum Failure {
         "{reason}; the engine goes on with it as order {order}: don't repeat it, look at `blockhost funds status`"
     )]
     UnderWay { order: i64, reason: String },
+}
+
+impl From<FundsError> for Failure {
+    fn from(error: FundsError) -> Self {
+        Self::Funds(Box::new(error))
+    }
 }
 
 impl Failure {
