@@ -1,5 +1,9 @@
 //! A host with money: the world's, an address book, and a real Uniswap V2 (factory, pair, router, wrapped coin) from the
 //! published npm packages.
+#![allow(
+    clippy::too_many_arguments,
+    reason = "generated from what Uniswap's router takes"
+)]
 
 use super::world::World;
 use super::{KEYS, address, contracts_dir, program};
