@@ -73,7 +73,7 @@ fn limits_are_asked_for_recorded_and_asked_for_again_at_every_start() {
     assert!(!done.at_next_start);
     assert_eq!(done.record.throttle, limits());
     let full = json!({"vmid": 100, "cpulimit": "0.5", "rate_out_kbps": 20000, "reset": false});
-    assert_eq!(asked(&world), [full.clone()]);
+    assert_eq!(asked(&world), std::slice::from_ref(&full));
     // Another limit: only it is asked for, and all are kept.
     let more = Throttle {
         iops_read: Some("500".parse().unwrap()),
