@@ -29,6 +29,10 @@ fn seeds() -> Vec<Vec<u8>> {
         .attribute(33, &[1])
         .u32(10, 4)
         .attribute(23, &[1; 64])
+        .nest(
+            26,
+            Builder::inside().nest(2, Builder::inside().attribute(1, &[1; 32])),
+        )
         .done(1);
     let address = Builder::request(20, 0)
         .raw(&[10, 64, 0, 0])
@@ -124,6 +128,7 @@ fn run(data: &[u8]) {
         assert!(routes.len() <= body.len() / 8);
         assert!(routes.iter().all(|(_, route)| !route.shown().is_empty()));
         let _ = neighbour::parse_neighbour(body);
+        let _ = neighbour::parse_proxy(body);
         let _ = conntrack::parse_connection(body);
         if let Some(entry) = tc::parse_entry(body) {
             assert!(entry.rate.is_none() || entry.kind == "tbf");

@@ -23,12 +23,19 @@ const RTM_DELLINKPROP: u16 = 109;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INET_CONF: u16 = 1;
+/// Settings of a device for IPv4 by their numbers, which are those of `/proc/sys/net/ipv4/conf`.
+const IPV4_FORWARDING: u16 = 1;
+const IPV4_RP_FILTER: u16 = 8;
+/// A source is believed only where the way back to it leads out of the same device.
+const STRICT: u32 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
@@ -68,6 +75,10 @@ pub struct Link {
     pub alias: Option<String>,
     /// The group of devices that it is in.
     pub group: u32,
+    /// Whether IPv4 packets that come in by it are forwarded.
+    pub forwards: bool,
+    /// Whether they are dropped where the way back to their source leads out of another device.
+    pub strict: bool,
 }
 
 impl Link {
@@ -137,6 +148,12 @@ pub fn parse_link(body: &[u8]) -> Option<Link> {
             .filter_map(|(_, value)| owned(value))
             .collect()
     };
+    let ipv4 = attribute(rest, IFLA_AF_SPEC)
+        .and_then(|spec| attribute(spec, AF_INET.into()))
+        .and_then(|inet| attribute(inet, IFLA_INET_CONF))
+        .unwrap_or_default();
+    // Numbers begin at 1, and there is no name for those that are missing.
+    let setting = |number: u16| u32_at(ipv4, (usize::from(number) - 1) * 4).unwrap_or(0);
     Some(Link {
         index,
         name: attribute(rest, IFLA_IFNAME).and_then(owned)?,
@@ -154,6 +171,8 @@ pub fn parse_link(body: &[u8]) -> Option<Link> {
         group: attribute(rest, IFLA_GROUP)
             .and_then(|value| u32_at(value, 0))
             .unwrap_or(0),
+        forwards: setting(IPV4_FORWARDING) != 0,
+        strict: setting(IPV4_RP_FILTER) == STRICT,
     })
 }
 
@@ -293,6 +312,24 @@ impl Netlink {
         let request = Builder::request(RTM_NEWLINK, 0)
             .raw(&header(index, 0, 0))
             .u32(IFLA_MTU, mtu);
+        self.ask(request).map(drop)
+    }
+
+    /// Has IPv4 packets that come in by a device forwarded, with `strict` only those whose way back leads out of it; or
+    /// forwarded no more. Without `strict` what is believed of sources stays as it is.
+    ///
+    /// # Errors
+    /// `EAFNOSUPPORT` where the device has no IPv4.
+    pub fn link_forward(&mut self, index: u32, on: bool, strict: bool) -> Result<(), NetlinkError> {
+        let mut settings = Builder::inside();
+        if strict {
+            settings = settings.u32(IPV4_RP_FILTER, STRICT);
+        }
+        let settings = settings.u32(IPV4_FORWARDING, on.into());
+        let inet = Builder::inside().nest(IFLA_INET_CONF, settings);
+        let request = Builder::request(RTM_NEWLINK, 0)
+            .raw(&header(index, 0, 0))
+            .nest(IFLA_AF_SPEC, Builder::inside().nest(AF_INET.into(), inet));
         self.ask(request).map(drop)
     }
 

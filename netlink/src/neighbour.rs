@@ -1,16 +1,24 @@
-//! Neighbours: who on the same wire has answered, and how long ago. For those who look; nothing is changed here.
+//! Neighbours: who on the same wire has answered, and how long ago; and the addresses that this host answers for though they
+//! are others'. The first is only looked at, the second changed by the net compartment.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::message::{Builder, NLM_F_DUMP, attribute, u16_at, u32_at};
+use super::message::{Builder, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, attribute, u16_at, u32_at};
+use super::route::PROTOCOL;
 use super::{Netlink, NetlinkError};
 
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
 const NDMSG: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_CACHEINFO: u16 = 3;
+const NDA_PROTOCOL: u16 = 12;
+/// It is answered for in the name of another.
+const NTF_PROXY: u8 = 0x08;
+const NUD_PERMANENT: u16 = 0x80;
 
 const NUD_REACHABLE: u16 = 0x02;
 const NUD_STALE: u16 = 0x04;
@@ -34,18 +42,47 @@ pub struct Neighbour {
     pub confirmed: Option<Duration>,
 }
 
+/// An address that this host answers for on a wire though it has it on no device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Proxy {
+    /// Number of the device that it is answered on.
+    pub device: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Whether the agent set it.
+    pub ours: bool,
+}
+
+/// Reads what is behind the header of an `RTM_NEWNEIGH` that is about a proxy.
+#[must_use]
+pub fn parse_proxy(body: &[u8]) -> Option<Proxy> {
+    let (family, flags) = (*body.first()?, *body.get(10)?);
+    let device = u32_at(body, 4)?;
+    let rest = body.get(NDMSG..)?;
+    let address = address_of(family, attribute(rest, NDA_DST)?)?;
+    let protocol = attribute(rest, NDA_PROTOCOL).and_then(|value| value.first().copied());
+    (flags & NTF_PROXY != 0).then_some(Proxy {
+        device,
+        address,
+        ours: protocol == Some(PROTOCOL),
+    })
+}
+
+fn address_of(family: u8, value: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        AF_INET6 => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+        _ => None,
+    }
+}
+
 /// Reads what is behind the header of an `RTM_NEWNEIGH`.
 #[must_use]
 pub fn parse_neighbour(body: &[u8]) -> Option<Neighbour> {
     let family = *body.first()?;
     let (device, state) = (u32_at(body, 4)?, u16_at(body, 8)?);
     let rest = body.get(NDMSG..)?;
-    let value = attribute(rest, NDA_DST)?;
-    let address = match family {
-        AF_INET => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
-        AF_INET6 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
-        _ => return None,
-    };
+    let address = address_of(family, attribute(rest, NDA_DST)?)?;
     let heard = state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE) != 0
         && attribute(rest, NDA_LLADDR).is_some();
     let confirmed = attribute(rest, NDA_CACHEINFO)
@@ -68,6 +105,49 @@ impl Netlink {
         let request = || Builder::request(RTM_GETNEIGH, NLM_F_DUMP).raw(&[0; NDMSG]);
         self.whole_list(request, parse_neighbour)
     }
+
+    /// Every address that this host answers for in the name of others.
+    ///
+    /// # Errors
+    /// As [`Netlink::devices`].
+    pub fn proxies(&mut self) -> Result<Vec<Proxy>, NetlinkError> {
+        let mut header = [0; NDMSG];
+        header[10] = NTF_PROXY;
+        let request = || Builder::request(RTM_GETNEIGH, NLM_F_DUMP).raw(&header);
+        self.whole_list(request, parse_proxy)
+    }
+
+    /// Answers for an address on a device; the same again changes nothing.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn proxy_add(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE);
+        let request = about(request, device, address).attribute(NDA_PROTOCOL, &[PROTOCOL]);
+        self.ask(request).map(drop)
+    }
+
+    /// Answers for it no more.
+    ///
+    /// # Errors
+    /// `ENOENT` where it was not answered for.
+    pub fn proxy_remove(&mut self, device: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let request = about(Builder::request(RTM_DELNEIGH, 0), device, address);
+        self.ask(request).map(drop)
+    }
+}
+
+fn about(request: Builder, device: u32, address: IpAddr) -> Builder {
+    let (family, octets) = match address {
+        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
+    };
+    request
+        .raw(&[family, 0, 0, 0])
+        .raw(&device.to_ne_bytes())
+        .raw(&NUD_PERMANENT.to_ne_bytes())
+        .raw(&[NTF_PROXY, 0])
+        .attribute(NDA_DST, &octets)
 }
 
 #[cfg(test)]
@@ -117,6 +197,7 @@ mod tests {
         #[test]
         fn no_answer_makes_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_neighbour(&bytes);
+            let _ = parse_proxy(&bytes);
         }
     }
 }

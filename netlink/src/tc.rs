@@ -393,6 +393,8 @@ mod tests {
             kind: Some("ifb".into()),
             alias: Some(detour_alias(7)),
             group: 0,
+            forwards: false,
+            strict: false,
         };
         assert_eq!(detour_of(&ours), Some(7));
         for other in [

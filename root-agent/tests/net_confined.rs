@@ -104,6 +104,11 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
                 ("nat-map", &pair),
                 ("nat-list", &json!({})),
                 ("iptables-list", &json!({})),
+                (
+                    "iptables-set",
+                    &json!({"rules": [{"port": 80, "comment": "a"}]}),
+                ),
+                ("nat-set", &json!({"pairs": [pair]})),
                 ("nat-unmap", &pair),
                 ("link-set", &device),
                 ("route-set", &network),

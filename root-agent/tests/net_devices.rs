@@ -90,7 +90,7 @@ fn a_bridge_is_brought_to_its_state_and_the_answer_is_what_ip_shows() {
             assert_eq!(link("ovsbr0")["mtu"], 1400);
             assert_eq!(
                 Value::Object(done.extra),
-                json!({"up": true, "mtu": 1400, "addresses": wanted})
+                json!({"up": true, "mtu": 1400, "addresses": wanted, "forward": false})
             );
             // Without the device's own lines: a bridge has timers that run.
             let before = tool("ip -o addr show dev ovsbr0 scope global");
@@ -154,6 +154,45 @@ fn what_fails_half_way_is_taken_back() {
         assert_eq!(addresses("ovsbr0"), ["10.0.0.1/24"]);
         assert_eq!(link("ovsbr0")["mtu"], 1400);
     });
+}
+
+#[test]
+fn a_device_forwards_alone_and_believes_no_source_that_it_would_not_answer_there() {
+    in_namespace(
+        "a_device_forwards_alone_and_believes_no_source_that_it_would_not_answer_there",
+        || {
+            tool("ip link add ovsbr0 type bridge");
+            tool("ip link add ovsbr1 type bridge");
+            let setting = |device: &str, name: &str| {
+                let path = format!("/proc/sys/net/ipv4/conf/{device}/{name}");
+                let text = std::fs::read_to_string(path).expect("a setting");
+                text.trim().to_owned()
+            };
+            let net = Net::new();
+            let done = net.set(&json!({"dev": "ovsbr0", "forward": true}));
+            assert_eq!(done.extra["forward"], true);
+            assert!(done.output.contains("forwards IPv4"), "{}", done.output);
+            assert_eq!(setting("ovsbr0", "forwarding"), "1");
+            assert_eq!(setting("ovsbr0", "rp_filter"), "1");
+            for other in ["ovsbr1", "lo", "all", "default"] {
+                assert_eq!(setting(other, "forwarding"), "0", "{other}");
+            }
+            // Somebody else made it believe everything.
+            std::fs::write("/proc/sys/net/ipv4/conf/ovsbr0/rp_filter", "2").expect("a setting");
+            net.set(&json!({"dev": "ovsbr0", "forward": true}));
+            assert_eq!(setting("ovsbr0", "rp_filter"), "1");
+            net.set(&json!({"dev": "ovsbr0", "up": true}));
+            assert_eq!(
+                setting("ovsbr0", "forwarding"),
+                "1",
+                "what is not given stays"
+            );
+            let failure = net.ask(&json!({"dev": "lo", "forward": true}));
+            assert_eq!(code(failure), ErrorCode::Conflict);
+            net.set(&json!({"dev": "ovsbr0", "forward": false}));
+            assert_eq!(setting("ovsbr0", "forwarding"), "0");
+        },
+    );
 }
 
 #[test]
@@ -396,7 +435,7 @@ fn the_compartments_own_rights_are_enough_for_devices() {
     as_net_compartment("the_compartments_own_rights_are_enough_for_devices", || {
         tool("ip link add ovsbr0 type bridge");
         let handler = compartment_world::bare_handler(net::prepare);
-        let request = json!({"dev": "ovsbr0", "up": true, "mtu": 1400, "addresses": ["10.0.0.1/24", "fd00::1/64"]});
+        let request = json!({"dev": "ovsbr0", "up": true, "mtu": 1400, "forward": true, "addresses": ["10.0.0.1/24", "fd00::1/64"]});
         let result = compartment_world::ask_bare(&*handler, "link-set", &request);
         result.unwrap_or_else(|failure| panic!("{}", failure.message));
         assert_eq!(addresses("ovsbr0"), ["10.0.0.1/24", "fd00::1/64"]);

@@ -143,6 +143,71 @@ fn open_ports_are_listed_from_the_rules_themselves_with_the_families_they_stand_
 }
 
 #[test]
+fn a_whole_list_of_ports_leaves_nothing_else_in_our_chain_and_everything_elsewhere() {
+    in_namespace(
+        "a_whole_list_of_ports_leaves_nothing_else_in_our_chain_and_everything_elsewhere",
+        || {
+            let agent = Agent::start();
+            let set = |rules: Value| {
+                let done = agent.ask("set", &json!({ "rules": rules }));
+                done.unwrap_or_else(|failure| panic!("{}", failure.message))
+                    .output
+            };
+            set(json!([]));
+            assert!(
+                !tool("iptables-save").contains("BLOCKHOST"),
+                "nothing is made for nothing"
+            );
+            agent.open(&json!({"port": 22, "comment": "knock-1"}));
+            agent.open(&json!({"port": 80, "comment": "web"}));
+            // Made by hand in our chain, in another chain, in another table.
+            tool("iptables-nft -A BLOCKHOST-INPUT -p tcp --dport 9 -j ACCEPT");
+            tool("ip6tables-nft -A BLOCKHOST-INPUT -m conntrack --ctstate NEW -j ACCEPT");
+            tool("iptables-nft -A INPUT -p tcp --dport 10 -j ACCEPT");
+            tool("nft add table inet theirs");
+            tool("nft add chain inet theirs input { type filter hook input priority 0 ; }");
+            let theirs = tool("nft list table inet theirs");
+            let web = json!({"port": 80, "comment": "web"});
+            let dns = json!({"port": 53, "proto": "udp", "comment": "dns", "source": "10.0.0.0/8"});
+            let said = set(json!([web, dns]));
+            assert!(said.contains("1 rules made, 4 taken away"), "{said}");
+            let jump = JUMP.to_owned();
+            let dns_rule = "-A BLOCKHOST-INPUT -s 10.0.0.0/8 -p udp -m udp --dport 53 -m comment --comment dns -j ACCEPT";
+            let other = "-A INPUT -p tcp -m tcp --dport 10 -j ACCEPT".to_owned();
+            let expected = [
+                jump.clone(),
+                other.clone(),
+                dns_rule.to_owned(),
+                accept(80, "web"),
+            ];
+            assert_eq!(v4(), expected);
+            assert_eq!(v6(), [jump.clone(), accept(80, "web")]);
+            assert_eq!(tool("nft list table inet theirs"), theirs);
+            // The same again sends nothing: counters, which a flush would begin anew, go on.
+            tool(
+                "iptables-nft -R BLOCKHOST-INPUT 2 -p tcp --dport 80 -m comment --comment web -j ACCEPT -c 7 700",
+            );
+            assert!(set(json!([dns, web])).contains("0 rules made, 0 taken away"));
+            assert!(tool("iptables-nft-save -c -t filter").contains("[7:700]"));
+            // All of it gone, ours comes back.
+            tool("nft flush ruleset");
+            set(json!([web, dns]));
+            assert_eq!(v4(), [jump.clone(), dns_rule.to_owned(), accept(80, "web")]);
+            set(json!([]));
+            assert_eq!((v4(), v6()), (vec![jump.clone()], vec![jump]));
+            let mut policy = Policy::default();
+            policy.limits.firewall_rules = 1;
+            let agent = Agent::start_with(policy).expect("a net compartment");
+            let failure = agent
+                .ask("set", &json!({"rules": [web, dns]}))
+                .expect_err("too many");
+            assert_eq!(failure.code, ErrorCode::Conflict);
+            assert_eq!(v4().len(), 1, "nothing of it was done");
+        },
+    );
+}
+
+#[test]
 fn many_opens_and_restarts_leave_one_jump_and_one_rule_in_each_family() {
     in_namespace(
         "many_opens_and_restarts_leave_one_jump_and_one_rule_in_each_family",

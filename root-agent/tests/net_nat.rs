@@ -124,6 +124,187 @@ fn pairs_are_listed_from_the_rules_themselves_and_a_half_one_is_said_to_be_half(
 }
 
 #[test]
+fn a_whole_list_of_pairs_leaves_no_other_pair_and_none_of_its_connections() {
+    in_namespace(
+        "a_whole_list_of_pairs_leaves_no_other_pair_and_none_of_its_connections",
+        || {
+            let (outside, _machine) = wires();
+            tool("iptables-nft -t nat -A POSTROUTING -o nowhere -j MASQUERADE");
+            let net = Net::new();
+            let set = |pairs: Value| {
+                let done = net
+                    .world
+                    .ask(&*net.handler, "nat-set", &json!({ "pairs": pairs }));
+                done.unwrap_or_else(|failure| panic!("{}", failure.message))
+                    .output
+            };
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            outside.run("ping -c 1 -W 5 203.0.113.7");
+            tool(
+                "iptables-nft -t nat -A BLOCKHOST-DNAT -d 203.0.113.9 -j DNAT --to-destination 10.0.0.9",
+            );
+            assert!(tool("conntrack -L").contains(PUBLIC));
+            // The address goes from one holder to another in one step.
+            let said = set(json!([
+                {"public": PUBLIC, "private": "10.0.0.8", "comment": "vm-101"},
+                {"public": "2001:db8::7", "private": "fd00::7", "comment": "vm-100"},
+            ]));
+            assert!(said.contains("2 made, 2 taken away"), "{said}");
+            assert!(!tool("conntrack -L").contains(PUBLIC), "of the one before");
+            let saved = rules("iptables-nft-save");
+            assert_eq!(
+                saved[3..],
+                [
+                    "-A POSTROUTING -o nowhere -j MASQUERADE",
+                    "-A BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment vm-101 -j DNAT --to-destination 10.0.0.8",
+                    "-A BLOCKHOST-SNAT -s 10.0.0.8/32 -m comment --comment vm-101 -j SNAT --to-source 203.0.113.7",
+                ]
+            );
+            assert_eq!(rules("ip6tables-nft-save").len(), 5);
+            set(json!([]));
+            assert_eq!(rules("iptables-nft-save"), saved[..4]);
+        },
+    );
+}
+
+/// Others on the uplink's own network, who ask there for public addresses; and a machine.
+fn on_the_link() -> (SecondNet, SecondNet) {
+    let (outside, machine) = (SecondNet::new(), SecondNet::new());
+    for (net, device, own, theirs) in [
+        (
+            &outside,
+            "eth0",
+            ["203.0.113.2/24", "2001:db8::2/64"],
+            ["203.0.113.1/24", "2001:db8::1/64"],
+        ),
+        (
+            &machine,
+            "ovsbr0",
+            ["10.0.0.1/24", "fd00::1/64"],
+            ["10.0.0.7/24", "fd00::7/64"],
+        ),
+    ] {
+        tool(&format!(
+            "ip link add {device} type veth peer name far netns {}",
+            net.pid()
+        ));
+        tool(&format!("ip link set {device} up"));
+        net.run("ip link set far up");
+        for (own, theirs) in own.iter().zip(theirs) {
+            let nodad = if own.contains(':') { "nodad" } else { "" };
+            tool(&format!("ip addr add {own} dev {device} {nodad}"));
+            net.run(&format!("ip addr add {theirs} dev far {nodad}"));
+        }
+    }
+    machine.run("ip route add default via 10.0.0.1");
+    machine.run("ip -6 route add default via fd00::1");
+    tool("sysctl -qw net.ipv4.conf.ovsbr0.forwarding=1");
+    (outside, machine)
+}
+
+#[test]
+fn an_address_of_the_uplinks_own_network_is_answered_for_while_it_is_announced() {
+    in_namespace(
+        "an_address_of_the_uplinks_own_network_is_answered_for_while_it_is_announced",
+        || {
+            let (outside, _machine) = on_the_link();
+            let net = Net::new();
+            let ask = |name: &str, address: &str| {
+                let mut params = json!({"address": address, "dev": "eth0"});
+                if name == "proxy-set" {
+                    params["behind"] = "ovsbr0".into();
+                }
+                net.world
+                    .ask(&*net.handler, name, &params)
+                    .map_err(|failure| {
+                        println!("{}", failure.message);
+                        failure.code
+                    })
+            };
+            let pings = |address: &str| outside.try_run(&format!("ping -c 1 -W 2 {address}")).0;
+            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
+            assert!(!pings(PUBLIC), "nobody says where it is");
+            ask("proxy-set", PUBLIC).expect("announced");
+            ask("proxy-set", PUBLIC).expect("the same again");
+            assert!(pings(PUBLIC));
+            assert!(
+                !tool("ip -4 addr").contains(PUBLIC),
+                "no service of the host is reached by it"
+            );
+            assert!(!pings("203.0.113.8"), "another address");
+            assert_eq!(tool("ip neigh show proxy").lines().count(), 1);
+            // IPv6 only where the operator lets it be answered.
+            const SIX: &str = "2001:db8::7";
+            net.ask("nat-map", SIX, "fd00::7").expect("mapped");
+            assert_eq!(ask("proxy-set", SIX).err(), Some(ErrorCode::Failed));
+            assert!(!tool("ip -6 route").contains(SIX), "nothing of it was done");
+            tool("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.eth0.proxy_ndp=1");
+            ask("proxy-set", SIX).expect("announced");
+            assert!(pings(SIX));
+            for address in [PUBLIC, SIX] {
+                ask("proxy-del", address).expect("given up");
+                assert_eq!(ask("proxy-del", address).err(), Some(ErrorCode::NotFound));
+            }
+            outside.run("ip neigh flush all");
+            outside.run("ip -6 neigh flush all");
+            assert!(!pings(PUBLIC) && !pings(SIX));
+            assert_eq!(tool("ip neigh show proxy"), "");
+            assert!(!tool("ip route").contains(PUBLIC));
+
+            // What somebody else set stays.
+            tool("ip neigh add proxy 203.0.113.9 dev eth0");
+            assert_eq!(
+                ask("proxy-set", "203.0.113.9").err(),
+                Some(ErrorCode::Conflict)
+            );
+            assert_eq!(
+                ask("proxy-del", "203.0.113.9").err(),
+                Some(ErrorCode::NotFound)
+            );
+            tool("ip route add 203.0.113.10 dev ovsbr0 metric 1024");
+            assert_eq!(
+                ask("proxy-set", "203.0.113.10").err(),
+                Some(ErrorCode::Conflict)
+            );
+            assert_eq!(tool("ip neigh show proxy").lines().count(), 1);
+            // Killed between route and answer: the request completes it, and gives up what is half there.
+            net.world
+                .ask(
+                    &*net.handler,
+                    "route-set",
+                    &json!({"dest": "203.0.113.11/32", "dev": "ovsbr0"}),
+                )
+                .expect("a route");
+            ask("proxy-del", "203.0.113.11").expect("given up");
+            assert!(!tool("ip route").contains("203.0.113.11"));
+        },
+    );
+}
+
+#[test]
+fn only_named_uplinks_announce_and_only_addresses_of_the_pools() {
+    let policy = |text: &str| {
+        blockhost_root_agent::policy::Policy::parse(text, "p")
+            .expect("a policy")
+            .allow
+    };
+    let allow = policy("allow: {uplinks: [eth0], public_pools: ['203.0.113.0/28']}\n");
+    let ask = |address: &str, dev: &str, behind: &str| {
+        let params = json!({"address": address, "dev": dev, "behind": behind});
+        let action = blockhost_proto::Action::from_parts("proxy-set", &params).expect("valid");
+        allow.check(&action).is_ok()
+    };
+    assert!(ask(PUBLIC, "eth0", "ovsbr0"));
+    assert!(!ask("203.0.113.16", "eth0", "ovsbr0"), "of no pool");
+    assert!(!ask(PUBLIC, "eth1", "ovsbr0"), "no uplink");
+    assert!(
+        !ask(PUBLIC, "ovsbr1", "ovsbr0"),
+        "a bridge that nobody named as an uplink"
+    );
+    assert!(!ask(PUBLIC, "eth0", "eth1"), "a device that has no routes");
+}
+
+#[test]
 fn an_address_that_is_taken_is_a_conflict_and_nothing_changes() {
     in_namespace(
         "an_address_that_is_taken_is_a_conflict_and_nothing_changes",

@@ -1,7 +1,7 @@
 //! `iptables-*`: ports opened in the host's own INPUT, in both families unless the source picks one.
 
 use super::{ResourceKey, action};
-use crate::value::{Comment, L4Proto, Port, SourceNet};
+use crate::value::{Comment, L4Proto, OpenPorts, Port, SourceNet};
 
 action! {
     /// Accepts packets to a port; the same again adds nothing.
@@ -50,4 +50,18 @@ action! {
     {}
     resource |_| "firewall".to_owned(),
     example "{}",
+}
+
+action! {
+    /// Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All of it in one
+    /// step for each family; other chains and tables are left alone, and the same again changes nothing.
+    IptablesSet = "iptables-set", family "iptables", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 30, read_only false, ledger "net" / "network" / "apply",
+    {
+        /// All ports that are open from now on.
+        rules: OpenPorts,
+    }
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |_| "firewall".to_owned(),
+    example r#"{"rules": [{"port": 443, "proto": "tcp", "comment": "blockhost-443", "source": "192.0.2.0/24"}]}"#,
 }

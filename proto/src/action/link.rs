@@ -33,10 +33,13 @@ action! {
         mtu: Option<Mtu>,
         /// All its addresses from now on, but for those that the kernel makes and those of the link alone.
         addresses: Option<DeviceAddresses>,
+        /// Whether IPv4 packets that come in by it are forwarded; where they are, one whose way back leads out of another
+        /// device is dropped. IPv6 has no such setting of one device.
+        forward: Option<bool>,
     }
     check |a| {
-        if a.up.is_none() && a.mtu.is_none() && a.addresses.is_none() {
-            let what = "at least one of up, mtu and addresses must be given".to_owned();
+        if a.up.is_none() && a.mtu.is_none() && a.addresses.is_none() && a.forward.is_none() {
+            let what = "at least one of up, mtu, addresses and forward must be given".to_owned();
             return Err(ParamError::Together { what });
         }
         Ok(())
@@ -47,8 +50,9 @@ action! {
         FieldSpec::new("up", "Whether it is up now.", || json!({"type": "boolean"})),
         FieldSpec::integer("mtu", "Its MTU now."),
         ADDRESSES,
+        FieldSpec::new("forward", "Whether IPv4 packets that come in by it are forwarded.", || json!({"type": "boolean"})),
     ],
-    example r#"{"dev": "ovsbr0", "up": true, "mtu": 1500, "addresses": ["10.77.0.1/24", "fd77:b10c::1/64"]}"#,
+    example r#"{"dev": "ovsbr0", "up": true, "mtu": 1500, "addresses": ["10.77.0.1/24", "fd77:b10c::1/64"], "forward": true}"#,
 }
 
 action! {

@@ -11,6 +11,7 @@ mod ledger;
 mod link;
 mod nat;
 mod ovs;
+mod proxy;
 mod qm;
 mod record;
 mod route;
@@ -27,17 +28,18 @@ pub use container::{
     PctConfig, PctCreate, PctDestroy, PctExec, PctList, PctSet, PctShutdown, PctStart, PctStatus,
     PctStop,
 };
-pub use firewall::{IptablesClose, IptablesList, IptablesOpen};
+pub use firewall::{IptablesClose, IptablesList, IptablesOpen, IptablesSet};
 pub use image::{ImageOp, ImageOps, VirtCustomize};
 pub use ledger::{
     EventData, EventResource, LedgerAnchored, LedgerAppend, LedgerBlob, LedgerPrune, LedgerShred,
     Reason,
 };
 pub use link::{LinkHandover, LinkSet};
-pub use nat::{NatList, NatMap, NatUnmap};
+pub use nat::{NatList, NatMap, NatSet, NatUnmap};
 pub use ovs::{
     OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
 };
+pub use proxy::{ProxyDel, ProxySet};
 pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
     QmList, QmMetrics, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
@@ -415,8 +417,8 @@ actions! {
     VmThrottle, PveSetThrottle, TcRateLimit,
     VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel,
-    IptablesOpen, IptablesClose, IptablesList,
-    NatMap, NatUnmap, NatList, VethRename, LinkSet, LinkHandover,
+    IptablesOpen, IptablesClose, IptablesList, IptablesSet,
+    NatMap, NatUnmap, NatList, NatSet, ProxySet, ProxyDel, VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
     GenerateWallet, AddressbookSave, BrokerRenew, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,

@@ -1,7 +1,7 @@
 //! `nat-*`: a public address stands for a private one, both ways. The net compartment writes the pair in one transaction.
 
 use super::{ParamError, ResourceKey, action};
-use crate::value::{Comment, NatAddress};
+use crate::value::{Comment, NatAddress, NatPairs};
 
 action! {
     /// Sends what comes for the public address to the private one, and lets the private one appear as the public one.
@@ -48,6 +48,20 @@ action! {
     {}
     resource |_| "nat".to_owned(),
     example "{}",
+}
+
+action! {
+    /// Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and the
+    /// connections of pairs that are gone are forgotten. All of it in one step for each family; the same again changes nothing.
+    NatSet = "nat-set", family "nat", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 30, read_only false, ledger "net" / "network" / "apply",
+    {
+        /// All pairs that stand from now on.
+        pairs: NatPairs,
+    }
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |_| "nat".to_owned(),
+    example r#"{"pairs": [{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "vm-100"}]}"#,
 }
 
 fn one_family(public: NatAddress, private: NatAddress) -> Result<(), ParamError> {

@@ -98,6 +98,10 @@ fn examples() -> Vec<(&'static str, Value)> {
         ),
         ("iptables-list", json!({})),
         (
+            "iptables-set",
+            json!({"rules": [{"port": 53, "proto": "udp", "comment": "dns"}, {"port": 22, "comment": "ssh"}]}),
+        ),
+        (
             "nat-map",
             json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"}),
         ),
@@ -106,6 +110,18 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"public": "2001:db8::7", "private": "fd00::7", "comment": "a"}),
         ),
         ("nat-list", json!({})),
+        (
+            "nat-set",
+            json!({"pairs": [{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"}]}),
+        ),
+        (
+            "proxy-set",
+            json!({"address": "203.0.113.7", "dev": "eth0", "behind": "ovsbr0"}),
+        ),
+        (
+            "proxy-del",
+            json!({"address": "2001:DB8::7", "dev": "eth0"}),
+        ),
         ("veth-rename", json!({"vmid": 100})),
         ("link-set", json!({"dev": "ovsbr0", "addresses": []})),
         ("link-handover", json!({"from": "eth0", "to": "ovsbr0"})),

@@ -43,6 +43,72 @@ const PARAMS: &[(&str, &str, &str)] = &[
     ),
     ("a filter", "nat-list", r#"{"public":"203.0.113.7"}"#),
     ("a table", "iptables-list", r#"{"table":"nat"}"#),
+    ("no list", "iptables-set", r#"{}"#),
+    (
+        "an object in place of a list",
+        "iptables-set",
+        r#"{"rules":{"port":22,"comment":"a"}}"#,
+    ),
+    (
+        "one port twice",
+        "iptables-set",
+        r#"{"rules":[{"port":22,"comment":"a"},{"port":22,"comment":"a","proto":"tcp"}]}"#,
+    ),
+    (
+        "a rule in the comment of one of several",
+        "iptables-set",
+        r#"{"rules":[{"port":22,"comment":"a"},{"port":23,"comment":"a\n-A INPUT -j ACCEPT"}]}"#,
+    ),
+    (
+        "another verdict",
+        "iptables-set",
+        r#"{"rules":[{"port":22,"comment":"a","target":"DROP"}]}"#,
+    ),
+    (
+        "a chain besides",
+        "iptables-set",
+        r#"{"rules":[],"chain":"INPUT"}"#,
+    ),
+    (
+        "one public address twice",
+        "nat-set",
+        r#"{"pairs":[{"public":"203.0.113.7","private":"10.0.0.7","comment":"a"},{"public":"203.0.113.7","private":"10.0.0.8","comment":"a"}]}"#,
+    ),
+    (
+        "a pair of two families",
+        "nat-set",
+        r#"{"pairs":[{"public":"203.0.113.7","private":"fd00::7","comment":"a"}]}"#,
+    ),
+    (
+        "an option in a comment",
+        "nat-set",
+        r#"{"pairs":[{"public":"203.0.113.7","private":"10.0.0.7","comment":"-F"}]}"#,
+    ),
+    (
+        "a network",
+        "proxy-set",
+        r#"{"address":"203.0.113.0/24","dev":"eth0","behind":"ovsbr0"}"#,
+    ),
+    (
+        "one device twice",
+        "proxy-set",
+        r#"{"address":"203.0.113.7","dev":"eth0","behind":"eth0"}"#,
+    ),
+    (
+        "no device behind",
+        "proxy-set",
+        r#"{"address":"203.0.113.7","dev":"eth0"}"#,
+    ),
+    (
+        "a path for a device",
+        "proxy-set",
+        r#"{"address":"203.0.113.7","dev":"../all","behind":"ovsbr0"}"#,
+    ),
+    (
+        "forwarding as a text",
+        "link-set",
+        r#"{"dev":"ovsbr0","forward":"yes"}"#,
+    ),
     (
         "everything",
         "route-set",

@@ -95,7 +95,7 @@ macro_rules! lists {
 lists! {
     either {
         ["route-set", "route-del"] route_networks or public_pools,
-        ["route-set", "route-del"] route_devices or link_devices,
+        ["route-set", "route-del", "proxy-set"] route_devices or link_devices,
         ["link-handover"] bridges or ovs_bridges,
     }
     /// Bridges a virtual network card may be attached to.

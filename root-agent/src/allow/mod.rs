@@ -105,8 +105,18 @@ impl Allowlists {
             Action::RouteDel(a) => self.network_route(a.dest, &a.dev),
             Action::IptablesOpen(a) => self.port(a.port),
             Action::IptablesClose(a) => self.port(a.port),
+            Action::IptablesSet(a) => a.rules.iter().try_for_each(|rule| self.port(rule.port)),
+            Action::NatSet(a) => {
+                let mut pairs = a.pairs.iter();
+                pairs.try_for_each(|pair| self.translation(pair.public, pair.private))
+            }
             Action::NatMap(a) => self.translation(a.public, a.private),
             Action::NatUnmap(a) => self.translation(a.public, a.private),
+            Action::ProxySet(a) => {
+                self.proxy(a.address, &a.dev)?;
+                self.route_device(&a.behind)
+            }
+            Action::ProxyDel(a) => self.proxy(a.address, &a.dev),
             Action::VethRename(a) => self.vmid(a.vmid),
             Action::LinkSet(a) => {
                 self.device(&a.dev)?;
@@ -271,10 +281,7 @@ impl Allowlists {
 
     /// A device that may have routes or addresses, and a network that is private or one of the host's own.
     fn network_route(&self, dest: RouteNet, dev: &IfName) -> Result<(), NotAllowed> {
-        if one_of(dev.as_str(), &self.route_devices).is_none() {
-            like("device", dev.as_str(), &self.link_devices, "link_devices")?;
-        }
-        machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))?;
+        self.route_device(dev)?;
         let networks = [self.route_networks.as_slice(), &self.public_pools].concat();
         inside(
             "network",
@@ -283,6 +290,13 @@ impl Allowlists {
             &networks,
             "route_networks",
         )
+    }
+
+    fn route_device(&self, dev: &IfName) -> Result<(), NotAllowed> {
+        if one_of(dev.as_str(), &self.route_devices).is_none() {
+            like("device", dev.as_str(), &self.link_devices, "link_devices")?;
+        }
+        machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
     }
 
     /// Whether a route that goes out of such a device may be put in another's place.
@@ -312,6 +326,19 @@ impl Allowlists {
         };
         one("public address", public, &self.public_pools, "public_pools")?;
         one("private address", private, &self.nat_private, "nat_private")
+    }
+
+    /// A public address, and where the host meets others.
+    fn proxy(&self, address: NatAddress, dev: &IfName) -> Result<(), NotAllowed> {
+        listed("uplink", dev.as_str(), &self.uplinks, "uplinks")?;
+        let host = address.address();
+        inside(
+            "public address",
+            host,
+            width(host),
+            &self.public_pools,
+            "public_pools",
+        )
     }
 
     fn switch(&self, bridge: &SwitchIfName) -> Result<(), NotAllowed> {

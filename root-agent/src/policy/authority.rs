@@ -195,7 +195,7 @@ fn narrowed(
     let shown = shows_all(action).find(|list| keys.contains(list));
     if let Some(list) = shown {
         let message = format!(
-            "{} shows everything, and you may name some things only ({place}: only.{list} of root-agent.yaml)",
+            "{} is about everything, and you may name some things only ({place}: only.{list} of root-agent.yaml)",
             action.name()
         );
         return Err(Failure::new(ErrorCode::Forbidden, message));
@@ -205,9 +205,9 @@ fn narrowed(
         .map_err(|denied| denied.at(&format!("{place}: only")))
 }
 
-/// Actions that can name nothing because they are about everything on a list. Under a rule that narrows this list they
-/// would show what its caller may not name.
-pub const SHOWS_ALL: [(&str, &str); 7] = [
+/// Actions that are about everything on a list, whatever they name. Under a rule that narrows this list they would show or
+/// take away what its caller may not name.
+pub const SHOWS_ALL: [(&str, &str); 10] = [
     ("qm-list", "vmids"),
     ("qm-metrics", "vmids"),
     ("pct-list", "vmids"),
@@ -215,6 +215,9 @@ pub const SHOWS_ALL: [(&str, &str); 7] = [
     ("nat-list", "public_pools"),
     ("nat-list", "nat_private"),
     ("iptables-list", "firewall_ports"),
+    ("nat-set", "public_pools"),
+    ("nat-set", "nat_private"),
+    ("iptables-set", "firewall_ports"),
 ];
 
 /// The lists that the request shows all of.

@@ -2,6 +2,19 @@
 
 import type { CallOptions, Reply } from "./transport.js";
 
+export interface IptablesSetRule {
+  comment: string;
+  port: number;
+  proto?: "tcp" | "udp";
+  source?: string;
+}
+
+export interface NatSetPair {
+  comment: string;
+  "private": string;
+  "public": string;
+}
+
 export interface OvsAddBrOptions {
   datapath_type?: "system" | "netdev";
   fail_mode?: "standalone" | "secure";
@@ -198,6 +211,8 @@ export interface LinkSetReply extends Reply {
   mtu: number;
   /** Its addresses, with the length of their networks; those of the link alone left out. */
   addresses: readonly string[];
+  /** Whether IPv4 packets that come in by it are forwarded. */
+  forward: boolean;
 }
 
 export interface LinkHandoverReply extends Reply {
@@ -623,6 +638,14 @@ export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, co
 export function iptablesList(callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All of it
+ * in one step for each family; other chains and tables are left alone, and the same again changes nothing.
+ *
+ * @param rules All ports that are open from now on.
+ */
+export function iptablesSet(rules: readonly IptablesSetRule[], callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Sends what comes for the public address to the private one, and lets the private one appear as the public one.
  *
  * @param public_ The public address, of a pool of this host.
@@ -650,6 +673,36 @@ export function natUnmap(public_: string, private_: string, comment: string, cal
 export function natList(callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and the
+ * connections of pairs that are gone are forgotten. All of it in one step for each family; the same again
+ * changes nothing.
+ *
+ * @param pairs All pairs that stand from now on.
+ */
+export function natSet(pairs: readonly NatSetPair[], callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Answers ARP requests or neighbour solicitations for a public address on the uplink, and sets the route to it,
+ * so that what comes for it comes here and goes on, with `nat-map` to a private address. IPv4 packets that come
+ * in by the uplink are forwarded from then on; for IPv6 the host has to forward and to have `proxy_ndp` on,
+ * which Linux lets no netlink request do. What somebody else set is a `conflict` and stays.
+ *
+ * @param address The public address, of a pool of this host.
+ * @param dev The device where others ask for it: an uplink of the policy.
+ * @param behind The device that leads to who has it, another one.
+ */
+export function proxySet(address: string, dev: string, behind: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Answers for the address no more and takes its route away; `not_found` where `proxy-set` did not set it on this
+ * device.
+ *
+ * @param address The public address.
+ * @param dev The device where it is answered for.
+ */
+export function proxyDel(address: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Gives the host's end of a container's interface, `veth<vmid>i<index>`, the alternative name `vi<vmid>`, or
  * `vi<vmid>_<index>` for all but the first. Its own name stays: the container manager depends on it.
  *
@@ -669,8 +722,10 @@ export function vethRename(vmid: number, index?: number, callOptions?: CallOptio
  * @param mtu Its MTU in bytes.
  * @param addresses All its addresses from now on, but for those that the kernel makes and those of the link
  * alone.
+ * @param forward Whether IPv4 packets that come in by it are forwarded; where they are, one whose way back leads
+ * out of another device is dropped. IPv6 has no such setting of one device.
  */
-export function linkSet(dev: string, up?: boolean, mtu?: number, addresses?: readonly string[], callOptions?: CallOptions): Promise<LinkSetReply>;
+export function linkSet(dev: string, up?: boolean, mtu?: number, addresses?: readonly string[], forward?: boolean, callOptions?: CallOptions): Promise<LinkSetReply>;
 
 /**
  * Moves all addresses and routes of a device to another: from an uplink to the bridge that it became a port of,

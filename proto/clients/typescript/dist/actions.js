@@ -150,6 +150,10 @@ export function iptablesList(callOptions) {
   return invoke("iptables-list", {}, callOptions);
 }
 
+export function iptablesSet(rules, callOptions) {
+  return invoke("iptables-set", { rules }, callOptions);
+}
+
 export function natMap(public_, private_, comment, callOptions) {
   return invoke("nat-map", { public: public_, private: private_, comment }, callOptions);
 }
@@ -162,12 +166,24 @@ export function natList(callOptions) {
   return invoke("nat-list", {}, callOptions);
 }
 
+export function natSet(pairs, callOptions) {
+  return invoke("nat-set", { pairs }, callOptions);
+}
+
+export function proxySet(address, dev, behind, callOptions) {
+  return invoke("proxy-set", { address, dev, behind }, callOptions);
+}
+
+export function proxyDel(address, dev, callOptions) {
+  return invoke("proxy-del", { address, dev }, callOptions);
+}
+
 export function vethRename(vmid, index, callOptions) {
   return invoke("veth-rename", { vmid, index }, callOptions);
 }
 
-export function linkSet(dev, up, mtu, addresses, callOptions) {
-  return invoke("link-set", { dev, up, mtu, addresses }, callOptions);
+export function linkSet(dev, up, mtu, addresses, forward, callOptions) {
+  return invoke("link-set", { dev, up, mtu, addresses, forward }, callOptions);
 }
 
 export function linkHandover(from, to, keep, callOptions) {

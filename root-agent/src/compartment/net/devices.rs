@@ -1,4 +1,4 @@
-//! `link-set`: state, MTU and addresses of devices that are this host's own to change, and which devices those are. The
+//! `link-set`: state, MTU, addresses and forwarding of devices that are this host's own to change, and which devices those are. The
 //! policy says which names; here the kernel says what is behind a name.
 
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +32,7 @@ struct State {
     up: Option<bool>,
     mtu: Option<u32>,
     addresses: Option<Vec<Address>>,
+    forward: Option<bool>,
 }
 
 impl Devices {
@@ -52,6 +53,7 @@ impl Devices {
                 .addresses
                 .as_ref()
                 .map(|list| list.iter().map(as_address).collect()),
+            forward: action.forward,
         };
         let refused = |error: &NetlinkError| failure(&action.dev, "was not changed", error);
         let before = State {
@@ -63,6 +65,7 @@ impl Devices {
                 }
                 None => None,
             },
+            forward: wanted.forward.map(|_| link.forwards),
         };
         let objection = objection(&mut netlink, &link, &wanted, &before, allow);
         if let Some(why) = objection.map_err(|error| refused(&error))? {
@@ -107,9 +110,14 @@ impl State {
             Some(false) => netlink.link_down(index)?,
             None => {}
         }
-        match &self.addresses {
-            Some(wanted) => addresses::bring_to(netlink, index, wanted, |old| judged.contains(old)),
-            None => Ok(()),
+        if let Some(wanted) = &self.addresses {
+            addresses::bring_to(netlink, index, wanted, |old| judged.contains(old))?;
+        }
+        match self.forward {
+            // A source that is not looked at could be anybody's.
+            Some(true) if !link.forwards || !link.strict => netlink.link_forward(index, true, true),
+            Some(false) if link.forwards => netlink.link_forward(index, false, false),
+            _ => Ok(()),
         }
     }
 }
@@ -199,6 +207,7 @@ fn shown(netlink: &mut Netlink, dev: &IfName, index: u32) -> Result<Done, Failur
         .ok_or_else(|| unread(&NetlinkError::Refused(Errno::NODEV)))?;
     let addresses = listed(netlink, index).map_err(|error| unread(&error))?;
     let state = if link.up { "up" } else { "down" };
+    let forwards = if link.forwards { ", forwards IPv4" } else { "" };
     let list = if addresses.is_empty() {
         "no addresses".to_owned()
     } else {
@@ -208,8 +217,9 @@ fn shown(netlink: &mut Netlink, dev: &IfName, index: u32) -> Result<Done, Failur
     extra.insert("up".into(), link.up.into());
     extra.insert("mtu".into(), link.mtu.into());
     extra.insert("addresses".into(), addresses.into());
+    extra.insert("forward".into(), link.forwards.into());
     Ok(Done {
-        output: format!("{dev} is {state}, MTU {}, {list}", link.mtu),
+        output: format!("{dev} is {state}, MTU {}, {list}{forwards}", link.mtu),
         extra,
     })
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use blockhost_proto::action::{IptablesClose, IptablesOpen};
+use blockhost_proto::action::{IptablesClose, IptablesOpen, IptablesSet};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
 use serde_json::{Value, json};
@@ -81,6 +81,14 @@ fn too_many(most: usize) -> Failure {
     let message = format!(
         "{most} ports are open already; close some with iptables-close, or have `limits.firewall_rules` of \
          root-agent.yaml raised"
+    );
+    Failure::new(ErrorCode::Conflict, message)
+}
+
+/// As [`too_many`], for a whole list.
+pub(super) fn too_many_given(given: usize, most: usize) -> Failure {
+    let message = format!(
+        "{given} rules are more than the {most} of `limits.firewall_rules` of root-agent.yaml; give fewer, or have it raised"
     );
     Failure::new(ErrorCode::Conflict, message)
 }
@@ -187,6 +195,59 @@ impl Firewall {
                     wanted.describe()
                 ),
             )),
+        }
+    }
+
+    /// Makes these the only open ports. A family that fails does not keep the other from it: both are asked for, and the same
+    /// again completes it.
+    pub(super) fn set_ports(
+        &self,
+        action: &IptablesSet,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
+        let all: Vec<Wanted> = action
+            .rules
+            .iter()
+            .map(|rule| Wanted::new(rule.port, rule.proto, &rule.comment, rule.source))
+            .collect();
+        if all.len() > most {
+            return Err(too_many_given(all.len(), most));
+        }
+        let (mut opened, mut closed, mut failed) = (0, 0, None);
+        for family in [Family::V4, Family::V6] {
+            let mut rules: Vec<Rule> = Vec::new();
+            for wanted in all
+                .iter()
+                .filter(|wanted| wanted.families.contains(&family))
+            {
+                // Everything of a family and everything is one rule there.
+                if !rules.contains(&wanted.rule) {
+                    rules.push(wanted.rule.clone());
+                }
+            }
+            match self.change_filter(family, deadline, |state| {
+                let counts = (state.missing(&rules), state.surplus(&rules));
+                state.plan_set(&rules).map(|plan| (plan, counts))
+            }) {
+                Ok(Some((missing, surplus))) => {
+                    opened += missing;
+                    closed += surplus;
+                    failpoint::reach("net-rules-set", family.name().as_bytes());
+                }
+                Ok(None) => {}
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(Done {
+                output: format!(
+                    "{} ports are open and no others; {opened} rules made, {closed} taken away, both families counted",
+                    all.len()
+                ),
+                ..Done::default()
+            }),
         }
     }
 

@@ -42,6 +42,9 @@ fn firewall_rules(data: &[u8]) {
         check(plan, "*filter", &["INPUT"], &[CHAIN]);
     }
     assert_eq!(state.lacks(&rule), state.plan_close(&rule).is_none());
+    let all = [rule];
+    check_set(state.plan_set(&all), "*filter", &["INPUT"], &[CHAIN]);
+    check_set(state.plan_set(&[]), "*filter", &["INPUT"], &[CHAIN]);
 
     let state = nat::State::parse(&save);
     let pair = Pair {
@@ -54,6 +57,17 @@ fn firewall_rules(data: &[u8]) {
     let hooks = ["PREROUTING", "OUTPUT", "POSTROUTING"];
     for plan in [mapped, state.plan_unmap(&pair)] {
         check(plan, "*nat", &hooks, &[INWARD, OUTWARD]);
+    }
+    check_set(state.plan_set(&[pair]), "*nat", &hooks, &[INWARD, OUTWARD]);
+}
+
+/// The same, but that our chains may be flushed.
+fn check_set(plan: Option<String>, table: &str, hooks: &[&str], ours: &[&str]) {
+    let Some(plan) = plan else { return };
+    let flushes = |line: &&str| ours.iter().any(|chain| *line == format!("-F {chain}"));
+    let rest: Vec<&str> = plan.lines().filter(|line| !flushes(line)).collect();
+    if rest.len() > 2 {
+        check(Some(rest.join("\n")), table, hooks, ours);
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) mod fuzz;
 mod handover;
 mod nat;
 mod networks;
+mod proxy;
 mod routes;
 mod rules;
 mod translate;
@@ -26,6 +27,7 @@ use super::{Done, Failure, Handler, JobCtx, StartInfo};
 use devices::Devices;
 use firewall::Firewall;
 use networks::Networks;
+use proxy::Proxies;
 use routes::Routes;
 use translate::Tracker;
 use veth::Names;
@@ -34,6 +36,7 @@ use wireguard::Tunnels;
 struct Net {
     routes: Routes,
     networks: Networks,
+    proxies: Proxies,
     names: Names,
     devices: Devices,
     tracker: Tracker,
@@ -51,6 +54,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let networks =
         Networks::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let proxies =
+        Proxies::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let names =
         Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let devices =
@@ -70,6 +75,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     Ok(Box::new(Net {
         routes,
         networks,
+        proxies,
         names,
         devices,
         tracker,
@@ -98,11 +104,23 @@ impl Handler for Net {
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
             Action::RouteSet(route) => self.networks.set(route, ctx.allow),
             Action::RouteDel(route) => self.networks.delete(route),
+            Action::ProxySet(proxy) => self.proxies.set(proxy, &self.networks, ctx.allow),
+            Action::ProxyDel(proxy) => self.proxies.delete(proxy, &self.networks),
             Action::IptablesOpen(port) => {
                 self.firewall()?
                     .open_port(port, ctx.limits.firewall_rules, ctx.deadline)
             }
             Action::IptablesClose(port) => self.firewall()?.close_port(port, ctx.deadline),
+            Action::IptablesSet(all) => {
+                self.firewall()?
+                    .set_ports(all, ctx.limits.firewall_rules, ctx.deadline)
+            }
+            Action::NatSet(all) => self.firewall()?.set_pairs(
+                all,
+                &self.tracker,
+                ctx.limits.firewall_rules,
+                ctx.deadline,
+            ),
             Action::IptablesList(_) => self.firewall()?.open_ports(ctx.deadline),
             Action::NatList(_) => self.firewall()?.pairs(ctx.deadline),
             Action::NatMap(pair) => {

@@ -196,6 +196,62 @@ impl State {
         if let Some(other) = taken {
             return Err(Refusal::Taken(other.clone()));
         }
+        let mut commands = self.chains_and_jumps();
+        for (at, chain) in CHAINS.iter().enumerate() {
+            if !self.holds(at, pair) {
+                commands.push(format!("-A {chain} {}", pair.specification(at)));
+            }
+        }
+        Ok(transaction_in(TABLE, &commands))
+    }
+
+    /// What makes these the only rules of our chains, each once; `None` when it is so already.
+    pub(super) fn plan_set(&self, pairs: &[Pair]) -> Option<String> {
+        let mut commands = Vec::new();
+        if self.chains.contains(&true) || !pairs.is_empty() {
+            commands = self.chains_and_jumps();
+        }
+        for (at, (chain, halves)) in CHAINS.iter().zip(&self.halves).enumerate() {
+            let as_given = halves.len() == pairs.len() && pairs.iter().all(|p| self.holds(at, p));
+            if as_given {
+                continue;
+            }
+            if !halves.is_empty() {
+                commands.push(format!("-F {chain}"));
+            }
+            let all = pairs.iter();
+            commands.extend(all.map(|pair| format!("-A {chain} {}", pair.specification(at))));
+        }
+        transaction_in(TABLE, &commands)
+    }
+
+    /// Rules of ours that belong to none of these pairs, of the chain that has more of them.
+    pub(super) fn surplus(&self, pairs: &[Pair]) -> usize {
+        let count = |halves: &Vec<Half>| {
+            let known = |half: &&Half| half.pair.as_ref().is_some_and(|pair| pairs.contains(pair));
+            halves.len() - halves.iter().filter(known).count()
+        };
+        self.halves.iter().map(count).max().unwrap_or(0)
+    }
+
+    /// Pairs that stand and are none of these.
+    pub(super) fn gone(&self, pairs: &[Pair]) -> Vec<Pair> {
+        let known = self.pairs().into_iter().map(|(pair, _)| pair);
+        known
+            .filter(|pair| !pairs.contains(pair))
+            .cloned()
+            .collect()
+    }
+
+    /// How many of these do not stand whole.
+    pub(super) fn missing(&self, pairs: &[Pair]) -> usize {
+        let known = self.pairs();
+        let whole = |pair: &&Pair| known.contains(&(pair, true));
+        pairs.len() - pairs.iter().filter(whole).count()
+    }
+
+    /// What makes our chains exist and be jumped to once from each place.
+    fn chains_and_jumps(&self) -> Vec<String> {
         let mut commands = Vec::new();
         for (known, chain) in self.chains.iter().zip(CHAINS) {
             if !known {
@@ -210,12 +266,7 @@ impl State {
                 commands.push(format!("-D {from} -j {to}"));
             }
         }
-        for (at, chain) in CHAINS.iter().enumerate() {
-            if !self.holds(at, pair) {
-                commands.push(format!("-A {chain} {}", pair.specification(at)));
-            }
-        }
-        Ok(transaction_in(TABLE, &commands))
+        commands
     }
 
     /// What removes the pair, every copy of both halves; `None` when neither stands.
@@ -300,6 +351,38 @@ mod tests {
             "*nat\n-D PREROUTING -j BLOCKHOST-DNAT\n-I OUTPUT 1 -j BLOCKHOST-DNAT\n\
              -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn a_whole_list_replaces_what_stands_in_our_chains_and_touches_no_other() {
+        let state = State::parse(SAVED);
+        let ours = pair("203.0.113.7", "10.0.0.7");
+        assert_eq!(state.plan_set(std::slice::from_ref(&ours)), None);
+        let other = [pair("203.0.113.8", "10.0.0.7")];
+        assert_eq!((state.surplus(&other), state.missing(&other)), (1, 1));
+        assert_eq!(state.gone(&other), [ours]);
+        assert_eq!(
+            state.plan_set(&other).unwrap(),
+            "*nat\n-F BLOCKHOST-DNAT\n\
+             -A BLOCKHOST-DNAT -d 203.0.113.8/32 -m comment --comment vm-100 -j DNAT --to-destination 10.0.0.7\n\
+             -F BLOCKHOST-SNAT\n\
+             -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.8\nCOMMIT\n"
+        );
+        assert_eq!(
+            state.plan_set(&[]).unwrap(),
+            "*nat\n-F BLOCKHOST-DNAT\n-F BLOCKHOST-SNAT\nCOMMIT\n"
+        );
+        assert_eq!(State::default().plan_set(&[]), None);
+        // A rule that nobody here made, and one half twice.
+        for extra in [
+            "-A BLOCKHOST-DNAT -d 203.0.113.9/32 -j DNAT --to-destination 10.0.0.9\nCOMMIT\n",
+            "-A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n",
+        ] {
+            let (before, _) = SAVED.rsplit_once("COMMIT\n").unwrap();
+            let state = State::parse(&format!("{before}{extra}"));
+            let ours = [pair("203.0.113.7", "10.0.0.7")];
+            assert!(state.plan_set(&ours).unwrap().contains("-F "), "{extra}");
+        }
     }
 
     #[test]

@@ -141,6 +141,32 @@ impl Networks {
             action.dest, action.dev
         )))
     }
+
+    /// Deletes the agent's own routes to a network, whatever they go out of; whether there was one.
+    pub(super) fn delete_wherever(&self, dest: RouteNet, metric: Metric) -> Result<bool, Failure> {
+        let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut any = false;
+        for (device, found) in present(&mut netlink, dest, metric)? {
+            if found.protocol() != PROTOCOL {
+                continue;
+            }
+            let route = NetworkRoute {
+                network: network(dest),
+                device,
+                gateway: found.gateway(),
+                source: found.source(),
+                metric: metric.get(),
+            };
+            match netlink.network_route_delete(&route) {
+                Err(error) if error.refusal() != Some(Errno::SRCH) => {
+                    let message = format!("the route to {dest} was not deleted: {error}");
+                    return Err(Failure::new(ErrorCode::Failed, message));
+                }
+                _ => any = true,
+            }
+        }
+        Ok(any)
+    }
 }
 
 fn is_ours(route: &TableRoute) -> bool {

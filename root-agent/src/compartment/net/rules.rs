@@ -2,7 +2,8 @@
 //! `iptables-restore --noflush` takes. Pure; [`super::firewall`] runs the programs.
 //!
 //! Our rules live in a chain of their own that INPUT jumps to once. Nothing here names another chain, and the chain is
-//! never declared with `:`, which would flush it, but made with `-N`, which fails where it exists already.
+//! never declared with `:`, which would flush it, but made with `-N`, which fails where it exists already. Only where all of
+//! its rules are given anew is it flushed, by `-F` in the same transaction.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -168,6 +169,45 @@ impl State {
 
     /// What makes `rule` stand once and the jump exist once; `None` when it is so already.
     pub(super) fn plan_open(&self, rule: &Rule) -> Option<String> {
+        let mut commands = self.chain_and_jump();
+        if self.lacks(rule) {
+            commands.push(format!("-A {CHAIN} {}", rule.specification()));
+        }
+        transaction(&commands)
+    }
+
+    /// What makes these the only rules of our chain, each once; `None` when it is so already.
+    pub(super) fn plan_set(&self, rules: &[Rule]) -> Option<String> {
+        let mut commands = Vec::new();
+        if self.chain || !rules.is_empty() {
+            commands = self.chain_and_jump();
+        }
+        let as_given = self.lines.len() == rules.len()
+            && rules.iter().all(|rule| self.matching(rule).count() == 1);
+        if !as_given {
+            if !self.lines.is_empty() {
+                commands.push(format!("-F {CHAIN}"));
+            }
+            let all = rules.iter();
+            commands.extend(all.map(|rule| format!("-A {CHAIN} {}", rule.specification())));
+        }
+        transaction(&commands)
+    }
+
+    /// How many rules of our chain are none of these.
+    pub(super) fn surplus(&self, rules: &[Rule]) -> usize {
+        let known = |line: &&Line| line.rule.as_ref().is_some_and(|rule| rules.contains(rule));
+        self.lines.len() - self.lines.iter().filter(known).count()
+    }
+
+    /// How many of these do not stand or take no effect.
+    pub(super) fn missing(&self, rules: &[Rule]) -> usize {
+        let gone = |rule: &&Rule| self.jumps == 0 || self.lacks(rule);
+        rules.iter().filter(gone).count()
+    }
+
+    /// What makes our chain exist and be jumped to once.
+    fn chain_and_jump(&self) -> Vec<String> {
         let mut commands = Vec::new();
         if !self.chain {
             commands.push(format!("-N {CHAIN}"));
@@ -179,10 +219,7 @@ impl State {
         for _ in 1..self.jumps {
             commands.push(format!("-D INPUT -j {CHAIN}"));
         }
-        if self.lacks(rule) {
-            commands.push(format!("-A {CHAIN} {}", rule.specification()));
-        }
-        transaction(&commands)
+        commands
     }
 
     /// What removes `rule`, every copy of it; `None` when it does not stand.
@@ -335,6 +372,40 @@ mod tests {
             !fresh.contains(':') || !fresh.lines().any(|line| line.starts_with(':')),
             "a declared chain is a flushed chain"
         );
+    }
+
+    #[test]
+    fn a_whole_list_replaces_what_stands_in_our_chain_and_touches_no_other() {
+        let state = State::parse(SAVED);
+        let wanted = [rule(Some("10.0.0.0/8")), rule(Some("fd77::/64"))];
+        assert_eq!((state.surplus(&wanted), state.missing(&wanted)), (2, 1));
+        assert_eq!(
+            state.plan_set(&wanted).unwrap(),
+            "*filter\n-F BLOCKHOST-INPUT\n\
+             -A BLOCKHOST-INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j ACCEPT\n\
+             -A BLOCKHOST-INPUT -s fd77::/64 -p tcp -m tcp --dport 22 -m comment --comment knock-1 -j ACCEPT\nCOMMIT\n"
+        );
+        assert_eq!(
+            state.plan_set(&[]).unwrap(),
+            "*filter\n-F BLOCKHOST-INPUT\nCOMMIT\n"
+        );
+        let empty = State::default();
+        assert_eq!(empty.plan_set(&[]), None, "no chain is made for nothing");
+        assert_eq!(empty.plan_set(&wanted[..1]), empty.plan_open(&wanted[0]));
+    }
+
+    #[test]
+    fn a_copy_of_a_rule_that_stands_twice_is_one_too_many() {
+        let one = rule(Some("10.0.0.0/8"));
+        let line = format!("-A {CHAIN} {}\n", one.specification());
+        let saved = |lines: &str| {
+            State::parse(&format!(
+                "*filter\n:{CHAIN} - [0:0]\n-A INPUT -j {CHAIN}\n{lines}COMMIT\n"
+            ))
+        };
+        assert_eq!(saved(&line).plan_set(std::slice::from_ref(&one)), None);
+        let twice = saved(&line.repeat(2)).plan_set(std::slice::from_ref(&one));
+        assert!(twice.unwrap().starts_with("*filter\n-F BLOCKHOST-INPUT\n"));
     }
 
     proptest! {

@@ -5,12 +5,12 @@ use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use blockhost_proto::action::{NatMap, NatUnmap};
+use blockhost_proto::action::{NatMap, NatSet, NatUnmap};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, NatAddress};
 use serde_json::{Value, json};
 
-use super::firewall::Firewall;
+use super::firewall::{Firewall, too_many_given};
 use super::nat::{Pair, Refusal, State};
 use super::rules::Family;
 use crate::compartment::{Done, Failure};
@@ -103,6 +103,58 @@ impl Firewall {
             output,
             ..Done::default()
         })
+    }
+
+    /// Makes these the only pairs. A family that fails does not keep the other from it; the same again completes it.
+    pub(super) fn set_pairs(
+        &self,
+        action: &NatSet,
+        tracker: &Tracker,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Done, Failure> {
+        let all: Vec<(Family, Pair)> = action
+            .pairs
+            .iter()
+            .map(|given| pair(given.public, given.private, &given.comment))
+            .collect();
+        if all.len() > most {
+            return Err(too_many_given(all.len(), most));
+        }
+        let (mut mapped, mut unmapped, mut failed) = (0, 0, None);
+        for family in [Family::V4, Family::V6] {
+            let of_family = all.iter().filter(|(of, _)| *of == family);
+            let pairs: Vec<Pair> = of_family.map(|(_, pair)| pair.clone()).collect();
+            match self.change(family, TABLE, State::parse, deadline, |state: &State| {
+                let what = (
+                    state.missing(&pairs),
+                    state.surplus(&pairs),
+                    state.gone(&pairs),
+                );
+                Ok(state.plan_set(&pairs).map(|plan| (plan, what)))
+            }) {
+                Ok(Some((missing, surplus, gone))) => {
+                    mapped += missing;
+                    unmapped += surplus;
+                    // The next who gets the address must not get the connections.
+                    for pair in &gone {
+                        tracker.forget(pair);
+                    }
+                }
+                Ok(None) => {}
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(Done {
+                output: format!(
+                    "{} pairs stand and no others; {mapped} made, {unmapped} taken away",
+                    all.len()
+                ),
+                ..Done::default()
+            }),
+        }
     }
 
     /// The pairs of both families, from the rules themselves. Nothing changes by it.

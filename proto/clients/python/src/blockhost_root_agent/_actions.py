@@ -739,6 +739,24 @@ class Actions:
         )
         return reply
 
+    def iptables_set(
+        self,
+        rules: Sequence[t.IptablesSetRule],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All
+        of it in one step for each family; other chains and tables are left alone, and the same again changes
+        nothing.
+
+        :param rules: All ports that are open from now on.
+        """
+        reply: t.Reply = self._invoke(
+            "iptables-set", {"rules": rules}, call_timeout, dry_run
+        )
+        return reply
+
     def nat_map(
         self,
         public: str,
@@ -797,6 +815,67 @@ class Actions:
         )
         return reply
 
+    def nat_set(
+        self,
+        pairs: Sequence[t.NatSetPair],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and
+        the connections of pairs that are gone are forgotten. All of it in one step for each family; the same
+        again changes nothing.
+
+        :param pairs: All pairs that stand from now on.
+        """
+        reply: t.Reply = self._invoke(
+            "nat-set", {"pairs": pairs}, call_timeout, dry_run
+        )
+        return reply
+
+    def proxy_set(
+        self,
+        address: str,
+        dev: str,
+        behind: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Answers ARP requests or neighbour solicitations for a public address on the uplink, and sets the route
+        to it, so that what comes for it comes here and goes on, with `nat-map` to a private address. IPv4
+        packets that come in by the uplink are forwarded from then on; for IPv6 the host has to forward and to
+        have `proxy_ndp` on, which Linux lets no netlink request do. What somebody else set is a `conflict` and
+        stays.
+
+        :param address: The public address, of a pool of this host.
+        :param dev: The device where others ask for it: an uplink of the policy.
+        :param behind: The device that leads to who has it, another one.
+        """
+        reply: t.Reply = self._invoke(
+            "proxy-set", {"address": address, "dev": dev, "behind": behind}, call_timeout, dry_run
+        )
+        return reply
+
+    def proxy_del(
+        self,
+        address: str,
+        dev: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Answers for the address no more and takes its route away; `not_found` where `proxy-set` did not set it
+        on this device.
+
+        :param address: The public address.
+        :param dev: The device where it is answered for.
+        """
+        reply: t.Reply = self._invoke(
+            "proxy-del", {"address": address, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
     def veth_rename(
         self,
         vmid: int,
@@ -823,6 +902,7 @@ class Actions:
         up: Optional[bool] = None,
         mtu: Optional[int] = None,
         addresses: Optional[Sequence[str]] = None,
+        forward: Optional[bool] = None,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.LinkSetReply:
@@ -836,9 +916,11 @@ class Actions:
         :param mtu: Its MTU in bytes.
         :param addresses: All its addresses from now on, but for those that the kernel makes and those of the
         link alone.
+        :param forward: Whether IPv4 packets that come in by it are forwarded; where they are, one whose way
+        back leads out of another device is dropped. IPv6 has no such setting of one device.
         """
         reply: t.LinkSetReply = self._invoke(
-            "link-set", {"dev": dev, "up": up, "mtu": mtu, "addresses": addresses}, call_timeout, dry_run
+            "link-set", {"dev": dev, "up": up, "mtu": mtu, "addresses": addresses, "forward": forward}, call_timeout, dry_run
         )
         return reply
 

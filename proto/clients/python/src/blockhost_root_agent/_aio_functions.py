@@ -42,9 +42,13 @@ route_del = default_client.route_del
 iptables_open = default_client.iptables_open
 iptables_close = default_client.iptables_close
 iptables_list = default_client.iptables_list
+iptables_set = default_client.iptables_set
 nat_map = default_client.nat_map
 nat_unmap = default_client.nat_unmap
 nat_list = default_client.nat_list
+nat_set = default_client.nat_set
+proxy_set = default_client.proxy_set
+proxy_del = default_client.proxy_del
 veth_rename = default_client.veth_rename
 link_set = default_client.link_set
 link_handover = default_client.link_handover
@@ -82,6 +86,7 @@ __all__ = [
     "iptables_close",
     "iptables_list",
     "iptables_open",
+    "iptables_set",
     "ledger_anchored",
     "ledger_append",
     "ledger_blob",
@@ -93,6 +98,7 @@ __all__ = [
     "link_set",
     "nat_list",
     "nat_map",
+    "nat_set",
     "nat_unmap",
     "ovs_add_br",
     "ovs_add_port",
@@ -112,6 +118,8 @@ __all__ = [
     "pct_start",
     "pct_status",
     "pct_stop",
+    "proxy_del",
+    "proxy_set",
     "pve_set_throttle",
     "qm_clone",
     "qm_config",

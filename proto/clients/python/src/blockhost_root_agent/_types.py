@@ -74,9 +74,13 @@ TIME_LIMITS_S: Dict[str, int] = {
     "iptables-open": 15,
     "iptables-close": 15,
     "iptables-list": 15,
+    "iptables-set": 30,
     "nat-map": 15,
     "nat-unmap": 15,
     "nat-list": 15,
+    "nat-set": 30,
+    "proxy-set": 10,
+    "proxy-del": 10,
     "veth-rename": 5,
     "link-set": 10,
     "link-handover": 30,
@@ -128,6 +132,22 @@ class Reply(_ReplyAlways, total=False):
     receipt: Receipt
     #: The output was too long for one answer and is cut.
     truncated: bool
+
+
+class _IptablesSetRuleAlways(TypedDict):
+    comment: str
+    port: int
+
+
+class IptablesSetRule(_IptablesSetRuleAlways, total=False):
+    proto: Literal["tcp", "udp"]
+    source: str
+
+
+class NatSetPair(TypedDict):
+    comment: str
+    private: str
+    public: str
 
 
 class OvsAddBrOptions(TypedDict, total=False):
@@ -341,6 +361,8 @@ class LinkSetReply(Reply):
     mtu: int
     #: Its addresses, with the length of their networks; those of the link alone left out.
     addresses: Sequence[str]
+    #: Whether IPv4 packets that come in by it are forwarded.
+    forward: bool
 
 
 class LinkHandoverReply(Reply):
@@ -450,12 +472,14 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "IptablesSetRule",
     "LedgerBlobReply",
     "LedgerCosignReply",
     "LedgerPruneReply",
     "LedgerRotateKeyReply",
     "LinkHandoverReply",
     "LinkSetReply",
+    "NatSetPair",
     "OvsAddBrOptions",
     "OvsAddPortReply",
     "OvsSetFlowsFlow",
