@@ -29,6 +29,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-containers-network.service", 15),
     ("blockhost-onboot.service", 15),
     ("blockhost-net-recover.service", 15),
+    ("blockhost-net-restore.service", 15),
 ];
 
 /// `db.yaml`.
@@ -520,6 +521,30 @@ fn a_change_of_the_network_that_was_left_is_taken_back_inside_its_units_sandbox(
         told.stdout
     );
     assert!(told.stdout.contains("\"problems\":[]"), "{}", told.stdout);
+}
+
+#[test]
+fn what_was_opened_is_open_again_after_a_start_inside_the_units_sandbox() {
+    const RESTORE: &str = "blockhost-net-restore.service";
+    let enabled = ["blockhost-root-agent.socket", RESTORE];
+    let Some(booted) = booted(&enabled, &[]) else {
+        return;
+    };
+    wait_for("nothing was ever opened", &booted, || {
+        booted.property(RESTORE, "ActiveState") == "active"
+    });
+    for (port, comment) in [(8443, "unit"), (22, "knock-1")] {
+        let params = json!({"port": port, "comment": comment});
+        succeeds(&booted, "iptables-open", &params);
+    }
+    // As after a start of the machine: no rules, and the unit has not run.
+    let _ = booted.output(&["nft", "flush", "ruleset"]);
+    let _ = booted.output(&["systemctl", "restart", RESTORE]);
+    let rules = booted.output(&["iptables-save"]);
+    assert!(rules.contains("8443"), "{rules}\n{}", booted.journal());
+    assert!(!rules.contains("knock"), "{rules}");
+    let result = booted.property(RESTORE, "Result");
+    assert_eq!(result, "success", "{}", booted.journal());
 }
 
 /// As the package installs it.

@@ -11,3 +11,5 @@ pub mod names;
 pub mod observe;
 pub mod picture;
 pub mod pools;
+pub mod restore;
+pub mod standing;

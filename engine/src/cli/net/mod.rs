@@ -1,10 +1,11 @@
 //! `blockhost net`: the host's network for people (`text`), for programs (JSON) and as a drawing (`dot`), which looks and
-//! changes nothing; what changes it is in `change`. Needs no privileges beyond asking the root agent.
+//! changes nothing; what changes it is in `change` and `restore`. Needs no privileges beyond asking the root agent.
 
 mod change;
 mod change_print;
 mod dot;
 mod flows;
+mod restore;
 mod text;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -36,7 +37,8 @@ Examples:
   blockhost net flow-stats --seconds 10
   blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60
   blockhost net confirm
-  blockhost net status";
+  blockhost net status
+  blockhost net restore --dry-run";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -45,6 +47,10 @@ enum Verb {
     Show(ShowArgs),
     #[command(flatten)]
     Flows(flows::Verb),
+    /// Open the ports and map the addresses that the ledger says, and no others; exit code 2 where something of it cannot be known or
+    /// is not permitted any more
+    #[command(after_help = EXAMPLES)]
+    Restore(restore::RestoreArgs),
     #[command(flatten)]
     Change(change::Verb),
 }
@@ -74,6 +80,7 @@ pub fn run(args: &NetArgs, layout: &Layout) -> ExitCode {
     let args = match &args.verb {
         Verb::Show(args) => args,
         Verb::Flows(verb) => return flows::run(verb, layout),
+        Verb::Restore(args) => return restore::run(args, layout),
         Verb::Change(verb) => return change::run(verb, layout),
     };
     change::take_back_what_was_left(layout);
