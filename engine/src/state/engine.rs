@@ -14,6 +14,7 @@ use super::footprint::{self, Footprint, event, hash};
 use super::host::Host;
 use super::kind::{Known, Scope};
 use super::lxc::Lxc;
+use super::mesh::Mesh;
 use super::net::Net;
 use super::order;
 use super::plugin::{Adapter, Current, Desired, StatePlugin};
@@ -69,6 +70,7 @@ pub fn plugins() -> Vec<Box<dyn StatePlugin>> {
     vec![
         Box::new(Adapter(Net)),
         Box::new(Adapter(Wireguard)),
+        Box::new(Adapter(Mesh)),
         Box::new(Adapter(Lxc)),
         Box::new(Adapter(PublicIp)),
         Box::new(Adapter(Flows)),

@@ -221,6 +221,7 @@ pub fn event(plugin: &str, action: &str, mut data: Map<String, Value>) -> Result
     let category = match plugin {
         "ovsflows" => "ovs",
         "publicip" => "firewall",
+        "mesh" => "net",
         other => other,
     };
     let data = json!({

@@ -1,10 +1,12 @@
 //! What an apply sees of the world: the root agent's actions, and the network devices as the kernel tells anybody. One
 //! trait, so that planners and executor run the same against a model in tests; the real one is [`AgentHost`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
+use blockhost_netlink::neighbour::Proxy;
+use blockhost_netlink::{Address, Link, Netlink, NetlinkError, Route};
 use blockhost_proto::action::Action;
 use blockhost_proto::client::blocking::Client;
 use blockhost_proto::client::{CallError, Reply};
@@ -87,8 +89,23 @@ pub trait Host {
     /// [`HostError::Kernel`].
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError>;
 
-    /// Whether the host forwards packets of that family.
-    fn forwards(&mut self, v6: bool) -> bool;
+    /// All routes.
+    ///
+    /// # Errors
+    /// [`HostError::Kernel`].
+    fn routes(&mut self) -> Result<Vec<Route>, HostError>;
+
+    /// Addresses that the host answers for in the name of others through the agent, and on which devices.
+    ///
+    /// # Errors
+    /// [`HostError::Kernel`].
+    fn proxies(&mut self) -> Result<Vec<(String, IpAddr)>, HostError>;
+
+    /// Whether the host forwards IPv6 packets. Of IPv4 each device says so itself.
+    fn forwards_v6(&mut self) -> bool;
+
+    /// Whether a setting of the whole host outweighs that a device believes no source that it would not answer there.
+    fn is_loose(&mut self) -> bool;
 
     /// Makes a change that could cut the operator off, or takes it back.
     ///
@@ -205,6 +222,11 @@ impl AgentHost {
     }
 }
 
+fn setting(key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?;
+    Some(text.trim().to_owned())
+}
+
 impl Host for AgentHost {
     fn call(&mut self, action: &Action) -> Result<Reply, CallError> {
         let mut client = match self.client.take() {
@@ -245,12 +267,27 @@ impl Host for AgentHost {
         runtime.block_on(confirm::run(&self.layout, change, &options, &mut tell))
     }
 
-    fn forwards(&mut self, v6: bool) -> bool {
-        let key = if v6 {
-            "/proc/sys/net/ipv6/conf/all/forwarding"
-        } else {
-            "/proc/sys/net/ipv4/ip_forward"
+    fn routes(&mut self) -> Result<Vec<Route>, HostError> {
+        Ok(self.netlink()?.routes()?)
+    }
+
+    fn proxies(&mut self) -> Result<Vec<(String, IpAddr)>, HostError> {
+        let netlink = self.netlink()?;
+        let proxies = netlink.proxies()?;
+        let links = netlink.links()?;
+        let named = |proxy: Proxy| {
+            let link = links.iter().find(|link| link.index == proxy.device)?;
+            Some((link.name.clone(), proxy.address))
         };
-        std::fs::read_to_string(key).is_ok_and(|text| text.trim() == "1")
+        let ours = proxies.into_iter().filter(|proxy| proxy.ours);
+        Ok(ours.filter_map(named).collect())
+    }
+
+    fn forwards_v6(&mut self) -> bool {
+        setting("ipv6/conf/all/forwarding").is_some_and(|value| value != "0")
+    }
+
+    fn is_loose(&mut self) -> bool {
+        setting("ipv4/conf/all/rp_filter").is_some_and(|value| value == "2")
     }
 }

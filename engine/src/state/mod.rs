@@ -14,6 +14,7 @@ pub mod host;
 pub mod kind;
 mod lines;
 pub mod lxc;
+pub mod mesh;
 pub mod net;
 pub mod order;
 pub mod plugin;

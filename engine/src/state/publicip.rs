@@ -1,15 +1,15 @@
-//! Public addresses: who has which, out of which pool, and the translations that make it so. An assignment is known by its
-//! holder, whose name stands beside the rules as their comment.
+//! Public addresses: who has which, out of which pool, the translations that make it so, and the answers on the uplink where
+//! others ask for them. An assignment is known by its holder, whose name stands beside the rules as their comment.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use blockhost_proto::action::Action;
-use blockhost_proto::value::{Comment, NatAddress, Text};
+use blockhost_proto::value::{Comment, IfName, NatAddress, Text};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::change::{Planned, Step, step};
+use super::change::{Planned, ResourceRef, Step, step};
 use super::fields::{Fields, Place, Wrong};
 use super::host::{Host, HostError, read};
 use super::kind::{Entry, Kind, Known, Scope};
@@ -24,8 +24,26 @@ pub struct Assignment {
     pub private: NatAddress,
     /// The address; decided from the pools where the document says nothing.
     pub public: Option<NatAddress>,
+    /// Where the address is answered for; its pool decides.
+    pub announce: Option<Announce>,
     /// Every pool of the document.
-    pools: std::sync::Arc<Vec<Pool>>,
+    pools: std::sync::Arc<Vec<Offer>>,
+}
+
+/// Where others ask for the addresses of a pool, and what leads to who has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announce {
+    /// The device that leads out of the host.
+    pub uplink: IfName,
+    /// The bridge of the private addresses.
+    pub behind: IfName,
+}
+
+/// A pool as the document has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Offer {
+    pool: Pool,
+    announce: Option<Announce>,
 }
 
 /// An assignment as it is.
@@ -33,6 +51,17 @@ pub struct Assignment {
 pub struct Found {
     /// The pairs that bear this holder's name.
     pub pairs: Vec<Pair>,
+    /// Where their public addresses are answered for, through the agent.
+    pub announced: Vec<Announced>,
+}
+
+/// An address that is answered for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Announced {
+    /// The address.
+    pub address: String,
+    /// On which device.
+    pub uplink: String,
 }
 
 /// A translation.
@@ -59,7 +88,7 @@ impl Kind for PublicIp {
     fn read(&self, mut section: Fields<'_>) -> Result<BTreeMap<String, Assignment>, Wrong> {
         let mut pools = Vec::new();
         for (item, place) in section.list("pools")? {
-            pools.push(pool(item, place)?);
+            pools.push(offer(item, place)?);
         }
         let pools = std::sync::Arc::new(pools);
         let mut all = BTreeMap::new();
@@ -85,14 +114,23 @@ impl Kind for PublicIp {
         if let Some(public) = wanted.public {
             map.insert("public".into(), public.to_string().into());
         }
+        if let Some(Announce { uplink, behind }) = &wanted.announce {
+            let announce = json!({"uplink": uplink.as_str(), "behind": behind.as_str()});
+            map.insert("announce".into(), announce);
+        }
         map.into()
     }
 
     fn revive(&self, _id: &str, shown: &Value) -> Option<Assignment> {
-        let mut assignment = assignment(shown, Place::top()).ok()?;
+        let mut shown = shown.clone();
+        let announce = recorded(&shown);
+        shown.as_object_mut()?.remove("announce");
+        let mut assignment = assignment(&shown, Place::top()).ok()?;
+        assignment.announce.clone_from(&announce);
         // What was given is the pools' to give until somebody says otherwise.
         let only = assignment.public?.to_string();
-        assignment.pools = std::sync::Arc::new(vec![Pool::new(&only, &[], None).ok()?]);
+        let pool = Pool::new(&only, &[], None).ok()?;
+        assignment.pools = std::sync::Arc::new(vec![Offer { pool, announce }]);
         Some(assignment)
     }
 
@@ -103,7 +141,7 @@ impl Kind for PublicIp {
         known: &Known,
     ) -> BTreeMap<String, String> {
         let held = held(found, known);
-        let pools: Vec<Pool> = match wanted.values().next() {
+        let offers: Vec<Offer> = match wanted.values().next() {
             Some(first) if wanted.values().all(|w| w.pools == first.pools) => first.pools.to_vec(),
             // Records of several applies, each with its own.
             _ => wanted
@@ -111,6 +149,7 @@ impl Kind for PublicIp {
                 .flat_map(|w| w.pools.iter().cloned())
                 .collect(),
         };
+        let pools: Vec<Pool> = offers.iter().map(|offer| offer.pool.clone()).collect();
         let claims: Vec<Claim> = wanted
             .iter()
             .map(|(holder, assignment)| Claim {
@@ -132,6 +171,9 @@ impl Kind for PublicIp {
                 Ok(address) => {
                     if let Some(assignment) = wanted.get_mut(&holder) {
                         assignment.public = Some(address);
+                        let from = |offer: &&Offer| offer.pool.holds(address.address());
+                        let offer = offers.iter().find(from);
+                        assignment.announce = offer.and_then(|offer| offer.announce.clone());
                     }
                 }
                 Err(error) => {
@@ -156,6 +198,7 @@ impl Kind for PublicIp {
                 what: error.to_string(),
             })?;
         let list = read(host, action)?;
+        let proxies = host.proxies()?;
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         for pair in list.as_array().into_iter().flatten() {
             let text = |key: &str| pair[key].as_str().unwrap_or_default().to_owned();
@@ -163,9 +206,18 @@ impl Kind for PublicIp {
             if !scope.holds(&holder) {
                 continue;
             }
-            let entry = found
-                .entry(holder)
-                .or_insert_with(|| Found { pairs: Vec::new() });
+            let entry = found.entry(holder).or_insert_with(|| Found {
+                pairs: Vec::new(),
+                announced: Vec::new(),
+            });
+            let public = text("public");
+            let of_it = proxies
+                .iter()
+                .filter(|(_, address)| address.to_string() == public);
+            entry.announced.extend(of_it.map(|(uplink, _)| Announced {
+                address: public.clone(),
+                uplink: uplink.clone(),
+            }));
             entry.pairs.push(Pair {
                 public: text("public"),
                 private: text("private"),
@@ -182,7 +234,7 @@ impl Kind for PublicIp {
         found: Option<&Found>,
         before: Option<&Entry>,
     ) -> Planned {
-        plan(id, wanted, found, before.is_some())
+        plan(id, wanted, found, before)
     }
 
     fn plan_delete(&self, id: &str, found: &Found, before: &Entry) -> Planned {
@@ -196,14 +248,86 @@ impl Kind for PublicIp {
             // one before.
             if recorded(pair) || !before.finished {
                 planned.differs("public", pair.public.clone(), Value::Null);
+                for step in withdrawals(found, &pair.public, before, None) {
+                    planned.step(step);
+                }
                 planned.step(unmap(id, pair));
             }
         }
         planned
     }
+
+    fn needs(&self, _id: &str, wanted: &Assignment) -> Vec<ResourceRef> {
+        let behind = wanted.announce.as_ref().map(|announce| &announce.behind);
+        behind
+            .map(|behind| ResourceRef::new("net", behind.as_str()))
+            .into_iter()
+            .collect()
+    }
 }
 
-fn pool(item: &Value, place: Place) -> Result<Pool, Wrong> {
+/// Where it was recorded to be answered for.
+fn recorded(shown: &Value) -> Option<Announce> {
+    let name = |key: &str| IfName::read(shown["announce"][key].as_str()?);
+    Some(Announce {
+        uplink: name("uplink")?,
+        behind: name("behind")?,
+    })
+}
+
+/// What ends the answers for an address of ours, but for those on one device.
+fn withdrawals(
+    found: &Found,
+    address: &str,
+    before: &Entry,
+    but: Option<&Announce>,
+) -> Vec<Result<Step, String>> {
+    let is_it = |one: &&Announced| {
+        one.address == address && but.is_none_or(|but| but.uplink.as_str() != one.uplink)
+    };
+    let recorded = recorded(&before.wanted);
+    let all = found.announced.iter().filter(is_it);
+    all.map(|one| {
+        let behind = recorded
+            .as_ref()
+            .filter(|on| on.uplink.as_str() == one.uplink);
+        withdraw(address, &one.uplink, behind).map(Step::releasing)
+    })
+    .collect()
+}
+
+fn proxy(address: &str, Announce { uplink, behind }: &Announce) -> Value {
+    json!({"address": address, "dev": uplink.as_str(), "behind": behind.as_str()})
+}
+
+fn announce(address: &str, on: &Announce) -> Result<Step, String> {
+    let params = proxy(address, on);
+    let undo = step(
+        format!("answer for {address} on {} no more", on.uplink),
+        "proxy-del",
+        &json!({"address": address, "dev": on.uplink.as_str()}),
+    )?;
+    let say = format!("{address} is answered for on {}", on.uplink);
+    Ok(step(say, "proxy-set", &params)?.undone_by(undo))
+}
+
+/// Without knowing what it led to it cannot be put back.
+fn withdraw(address: &str, uplink: &str, before: Option<&Announce>) -> Result<Step, String> {
+    let say = format!("{address} is answered for on {uplink} no more");
+    let params = json!({"address": address, "dev": uplink});
+    let withdrawn = step(say, "proxy-del", &params)?;
+    let Some(before) = before else {
+        return Ok(withdrawn.leaving_nothing());
+    };
+    let undo = step(
+        format!("answer for {address} on {uplink} again"),
+        "proxy-set",
+        &proxy(address, before),
+    )?;
+    Ok(withdrawn.undone_by(undo))
+}
+
+fn offer(item: &Value, place: Place) -> Result<Offer, Wrong> {
     let mut fields = Fields::new(item, place.clone())?;
     let text = |value: &Value, place: Place| {
         let text = value.as_str().map(str::to_owned);
@@ -220,9 +344,24 @@ fn pool(item: &Value, place: Place) -> Result<Pool, Wrong> {
         exclude.push(one);
     }
     let gateway: Option<NatAddress> = fields.get("gateway")?;
+    let announce = match fields.object("announce")? {
+        Some(mut inner) => {
+            let announce = Announce {
+                uplink: inner.need("uplink")?,
+                behind: inner.need("behind")?,
+            };
+            if announce.uplink == announce.behind {
+                return Err(inner.wrong("behind", "must be another device than the uplink"));
+            }
+            inner.finish()?;
+            Some(announce)
+        }
+        None => None,
+    };
     fields.finish()?;
-    Pool::new(&range, &exclude, gateway.map(NatAddress::address))
-        .map_err(|error| Wrong::new(place.key("range"), error.to_string()))
+    let pool = Pool::new(&range, &exclude, gateway.map(NatAddress::address))
+        .map_err(|error| Wrong::new(place.key("range"), error.to_string()))?;
+    Ok(Offer { pool, announce })
 }
 
 fn assignment(item: &Value, place: Place) -> Result<Assignment, Wrong> {
@@ -231,6 +370,7 @@ fn assignment(item: &Value, place: Place) -> Result<Assignment, Wrong> {
         holder: fields.need("holder")?,
         private: fields.need("private")?,
         public: fields.get("public")?,
+        announce: None,
         pools: std::sync::Arc::default(),
     };
     if let Some(public) = assignment.public {
@@ -292,7 +432,7 @@ fn unmap(holder: &str, pair: &Pair) -> Result<Step, String> {
     Ok(step(say, "nat-unmap", &params)?.undone_by(undo))
 }
 
-fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, known: bool) -> Planned {
+fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, before: Option<&Entry>) -> Planned {
     let mut planned = Planned::nothing(true);
     // Without an address the reason stands beside this plan already.
     let Some(public) = wanted.public.map(|public| public.to_string()) else {
@@ -301,12 +441,22 @@ fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, known: bool) -> Pl
     let private = wanted.private.to_string();
     let pairs = found.map_or(&[][..], |found| &found.pairs);
     let is_it = |pair: &Pair| pair.public == public && pair.private == private;
+    // Translations bear the name of their holder and nothing else: whose they are, only the record says. One that is as it
+    // should be but was made by hand stays its maker's, and is not taken away with the document.
+    planned.ours = before.is_some() || pairs.is_empty();
+    if !planned.ours && pairs.iter().any(is_it) {
+        let note = format!("{public} was mapped to {private} by somebody else, and stays theirs");
+        planned.notes.push(note);
+    }
     for pair in pairs.iter().filter(|pair| !is_it(pair)) {
-        // Translations bear the name of their holder and nothing else: whose they are, only the record says.
-        planned.ours &= known;
         planned.differs("public", pair.public.clone(), public.clone());
         if pair.private != private {
             planned.differs("private", pair.private.clone(), private.clone());
+        }
+        if let (Some(found), Some(before)) = (found.filter(|_| pair.public != public), before) {
+            for step in withdrawals(found, &pair.public, before, None) {
+                planned.step(step);
+            }
         }
         planned.step(unmap(id, pair).map(Step::releasing));
     }
@@ -323,115 +473,36 @@ fn plan(id: &str, wanted: &Assignment, found: Option<&Found>, known: bool) -> Pl
             planned.step(map(id, &public, &private));
         }
     }
+    // Others may ask for it when it leads somewhere.
+    let on = |uplink: &IfName| {
+        let mut there = found.iter().flat_map(|found| &found.announced);
+        there.any(|one| one.address == public && one.uplink == uplink.as_str())
+    };
+    if let (Some(found), Some(before)) = (found, before) {
+        let gone = withdrawals(found, &public, before, wanted.announce.as_ref());
+        if !gone.is_empty() {
+            planned.differs("announce", true, Value::Null);
+        }
+        for step in gone {
+            planned.step(step);
+        }
+    }
+    // What leads to it is not looked at; the record says what was set.
+    let led = |behind: &IfName| {
+        before.is_none_or(|before| {
+            before.finished && recorded(&before.wanted).is_none_or(|on| on.behind == *behind)
+        })
+    };
+    if let Some(wanted) = wanted
+        .announce
+        .as_ref()
+        .filter(|wanted| !on(&wanted.uplink) || !led(&wanted.behind))
+    {
+        planned.differs("announce", Value::Null, wanted.uplink.to_string());
+        planned.step(announce(&public, wanted));
+    }
     planned
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(value: &Value) -> BTreeMap<String, Assignment> {
-        let fields = Fields::new(value, Place::top()).expect("an object");
-        PublicIp.read(fields).expect("good")
-    }
-
-    fn section() -> Value {
-        json!({
-            "pools": [{"range": "203.0.113.0/29", "gateway": "203.0.113.1", "exclude": ["203.0.113.2"]}],
-            "assignments": [{"holder": "b", "private": "10.0.0.2"}, {"holder": "a", "private": "10.0.0.1"}],
-        })
-    }
-
-    fn publics(wanted: &BTreeMap<String, Assignment>) -> Vec<String> {
-        wanted
-            .values()
-            .map(|one| {
-                one.public
-                    .map_or_else(|| "none".to_owned(), |public| public.to_string())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_holder_keeps_what_was_recorded_even_when_a_reboot_took_the_rules() {
-        let mut wanted = read(&section());
-        let known = Known::from([(
-            "b".to_owned(),
-            Entry {
-                wanted: json!({"holder": "b", "private": "10.0.0.2", "public": "203.0.113.3"}),
-                finished: true,
-            },
-        )]);
-        assert!(
-            PublicIp
-                .resolve(&mut wanted, &BTreeMap::new(), &known)
-                .is_empty()
-        );
-        assert_eq!(publics(&wanted), ["203.0.113.4", "203.0.113.3"]);
-    }
-
-    #[test]
-    fn an_empty_pool_is_a_reason_and_not_an_address() {
-        let mut value = section();
-        value["pools"] = json!([{"range": "203.0.113.9"}]);
-        let mut wanted = read(&value);
-        let refused = PublicIp.resolve(&mut wanted, &BTreeMap::new(), &Known::new());
-        assert_eq!(publics(&wanted), ["203.0.113.9", "none"]);
-        assert!(refused["b"].contains("no address"), "{refused:?}");
-    }
-
-    #[test]
-    fn a_pair_of_somebody_else_with_the_same_name_is_not_taken_away() {
-        let wanted = &read(&json!({
-            "pools": [{"range": "203.0.113.0/29"}],
-            "assignments": [{"holder": "a", "private": "10.0.0.1", "public": "203.0.113.4"}],
-        }))["a"];
-        let found = Found {
-            pairs: vec![Pair {
-                public: "203.0.113.5".into(),
-                private: "10.0.0.9".into(),
-                whole: true,
-            }],
-        };
-        assert!(!plan("a", wanted, Some(&found), false).ours);
-        assert!(plan("a", wanted, Some(&found), true).ours);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_place() {
-        for (value, place) in [
-            (
-                json!({"pools": [{"range": "203.0.113.1/24"}]}),
-                "pools[0].range",
-            ),
-            (
-                json!({"pools": [{"range": "203.0.113.0/24", "exclude": ["x"]}]}),
-                "pools[0].exclude[0]",
-            ),
-            (
-                json!({"pools": [{"range": "203.0.113.0/24", "gateway": "fd00::1"}]}),
-                "pools[0].range",
-            ),
-            (
-                json!({"assignments": [{"holder": "-x", "private": "10.0.0.1"}]}),
-                "assignments[0].holder",
-            ),
-            (
-                json!({"assignments": [{"holder": "a", "private": "127.0.0.1"}]}),
-                "assignments[0].private",
-            ),
-            (
-                json!({"assignments": [{"holder": "a", "private": "10.0.0.1", "public": "fd00::1"}]}),
-                "assignments[0].public",
-            ),
-            (
-                json!({"assignments": [{"holder": "a", "private": "10.0.0.1", "port": 1}]}),
-                "assignments[0].port",
-            ),
-        ] {
-            let fields = Fields::new(&value, Place::top()).expect("an object");
-            let wrong = PublicIp.read(fields).expect_err("wrong");
-            assert_eq!(wrong.place.to_string(), place);
-        }
-    }
-}
+mod tests;

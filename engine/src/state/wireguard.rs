@@ -19,7 +19,7 @@ use super::host::{Host, HostError, read};
 use super::kind::{Entry, Kind, Scope};
 
 /// What the agent writes beside the devices of its tunnels.
-const ALIAS: &str = "blockhost: tunnel";
+pub(super) const ALIAS: &str = "blockhost: tunnel";
 
 /// A tunnel as the document has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,6 +65,7 @@ fn found() -> BTreeMap<String, Found> {
             let bridge = FoundBridge {
                 on_switch: true,
                 addresses: Vec::new(),
+                forwards: true,
             };
             let found = Found {
                 status: "running".into(),
@@ -72,7 +73,8 @@ fn found() -> BTreeMap<String, Found> {
                 options: options.map(|(key, value)| (key.to_owned(), value)).into(),
                 interfaces: [(0, interface)].into(),
                 bridges: [("ovsbr0".to_owned(), bridge)].into(),
-                forwards: (true, true),
+                forwards_v6: true,
+                narrowest: None,
             };
             (id.to_string(), found)
         })

@@ -75,7 +75,7 @@ pub fn ground_with(test: &str, backend: Backend) -> Option<Ground> {
     }
     text.push_str(
         "wireguard: userspace\ntime_limits: {ovs-add-port: 5, ovs-del-port: 5, ovs-add-br: 10}\n\
-         allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n",
+         allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n  uplinks: [up0]\n",
     );
     std::fs::write(&policy, text).expect("a policy");
     private_wireguard(&world);
@@ -144,7 +144,17 @@ impl Ground {
         }
         let busybox = find("busybox").expect("busybox");
         std::fs::copy(busybox, stage.join("bin/busybox")).expect("copied");
-        for name in ["sh", "cat", "ip", "sleep", "hostname", "ping", "id"] {
+        for name in [
+            "sh",
+            "cat",
+            "ip",
+            "sleep",
+            "hostname",
+            "ping",
+            "id",
+            "nc",
+            "sha256sum",
+        ] {
             std::os::unix::fs::symlink("busybox", stage.join("bin").join(name)).expect("a link");
         }
         std::os::unix::fs::symlink("../bin/busybox", stage.join("sbin/init")).expect("a link");

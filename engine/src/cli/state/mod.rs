@@ -93,7 +93,7 @@ changes, 64 wrong usage.";
     after_help = "Examples:\n  blockhost query\n  blockhost query --plugin lxc\n  blockhost query --plugin net --json | jq '.plugins.net | keys'"
 )]
 pub struct QueryArgs {
-    /// Only this plugin: net, wireguard, lxc, publicip or ovsflows
+    /// Only this plugin: net, wireguard, mesh, lxc, publicip or ovsflows
     #[arg(long, value_name = "PLUGIN")]
     plugin: Option<String>,
     /// Print JSON

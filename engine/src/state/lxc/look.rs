@@ -64,10 +64,12 @@ pub(super) fn look(
                 .iter()
                 .map(|a| format!("{}/{}", a.address, a.length))
                 .collect(),
+            forwards: links.find(&bridge).is_some_and(|link| link.forwards),
         };
         of_bridges.insert(bridge, about);
     }
-    let forwards = (host.forwards(false), host.forwards(true));
+    let forwards_v6 = host.forwards_v6();
+    let narrowest = links.narrowest();
     Ok(containers
         .into_iter()
         .map(|(vmid, (status, config))| {
@@ -82,7 +84,8 @@ pub(super) fn look(
                     .filter_map(|(_, net)| bridge_of(net))
                     .filter_map(|name| Some((name.clone(), of_bridges.get(&name)?.clone())))
                     .collect(),
-                forwards,
+                forwards_v6,
+                narrowest: narrowest.clone(),
             };
             (vmid.to_string(), found)
         })
@@ -161,6 +164,15 @@ impl Links {
 
     fn find(&self, name: &str) -> Option<&Link> {
         self.links.get(*self.by_name.get(name)?)
+    }
+
+    /// The tunnel with the smallest MTU of those that the host forwards from.
+    fn narrowest(&self) -> Option<(String, u32)> {
+        let tunnels = self.links.iter().filter(|link| {
+            link.forwards && link.alias.as_deref() == Some(crate::state::wireguard::ALIAS)
+        });
+        let narrowest = tunnels.min_by_key(|link| link.mtu)?;
+        Some((narrowest.name.clone(), narrowest.mtu))
     }
 
     fn is_plain_bridge(&self, name: &str) -> bool {

@@ -1,55 +1,103 @@
-//! The routed mode, `netmaker`: the host is the container's gateway and takes its packets into the mesh that it is in. Here
-//! only the facts on this host are looked at: an address on the bridge that is the container's gateway, and forwarding. The
-//! mesh's own networks, SNAT, MTU and the way back are the planner's that joins the mesh.
+//! The routed mode, `netmaker`: the host is the container's gateway and takes its packets into the mesh. What the host does for
+//! that is the section `mesh`'s; here is looked at whether it fits the container.
 
+use std::net::IpAddr;
+
+use blockhost_netlink::Address;
 use blockhost_proto::qm::{Ip4Config, Ip6Config};
 
 use super::{Found, Interface};
+use crate::state::mesh::NO_IPV6;
+
+/// MTU of an interface that nothing is said about.
+const USUAL_MTU: u32 = 1500;
+
+/// An address of a container and its gateway.
+struct Own {
+    address: IpAddr,
+    gateway: Option<IpAddr>,
+}
 
 /// What is missing on the host for this interface to be routed; empty when all is there.
 pub(super) fn missing(interface: &Interface, found: &Found) -> Vec<String> {
     let bridge = interface.bridge.as_str();
     let name = &interface.net.name;
-    let none = Vec::new();
     let about = found.bridges.get(bridge);
-    let own = about.map_or(&none, |about| &about.addresses);
-    let has = |address: &str| own.iter().any(|a| a.split('/').next() == Some(address));
+    let host: Vec<Address> = about
+        .iter()
+        .flat_map(|about| &about.addresses)
+        .filter_map(|text| parse(text))
+        .collect();
     let mut missing = Vec::new();
-    if own.is_empty() {
+    if host.is_empty() {
         missing.push(format!("{name} is routed, but the host has no address on {bridge}; give it one in the section net"));
     }
-    for (gateway, family) in gateways(interface) {
-        if !own.is_empty() && !has(&gateway) {
+    for Own { address, gateway } in addresses(interface) {
+        if !host.is_empty() && !host.iter().any(|own| own.reaches(address)) {
             missing.push(format!(
-                "{name} is routed by {gateway}, which is no address of the host on {bridge}"
+                "the way back to {address} is missing: it is in no network of the host's addresses on {bridge}"
             ));
         }
-        let (v4, v6) = found.forwards;
-        if (family == 4 && !v4) || (family == 6 && !v6) {
+        match gateway {
+            None => missing.push(format!(
+                "{name} has no gateway for {address}, so it reaches nothing beyond {bridge}"
+            )),
+            Some(gateway) if !host.is_empty() && !host.iter().any(|own| own.address == gateway) => {
+                missing.push(format!(
+                    "{name} is routed by {gateway}, which is no address of the host on {bridge}"
+                ));
+            }
+            Some(_) => {}
+        }
+        if address.is_ipv4() && !about.is_some_and(|about| about.forwards) {
             missing.push(format!(
-                "{name} is routed, but this host does not forward IPv{family}"
+                "{name} is routed, but this host does not forward what comes in by {bridge}; name it in the section mesh"
             ));
         }
+        if address.is_ipv6() && !found.forwards_v6 {
+            missing.push(format!("{name} is routed, but {NO_IPV6}"));
+        }
+    }
+    let mtu = interface.net.mtu.map_or(USUAL_MTU, u32::from);
+    if let Some((tunnel, narrow)) = &found.narrowest
+        && mtu > *narrow
+    {
+        missing.push(format!(
+            "{name} sends packets of up to {mtu} bytes and {tunnel} carries {narrow}: larger ones are sent twice, after the host \
+             has said so; `mtu: {narrow}` spares that"
+        ));
     }
     missing
 }
 
-/// The gateways that the document gives it, with their family.
-fn gateways(interface: &Interface) -> Vec<(String, u8)> {
-    let mut gateways = Vec::new();
+fn parse(text: &str) -> Option<Address> {
+    let (address, length) = text.split_once('/')?;
+    Some(Address {
+        address: address.parse().ok()?,
+        length: length.parse().ok()?,
+    })
+}
+
+/// The addresses that the document gives it, with their gateways.
+fn addresses(interface: &Interface) -> Vec<Own> {
+    let mut list = Vec::new();
     if let Some(Ip4Config::Static {
-        gateway: Some(gateway),
-        ..
-    }) = &interface.net.ip4
+        address, gateway, ..
+    }) = interface.net.ip4
     {
-        gateways.push((gateway.to_string(), 4));
+        list.push(Own {
+            address: address.into(),
+            gateway: gateway.map(Into::into),
+        });
     }
     if let Some(Ip6Config::Static {
-        gateway: Some(gateway),
-        ..
-    }) = &interface.net.ip6
+        address, gateway, ..
+    }) = interface.net.ip6
     {
-        gateways.push((gateway.to_string(), 6));
+        list.push(Own {
+            address: address.into(),
+            gateway: gateway.map(Into::into),
+        });
     }
-    gateways
+    list
 }

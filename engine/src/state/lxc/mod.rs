@@ -111,6 +111,8 @@ pub struct FoundBridge {
     pub on_switch: bool,
     /// The host's addresses on it.
     pub addresses: Vec<String>,
+    /// Whether IPv4 packets that come in by it are forwarded.
+    pub forwards: bool,
 }
 
 /// A container as it is.
@@ -127,9 +129,12 @@ pub struct Found {
     /// The bridges that it is on.
     #[serde(skip)]
     pub bridges: BTreeMap<String, FoundBridge>,
-    /// Whether the host forwards IPv4 and IPv6.
+    /// Whether the host forwards IPv6.
     #[serde(skip)]
-    pub forwards: (bool, bool),
+    pub forwards_v6: bool,
+    /// The tunnel that carries least of those that the host forwards from, and its MTU.
+    #[serde(skip)]
+    pub narrowest: Option<(String, u32)>,
 }
 
 impl Found {
@@ -212,10 +217,15 @@ impl Kind for Lxc {
     }
 
     fn needs(&self, _id: &str, wanted: &Container) -> Vec<ResourceRef> {
-        let bridges = wanted.interfaces.iter().map(|i| i.bridge.as_str());
-        bridges
-            .map(|bridge| ResourceRef::new("net", bridge))
-            .collect()
+        let mut needs = Vec::new();
+        for interface in &wanted.interfaces {
+            let bridge = interface.bridge.as_str();
+            needs.push(ResourceRef::new("net", bridge));
+            if interface.mode == Mode::Netmaker {
+                needs.push(ResourceRef::new("mesh", bridge));
+            }
+        }
+        needs
     }
 
     fn complaints(&self, wanted: &Container, found: &Found) -> Vec<String> {

@@ -152,6 +152,28 @@ fn unique(items: Vec<Value>, key: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Devices of the mesh that these bridges and tunnels make possible.
+fn mesh(plugins: &Value, some: bool) -> Value {
+    let list = |section: &str, key: &str| plugins[section][key].as_array().cloned();
+    let bridges = list("net", "interfaces").unwrap_or_default();
+    let bridges = bridges.iter().filter(|bridge| bridge["ipv4"].is_object());
+    let bridges: Vec<Value> = bridges
+        .map(|bridge| json!({"name": bridge["name"]}))
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let tunnels: Vec<Value> = list("wireguard", "tunnels")
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|tunnel| {
+            let peers = tunnel["peers"].as_array()?;
+            let networks = peers.iter().map(|peer| peer["allowed_ips"][0].clone());
+            let networks = networks.filter(|network| some && seen.insert(network.to_string()));
+            Some(json!({"name": tunnel["name"], "networks": networks.collect::<Vec<Value>>()}))
+        })
+        .collect();
+    json!({"bridges": bridges, "tunnels": tunnels})
+}
+
 /// A document in which everything can be had.
 pub fn document() -> impl Strategy<Value = Value> {
     (
@@ -160,36 +182,44 @@ pub fn document() -> impl Strategy<Value = Value> {
         proptest::collection::vec(tunnel(), 0..3),
         proptest::collection::vec(flows(), 0..3),
         proptest::collection::vec(assignment(), 0..4),
+        any::<bool>(),
+        any::<bool>(),
     )
-        .prop_map(|(bridges, containers, tunnels, flows, assignments)| {
-            let mut document = json!({"version": 1, "plugins": {
-                "net": bridges,
-                "lxc": {"containers": unique(containers, "id")},
-                "wireguard": {"tunnels": unique(tunnels, "name")},
-                "ovsflows": {"flows": unique(flows, "owner")},
-            }});
-            if has("nat-list") {
-                // No two with one private or public address.
-                let list = unique(unique(assignments, "holder"), "private");
-                let mut public = std::collections::BTreeSet::new();
-                let list: Vec<Value> = list
-                    .into_iter()
-                    .filter(|item| {
-                        item["public"].is_null() || public.insert(item["public"].to_string())
-                    })
-                    .collect();
-                document["plugins"]["publicip"] = json!({
-                    "pools": [{"range": "203.0.113.10-203.0.113.20"}], "assignments": list,
-                });
-            }
-            document
-        })
+        .prop_map(
+            |(bridges, containers, tunnels, flows, assignments, networks, announce)| {
+                let mut document = json!({"version": 1, "plugins": {
+                    "net": bridges,
+                    "lxc": {"containers": unique(containers, "id")},
+                    "wireguard": {"tunnels": unique(tunnels, "name")},
+                    "ovsflows": {"flows": unique(flows, "owner")},
+                }});
+                document["plugins"]["mesh"] = mesh(&document["plugins"], networks);
+                if has("nat-list") {
+                    // No two with one private or public address.
+                    let list = unique(unique(assignments, "holder"), "private");
+                    let mut public = std::collections::BTreeSet::new();
+                    let list: Vec<Value> = list
+                        .into_iter()
+                        .filter(|item| {
+                            item["public"].is_null() || public.insert(item["public"].to_string())
+                        })
+                        .collect();
+                    document["plugins"]["publicip"] = json!({
+                        "pools": [{"range": "203.0.113.10-203.0.113.20"}], "assignments": list,
+                    });
+                    if announce {
+                        let on = json!({"uplink": "eth9", "behind": "br1"});
+                        document["plugins"]["publicip"]["pools"][0]["announce"] = on;
+                    }
+                }
+                document
+            },
+        )
 }
 
 /// The same plugins with nothing in them.
 pub fn nothing() -> Value {
-    let mut document =
-        json!({"version": 1, "plugins": {"net": {}, "lxc": {}, "wireguard": {}, "ovsflows": {}}});
+    let mut document = json!({"version": 1, "plugins": {"net": {}, "lxc": {}, "wireguard": {}, "mesh": {}, "ovsflows": {}}});
     if has("nat-list") {
         document["plugins"]["publicip"] = json!({});
     }

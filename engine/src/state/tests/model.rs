@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use blockhost_netlink::{Address, Link};
+use blockhost_netlink::route::{MAIN_TABLE, PROTOCOL};
+use blockhost_netlink::survey::Hop;
+use blockhost_netlink::{Address, Link, Route};
 use blockhost_proto::action::Action;
 use blockhost_proto::client::{CallError, Reply};
 use blockhost_proto::flow::FlowSet;
@@ -76,6 +78,12 @@ pub struct Things {
     pub tunnels: BTreeMap<String, Value>,
     pub pairs: BTreeSet<(String, String, String)>,
     pub addresses: BTreeMap<String, Vec<String>>,
+    /// Devices that forward what comes in by them.
+    pub forwarding: BTreeSet<String>,
+    /// Networks and the devices that lead to them.
+    pub routes: BTreeSet<(String, String)>,
+    /// Addresses that are answered for, on which device.
+    pub proxies: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +165,12 @@ impl Model {
             names.extend(internal.map(|(name, _)| name.clone()));
         }
         names
+    }
+
+    fn device_is_gone(&mut self, name: &str) {
+        self.things.addresses.remove(name);
+        self.things.forwarding.remove(name);
+        self.things.routes.retain(|(_, device)| device != name);
     }
 
     fn look(&self, action: &Action) -> Option<Answer> {
@@ -307,7 +321,7 @@ impl Model {
                 }
                 Some(_) => {
                     self.things.bridges.remove(&text("bridge"));
-                    self.things.addresses.remove(&text("bridge"));
+                    self.device_is_gone(&text("bridge"));
                 }
             },
             "ovs-add-port" => {
@@ -390,6 +404,7 @@ impl Model {
                 if self.things.tunnels.remove(&text("name")).is_none() {
                     return missing("there is no tunnel");
                 }
+                self.device_is_gone(&text("name"));
             }
             "nat-map" => {
                 let pair = (text("public"), text("private"), text("comment"));
@@ -411,9 +426,45 @@ impl Model {
                 if !self.names().contains(&text("dev")) {
                     return missing("there is no device");
                 }
-                let list = params["addresses"].as_array().into_iter().flatten();
-                let list: Vec<String> = list.map(plain).collect();
-                self.things.addresses.insert(text("dev"), list);
+                if let Some(list) = params["addresses"].as_array() {
+                    let list: Vec<String> = list.iter().map(plain).collect();
+                    self.things.addresses.insert(text("dev"), list);
+                }
+                match params["forward"].as_bool() {
+                    Some(true) => {
+                        self.things.forwarding.insert(text("dev"));
+                    }
+                    Some(false) => {
+                        self.things.forwarding.remove(&text("dev"));
+                    }
+                    None => {}
+                }
+            }
+            "proxy-set" => {
+                let known = self.names();
+                if !known.contains(&text("dev")) || !known.contains(&text("behind")) {
+                    return missing("there is no device");
+                }
+                self.things.proxies.insert((text("address"), text("dev")));
+            }
+            "proxy-del" => {
+                let proxy = (text("address"), text("dev"));
+                if !self.things.proxies.remove(&proxy) {
+                    return missing("it is not answered for");
+                }
+            }
+            "route-set" => {
+                if !self.names().contains(&text("dev")) {
+                    return missing("there is no device");
+                }
+                let dest = text("dest");
+                self.things.routes.retain(|(other, _)| *other != dest);
+                self.things.routes.insert((dest, text("dev")));
+            }
+            "route-del" => {
+                if !self.things.routes.remove(&(text("dest"), text("dev"))) {
+                    return missing("there is no such route");
+                }
             }
             "ledger-append" => self.events.push(params),
             other => panic!("the model knows no {other}"),
@@ -569,6 +620,8 @@ impl Host for Model {
                     .get(&name)
                     .map(|_| "blockhost: tunnel".to_owned()),
                 group: 0,
+                forwards: self.things.forwarding.contains(&name),
+                strict: self.things.forwarding.contains(&name),
                 name,
             })
             .collect())
@@ -583,15 +636,33 @@ impl Host for Model {
             .get(&name)
             .cloned()
             .unwrap_or_default();
-        Ok(list
-            .iter()
-            .map(|text| {
-                let (address, length) = text.split_once('/').expect("with a length");
-                Address {
-                    address: address.parse().expect("an address"),
-                    length: length.parse().expect("a length"),
-                }
-            })
+        Ok(list.iter().map(|text| network_of(text)).collect())
+    }
+
+    fn routes(&mut self) -> Result<Vec<Route>, HostError> {
+        let names: Vec<String> = self.names().into_iter().collect();
+        let routes = self.things.routes.iter().map(|(network, device)| {
+            let at = names.iter().position(|name| name == device);
+            let number = at.and_then(|at| u32::try_from(at + 1).ok());
+            Route {
+                destination: network_of(network),
+                hops: vec![Hop {
+                    device: number,
+                    gateway: None,
+                }],
+                metric: 1024,
+                table: MAIN_TABLE,
+                protocol: PROTOCOL,
+                leads: true,
+            }
+        });
+        Ok(routes.collect())
+    }
+
+    fn proxies(&mut self) -> Result<Vec<(String, std::net::IpAddr)>, HostError> {
+        let all = self.things.proxies.iter();
+        Ok(all
+            .map(|(address, device)| (device.clone(), address.parse().expect("an address")))
             .collect())
     }
 
@@ -614,11 +685,23 @@ impl Host for Model {
         Ok(report)
     }
 
-    fn forwards(&mut self, _v6: bool) -> bool {
+    fn forwards_v6(&mut self) -> bool {
         true
     }
 
+    fn is_loose(&mut self) -> bool {
+        false
+    }
+
     fn pause(&mut self, _time: Duration) {}
+}
+
+fn network_of(text: &str) -> Address {
+    let (address, length) = text.split_once('/').expect("with a length");
+    Address {
+        address: address.parse().expect("an address"),
+        length: length.parse().expect("a length"),
+    }
 }
 
 /// What a process that is killed leaves with.

@@ -116,6 +116,21 @@ fn a_step_that_fails_takes_back_the_steps_before_it_and_leaves_no_trace() {
 }
 
 #[test]
+fn a_pair_that_was_made_by_hand_outlives_the_document_that_names_it() {
+    let mut world = World::new();
+    let pair = ["203.0.113.10", "10.0.0.1", "web"].map(str::to_owned);
+    world.model.things.pairs.insert(pair.into());
+    let before = world.model.things.clone();
+    let document = json!({"version": 1, "plugins": {"publicip": {
+        "pools": [{"range": "203.0.113.10-203.0.113.20"}],
+        "assignments": [{"holder": "web", "private": "10.0.0.1"}, {"holder": "vm-100", "private": "10.0.0.2"}]}}});
+    world.converge(&document, false);
+    assert_eq!(world.model.things.pairs.len(), 2);
+    world.converge(&nothing(), true);
+    assert_eq!(world.model.things, before);
+}
+
+#[test]
 fn what_does_not_need_the_one_that_failed_goes_on_and_what_needs_it_is_not_tried() {
     let mut world = World::new();
     let mut document = one_container();

@@ -35,6 +35,7 @@ fn found(host_end: &str, named: bool, port: Option<FoundPort>) -> Found {
     let bridge = FoundBridge {
         on_switch: true,
         addresses: Vec::new(),
+        forwards: true,
     };
     Found {
         status: "running".into(),
@@ -45,7 +46,8 @@ fn found(host_end: &str, named: bool, port: Option<FoundPort>) -> Found {
         ]),
         interfaces: BTreeMap::from([(0, interface)]),
         bridges: BTreeMap::from([("ovsbr0".into(), bridge)]),
-        forwards: (true, true),
+        forwards_v6: true,
+        narrowest: None,
     }
 }
 
@@ -158,4 +160,54 @@ fn what_is_wrong_with_a_port_is_said() {
     assert_eq!(with(|_| ()), Vec::<String>::new());
     assert!(with(|port| port.link_up = false)[0].contains("no carrier"));
     assert!(with(|port| port.works = false)[0].contains("cannot use"));
+}
+
+#[test]
+fn a_routed_interface_is_told_what_on_the_host_does_not_fit_it() {
+    let routed = |more: &[(&str, Value)]| {
+        let mut properties =
+            json!({"network_type": "netmaker", "ip": "10.20.0.100/24", "gw": "10.20.0.1"});
+        for (key, value) in more {
+            properties[*key] = value.clone();
+        }
+        wanted(&properties)
+    };
+    let host = |addresses: &[&str], forwards: bool| {
+        let mut heard = port("ovsbr0", true);
+        heard.heard = true;
+        let mut found = found("vi100", true, Some(heard));
+        let bridge = found.bridges.get_mut("ovsbr0").expect("it");
+        bridge.addresses = addresses.iter().map(|text| (*text).to_owned()).collect();
+        bridge.forwards = forwards;
+        found
+    };
+    let fits = host(&["10.20.0.1/24", "fd20::1/64"], true);
+    assert_eq!(remarks(&routed(&[]), &fits), Vec::<String>::new());
+    let narrow = Found {
+        narrowest: Some(("wg0".into(), 1380)),
+        forwards_v6: false,
+        ..fits.clone()
+    };
+    let small = routed(&[("mtu", 1380.into())]);
+    assert_eq!(remarks(&small, &narrow), Vec::<String>::new());
+    let six = [("ip6", "fd20::9/64".into()), ("gw6", "fd20::1".into())];
+    for (wanted, found, told) in [
+        (routed(&[]), host(&[], true), "has no address on ovsbr0"),
+        (routed(&[]), host(&["10.20.0.1/24"], false), "section mesh"),
+        (
+            routed(&[]),
+            host(&["10.20.0.1/26"], true),
+            "the way back to 10.20.0.100 is missing",
+        ),
+        (
+            routed(&[]),
+            host(&["10.20.0.2/24"], true),
+            "10.20.0.1, which is no address of the host",
+        ),
+        (routed(&[]), narrow.clone(), "`mtu: 1380` spares that"),
+        (routed(&six), narrow, "does not forward IPv6"),
+    ] {
+        let remarks = remarks(&wanted, &found).join("\n");
+        assert!(remarks.contains(told), "{told}: {remarks}");
+    }
 }

@@ -1,0 +1,177 @@
+//! Plans for devices of the mesh, from what there is to the actions.
+
+use super::*;
+
+fn section(value: &Value) -> Result<BTreeMap<String, Wanted>, Wrong> {
+    Mesh.read(Fields::new(value, Place::top()).expect("an object"))
+}
+
+fn wanted(networks: &[&str]) -> Wanted {
+    let value = json!({"tunnels": [{"name": "wg0", "networks": networks}]});
+    section(&value)
+        .expect("good")
+        .remove("wg0")
+        .expect("a tunnel")
+}
+
+fn found(routes: &[(&str, bool)]) -> Found {
+    Found {
+        forwards: true,
+        strict: true,
+        addresses: vec!["10.8.0.1/24".into()],
+        routes: routes
+            .iter()
+            .map(|(network, ours)| FoundRoute {
+                network: (*network).to_owned(),
+                ours: *ours,
+            })
+            .collect(),
+        allowed: vec!["10.8.0.2/32".into(), "10.90.0.0/16".into()],
+        forwards_v6: false,
+        loose: false,
+    }
+}
+
+fn entry(networks: &[&str]) -> Entry {
+    Entry {
+        wanted: json!({"name": "wg0", "networks": networks}),
+        finished: true,
+    }
+}
+
+fn actions(planned: &Planned) -> Vec<String> {
+    let steps = planned.steps.iter();
+    steps
+        .map(|step| format!("{} {}", step.action.name(), step.action.params()))
+        .collect()
+}
+
+const FORWARD: &str = r#"link-set {"dev":"wg0","forward":true}"#;
+
+fn set(network: &str) -> String {
+    format!(r#"route-set {{"dest":"{network}","dev":"wg0","metric":1024}}"#)
+}
+
+fn del(network: &str) -> String {
+    format!(r#"route-del {{"dest":"{network}","dev":"wg0","metric":1024}}"#)
+}
+
+#[test]
+fn a_device_that_is_not_there_yet_gets_all_and_one_that_is_as_it_should_be_nothing() {
+    let two = wanted(&["10.90.1.0/24", "10.90.2.0/24"]);
+    let all = [FORWARD.into(), set("10.90.1.0/24"), set("10.90.2.0/24")];
+    assert_eq!(actions(&plan("wg0", &two, None, None)), all);
+    let there = found(&[("10.90.1.0/24", true), ("10.90.2.0/24", true)]);
+    assert!(plan("wg0", &two, Some(&there), None).is_settled());
+    assert!(Mesh.complaints(&two, &there).is_empty());
+}
+
+#[test]
+fn forwarding_without_a_look_at_sources_is_made_strict_and_taken_back_to_forwarding() {
+    let there = Found {
+        strict: false,
+        ..found(&[])
+    };
+    let planned = plan("wg0", &wanted(&[]), Some(&there), None);
+    assert_eq!(actions(&planned), [FORWARD]);
+    assert!(planned.steps[0].undo.is_empty(), "it forwarded before");
+    let there = Found {
+        forwards: false,
+        ..found(&[])
+    };
+    let planned = plan("wg0", &wanted(&[]), Some(&there), None);
+    let undo = planned.steps[0].undo[0].action.params();
+    assert_eq!(undo, json!({"dev": "wg0", "forward": false}));
+}
+
+#[test]
+fn only_routes_that_the_document_spoke_of_go_and_those_of_others_do_not_count() {
+    let there = found(&[
+        ("10.90.1.0/24", false),
+        ("10.90.2.0/24", true),
+        ("10.90.3.0/24", true),
+    ]);
+    let before = entry(&["10.90.2.0/24"]);
+    let planned = plan(
+        "wg0",
+        &wanted(&["10.90.1.0/24"]),
+        Some(&there),
+        Some(&before),
+    );
+    assert_eq!(
+        actions(&planned),
+        [set("10.90.1.0/24"), del("10.90.2.0/24")]
+    );
+    let gone = Mesh.plan_delete("wg0", &there, &before);
+    let off = r#"link-set {"dev":"wg0","forward":false}"#;
+    assert_eq!(actions(&gone), [del("10.90.2.0/24"), off.to_owned()]);
+}
+
+#[test]
+fn a_network_that_no_peer_may_have_is_a_complaint_and_so_is_a_device_without_an_address() {
+    let one = wanted(&["10.90.1.0/24", "10.8.0.0/24", "10.0.0.0/8"]);
+    let mut there = found(&[]);
+    let wrong = Mesh.complaints(&one, &there).join("\n");
+    assert!(!wrong.contains("10.90.1.0/24"), "inside a peer's: {wrong}");
+    assert!(wrong.contains("10.8.0.0/24 is in no peer's"), "{wrong}");
+    assert!(wrong.contains("10.0.0.0/8 is in no peer's"), "{wrong}");
+    there.addresses.clear();
+    let bridge = Wanted::Bridge(IfName::read("ovsbr0").expect("a name"));
+    let wrong = Mesh.complaints(&bridge, &there);
+    assert_eq!(wrong, ["the host has no address on ovsbr0"]);
+}
+
+#[test]
+fn ipv6_is_refused_where_the_host_does_not_forward_it_and_nothing_else_is_done() {
+    let one = wanted(&["10.90.1.0/24", "fd90::/64"]);
+    let mut there = found(&[]);
+    let planned = plan("wg0", &one, Some(&there), None);
+    let why = planned.blocked.expect("refused");
+    assert!(why.contains("net.ipv6.conf.all.forwarding"), "{why}");
+    there.forwards_v6 = true;
+    assert!(plan("wg0", &one, Some(&there), None).blocked.is_none());
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    for (value, place) in [
+        (json!({"bridges": [{"name": "-x"}]}), "bridges[0].name"),
+        (
+            json!({"bridges": [{"name": "a"}, {"name": "a"}]}),
+            "bridges[1].name",
+        ),
+        (
+            json!({"bridges": [{"name": "a", "networks": []}]}),
+            "bridges[0].networks",
+        ),
+        (json!({"tunnels": [{"networks": []}]}), "tunnels[0]"),
+        (
+            json!({"tunnels": [{"name": "wg0", "networks": ["0.0.0.0/0"]}]}),
+            "tunnels[0].networks[0]",
+        ),
+        (
+            json!({"tunnels": [{"name": "wg0", "networks": ["10.0.0.1/8"]}]}),
+            "tunnels[0].networks[0]",
+        ),
+        (
+            json!({"bridges": [{"name": "wg0"}], "tunnels": [{"name": "wg0"}]}),
+            "tunnels[0].name",
+        ),
+        (
+            json!({"tunnels": [{"name": "wg0", "networks": ["10.1.0.0/16"]}, {"name": "wg1", "networks": ["10.1.0.0/16"]}]}),
+            "tunnels[1].networks",
+        ),
+        (json!({"tunnel": []}), "tunnel"),
+    ] {
+        let wrong = section(&value).expect_err("wrong").to_string();
+        assert!(wrong.contains(place), "{value}: {wrong}");
+    }
+}
+
+#[test]
+fn what_was_recorded_comes_back_as_what_it_was() {
+    let value = json!({"bridges": [{"name": "ovsbr0"}], "tunnels": [{"name": "wg0", "networks": ["10.90.0.0/24"]}, {"name": "wg1"}]});
+    for (id, one) in section(&value).expect("good") {
+        assert_eq!(Mesh.revive(&id, &Mesh.show(&one)), Some(one));
+    }
+}
