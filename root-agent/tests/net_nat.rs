@@ -21,6 +21,16 @@ impl Net {
         Self { world, handler }
     }
 
+    fn with_pools(pools: &[&str]) -> Self {
+        let mut world = World::new();
+        let pool = |text: &&str| {
+            blockhost_root_agent::allow::Prefix::try_from((*text).to_owned()).expect("a prefix")
+        };
+        world.policy.allow.public_pools = pools.iter().map(pool).collect();
+        let handler = world.start(net::prepare).expect("a net compartment");
+        Self { world, handler }
+    }
+
     fn ask(&self, verb: &str, public: &str, private: &str) -> Result<String, ErrorCode> {
         let params = json!({"public": public, "private": private, "comment": "vm-100"});
         let result: Result<Done, Failure> = self.world.ask(&*self.handler, verb, &params);
@@ -208,7 +218,7 @@ fn an_address_of_the_uplinks_own_network_is_answered_for_while_it_is_announced()
         "an_address_of_the_uplinks_own_network_is_answered_for_while_it_is_announced",
         || {
             let (outside, _machine) = on_the_link();
-            let net = Net::new();
+            let net = Net::with_pools(&["203.0.113.0/24", "2001:db8::/64"]);
             let ask = |name: &str, address: &str| {
                 let mut params = json!({"address": address, "dev": "eth0"});
                 if name == "proxy-set" {

@@ -630,12 +630,12 @@ impl Host for Model {
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError> {
         let at = usize::try_from(index).expect("small") - 1;
         let name = self.names().into_iter().nth(at).expect("a device");
-        let list = self
-            .things
-            .addresses
-            .get(&name)
-            .cloned()
-            .unwrap_or_default();
+        let of_tunnel = || {
+            let tunnel = self.things.tunnels.get(&name)?["addresses"].as_array()?;
+            Some(tunnel.iter().map(plain).collect())
+        };
+        let given = self.things.addresses.get(&name).cloned();
+        let list: Vec<String> = given.or_else(of_tunnel).unwrap_or_default();
         Ok(list.iter().map(|text| network_of(text)).collect())
     }
 

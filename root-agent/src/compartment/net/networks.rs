@@ -145,14 +145,15 @@ impl Networks {
     /// Deletes the agent's own routes to a network, whatever they go out of; whether there was one.
     pub(super) fn delete_wherever(&self, dest: RouteNet, metric: Metric) -> Result<bool, Failure> {
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = table(&mut netlink, dest)?;
         let mut any = false;
-        for (device, found) in present(&mut netlink, dest, metric)? {
-            if found.protocol() != PROTOCOL {
+        for (device, found) in present(&table, dest, metric) {
+            if !found.leads() || !is_ours(found) {
                 continue;
             }
             let route = NetworkRoute {
                 network: network(dest),
-                device,
+                device: *device,
                 gateway: found.gateway(),
                 source: found.source(),
                 metric: metric.get(),
