@@ -360,7 +360,10 @@ impl Administration {
         });
         match self.ask(&action).await {
             Ok(()) => {}
-            Err(CallError::Refused { code, .. }) if code == ErrorCode::NotFound => {}
+            Err(CallError::Refused {
+                code: ErrorCode::NotFound,
+                ..
+            }) => {}
             Err(source) => return Err(self.failed("closing", rule, source)),
         }
         Ok(self.store.closed(rule)?)

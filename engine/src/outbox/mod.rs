@@ -16,7 +16,7 @@ pub use ingest::{Cursor, Ingested, RolledBack};
 pub use jobs::{Job, JobState, JobView, Retry};
 pub use journal::{JournalTx, TxState};
 pub use orders::{Order, OrderState, StepRow, StepState};
-pub use overview::Purchase;
+pub use overview::{Counts, Purchase};
 
 use rusqlite::Connection;
 use std::fs::File;

@@ -11,6 +11,15 @@ use std::time::Duration;
 /// Steps that follow from the mint: with it, they are done again.
 const AFTER_MINT: &str = "('minted', 'registered', 'gecos', 'recorded')";
 
+/// How many jobs there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In each state that has any.
+    pub by_state: Vec<(JobState, u64)>,
+    /// The age of the oldest that is neither closed nor parked.
+    pub oldest_open: Option<Duration>,
+}
+
 /// A purchase whose job was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purchase {
@@ -81,11 +90,11 @@ impl Outbox {
             .collect()
     }
 
-    /// How many jobs there are in each state, and since when the oldest one waits that is neither closed nor parked.
+    /// How many jobs there are in each state, and how old the oldest open one is.
     ///
     /// # Errors
     /// [`OutboxError::Database`], [`OutboxError::Content`].
-    pub fn counts(&self) -> Result<(Vec<(JobState, u64)>, Option<Duration>), OutboxError> {
+    pub fn counts(&self) -> Result<Counts, OutboxError> {
         let rows: Vec<(String, i64)> = self.read(|c| {
             c.prepare_cached("SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state")?
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -107,7 +116,10 @@ impl Outbox {
             )
         })?;
         let age = |since: i64| Duration::from_millis(unsigned(now_ms().saturating_sub(since)));
-        Ok((counts, oldest.map(age)))
+        Ok(Counts {
+            by_state: counts,
+            oldest_open: oldest.map(age),
+        })
     }
 
     /// Lets a job mint again: its transaction is no longer on the chain. The same signed bytes are sent first; they can be

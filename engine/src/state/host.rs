@@ -172,6 +172,9 @@ pub fn worth_waiting(error: &CallError) -> Duration {
     }
 }
 
+/// Hears of the stages of a change.
+pub type Listener = Arc<dyn Fn(&Stage<'_>) + Send + Sync>;
+
 /// How changes are made that could cut the operator off.
 #[derive(Clone, Default)]
 pub struct Care {
@@ -180,7 +183,7 @@ pub struct Care {
     /// What has to be reachable afterwards, beside the default gateways that are reachable before.
     pub probes: Vec<Target>,
     /// Hears of every stage.
-    pub tell: Option<Arc<dyn Fn(&Stage<'_>) + Send + Sync>>,
+    pub tell: Option<Listener>,
 }
 
 impl std::fmt::Debug for Care {

@@ -163,13 +163,14 @@ fn jobs(layout: &Layout) -> Result<JobsPart, String> {
         return Ok(JobsPart::default());
     }
     let outbox = Outbox::open_beside(&path).map_err(|e| e.to_string())?;
-    let (by_state, oldest) = outbox.counts().map_err(|e| e.to_string())?;
+    let counts = outbox.counts().map_err(|e| e.to_string())?;
     Ok(JobsPart {
-        by_state: by_state
+        by_state: counts
+            .by_state
             .into_iter()
             .map(|(state, n)| (state.to_string(), n))
             .collect::<BTreeMap<_, _>>(),
-        oldest_open_s: oldest.map(|age| age.as_secs()),
+        oldest_open_s: counts.oldest_open.map(|age| age.as_secs()),
     })
 }
 

@@ -109,10 +109,6 @@ fn alone(address: NatAddress) -> Result<RouteNet, Failure> {
 
 /// Solicitations are answered only where the operator lets the kernel do it.
 fn answers_for_ipv6(dev: &IfName) -> Result<(), Failure> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "settings of the kernel, whose names are interface names"
-    )]
     let on = |key: &str| {
         let path = Path::new("/proc/sys/net/ipv6/conf").join(key);
         std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")

@@ -219,7 +219,7 @@ fn kilobits(row: &Row, known: &[(&str, &str)]) -> Result<Map<String, Value>, For
         let number: u64 = text.and_then(|text| text.parse().ok()).ok_or(Foreign)?;
         let number = match *name {
             "priority" => number,
-            _ if number % 1000 == 0 => number / 1000,
+            _ if number.is_multiple_of(1000) => number / 1000,
             _ => return Err(Foreign),
         };
         found.insert((*name).to_owned(), number.into());
