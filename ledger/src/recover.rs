@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 /// How often the lock is tried, 20 ms apart.
-const LOCK_TRIES: u32 = 15;
+const LOCK_TRIES: u32 = 100;
 
 /// An intent that no outcome closed: the writer before this one ended while it was being done.
 #[derive(Debug, Clone, PartialEq, Eq)]

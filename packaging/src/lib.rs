@@ -170,6 +170,10 @@ mod tests {
                     .next()
                     .and_then(|p| p.rsplit('/').next())
                     .unwrap();
+                // What only holds something open for others runs nothing of ours.
+                if line == "/bin/true" {
+                    continue;
+                }
                 assert!(
                     programs::all().iter().any(|p| p.name() == program),
                     "{line}"

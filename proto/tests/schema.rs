@@ -51,6 +51,14 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
     ("src", "which addresses a host can have"),
     ("prefix", "that a network has no host bits, and which ones"),
     ("gateway", "which addresses a router can have"),
+    (
+        "rules",
+        "where packets may come from, as of one rule; and each rule once",
+    ),
+    (
+        "pairs",
+        "which addresses a host may translate; and each address once",
+    ),
     ("broker_pubkey", "that one key has one text"),
     (
         "broker_endpoint",

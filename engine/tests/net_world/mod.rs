@@ -229,6 +229,11 @@ impl World {
             .expect("the agent");
         self.agent = Some(Running(child));
         wait_for("the agent answers", || {
+            let ended = self
+                .agent
+                .as_mut()
+                .and_then(|agent| agent.0.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the agent ended: {}", self.agent_log());
             self.blockhost(&["agent", "info"])
                 .status
                 .success()

@@ -202,10 +202,10 @@ fn examples() -> Vec<(&'static str, Value)> {
 #[test]
 fn every_action_of_the_catalog_comes_back_from_its_canonical_form() {
     let examples = examples();
-    assert_eq!(
-        examples.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-        CATALOG.iter().map(|s| s.name).collect::<Vec<_>>()
-    );
+    // Some have more than one form.
+    let mut names: Vec<&str> = examples.iter().map(|(name, _)| *name).collect();
+    names.dedup();
+    assert_eq!(names, CATALOG.iter().map(|s| s.name).collect::<Vec<_>>());
     for (name, params) in examples {
         let action = Action::from_parts(name, &params).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(action.name(), name);

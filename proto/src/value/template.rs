@@ -64,6 +64,6 @@ impl Text for TemplateRef {
     }
     fn text_schema() -> Value {
         json!({"type": "string", "maxLength": 1024, "pattern": format!(
-            "^([a-z][a-z0-9-]{{0,31}}:vztmpl/|/?({COMPONENT}/)*)[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,123}}\\.tar(\\.(gz|bz2|xz|zst))?$")})
+            "^([a-z][a-z0-9-]{{0,31}}:vztmpl/|/?({COMPONENT}/)*)(?=[^/]{{5,128}}$)[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,123}}\\.tar(\\.(gz|bz2|xz|zst))?$")})
     }
 }

@@ -267,7 +267,7 @@ mod tests {
                 "only.firewall_ports",
             ),
             (
-                "rules: [{user: 7, actions: ['qm-*'], only: {vmids: {first: 500, last: 600}}}]",
+                "rules: [{user: 7, actions: [qm-list, qm-start], only: {vmids: {first: 500, last: 600}}}]",
                 "rule 1",
                 "qm-list",
             ),
