@@ -31,6 +31,7 @@ readonly PACKAGES=(
     python3-setuptools python3-wheel mypy           # that client's wheel and types
     faketime                                        # tests: a clock that is set back
     lxc uidmap busybox-static                       # containers, their ids, and the small system inside in tests
+    podman crun                                     # tests: somebody else's containers, found by their labels; never used here
     bzip2 xz-utils bsdutils                         # packings of their archives; a terminal to call from
     dbus-daemon polkitd                             # tests of the bus service: a system bus of their own, permissions
     libglib2.0-bin python3-dbus                     # gdbus and Python's client, asking it

@@ -14,9 +14,10 @@ pub mod route;
 pub mod survey;
 pub mod table;
 pub mod tc;
+pub mod wire;
 pub mod wireguard;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -85,6 +86,12 @@ pub struct Netlink {
     buffer: Vec<u8>,
     /// The last list changed while it was read: something in it may be missing or twice.
     interrupted: bool,
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Netlink {

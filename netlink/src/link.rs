@@ -54,7 +54,7 @@ const ALTIFNAME: usize = 127;
 
 /// Group of devices that are made here. It is given with the device's birth, its alias only a moment later: whoever dies
 /// between the two leaves a device that can still be told from those of others.
-const GROUP: u32 = 0xb10c;
+pub(crate) const GROUP: u32 = 0xb10c;
 
 /// A network device as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Made here, whoever wrote what beside it since.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.group == GROUP
+    }
+
     /// Made by [`Netlink::link_create`], which did not live to write the alias.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {

@@ -176,7 +176,12 @@ impl TableRoute {
     /// Whether it is the route to that network, whatever its metric and table.
     #[must_use]
     pub fn is_to(&self, network: Address) -> bool {
-        self.source_length == 0 && self.destination() == Some(network)
+        // The kernel writes no destination beside a route to everything.
+        let everything = || {
+            let same_family = (self.family == AF_INET) == network.address.is_ipv4();
+            self.length == 0 && network.length == 0 && self.part(RTA_DST).is_none() && same_family
+        };
+        self.source_length == 0 && (self.destination() == Some(network) || everything())
     }
 
     fn part(&self, wanted: u16) -> Option<&[u8]> {

@@ -59,6 +59,15 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
         "pairs",
         "which addresses a host may translate; and each address once",
     ),
+    (
+        "gateway4",
+        "that it is of the family, and in a network of the addresses",
+    ),
+    ("gateway6", "the same"),
+    (
+        "mac",
+        "that it is the address of one device, not of a group",
+    ),
     ("broker_pubkey", "that one key has one text"),
     (
         "broker_endpoint",

@@ -11,7 +11,7 @@ use blockhost_proto::catalog::Compartment;
 use blockhost_proto::layout::Layout;
 
 use crate::compartment::run::Runner;
-use crate::compartment::{Handler, StartInfo, image, keys, net, ovs, vm};
+use crate::compartment::{Handler, StartInfo, attach, image, keys, net, ovs, vm};
 use crate::confine::profile::{Inputs, open_files, profile};
 use crate::confine::{clear_inheritance, irrevocably_confine};
 use crate::control::ControlSocket;
@@ -28,7 +28,13 @@ pub const fn descriptors(role: Role) -> i32 {
         // Control, front, and one for each compartment.
         Role::Ledger => 2 + Role::COMPARTMENTS.len() as i32,
         // Control, gate; the front's sockets come by its control socket.
-        Role::Front | Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => 2,
+        Role::Front
+        | Role::Net
+        | Role::Ovs
+        | Role::Keys
+        | Role::Vm
+        | Role::Image
+        | Role::Attach => 2,
     }
 }
 
@@ -110,7 +116,7 @@ fn live(role: Role) -> Result<(), String> {
             drop(control);
             gate.run().map_err(|e| e.to_string())
         }
-        Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image => {
+        Role::Net | Role::Ovs | Role::Keys | Role::Vm | Role::Image | Role::Attach => {
             let channel = next()?;
             let (compartment, handler) = prepare(role, &start, &layout)?;
             let abi = confine(role, &start, &layout, &handler.programs())?;
@@ -147,6 +153,7 @@ fn prepare(
         Role::Keys => (Compartment::Keys, keys::prepare(&info)?),
         Role::Vm => (Compartment::Vm, vm::prepare(&info)?),
         Role::Image => (Compartment::Image, image::prepare(&info)?),
+        Role::Attach => (Compartment::Attach, attach::prepare(&info)?),
         Role::Front | Role::Ledger => return Err(format!("{} is no compartment", role.as_str())),
     })
 }
@@ -167,6 +174,7 @@ fn confine(
         image_dirs: &start.policy.allow.image_dirs,
         template_dirs: &start.policy.allow.template_dirs,
         image_network: start.policy.images.network,
+        attach: start.policy.containers.attach,
     };
     let abi = irrevocably_confine(&profile(role, &inputs)).map_err(|e| e.to_string())?;
     failpoint::confined(role, start);

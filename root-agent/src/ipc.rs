@@ -44,21 +44,31 @@ pub enum Role {
     Vm,
     /// What is inside disk images.
     Image,
+    /// Wires into other managers' containers.
+    Attach,
 }
 
 impl Role {
     /// Every role, in start order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ledger,
         Self::Net,
         Self::Ovs,
         Self::Keys,
         Self::Vm,
         Self::Image,
+        Self::Attach,
         Self::Front,
     ];
     /// The roles that execute actions.
-    pub const COMPARTMENTS: [Self; 5] = [Self::Net, Self::Ovs, Self::Keys, Self::Vm, Self::Image];
+    pub const COMPARTMENTS: [Self; 6] = [
+        Self::Net,
+        Self::Ovs,
+        Self::Keys,
+        Self::Vm,
+        Self::Image,
+        Self::Attach,
+    ];
 
     /// The name in process titles, logs and policy.
     pub const fn as_str(self) -> &'static str {
@@ -70,6 +80,7 @@ impl Role {
             Self::Keys => "keys",
             Self::Vm => "vm",
             Self::Image => "image",
+            Self::Attach => "attach",
         }
     }
 
@@ -82,6 +93,7 @@ impl Role {
             Compartment::Keys => Some(Self::Keys),
             Compartment::Vm => Some(Self::Vm),
             Compartment::Image => Some(Self::Image),
+            Compartment::Attach => Some(Self::Attach),
         }
     }
 

@@ -17,6 +17,7 @@ fn every_process_holds_its_capabilities_and_no_others() {
         ("keys", 0, 0),
         ("ovs", 0, 0),
         ("image", 0, 0),
+        ("attach", 0, 0),
         ("net", net_admin, net_admin),
         ("vm", vm, 0),
     ] {
@@ -31,6 +32,28 @@ fn every_process_holds_its_capabilities_and_no_others() {
 }
 
 #[test]
+fn where_wires_are_switched_on_one_process_holds_what_they_take_and_no_other_more_than_before() {
+    let agent = Agent::start("backend: embedded\ncontainers: {attach: true}\n");
+    let [net_admin, sys_ptrace, sys_admin] = [1u64 << 12, 1 << 19, 1 << 21];
+    for (role, wanted) in [
+        ("attach", net_admin | sys_ptrace | sys_admin),
+        ("net", net_admin),
+        ("front", 0),
+        ("ovs", 0),
+    ] {
+        let pid = agent.pid(role).expect(role);
+        for key in ["CapEff", "CapPrm", "CapBnd"] {
+            let set = u64::from_str_radix(&status(pid, key), 16).expect("hex");
+            assert_eq!(set, wanted, "{role} {key} {set:#x}");
+        }
+    }
+    let pid = agent.pid("attach").expect("attach");
+    assert_eq!(u64::from_str_radix(&status(pid, "CapAmb"), 16), Ok(0));
+    // One thread: where it is, the process is.
+    assert_eq!(status(pid, "Threads"), "1");
+}
+
+#[test]
 fn every_process_is_who_it_should_be_without_supplementary_groups() {
     let agent = Agent::start("backend: embedded\n");
     let all = |id: u32| format!("{id} {id} {id} {id}");
@@ -42,6 +65,7 @@ fn every_process_is_who_it_should_be_without_supplementary_groups() {
         ("vm", 0, BLOCKHOST),
         ("ovs", 0, AGENT),
         ("image", IMAGE, IMAGE),
+        ("attach", AGENT, AGENT),
     ] {
         let pid = agent.pid(role).expect(role);
         assert_eq!(status(pid, "Uid"), all(uid), "{role}");
@@ -84,6 +108,7 @@ fn every_process_has_limits_that_it_cannot_raise() {
         ("net", "256", &small, &memory),
         ("ovs", "256", &small, &memory),
         ("image", "256", free, free),
+        ("attach", "32", &small, &memory),
         ("vm", "8192", free, free),
     ] {
         let pid = agent.pid(role).expect(role);
@@ -159,15 +184,17 @@ fn no_process_holds_a_descriptor_it_does_not_need() {
     for (role, sockets) in [
         // Control, gate, listener.
         ("front", 3),
-        // Control, front and five compartments.
-        ("ledger", 7),
+        // Control, front and six compartments.
+        ("ledger", 8),
         // Control, channel for reading and for answering, and netlink: one for each part of the work that speaks it.
-        // Routes, names, tunnels' links and their keys' family, connections, devices, moves, routes to networks.
-        ("net", 11),
+        // Routes, names, tunnels' links and their keys' family, connections, devices, moves, routes to networks, answers for
+        // public addresses.
+        ("net", 12),
         ("keys", 3),
         ("vm", 4),
         ("ovs", 3),
         ("image", 3),
+        ("attach", 3),
     ] {
         let pid = agent.pid(role).expect(role);
         // The connection that found the agent ready may still be closing.

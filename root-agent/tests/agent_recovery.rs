@@ -18,7 +18,9 @@ fn info() -> serde_json::Value {
 #[test]
 fn every_process_that_is_killed_comes_back_and_works() {
     let mut agent = Agent::start("");
-    for role in ["net", "ovs", "keys", "vm", "image", "front", "ledger"] {
+    for role in [
+        "net", "ovs", "keys", "vm", "image", "attach", "front", "ledger",
+    ] {
         let old = agent.pid(role).expect(role);
         signal_process(old, Signal::KILL);
         agent.wait_for_new(role, old);
@@ -43,7 +45,7 @@ fn every_process_that_is_killed_comes_back_and_works() {
         }
     }
     let records = agent.world.records();
-    for role in ["net", "ovs", "keys", "vm", "image"] {
+    for role in ["net", "ovs", "keys", "vm", "image", "attach"] {
         let resource = format!("agent:{role}");
         let lost = records
             .iter()

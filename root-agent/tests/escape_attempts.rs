@@ -37,7 +37,10 @@ struct Ground {
 
 impl Ground {
     fn new(role: &str) -> Self {
-        let agent = Agent::start_in(World::with_qm("echo 'status: stopped'", ""));
+        let agent = Agent::start_in(World::with_qm(
+            "echo 'status: stopped'",
+            "containers: {attach: true}\n",
+        ));
         let outside = tempfile::Builder::new()
             .prefix("blockhost-outside-")
             .tempdir_in("/run")
@@ -248,6 +251,11 @@ fn an_ovs_process_that_was_taken_over_has_its_switch_and_nothing_else() {
 #[test]
 fn an_image_process_that_was_taken_over_has_its_images_and_nothing_else() {
     siege("image", "front");
+}
+
+#[test]
+fn an_attach_process_that_was_taken_over_has_networks_and_nothing_else() {
+    siege("attach", "net");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn confined(world: &World, role: Role, prepare: Prepare) -> Box<dyn Handler> {
         image_dirs: &image_dirs,
         template_dirs: &image_dirs,
         image_network: false,
+        attach: false,
     };
     irrevocably_confine(&profile(role, &inputs)).expect("confined");
     handler

@@ -549,6 +549,7 @@ fn confined(world: &World) {
         image_dirs: &[],
         template_dirs: &[],
         image_network: false,
+        attach: false,
     };
     irrevocably_confine(&profile(Role::Ovs, &inputs)).expect("confined");
     for (name, params) in [

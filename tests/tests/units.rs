@@ -56,6 +56,25 @@ fn no_unit_is_more_exposed_than_promised() {
     }
 }
 
+/// What the agent's unit comes to with the drop-in for containers of other managers: two capabilities more and network
+/// namespaces cost six tenths.
+const WITH_CONTAINERS: u32 = 30;
+
+#[test]
+fn with_the_drop_in_for_containers_the_agent_is_exposed_as_much_as_promised_and_no_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let merged = directory.path().join(AGENT);
+    let unit = std::fs::read(packaged(AGENT)).expect("the unit");
+    std::fs::write(&merged, [unit, drop_in("containers.conf")].concat()).expect("written");
+    let threshold = format!("--threshold={WITH_CONTAINERS}");
+    let words = ["security", "--offline=true", "--no-pager", &threshold];
+    let mut analyze = with_args("systemd-analyze", &words);
+    analyze.arg(&merged);
+    if let Err(error) = run(analyze, Duration::from_secs(30)) {
+        panic!("the drop-in costs more: {error}");
+    }
+}
+
 #[test]
 fn every_service_unit_has_a_promised_score() {
     for entry in std::fs::read_dir(packaged("")).expect("units") {
@@ -386,6 +405,43 @@ fn the_service_has_a_filter_and_no_privileges(booted: &Booted) {
 /// A drop-in of ours, where the administrator would copy it.
 fn drop_in(name: &str) -> Vec<u8> {
     std::fs::read(packaged(&format!("drop-ins/{name}"))).expect("a drop-in")
+}
+
+/// Stands for a container: a process in a network of its own.
+const SLEEPER: &[u8] = b"[Service]\nPrivateNetwork=yes\nExecStart=/usr/bin/sleep infinity\n";
+
+#[test]
+fn wires_are_laid_inside_the_units_sandbox_with_its_drop_in() {
+    let drop_in = drop_in("containers.conf");
+    let file = |path, bytes| File {
+        path,
+        bytes,
+        mode: 0o644,
+    };
+    let place = "/units/blockhost-root-agent.service.d/containers.conf";
+    let files = [
+        file(place, drop_in.as_slice()),
+        file("/units/sleeper.service", SLEEPER),
+        file(
+            "/etc/blockhost/root-agent.yaml",
+            b"containers: {attach: true}\n",
+        ),
+    ];
+    let Some(booted) = booted(&["blockhost-root-agent.socket", "sleeper.service"], &files) else {
+        return;
+    };
+    let pid = booted.property("sleeper.service", "MainPID");
+    let pid: u32 = pid.parse().expect("a process");
+    let looked = succeeds(&booted, "container-look", &json!({"pid": pid}));
+    let id = "ab".repeat(32);
+    let wire = json!({
+        "container": id, "pid": pid, "netns": looked["netns"], "port": "bhc1", "interface": "bh0",
+        "addresses": ["10.101.0.7/24"], "gateway4": "10.101.0.1", "mtu": 1400,
+    });
+    assert_eq!(succeeds(&booted, "container-attach", &wire)["new"], true);
+    assert_eq!(succeeds(&booted, "container-attach", &wire)["new"], false);
+    let gone = json!({"container": id, "port": "bhc1"});
+    succeeds(&booted, "container-detach", &gone);
 }
 
 #[test]

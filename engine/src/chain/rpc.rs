@@ -328,7 +328,8 @@ async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> 
     pinned.into_iter().filter_map(|(_, slot)| slot).collect()
 }
 
-fn install_tls_provider() {
+/// The HTTP client asks for one as soon as it is built, whatever it is for.
+pub(crate) fn install_tls_provider() {
     static ONCE: Once = Once::new();
     // An error means that one is installed already, which is as good.
     ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));

@@ -1,10 +1,11 @@
 //! `network.yaml`: how the host's network is looked after. Other parts of it belong to other planners.
 
+use super::containers::ContainersSection;
 use super::file::{self, ConfigError, Warning};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
-const KNOWN: &[&str] = &["flow_stats.every_s"];
+const KNOWN: &[&str] = &["flow_stats.every_s", "containers"];
 
 /// The file. A missing one means: nothing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -12,6 +13,9 @@ pub struct NetworkConfig {
     /// Section `flow_stats`; without it the switches' counters are not recorded.
     #[serde(default)]
     pub flow_stats: Option<FlowStatsSection>,
+    /// Section `containers`; without it no container of another manager gets a wire.
+    #[serde(default)]
+    pub containers: Option<ContainersSection>,
 }
 
 /// Section `flow_stats`: how often what the switches counted goes into the ledger.

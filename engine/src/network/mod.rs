@@ -6,6 +6,7 @@ pub mod analytics;
 pub mod attach;
 pub mod bindings;
 pub mod confirm;
+pub mod discovery;
 pub mod flows;
 pub mod names;
 pub mod observe;

@@ -3,6 +3,7 @@
 
 mod addressbook;
 mod agent;
+mod attach;
 mod broker;
 mod container;
 mod firewall;
@@ -23,6 +24,7 @@ mod wireguard;
 
 pub use addressbook::AddressbookSave;
 pub use agent::AgentInfo;
+pub use attach::{ContainerAttach, ContainerDetach, ContainerLook};
 pub use broker::BrokerRenew;
 pub use container::{
     PctConfig, PctCreate, PctDestroy, PctExec, PctList, PctSet, PctShutdown, PctStart, PctStatus,
@@ -420,6 +422,7 @@ actions! {
     IptablesOpen, IptablesClose, IptablesList, IptablesSet,
     NatMap, NatUnmap, NatList, NatSet, ProxySet, ProxyDel, VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
+    ContainerLook, ContainerAttach, ContainerDetach,
     WgSetup, WgSetPeers, WgTeardown, WgShow,
     GenerateWallet, AddressbookSave, BrokerRenew, LedgerAppend, LedgerAnchored, LedgerBlob, LedgerShred,
     LedgerPrune, LedgerCosign, LedgerRotateKey, AgentInfo,

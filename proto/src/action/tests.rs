@@ -146,6 +146,24 @@ fn examples() -> Vec<(&'static str, Value)> {
         ("ovs-set-meter", json!({"bridge": "ovsbr0", "meter": 1})),
         ("ovs-list", json!({})),
         (
+            "container-look",
+            crate::catalog::find("container-look")
+                .unwrap()
+                .example_params(),
+        ),
+        (
+            "container-attach",
+            crate::catalog::find("container-attach")
+                .unwrap()
+                .example_params(),
+        ),
+        (
+            "container-detach",
+            crate::catalog::find("container-detach")
+                .unwrap()
+                .example_params(),
+        ),
+        (
             "wg-setup",
             json!({"name": "wg0", "addresses": ["10.8.0.1/24"]}),
         ),

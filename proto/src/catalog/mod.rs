@@ -26,6 +26,8 @@ pub enum Compartment {
     Vm,
     /// What is inside disk images.
     Image,
+    /// Wires into the network of containers that another manager runs.
+    Attach,
 }
 
 impl Compartment {
@@ -40,6 +42,7 @@ impl Compartment {
             Self::Keys => "keys",
             Self::Vm => "vm",
             Self::Image => "image",
+            Self::Attach => "attach",
         }
     }
 }

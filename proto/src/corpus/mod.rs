@@ -1,6 +1,7 @@
 //! Requests that must be refused, as data: what an attacker or a broken client would send, with the code that it gets.
 //! Used by this crate's tests and by those of everything that stands behind the socket. The list only grows.
 
+mod attach;
 mod frames;
 mod image;
 mod network;
@@ -46,6 +47,7 @@ pub fn hostile_requests() -> &'static [Hostile] {
         list.extend(ovs::switches());
         list.extend(pct::containers());
         list.extend(image::images());
+        list.extend(attach::containers());
         list
     });
     &LIST

@@ -51,6 +51,17 @@ fn names_have_their_lengths_their_letters_and_their_beginnings() {
         &["a", "0", "a_.-", &long("a", 64)],
         &["", "_a", ".a", "-a", "A", "a b", &long("a", 65)],
     );
+    let id = "0123456789abcdef".repeat(4);
+    check::<ContainerId>(
+        &[&id],
+        &[
+            "",
+            &id[1..],
+            &format!("{id}0"),
+            &id.to_uppercase(),
+            &format!("{}g", &id[1..]),
+        ],
+    );
     check::<WalletName>(
         &["a", "0", "a-", &long("a", 32)],
         &["", "-a", "A", "a_b", "a.b", &long("a", 33)],

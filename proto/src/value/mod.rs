@@ -26,13 +26,13 @@ pub use cpu::CpuLimit;
 pub use file::{ImagePath, KeyFile, SnippetRef, VolumeRef};
 pub use firewall::{NatPair, NatPairs, OpenPort, OpenPorts};
 pub use guest::{FileMode, GuestPath, GuestText, PackageName};
-pub use name::{Comment, EventName, IfName, StorageName, VmName};
+pub use name::{Comment, ContainerId, EventName, IfName, StorageName, VmName};
 pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
 pub use number::{
     BlockNumber, Burst, ChainId, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive,
-    LedgerSize, MeterId, Metric, Mtu, Port, QueueId, QueuePriority, Rate, RateKbps, Seconds,
-    TableId, VlanTag, Vmid,
+    LedgerSize, MeterId, Metric, Mtu, NamespaceInode, Pid, Port, QueueId, QueuePriority, Rate,
+    RateKbps, Seconds, TableId, VlanTag, Vmid,
 };
 pub(crate) use object::{List, Object, choice};
 pub use ovs::{

@@ -20,11 +20,15 @@ pub struct StorageName(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Comment(String);
 
+/// Full id of a container of Docker, Podman or the like: 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerId(String);
+
 /// Category or action name of an event that a service writes into the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventName(String);
 
-text_newtype!(VmName, IfName, StorageName, Comment, EventName);
+text_newtype!(VmName, IfName, StorageName, Comment, ContainerId, EventName);
 
 impl Text for VmName {
     const KIND: &'static str = "VM name";
@@ -82,6 +86,18 @@ impl Text for Comment {
     }
     fn text_schema() -> Value {
         json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9-]{0,63}$"})
+    }
+}
+
+impl Text for ContainerId {
+    const KIND: &'static str = "container id";
+    const RULE: &'static str = "64 of 0-9 and a-f";
+    fn read(text: &str) -> Option<Self> {
+        made_of(text, 64..=64, |b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            .then(|| Self(text.to_owned()))
+    }
+    fn text_schema() -> Value {
+        json!({"type": "string", "pattern": "^[0-9a-f]{64}$"})
     }
 }
 

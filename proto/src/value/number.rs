@@ -266,6 +266,10 @@ integer_value!(Vmid: u32, Port: u16, Seconds: u16, CpuUnits: u16, Iops: u32, Rat
 ranged! {
     /// Position of an interface among those of one machine: 0..=31.
     IfIndex: u8, "interface index", 0 ..= 31;
+    /// Number of a process: 2..=4194304. Never the first one of the host.
+    Pid: u32, "process number", 2 ..= 4_194_304;
+    /// Number of a namespace, as the kernel shows it in `/proc/PID/ns`: 1..=4294967295.
+    NamespaceInode: u32, "namespace number", 1 ..= 4_294_967_295;
     /// VLAN number: 1..=4094.
     VlanTag: u16, "VLAN tag", 1 ..= 4094;
     /// MTU of a bridge or tunnel, in bytes: 1280..=9216. Below 1280 there is no IPv6.

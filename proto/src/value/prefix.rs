@@ -148,6 +148,19 @@ impl InterfaceAddress {
     pub const fn length(self) -> u8 {
         self.length
     }
+
+    /// Whether another address lies in its network.
+    #[must_use]
+    pub fn reaches(self, other: IpAddr) -> bool {
+        let (ours, theirs, width) = match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (u128::from(a.to_bits()), u128::from(b.to_bits()), 32)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+            _ => return false,
+        };
+        host_bits(ours ^ theirs, width - self.length) == ours ^ theirs
+    }
 }
 
 impl fmt::Display for InterfaceAddress {
@@ -272,6 +285,12 @@ impl RouteNet {
     #[must_use]
     pub const fn length(self) -> u8 {
         self.0.length
+    }
+
+    /// Whether an address lies in it.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.0.reaches(address)
     }
 }
 

@@ -123,7 +123,7 @@ lists! {
     ovs_bridges: Vec<String> = names(&["ovsbr0", "ovsbr1"]),
     /// Devices that may be attached to a switch; a `*` at the end stands for any rest. An uplink has to be named by hand:
     /// attaching it takes the host off its network.
-    ovs_ports: Vec<String> = names(&["vi*", "veth*", "tap*", "fwln*"]),
+    ovs_ports: Vec<String> = names(&["vi*", "veth*", "tap*", "fwln*", "bhc*"]),
     /// Public addresses that `nat-map` may give away, as prefixes; empty lets none through.
     public_pools: Vec<Prefix> = Vec::new(),
     /// Private addresses that a public one may lead to.
@@ -141,6 +141,12 @@ lists! {
     link_devices: Vec<String> = names(&["ovsbr0", "ovsbr1", "wg*", "vi*"]),
     /// Networks that addresses given to a device may be in: each makes a route.
     link_addresses: Vec<Prefix> = prefixes(&PRIVATE),
+    /// Ends on the host of wires into other managers' containers; a `*` at the end stands for any rest.
+    container_ports: Vec<String> = names(&["bhc*"]),
+    /// Ends of them inside, likewise.
+    container_interfaces: Vec<String> = names(&["bh*", "eth*"]),
+    /// Networks that addresses inside such containers may be in.
+    container_addresses: Vec<Prefix> = prefixes(&PRIVATE),
     /// Networks that routes of the agent may lead to, besides those of `public_pools`.
     route_networks: Vec<Prefix> = prefixes(&PRIVATE),
     /// Devices that lead out of the host, and that may hand over what they carry to a bridge and get it back.

@@ -139,6 +139,27 @@ impl Allowlists {
                 .bridge
                 .as_ref()
                 .map_or(Ok(()), |bridge| self.switch(bridge)),
+            // What a process is in is no secret; the compartment refuses the host's own.
+            Action::ContainerLook(_) => Ok(()),
+            Action::ContainerAttach(a) => {
+                self.container_port(&a.port)?;
+                like(
+                    "interface in a container",
+                    a.interface.as_str(),
+                    &self.container_interfaces,
+                    "container_interfaces",
+                )?;
+                a.addresses.iter().try_for_each(|address| {
+                    inside(
+                        "address in a container",
+                        address.address(),
+                        address.length(),
+                        &self.container_addresses,
+                        "container_addresses",
+                    )
+                })
+            }
+            Action::ContainerDetach(a) => self.container_port(&a.port),
             Action::WgSetup(a) => {
                 self.tunnel(&a.name)?;
                 a.listen_port.map_or(Ok(()), |port| {
@@ -348,6 +369,16 @@ impl Allowlists {
     fn switch_port(&self, bridge: &SwitchIfName, port: &SwitchIfName) -> Result<(), NotAllowed> {
         self.switch(bridge)?;
         like("switch port", port.as_str(), &self.ovs_ports, "ovs_ports")?;
+        machine_of(port.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
+    }
+
+    fn container_port(&self, port: &SwitchIfName) -> Result<(), NotAllowed> {
+        like(
+            "port of a container",
+            port.as_str(),
+            &self.container_ports,
+            "container_ports",
+        )?;
         machine_of(port.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
     }
 

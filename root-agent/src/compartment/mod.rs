@@ -1,6 +1,8 @@
 //! What a compartment is: a confined process that executes catalog actions and nothing else.
-//! The trait and its types live here, the process loop in [`run`], the work in `net`, `ovs`, `keys`, `vm` and `image`.
+//! The trait and its types live here, the process loop in [`run`], the work in `net`, `ovs`, `keys`, `vm`,
+//! `image` and `attach`.
 
+pub mod attach;
 mod disk;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;

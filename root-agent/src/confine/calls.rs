@@ -1,5 +1,7 @@
 //! Lists of system calls and socket families by what they are for. What a filter does with them is `syscalls`'.
 
+use crate::sys::SIOCGSKNS;
+
 /// A system call of this architecture, with its name for the printed tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
@@ -228,6 +230,9 @@ pub(super) const NAMESPACES: &[Call] = calls![
     SYS_io_uring_register,
 ];
 
+/// Entering network namespaces, and speaking netlink there. Nothing with a path, no thread, no process.
+pub(super) const ENTERING: &[Call] = calls![SYS_bind, SYS_setsockopt, SYS_pidfd_open, SYS_fstat];
+
 /// Refused to programs that have no helpers.
 pub(super) const SPAWNING: &[Call] = calls![SYS_clone, SYS_clone3];
 #[cfg(target_arch = "x86_64")]
@@ -279,12 +284,21 @@ const CLONE_NEW: u64 = CLONE_NEWNS
     | CLONE_NEWPID
     | CLONE_NEWNET;
 const PR_SET_NAME: u64 = 15;
+const NETLINK_ROUTE: u64 = 0;
 
 /// Threads and their names, but no process, no namespace, and nothing that undoes a confinement.
 pub(super) const THREADS: &[Judged] = judged![
     SYS_clone "clone (threads)":
         &[&[Condition::Masked(0, CLONE_NEW | CLONE_THREAD, CLONE_THREAD)]],
     SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
+];
+
+/// Sockets for devices, addresses and routes; the network namespace of another process and no other of its namespaces; and
+/// which one a socket is of.
+pub(super) const NETWORK_NAMESPACE: &[Judged] = judged![
+    SYS_socket "socket (routes)": &[&[Condition::Is(2, NETLINK_ROUTE)]],
+    SYS_setns "setns (network)": &[&[Condition::Is(1, CLONE_NEWNET)]],
+    SYS_ioctl "ioctl (a socket's namespace)": &[&[Condition::Is(1, SIOCGSKNS)]],
 ];
 
 /// Refused to whatever needs no namespace and has no business with other processes of its user: without this, a process

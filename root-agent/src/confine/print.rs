@@ -41,15 +41,17 @@ pub fn to_json() -> Value {
                 root_directory,
                 ..
             } = profile;
+            // Without Landlock it is the list of calls that says; one that is complete has none for these.
+            let unguarded = landlock.is_none() && !filter.calls().0;
             json!({
                 "name": name,
                 "user": user(identity.uid),
                 "group": user(identity.gid),
                 "capabilities": capabilities.iter_names().map(|(name, _)| format!("CAP_{name}")).collect::<Vec<_>>(),
                 "root_directory": root_directory.map(|path| path.display().to_string()),
-                "files": landlock.as_ref().map(files),
-                "tcp": landlock.as_ref().is_none_or(|rules| rules.tcp),
-                "signals_outside": landlock.as_ref().is_none_or(|rules| rules.signals),
+                "files": landlock.as_ref().map_or_else(|| (!unguarded).then(Vec::new), |rules| Some(files(rules))),
+                "tcp": landlock.as_ref().map_or(unguarded, |rules| rules.tcp),
+                "signals_outside": landlock.as_ref().map_or(unguarded, |rules| rules.signals),
                 "system_calls": system_calls(&filter),
                 "sockets": filter.sockets(),
                 "address_space_bytes": address_space,
@@ -154,6 +156,7 @@ fn processes() -> Vec<(String, Profile)> {
             image_dirs: &allow.image_dirs,
             template_dirs: &allow.template_dirs,
             image_network: false,
+            attach: true,
         };
         profile(role, &inputs)
     };
@@ -274,6 +277,16 @@ mod tests {
         assert_eq!(process("net")["capabilities"], json!(["CAP_NET_ADMIN"]));
         assert_eq!(process("front")["files"], json!([]));
         assert_eq!(process("front")["sockets"], "none");
+        let attach = process("attach");
+        assert_eq!(
+            attach["capabilities"],
+            json!(["CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN"])
+        );
+        assert_eq!(
+            (&attach["files"], &attach["tcp"]),
+            (&json!([]), &json!(false))
+        );
+        assert_eq!(attach["sockets"], "only AF_NETLINK");
         assert_eq!(process("image")["capabilities"], json!([]));
         assert_eq!(process("image")["user"], "blockhost-image");
         assert_eq!(process("image")["sockets"], "only AF_UNIX");

@@ -46,6 +46,7 @@ pub const fn open_files(role: Role) -> u64 {
         Role::Front => 1024,
         Role::Vm => 8192,
         Role::Ledger | Role::Net | Role::Ovs | Role::Keys | Role::Image => 256,
+        Role::Attach => 32,
     }
 }
 
@@ -81,6 +82,8 @@ pub struct Inputs<'a> {
     pub template_dirs: &'a [PathBuf],
     /// Whether packages may be fetched for images.
     pub image_network: bool,
+    /// Whether wires may be laid into other managers' containers.
+    pub attach: bool,
 }
 
 /// The profile of a role.
@@ -158,8 +161,30 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
             )
         },
         Role::Vm => vm(inputs, root),
+        Role::Attach if inputs.attach => Profile {
+            capabilities: ATTACHING,
+            // Landlock lets nobody in a domain of it near processes outside, not even to name their namespaces. What
+            // it would keep away is out of reach without it: the filter has no call that takes a path, a signal or a port.
+            landlock: None,
+            ..sealed(
+                inputs.identities.agent,
+                Ruleset::default(),
+                Filter::network_namespaces(),
+            )
+        },
+        Role::Attach => sealed(
+            inputs.identities.agent,
+            Ruleset::default(),
+            Filter::network_namespaces(),
+        ),
     }
 }
+
+/// `SYS_PTRACE` is what the kernel asks of whoever names the namespaces of another user's process, `SYS_ADMIN` of whoever
+/// enters one, `NET_ADMIN` of whoever changes something there.
+pub const ATTACHING: CapabilitySet = CapabilitySet::SYS_PTRACE
+    .union(CapabilitySet::SYS_ADMIN)
+    .union(CapabilitySet::NET_ADMIN);
 
 fn vm(inputs: &Inputs<'_>, identity: Identity) -> Profile {
     let (capabilities, landlock) = match inputs.backend {

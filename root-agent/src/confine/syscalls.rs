@@ -10,9 +10,9 @@ use seccompiler::{
 };
 
 use super::calls::{
-    CONNECTING, CONNECTING_OLD, Condition, FILES, FILES_OLD, Judged, LIFE, LIFE_OLD, NAMESPACES,
-    OTHERS, SERVING, SPAWNING, SPAWNING_OLD, TAMPERING, TAMPERING_PORTS, THREADING, THREADS,
-    families,
+    CONNECTING, CONNECTING_OLD, Condition, ENTERING, FILES, FILES_OLD, Judged, LIFE, LIFE_OLD,
+    NAMESPACES, NETWORK_NAMESPACE, OTHERS, SERVING, SPAWNING, SPAWNING_OLD, TAMPERING,
+    TAMPERING_PORTS, THREADING, THREADS, families,
 };
 pub use super::calls::{Call, Family, NETLINK, UNIX, UNIX_AND_INTERNET};
 use crate::compartment::Backend;
@@ -110,6 +110,18 @@ impl Filter {
         }
     }
 
+    /// Attach: other network namespaces and netlink in them, and nothing else. No signal either, not even to a thread of
+    /// its own: where there are no Landlock scopes, that would reach others of its user.
+    pub fn network_namespaces() -> Self {
+        let mut filter = Self {
+            judged: NETWORK_NAMESPACE,
+            families: Families::Only(NETLINK),
+            ..Self::new(Kind::Only, &[LIFE, LIFE_OLD, ENTERING])
+        };
+        filter.calls.retain(|call| call.number != libc::SYS_tgkill);
+        filter
+    }
+
     /// Net: programs, but no way to a unix socket of the host, which Landlock below ABI 9 does not guard.
     pub fn no_unix_sockets() -> Self {
         let mut filter = Self::new(Kind::AllBut, &[TAMPERING, TAMPERING_PORTS, NAMESPACES]);
@@ -171,8 +183,12 @@ impl Filter {
             names.join(", ")
         };
         let makes = |call: &Call| call.number == libc::SYS_socket;
+        let mut called = self
+            .calls
+            .iter()
+            .chain(self.judged.iter().map(|judged| &judged.call));
         match self.families {
-            _ if self.kind == Kind::Only && !self.calls.iter().any(makes) => "none".to_owned(),
+            _ if self.kind == Kind::Only && !called.any(makes) => "none".to_owned(),
             Families::Only([]) => "none".to_owned(),
             Families::Only(list) => format!("only {}", names(list)),
             Families::AllBut(list) => format!("any but {}", names(list)),

@@ -84,6 +84,8 @@ pub struct Policy {
     pub programs: Programs,
     /// Customising disk images.
     pub images: Images,
+    /// Containers of other managers.
+    pub containers: Containers,
     /// Numeric users to use instead of looking up the product's own.
     pub identities: IdentityOverrides,
 }
@@ -105,6 +107,7 @@ impl Default for Policy {
             time_limits: BTreeMap::new(),
             programs: Programs::default(),
             images: Images::default(),
+            containers: Containers::default(),
             identities: IdentityOverrides::default(),
         }
     }
@@ -150,6 +153,15 @@ pub struct Images {
     /// Whether `virt-customize` may fetch packages while it does an `install`. Everything else that runs in the image at
     /// that time can then reach the host's own services on the ports 80 and 443, and any UDP port, too.
     pub network: bool,
+}
+
+/// `containers:`. Takes effect when the agent is restarted: what a process may hold is settled at its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Containers {
+    /// Whether wires may be laid into containers that Docker, Podman or the like runs. One process of the agent may enter
+    /// network namespaces then, and the service needs the drop-in `containers.conf`.
+    pub attach: bool,
 }
 
 /// Programs to use instead of the ones found in the system directories.

@@ -23,7 +23,7 @@ use self::config::{ConfigError, gather, make_directories, read_policy};
 use self::notify::Notifier;
 use self::socket::{SocketError, Sockets};
 use crate::control::ControlSocket;
-use crate::ipc::{self, Control, Role, Start};
+use crate::ipc::{self, ChannelError, Control, Role, Start};
 use crate::policy::sockets::SocketName;
 use crate::sys::{self, spawn};
 use crate::{log_error, log_info};
@@ -270,13 +270,11 @@ impl Supervisor {
             let message = Control::Listen {
                 socket: name.clone(),
             };
-            front
-                .control
-                .send(&message, Some(listener.fd.as_fd()))
-                .map_err(|e| SupervisorError::Child {
-                    role: Role::Front.as_str(),
-                    detail: e.to_string(),
-                })?;
+            match front.control.send(&message, Some(listener.fd.as_fd())) {
+                // It is gone already, and is buried in its turn: why, somebody else may be about to say.
+                Ok(()) | Err(ChannelError::Closed) => {}
+                Err(e) => return Err(did_not_start(Role::Front, e.to_string())),
+            }
         }
         Ok(())
     }

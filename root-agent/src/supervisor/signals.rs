@@ -47,11 +47,18 @@ impl Supervisor {
         let change = self.sockets.plan(&wanted)?;
         let fixed = |p: &crate::policy::Policy| {
             let programs = p.programs.clone();
-            (p.backend, p.landlock, programs, p.images, p.identities)
+            (
+                p.backend,
+                p.landlock,
+                programs,
+                p.images,
+                p.containers,
+                p.identities,
+            )
         };
         if fixed(&policy) != fixed(&self.start.policy) {
             log_warning!(
-                "backend, landlock, programs, images and identities change at the next restart only"
+                "backend, landlock, programs, images, containers and identities change at the next restart only"
             );
         }
         self.start.users = users;

@@ -154,6 +154,21 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// The network namespace that a socket is of. Needs `CAP_NET_ADMIN` there.
+///
+/// # Errors
+/// The kernel's.
+pub fn socket_namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS takes no argument and touches no memory of ours; it answers with a descriptor or an error.
+    let raw = check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) }.into())?;
+    let raw = RawFd::try_from(raw).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the kernel made this descriptor for us in the call above; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// From the kernel's `asm-generic/sockios.h`; libc has no name for it.
+pub const SIOCGSKNS: libc::c_ulong = 0x894c;
+
 /// Makes the allocator give large buffers back to the kernel as soon as they are freed, and keep one arena.
 pub fn tame_allocator() {
     #[cfg(target_env = "gnu")]

@@ -70,6 +70,22 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| sys!(libc::SYS_setns, 3, 0).map(drop),
     },
     Attempt {
+        name: "join-network-of-sibling",
+        run: |c| join(c.sibling, libc::CLONE_NEWNET),
+    },
+    Attempt {
+        name: "join-mounts-of-sibling",
+        run: |c| join(c.sibling, libc::CLONE_NEWNS),
+    },
+    Attempt {
+        name: "join-both-of-sibling",
+        run: |c| join(c.sibling, libc::CLONE_NEWNET | libc::CLONE_NEWNS),
+    },
+    Attempt {
+        name: "join-users-of-init",
+        run: |_| join(1, libc::CLONE_NEWUSER),
+    },
+    Attempt {
         name: "clone-into-user-namespace",
         run: |_| {
             clone(sys!(
@@ -235,6 +251,12 @@ pub const ATTEMPTS: &[Attempt] = &[
         run: |_| sys!(libc::SYS_modify_ldt, 0, 0, 0).map(drop),
     },
 ];
+
+/// Into namespaces of another process.
+fn join(pid: i32, namespaces: i32) -> Tried {
+    let process = sys!(libc::SYS_pidfd_open, pid, 0)?;
+    sys!(libc::SYS_setns, process, namespaces).map(drop)
+}
 
 /// The child of a clone that went through is gone at once.
 fn clone(result: Result<usize, i32>) -> Tried {

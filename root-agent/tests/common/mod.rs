@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Every process below the supervisor.
-pub const ROLES: [&str; 7] = ["front", "ledger", "net", "ovs", "keys", "vm", "image"];
+pub const ROLES: [&str; 8] = [
+    "front", "ledger", "net", "ovs", "keys", "vm", "image", "attach",
+];
 
 /// Numbers for the product's users, so that the host needs none of them.
 pub const AGENT: u32 = 64_101;

@@ -15,7 +15,19 @@ pub struct SecondNet(Child);
 
 impl SecondNet {
     pub fn new() -> Self {
+        Self::start(&[])
+    }
+
+    /// One that belongs to a user namespace of its own, as that of a container with mapped ids does; `None` where the host
+    /// makes none.
+    pub fn in_user_namespace() -> Option<Self> {
+        let possible = try_tool("unshare --user --map-root-user --net -- true").0;
+        possible.then(|| Self::start(&["--user", "--map-root-user"]))
+    }
+
+    fn start(options: &[&str]) -> Self {
         let holder = Command::new("unshare")
+            .args(options)
             .args(["--net", "--kill-child", "--fork", "--", "cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

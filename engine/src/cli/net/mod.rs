@@ -3,6 +3,7 @@
 
 mod change;
 mod change_print;
+mod containers;
 mod dot;
 mod flows;
 mod restore;
@@ -33,6 +34,7 @@ Examples:
   blockhost net show --bridge ovsbr0 --watch
   blockhost net show --json | jq '.bridges[].ports[] | select(.vmid == 100)'
   blockhost net show --dot | dot -Tsvg > network.svg
+  blockhost net containers --watch
   blockhost net flows state.json
   blockhost net flow-stats --seconds 10
   blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60
@@ -45,6 +47,9 @@ enum Verb {
     /// Bridges, what hangs on them and whose it is, traffic, drops, tunnels
     #[command(after_help = EXAMPLES)]
     Show(ShowArgs),
+    /// Containers of Docker, Podman or the like: which have a network of ours, and why not
+    #[command(after_help = containers::EXAMPLES)]
+    Containers(containers::ContainersArgs),
     #[command(flatten)]
     Flows(flows::Verb),
     /// Open the ports and map the addresses that the ledger says, and no others; exit code 2 where something of it cannot be known or
@@ -79,6 +84,7 @@ const EVERY: Duration = Duration::from_secs(2);
 pub fn run(args: &NetArgs, layout: &Layout) -> ExitCode {
     let args = match &args.verb {
         Verb::Show(args) => args,
+        Verb::Containers(args) => return containers::run(args, layout),
         Verb::Flows(verb) => return flows::run(verb, layout),
         Verb::Restore(args) => return restore::run(args, layout),
         Verb::Change(verb) => return change::run(verb, layout),

@@ -236,6 +236,18 @@ export interface OvsSetFlowsReply extends Reply {
   removed: number;
 }
 
+export interface ContainerLookReply extends Reply {
+  /** Number of the network namespace. */
+  netns: number;
+}
+
+export interface ContainerAttachReply extends Reply {
+  /** Hardware address of the end inside. */
+  mac: string;
+  /** Whether the wire was made by this request. */
+  "new": boolean;
+}
+
 export interface WgSetupReply extends Reply {
   /** The tunnel's public key, base64. */
   public_key: string;
@@ -820,6 +832,45 @@ export function ovsSetMeter(bridge: string, meter: number, unit?: "kbps" | "pktp
  * @param owner Only flows of this owner.
  */
 export function ovsList(bridge?: string, flows?: boolean, owner?: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Says which network namespace a process is in, by the number that `container-attach` wants to hear again. A
+ * process in the host's own network is `forbidden`. Ask the container manager for the process once before and
+ * once after: where both answers are the same, the number is that of the container.
+ * Changes nothing.
+ *
+ * @param pid A process of the container.
+ */
+export function containerLook(pid: number, callOptions?: CallOptions): Promise<ContainerLookReply>;
+
+/**
+ * Makes a virtual wire with one end on the host and the other in the network namespace of a process, and gives
+ * the end inside its hardware address, MTU, addresses and default routes. The end inside is never on the host:
+ * the kernel makes it where it belongs. The same again changes what differs; what fails is taken back. A process
+ * that is in another namespace than the one named, or in the host's, is refused, and so is a name that is taken
+ * by somebody else.
+ *
+ * @param container The manager's full id of the container, kept beside both ends.
+ * @param pid A process of the container.
+ * @param netns The network namespace that it has to be in, as `container-look` says it.
+ * @param port Name of the end on the host.
+ * @param interface_ Name of the end inside.
+ * @param addresses All addresses of the end inside from now on.
+ * @param mac Hardware address of the end inside; the kernel chooses one where none is given.
+ * @param mtu MTU of both ends.
+ * @param gateway4 Router for everything else of IPv4, in a network of the addresses.
+ * @param gateway6 Router for everything else of IPv6, in a network of the addresses or one of the link.
+ */
+export function containerAttach(container: string, pid: number, netns: number, port: string, interface_: string, addresses: readonly string[], mac?: string, mtu?: number, gateway4?: string, gateway6?: string, callOptions?: CallOptions): Promise<ContainerAttachReply>;
+
+/**
+ * Removes the wire that `container-attach` made for the container, with both ends; `not_found` where there is
+ * none. What another program or another container has by that name stays.
+ *
+ * @param container The container.
+ * @param port Name of the end on the host.
+ */
+export function containerDetach(container: string, port: string, callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Makes a tunnel, or brings one of this agent's to these values; its private key is made the first time and

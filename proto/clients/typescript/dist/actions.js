@@ -222,6 +222,18 @@ export function ovsList(bridge, flows, owner, callOptions) {
   return invoke("ovs-list", { bridge, flows, owner }, callOptions);
 }
 
+export function containerLook(pid, callOptions) {
+  return invoke("container-look", { pid }, callOptions);
+}
+
+export function containerAttach(container, pid, netns, port, interface_, addresses, mac, mtu, gateway4, gateway6, callOptions) {
+  return invoke("container-attach", { container, pid, netns, port, interface: interface_, addresses, mac, mtu, gateway4, gateway6 }, callOptions);
+}
+
+export function containerDetach(container, port, callOptions) {
+  return invoke("container-detach", { container, port }, callOptions);
+}
+
 export function wgSetup(name, addresses, listenPort, mtu, callOptions) {
   return invoke("wg-setup", { name, addresses, listen_port: listenPort, mtu }, callOptions);
 }

@@ -1,5 +1,5 @@
-//! The addresses of a device from now on: what has to be given, what taken, and in which order. Tunnels and other devices
-//! are brought to their addresses by the same steps. Which are not to be taken, and which not to be given, is judged here, too.
+//! The addresses of a device from now on: what has to be given, what taken, and in which order. Tunnels, other devices and the
+//! ends of wires in containers are brought to their addresses by the same steps. Which are not to be taken, and which not to be given, is judged here, too.
 
 use std::net::IpAddr;
 
@@ -40,7 +40,10 @@ fn plan(present: &[Address], wanted: &[Address], may_go: impl Fn(&Address) -> bo
 
 /// The addresses of a device that somebody gave it: not those of the link alone, nor those that the kernel makes of what
 /// routers announce.
-pub(super) fn given(netlink: &mut Netlink, index: u32) -> Result<Vec<Address>, NetlinkError> {
+pub(in crate::compartment) fn given(
+    netlink: &mut Netlink,
+    index: u32,
+) -> Result<Vec<Address>, NetlinkError> {
     let own = netlink.own_addresses(index)?;
     let mut list: Vec<Address> = own
         .iter()
@@ -110,7 +113,7 @@ pub(super) fn claimed(
 
 /// Brings a device to these addresses; of others only those go that `may_go` says. New ones come first: a device that keeps an address never is without one. Those that
 /// stay are not touched.
-pub(super) fn bring_to(
+pub(in crate::compartment) fn bring_to(
     netlink: &mut Netlink,
     index: u32,
     wanted: &[Address],

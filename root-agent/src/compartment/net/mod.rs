@@ -2,7 +2,7 @@
 //! translation by `iptables-restore`. Runs as the agent's own user with `CAP_NET_ADMIN` alone; everything it needs is
 //! opened in [`prepare`], but for the keys of tunnels, in a directory of its own.
 
-mod addresses;
+pub(super) mod addresses;
 mod claims;
 mod devices;
 mod firewall;

@@ -1123,6 +1123,82 @@ class Actions:
         )
         return reply
 
+    def container_look(
+        self,
+        pid: int,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.ContainerLookReply:
+        """Says which network namespace a process is in, by the number that `container-attach` wants to hear again.
+        A process in the host's own network is `forbidden`. Ask the container manager for the process once
+        before and once after: where both answers are the same, the number is that of the container.
+        Changes nothing.
+
+        :param pid: A process of the container.
+        """
+        reply: t.ContainerLookReply = self._invoke(
+            "container-look", {"pid": pid}, call_timeout, dry_run
+        )
+        return reply
+
+    def container_attach(
+        self,
+        container: str,
+        pid: int,
+        netns: int,
+        port: str,
+        interface: str,
+        addresses: Sequence[str],
+        *,
+        mac: Optional[str] = None,
+        mtu: Optional[int] = None,
+        gateway4: Optional[str] = None,
+        gateway6: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.ContainerAttachReply:
+        """Makes a virtual wire with one end on the host and the other in the network namespace of a process, and
+        gives the end inside its hardware address, MTU, addresses and default routes. The end inside is never on
+        the host: the kernel makes it where it belongs. The same again changes what differs; what fails is taken
+        back. A process that is in another namespace than the one named, or in the host's, is refused, and so is
+        a name that is taken by somebody else.
+
+        :param container: The manager's full id of the container, kept beside both ends.
+        :param pid: A process of the container.
+        :param netns: The network namespace that it has to be in, as `container-look` says it.
+        :param port: Name of the end on the host.
+        :param interface: Name of the end inside.
+        :param addresses: All addresses of the end inside from now on.
+        :param mac: Hardware address of the end inside; the kernel chooses one where none is given.
+        :param mtu: MTU of both ends.
+        :param gateway4: Router for everything else of IPv4, in a network of the addresses.
+        :param gateway6: Router for everything else of IPv6, in a network of the addresses or one of the link.
+        """
+        reply: t.ContainerAttachReply = self._invoke(
+            "container-attach", {"container": container, "pid": pid, "netns": netns, "port": port, "interface": interface, "addresses": addresses, "mac": mac, "mtu": mtu, "gateway4": gateway4, "gateway6": gateway6}, call_timeout, dry_run
+        )
+        return reply
+
+    def container_detach(
+        self,
+        container: str,
+        port: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Removes the wire that `container-attach` made for the container, with both ends; `not_found` where there
+        is none. What another program or another container has by that name stays.
+
+        :param container: The container.
+        :param port: Name of the end on the host.
+        """
+        reply: t.Reply = self._invoke(
+            "container-detach", {"container": container, "port": port}, call_timeout, dry_run
+        )
+        return reply
+
     def wg_setup(
         self,
         name: str,

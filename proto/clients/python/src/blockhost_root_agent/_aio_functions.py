@@ -60,6 +60,9 @@ ovs_set_flows = default_client.ovs_set_flows
 ovs_set_qos = default_client.ovs_set_qos
 ovs_set_meter = default_client.ovs_set_meter
 ovs_list = default_client.ovs_list
+container_look = default_client.container_look
+container_attach = default_client.container_attach
+container_detach = default_client.container_detach
 wg_setup = default_client.wg_setup
 wg_set_peers = default_client.wg_set_peers
 wg_teardown = default_client.wg_teardown
@@ -80,6 +83,9 @@ __all__ = [
     "addressbook_save",
     "agent_info",
     "broker_renew",
+    "container_attach",
+    "container_detach",
+    "container_look",
     "generate_wallet",
     "ip6_route_add",
     "ip6_route_del",

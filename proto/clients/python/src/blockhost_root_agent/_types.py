@@ -92,6 +92,9 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ovs-set-qos": 30,
     "ovs-set-meter": 30,
     "ovs-list": 30,
+    "container-look": 5,
+    "container-attach": 15,
+    "container-detach": 15,
     "wg-setup": 15,
     "wg-set-peers": 15,
     "wg-teardown": 15,
@@ -386,6 +389,18 @@ class OvsSetFlowsReply(Reply):
     removed: int
 
 
+class ContainerLookReply(Reply):
+    #: Number of the network namespace.
+    netns: int
+
+
+class ContainerAttachReply(Reply):
+    #: Hardware address of the end inside.
+    mac: str
+    #: Whether the wire was made by this request.
+    new: bool
+
+
 class WgSetupReply(Reply):
     #: The tunnel's public key, base64.
     public_key: str
@@ -469,6 +484,8 @@ __all__ = [
     "AgentInfoLedger",
     "AgentInfoReply",
     "BrokerRenewReply",
+    "ContainerAttachReply",
+    "ContainerLookReply",
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
