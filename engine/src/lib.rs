@@ -25,6 +25,7 @@ pub mod notify;
 pub mod outbox;
 pub mod reconcile;
 pub mod sending;
+pub mod shared;
 pub mod signup;
 pub mod state;
 pub mod status;

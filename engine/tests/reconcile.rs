@@ -32,6 +32,17 @@ async fn until(world: &World, what: &str, is_so: impl AsyncFn() -> bool) {
     }
 }
 
+/// The customer sends the credential to somebody else.
+async fn pass_on(world: &World) {
+    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(1));
+    let sent = nft
+        .transferFrom(address(1), address(2), U256::ZERO)
+        .send()
+        .await
+        .unwrap();
+    assert!(sent.get_receipt().await.unwrap().status());
+}
+
 async fn until_sold(world: &World) {
     until(world, "the purchase", async || {
         purchase(world)["state"] == "done"
@@ -80,13 +91,7 @@ async fn a_machine_follows_its_credential_to_the_new_owner_once() {
     let Some(world) = sold().await else { return };
     let _engine = world.engine(&[]);
     until_sold(&world).await;
-    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(1));
-    let sent = nft
-        .transferFrom(address(1), address(2), U256::ZERO)
-        .send()
-        .await
-        .unwrap();
-    assert!(sent.get_receipt().await.unwrap().status());
+    pass_on(&world).await;
     until(&world, "the new owner", async || {
         let machine = world.machine(NAME);
         machine["wallet_address"] == address(2).to_string() && machine["gecos_synced"] == true
@@ -112,13 +117,7 @@ async fn a_guest_that_could_not_be_told_is_told_later() {
     until_sold(&world).await;
     let fails = world.dir.path().join("fail-update-gecos");
     std::fs::write(&fails, "the guest does not answer").unwrap();
-    let nft = AccessCredentialNFT::new(world.nft, world.anvil.account(1));
-    let sent = nft
-        .transferFrom(address(1), address(2), U256::ZERO)
-        .send()
-        .await
-        .unwrap();
-    assert!(sent.get_receipt().await.unwrap().status());
+    pass_on(&world).await;
     until(&world, "a guest that is behind", async || {
         problems(&world) == ["guest-behind"]
     })

@@ -165,11 +165,12 @@ mod tests {
             }
             let text = fs::read_to_string(path).unwrap();
             for line in text.lines().filter_map(|l| l.strip_prefix("ExecStart=")) {
-                let program = line
+                // Behind the tool that only lays privileges down first.
+                let mut paths = line
                     .split(' ')
-                    .next()
-                    .and_then(|p| p.rsplit('/').next())
-                    .unwrap();
+                    .map(|word| word.trim_start_matches('!'))
+                    .filter(|word| word.starts_with('/') && !word.ends_with("/setpriv"));
+                let program = paths.next().and_then(|p| p.rsplit('/').next()).unwrap();
                 // What only holds something open for others runs nothing of ours.
                 if line == "/bin/true" {
                     continue;

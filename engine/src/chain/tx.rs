@@ -348,17 +348,11 @@ impl NonceLock {
     /// What the system says about the lock file.
     pub async fn acquire(dir: &Path, address: Address) -> std::io::Result<Self> {
         let path = dir.join(format!("nonce-{address:#x}.lock"));
-        let file = match std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-        {
+        let file = match crate::shared::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self { _file: None }),
             Err(e) => return Err(e),
         };
-        crate::outbox::give_to_owner_of(&file, dir)?;
         let file = tokio::task::spawn_blocking(move || {
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map(|()| file)
         })

@@ -138,19 +138,12 @@ impl Teller {
     /// # Errors
     /// [`FundsError::Lock`].
     pub async fn counter(&self) -> Result<Counter, FundsError> {
-        let state = self.config.layout.state();
-        let path = state.join("funds.lock");
+        let path = self.config.layout.state().join("funds.lock");
         let fail = |source| FundsError::Lock {
             path: path.clone(),
             source,
         };
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(fail)?;
-        crate::outbox::give_to_owner_of(&file, &state).map_err(fail)?;
+        let file = crate::shared::open(&path).map_err(fail)?;
         loop {
             match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Counter { _file: file }),

@@ -212,13 +212,7 @@ impl Outbox {
             path: path.to_owned(),
             source,
         };
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(fail)?;
-        give_to_owner_of(&file, path.parent().unwrap_or(Path::new("/"))).map_err(fail)?;
+        drop(crate::shared::open(path).map_err(fail)?);
         Self::connect(path, None)
     }
 
@@ -405,16 +399,6 @@ fn lock(path: &Path) -> Result<File, OutboxError> {
             Err(e) => return Err(fail(e.into())),
         }
     }
-}
-
-/// What root makes in a directory of the engine's is the engine's: it has to write there, too.
-pub(crate) fn give_to_owner_of(file: &File, dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let (owner, now) = (std::fs::metadata(dir)?, file.metadata()?);
-    if now.uid() != owner.uid() && rustix::process::geteuid().is_root() {
-        std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    Ok(())
 }
 
 /// Milliseconds since 1970.

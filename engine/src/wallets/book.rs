@@ -220,12 +220,7 @@ impl BookLock {
     pub fn acquire(layout: &Layout) -> Result<Self, BookError> {
         let path = layout.state().join("addressbook.lock");
         let open = || -> std::io::Result<File> {
-            let file = std::fs::OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
-            crate::outbox::give_to_owner_of(&file, &layout.state())?;
+            let file = crate::shared::open(&path)?;
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
             Ok(file)
         };

@@ -23,6 +23,9 @@ pub enum TemplateRef {
 
 text_value!(TemplateRef);
 
+/// What a plain name begins with.
+const FIRST: &str = "[A-Za-z0-9_]";
+
 /// How an archive is packed: what containers' tools unpack, told by the name alone.
 const ENDINGS: [&str; 5] = [".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"];
 
@@ -64,6 +67,6 @@ impl Text for TemplateRef {
     }
     fn text_schema() -> Value {
         json!({"type": "string", "maxLength": 1024, "pattern": format!(
-            "^([a-z][a-z0-9-]{{0,31}}:vztmpl/|/?({COMPONENT}/)*)(?=[^/]{{5,128}}$)[A-Za-z0-9_][A-Za-z0-9_.+-]{{0,123}}\\.tar(\\.(gz|bz2|xz|zst))?$")})
+            "^([a-z][a-z0-9-]{{0,31}}:vztmpl/|/?({COMPONENT}/)*)({FIRST}[A-Za-z0-9_.+-]{{0,123}}\\.tar|{FIRST}[A-Za-z0-9_.+-]{{0,120}}\\.tar\\.(gz|xz)|{FIRST}[A-Za-z0-9_.+-]{{0,119}}\\.tar\\.(bz2|zst))$")})
     }
 }

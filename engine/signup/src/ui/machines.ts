@@ -44,7 +44,9 @@ export function showHoldings(around: Surroundings, wallet: Wallet, found: Holdin
   piece("tokens-title").hidden = tokens.length === 0;
   piece("subscriptions-title").hidden = subscriptions.length === 0;
   keep(piece("tokens"), tokens.map(String), (id) => tokenItem(around, wallet, BigInt(id)));
-  piece("subscriptions").replaceChildren(...subscriptions.map((one) => subscriptionItem(around, one, now)));
+  const looks = new Map(subscriptions.map((one) => [appearance(one, now), one]));
+  // What somebody is typing into one that stays as it is stays, too.
+  keep(piece("subscriptions"), [...looks.keys()], (look) => subscriptionItem(around, looks.get(look)!, now));
   piece("mine-status").textContent = summary(found);
 }
 
@@ -59,6 +61,11 @@ export function showNothing(text: string): void {
 function summary(found: Holdings): string {
   if (waitsForToken(found)) return "A machine is being prepared: its access details appear here in a few minutes.";
   return found.tokens.length + found.subscriptions.length === 0 ? "Nothing yet. What you buy appears here." : "";
+}
+
+/** Everything of a subscription that can be seen. */
+function appearance({ id, planId, expiresAt, active, cancelled }: Subscription, now: number): string {
+  return [id, planId, expiresAt, active, cancelled, remaining(expiresAt, now)].join(" ");
 }
 
 /** Replaces a list but keeps the items that stay: details that were opened stay open. */
@@ -122,7 +129,7 @@ function subscriptionItem(around: Surroundings, subscription: Subscription, now:
     ["Plan", foreign(plan?.name ?? `Plan ${planId}`)],
     [active ? "Until" : "Ended", `${moment(expiresAt)}${active ? ` (${remaining(expiresAt, now)})` : ""}`],
   ]);
-  const item = make("li", {}, head, facts);
+  const item = make("li", { "data-id": appearance(subscription, now) }, head, facts);
   if (!cancelled && plan?.active && around.methods.length > 0) item.append(extension(around, subscription));
   return item;
 }
@@ -135,20 +142,26 @@ function extension(around: Surroundings, { id, planId }: Subscription): HTMLElem
     ...around.methods.map((one) => make("option", { value: String(one.id) }, one.symbol)),
   );
   const note = make("p", { class: "small muted", role: "status" });
+  let asked = 0;
   const quote = async (): Promise<Order | null> => {
+    // Answers may come in another order than the questions: only the newest is shown.
+    const question = ++asked;
+    const say = (text: string): void => {
+      if (question === asked) note.textContent = text;
+    };
     const chosen = around.methods.find((one) => String(one.id) === method.value);
     if (chosen === undefined || !/^[1-9]\d{0,3}$/.test(days.value) || Number(days.value) > 3650) {
-      note.textContent = "Enter a whole number of days from 1 to 3650.";
+      say("Enter a whole number of days from 1 to 3650.");
       return null;
     }
     const order = { planId, days: BigInt(days.value), method: chosen };
     try {
       const seen = await around.shop.price(planId, order.days, chosen);
       const price = chosen.floating ? `≈ ${roughly(seen, chosen.decimals)}` : amount(seen, chosen.decimals);
-      note.textContent = `${price} ${chosen.symbol}`;
+      say(`${price} ${chosen.symbol}`);
       return { ...order, seen };
     } catch (error) {
-      note.textContent = explain(error);
+      say(explain(error));
       return null;
     }
   };
