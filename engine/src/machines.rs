@@ -66,18 +66,18 @@ impl Machines {
         let name: VmName = name
             .parse()
             .map_err(|e| MachinesError::Value(format!("{e}")))?;
-        self.open(move |store| work(store, &name)).await
+        self.open(move |_, store| work(store, &name)).await
     }
 
     async fn open<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&dyn Store) -> Result<T, MachinesError> + Send + 'static,
+        work: impl FnOnce(&Config, &dyn Store) -> Result<T, MachinesError> + Send + 'static,
     ) -> Result<T, MachinesError> {
         let layout = self.layout.clone();
         tokio::task::spawn_blocking(move || {
             let config = Config::load(&layout).map_err(|e| MachinesError::Config(e.to_string()))?;
             let store = store::open(&config)?;
-            work(&store)
+            work(&config, &store)
         })
         .await?
     }
@@ -87,18 +87,15 @@ impl Machines {
     /// # Errors
     /// [`MachinesError`].
     pub async fn inventory(&self) -> Result<MachinesPart, MachinesError> {
-        let layout = self.layout.clone();
-        tokio::task::spawn_blocking(move || {
-            let config = Config::load(&layout).map_err(|e| MachinesError::Config(e.to_string()))?;
-            let store = store::open(&config)?;
+        self.open(|config, store| {
             Ok(inventory(
-                &Pools::of(&config),
+                &Pools::of(config),
                 &store.list(None)?,
                 &store.reservations()?,
                 Time::now(),
             ))
         })
-        .await?
+        .await
     }
 
     /// All machines, those that are gone too.
@@ -106,7 +103,7 @@ impl Machines {
     /// # Errors
     /// [`MachinesError`].
     pub async fn all(&self) -> Result<Vec<VmRecord>, MachinesError> {
-        self.open(|store| Ok(store.list(None)?)).await
+        self.open(|_, store| Ok(store.list(None)?)).await
     }
 
     /// The record of a machine, if there is one.

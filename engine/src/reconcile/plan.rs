@@ -163,23 +163,6 @@ impl Finding {
         )
     }
 
-    /// What it is, in the ledger's way of naming.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self.problem {
-            Problem::OwnerChanged { .. } => "owner-changed",
-            Problem::GuestBehind { .. } => "guest-behind",
-            Problem::MintTakenBack { .. } => "mint-taken-back",
-            Problem::TokenDiffers { .. } => "token-differs",
-            Problem::ExpiryDiffers { .. } => "expiry-differs",
-            Problem::NoCredential => "no-credential",
-            Problem::Burnt { .. } => "burnt",
-            Problem::Cancelled => "cancelled",
-            Problem::NoSubscription => "no-subscription",
-            Problem::NoMachine { .. } => "no-machine",
-        }
-    }
-
     /// One sentence for a person: what it is and, where the engine leaves it alone, what to do.
     #[must_use]
     pub fn sentence(&self) -> String {

@@ -142,9 +142,6 @@ impl Kind for Mesh {
         host: &mut dyn Host,
         scope: Scope<'_>,
     ) -> Result<BTreeMap<String, Found>, HostError> {
-        if matches!(scope, Scope::These(ids) if ids.is_empty()) {
-            return Ok(BTreeMap::new());
-        }
         let links = host.links()?;
         let routes = host.routes()?;
         let (forwards_v6, loose) = (host.forwards_v6(), host.is_loose());

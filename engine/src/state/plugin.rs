@@ -245,7 +245,12 @@ impl<K: Kind> StatePlugin for Adapter<K> {
     }
 
     fn query(&self, host: &mut dyn Host, scope: Scope<'_>) -> Result<Current, HostError> {
-        Ok(self.current(self.0.look(host, scope)?))
+        // Nothing is asked for nothing.
+        let found = match scope {
+            Scope::These(ids) if ids.is_empty() => BTreeMap::new(),
+            scope => self.0.look(host, scope)?,
+        };
+        Ok(self.current(found))
     }
 
     fn resolve(&self, current: &Current, desired: &mut Desired, known: &Known) {

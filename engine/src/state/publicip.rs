@@ -189,9 +189,6 @@ impl Kind for PublicIp {
         host: &mut dyn Host,
         scope: Scope<'_>,
     ) -> Result<BTreeMap<String, Found>, HostError> {
-        if matches!(scope, Scope::These(ids) if ids.is_empty()) {
-            return Ok(BTreeMap::new());
-        }
         let action =
             Action::from_parts("nat-list", &json!({})).map_err(|error| HostError::Answer {
                 action: "nat-list",

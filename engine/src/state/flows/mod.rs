@@ -89,9 +89,6 @@ impl Kind for Flows {
         host: &mut dyn Host,
         scope: Scope<'_>,
     ) -> Result<BTreeMap<String, Found>, HostError> {
-        if matches!(scope, Scope::These(ids) if ids.is_empty()) {
-            return Ok(BTreeMap::new());
-        }
         let everything = OvsList {
             bridge: None,
             flows: false,
