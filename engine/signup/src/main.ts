@@ -26,6 +26,9 @@ class Page {
   #waiting = false;
   /** One payment at a time: two at once would spend one approval. */
   #busy = false;
+  /** How often the holdings were asked for, and which of these answers is shown. */
+  #look = 0;
+  #shown = 0;
 
   constructor(config: Config) {
     this.#config = config;
@@ -90,17 +93,19 @@ class Page {
   async #lookAtHoldings(asked: boolean): Promise<void> {
     const wallet = this.#wallet;
     if (wallet === null) return;
-    // Somebody types into the fields of an extension: replacing them would take it away.
-    if (!asked && piece("subscriptions").contains(document.activeElement)) return;
+    // Answers may come in another order than the questions: an older one must not take back what a newer one said.
+    const look = ++this.#look;
+    const outdated = (): boolean => wallet !== this.#wallet || look < this.#shown;
     try {
       const found = await holdings(this.#shop, wallet.account);
-      if (wallet !== this.#wallet) return;
+      if (outdated()) return;
+      this.#shown = look;
       this.#waiting = waitsForToken(found);
       const { methods } = this.#form;
       const extend = (subscription: bigint, order: Order) => this.#extend(subscription, order);
       showHoldings({ config: this.#config, shop: this.#shop, plans: this.#plans, methods, extend }, wallet, found);
     } catch (error) {
-      if (asked && wallet === this.#wallet) piece("mine-status").textContent = explain(error);
+      if (asked && !outdated()) piece("mine-status").textContent = explain(error);
     }
   }
 

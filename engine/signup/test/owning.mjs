@@ -124,4 +124,59 @@ export const scenarios = {
     assert.equal(await item.getByRole("button").count(), 0);
     await visitor.close();
   },
+
+  "an answer that comes late takes nothing back, and what is typed stays typed": async (test) => {
+    const { wallet, visitor } = await owner(test);
+    await test.operator.done(test.usd.tx("mint", { to: wallet.address, amount: 10n ** 9n }));
+    await visitor.order({ days: "1" });
+    await visitor.buy();
+    await visitor.says("status", /is yours for 1 day\./);
+    const id = (await test.pos.read("getSubscriptionsBySubscriber", wallet.address)).at(-1);
+    const item = visitor.page.locator("#subscriptions li", { hasText: new RegExp(`Subscription ${id}(?!\\d)`) });
+    await item.getByText("Active").waitFor();
+    await item.getByRole("spinbutton").fill("3");
+    await item.getByText("1.5 MUSD").waitFor();
+
+    // The first look hears of the time before, but only after the second has heard of the time after.
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    let arrived;
+    const asked = new Promise((resolve) => (arrived = resolve));
+    let first = true;
+    await visitor.page.route((where) => where.protocol !== "file:", async (route) => {
+      if (!first || !/eth_getBlockByNumber/.test(route.request().postData() ?? "")) return route.continue();
+      first = false;
+      const response = await route.fetch();
+      arrived();
+      await held;
+      return route.fulfill({ response });
+    });
+    await visitor.piece("refresh").click();
+    await asked;
+    // Whatever else the first look asks for is answered before the chain goes on.
+    await visitor.page.waitForLoadState("networkidle");
+    await test.node.ask("evm_increaseTime", Number(2n * DAY));
+    await test.node.ask("anvil_mine", "0x1");
+    await visitor.piece("refresh").evaluate((refresh) => refresh.click());
+    await item.getByText("Expired").waitFor();
+    const late = visitor.page.waitForResponse((response) => /eth_getBlockByNumber/.test(response.request().postData() ?? ""));
+    release();
+    await (await late).finished();
+    await visitor.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))));
+    assert.match(await item.textContent(), /Expired/);
+    assert.equal(await item.getByRole("spinbutton").inputValue(), "3");
+    await item.getByText("1.5 MUSD").waitFor();
+
+    // The field is taken from nobody, not even when everything around it changes.
+    await item.getByRole("spinbutton").focus();
+    await visitor.page.keyboard.press("End");
+    await wallet.done(test.usd.tx("approve", { spender: test.world.subscriptions, value: 10n ** 6n }));
+    await wallet.done(test.pos.tx("extendSubscription", { subscriptionId: id, days_: 1n, paymentMethodId: 1n }));
+    await visitor.piece("refresh").evaluate((refresh) => refresh.click());
+    await item.getByText("Active").waitFor();
+    await visitor.page.keyboard.type("0");
+    assert.equal(await item.getByRole("spinbutton").inputValue(), "30");
+    await item.getByText("15 MUSD").waitFor();
+    await visitor.close();
+  },
 };

@@ -43,10 +43,9 @@ export function showHoldings(around: Surroundings, wallet: Wallet, found: Holdin
   const { tokens, subscriptions, now } = found;
   piece("tokens-title").hidden = tokens.length === 0;
   piece("subscriptions-title").hidden = subscriptions.length === 0;
-  keep(piece("tokens"), tokens.map(String), (id) => tokenItem(around, wallet, BigInt(id)));
-  const looks = new Map(subscriptions.map((one) => [appearance(one, now), one]));
-  // What somebody is typing into one that stays as it is stays, too.
-  keep(piece("subscriptions"), [...looks.keys()], (look) => subscriptionItem(around, looks.get(look)!, now));
+  keep(piece("tokens"), tokens, (id) => tokenItem(around, wallet, id));
+  keep(piece("subscriptions"), subscriptions.map(({ id }) => id), subscriptionItem);
+  for (const one of subscriptions) update(around, one, now);
   piece("mine-status").textContent = summary(found);
 }
 
@@ -63,15 +62,18 @@ function summary(found: Holdings): string {
   return found.tokens.length + found.subscriptions.length === 0 ? "Nothing yet. What you buy appears here." : "";
 }
 
-/** Everything of a subscription that can be seen. */
-function appearance({ id, planId, expiresAt, active, cancelled }: Subscription, now: number): string {
-  return [id, planId, expiresAt, active, cancelled, remaining(expiresAt, now)].join(" ");
-}
-
-/** Replaces a list but keeps the items that stay: details that were opened stay open. */
-function keep(list: HTMLElement, ids: readonly string[], build: (id: string) => HTMLElement): void {
+/**
+ * Brings a list to these items and touches none that stays: details that were opened stay open, and who is typing into
+ * one goes on typing.
+ */
+function keep(list: HTMLElement, ids: readonly bigint[], build: (id: bigint) => HTMLElement): void {
   const there = new Map([...list.children].map((child) => [(child as HTMLElement).dataset["id"], child]));
-  list.replaceChildren(...ids.map((id) => there.get(id) ?? build(id)));
+  const wanted = ids.map((id) => there.get(String(id)) ?? build(id));
+  for (const child of there.values()) if (!wanted.includes(child)) child.remove();
+  wanted.forEach((child, n) => {
+    const here = list.children[n] ?? null;
+    if (here !== child) list.insertBefore(child, here);
+  });
 }
 
 function tokenItem({ config, shop }: Surroundings, wallet: Wallet, id: bigint): HTMLElement {
@@ -115,23 +117,24 @@ async function copied(text: string): Promise<boolean> {
   return clipboard?.writeText(text).then(() => true, () => false) ?? false;
 }
 
-function subscriptionItem(around: Surroundings, subscription: Subscription, now: number): HTMLElement {
+function subscriptionItem(id: bigint): HTMLElement {
+  return make("li", { "data-id": String(id) }, make("div", { class: "row spread" }), make("dl", { class: "details" }), make("div"));
+}
+
+/** Says what a subscription is now. The fields for its extension are left as they are while it can be extended. */
+function update(around: Surroundings, subscription: Subscription, now: number): void {
   const { id, planId, expiresAt, active, cancelled } = subscription;
+  const item = piece("subscriptions").querySelector(`[data-id="${id}"]`)!;
+  const [head, facts, fields] = [...item.children] as HTMLElement[];
   const plan = around.plans.find((one) => one.id === planId);
   const state = cancelled ? "Cancelled" : active ? "Active" : "Expired";
-  const head = make(
-    "div",
-    { class: "row spread" },
-    make("b", {}, `Subscription ${id}`),
-    make("span", { class: `chip ${active ? "good" : "bad"}` }, state),
-  );
-  const facts = rows(make("dl", { class: "details" }), [
+  head!.replaceChildren(make("b", {}, `Subscription ${id}`), make("span", { class: `chip ${active ? "good" : "bad"}` }, state));
+  rows(facts!, [
     ["Plan", foreign(plan?.name ?? `Plan ${planId}`)],
     [active ? "Until" : "Ended", `${moment(expiresAt)}${active ? ` (${remaining(expiresAt, now)})` : ""}`],
   ]);
-  const item = make("li", { "data-id": appearance(subscription, now) }, head, facts);
-  if (!cancelled && plan?.active && around.methods.length > 0) item.append(extension(around, subscription));
-  return item;
+  if (cancelled || !plan?.active || around.methods.length === 0) fields!.replaceChildren();
+  else if (fields!.childElementCount === 0) fields!.append(extension(around, subscription));
 }
 
 function extension(around: Surroundings, { id, planId }: Subscription): HTMLElement {
