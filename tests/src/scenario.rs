@@ -4,22 +4,22 @@
 
 mod machine;
 mod proof;
+mod shop;
 mod template;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alloy::primitives::Address;
-
 use crate::command::RunError;
 use crate::customer::{self, Access, ChainError, Purchase, Wallet};
 use crate::report::Report;
-use crate::world::config::{self, PUBLIC_SECRET, RPC_URL, random_key};
+use crate::world::config::{PUBLIC_SECRET, RPC_URL, random_key};
 use crate::world::services::{self, Service};
 use crate::world::{PROGRAMS, World, WorldError, at};
 
 pub use machine::{GuestFacts, Record, backend_state, guest_facts, record};
 pub use proof::LedgerFacts;
+pub use shop::{Contracts, deploy, owner};
 
 /// Price of the demo's plan.
 pub const CENTS_PER_DAY: u64 = 50;
@@ -62,19 +62,6 @@ pub(crate) fn ensure(
     }
 }
 
-/// The contracts of the world.
-#[derive(Debug, Clone, Copy)]
-pub struct Contracts {
-    /// `AccessCredentialNFT`.
-    pub nft: Address,
-    /// `BlockhostSubscriptions`.
-    pub subscriptions: Address,
-    /// The stablecoin of the local chain.
-    pub stablecoin: Address,
-    /// The one plan.
-    pub plan: u64,
-}
-
 /// A host in business.
 pub struct Host {
     /// Its files and programs.
@@ -89,6 +76,8 @@ pub struct Host {
     pub operator: Wallet,
     /// Where they are.
     pub contracts: Contracts,
+    /// The one plan.
+    pub plan: u64,
 }
 
 /// What a run has shown, for the last line.
@@ -130,10 +119,14 @@ pub fn open_host(dir: &Path, built: &Path, report: &mut Report) -> Result<Host, 
     template::ready(&world, report)?;
 
     let operator = owner(&world)?;
-    let contracts = report.step(
+    let (contracts, plan) = report.step(
         "contracts",
         "contracts deployed, plan \"small\" at 0.50 USD a day",
-        || deploy(&world, &operator),
+        || -> Result<_, ScenarioError> {
+            let contracts = deploy(&world, &operator)?;
+            let plan = operator.make_plan(contracts.subscriptions, "small", CENTS_PER_DAY)?;
+            Ok((contracts, plan))
+        },
     )?;
     report.note(&format!(
         "subscriptions {}  credentials {}",
@@ -147,46 +140,6 @@ pub fn open_host(dir: &Path, built: &Path, report: &mut Report) -> Result<Host, 
         engine,
         operator,
         contracts,
-    })
-}
-
-fn owner(world: &World) -> Result<Wallet, ScenarioError> {
-    let path = world.layout.etc().join("deployer.key");
-    let text = at("reading", &path, std::fs::read_to_string(&path))?;
-    let key = hex::decode(text.trim())
-        .map_err(|error| ScenarioError::Wrong(format!("{}: {error}", path.display())))?;
-    Ok(Wallet::new(&key, RPC_URL)?)
-}
-
-fn deploy(world: &World, operator: &Wallet) -> Result<Contracts, ScenarioError> {
-    operator.give_ether(operator.address(), 100)?;
-    config::write_chain(world, None, &operator.address_text())?;
-    let args = ["--dev-stablecoin", "--json"];
-    let output = world.run("blockhost-deploy-contracts", &args, Duration::from_secs(60))?;
-    let answer: serde_json::Value = serde_json::from_str(output.last_line()).unwrap_or_default();
-    let address = |key: &str| {
-        let text = answer[key].as_str().unwrap_or_default();
-        text.parse::<Address>().map_err(|_| {
-            ScenarioError::Wrong(format!(
-                "blockhost-deploy-contracts printed no {key}: {answer}"
-            ))
-        })
-    };
-    let nft = address("nft_contract")?;
-    let subscriptions = address("subscription_contract")?;
-    let stablecoin = address("usdc_address")?;
-    let plan = operator.make_plan(subscriptions, "small", CENTS_PER_DAY)?;
-    let deployed = config::Deployed {
-        nft: nft.to_string(),
-        subscriptions: subscriptions.to_string(),
-        stablecoin: stablecoin.to_string(),
-        block: answer["block"].as_u64().unwrap_or_default(),
-    };
-    config::write_chain(world, Some(&deployed), &operator.address_text())?;
-    Ok(Contracts {
-        nft,
-        subscriptions,
-        stablecoin,
         plan,
     })
 }
@@ -228,10 +181,9 @@ impl Host {
         let Contracts {
             subscriptions,
             stablecoin,
-            plan,
             ..
         } = self.contracts;
-        Ok(customer.buy(subscriptions, stablecoin, plan, days, encrypted)?)
+        Ok(customer.buy(subscriptions, stablecoin, self.plan, days, encrypted)?)
     }
 
     /// Waits for the credential of this customer and decrypts it.

@@ -9,9 +9,8 @@ use blockhost_ledger::reader::Reader;
 use blockhost_proto::action::Action;
 use blockhost_proto::client::blocking::Client;
 use blockhost_tests::command::{RunError, run, with_args};
-use blockhost_tests::customer::Wallet;
 use blockhost_tests::namespace::test_ran_inside;
-use blockhost_tests::world::config::{self, Deployed, RPC_URL};
+use blockhost_tests::scenario;
 use blockhost_tests::world::services::{Service, start_agent, start_chain, start_engine};
 use blockhost_tests::world::{PROGRAMS, World, WorldError, built_programs, repository};
 use serde_json::{Value, json};
@@ -129,29 +128,20 @@ impl Host {
 }
 
 fn deploy(world: &World) {
+    let operator = scenario::owner(world).expect("the operator's key");
+    scenario::deploy(world, &operator).expect("contracts");
+    let output = world
+        .run(
+            "blockhost-deploy-contracts",
+            &["anchor", "--json"],
+            SHORT * 2,
+        )
+        .expect("deployed");
+    let anchor: Value = serde_json::from_str(output.last_line()).expect("JSON");
+    let contract = anchor["ledger_anchor_contract"]
+        .as_str()
+        .expect("an address");
     let etc = world.layout.etc();
-    let key = std::fs::read_to_string(etc.join("deployer.key")).expect("a key");
-    let operator = Wallet::new(&hex::decode(key.trim()).expect("hex"), RPC_URL).expect("a wallet");
-    operator.give_ether(operator.address(), 100).expect("ether");
-    let admin = operator.address_text();
-    config::write_chain(world, None, &admin).expect("written");
-    let run = |args: &[&str]| -> Value {
-        let output = world
-            .run("blockhost-deploy-contracts", args, SHORT * 2)
-            .expect("deployed");
-        serde_json::from_str(output.last_line()).expect("JSON")
-    };
-    let shop = run(&["--dev-stablecoin", "--json"]);
-    let anchor = run(&["anchor", "--json"]);
-    let text = |value: &Value| value.as_str().expect("an address").to_owned();
-    let deployed = Deployed {
-        nft: text(&shop["nft_contract"]),
-        subscriptions: text(&shop["subscription_contract"]),
-        stablecoin: text(&shop["usdc_address"]),
-        block: shop["block"].as_u64().expect("a block"),
-    };
-    config::write_chain(world, Some(&deployed), &admin).expect("written");
-    let contract = text(&anchor["ledger_anchor_contract"]);
     let path = etc.join("web3-defaults.yaml");
     let web3 = std::fs::read_to_string(&path).expect("readable");
     let key = format!("blockchain:\n  ledger_anchor_contract: '{contract}'\n");

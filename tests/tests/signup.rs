@@ -8,7 +8,8 @@ use std::time::Duration;
 use blockhost_tests::command::{Output, RunError, command, run, with_args};
 use blockhost_tests::customer::Wallet;
 use blockhost_tests::namespace::{find, test_ran_inside};
-use blockhost_tests::world::config::{self, Deployed, PUBLIC_SECRET, RPC_URL};
+use blockhost_tests::scenario::{Contracts, deploy, owner};
+use blockhost_tests::world::config::{PUBLIC_SECRET, RPC_URL};
 use blockhost_tests::world::services::{Service, start_chain_for_browsers};
 use blockhost_tests::world::{World, built_programs, repository};
 use serde_json::{Value, json};
@@ -86,40 +87,18 @@ fn the_pages_bytes_are_those_of_other_implementations_and_its_words_are_right() 
 /// A host with contracts and three tokens of one owner: access details, somebody else's, and hostile ones.
 struct Host {
     world: World,
-    deployed: Deployed,
-    operator_key: String,
+    contracts: Contracts,
 }
 
 impl Host {
     fn open(dir: &Path) -> (Self, Service) {
         let world = World::create(dir, &built_programs(), NEEDED).expect("a world");
         let chain = start_chain_for_browsers(&world).expect("the chain starts");
-        let path = world.layout.etc().join("deployer.key");
-        let key = std::fs::read_to_string(path).expect("a key");
-        let operator_key = key.trim().to_owned();
-        let operator = wallet(&hex::decode(&operator_key).expect("hex"));
-        let admin = operator.address_text();
-        config::write_chain(&world, None, &admin).expect("written");
-        let words = ["--dev-stablecoin", "--json"];
-        let output = world
-            .run("blockhost-deploy-contracts", &words, SHORT)
-            .expect("deployed");
-        let shop: Value = serde_json::from_str(output.last_line()).expect("JSON");
-        let text = |key: &str| shop[key].as_str().expect(key).to_owned();
-        let deployed = Deployed {
-            nft: text("nft_contract"),
-            subscriptions: text("subscription_contract"),
-            stablecoin: text("usdc_address"),
-            block: shop["block"].as_u64().expect("a block"),
-        };
-        config::write_chain(&world, Some(&deployed), &admin).expect("written");
+        let operator = owner(&world).expect("the operator's key");
+        let contracts = deploy(&world, &operator).expect("contracts");
         let section = "signup:\n  title: Northwind Machines\n  chain_name: Local test chain\n  terms_url: 'https://northwind.example/terms'\n  contact: 'mailto:help@northwind.example'\n";
         append(&world.layout.etc().join("blockhost.yaml"), section);
-        let host = Self {
-            world,
-            deployed,
-            operator_key,
-        };
+        let host = Self { world, contracts };
         (host, chain)
     }
 
@@ -225,15 +204,17 @@ fn somebody_buys_extends_and_opens_a_machine_in_a_real_browser_and_everything_th
     let pictures = std::env::var_os("BLOCKHOST_SIGNUP_PICTURES")
         .map_or_else(|| dir.path().join("pictures"), PathBuf::from);
     std::fs::create_dir_all(&pictures).expect("a directory");
+    let operator_key = std::fs::read_to_string(host.world.layout.etc().join("deployer.key"));
+    let operator_key = operator_key.expect("a key");
     let world = json!({
         "page": page,
         "confirming_page": confirming_page,
         "rpc": format!("{RPC_URL}/"),
-        "operator_key": host.operator_key,
+        "operator_key": operator_key.trim(),
         "owner_key": hex::encode(OWNER),
-        "subscriptions": host.deployed.subscriptions,
-        "nft": host.deployed.nft,
-        "stablecoin": host.deployed.stablecoin,
+        "subscriptions": host.contracts.subscriptions.to_string(),
+        "nft": host.contracts.nft.to_string(),
+        "stablecoin": host.contracts.stablecoin.to_string(),
         "pictures": pictures,
         "chromium": find("chromium"),
     });
@@ -241,12 +222,17 @@ fn somebody_buys_extends_and_opens_a_machine_in_a_real_browser_and_everything_th
     std::fs::write(&file, world.to_string()).expect("written");
     let script = sources().join("test/browser.mjs").display().to_string();
     let file = file.display().to_string();
-    let mut browser = with_args(&node.display().to_string(), &[&script, &file]);
+    // Part of a scenario's name, for who works on it.
+    let only = std::env::var("BLOCKHOST_SIGNUP_ONLY").unwrap_or_default();
+    let mut browser = with_args(&node.display().to_string(), &[&script, &file, &only]);
     // The browser leaves what it keeps there, and it goes with the rest.
     browser.env("HOME", dir.path()).env("TMPDIR", dir.path());
     let output = must("the browser", run(browser, LIMIT));
     println!("{}", output.stdout);
     let bought: Value = serde_json::from_str(output.last_line()).expect("JSON");
+    if !only.is_empty() {
+        return;
+    }
 
     let buyer = bought["buyerKey"].as_str().expect("a key");
     let buyer = wallet(&hex::decode(buyer).expect("hex"));

@@ -135,7 +135,7 @@ export const scenarios = {
     const item = visitor.page.locator("#subscriptions li", { hasText: new RegExp(`Subscription ${id}(?!\\d)`) });
     await item.getByText("Active").waitFor();
     await item.getByRole("spinbutton").fill("3");
-    await item.getByText("1.5 MUSD").waitFor();
+    await item.getByText("1.50 MUSD").waitFor();
 
     // The first look hears of the time before, but only after the second has heard of the time after.
     let release;
@@ -143,29 +143,35 @@ export const scenarios = {
     let arrived;
     const asked = new Promise((resolve) => (arrived = resolve));
     let first = true;
+    const under_way = new Set();
+    visitor.page.on("request", (request) => under_way.add(request));
+    for (const end of ["requestfinished", "requestfailed"]) visitor.page.on(end, (request) => under_way.delete(request));
     await visitor.page.route((where) => where.protocol !== "file:", async (route) => {
       if (!first || !/eth_getBlockByNumber/.test(route.request().postData() ?? "")) return route.continue();
       first = false;
       const response = await route.fetch();
-      arrived();
+      arrived(route.request());
       await held;
       return route.fulfill({ response });
     });
     await visitor.piece("refresh").click();
-    await asked;
+    const late = await asked;
     // Whatever else the first look asks for is answered before the chain goes on.
-    await visitor.page.waitForLoadState("networkidle");
+    for (let quiet = 0; quiet < 5; quiet = under_way.size > 1 ? 0 : quiet + 1) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
     await test.node.ask("evm_increaseTime", Number(2n * DAY));
     await test.node.ask("anvil_mine", "0x1");
     await visitor.piece("refresh").evaluate((refresh) => refresh.click());
     await item.getByText("Expired").waitFor();
-    const late = visitor.page.waitForResponse((response) => /eth_getBlockByNumber/.test(response.request().postData() ?? ""));
     release();
-    await (await late).finished();
+    const answer = await late.response();
+    assert.ok(answer, `the late answer did not arrive: ${late.failure()?.errorText}`);
+    await answer.finished();
     await visitor.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))));
     assert.match(await item.textContent(), /Expired/);
     assert.equal(await item.getByRole("spinbutton").inputValue(), "3");
-    await item.getByText("1.5 MUSD").waitFor();
+    await item.getByText("1.50 MUSD").waitFor();
 
     // The field is taken from nobody, not even when everything around it changes.
     await item.getByRole("spinbutton").focus();

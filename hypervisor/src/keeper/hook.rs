@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::error::{Error, IoContext, Result};
 use crate::exec::{self, Run};
 use crate::host::Ids;
-use crate::keeper::lxc::SOCKET_VARIABLE;
+use crate::keeper::lxc::{SOCKET_VARIABLE, START_VARIABLE};
 use crate::keeper::wire::{Address, Answer, Ask, Interface, Line};
 
 /// Hidden command under which the program runs as the hook.
@@ -34,20 +34,17 @@ fn variable(name: &str) -> Result<String> {
 }
 
 fn hook() -> Result<()> {
-    let number = |name: &str| -> Result<u32> {
-        variable(name)?
-            .parse()
-            .map_err(|_| Error::Environment(format!("{name} is no number")))
-    };
-    let (vmid, pid) = (number("LXC_NAME")?, number("LXC_PID")?);
-    let socket = variable(SOCKET_VARIABLE)?;
+    let pid: u32 = variable("LXC_PID")?
+        .parse()
+        .map_err(|_| Error::Environment("LXC_PID is no number".to_owned()))?;
+    let (socket, start) = (variable(SOCKET_VARIABLE)?, variable(START_VARIABLE)?);
     let open = |kind: &str| {
         let path = format!("/proc/{pid}/ns/{kind}");
         File::open(&path).at("cannot open", path)
     };
     let (user, net) = (open("user")?, open("net")?);
     let line = Line::connect(Path::new(&socket)).at("cannot reach", &socket)?;
-    line.send(&Ask::Hook { vmid }, &[net.as_fd()])
+    line.send(&Ask::Hook { start }, &[net.as_fd()])
         .at("cannot reach", &socket)?;
     let (answer, _) = line.receive::<Answer>().at("no answer from", &socket)?;
     let Answer::Interfaces { interfaces } = answer else {
@@ -55,10 +52,18 @@ fn hook() -> Result<()> {
             "the service answers something else".to_owned(),
         ));
     };
+    set_up(&interfaces, &user, &net).inspect_err(|e| {
+        // LXC says of a hook no more than that it failed.
+        let message = e.to_string();
+        let _ = line.send(&Ask::HookFailed { message }, &[]);
+    })
+}
+
+fn set_up(interfaces: &[Interface], user: &File, net: &File) -> Result<()> {
     let ip = exec::find("ip", "iproute2")?;
     for (space, kind) in [
-        (&user, LinkNameSpaceType::User),
-        (&net, LinkNameSpaceType::Network),
+        (user, LinkNameSpaceType::User),
+        (net, LinkNameSpaceType::Network),
     ] {
         move_into_link_name_space(space.as_fd(), Some(kind))
             .at("cannot enter", "its name space")?;

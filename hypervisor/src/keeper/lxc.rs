@@ -16,6 +16,8 @@ use crate::keeper::wire::StartSpec;
 
 /// Where the hook of a starting container finds the service.
 pub const SOCKET_VARIABLE: &str = "BLOCKHOST_CONTAINERS_SOCKET";
+/// Where it finds which start it belongs to.
+pub const START_VARIABLE: &str = "BLOCKHOST_CONTAINERS_START";
 
 /// How long a monitor may take for an answer.
 const ASK_LIMIT: Duration = Duration::from_secs(5);

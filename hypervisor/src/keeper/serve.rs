@@ -37,8 +37,9 @@ pub(super) struct Desk {
     busy: Mutex<HashMap<u32, Arc<Mutex<()>>>>,
     allocating: Mutex<()>,
     at_once: AtomicUsize,
-    /// Starts that wait for their hook.
-    pub(super) hooks: Mutex<HashMap<u32, Sender<(Line, OwnedFd)>>>,
+    /// Starts that wait for their hook, by the word that each was given: the monitor of an earlier start may be on its
+    /// way out still, or start its container again.
+    pub(super) hooks: Mutex<HashMap<String, Sender<(Line, OwnedFd)>>>,
 }
 
 impl Desk {
@@ -127,13 +128,13 @@ fn one(keeper: &Keeper, line: Line) {
     let Ok((ask, mut descriptors)) = line.receive::<Ask>() else {
         return;
     };
-    if let Ask::Hook { vmid } = ask {
+    if let Ask::Hook { start } = ask {
         let waiting = keeper
             .desk
             .hooks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&vmid);
+            .remove(&start);
         if let (Some(waiting), Some(space)) = (waiting, descriptors.pop()) {
             let _ = waiting.send((line, space));
         }
@@ -237,7 +238,7 @@ impl Keeper {
                 Ok(group) => self.limit(&group, limits),
                 Err(why) => vec![not_in_force(vmid, &why)],
             })),
-            Ask::Plugged { .. } | Ask::Hook { .. } => {
+            Ask::Plugged { .. } | Ask::Hook { .. } | Ask::HookFailed { .. } => {
                 Err(Error::Failed("not asked for".to_owned()))
             }
         }

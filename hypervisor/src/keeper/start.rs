@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::Keeper;
-use super::lxc::{Places, SOCKET_VARIABLE, config_text, filter_text};
+use super::lxc::{Places, SOCKET_VARIABLE, START_VARIABLE, config_text, filter_text};
 use super::names;
 use super::serve::{gone, not_in_force};
 use super::wire::{Answer, Ask, Line, StartSpec};
@@ -61,6 +61,9 @@ impl Keeper {
                 directory.display()
             )));
         };
+        // It has stopped, but its monitor may be there still: after a restart from inside it starts the container again,
+        // into whatever is prepared here.
+        self.end_all(vmid, true)?;
         self.roots
             .settle(vmid, first_id, spec.settings.clone(), asker)?;
         let program = format!("/proc/{}/exe", std::process::id());
@@ -97,15 +100,19 @@ impl Keeper {
         group: &str,
         asker: &Line,
     ) -> Result<Vec<String>> {
+        let place = names::fresh(&self.roots.lxc, vmid)?;
+        let word = place.file_name().unwrap_or_default();
+        let word = word.to_string_lossy().into_owned();
         let (sender, hooks) = channel();
         let desk = &self.desk.hooks;
         desk.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(vmid, sender);
-        let result = self.watch_start(vmid, spec, group, asker, &hooks);
+            .insert(word.clone(), sender);
+        let words = [group, &place.display().to_string(), &word];
+        let result = self.watch_start(vmid, spec, words, asker, &hooks);
         desk.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&vmid);
+            .remove(&word);
         result
     }
 
@@ -113,18 +120,17 @@ impl Keeper {
         &self,
         vmid: u32,
         spec: &StartSpec,
-        group: &str,
+        [group, place, start]: [&str; 3],
         asker: &Line,
         hooks: &Receiver<(Line, std::os::fd::OwnedFd)>,
     ) -> Result<Vec<String>> {
         let lxc = &self.roots.lxc;
-        let place = names::fresh(lxc, vmid)?;
         let words = [
             COMMAND.to_owned(),
             group.to_owned(),
             exec::find("lxc-start", "lxc")?.display().to_string(),
             "-P".to_owned(),
-            place.display().to_string(),
+            place.to_owned(),
             "-n".to_owned(),
             vmid.to_string(),
             "-d".to_owned(),
@@ -134,9 +140,11 @@ impl Keeper {
             .variable("HOME", &lxc.run)
             .variable("XDG_RUNTIME_DIR", &lxc.run)
             .variable(SOCKET_VARIABLE, &self.socket)
+            .variable(START_VARIABLE, start)
             .spawn()?;
         let end = Instant::now() + START_LIMIT;
         let mut ready = Ok(Vec::new());
+        let mut plugged = None;
         let status = loop {
             if let Some(status) = child.try_wait().at("cannot wait for", "lxc-start")? {
                 break status;
@@ -156,6 +164,7 @@ impl Keeper {
                 };
                 ready = plug(spec, &hook, space.as_fd(), asker).map(|()| notes);
                 // On an error the hook hears nothing but our end, fails, and with it the start.
+                plugged = ready.is_ok().then_some(hook);
             }
         };
         let notes = ready?;
@@ -169,10 +178,24 @@ impl Keeper {
             .take(LOG_LINES)
             .map(|line| line.escape_ascii().to_string())
             .collect();
+        let hook = plugged.and_then(|hook| last_words(&hook));
+        let hook = hook.map_or_else(String::new, |why| format!("its interfaces: {why}; "));
         Err(Error::Failed(format!(
-            "start failed: LXC says ({status}): {}",
+            "start failed: {hook}LXC says ({status}): {}",
             lines.join("; ")
         )))
+    }
+}
+
+/// What a hook that has ended said about it.
+fn last_words(hook: &Line) -> Option<String> {
+    // Not waited for: whoever else might hold its end open.
+    if !gone(hook, Duration::ZERO) {
+        return None;
+    }
+    match hook.receive::<Ask>() {
+        Ok((Ask::HookFailed { message }, _)) => Some(message.escape_debug().to_string()),
+        _ => None,
     }
 }
 

@@ -178,8 +178,13 @@ pub enum Ask {
     },
     /// From the hook of a starting container, with its network name space.
     Hook {
-        /// Which container.
-        vmid: u32,
+        /// Which start it belongs to: the word that only this start was given.
+        start: String,
+    },
+    /// From the same hook, after it got its interfaces: it could not set them up.
+    HookFailed {
+        /// Why, for people.
+        message: String,
     },
 }
 

@@ -325,7 +325,7 @@ pub(super) fn extend(
     let end = customer.extend(
         contracts.subscriptions,
         contracts.stablecoin,
-        contracts.plan,
+        host.plan,
         purchase.subscription,
         MORE_DAYS,
     )?;
