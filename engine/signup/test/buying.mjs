@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { TestWallet } from "./wallet.mjs";
 import { served, Visitor } from "./visitor.mjs";
-import { lastPurchase, Signer } from "./chain.mjs";
+import { Contract, lastPurchase, Signer } from "./chain.mjs";
 
 const WRITES = ["eth_sendTransaction"];
 let next = 16;
@@ -280,6 +280,44 @@ export const scenarios = {
     } finally {
       await test.node.ask("evm_setAutomine", true);
     }
+    await visitor.close();
+  },
+
+  "a transaction that is not mined for long is not waited for any longer, and not called lost": async (test) => {
+    const wallet = await customer(test);
+    const visitor = await shopping(test, wallet);
+    await visitor.page.clock.install();
+    await test.node.ask("evm_setAutomine", false);
+    try {
+      await visitor.buy();
+      await visitor.says("status", "Sent. Waiting");
+      await visitor.page.clock.fastForward("21:00");
+      await visitor.says("status", "The transaction is still not mined. It may go through later");
+    } finally {
+      await test.node.ask("evm_setAutomine", true);
+      await test.node.ask("anvil_mine", "0x1");
+    }
+    await visitor.close();
+  },
+
+  "a token that changes a permission only by way of zero is taken that way": async (test) => {
+    const wallet = await customer(test, { dollars: 0n });
+    const token = await test.operator.deploy("CautiousToken", { name: "Cautious", symbol: "CAUT", decimals_: 6n });
+    const pair = await test.operator.deploy("MockPair", { first: token, second: test.world.stablecoin });
+    const reserves = { first: 10n ** 12n, second: 10n ** 12n };
+    await test.operator.done(new Contract(test.node, "MockPair", pair).tx("setReserves", reserves));
+    await test.operator.done(test.pos.tx("addPaymentMethod", { token, pair, stablecoin: test.world.stablecoin }));
+    const cautious = new Contract(test.node, "CautiousToken", token);
+    await test.operator.done(cautious.tx("mint", { to: wallet.address, amount: 1000n * 10n ** 6n }));
+    // Left behind by an earlier visit, and too little.
+    const left = cautious.tx("approve", { spender: test.world.subscriptions, value: 1n });
+    await wallet.done(left);
+    const visitor = await shopping(test, wallet, { order: { method: "CAUT" } });
+    await visitor.buy();
+    await visitor.says("status", /is yours/);
+    assert.equal(wallet.asked.filter((method) => WRITES.includes(method)).length, 3, "zero, the permission, the payment");
+    const { paidAmount, paymentToken } = await lastPurchase(test.node, test.world.subscriptions);
+    assert.deepEqual([paymentToken, await cautious.read("balanceOf", wallet.address)], [token.toLowerCase(), 1000n * 10n ** 6n - paidAmount]);
     await visitor.close();
   },
 };
