@@ -435,7 +435,7 @@ fn record(world: &World<'_>, request: &CreateRequest, reservation: &Reservation)
         nft_minted: None,
         gecos_synced: Some(request.nft_token_id.is_some() && !request.mock),
         // A database of several hosts has to know whose machine it is.
-        node: match &world.config.db.db_url {
+        node: match &world.config.db.server {
             Some(_) => Some(world.config.node()),
             None => world.config.host.node.clone(),
         },

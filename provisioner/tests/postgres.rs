@@ -272,7 +272,7 @@ fn hosts_that_start_together_make_the_schema_once_and_one_that_is_too_old_is_tol
     session
         .batch_execute("INSERT INTO blockhost.schema_version (version) VALUES (999)")
         .unwrap();
-    let error = PostgresStore::open(&server.url(), pools)
+    let error = PostgresStore::open(server.address(), pools)
         .unwrap_err()
         .to_string();
     assert!(

@@ -97,18 +97,18 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn server(config: &Config) -> Result<PostgresStore, Failure> {
-    let url = config.db.db_url.as_ref().ok_or_else(|| {
+    let address = config.db.server.clone().ok_or_else(|| {
         Failure::new("db.yaml names no server: set db_url, such as postgres:///blockhost?host=/run/postgresql")
     })?;
-    Ok(PostgresStore::open(url, Pools::of(config))?)
+    Ok(PostgresStore::open(address, Pools::of(config))?)
 }
 
 fn show(config: &Config, json: bool) -> Result<(), Failure> {
     let store = store::open(config)?;
     let (records, reservations) = store.everything()?;
     let count = |status| records.iter().filter(|r| r.status == status).count();
-    let place = match &config.db.db_url {
-        Some(url) => store::postgres::check(url).unwrap_or_default(),
+    let place = match &config.db.server {
+        Some(address) => address.shown().to_owned(),
         None => config.db.db_file.display().to_string(),
     };
     let here = records

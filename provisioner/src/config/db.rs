@@ -8,6 +8,7 @@ use blockhost_proto::Layout;
 use blockhost_proto::value::Vmid;
 
 use super::{ConfigError, Ipv4Net, Ipv6Net, Section, Warning};
+use crate::store::postgres::{Address, Unusable};
 
 /// The IPv4 addresses that machines get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +60,8 @@ impl Ip6Pool {
 pub struct DbConfig {
     /// The database file, under the world's root.
     pub db_file: PathBuf,
-    /// A database server shared by several hosts, instead of the file.
-    pub db_url: Option<String>,
+    /// A database server shared by several hosts, instead of the file: `db_url` and `db_ca_file`.
+    pub server: Option<Address>,
     /// Where Terraform files are kept, where they are wanted.
     pub terraform_dir: Option<PathBuf>,
     /// Numbers of machines.
@@ -101,11 +102,8 @@ impl DbConfig {
             gateway,
         } = self.ip_pool;
         let mut shown = Vec::new();
-        match &self.db_url {
-            Some(url) => shown.push((
-                "db_url",
-                crate::store::postgres::check(url).unwrap_or_else(|problem| problem),
-            )),
+        match &self.server {
+            Some(address) => shown.push(("db_url", address.shown().to_owned())),
             None => shown.push(("db_file", self.db_file.display().to_string())),
         }
         if let Some(directory) = &self.terraform_dir {
@@ -161,14 +159,7 @@ impl DbConfig {
             || "/var/lib/blockhost/vms.json".to_owned(),
             |(path, _)| path,
         );
-        let db_url = match top.text("db_url")? {
-            None => None,
-            Some((url, line)) => {
-                crate::store::postgres::check(&url)
-                    .map_err(|problem| top.invalid("db_url", line, problem))?;
-                Some(url)
-            }
-        };
+        let server = server(layout, &mut top)?;
         let terraform_dir = top
             .text("terraform_dir")?
             .map(|(path, _)| layout.join(path));
@@ -192,7 +183,7 @@ impl DbConfig {
         top.finish(warnings);
         Ok(Self {
             db_file: layout.join(db_file),
-            db_url,
+            server,
             terraform_dir,
             vmids,
             ip_pool,
@@ -202,6 +193,29 @@ impl DbConfig {
             default_expiry_days,
         })
     }
+}
+
+/// `db_url` and `db_ca_file`.
+fn server(layout: &Layout, top: &mut Section) -> Result<Option<Address>, ConfigError> {
+    let (url, authority) = (top.text("db_url")?, top.text("db_ca_file")?);
+    let Some((url, line)) = url else {
+        return match authority {
+            None => Ok(None),
+            Some((_, line)) => {
+                let problem = "it is for the server that db_url names, and there is no db_url";
+                Err(top.invalid("db_ca_file", line, problem.to_owned()))
+            }
+        };
+    };
+    let file = authority.as_ref().map(|(path, _)| layout.join(path));
+    let address = Address::read(&url, file).map_err(|unusable| match unusable {
+        Unusable::Url(problem) => top.invalid("db_url", line, problem),
+        Unusable::Authority(problem) => {
+            let line = authority.map_or(line, |(_, line)| line);
+            top.invalid("db_ca_file", line, problem)
+        }
+    })?;
+    Ok(Some(address))
 }
 
 /// `vmid_range` or, in older files, `vmid_pool`.

@@ -304,10 +304,10 @@ pub type AnyStore = Box<dyn Store + Send>;
 /// Opens the database that `config` names.
 ///
 /// # Errors
-/// [`StoreError::Unsupported`], [`StoreError::Server`].
+/// [`StoreError::Server`].
 pub fn open(config: &Config) -> Result<AnyStore, StoreError> {
-    Ok(match &config.db.db_url {
-        Some(url) => Box::new(PostgresStore::open(url, Pools::of(config))?),
+    Ok(match &config.db.server {
+        Some(address) => Box::new(PostgresStore::open(address.clone(), Pools::of(config))?),
         None => Box::new(JsonStore::new(&config.db.db_file, Pools::of(config))),
     })
 }

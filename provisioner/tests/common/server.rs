@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use blockhost_provisioner::store::postgres::Address;
 use blockhost_provisioner::store::{Pools, PostgresStore};
 
 pub struct Server {
@@ -19,6 +20,8 @@ pub struct Server {
     programs: PathBuf,
     user: Option<(u32, u32)>,
     running: Option<Child>,
+    /// Settings beside the usual ones.
+    settings: Vec<String>,
 }
 
 impl Server {
@@ -60,6 +63,7 @@ impl Server {
             programs,
             user,
             running: None,
+            settings: vec!["listen_addresses=".to_owned()],
         };
         let made = server
             .command("initdb")
@@ -112,14 +116,8 @@ impl Server {
             .arg("-k")
             .arg(self.directory.path())
             // Killed processes lose nothing by this, only machines whose power fails would.
-            .args([
-                "-c",
-                "listen_addresses=",
-                "-c",
-                "fsync=off",
-                "-c",
-                "max_connections=60",
-            ])
+            .args(["-c", "fsync=off", "-c", "max_connections=60"])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -136,6 +134,37 @@ impl Server {
 
     fn answers(&self) -> bool {
         postgres::Client::connect(&self.url(), postgres::NoTls).is_ok()
+    }
+
+    /// Starts it anew on a port of the loopback, with this key and certificate if with any; the port.
+    pub fn on_the_network(&mut self, certificate: Option<&(PathBuf, PathBuf)>) -> u16 {
+        self.crash();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        self.settings = vec![
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+        ];
+        if let Some((key, certificate)) = certificate {
+            for (from, name) in [(key, "server.key"), (certificate, "server.pem")] {
+                let to = self.directory.path().join(name);
+                std::fs::copy(from, &to).unwrap();
+                // The server refuses a key that others may read.
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+                std::fs::set_permissions(&to, mode).unwrap();
+                let (uid, gid) = self.user.unzip();
+                std::os::unix::fs::chown(&to, uid, gid).unwrap();
+            }
+            let file = |name: &str| self.directory.path().join(name).display().to_string();
+            self.settings.extend([
+                "ssl=on".to_owned(),
+                format!("ssl_key_file={}", file("server.key")),
+                format!("ssl_cert_file={}", file("server.pem")),
+            ]);
+        }
+        self.start();
+        port
     }
 
     /// Ends the server at once, as a crash would; its processes notice that it is gone and end, too.
@@ -163,11 +192,19 @@ impl Server {
 
     /// The setting that names it.
     pub fn url(&self) -> String {
-        url(self.directory.path())
+        let port = self
+            .settings
+            .iter()
+            .find_map(|setting| setting.strip_prefix("port="));
+        url(self.directory.path(), port.unwrap_or("5432"))
+    }
+
+    pub fn address(&self) -> Address {
+        Address::read(&self.url(), None).unwrap()
     }
 
     pub fn store(&self, pools: &Pools) -> PostgresStore {
-        PostgresStore::open(&self.url(), pools.clone()).unwrap()
+        PostgresStore::open(self.address(), pools.clone()).unwrap()
     }
 
     /// A session beside the store.
@@ -182,8 +219,11 @@ impl Drop for Server {
     }
 }
 
-pub fn url(socket: &Path) -> String {
-    format!("postgres://blockhost@/postgres?host={}", socket.display())
+fn url(socket: &Path, port: &str) -> String {
+    format!(
+        "postgres://blockhost@/postgres?host={}&port={port}",
+        socket.display()
+    )
 }
 
 fn user_of_the_server() -> Result<(u32, u32), String> {

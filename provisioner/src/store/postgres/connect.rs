@@ -1,11 +1,13 @@
 //! Reaching the server: what a `db_url` may say, the connection with its limits, and the schema brought to our version.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, NoTls, Transaction};
 
+use super::tls::Authority;
 use crate::store::StoreError;
 
 /// The steps from one version of the schema to the next. What was shipped never changes: a change is a new step.
@@ -20,11 +22,29 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// No operation of ours takes longer; one that waits for another's lock gives up.
 const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '60s'";
 
-/// A `db_url` that may be used.
+/// A `db_url` that may be used, and how whoever answers there is known.
 #[derive(Clone)]
-pub(super) struct Address {
+pub struct Address {
+    /// As it was given, with the password.
+    url: String,
     config: Config,
+    authority: Option<Authority>,
     shown: String,
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url && self.authority == other.authority
+    }
+}
+
+/// Why a setting cannot be used; one sentence without the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unusable {
+    /// `db_url`.
+    Url(String),
+    /// `db_ca_file`, where `db_url` alone would do.
+    Authority(String),
 }
 
 impl std::fmt::Debug for Address {
@@ -33,65 +53,58 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// What is wrong with a `db_url`; never holds the password.
-///
-/// # Errors
-/// One sentence.
-pub fn check(url: &str) -> Result<String, String> {
-    Address::read(url).map(|address| address.shown)
-}
-
 impl Address {
-    /// Reads the setting. A server on the network is spoken to in clear text, which somebody has to want: `sslmode=disable`.
-    pub(super) fn read(url: &str) -> Result<Self, String> {
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err("it does not begin with postgres://".to_owned());
-        }
-        // The parser's own words may repeat what it was given.
-        let mut config: Config = url.parse().map_err(|_| {
-            "it is no PostgreSQL address such as postgres://user@/name?host=/run/postgresql"
-                .to_owned()
-        })?;
-        if !config.get_hostaddrs().is_empty() {
-            return Err("hostaddr is not supported: name the server by host".to_owned());
-        }
-        if config.get_hosts().is_empty() {
-            config.host_path("/run/postgresql");
-        }
-        let beyond = config.get_hosts().iter().any(|host| match host {
-            Host::Unix(_) => false,
-            Host::Tcp(name) => {
-                name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-            }
-        });
-        match config.get_ssl_mode() {
-            SslMode::Disable => {}
-            SslMode::Prefer if !beyond => {}
-            SslMode::Prefer => {
-                return Err("a server on the network is spoken to in clear text: reach it through a tunnel and say so with ?sslmode=disable".to_owned());
-            }
-            _ => return Err("sslmode=require is not supported: reach the server through a tunnel and say sslmode=disable".to_owned()),
+    /// Reads `db_url`, and `db_ca_file` as `authority`. A server on the network is spoken to by TLS and has to show a
+    /// certificate of that authority; in clear text only where somebody wants it: `sslmode=disable`.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub fn read(url: &str, authority: Option<PathBuf>) -> Result<Self, Unusable> {
+        let (mut config, beyond) = parts(url).map_err(Unusable::Url)?;
+        let mode = config.get_ssl_mode();
+        match &authority {
+            None => clear_text(mode, beyond).map_err(Unusable::Url)?,
+            Some(_) => certified(&config, mode).map_err(Unusable::Authority)?,
         }
         config
-            .ssl_mode(SslMode::Disable)
+            .ssl_mode(if authority.is_some() {
+                SslMode::Require
+            } else {
+                SslMode::Disable
+            })
             .connect_timeout(CONNECT_LIMIT)
             .tcp_user_timeout(SILENCE_LIMIT)
             .keepalives_idle(SILENCE_LIMIT)
             .application_name("blockhost");
         let shown = shown(&config);
-        Ok(Self { config, shown })
+        Ok(Self {
+            url: url.to_owned(),
+            config,
+            authority: authority.map(Authority::new),
+            shown,
+        })
     }
 
     /// The address without the password.
-    pub(super) fn shown(&self) -> &str {
+    #[must_use]
+    pub fn shown(&self) -> &str {
         &self.shown
     }
 
     pub(super) fn connect(&self) -> Result<Client, StoreError> {
-        let mut client = self
-            .config
-            .connect(NoTls)
-            .map_err(|e| self.failed("cannot be reached", &e))?;
+        let connected = match &self.authority {
+            None => self.config.connect(NoTls),
+            Some(authority) => {
+                let tls = authority
+                    .connector()
+                    .map_err(|problem| StoreError::Server {
+                        server: self.shown.clone(),
+                        problem: format!("cannot be known: db_ca_file {problem}"),
+                    })?;
+                self.config.connect(tls)
+            }
+        };
+        let mut client = connected.map_err(|e| self.failed("cannot be reached", &e))?;
         client
             .batch_execute(LIMITS)
             .map_err(|e| self.failed("refuses our limits", &e))?;
@@ -160,6 +173,55 @@ impl Address {
         }
         Ok(version)
     }
+}
+
+/// What a `db_url` says, and whether a server beyond this host is among it.
+fn parts(url: &str) -> Result<(Config, bool), String> {
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err("it does not begin with postgres://".to_owned());
+    }
+    // The parser's own words may repeat what it was given.
+    let mut config: Config = url.parse().map_err(|_| {
+        "it is no PostgreSQL address such as postgres://user@/name?host=/run/postgresql".to_owned()
+    })?;
+    if !config.get_hostaddrs().is_empty() {
+        return Err("hostaddr is not supported: name the server by host".to_owned());
+    }
+    if config.get_hosts().is_empty() {
+        config.host_path("/run/postgresql");
+    }
+    let beyond = config.get_hosts().iter().any(|host| match host {
+        Host::Unix(_) => false,
+        Host::Tcp(name) => {
+            name != "localhost" && !name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    });
+    Ok((config, beyond))
+}
+
+fn clear_text(mode: SslMode, beyond: bool) -> Result<(), String> {
+    match mode {
+        SslMode::Disable => Ok(()),
+        SslMode::Prefer if !beyond => Ok(()),
+        SslMode::Prefer => Err("a server on the network is spoken to by TLS: name the authority of its certificate in db_ca_file; or reach it through a tunnel and say so with ?sslmode=disable".to_owned()),
+        _ => Err("for TLS, name the authority of the server's certificate in db_ca_file".to_owned()),
+    }
+}
+
+fn certified(config: &Config, mode: SslMode) -> Result<(), String> {
+    if mode == SslMode::Disable {
+        return Err("db_url says sslmode=disable: leave one of the two away".to_owned());
+    }
+    if config
+        .get_hosts()
+        .iter()
+        .any(|host| matches!(host, Host::Unix(_)))
+    {
+        return Err(
+            "TLS is for a server that is reached by its name; db_url names a socket".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 trait Queries {
@@ -233,11 +295,13 @@ mod tests {
             "mysql://bob:s3cret@localhost/vms",
             "s3cret",
         ] {
-            let said = match Address::read(url) {
-                Ok(address) => format!("{address:?} {}", address.shown()),
-                Err(why) => why,
-            };
-            assert!(!said.contains("s3cret"), "{said}");
+            for authority in [None, Some(PathBuf::from("/etc/blockhost/db-ca.pem"))] {
+                let said = match Address::read(url, authority) {
+                    Ok(address) => format!("{address:?} {}", address.shown()),
+                    Err(why) => format!("{why:?}"),
+                };
+                assert!(!said.contains("s3cret"), "{said}");
+            }
         }
     }
 
@@ -258,7 +322,28 @@ mod tests {
             ("postgres", false),
             ("host=localhost dbname=vms", false),
         ] {
-            assert_eq!(Address::read(url).is_ok(), good, "{url}");
+            assert_eq!(Address::read(url, None).is_ok(), good, "{url}");
+        }
+    }
+
+    #[test]
+    fn with_an_authority_nothing_is_spoken_in_clear_text() {
+        for (url, good) in [
+            ("postgres://db.example/vms", true),
+            ("postgres://db.example/vms?sslmode=require", true),
+            ("postgres://db.example/vms?sslmode=prefer", true),
+            ("postgres://10.0.0.1/vms", true),
+            ("postgres://localhost/vms", true),
+            ("postgres://db.example/vms?sslmode=disable", false),
+            ("postgres:///vms", false),
+            ("postgres:///vms?host=/run/postgresql", false),
+            ("postgres://db.example/vms?host=/run/postgresql", false),
+        ] {
+            let read = Address::read(url, Some(PathBuf::from("/ca.pem")));
+            assert_eq!(read.is_ok(), good, "{url}");
+            if let Ok(address) = read {
+                assert_eq!(address.config.get_ssl_mode(), SslMode::Require, "{url}");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod connect;
 mod rows;
+mod tls;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,7 @@ use crate::record::{Holder, Reservation, Status, Step, VmRecord};
 use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
-use connect::Address;
-pub use connect::check;
+pub use connect::{Address, Unusable};
 use rows::{
     Outcome, Stop, choose, hold, insert_reservation, let_go, lock_token, lost_a_race, machine,
     read, reservation, signed, taken, token, write_machine, write_reservation, write_token,
@@ -43,12 +43,11 @@ impl std::fmt::Debug for PostgresStore {
 }
 
 impl PostgresStore {
-    /// The database behind a `db_url`, its schema brought up to date.
+    /// The database at an address, its schema brought up to date.
     ///
     /// # Errors
-    /// [`StoreError::Unsupported`] for an address that may not be used, [`StoreError::Server`].
-    pub fn open(url: &str, pools: Pools) -> Result<Self, StoreError> {
-        let address = Address::read(url).map_err(|problem| StoreError::Unsupported { problem })?;
+    /// [`StoreError::Server`].
+    pub fn open(address: Address, pools: Pools) -> Result<Self, StoreError> {
         let mut client = address.connect()?;
         address.migrate(&mut client)?;
         Ok(Self {
