@@ -1,8 +1,9 @@
 //! What starts with the host: machines and containers of the embedded backend with `onboot: 1`, in the order of their
-//! numbers, which both share. Proxmox VE does this itself. `blockhost-vm-onboot` calls this, its unit calls that.
+//! numbers, which both share. Proxmox VE does this itself. Either way the limits of each machine are put in force again,
+//! which no machine keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
 use blockhost_proto::action::{
-    Action, AgentInfo, PctConfig, PctList, PctStart, QmConfig, QmList, QmStart,
+    Action, AgentInfo, PctConfig, PctList, PctStart, QmConfig, QmList, QmStart, QmStatus,
 };
 use blockhost_proto::value::Vmid;
 use serde_json::Value;
@@ -48,8 +49,9 @@ impl Kind {
     }
 }
 
-/// Starts all that is to run. One that cannot be started keeps no other from it; what failed is returned, everything is
-/// said. What is suspended in the database stays off.
+/// Starts all that is to run, and limits it as its record says. One that cannot be started or limited keeps no other from
+/// it; what failed is returned, everything is said. What is suspended in the database stays off. `records` are those of
+/// this host.
 ///
 /// # Errors
 /// When the agent does not say what backend it has.
@@ -63,8 +65,8 @@ pub fn start_all(
     match backend {
         Some("embedded") => {}
         Some(other) => {
-            say(&format!("nothing to do: {other} starts its own"));
-            return Ok(Vec::new());
+            say(&format!("{other} starts its own"));
+            return Ok(limit_running(agent, records, say));
         }
         None => return Err(odd("agent-info", "it has no field \"backend\"")),
     }
@@ -83,20 +85,76 @@ pub fn start_all(
     all.sort_unstable();
     for (vmid, kind) in all {
         let what = format!("{} {vmid}", kind.word());
-        let suspended = records
+        let record = records
             .iter()
-            .any(|record| record.vmid == vmid && record.status == Status::Suspended);
+            .find(|record| record.vmid == vmid && record.status != Status::Destroyed);
+        let suspended = record.is_some_and(|record| record.status == Status::Suspended);
         match wanted(agent, kind, vmid) {
             Ok(false) => {}
             Ok(true) if suspended => say(&format!("{what} is suspended and stays off")),
             Ok(true) => match ask(agent, &kind.start(vmid)) {
-                Ok(_) => say(&format!("{what} runs")),
+                Ok(_) => {
+                    say(&format!("{what} runs"));
+                    if let Some(record) = record
+                        && let Err(e) = limit(agent, record)
+                    {
+                        fail(limits_of(record), say, &e);
+                    }
+                }
                 Err(e) => fail(what, say, &e),
             },
             Err(e) => fail(what, say, &e),
         }
     }
     Ok(failed)
+}
+
+fn limits_of(record: &VmRecord) -> String {
+    format!("the limits of VM {}", record.vmid)
+}
+
+fn limit(agent: &impl Agent, record: &VmRecord) -> Result<(), BackendError> {
+    match record.throttle.action(record.vmid, false, true)? {
+        Some(action) => ask(agent, &action.into()).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Limits those that another has started.
+fn limit_running(
+    agent: &impl Agent,
+    records: &[VmRecord],
+    say: &mut dyn FnMut(&str),
+) -> Vec<String> {
+    let mut failed = Vec::new();
+    let limited = |record: &&VmRecord| {
+        record.status == Status::Active && !record.mock && !record.throttle.is_none()
+    };
+    for record in records.iter().filter(limited) {
+        let done = running(agent, record.vmid).and_then(|running| {
+            if running {
+                limit(agent, record)?;
+            }
+            Ok(running)
+        });
+        match done {
+            Ok(true) => say(&format!("VM {} is limited", record.vmid)),
+            Ok(false) => {}
+            Err(e) => {
+                say(&format!("{}: {e}", limits_of(record)));
+                failed.push(limits_of(record));
+            }
+        }
+    }
+    failed
+}
+
+/// Whether a machine runs; one that is not there does not.
+fn running(agent: &impl Agent, vmid: Vmid) -> Result<bool, BackendError> {
+    match answered(agent, &QmStatus { vmid }.into()) {
+        Err(e) if e.is_not_found() => Ok(false),
+        other => Ok(other?.get("status").and_then(Value::as_str) == Some("running")),
+    }
 }
 
 fn ask(
@@ -218,6 +276,11 @@ mod tests {
                     _ => json!({"onboot": "1"}),
                 }
                 .to_string(),
+                Action::QmStatus(_) => match number {
+                    102 => json!({"status": "stopped"}).to_string(),
+                    103 => return refused(ErrorCode::NotFound),
+                    _ => json!({"status": "running"}).to_string(),
+                },
                 _ => {
                     self.started.borrow_mut().push(what);
                     String::new()
@@ -233,6 +296,14 @@ mod tests {
             "expires_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z"}),
         )
         .unwrap()
+    }
+
+    /// One that may receive 8000 kbit/s.
+    fn limited(vmid: u32, status: &str) -> VmRecord {
+        let mut record = suspended(vmid);
+        record.status = serde_json::from_value(json!(status)).unwrap();
+        record.throttle.bandwidth_in = Some("8000".parse().unwrap());
+        record
     }
 
     fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) {
@@ -274,9 +345,42 @@ mod tests {
     }
 
     #[test]
-    fn proxmox_is_left_to_start_its_own() {
+    fn limits_are_put_in_force_again_and_one_that_fails_keeps_no_other_from_starting() {
+        let records = [
+            limited(101, "destroyed"),
+            limited(101, "active"),
+            limited(102, "active"),
+        ];
+        let (started, failed, _) = run(&Host::new("embedded", &[]), &records);
+        let order = [
+            "pct-start 100",
+            "qm-start 101",
+            "vm-throttle 101",
+            "pct-start 104",
+        ];
+        assert_eq!(started, order, "102 is not to run");
+        assert!(failed.is_empty());
+        let (started, failed, said) = run(&Host::new("embedded", &["vm-throttle 101"]), &records);
+        assert_eq!(started, ["pct-start 100", "qm-start 101", "pct-start 104"]);
+        assert_eq!(failed, ["the limits of VM 101"]);
+        assert!(said.contains("on purpose"), "{said}");
+    }
+
+    #[test]
+    fn proxmox_is_left_to_start_its_own_and_what_it_started_is_limited() {
         let (started, failed, _) = run(&Host::new("proxmox", &[]), &[]);
         assert!(started.is_empty() && failed.is_empty());
+        let records = [
+            limited(100, "suspended"),
+            limited(101, "active"),
+            limited(102, "active"),
+            limited(103, "active"),
+            limited(104, "active"),
+        ];
+        let host = Host::new("proxmox", &["vm-throttle 101"]);
+        let (started, failed, _) = run(&host, &records);
+        assert_eq!(started, ["vm-throttle 104"]);
+        assert_eq!(failed, ["the limits of VM 101"]);
         assert!(start_all(&Host::new("embedded", &["agent-info"]), &[], &mut |_| ()).is_err());
     }
 }

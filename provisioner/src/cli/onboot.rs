@@ -14,7 +14,8 @@ use crate::store::Store as _;
 /// Start every machine and container with onboot: 1
 ///
 /// In the order of their numbers; what runs already is fine, what is suspended stays off, and one that fails keeps no
-/// other from starting. On Proxmox VE, which does this itself, nothing is done.
+/// other from starting. Limits of the database are put in force again. Proxmox VE starts its own; there only the limits
+/// are seen to.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
   blockhost-vm-onboot
@@ -40,7 +41,10 @@ fn run() -> Result<ExitCode, Failure> {
     let layout = Layout::from_env();
     // A host that sells nothing has no database, and may have containers all the same.
     let records = if DbConfig::path(&layout).exists() {
-        Setup::load()?.store.list(None)?
+        let Setup { config, store, .. } = Setup::load()?;
+        let mut records = store.list(None)?;
+        records.retain(|record| config.is_here(record.node.as_deref()));
+        records
     } else {
         Vec::new()
     };
