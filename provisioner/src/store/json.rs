@@ -16,7 +16,7 @@ use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
 /// The file's contents.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Database {
     #[serde(default, deserialize_with = "unique")]
     vms: BTreeMap<String, VmRecord>,
@@ -174,21 +174,21 @@ impl JsonStore {
     }
 
     fn read(&self) -> Result<Database, StoreError> {
-        let Some(bytes) = file::read(&self.path)? else {
-            return Ok(Database::default());
-        };
-        let damaged = |problem: String| StoreError::Damaged {
-            path: self.path.clone(),
-            problem,
-        };
+        match file::read(&self.path)? {
+            Some(bytes) => self.parse(&bytes),
+            None => Ok(Database::default()),
+        }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Database, StoreError> {
         let database: Database =
-            serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|e| self.damaged(e.to_string()))?;
         match database
             .vms
             .iter()
             .find(|(key, vm)| key.as_str() != vm.vm_name.as_str())
         {
-            Some((key, vm)) => Err(damaged(format!(
+            Some((key, vm)) => Err(self.damaged(format!(
                 "the record of {} stands under the name {key}",
                 vm.vm_name
             ))),
@@ -196,24 +196,37 @@ impl JsonStore {
         }
     }
 
-    /// One transaction. Nothing is written when nothing changed or `change` fails.
+    fn damaged(&self, problem: String) -> StoreError {
+        StoreError::Damaged {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
+    /// One transaction. Nothing is written when `change` fails, or when the file would be the same.
     fn change<T>(
         &self,
         change: impl FnOnce(&mut Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let held = file::lock(&self.path)?;
-        let before = self.read()?;
-        let mut after = before.clone();
-        let result = change(&mut after)?;
+        let before = match file::read(&self.path)? {
+            Some(bytes) => bytes,
+            None => self.text(&Database::default())?,
+        };
+        let mut database = self.parse(&before)?;
+        let result = change(&mut database)?;
+        let after = self.text(&database)?;
         if after != before {
-            let mut bytes = serde_json::to_vec_pretty(&after).map_err(|e| StoreError::Damaged {
-                path: self.path.clone(),
-                problem: e.to_string(),
-            })?;
-            bytes.push(b'\n');
-            file::replace(&held, &self.path, &bytes)?;
+            file::replace(&held, &self.path, &after)?;
         }
         Ok(result)
+    }
+
+    fn text(&self, database: &Database) -> Result<Vec<u8>, StoreError> {
+        let mut text =
+            serde_json::to_vec_pretty(database).map_err(|e| self.damaged(e.to_string()))?;
+        text.push(b'\n');
+        Ok(text)
     }
 }
 
