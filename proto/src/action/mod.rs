@@ -463,4 +463,6 @@ impl Action {
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

@@ -224,4 +224,6 @@ impl OneOption for QmOption {
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

@@ -278,6 +278,8 @@ pub(crate) fn made_of(
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod edges_lists;
+#[cfg(test)]
 mod edges_network;
 #[cfg(test)]
 mod tests;

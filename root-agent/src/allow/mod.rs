@@ -579,3 +579,6 @@ fn not_allowed(what: &str, given: &str, allowed: &str, key: &'static str) -> Not
         key,
     }
 }
+
+#[cfg(test)]
+mod tests;
