@@ -125,4 +125,8 @@ impl Flow {
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod edges_rules;
+#[cfg(test)]
+mod edges_text;
+#[cfg(test)]
 mod tests;

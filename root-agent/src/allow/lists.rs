@@ -266,6 +266,8 @@ mod tests {
             .expect_err("unknown")
             .to_string();
         assert!(wrong.contains("lost"), "{wrong}");
+        let shape = read("5-6").expect_err("a text").to_string();
+        assert!(shape.contains("or a list of such ranges"), "{shape}");
         for text in ["5-6", "7", "[5-6]", "{first: 5}", "[{first: -1, last: 5}]"] {
             assert!(read(text).is_err(), "{text}");
         }

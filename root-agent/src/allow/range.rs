@@ -205,6 +205,21 @@ mod tests {
         assert!(!prefix.contains("10.0.0.1".parse().expect("address")));
         let all = Prefix::try_from("::/0".to_owned()).expect("a prefix");
         assert!(all.contains("2001:db8::1".parse().expect("address")));
-        assert!(Prefix::try_from("10.0.0.0/33".to_owned()).is_err());
+        let read = |text: &str| Prefix::try_from(text.to_owned());
+        for text in ["10.0.0.1/32", "0.0.0.0/0", "fd00::1/128"] {
+            assert_eq!(read(text).map(String::from), Ok(text.to_owned()));
+        }
+        for text in [
+            "10.0.0.0/33",
+            "fd00::/129",
+            "10.0.0.0/256",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
+            "10.0.0.0",
+            "/8",
+            "",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 }

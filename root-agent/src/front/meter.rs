@@ -174,6 +174,26 @@ mod tests {
     }
 
     #[test]
+    fn how_often_somebody_was_held_back_outlives_a_bucket_that_is_full_again() {
+        let mut meter = Meter::default();
+        let now = Instant::now();
+        let quick = Rate::Limited {
+            per_minute: 60_000,
+            burst: 1,
+        };
+        meter.take(0, quick, now).expect("the only one");
+        meter.take(0, quick, now).expect_err("none left");
+        for user in 1..MAX_BUCKETS {
+            meter.take(user, quick, now).expect("the first");
+        }
+        // All are full again, and only the first has something to say.
+        let later = now + Duration::from_secs(1);
+        meter.take(MAX_BUCKETS, quick, later).expect("the first");
+        assert_eq!(meter.buckets.len(), 2);
+        assert_eq!(meter.take(0, quick, later), Ok(1));
+    }
+
+    #[test]
     fn a_rate_that_was_lowered_holds_at_once() {
         let mut meter = Meter::default();
         let now = Instant::now();

@@ -70,3 +70,19 @@ impl Limits {
         Duration::from_secs(self.idle_s)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_the_seconds_of_the_policy() {
+        let limits = Limits {
+            frame_s: 7,
+            idle_s: 70,
+            ..Limits::default()
+        };
+        assert_eq!(limits.frame_time(), Duration::from_secs(7));
+        assert_eq!(limits.idle_time(), Duration::from_secs(70));
+    }
+}

@@ -291,12 +291,68 @@ mod tests {
                 "only.image_dirs",
             ),
             ("allow: {image_dirs: [/var/../etc]}\n", "allow.image_dirs"),
+            ("allow: {vmids: {first: 99, last: 100}}\n", "allow.vmids"),
+            (
+                "allow: {vmids: {first: 100, last: 1000000}}\n",
+                "allow.vmids",
+            ),
+            (
+                "allow: {vmids: {first: 101, last: 100}}\n",
+                "allow.vmids: 101-100",
+            ),
+            (
+                "rules: [{user: 0, actions: ['*'], only: {route_prefixes: []}}]\n",
+                "any address",
+            ),
+            ("time_limits: {qm-start: 86401}\n", "time_limits"),
             ("time_limits: {qm-start: 0}\n", "time_limits"),
             ("time_limits: {qm-begin: 10}\n", "time_limits"),
         ] {
             let error = Policy::parse(text, "p").expect_err(text).to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn the_last_values_in_range_are_taken() {
+        for text in [
+            "allow: {vmids: {first: 100, last: 999999}}\n",
+            "allow: {vmids: {first: 100, last: 100}}\n",
+            "allow: {vmids: [{first: 999999, last: 999999}]}\n",
+            "time_limits: {qm-start: 1, qm-stop: 86400}\n",
+        ] {
+            Policy::parse(text, "p").expect(text);
+        }
+    }
+
+    #[test]
+    fn there_are_sixteen_sockets_at_most() {
+        let sockets = |count: usize| {
+            let list: Vec<String> = (0..count).map(|i| format!("s{i}: {{group: 7}}")).collect();
+            Policy::parse(&format!("sockets: {{{}}}\n", list.join(", ")), "p")
+        };
+        assert_eq!(sockets(16).expect("sixteen").sockets.len(), 16);
+        let error = sockets(17).expect_err("one more").to_string();
+        assert!(error.contains("more than 16"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_file_has_at_most_64_kibibytes() {
+        let comment = |bytes: usize| format!("#{}", "x".repeat(bytes - 1));
+        let longest = Policy::parse(&comment(65_536), "p").expect("the longest");
+        assert_eq!(longest, Policy::default());
+        let error = Policy::parse(&comment(65_537), "p").expect_err("one more");
+        assert!(error.to_string().contains("65537 bytes long"), "{error}");
+        // A longer one is not read either, whatever is in it.
+        assert!(Policy::parse(&comment(80_000), "p").is_err());
+    }
+
+    #[test]
+    fn what_the_ledger_calls_a_policy_by_is_that_of_its_contents() {
+        let digest = |text: &str| Policy::parse(text, "p").expect("valid").digest();
+        assert_eq!(digest("").len(), 64);
+        assert_eq!(digest(""), digest("# nothing\n"));
+        assert_ne!(digest(""), digest("limits: {in_flight: 7}\n"));
     }
 
     #[test]

@@ -233,6 +233,38 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_has_the_rate_of_each_class_under_the_classs_name() {
+        for (at, class) in Class::ALL.into_iter().enumerate() {
+            let per_minute = u32::try_from(at).expect("small") + 1;
+            let text = format!("{}: {{per_minute: {per_minute}}}\n", class.as_str());
+            let own: OwnRates = serde_saphyr::from_str(&text).expect("valid");
+            let rates: Rates = serde_saphyr::from_str(&text).expect("valid");
+            let limited = Rate::Limited {
+                per_minute,
+                burst: per_minute,
+            };
+            for other in Class::ALL {
+                assert_eq!(own.of(other), (other == class).then_some(limited), "{text}");
+            }
+            assert_eq!(rates.of(class), limited, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_rate_can_be_is_said_and_where_it_ends() {
+        let read = |text: &str| serde_saphyr::from_str::<Rates>(text);
+        let error = read("change: 60\n").expect_err("a number").to_string();
+        assert!(
+            error.contains("`unlimited` or `{per_minute: 600, burst: 1000}`"),
+            "{error}"
+        );
+        assert!(read("change: {per_minute: 10000000, burst: 10000000}\n").is_ok());
+        assert!(read("change: {per_minute: 1}\n").is_ok());
+        assert!(read("change: {per_minute: 10000001, burst: 1}\n").is_err());
+        assert!(read("change: {per_minute: 1, burst: 10000001}\n").is_err());
+    }
+
+    #[test]
     fn every_action_has_the_class_of_what_it_costs() {
         let class = |name: &str| Class::of(blockhost_proto::catalog::find(name).expect(name));
         for (name, expected) in [

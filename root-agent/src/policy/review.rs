@@ -289,10 +289,73 @@ mod tests {
         ] {
             let list = warnings(text);
             assert_eq!(list.len(), 1, "{text}: {list:?}");
+            let (key, why) = list[0].split_once(": ").expect("a key");
+            let (key, why) = match why.split_once(": ") {
+                Some((rule, rest)) if key == "rules" && rule.starts_with("rule ") => (rule, rest),
+                _ => (key, why),
+            };
             assert!(
-                list[0].contains(place) && list[0].contains(said),
+                key == place.trim_end_matches(':') && why.contains(said),
                 "{text}: {list:?}"
             );
+        }
+    }
+
+    #[test]
+    fn lists_that_have_one_number_in_common_can_be_met() {
+        let warned = |only: &str, allow: &str| {
+            let rule = format!("{{user: 7, actions: [qm-start], only: {{{only}}}}}");
+            let list = warnings(&format!("rules: [{rule}]\nallow: {{{allow}}}"));
+            assert!(list.len() < 2, "{list:?}");
+            list.len() == 1
+        };
+        for (first, last, apart) in [
+            (100, 199, true),
+            (100, 200, false),
+            (250, 260, false),
+            (100, 999, false),
+            (300, 400, false),
+            (301, 400, true),
+        ] {
+            let range = format!("vmids: {{first: {first}, last: {last}}}");
+            assert_eq!(
+                warned(&range, "vmids: {first: 200, last: 300}"),
+                apart,
+                "{range}"
+            );
+            let range = format!("firewall_ports: ['{first}-{last}']");
+            assert_eq!(
+                warned(&range, "firewall_ports: ['200-300']"),
+                apart,
+                "{range}"
+            );
+        }
+        assert!(!warned("bridges: [a, b]", "bridges: [b, c]"));
+        assert!(warned("bridges: [a, b]", "bridges: [c, d]"));
+    }
+
+    #[test]
+    fn everything_is_expected_of_root_and_of_the_product_and_of_nobody_else() {
+        for (user, expected) in [
+            ("0", true),
+            ("root", true),
+            ("blockhost", true),
+            ("1", false),
+            ("alice", false),
+        ] {
+            let list = warnings(&format!("rules: [{{user: {user}, actions: ['*']}}]"));
+            assert_eq!(list.is_empty(), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn the_main_socket_and_those_of_the_policy_are_there_to_be_named() {
+        for socket in ["root-agent", "lane"] {
+            let text = format!(
+                "rules: [{{user: 7, socket: {socket}, actions: [qm-start]}}, {{socket: lane, actions: [qm-stop]}}]\n\
+                 sockets: {{lane: {{group: 7}}}}"
+            );
+            assert_eq!(warnings(&text), Vec::<String>::new(), "{socket}");
         }
     }
 

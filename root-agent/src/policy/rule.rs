@@ -134,3 +134,25 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de> + 'static>(
         .map(Some)
         .ok_or_else(|| D::Error::custom("nothing is given; write a value or leave the key out"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_who_it_is_for() {
+        let subject = |text: &str| {
+            let text = format!("{{{text}, actions: [qm-start]}}");
+            serde_saphyr::from_str::<Rule>(&text)
+                .expect("a rule")
+                .subject()
+        };
+        assert_eq!(subject("user: 7"), "user 7");
+        assert_eq!(subject("user: alice"), "user alice");
+        assert_eq!(
+            subject("group: adm, socket: lane"),
+            "group adm, socket lane"
+        );
+        assert_eq!(subject(r#"user: "a\nb""#), r"user a\nb");
+    }
+}
