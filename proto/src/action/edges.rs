@@ -312,6 +312,33 @@ fn what_is_too_long_for_a_record_is_there_as_a_digest() {
 }
 
 #[test]
+fn parameters_that_are_too_long_together_are_there_as_digests_and_short_ones_as_they_are() {
+    let customize = |path: usize, last: usize| {
+        let append = |bytes: usize| json!(["append-line", format!("/a:{}", "x".repeat(bytes))]);
+        let mut commands = vec![append(4000); 8];
+        commands.push(append(last));
+        let params = json!({"image_path": format!("{0}/{0}/{1}", "c".repeat(100), "d".repeat(path - 202)), "commands": commands});
+        Action::from_parts("virt-customize", &params).expect("valid")
+    };
+    // A path of 254 characters is a text of 256 in quotes.
+    for (path, whole) in [(254, true), (255, false)] {
+        let size = |last| customize(path, last).params().to_string().len();
+        let last = 1 + 32_768 - size(1);
+        assert_eq!(size(last), 32_768);
+        let longest = customize(path, last);
+        let kept = Value::Object(longest.ledger_metadata_with(&[0; 16]));
+        assert_eq!(kept, longest.params(), "as it is");
+        let longer = customize(path, last + 1);
+        let kept = longer.ledger_metadata_with(&[0; 16]);
+        assert_eq!(
+            kept["commands"]["bytes"],
+            longer.params()["commands"].to_string().len()
+        );
+        assert_eq!(kept["image_path"].is_string(), whole, "{path}");
+    }
+}
+
+#[test]
 fn what_a_wrong_operation_shows_of_its_argument_is_no_contents() {
     for (name, argument, shown) in [
         ("install", "a b!", "install a b!"),

@@ -17,12 +17,10 @@ impl fmt::Display for PortRef {
     }
 }
 
-/// The tool's name for a field.
+/// The tool's name for a field. Tags and fragments have a form of their own, see [`condition`].
 fn name(field: Field, nw_proto: Option<u8>) -> &'static str {
     match (field, nw_proto) {
-        (Field::Vlan, _) => "vlan_tci",
         (Field::VlanPcp, _) => "dl_vlan_pcp",
-        (Field::NwFrag, _) => "ip_frag",
         (Field::TpSrc, Some(17)) => "udp_src",
         (Field::TpDst, Some(17)) => "udp_dst",
         (Field::TpSrc, Some(132)) => "sctp_src",
@@ -42,7 +40,6 @@ fn nxm(field: Field, nw_proto: Option<u8>) -> &'static str {
         Field::DlSrc => "eth_src",
         Field::NwSrc => "ip_src",
         Field::NwDst => "ip_dst",
-        Field::Metadata => "metadata",
         _ => name(field, nw_proto),
     }
 }

@@ -63,6 +63,15 @@ fn a_proof_has_at_most_64_hashes_in_the_order_given() {
 }
 
 #[test]
+fn a_peers_networks_come_back_and_its_secret_has_a_form() {
+    let given = json!(["10.8.0.2/32", "fd00:8::/64"]);
+    let networks = AllowedIps::from_json(&given).expect("valid");
+    assert_eq!(networks.to_json(), Some(given));
+    let pattern = Preshared::schema()["pattern"].clone();
+    assert_eq!(pattern, "^(generate|[A-Za-z0-9+/]{43}=)$");
+}
+
+#[test]
 fn a_prefix_of_machines_has_no_bit_behind_its_length() {
     for (text, good) in [
         ("2001:db8::/32", true),

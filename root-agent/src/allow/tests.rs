@@ -46,10 +46,12 @@ fn asked(name: &str, params: &Value) -> BTreeSet<String> {
             continue;
         };
         assert_eq!(failure.code, ErrorCode::Forbidden);
-        // A handover is said to be about uplinks, whichever of its three lists lacks a device.
-        let key = match name {
-            "link-handover" => "uplinks",
-            _ => list,
+        // What may be on either of several lists is said to be about one of them.
+        let key = match (name, list.as_str()) {
+            ("link-handover", _) => "uplinks",
+            ("route-set" | "route-del", "public_pools") => "route_networks",
+            ("route-set" | "route-del" | "proxy-set", "route_devices") => "link_devices",
+            (_, list) => list,
         };
         let place = format!("(allow.{key} of root-agent.yaml)");
         assert!(failure.message.ends_with(&place), "{}", failure.message);
