@@ -129,6 +129,18 @@ fn pairs_are_listed_from_the_rules_themselves_and_a_half_one_is_said_to_be_half(
             assert_eq!(list(), json!([four(true), six]));
             net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
             assert_eq!(list(), json!([six]));
+            // The rule by hand is not listed, and said to be there.
+            let clean = |action: &str| {
+                let done = net.world.ask(&*net.handler, action, &json!({}));
+                done.expect("a list").extra["clean"].clone()
+            };
+            assert_eq!(clean("nat-list"), false);
+            tool("iptables -t nat -F BLOCKHOST-DNAT");
+            assert_eq!(clean("nat-list"), true);
+            assert_eq!(clean("iptables-list"), true);
+            tool("iptables -N BLOCKHOST-INPUT");
+            tool("iptables -A BLOCKHOST-INPUT -p tcp --dport 23 -j ACCEPT");
+            assert_eq!(clean("iptables-list"), false);
         },
     );
 }

@@ -283,6 +283,30 @@ fn the_set_of_peers_is_what_wg_shows_and_is_replaced_as_a_whole() {
             set(json!([{"public_key": OTHER, "allowed_ips": []}])).expect("peers");
             assert_eq!(lines("preshared-keys"), [format!("{OTHER}\t(none)")]);
             assert!(!net.key_file("wg0.psk").exists());
+            // A key that was given comes back, also for a device that was made anew, and is told to nobody.
+            let given = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=";
+            let peer = |preshared: &str| json!([{"public_key": OTHER, "allowed_ips": [], "preshared": preshared}]);
+            let Err(refused) = set(peer("kept")) else {
+                panic!("no key is known");
+            };
+            assert!(
+                refused.message.contains("no shared key is kept"),
+                "{}",
+                refused.message
+            );
+            set(peer(given)).expect("peers");
+            tool(&format!("wg set wg0 peer {OTHER} remove"));
+            let done = set(peer("kept")).expect("peers");
+            assert!(done.extra.is_empty());
+            assert_eq!(lines("preshared-keys"), [format!("{OTHER}\t{given}")]);
+            // Who asks for one that is made here gets another.
+            let done = set(peer("generate")).expect("peers");
+            let made = done.extra["preshared_keys"][OTHER].as_str().expect("a key");
+            assert_ne!(made, given);
+            assert!(!net.key_file("wg0.given").exists());
+            let done = set(peer("kept")).expect("peers");
+            assert!(done.extra.is_empty());
+            assert_eq!(lines("preshared-keys"), [format!("{OTHER}\t{made}")]);
             set(json!([])).expect("no peers");
             assert_eq!(wg("peers"), "");
         },

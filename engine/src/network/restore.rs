@@ -1,5 +1,5 @@
 //! The firewall as the ledger says: what stands by the records is set by the root agent as a whole, so that what went at a start
-//! comes back and what nobody recorded goes. Called by `blockhost net restore`, which a unit runs at each start of the machine.
+//! comes back and what nobody recorded goes. Where it is so already nothing is done. Called by `blockhost net restore`, which a unit runs at each start of the machine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::query::Fields;
 use blockhost_ledger::reader::{ReadError, Reader};
-use blockhost_proto::action::{Action, IptablesOpen, NatMap};
+use blockhost_proto::action::{Action, IptablesList, IptablesOpen, NatList, NatMap};
 use blockhost_proto::client::blocking::Client;
 use blockhost_proto::client::{CallError, Reply};
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
+use blockhost_proto::value::{NatPair, OpenPort, Param};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::standing::{Fold, Standing};
 use crate::state::host::worth_waiting;
@@ -96,6 +98,9 @@ pub fn restore(layout: &Layout, look: bool) -> Result<Restored, RestoreError> {
         if look || !standing.seen {
             return Ok(Restored::of(&standing));
         }
+        if last.is_none() && standing.settled && stands(layout, &standing)? {
+            return Ok(Restored::of(&standing));
+        }
         let (restored, receipts) = set(layout, &standing)?;
         last = Some((standing, restored, receipts));
     }
@@ -159,6 +164,39 @@ fn set(layout: &Layout, standing: &Standing) -> Result<(Restored, Vec<u64>), Res
         ..Restored::of(&allowed)
     };
     Ok((restored, receipts))
+}
+
+/// Whether the kernel has exactly that, and nothing else in our chains.
+fn stands(layout: &Layout, standing: &Standing) -> Result<bool, RestoreError> {
+    let entries = |reply: &Reply| -> Vec<Value> {
+        let list: Option<Vec<Value>> = serde_json::from_str(&reply.output).ok();
+        list.filter(|_| reply.extra.get("clean").is_some_and(|clean| clean == true))
+            .unwrap_or_else(|| vec![Value::Null])
+    };
+    let ports = ask(layout, &IptablesList {}.into(), false)?;
+    let ports: Option<BTreeSet<OpenPort>> = entries(&ports).iter().map(open_port).collect();
+    if ports.as_ref() != Some(&standing.ports) {
+        return Ok(false);
+    }
+    let pairs = ask(layout, &NatList {}.into(), false)?;
+    let pairs: Option<BTreeSet<NatPair>> = entries(&pairs).iter().map(nat_pair).collect();
+    Ok(pairs.as_ref() == Some(&standing.pairs))
+}
+
+/// A port of the list that stands in all the families that it is for.
+fn open_port(listed: &Value) -> Option<OpenPort> {
+    let mut listed = listed.as_object()?.clone();
+    let families = listed.remove("families")?;
+    let port = OpenPort::from_json(&listed.into()).ok()?;
+    let wanted = if port.source.is_some() { 1 } else { 2 };
+    (families.as_array()?.len() == wanted).then_some(port)
+}
+
+fn nat_pair(listed: &Value) -> Option<NatPair> {
+    let mut listed = listed.as_object()?.clone();
+    let whole = listed.remove("whole")?;
+    let pair = NatPair::from_json(&listed.into()).ok()?;
+    (whole == true).then_some(pair)
 }
 
 fn is_forbidden(error: &RestoreError) -> bool {

@@ -41,6 +41,8 @@ struct Kept<T> {
     since: u64,
     /// Height of a list that cannot be known.
     lost: Option<u64>,
+    /// Whether one was added or taken away since that record, or may have been.
+    since_changed: bool,
 }
 
 impl<T> Default for Kept<T> {
@@ -49,6 +51,7 @@ impl<T> Default for Kept<T> {
             all: BTreeSet::new(),
             since: 0,
             lost: None,
+            since_changed: false,
         }
     }
 }
@@ -74,6 +77,8 @@ pub struct Standing {
     pub gaps: Vec<String>,
     /// Whether anything of this kind was ever done here.
     pub seen: bool,
+    /// Whether the last records of both kinds named all of them: older ones are not needed any more.
+    pub settled: bool,
 }
 
 impl Standing {
@@ -130,6 +135,11 @@ impl Fold {
     }
 
     fn apply(&mut self, height: u64, deed: Deed, done: bool) {
+        match &deed {
+            Deed::Open(_) | Deed::Close(_) => self.ports.since_changed = true,
+            Deed::Map(_) | Deed::Unmap(_) => self.pairs.since_changed = true,
+            Deed::Ports(_) | Deed::Pairs(_) => {}
+        }
         match deed {
             Deed::Open(port) if done => {
                 self.ports.all.insert(port);
@@ -163,10 +173,12 @@ impl Fold {
         }
         let mut gaps = now.ports.gaps("open ports", pruned);
         gaps.extend(now.pairs.gaps("mapped addresses", pruned));
+        let settled = now.ports.is_settled() && now.pairs.is_settled();
         Standing {
             ports: now.ports.all.into_iter().filter(is_lasting).collect(),
             pairs: now.pairs.all,
             gaps,
+            settled,
             seen: now.seen,
         }
     }
@@ -188,10 +200,14 @@ impl<T: Ord + Clone + Param> Kept<T> {
                     all: list,
                     since: height,
                     lost: None,
+                    since_changed: false,
                 };
             }
             // Whichever of the two it is now: what is in both.
-            List::Whole(list) => self.all.retain(|one| list.contains(one)),
+            List::Whole(list) => {
+                self.all.retain(|one| list.contains(one));
+                self.since_changed = true;
+            }
             List::Digest(digest) => {
                 // Restoring asks for what stands by the records before, and those are known.
                 let lasting: BTreeSet<T> =
@@ -201,12 +217,18 @@ impl<T: Ord + Clone + Param> Kept<T> {
                     if done {
                         self.since = height;
                     }
+                    self.since_changed = !done;
                 } else {
                     self.all.clear();
                     self.lost = Some(height);
                 }
             }
         }
+    }
+
+    /// Whether the last record of this kind named all of them.
+    fn is_settled(&self) -> bool {
+        self.since > 0 && !self.since_changed && self.lost.is_none()
     }
 
     fn gaps(&self, what: &str, pruned: &[(u64, u64)]) -> Vec<String> {

@@ -17,7 +17,12 @@ pub(super) fn make_carefully(
 ) -> Result<(), StepError> {
     let made = match careful {
         Careful::Uplink(uplink) => confirm::Change::Attach(uplink.clone()),
-        Careful::Bridge(bridge) => {
+        Careful::Flows(_) if steps.iter().any(|step| step.undo.is_empty()) => {
+            let why = "nobody knows what was set before, so it could not be taken back; apply it once without \
+                       --confirm-within and --probe";
+            return Err(error(change, why));
+        }
+        Careful::Bridge(bridge) | Careful::Flows(bridge) => {
             let with_way_back = |step: &Step| confirm::plan::Step {
                 requires: Vec::new(),
                 forward: confirm::plan::Call(step.action.clone()),
@@ -32,7 +37,10 @@ pub(super) fn make_carefully(
             };
             confirm::Change::Reshape(Reshape {
                 bridge: bridge.clone(),
-                what: format!("change {bridge}"),
+                what: match careful {
+                    Careful::Flows(_) => format!("change the flows of {bridge}"),
+                    _ => format!("change {bridge}"),
+                },
                 steps: steps.iter().map(with_way_back).collect(),
             })
         }

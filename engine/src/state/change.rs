@@ -84,6 +84,8 @@ pub enum Careful {
     Uplink(Uplink),
     /// The steps change this bridge, which carries addresses of the host.
     Bridge(SwitchIfName),
+    /// The steps change flows, meters and queues of this bridge, which decide what passes.
+    Flows(SwitchIfName),
 }
 
 /// A look that has to succeed before a step that cannot be taken back.

@@ -79,18 +79,29 @@ pub fn plugins() -> Vec<Box<dyn StatePlugin>> {
 
 /// All plugins with the world that they look at and act upon.
 pub struct Engine<'a> {
-    layout: Layout,
+    pub(super) layout: Layout,
     host: &'a mut dyn Host,
-    plugins: Vec<Box<dyn StatePlugin>>,
+    pub(super) plugins: Vec<Box<dyn StatePlugin>>,
 }
 
 /// One plugin's part of a plan.
-struct Part {
-    plugin: usize,
+pub(super) struct Part {
+    pub(super) plugin: usize,
     desired: Desired,
     current: Current,
-    known: Known,
-    changes: Vec<Change>,
+    pub(super) known: Known,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What is to be carried out.
+pub(super) struct Plan {
+    pub(super) parts: Vec<Part>,
+    /// What could not be looked at.
+    pub(super) errors: Vec<PluginError>,
+    /// What is known, and neither wanted nor there.
+    pub(super) gone: Vec<(&'static str, String)>,
+    /// How it is called in the ledger.
+    pub(super) event: &'static str,
 }
 
 impl<'a> Engine<'a> {
@@ -179,7 +190,7 @@ impl<'a> Engine<'a> {
         Ok(self.report(parts, errors))
     }
 
-    fn plan(
+    pub(super) fn plan(
         &mut self,
         mut desired: BTreeMap<&'static str, Desired>,
         record: &Record,
@@ -230,7 +241,7 @@ impl<'a> Engine<'a> {
         last.map(|plugin| plugin.name()).collect()
     }
 
-    fn report(&self, parts: Vec<Part>, errors: Vec<PluginError>) -> DiffReport {
+    pub(super) fn report(&self, parts: Vec<Part>, errors: Vec<PluginError>) -> DiffReport {
         let all: Vec<Change> = parts.into_iter().flat_map(|part| part.changes).collect();
         let counts = Counts::of(&all);
         let mut changes: Vec<Change> = order::sorted(&all, &self.last())
@@ -262,6 +273,33 @@ impl<'a> Engine<'a> {
         let lock = Lock::take(&self.layout)?;
         let before = Record::load(&self.layout)?;
         let (parts, errors) = self.plan(desired, &before, options.prune);
+        let gone: Vec<(&'static str, String)> = parts.iter().flat_map(|p| self.gone(p)).collect();
+        let plan = Plan {
+            parts,
+            errors,
+            gone,
+            event: footprint::APPLIED,
+        };
+        self.make(&lock, &before, plan, tell)
+    }
+
+    /// Carries a plan out.
+    ///
+    /// # Errors
+    /// [`StateError::Record`]: nothing was begun.
+    pub(super) fn make(
+        &mut self,
+        lock: &Lock,
+        before: &Record,
+        plan: Plan,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<ApplyReport, StateError> {
+        let Plan {
+            parts,
+            errors,
+            gone,
+            event,
+        } = plan;
         let all: Vec<Change> = parts.iter().flat_map(|p| p.changes.clone()).collect();
         let order: Vec<Change> = order::sorted(&all, &self.last())
             .into_iter()
@@ -276,25 +314,25 @@ impl<'a> Engine<'a> {
 
         let mut record = before.clone();
         record.interrupted = None;
-        let gone: Vec<(&'static str, String)> = parts.iter().flat_map(|p| self.gone(p)).collect();
         adopt(&mut record, &all, &gone);
         let begins = order.iter().any(|change| change.blocked.is_none());
         if begins {
             claim(&mut record, &order);
             record.interrupted = Some(self.summary(&order));
-            record.save(&lock, &self.layout)?;
+            record.save(lock, &self.layout)?;
         }
 
         self.carry_out(&order, &all, &parts, &mut report, tell);
 
         for outcome in &report.outcomes {
-            settle(&mut record, &before, outcome, &order);
+            settle(&mut record, before, outcome, &order);
         }
-        self.leave_footprints(&order, &parts, before.interrupted.as_ref(), &mut report);
+        let interrupted = before.interrupted.as_ref();
+        self.leave_footprints(event, &order, &parts, interrupted, &mut report);
         record.interrupted = None;
-        if begins || record != before {
+        if begins || record != *before {
             // The work is done and in the ledger; without this the next apply looks twice, and changes nothing.
-            if let Err(error) = record.save(&lock, &self.layout) {
+            if let Err(error) = record.save(lock, &self.layout) {
                 report.errors.push(PluginError {
                     plugin: "state",
                     error: error.to_string(),
@@ -458,6 +496,7 @@ impl<'a> Engine<'a> {
 
     fn leave_footprints(
         &mut self,
+        name_of_event: &'static str,
         order: &[Change],
         parts: &[Part],
         interrupted: Option<&Value>,
@@ -481,6 +520,7 @@ impl<'a> Engine<'a> {
                 continue;
             }
             let footprint = Footprint {
+                event: name_of_event,
                 plugin: name,
                 changes,
                 outcomes,

@@ -16,6 +16,10 @@ use super::change::Change;
 use super::host::{Host, worth_waiting};
 use super::report::{Fate, Outcome};
 
+/// What an apply leaves.
+pub const APPLIED: &str = "state-applied";
+/// What a start of the machine leaves.
+pub const RESTORED: &str = "state-restored";
 /// Room for what the ledger's plugin adds.
 const ROOM: usize = MAX_BYTES - 1024;
 /// Configurations longer than this are the first to go.
@@ -26,6 +30,8 @@ const CONFIG_DEPTH: usize = 3;
 /// One plugin's part of an apply.
 #[derive(Debug)]
 pub struct Footprint<'a> {
+    /// [`APPLIED`] or [`RESTORED`].
+    pub event: &'static str,
     /// The plugin.
     pub plugin: &'static str,
     /// What was to be done.
@@ -54,7 +60,7 @@ impl Footprint<'_> {
     /// # Errors
     /// What ledger or catalog mind.
     pub fn action(&self) -> Result<Action, String> {
-        event(self.plugin, "state-applied", self.data())
+        event(self.plugin, self.event, self.data())
     }
 
     /// The details, as large as an event may be.
@@ -275,6 +281,7 @@ mod tests {
 
     fn data(changes: &[Change], outcomes: &[Outcome]) -> Map<String, Value> {
         let footprint = Footprint {
+            event: APPLIED,
             plugin: "lxc",
             changes: changes.iter().collect(),
             outcomes: outcomes.iter().collect(),

@@ -14,6 +14,7 @@ use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use serde_json::Value;
 
+use super::change::{Careful, Step};
 use crate::network::confirm::probe::Target;
 use crate::network::confirm::{self, Change, ChangeError, Options, Report, Stage};
 
@@ -106,6 +107,9 @@ pub trait Host {
 
     /// Whether a setting of the whole host outweighs that a device believes no source that it would not answer there.
     fn is_loose(&mut self) -> bool;
+
+    /// Whether these steps are made so that they are taken back unless they are confirmed or all is well.
+    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool;
 
     /// Makes a change that could cut the operator off, or takes it back.
     ///
@@ -206,6 +210,17 @@ pub struct AgentHost {
 }
 
 impl AgentHost {
+    /// Whether this host is reached by a device from outside.
+    fn leads_out(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        let netlink = self.netlink()?;
+        let Some(link) = netlink.link(name)? else {
+            return Ok(false);
+        };
+        let routes = netlink.routes()?;
+        let mut defaults = routes.iter().filter(|route| route.destination.length == 0);
+        Ok(defaults.any(|route| route.hops.iter().any(|hop| hop.device == Some(link.index))))
+    }
+
     /// The world of this layout; connects when it has to.
     #[must_use]
     pub fn new(layout: &Layout, care: Care) -> Self {
@@ -268,6 +283,16 @@ impl Host for AgentHost {
         };
         let runtime = tokio::runtime::Handle::current();
         runtime.block_on(confirm::run(&self.layout, change, &options, &mut tell))
+    }
+
+    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool {
+        let Careful::Flows(bridge) = careful else {
+            return true;
+        };
+        let asked = self.care.confirm_within.is_some() || !self.care.probes.is_empty();
+        // Where nobody asked, what cannot be taken back is made as ever.
+        let can = steps.iter().all(|step| !step.undo.is_empty());
+        asked || can && self.leads_out(bridge.as_str()).unwrap_or(false)
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {

@@ -17,6 +17,20 @@ pub struct Entry {
     pub wanted: Value,
     /// False while an apply is at it, and for ever when that was interrupted.
     pub finished: bool,
+    /// While it is not finished: what was applied to its end before.
+    pub before: Option<Value>,
+}
+
+impl Entry {
+    /// What was applied to its end last; none where that was its first, or when it is to go.
+    #[must_use]
+    pub fn standing(&self) -> Option<&Value> {
+        if self.finished {
+            Some(&self.wanted)
+        } else {
+            self.before.as_ref()
+        }
+    }
 }
 
 /// The records of one plugin.
@@ -50,6 +64,8 @@ pub trait Kind: Send + Sync + 'static {
     const HANDOVER: &'static str;
     /// True for what others stand on: it is deleted after everything else is done.
     const DELETED_LAST: bool = false;
+    /// False for what holds data: one that is gone is not made again at a start of the machine, which would be an empty one.
+    const MADE_AGAIN: bool = true;
     /// One resource as the document has it.
     type Wanted: Clone + Send + Sync + 'static;
     /// One resource as it is.

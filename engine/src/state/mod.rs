@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod publicip;
 pub mod record;
 pub mod report;
+pub mod restore;
 pub mod run;
 pub mod wireguard;
 
@@ -34,7 +35,9 @@ pub use host::Care;
 pub use report::{ApplyReport, DiffReport, Fate, Outcome, QueryReport};
 
 use blockhost_proto::layout::Layout;
+use blockhost_provisioner::record::Status;
 
+use crate::machines::Machines;
 use crate::network::confirm::recover;
 
 /// What there is, of all plugins or of one.
@@ -87,16 +90,70 @@ pub async fn apply(
     care: Care,
     mut tell: impl FnMut(Event<'_>) + Send + 'static,
 ) -> Result<ApplyReport, StateError> {
-    // What an earlier one left half-way would be planned upon. Where that cannot be ended, what it is about is refused.
+    take_back_what_was_left(layout).await;
+    aside(layout, care, move |engine| {
+        engine.apply(&document, options, &mut tell)
+    })
+    .await
+}
+
+/// What a restoration would do: what was applied last beside what there is, as far as a start of the machine makes it so again.
+///
+/// # Errors
+/// [`StateError`]; a plugin that cannot be looked at is in the report.
+pub async fn look_at_restoration(layout: &Layout) -> Result<DiffReport, StateError> {
+    let off = off(layout).await;
+    aside(layout, Care::default(), move |engine| {
+        engine.look_at_restoration(&off)
+    })
+    .await
+}
+
+/// Makes what was applied last so again, as after a start of the machine.
+///
+/// # Errors
+/// [`StateError`] before anything was done; what fails later is in the report.
+pub async fn restore(
+    layout: &Layout,
+    mut tell: impl FnMut(Event<'_>) + Send + 'static,
+) -> Result<ApplyReport, StateError> {
+    take_back_what_was_left(layout).await;
+    let off = off(layout).await;
+    aside(layout, Care::default(), move |engine| {
+        engine.restore(&off, &mut tell)
+    })
+    .await
+}
+
+/// Machines and containers whose subscription does not last; where there is no database, all are the operator's own.
+async fn off(layout: &Layout) -> restore::Off {
+    let configured = layout.etc().join("db.yaml");
+    if !configured.exists() {
+        return restore::Off::default();
+    }
+    match Machines::new(layout).all().await {
+        Ok(all) => restore::Off {
+            numbers: all
+                .iter()
+                .filter(|record| record.status == Status::Suspended)
+                .map(|record| record.vmid.to_string())
+                .collect(),
+            unknown: None,
+        },
+        Err(error) => restore::Off {
+            unknown: Some(error.to_string()),
+            ..restore::Off::default()
+        },
+    }
+}
+
+/// What an earlier one left half-way would be planned upon. Where that cannot be ended, what it is about is refused.
+async fn take_back_what_was_left(layout: &Layout) {
     if recover::is_needed(layout)
         && let Err(error) = recover::all(layout, false).await
     {
         crate::log::warn("changes of the network", &[("error", &error)]);
     }
-    aside(layout, care, move |engine| {
-        engine.apply(&document, options, &mut tell)
-    })
-    .await
 }
 
 /// The engine waits for answers as a thread does: an apply is one thing after the other.

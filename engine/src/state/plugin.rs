@@ -40,6 +40,9 @@ pub trait StatePlugin: Send + Sync {
     /// True for what others stand on: deleted after everything else.
     fn is_deleted_last(&self) -> bool;
 
+    /// Whether a resource that is gone is made again at a start of the machine.
+    fn is_made_again(&self) -> bool;
+
     /// Takes its section apart.
     ///
     /// # Errors
@@ -212,6 +215,7 @@ fn as_applied(change: &Change) -> Entry {
     Entry {
         wanted: change.wanted.clone().unwrap_or(Value::Null),
         finished: true,
+        before: None,
     }
 }
 
@@ -229,6 +233,10 @@ impl<K: Kind> StatePlugin for Adapter<K> {
 
     fn is_deleted_last(&self) -> bool {
         K::DELETED_LAST
+    }
+
+    fn is_made_again(&self) -> bool {
+        K::MADE_AGAIN
     }
 
     fn read(&self, section: &Value, place: Place) -> Result<Desired, Wrong> {
@@ -377,7 +385,9 @@ impl<K: Kind> StatePlugin for Adapter<K> {
                     None => return Err(error(change, "what was done does not take effect")),
                 }
             }
-            if let Some(careful) = &planned.careful {
+            if let Some(careful) = &planned.careful
+                && host.watches_over(careful, &planned.steps)
+            {
                 if last.as_ref() == Some(&planned.steps) {
                     return Err(error(change, "what was done does not take effect"));
                 }

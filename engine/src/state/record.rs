@@ -102,7 +102,13 @@ impl Record {
             for (id, entry) in entries {
                 let finished = entry["finished"].as_bool().ok_or("an entry is torn")?;
                 let wanted = entry.get("wanted").cloned().ok_or("an entry is torn")?;
-                known.insert(id.clone(), Entry { wanted, finished });
+                let before = entry.get("before").filter(|v| !v.is_null()).cloned();
+                let entry = Entry {
+                    wanted,
+                    finished,
+                    before,
+                };
+                known.insert(id.clone(), entry);
             }
         }
         Ok(record)
@@ -116,8 +122,11 @@ impl Record {
                 let entries: Map<String, Value> = known
                     .iter()
                     .map(|(id, entry)| {
-                        let entry = json!({"finished": entry.finished, "wanted": entry.wanted});
-                        (id.clone(), entry)
+                        let mut shown = json!({"finished": entry.finished, "wanted": entry.wanted});
+                        if let Some(before) = &entry.before {
+                            shown["before"] = before.clone();
+                        }
+                        (id.clone(), shown)
                     })
                     .collect();
                 (plugin.clone(), entries.into())
@@ -133,17 +142,25 @@ impl Record {
         self.plugins.get(plugin).cloned().unwrap_or_default()
     }
 
-    /// Sets an entry.
+    /// Sets an entry. One that is not finished keeps what was applied before.
     pub fn put(&mut self, plugin: &str, id: &str, wanted: Value, finished: bool) {
         let known = self.plugins.entry(plugin.to_owned()).or_default();
-        known.insert(id.to_owned(), Entry { wanted, finished });
+        let before = known.get(id).filter(|_| !finished);
+        let before = before.and_then(Entry::standing).cloned();
+        let entry = Entry {
+            wanted,
+            finished,
+            before,
+        };
+        known.insert(id.to_owned(), entry);
     }
 
-    /// Marks an entry as being worked on.
+    /// Marks an entry as being taken away: it does not stand any more.
     pub fn unsettle(&mut self, plugin: &str, id: &str) {
         let entry = self.plugins.get_mut(plugin).and_then(|k| k.get_mut(id));
         if let Some(entry) = entry {
             entry.finished = false;
+            entry.before = None;
         }
     }
 
@@ -157,7 +174,10 @@ impl Record {
     /// Puts back an entry as another record has it.
     pub fn restore(&mut self, from: &Self, plugin: &str, id: &str) {
         match from.plugins.get(plugin).and_then(|known| known.get(id)) {
-            Some(entry) => self.put(plugin, id, entry.wanted.clone(), entry.finished),
+            Some(entry) => {
+                let known = self.plugins.entry(plugin.to_owned()).or_default();
+                known.insert(id.to_owned(), entry.clone());
+            }
             None => self.forget(plugin, id),
         }
     }
@@ -298,11 +318,20 @@ mod tests {
         let mut record = Record::default();
         record.put("lxc", "100", json!({"id": "100"}), false);
         record.put("net", "ovsbr0", json!({}), true);
+        record.put("net", "ovsbr1", json!({"mtu": 1}), true);
+        record.put("net", "ovsbr1", json!({"mtu": 2}), false);
+        record.put("net", "ovsbr1", json!({"mtu": 3}), false);
+        let standing =
+            |record: &Record, plugin: &str, id: &str| record.of(plugin)[id].standing().cloned();
+        assert_eq!(standing(&record, "net", "ovsbr1"), Some(json!({"mtu": 1})));
+        assert_eq!(standing(&record, "lxc", "100"), None, "it never was");
         record.interrupted = Some(json!({"pid": 1}));
         record.save(&lock, &layout).expect("saved");
         // The rest of a writer that was killed.
         std::fs::write(path(&layout).with_extension("json.new"), "{").expect("a file");
         assert_eq!(Record::load(&layout).expect("whole"), record);
+        record.unsettle("net", "ovsbr1");
+        assert_eq!(standing(&record, "net", "ovsbr1"), None, "it is to go");
         record.forget("net", "ovsbr0");
         record.save(&lock, &layout).expect("saved over the rest");
         assert_eq!(Record::load(&layout).expect("whole"), record);

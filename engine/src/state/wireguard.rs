@@ -34,7 +34,7 @@ pub struct Tunnel {
     pub mtu: Option<Mtu>,
     /// All its peers; not looked at where the document says nothing.
     pub peers: Option<WgPeers>,
-    /// Digests of shared keys that are known only so, from the record.
+    /// Digests of shared keys that are known only so, from the record. The agent keeps the keys themselves.
     digests: BTreeMap<String, String>,
 }
 
@@ -123,7 +123,7 @@ impl Kind for Wireguard {
             };
             let key = peer["public_key"].as_str()?.to_owned();
             digests.insert(key, digest);
-            peer.as_object_mut()?.remove("preshared");
+            peer["preshared"] = Preshared::Kept.to_json()?;
         }
         let mut tunnel = tunnel(&value, Place::top()).ok()?;
         tunnel.digests = digests;

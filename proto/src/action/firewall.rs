@@ -1,6 +1,7 @@
 //! `iptables-*`: ports opened in the host's own INPUT, in both families unless the source picks one.
 
 use super::{ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::{Comment, L4Proto, OpenPorts, Port, SourceNet};
 
 action! {
@@ -49,6 +50,9 @@ action! {
     time_limit_s 15, read_only true, ledger "net" / "network" / "query",
     {}
     resource |_| "firewall".to_owned(),
+    returns &[FieldSpec::new("clean", "Whether nothing else stands in our chain, nothing twice, and it is in effect.", || {
+        serde_json::json!({"type": "boolean"})
+    })],
     example "{}",
 }
 

@@ -1,6 +1,7 @@
 //! `nat-*`: a public address stands for a private one, both ways. The net compartment writes the pair in one transaction.
 
 use super::{ParamError, ResourceKey, action};
+use crate::catalog::FieldSpec;
 use crate::value::{Comment, NatAddress, NatPairs};
 
 action! {
@@ -47,6 +48,9 @@ action! {
     time_limit_s 15, read_only true, ledger "net" / "network" / "query",
     {}
     resource |_| "nat".to_owned(),
+    returns &[FieldSpec::new("clean", "Whether nothing else stands in our chains, nothing twice, and they are in effect.", || {
+        serde_json::json!({"type": "boolean"})
+    })],
     example "{}",
 }
 

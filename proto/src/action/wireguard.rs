@@ -34,7 +34,8 @@ action! {
 
 action! {
     /// Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
-    /// `preshared_keys` for those it generated.
+    /// `preshared_keys` for those it generated. With `kept` a peer gets the shared key that it had last; `not_found` where
+    /// none is known.
     WgSetPeers = "wg-set-peers", family "wg", compartment Net, capabilities &["CAP_NET_ADMIN"],
     time_limit_s 15, read_only false, ledger "net" / "network" / "apply",
     {

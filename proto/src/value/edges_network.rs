@@ -255,6 +255,8 @@ fn a_key_has_one_text_and_is_not_all_zero() {
     check::<Preshared>(&["generate", one], &["", "Generate", &one[1..]]);
     assert_eq!(Preshared::read("generate"), Some(Preshared::Generate));
     assert_eq!(Preshared::Generate.to_string(), "generate");
+    assert_eq!(Preshared::read("kept"), Some(Preshared::Kept));
+    assert_eq!(Preshared::Kept.to_string(), "kept");
     assert_eq!(Preshared::Given(key(1)).to_string(), one);
 }
 

@@ -38,6 +38,8 @@ pub enum Preshared {
     Generate,
     /// The key that the other side made.
     Given(WgKey),
+    /// `kept`: the key that this peer was given, or that was made for it, when its key was set last. Tells nobody what it is.
+    Kept,
 }
 
 /// One peer of a tunnel.
@@ -240,22 +242,24 @@ impl fmt::Display for Preshared {
         match self {
             Self::Generate => f.write_str("generate"),
             Self::Given(key) => fmt::Display::fmt(key, f),
+            Self::Kept => f.write_str("kept"),
         }
     }
 }
 
 impl Text for Preshared {
     const KIND: &'static str = "preshared key";
-    const RULE: &'static str = "generate, or 32 bytes in base64";
+    const RULE: &'static str = "generate, kept, or 32 bytes in base64";
     const QUOTED: bool = false;
     fn read(text: &str) -> Option<Self> {
         match text {
             "generate" => Some(Self::Generate),
+            "kept" => Some(Self::Kept),
             other => WgKey::read(other).map(Self::Given),
         }
     }
     fn text_schema() -> Value {
-        json!({"type": "string", "pattern": "^(generate|[A-Za-z0-9+/]{43}=)$"})
+        json!({"type": "string", "pattern": "^(generate|kept|[A-Za-z0-9+/]{43}=)$"})
     }
 }
 

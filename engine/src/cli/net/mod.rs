@@ -52,9 +52,8 @@ enum Verb {
     Containers(containers::ContainersArgs),
     #[command(flatten)]
     Flows(flows::Verb),
-    /// Open the ports and map the addresses that the ledger says, and no others; exit code 2 where something of it cannot be known or
-    /// is not permitted any more
-    #[command(after_help = EXAMPLES)]
+    /// Make so again what a start of the machine takes: ports, mapped addresses and what was applied last
+    #[command(after_help = restore::HELP)]
     Restore(restore::RestoreArgs),
     #[command(flatten)]
     Change(change::Verb),

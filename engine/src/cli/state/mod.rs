@@ -1,7 +1,7 @@
 //! `blockhost diff`, `apply`, `query`, `show-diff`: the declarative state at a terminal. Reading, asking and printing; what
 //! is to be done is decided in `crate::state`.
 
-mod show;
+pub(super) mod show;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;

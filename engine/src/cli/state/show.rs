@@ -10,7 +10,7 @@ use crate::state::{ApplyReport, DiffReport, Fate, Outcome, QueryReport, Verdict}
 
 /// Whether there are colours.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Paint(bool);
+pub(in crate::cli) struct Paint(bool);
 
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -19,7 +19,7 @@ const FAINT: &str = "2";
 
 impl Paint {
     /// For a terminal whose user did not ask for none (<https://no-color.org>).
-    pub(super) fn for_stdout() -> Self {
+    pub(in crate::cli) fn for_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self(std::io::stdout().is_terminal() && !unwanted)
     }
@@ -97,7 +97,7 @@ fn lines(change: &Change, paint: Paint) -> Vec<String> {
 }
 
 /// A plan.
-pub(super) fn plan(report: &DiffReport, paint: Paint, what: &str) {
+pub(in crate::cli) fn plan(report: &DiffReport, paint: Paint, what: &str) {
     for change in &report.changes {
         for line in lines(change, paint) {
             say!("{line}");
@@ -137,7 +137,7 @@ pub(super) fn plan(report: &DiffReport, paint: Paint, what: &str) {
 }
 
 /// One resource of an apply, as it ends.
-pub(super) fn outcome(outcome: &Outcome, paint: Paint) {
+pub(in crate::cli) fn outcome(outcome: &Outcome, paint: Paint) {
     let (sign, colour) = mark(outcome.verdict);
     match outcome.fate {
         Fate::Done => say!(
@@ -181,7 +181,7 @@ pub(super) fn outcome(outcome: &Outcome, paint: Paint) {
 }
 
 /// The end of an apply.
-pub(super) fn applied(report: &ApplyReport) {
+pub(in crate::cli) fn applied(report: &ApplyReport) {
     for note in &report.notes {
         say!("  {}", shown_up_to(note, 400));
     }

@@ -56,6 +56,16 @@ pub enum RecordError {
         /// Its permissions.
         mode: u32,
     },
+    /// The way back does not fit.
+    #[error(
+        "what it takes to take it back are {bytes} bytes, and a revert record has at most {most}; make it in smaller parts, or without --confirm-within and --probe"
+    )]
+    Large {
+        /// Its length.
+        bytes: usize,
+        /// What fits.
+        most: u64,
+    },
     /// Another change is under way.
     #[error(
         "another change of the network is under way; see `blockhost net status`, and try again when it has ended"
@@ -414,6 +424,13 @@ impl Store {
             .open(draft)
             .map_err(failed("create", draft))?;
         let line = line(record, draft)?;
+        // Half of it for the notes: whoever has to take it back reads no more.
+        if line.len() as u64 > MAX_RECORD / 2 {
+            return Err(RecordError::Large {
+                bytes: line.len(),
+                most: MAX_RECORD / 2,
+            });
+        }
         file.write_all(&line).map_err(failed("write", draft))?;
         file.sync_all().map_err(failed("sync", draft))?;
         Ok(file)

@@ -1,4 +1,4 @@
-//! A bridge of the switch that carries addresses of the host, changed: options and addresses. From steps that somebody else
+//! A bridge of the switch, changed: options and addresses where it carries addresses of the host, or its flows. From steps that somebody else
 //! planned to a plan that loses no route that could not be given back. Pure; called by [`super::Change`].
 
 use std::net::IpAddr;
@@ -65,8 +65,10 @@ pub fn plan(observed: &Observed, change: &Reshape) -> Result<Plan, PlanError> {
             addresses,
         }];
     }
-    // Where nothing leads out of the host by this bridge, nobody outside can tell whether it works.
+    // Where nothing leads out of the host by this bridge, nobody outside can tell whether it works. Flows change no device: where
+    // no gateway answers before, as after a start, they are set all the same, and are what it takes.
     let leads_out = gateways(observed).iter().any(|(_, dev)| dev == bridge);
+    let leads_out = leads_out && !change.steps.iter().all(|step| is_of_flows(&step.forward.0));
     Ok(Plan {
         what: change.what.clone(),
         steps: change.steps.clone(),
@@ -74,6 +76,13 @@ pub fn plan(observed: &Observed, change: &Reshape) -> Result<Plan, PlanError> {
         devices: leads_out.then(|| bridge.to_owned()).into_iter().collect(),
         notes: Vec::new(),
     })
+}
+
+fn is_of_flows(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::OvsSetFlows(_) | Action::OvsSetMeter(_) | Action::OvsSetQos(_)
+    )
 }
 
 /// All that a step leaves on the bridge, where it is about that.

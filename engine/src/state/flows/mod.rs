@@ -13,7 +13,7 @@ use blockhost_proto::value::{FlowOwner, Param, SwitchIfName, Text};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::change::{Planned, ResourceRef, Step};
+use super::change::{Careful, Planned, ResourceRef, Step};
 use super::fields::{Fields, Wrong};
 use super::host::{Host, HostError, read};
 use super::kind::{Entry, Kind, Scope};
@@ -140,6 +140,7 @@ impl Kind for Flows {
             if let (Some(bridge), Some(owner)) =
                 (SwitchIfName::read(bridge), FlowOwner::read(owner))
             {
+                planned.careful = Some(Careful::Flows(bridge.clone()));
                 let nothing = OvsSetFlows {
                     bridge,
                     owner,
@@ -158,7 +159,10 @@ impl Kind for Flows {
         let Some(bridge) = SwitchIfName::read(id) else {
             return Planned::nothing(true);
         };
-        planned(removal(&bridge, policy(old.as_ref()), &found.bridge))
+        planned(
+            &bridge,
+            removal(&bridge, policy(old.as_ref()), &found.bridge),
+        )
     }
 
     fn needs(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
@@ -199,10 +203,9 @@ impl Found {
     }
 }
 
-/// What was recorded, where it was applied to its end and can be read.
+/// What was applied to its end last, where that can be read.
 fn revived(before: Option<&Entry>) -> Option<Wanted> {
-    let entry = before.filter(|entry| entry.finished)?;
-    section::revive(&entry.wanted)
+    section::revive(before?.standing()?)
 }
 
 fn policy(wanted: Option<&Wanted>) -> Option<&Compiled> {
@@ -243,8 +246,11 @@ fn step(action: Action, undo: Option<Action>) -> Step {
     }
 }
 
-fn planned(differences: Vec<Difference>) -> Planned {
+fn planned(bridge: &SwitchIfName, differences: Vec<Difference>) -> Planned {
     let mut planned = Planned::nothing(true);
+    if !differences.is_empty() {
+        planned.careful = Some(Careful::Flows(bridge.clone()));
+    }
     for difference in differences {
         planned.differs(difference.field, difference.from, difference.to);
         planned.steps.push(step(difference.action, difference.undo));
@@ -273,6 +279,7 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
         (Some(_), Some(Wanted::Owner(old))) => Some(old),
         _ => None,
     };
+    planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
     planned
         .steps
         .push(step(wanted.clone().into(), old.map(Action::from)));
@@ -288,15 +295,14 @@ fn plan_policy(
     let nothing = ObservedBridge::default();
     let seen = found.map_or(&nothing, |found| &found.bridge);
     // Compiling takes time, and most often it is the same policy.
-    let old = match before {
-        Some(entry) if entry.wanted == *given => None,
-        before => revived(before),
+    let same = before.and_then(Entry::standing) == Some(given);
+    let old = if same { None } else { revived(before) };
+    let old = if same {
+        Some(wanted)
+    } else {
+        policy(old.as_ref())
     };
-    let old = match (before, &old) {
-        (Some(entry), None) if entry.finished => Some(wanted),
-        (_, old) => policy(old.as_ref()),
-    };
-    let mut planned = planned(differences(wanted, old, seen));
+    let mut planned = planned(&wanted.bridge, differences(wanted, old, seen));
     if found.is_some() {
         let strangers = strangers(wanted, seen);
         if !strangers.is_empty() {

@@ -39,6 +39,7 @@ fn entry(wanted: &Wanted, finished: bool) -> Entry {
     Entry {
         wanted: Flows.show(wanted),
         finished,
+        before: None,
     }
 }
 

@@ -175,6 +175,7 @@ pub struct Lxc;
 
 impl Kind for Lxc {
     const NAME: &'static str = "lxc";
+    const MADE_AGAIN: bool = false;
     const HANDOVER: &'static str = "to hand it over: blockhost agent call pct-set '{\"vmid\": ID, \"options\": {\"tags\": \"blockhost-state\"}}'";
     type Wanted = Container;
     type Found = Found;

@@ -288,49 +288,55 @@ fn connect(
         // The manager attaches to bridges of the kernel by itself.
         return;
     }
-    let net = net_of(there);
-    let name = interface.net.name.as_str();
-    let mut params = json!({"bridge": bridge, "port": host_end, "vmid": vmid});
-    if name
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    {
-        params["iface_id"] = name.into();
-    }
-    let mac = net.and_then(|net| net.mac).map(|mac| mac.to_string());
-    if let Some(mac) = &mac {
-        params["attached_mac"] = mac.clone().into();
-    }
-    if let Some(tag) = interface.net.tag {
-        params["tag"] = tag.into();
-    }
-    let field = format!("net{index}.port");
+    let mac = net_of(there)
+        .and_then(|net| net.mac)
+        .map(|mac| mac.to_string());
+    // Most often nothing is to be done, and none of this is needed.
+    let params = || {
+        let mut params = json!({"bridge": bridge, "port": host_end, "vmid": vmid});
+        let name = interface.net.name.as_str();
+        if name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        {
+            params["iface_id"] = name.into();
+        }
+        if let Some(mac) = &mac {
+            params["attached_mac"] = mac.clone().into();
+        }
+        if let Some(tag) = interface.net.tag {
+            params["tag"] = tag.into();
+        }
+        params
+    };
+    let field = || format!("net{index}.port");
     match &there.port {
         None => {
-            planned.differs(field, Value::Null, format!("{host_end} on {bridge}"));
-            planned.step(attach(&params, None));
+            planned.differs(field(), Value::Null, format!("{host_end} on {bridge}"));
+            planned.step(attach(&params(), None));
         }
         Some(port) if port.bridge != bridge && port.ours => {
-            planned.differs(field, port.bridge.clone(), bridge);
+            planned.differs(field(), port.bridge.clone(), bridge);
             let say = format!("Detached {} from {}", port.name, port.bridge);
             let detach = json!({"bridge": port.bridge, "port": port.name});
             let undo = attach(&as_it_is(vmid, port), None);
             let detached = step(say, "ovs-del-port", &detach);
             planned.step(detached.and_then(|step| Ok(step.undone_by(undo?))));
-            planned.step(attach(&params, None));
+            planned.step(attach(&params(), None));
         }
         Some(port) if port.ours => {
             if port.tag != interface.net.tag {
-                planned.differs(format!("{field}.tag"), port.tag, interface.net.tag);
+                planned.differs(format!("{}.tag", field()), port.tag, interface.net.tag);
             }
             if mac.is_some() && port.attached_mac != mac {
                 planned.differs(
-                    format!("{field}.attached_mac"),
+                    format!("{}.attached_mac", field()),
                     port.attached_mac.clone(),
                     mac.clone(),
                 );
             }
             if port.tag != interface.net.tag || (mac.is_some() && port.attached_mac != mac) {
+                let mut params = params();
                 params["port"] = port.name.clone().into();
                 planned.step(attach(&params, Some(as_it_is(vmid, port))));
             }

@@ -64,13 +64,7 @@ pub(super) fn container(item: &Value, place: Place) -> Result<Container, Wrong> 
         let problem = "must be true: root of a privileged container is root of the host";
         return Err(properties.wrong("unprivileged", problem));
     }
-    let mut options = BTreeMap::new();
-    for key in PLAIN {
-        if let Some(value) = properties.raw(key) {
-            let text = option(key, value).map_err(|why| properties.wrong(key, why))?;
-            options.insert(key, text);
-        }
-    }
+    let options = options(&mut properties)?;
     let interfaces = interfaces(vmid, &mut fields, &mut properties)?;
     properties.finish()?;
     fields.finish()?;
@@ -116,17 +110,49 @@ fn rootfs(properties: &mut Fields<'_>) -> Result<Option<(String, u32)>, Wrong> {
     }
 }
 
-/// An option in the manager's words; true and false are its 1 and 0.
-fn option(key: &str, value: &Value) -> Result<String, String> {
-    let value = value
-        .as_bool()
-        .map_or_else(|| value.clone(), |flag| Value::from(u8::from(flag)));
-    let options = PctOptions::from_json(&json!({ key: value })).map_err(|e| e.to_string())?;
-    let shown = options.to_json().unwrap_or_default();
-    match &shown[key] {
-        Value::String(text) => Ok(text.clone()),
-        other => Ok(other.to_string()),
+/// All options in the manager's words. They are read at once, which takes as long as one; one by one only to say which is wrong.
+fn options(properties: &mut Fields<'_>) -> Result<BTreeMap<&'static str, String>, Wrong> {
+    let mut given = Map::new();
+    for key in PLAIN {
+        if let Some(value) = properties.raw(key) {
+            given.insert(key.to_owned(), in_managers_words(value));
+        }
     }
+    if given.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let given = Value::Object(given);
+    let shown = match PctOptions::from_json(&given) {
+        Ok(options) => options.to_json().unwrap_or_default(),
+        Err(together) => {
+            for key in PLAIN.iter().filter(|key| !given[**key].is_null()) {
+                option(key, &given[*key]).map_err(|why| properties.wrong(key, why))?;
+            }
+            return Err(Wrong::new(properties.place().clone(), together.to_string()));
+        }
+    };
+    let there = PLAIN.into_iter().filter(|key| !given[*key].is_null());
+    Ok(there.map(|key| (key, text_of(&shown[key]))).collect())
+}
+
+/// True and false are the manager's 1 and 0.
+fn in_managers_words(value: &Value) -> Value {
+    value
+        .as_bool()
+        .map_or_else(|| value.clone(), |flag| Value::from(u8::from(flag)))
+}
+
+fn text_of(shown: &Value) -> String {
+    match shown {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// One option in the manager's words.
+fn option(key: &str, value: &Value) -> Result<String, String> {
+    let options = PctOptions::from_json(&json!({ key: value })).map_err(|e| e.to_string())?;
+    Ok(text_of(&options.to_json().unwrap_or_default()[key]))
 }
 
 /// One interface at the top of the container, or a list of them.
@@ -218,6 +244,7 @@ fn interface(vmid: Vmid, index: u8, item: &Value, place: Place) -> Result<Interf
         return Err(fields.wrong("veth", problem));
     }
     let mut text = format!("name={name},bridge={bridge}");
+    let mut words: Vec<(&str, &str, String)> = Vec::new();
     for (key, manager) in NET_KEYS {
         let Some(value) = fields.raw(key) else {
             continue;
@@ -230,27 +257,37 @@ fn interface(vmid: Vmid, index: u8, item: &Value, place: Place) -> Result<Interf
                 return Err(fields.wrong(key, format!("must be a text, not {kind}")));
             }
         };
-        // A comma would begin another part of the option; gateways are checked together with their address.
-        let alone = match key {
-            "gw" | "gw6" => !word.contains(','),
-            _ => reads(&format!("name={name},bridge={bridge},{manager}={word}")),
-        };
-        if word.contains(',') || !alone {
-            let given = blockhost_proto::escape::shown(&word);
-            return Err(fields.wrong(key, format!("\"{given}\" is no valid {key}")));
+        // A comma would begin another part of the option.
+        if word.contains(',') {
+            return Err(invalid(&fields, key, &word));
         }
         text.push_str(&format!(",{manager}={word}"));
+        words.push((key, manager, word));
+    }
+    let net = ContainerNet::read(&text);
+    if net.is_none() {
+        // Which of them it is; gateways are checked together with their address.
+        let reads = |manager: &str, word: &str| {
+            ContainerNet::read(&format!("name={name},bridge={bridge},{manager}={word}")).is_some()
+        };
+        let alone = words.iter().filter(|(key, _, _)| !key.starts_with("gw"));
+        for (key, manager, word) in alone {
+            if !reads(manager, word) {
+                return Err(invalid(&fields, key, word));
+            }
+        }
     }
     fields.finish()?;
-    let Some(net) = ContainerNet::read(&text) else {
+    let Some(net) = net else {
         let problem = "the name, the addresses and the gateways do not fit together: a gateway needs an address of its own family and is not the address itself";
         return Err(Wrong::new(place, problem));
     };
     Ok(Interface { bridge, mode, net })
 }
 
-fn reads(text: &str) -> bool {
-    ContainerNet::read(text).is_some()
+fn invalid(fields: &Fields<'_>, key: &str, word: &str) -> Wrong {
+    let given = blockhost_proto::escape::shown(word);
+    fields.wrong(key, format!("\"{given}\" is no valid {key}"))
 }
 
 /// A container as the document could have it: canonical.

@@ -36,6 +36,7 @@ fn entry(networks: &[&str]) -> Entry {
     Entry {
         wanted: json!({"name": "wg0", "networks": networks}),
         finished: true,
+        before: None,
     }
 }
 

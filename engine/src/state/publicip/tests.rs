@@ -18,6 +18,7 @@ fn entry() -> Entry {
     Entry {
         wanted: json!({"holder": "a", "announce": {"uplink": "eth0", "behind": "ovsbr0"}}),
         finished: true,
+        before: None,
     }
 }
 
@@ -103,6 +104,7 @@ fn a_holder_keeps_what_was_recorded_even_when_a_reboot_took_the_rules() {
         Entry {
             wanted: json!({"holder": "b", "private": "10.0.0.2", "public": "203.0.113.3"}),
             finished: true,
+            before: None,
         },
     )]);
     assert!(

@@ -3,6 +3,7 @@
 
 mod documents;
 mod model;
+mod restored;
 mod whole;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

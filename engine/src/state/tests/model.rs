@@ -15,6 +15,7 @@ use blockhost_proto::value::Param;
 use serde_json::{Map, Value, json};
 
 use crate::network::confirm::{self, ChangeError};
+use crate::state::change::{Careful, Step};
 use crate::state::host::{Host, HostError};
 
 /// What goes wrong, once.
@@ -97,6 +98,10 @@ pub struct Model {
     pub gone: bool,
     /// Containers' devices have the manager's names and need another.
     pub proxmox: bool,
+    /// Changes of flows are watched over.
+    pub watch_flows: bool,
+    /// Shared keys as the agent keeps them, by tunnel and peer; a start of the machine does not take them.
+    kept: BTreeMap<(String, String), Value>,
 }
 
 type Answer = Result<Reply, CallError>;
@@ -397,7 +402,25 @@ impl Model {
                 tunnel["mtu"] = params["mtu"].as_u64().unwrap_or(1420).into();
             }
             "wg-set-peers" => match self.things.tunnels.get_mut(&text("name")) {
-                Some(tunnel) if !tunnel.is_null() => tunnel["peers"] = params["peers"].clone(),
+                Some(tunnel) if !tunnel.is_null() => {
+                    let mut peers = params["peers"].clone();
+                    for peer in peers.as_array_mut().into_iter().flatten() {
+                        let place = (text("name"), plain(&peer["public_key"]));
+                        match peer["preshared"].as_str() {
+                            Some("kept") => match self.kept.get(&place) {
+                                Some(key) => peer["preshared"] = key.clone(),
+                                None => return missing("no shared key is kept"),
+                            },
+                            Some(_) => {
+                                self.kept.insert(place, peer["preshared"].clone());
+                            }
+                            None => {
+                                self.kept.remove(&place);
+                            }
+                        }
+                    }
+                    tunnel["peers"] = peers;
+                }
                 _ => return missing("there is no tunnel"),
             },
             "wg-teardown" => {
@@ -664,6 +687,13 @@ impl Host for Model {
         Ok(all
             .map(|(address, device)| (device.clone(), address.parse().expect("an address")))
             .collect())
+    }
+
+    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool {
+        match careful {
+            Careful::Flows(_) => self.watch_flows && steps.iter().all(|step| !step.undo.is_empty()),
+            _ => true,
+        }
     }
 
     fn carefully(&mut self, change: &confirm::Change) -> Result<confirm::Report, ChangeError> {

@@ -53,6 +53,7 @@ proptest! {
         let mut world = World::new();
         world.model.things = foreign();
         world.model.proxmox = proxmox;
+        world.model.watch_flows = !proxmox;
         world.converge(&first, false);
         world.converge(&second, true);
         world.converge(&nothing(), true);
@@ -63,6 +64,7 @@ proptest! {
     fn whatever_fails_wherever_the_next_apply_completes_it(first in document(), second in document(), at in 0usize..30, fault in 0usize..6) {
         let mut world = World::new();
         world.model.things = foreign();
+        world.model.watch_flows = at % 2 == 0;
         world.converge(&first, false);
         world.model.fault = Some((at, FAULTS[fault]));
         world.apply_or_die(&second, true);

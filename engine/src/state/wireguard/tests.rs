@@ -26,6 +26,7 @@ fn fields(wanted: &Tunnel, found: &Found, before: Option<&Tunnel>) -> Vec<String
     let before = before.map(|tunnel| Entry {
         wanted: Wireguard.show(tunnel),
         finished: true,
+        before: None,
     });
     let planned = Wireguard.plan("wg0", wanted, Some(found), before.as_ref());
     planned

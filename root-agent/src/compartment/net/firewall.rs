@@ -8,7 +8,7 @@ use std::time::Instant;
 use blockhost_proto::action::{IptablesClose, IptablesOpen, IptablesSet};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, L4Proto, Port, SourceNet};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::rules::{Family, Rule, State};
 use crate::compartment::{Done, Failure, before_undo};
@@ -254,8 +254,10 @@ impl Firewall {
     /// The open ports of both families, from the rules themselves. Nothing changes by it.
     pub(super) fn open_ports(&self, deadline: Instant) -> Result<Done, Failure> {
         let mut list: Vec<(Rule, Vec<&str>)> = Vec::new();
+        let mut clean = true;
         for family in [Family::V4, Family::V6] {
             let state = State::parse(&self.read(family, "filter", deadline)?);
+            clean &= state.is_clean();
             for rule in state.rules() {
                 match list.iter_mut().find(|(known, _)| known == rule) {
                     Some((_, families)) => families.push(family.name()),
@@ -274,7 +276,7 @@ impl Firewall {
         });
         Ok(Done {
             output: shown.collect::<Value>().to_string(),
-            ..Done::default()
+            extra: Map::from_iter([("clean".to_owned(), clean.into())]),
         })
     }
 

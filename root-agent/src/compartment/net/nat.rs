@@ -225,6 +225,16 @@ impl State {
         transaction_in(TABLE, &commands)
     }
 
+    /// Whether whole pairs are all that stands in our chains, each once and in effect.
+    pub(super) fn is_clean(&self) -> bool {
+        let pairs: Vec<Pair> = self
+            .pairs()
+            .into_iter()
+            .map(|(pair, _)| pair.clone())
+            .collect();
+        self.plan_set(&pairs).is_none()
+    }
+
     /// Rules of ours that belong to none of these pairs, of the chain that has more of them.
     pub(super) fn surplus(&self, pairs: &[Pair]) -> usize {
         let count = |halves: &Vec<Half>| {

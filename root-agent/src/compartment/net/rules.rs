@@ -194,6 +194,12 @@ impl State {
         transaction(&commands)
     }
 
+    /// Whether the rules that we make are all that stands in our chain, each once and in effect.
+    pub(super) fn is_clean(&self) -> bool {
+        let rules: Vec<Rule> = self.rules().into_iter().cloned().collect();
+        self.plan_set(&rules).is_none()
+    }
+
     /// How many rules of our chain are none of these.
     pub(super) fn surplus(&self, rules: &[Rule]) -> usize {
         let known = |line: &&Line| line.rule.as_ref().is_some_and(|rule| rules.contains(rule));

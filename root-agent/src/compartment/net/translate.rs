@@ -8,7 +8,7 @@ use std::time::Instant;
 use blockhost_proto::action::{NatMap, NatSet, NatUnmap};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{Comment, NatAddress};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::firewall::{Firewall, too_many_given};
 use super::nat::{Pair, Refusal, State};
@@ -160,8 +160,10 @@ impl Firewall {
     /// The pairs of both families, from the rules themselves. Nothing changes by it.
     pub(super) fn pairs(&self, deadline: Instant) -> Result<Done, Failure> {
         let mut list = Vec::new();
+        let mut clean = true;
         for family in [Family::V4, Family::V6] {
             let state = State::parse(&self.read(family, TABLE, deadline)?);
+            clean &= state.is_clean();
             list.extend(state.pairs().into_iter().map(|(pair, whole)| {
                 json!({
                     "public": pair.public, "private": pair.private, "comment": pair.comment, "whole": whole,
@@ -170,7 +172,7 @@ impl Firewall {
         }
         Ok(Done {
             output: Value::from(list).to_string(),
-            ..Done::default()
+            extra: Map::from_iter([("clean".to_owned(), clean.into())]),
         })
     }
 

@@ -1,5 +1,5 @@
 //! Keys of tunnels: `<name>.key` holds the private key as `wg genkey` writes it, `<name>.psk` the shared keys that were
-//! generated here. Both in `/etc/blockhost/wireguard/`, mode 0600, owned by the user of this process: the directory is out
+//! generated here, `<name>.given` those that were given, which nobody is told. All in `/etc/blockhost/wireguard/`, mode 0600, owned by the user of this process: the directory is out
 //! of reach of the process that keeps wallets, and nothing else that runs as this user can open a file at all.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,23 @@ pub(super) struct Keys(Store);
 /// A tunnel's private key.
 pub(super) struct Private(Zeroizing<[u8; 32]>);
 
-/// Shared keys that were generated here, by public key of the peer.
+/// Where a shared key is from. One that was given is not answered to somebody else as one that was generated.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    Generated,
+    Given,
+}
+
+impl Origin {
+    fn file(self, name: &WgName) -> String {
+        match self {
+            Self::Generated => format!("{name}.psk"),
+            Self::Given => format!("{name}.given"),
+        }
+    }
+}
+
+/// Shared keys of one tunnel, by public key of the peer.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Shared(BTreeMap<WgKey, [u8; 32]>);
 
@@ -156,9 +172,9 @@ impl Keys {
         Ok(Private(bytes))
     }
 
-    /// The shared keys that were generated for a tunnel.
-    pub(super) fn shared(&self, name: &WgName) -> Result<Shared, Failure> {
-        let file = format!("{name}.psk");
+    /// The shared keys of a tunnel that are from there.
+    pub(super) fn shared(&self, name: &WgName, origin: Origin) -> Result<Shared, Failure> {
+        let file = origin.file(name);
         let Some(content) = self.0.read(&file).map_err(|error| broken(&error))? else {
             return Ok(Shared::default());
         };
@@ -168,8 +184,13 @@ impl Keys {
             .ok_or_else(|| damaged(&self.0, &file))
     }
 
-    pub(super) fn keep_shared(&self, name: &WgName, shared: &Shared) -> Result<(), Failure> {
-        let file = format!("{name}.psk");
+    pub(super) fn keep_shared(
+        &self,
+        name: &WgName,
+        origin: Origin,
+        shared: &Shared,
+    ) -> Result<(), Failure> {
+        let file = origin.file(name);
         let kept = if shared.is_empty() {
             self.0.remove(&file).map(drop)
         } else {
@@ -181,9 +202,16 @@ impl Keys {
 
     /// Removes a tunnel's keys; false where it had none.
     pub(super) fn forget(&self, name: &WgName) -> Result<bool, Failure> {
-        let shared = self.0.remove(&format!("{name}.psk"));
-        let private = self.0.remove(&format!("{name}.key"));
-        Ok(shared.map_err(|error| broken(&error))? | private.map_err(|error| broken(&error))?)
+        let files = [
+            Origin::Generated.file(name),
+            Origin::Given.file(name),
+            format!("{name}.key"),
+        ];
+        // All are tried before one that cannot be removed is told.
+        let removed = files.map(|file| self.0.remove(&file));
+        removed.into_iter().try_fold(false, |any, removed| {
+            Ok(any | removed.map_err(|error| broken(&error))?)
+        })
     }
 }
 

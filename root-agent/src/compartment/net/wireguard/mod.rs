@@ -20,7 +20,7 @@ use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure, StartInfo};
 use backend::{Backend, BackendError};
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
-use keys::{Keys, Shared};
+use keys::{Keys, Origin, Shared};
 use plan::Wanted;
 
 /// What WireGuard's own tools choose: room for the outer headers in 1500 bytes.
@@ -126,27 +126,47 @@ impl Tunnels {
         let name = &action.name;
         let mut inner = self.lock();
         inner.ours(name)?;
-        let known = keys.shared(name)?;
-        let mut generated = Shared::default();
+        let (made, given) = (
+            keys.shared(name, Origin::Generated)?,
+            keys.shared(name, Origin::Given)?,
+        );
+        let (mut generated, mut told) = (Shared::default(), Shared::default());
+        let mut answered = Shared::default();
         let mut wanted = Vec::new();
         for peer in action.peers.iter() {
             let preshared = match &peer.preshared {
                 None => None,
-                Some(Preshared::Given(key)) => Some(*key),
+                Some(Preshared::Given(key)) => {
+                    told.insert(peer.public_key, *key);
+                    Some(*key)
+                }
                 Some(Preshared::Generate) => {
-                    let key = match known.get(&peer.public_key) {
+                    let key = match made.get(&peer.public_key) {
                         Some(key) => key,
                         None => keys::random()?,
                     };
                     generated.insert(peer.public_key, key);
+                    answered.insert(peer.public_key, key);
                     Some(key)
+                }
+                Some(Preshared::Kept) => {
+                    let sources = [(&given, &mut told), (&made, &mut generated)];
+                    let kept = sources.into_iter().find_map(|(known, keep)| {
+                        let key = known.get(&peer.public_key)?;
+                        keep.insert(peer.public_key, key);
+                        Some(key)
+                    });
+                    Some(kept.ok_or_else(|| no_key(name, &peer.public_key))?)
                 }
             };
             wanted.push(Wanted::new(peer, preshared));
         }
-        if generated != known {
-            // Before the device: a key that was answered must be known after a crash.
-            keys.keep_shared(name, &generated)?;
+        // Before the device: a key that was answered must be known after a crash, and one that it has after a start.
+        if generated != made {
+            keys.keep_shared(name, Origin::Generated, &generated)?;
+        }
+        if told != given {
+            keys.keep_shared(name, Origin::Given, &told)?;
         }
         let what = format!("the peers of {name} were not set");
         let device = inner.backend.get(name).map_err(told(&what))?;
@@ -155,8 +175,8 @@ impl Tunnels {
             inner.backend.change(name, &changes).map_err(told(&what))?;
         }
         let mut extra = Map::new();
-        if !generated.is_empty() {
-            extra.insert("preshared_keys".into(), generated.to_json());
+        if !answered.is_empty() {
+            extra.insert("preshared_keys".into(), answered.to_json());
         }
         Ok(Done {
             output: format!(
@@ -244,6 +264,13 @@ impl Tunnels {
 
 fn not_found(name: &WgName) -> Failure {
     let message = format!("there is no tunnel {name} of this agent; wg-setup makes one");
+    Failure::new(ErrorCode::NotFound, message)
+}
+
+fn no_key(name: &WgName, peer: &WgKey) -> Failure {
+    let message = format!(
+        "no shared key is kept for peer {peer} of {name}; give it, or have one generated; nothing was changed"
+    );
     Failure::new(ErrorCode::NotFound, message)
 }
 
