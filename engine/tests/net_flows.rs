@@ -56,7 +56,7 @@ fn flows(world: &World) -> Vec<String> {
         "ovs-ofctl -O OpenFlow14 --no-stats dump-flows unix:{}",
         socket.display()
     ));
-    let lines = text.lines().filter(|line| line.contains("actions="));
+    let lines = text.lines().filter(|line| line.contains("cookie="));
     let mut lines: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
     lines.sort();
     lines

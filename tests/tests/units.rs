@@ -603,6 +603,44 @@ fn what_was_opened_is_open_again_after_a_start_inside_the_units_sandbox() {
     assert_eq!(result, "success", "{}", booted.journal());
 }
 
+/// What an apply left: a bridge whose containers the host routes.
+const APPLIED: &[u8] =
+    br#"{"version":1,"running":null,"plugins":{"mesh":{"ovsbr0":{"finished":true,"wanted":{"name":"ovsbr0"}}}}}"#;
+
+#[test]
+fn what_was_applied_is_so_again_after_a_start_inside_the_units_sandbox() {
+    const RESTORE: &str = "blockhost-net-restore.service";
+    let applied = File {
+        path: "/etc/blockhost/applied.json",
+        bytes: APPLIED,
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[applied]) else {
+        return;
+    };
+    for words in [
+        "ip link add ovsbr0 type bridge",
+        "ip link set ovsbr0 up",
+        "ip addr add 10.77.0.1/24 dev ovsbr0",
+        "install -o blockhost -g blockhost -m 0750 -d /var/lib/blockhost/applied",
+        "install -o blockhost -g blockhost -m 0640 /etc/blockhost/applied.json /var/lib/blockhost/applied/state.json",
+        "systemctl start blockhost-net-restore.service",
+    ] {
+        let _ = booted.output(&words.split(' ').collect::<Vec<_>>());
+    }
+    let result = booted.property(RESTORE, "Result");
+    assert_eq!(result, "success", "{}", booted.journal());
+    for key in ["forwarding", "rp_filter"] {
+        let path = format!("/proc/sys/net/ipv4/conf/ovsbr0/{key}");
+        let value = booted.output(&["cat", &path]);
+        assert_eq!(value.trim(), "1", "{key}\n{}", booted.journal());
+    }
+    // Where all is well another run changes nothing.
+    let _ = booted.output(&["systemctl", "restart", RESTORE]);
+    let log = booted.output(&["journalctl", "--no-pager", "-o", "cat", "-u", RESTORE]);
+    assert!(log.contains("Nothing to do: 1 as they should be."), "{log}");
+}
+
 /// As the package installs it.
 const MANIFEST: &[u8] = include_bytes!("../../provisioner/provisioner.json");
 

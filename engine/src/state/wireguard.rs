@@ -176,7 +176,7 @@ impl Kind for Wireguard {
         before: Option<&Entry>,
     ) -> Planned {
         match found {
-            None => create(wanted),
+            None => create(wanted, before),
             Some(found) => change(wanted, found, before, &self.show(wanted)),
         }
     }
@@ -275,16 +275,24 @@ fn set_peers(tunnel: &Tunnel, peers: &WgPeers) -> Result<Step, String> {
     step(say, "wg-set-peers", &params)
 }
 
-fn create(wanted: &Tunnel) -> Planned {
+fn create(wanted: &Tunnel, before: Option<&Entry>) -> Planned {
     let name = &wanted.name;
     let mut planned = Planned::nothing(true);
+    // Taking a tunnel away takes its keys along. One that was there before, and that a start of the machine took, has to come
+    // back as what the others know it by: what cannot be made of it now is left for the next time.
+    let known = before.is_some_and(|entry| entry.standing().is_some());
     let undo = step(
         format!("remove tunnel {name}"),
         "wg-teardown",
         &json!({"name": name}),
     );
     let made = step(format!("Made tunnel {name}"), "wg-setup", &setup(wanted));
-    planned.step(made.and_then(|step| Ok(step.undone_by(undo?))));
+    planned.step(made.and_then(|step| {
+        if known {
+            return Ok(step);
+        }
+        Ok(step.undone_by(undo?))
+    }));
     if let Some(peers) = wanted
         .peers
         .as_ref()

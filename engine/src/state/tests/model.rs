@@ -428,6 +428,7 @@ impl Model {
                     return missing("there is no tunnel");
                 }
                 self.device_is_gone(&text("name"));
+                self.kept.retain(|(tunnel, _), _| *tunnel != text("name"));
             }
             "nat-map" => {
                 let pair = (text("public"), text("private"), text("comment"));

@@ -85,3 +85,32 @@ fn what_the_document_does_not_speak_of_is_not_compared() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn a_tunnel_that_was_there_before_keeps_its_keys_where_it_cannot_be_made_again() {
+    let tunnel = wanted(&json!({"preshared": "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="}));
+    let undone = |before: Option<&Entry>| {
+        let planned = Wireguard.plan("wg0", &tunnel, None, before);
+        assert_eq!(planned.steps[0].action.name(), "wg-setup");
+        planned.steps[0].undo.len()
+    };
+    let mut entry = Entry {
+        wanted: Wireguard.show(&tunnel),
+        finished: true,
+        before: None,
+    };
+    assert_eq!(undone(None), 1, "what is new goes whole");
+    assert_eq!(undone(Some(&entry)), 0);
+    entry.finished = false;
+    assert_eq!(undone(Some(&entry)), 1, "it never was there whole");
+    entry.before = Some(entry.wanted.clone());
+    assert_eq!(undone(Some(&entry)), 0);
+    // Of the key itself the record knows a digest; the agent has it.
+    let revived = Wireguard.revive("wg0", &entry.wanted).expect("readable");
+    let planned = Wireguard.plan("wg0", &revived, None, Some(&entry));
+    assert_eq!(
+        planned.steps[1].action.params()["peers"][0]["preshared"],
+        "kept"
+    );
+    assert_eq!(Wireguard.show(&revived), entry.wanted);
+}

@@ -130,14 +130,14 @@ impl Tunnels {
             keys.shared(name, Origin::Generated)?,
             keys.shared(name, Origin::Given)?,
         );
-        let (mut generated, mut told) = (Shared::default(), Shared::default());
+        let (mut generated, mut entrusted) = (Shared::default(), Shared::default());
         let mut answered = Shared::default();
         let mut wanted = Vec::new();
         for peer in action.peers.iter() {
             let preshared = match &peer.preshared {
                 None => None,
                 Some(Preshared::Given(key)) => {
-                    told.insert(peer.public_key, *key);
+                    entrusted.insert(peer.public_key, *key);
                     Some(*key)
                 }
                 Some(Preshared::Generate) => {
@@ -150,7 +150,7 @@ impl Tunnels {
                     Some(key)
                 }
                 Some(Preshared::Kept) => {
-                    let sources = [(&given, &mut told), (&made, &mut generated)];
+                    let sources = [(&given, &mut entrusted), (&made, &mut generated)];
                     let kept = sources.into_iter().find_map(|(known, keep)| {
                         let key = known.get(&peer.public_key)?;
                         keep.insert(peer.public_key, key);
@@ -165,8 +165,8 @@ impl Tunnels {
         if generated != made {
             keys.keep_shared(name, Origin::Generated, &generated)?;
         }
-        if told != given {
-            keys.keep_shared(name, Origin::Given, &told)?;
+        if entrusted != given {
+            keys.keep_shared(name, Origin::Given, &entrusted)?;
         }
         let what = format!("the peers of {name} were not set");
         let device = inner.backend.get(name).map_err(told(&what))?;
