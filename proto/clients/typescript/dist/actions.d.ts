@@ -199,6 +199,16 @@ export interface VirtCustomizeReply extends Reply {
   format: string;
 }
 
+export interface IptablesListReply extends Reply {
+  /** Whether nothing else stands in our chain, nothing twice, and it is in effect. */
+  clean: boolean;
+}
+
+export interface NatListReply extends Reply {
+  /** Whether nothing else stands in our chains, nothing twice, and they are in effect. */
+  clean: boolean;
+}
+
 export interface VethRenameReply extends Reply {
   /** The name that the interface can be found by now. */
   name: string;
@@ -647,7 +657,7 @@ export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, co
  * `IPv6`. Rules in our chain that nobody here made are not shown.
  * Changes nothing.
  */
-export function iptablesList(callOptions?: CallOptions): Promise<Reply>;
+export function iptablesList(callOptions?: CallOptions): Promise<IptablesListReply>;
 
 /**
  * Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All of it
@@ -682,7 +692,7 @@ export function natUnmap(public_: string, private_: string, comment: string, cal
  * here made are not shown.
  * Changes nothing.
  */
-export function natList(callOptions?: CallOptions): Promise<Reply>;
+export function natList(callOptions?: CallOptions): Promise<NatListReply>;
 
 /**
  * Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and the
@@ -885,7 +895,8 @@ export function wgSetup(name: string, addresses: readonly string[], listenPort?:
 
 /**
  * Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
- * `preshared_keys` for those it generated.
+ * `preshared_keys` for those it generated. With `kept` a peer gets the shared key that it had last; `not_found`
+ * where none is known.
  *
  * @param name The tunnel's interface.
  * @param peers All its peers from now on.

@@ -728,13 +728,13 @@ class Actions:
         *,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
-    ) -> t.Reply:
+    ) -> t.IptablesListReply:
         """The ports that are open now, as a JSON array in `output`, from the rules themselves: `port`, `proto`,
         `comment`, `source` where there is one, and under `families` the families that the rule stands in,
         `IPv4` and `IPv6`. Rules in our chain that nobody here made are not shown.
         Changes nothing.
         """
-        reply: t.Reply = self._invoke(
+        reply: t.IptablesListReply = self._invoke(
             "iptables-list", {}, call_timeout, dry_run
         )
         return reply
@@ -804,13 +804,13 @@ class Actions:
         *,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
-    ) -> t.Reply:
+    ) -> t.NatListReply:
         """The pairs that stand now, as a JSON array in `output`, from the rules themselves: `public`, `private`,
         `comment`, and `whole`, which is false where one of the two directions is missing. Rules of ours that
         nobody here made are not shown.
         Changes nothing.
         """
-        reply: t.Reply = self._invoke(
+        reply: t.NatListReply = self._invoke(
             "nat-list", {}, call_timeout, dry_run
         )
         return reply
@@ -1231,7 +1231,8 @@ class Actions:
         dry_run: bool = False,
     ) -> t.WgSetPeersReply:
         """Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
-        `preshared_keys` for those it generated.
+        `preshared_keys` for those it generated. With `kept` a peer gets the shared key that it had last;
+        `not_found` where none is known.
 
         :param name: The tunnel's interface.
         :param peers: All its peers from now on.

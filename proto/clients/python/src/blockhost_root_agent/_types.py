@@ -352,6 +352,16 @@ class VirtCustomizeReply(Reply):
     format: str
 
 
+class IptablesListReply(Reply):
+    #: Whether nothing else stands in our chain, nothing twice, and it is in effect.
+    clean: bool
+
+
+class NatListReply(Reply):
+    #: Whether nothing else stands in our chains, nothing twice, and they are in effect.
+    clean: bool
+
+
 class VethRenameReply(Reply):
     #: The name that the interface can be found by now.
     name: str
@@ -489,6 +499,7 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "IptablesListReply",
     "IptablesSetRule",
     "LedgerBlobReply",
     "LedgerCosignReply",
@@ -496,6 +507,7 @@ __all__ = [
     "LedgerRotateKeyReply",
     "LinkHandoverReply",
     "LinkSetReply",
+    "NatListReply",
     "NatSetPair",
     "OvsAddBrOptions",
     "OvsAddPortReply",
