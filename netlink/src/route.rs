@@ -11,6 +11,7 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
@@ -111,6 +112,38 @@ pub struct NetworkRoute {
     pub metric: u32,
 }
 
+/// The default route of what comes from a network of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceRoute {
+    /// The network's address.
+    pub from: Ipv6Addr,
+    /// Length of its prefix.
+    pub length: u8,
+    /// The device that leads out.
+    pub device: u32,
+}
+
+impl SourceRoute {
+    fn message(&self, request: Builder) -> Builder {
+        let (length, tos, scope, flags) = (0, 0, 0, 0_u32);
+        request
+            .raw(&[
+                AF_INET6,
+                length,
+                self.length,
+                tos,
+                RT_TABLE_MAIN,
+                PROTOCOL,
+                scope,
+                RTN_UNICAST,
+            ])
+            .raw(&flags.to_ne_bytes())
+            .attribute(RTA_SRC, &self.from.octets())
+            .u32(RTA_OIF, self.device)
+            .u32(RTA_PRIORITY, METRIC)
+    }
+}
+
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -177,6 +210,33 @@ impl Netlink {
     /// # Errors
     /// `ESRCH` where there is no such route.
     pub fn network_route_delete(&mut self, route: &NetworkRoute) -> Result<(), NetlinkError> {
+        self.ask(route.message(Builder::request(RTM_DELROUTE, 0)))
+            .map(drop)
+    }
+
+    /// Sets a source's default route where it has none with the usual metric.
+    ///
+    /// # Errors
+    /// `EEXIST` where it has one, `EINVAL` where the kernel has no routes by source (`CONFIG_IPV6_SUBTREES`).
+    pub fn source_route_create(&mut self, route: &SourceRoute) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
+        self.ask(route.message(request)).map(drop)
+    }
+
+    /// Sets a source's default route in place of the one that it has with the usual metric.
+    ///
+    /// # Errors
+    /// As [`Netlink::source_route_create`], but for `EEXIST`.
+    pub fn source_route_replace(&mut self, route: &SourceRoute) -> Result<(), NetlinkError> {
+        let request = Builder::request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+        self.ask(route.message(request)).map(drop)
+    }
+
+    /// Deletes a route that [`Netlink::source_route_create`] made, and no other.
+    ///
+    /// # Errors
+    /// `ESRCH` where there is no such route.
+    pub fn source_route_delete(&mut self, route: &SourceRoute) -> Result<(), NetlinkError> {
         self.ask(route.message(Builder::request(RTM_DELROUTE, 0)))
             .map(drop)
     }

@@ -184,6 +184,20 @@ impl TableRoute {
         self.source_length == 0 && (self.destination() == Some(network) || everything())
     }
 
+    /// The network that packets have to come from for it, where it is not for all.
+    #[must_use]
+    pub fn from(&self) -> Option<Address> {
+        let address = self.part(RTA_SRC).and_then(address_of)?;
+        let length = self.source_length;
+        (length > 0).then_some(Address { address, length })
+    }
+
+    /// Whether it is a default route for what comes from that network, whatever its metric and table.
+    #[must_use]
+    pub fn is_default_from(&self, network: Address) -> bool {
+        self.length == 0 && self.from() == Some(network)
+    }
+
     fn part(&self, wanted: u16) -> Option<&[u8]> {
         let found = self.rest.iter().find(|(kind, _)| *kind == wanted);
         found.map(|(_, value)| value.as_slice())

@@ -50,6 +50,7 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
     ("via", "which addresses a router can have"),
     ("src", "which addresses a host can have"),
     ("prefix", "that a network has no host bits, and which ones"),
+    ("from", "the same"),
     ("gateway", "which addresses a router can have"),
     (
         "rules",

@@ -115,6 +115,23 @@ fn another_prefix_is_a_conflict_unless_it_is_meant_and_other_programs_keep_what_
 }
 
 #[test]
+fn a_leases_end_moves_with_each_renewal_and_goes_with_its_prefix() {
+    let Some(keys) = Keys::new() else { return };
+    keys.renew(&json!({"prefix": "fd77::/64", "lease_until": 1_800_000_000}))
+        .expect("kept");
+    assert_eq!(keys.content()["lease_until"], 1_800_000_000);
+    keys.renew(&json!({"prefix": "fd77::/64", "gateway": "fd77::1"}))
+        .expect("kept");
+    assert_eq!(keys.content()["lease_until"], 1_800_000_000);
+    keys.renew(&json!({"prefix": "fd77::/64", "lease_until": 1_900_000_000}))
+        .expect("renewed");
+    assert_eq!(keys.content()["lease_until"], 1_900_000_000);
+    keys.renew(&json!({"prefix": "fd78::/64", "replace": true}))
+        .expect("by hand");
+    assert_eq!(keys.content(), json!({"prefix": "fd78::/64"}));
+}
+
+#[test]
 fn a_file_that_is_damaged_or_could_be_somebody_elses_is_left_alone() {
     let Some(keys) = Keys::new() else { return };
     let renewal = json!({"prefix": "fd77::/64", "replace": true});

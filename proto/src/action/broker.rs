@@ -3,7 +3,7 @@
 
 use super::{ParamError, ResourceKey, action};
 use crate::catalog::FieldSpec;
-use crate::value::{BrokerEndpoint, GatewayIpv6, MachinePrefix, WgKey};
+use crate::value::{BrokerEndpoint, GatewayIpv6, LeaseEnd, MachinePrefix, WgKey};
 
 action! {
     /// Keeps what a broker gave this host in `/etc/blockhost/broker-allocation.json`, replaced atomically. What other
@@ -20,6 +20,8 @@ action! {
         broker_pubkey: Option<WgKey>,
         /// Where the broker's end of the tunnel listens.
         broker_endpoint: Option<BrokerEndpoint>,
+        /// When the allocation ends, in seconds since 1970; without end where it is missing.
+        lease_until: Option<LeaseEnd>,
         /// Also where the host has another prefix now.
         replace: bool = false,
     }
@@ -30,7 +32,7 @@ action! {
         FieldSpec::text("prefix", "The prefix that the host has now."),
         FieldSpec::text("previous", "The prefix before, where it was another one.").sometimes(),
     ],
-    example r#"{"prefix": "2001:db8:b10c::/64", "gateway": "2001:db8:b10c::1", "broker_pubkey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "broker_endpoint": "broker.example:51820"}"#,
+    example r#"{"prefix": "2001:db8:b10c::/64", "gateway": "2001:db8:b10c::1", "broker_pubkey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "broker_endpoint": "broker.example:51820", "lease_until": 1800000000}"#,
 }
 
 fn check(action: &BrokerRenew) -> Result<(), ParamError> {

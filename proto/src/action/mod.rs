@@ -46,7 +46,7 @@ pub use qm::{
     DriveKey, QmClone, QmConfig, QmCreate, QmDestroy, QmGuestExec, QmGuestPing, QmImportdisk,
     QmList, QmMetrics, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
-pub use route::{Ip6RouteAdd, Ip6RouteDel, RouteDel, RouteSet};
+pub use route::{Ip6RouteAdd, Ip6RouteDel, RouteDel, RouteFromDel, RouteFromSet, RouteSet};
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
 pub use trust::{CosignedCheckpoint, LedgerCosign, LedgerRotateKey};
 pub use veth::VethRename;
@@ -418,7 +418,7 @@ actions! {
     PctCreate, PctStart, PctStop, PctShutdown, PctDestroy, PctStatus, PctConfig, PctList, PctSet, PctExec,
     VmThrottle, PveSetThrottle, TcRateLimit,
     VirtCustomize,
-    Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel,
+    Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel, RouteFromSet, RouteFromDel,
     IptablesOpen, IptablesClose, IptablesList, IptablesSet,
     NatMap, NatUnmap, NatList, NatSet, ProxySet, ProxyDel, VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,

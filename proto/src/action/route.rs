@@ -1,10 +1,12 @@
-//! `ip6-route-*`: host routes to machines; `route-*`: routes to networks behind them. The net compartment speaks netlink for
-//! them.
+//! `ip6-route-*`: host routes to machines; `route-*`: routes to networks behind them, and the way out for what comes from
+//! machines. The net compartment speaks netlink for them.
 
 use std::net::IpAddr;
 
 use super::{ParamError, ResourceKey, action};
-use crate::value::{HostIpv6, IfName, Metric, NatAddress, NextHop, RouteNet};
+use crate::value::{
+    HostIpv6, IfName, MachinePrefix, Metric, NatAddress, NextHop, RouteNet, WgName,
+};
 
 action! {
     /// Sets the route to one address, replacing another; the same again is a success.
@@ -79,6 +81,43 @@ action! {
     resources |a| network(a.dest),
     resource |a| format!("route:{}", a.dest),
     example r#"{"dest": "10.90.0.0/24", "dev": "wg0"}"#,
+}
+
+fn source(from: MachinePrefix) -> Vec<ResourceKey> {
+    vec![ResourceKey::named(format!("route-from:{from}"))]
+}
+
+action! {
+    /// Sends out of a tunnel of this agent what comes from a network of machines and has no route of its own: a default
+    /// route in the main table for packets with a source of that network, and for no others. What the host sends from
+    /// another address goes as before. Another such route of this agent is replaced, the same again changes nothing; one
+    /// that somebody else made, or a network that is at a device of somebody else's, is a `conflict`.
+    RouteFromSet = "route-from-set", family "route", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 10, read_only false, ledger "net" / "network" / "apply",
+    {
+        /// The network that the packets come from.
+        from: MachinePrefix,
+        /// The tunnel that leads out.
+        dev: WgName,
+    }
+    resources |a| source(a.from),
+    resource |a| format!("route-from:{}", a.from),
+    example r#"{"from": "2001:db8:b10c::/64", "dev": "wg-broker"}"#,
+}
+
+action! {
+    /// Deletes a route that `route-from-set` made; `not_found` where there is none.
+    RouteFromDel = "route-from-del", family "route", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 10, read_only false, ledger "net" / "network" / "delete",
+    {
+        /// The network that the packets come from.
+        from: MachinePrefix,
+        /// The tunnel that the route goes out of.
+        dev: WgName,
+    }
+    resources |a| source(a.from),
+    resource |a| format!("route-from:{}", a.from),
+    example r#"{"from": "2001:db8:b10c::/64", "dev": "wg-broker"}"#,
 }
 
 fn one_family(action: &RouteSet) -> Result<(), ParamError> {

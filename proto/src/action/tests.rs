@@ -89,6 +89,14 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"dest": "10.90.0.0/24", "dev": "wg0", "metric": 7}),
         ),
         (
+            "route-from-set",
+            json!({"from": "FD90::/64", "dev": "wg-broker"}),
+        ),
+        (
+            "route-from-del",
+            json!({"from": "2001:db8::/32", "dev": "wg-broker"}),
+        ),
+        (
             "iptables-open",
             json!({"port": 443, "comment": "blockhost-443"}),
         ),
@@ -179,6 +187,10 @@ fn examples() -> Vec<(&'static str, Value)> {
             json!({"entries": {"admin": {"address": "0x52908400098527886e0f7030069857d2e4169ee7"}}}),
         ),
         ("broker-renew", json!({"prefix": "FD77:b10c::/64"})),
+        (
+            "broker-renew",
+            json!({"prefix": "FD77:b10c::/64", "lease_until": 1_800_000_000}),
+        ),
         (
             "ledger-append",
             json!({"category": "chain", "action": "subscription-created", "data": {"id": 1}}),

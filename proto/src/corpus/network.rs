@@ -159,6 +159,67 @@ const PARAMS: &[(&str, &str, &str)] = &[
         "route-del",
         r#"{"dest":"10.9.0.1/24","dev":"wg0"}"#,
     ),
+    (
+        "what comes from everybody",
+        "route-from-set",
+        r#"{"from":"::/0","dev":"wg0"}"#,
+    ),
+    (
+        "what comes from a third of the internet",
+        "route-from-set",
+        r#"{"from":"2000::/3","dev":"wg0"}"#,
+    ),
+    (
+        "what comes from one address",
+        "route-from-set",
+        r#"{"from":"fd77::1/128","dev":"wg0"}"#,
+    ),
+    (
+        "a source with host bits",
+        "route-from-set",
+        r#"{"from":"fd77::1/64","dev":"wg0"}"#,
+    ),
+    (
+        "a source of the other family",
+        "route-from-set",
+        r#"{"from":"10.0.0.0/24","dev":"wg0"}"#,
+    ),
+    (
+        "a source of the link",
+        "route-from-set",
+        r#"{"from":"fe80::/64","dev":"wg0"}"#,
+    ),
+    (
+        "two sources",
+        "route-from-set",
+        r#"{"from":["fd77::/64","fd78::/64"],"dev":"wg0"}"#,
+    ),
+    (
+        "a source with a newline",
+        "route-from-set",
+        r#"{"from":"fd77::/64\n","dev":"wg0"}"#,
+    ),
+    ("no source", "route-from-set", r#"{"dev":"wg0"}"#),
+    (
+        "a source without a device",
+        "route-from-set",
+        r#"{"from":"fd77::/64"}"#,
+    ),
+    (
+        "a router for what comes from machines",
+        "route-from-set",
+        r#"{"from":"fd77::/64","dev":"wg0","via":"fd00::1"}"#,
+    ),
+    (
+        "a destination besides",
+        "route-from-set",
+        r#"{"from":"fd77::/64","dev":"wg0","dest":"::/0"}"#,
+    ),
+    (
+        "a metric besides",
+        "route-from-del",
+        r#"{"from":"fd77::/64","dev":"wg0","metric":1}"#,
+    ),
     ("nothing to set", "link-set", r#"{"dev":"vi100"}"#),
     ("no device", "link-set", r#"{"up":true}"#),
     ("up as a text", "link-set", r#"{"dev":"vi100","up":"yes"}"#),
@@ -476,6 +537,13 @@ pub(super) fn network() -> Vec<Hostile> {
                 format!("{verb}: name {name}"),
                 verb,
                 &format!(r#"{{"name":"{value}"}}"#),
+            ));
+        }
+        for verb in ["route-from-set", "route-from-del"] {
+            list.push(action(
+                format!("{verb}: tunnel {name}"),
+                verb,
+                &format!(r#"{{"from":"fd77::/64","dev":"{value}"}}"#),
             ));
         }
     }

@@ -712,7 +712,32 @@ const PARAMS: &[(&str, &str, &str)] = &[
     (
         "a key of another program",
         "broker-renew",
+        r#"{"prefix":"fd77::/64","lease":{"until":7}}"#,
+    ),
+    (
+        "a lease that ended with the epoch",
+        "broker-renew",
         r#"{"prefix":"fd77::/64","lease_until":7}"#,
+    ),
+    (
+        "a lease in milliseconds",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","lease_until":1800000000000}"#,
+    ),
+    (
+        "a lease that ends before time began",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","lease_until":-1}"#,
+    ),
+    (
+        "a lease as a text",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","lease_until":"1800000000"}"#,
+    ),
+    (
+        "a lease with a fraction",
+        "broker-renew",
+        r#"{"prefix":"fd77::/64","lease_until":1800000000.5}"#,
     ),
     (
         "a file of its own",

@@ -114,6 +114,7 @@ fn numbers_have_both_their_ends() {
     ends::<Iops>(1, 1_000_000);
     ends::<Metric>(1, 4_294_967_294);
     ends::<RateKbps>(8, 100_000_000);
+    ends::<LeaseEnd>(1_700_000_000, 4_102_444_800);
     assert_eq!(Seconds::try_from(600_u16).map(Seconds::get), Ok(600));
     let wait = Seconds::try_from(7_u16).map(Seconds::duration);
     assert_eq!(wait, Ok(std::time::Duration::from_secs(7)));

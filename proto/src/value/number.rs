@@ -298,6 +298,8 @@ ranged! {
     ChainId: u64, "chain id", 1 ..= 9_007_199_254_740_991;
     /// Number of a block on a chain: 0..=9007199254740991.
     BlockNumber: u64, "block number", 0 ..= 9_007_199_254_740_991;
+    /// When a broker's allocation ends, in seconds since 1970: 1700000000..=4102444800, from 2023 to 2100.
+    LeaseEnd: u64, "end of a lease", 1_700_000_000 ..= 4_102_444_800;
     /// Number of records of a ledger: 1..=9007199254740991.
     LedgerSize: u64, "ledger size", 1 ..= 9_007_199_254_740_991;
 }

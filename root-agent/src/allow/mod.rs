@@ -13,7 +13,7 @@ use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
-    HostIpv6, IfIndex, IfName, ImagePath, NatAddress, Port, RouteNet, StorageName, SwitchIfName,
+    HostIpv6, IfIndex, IfName, ImagePath, MachinePrefix, NatAddress, Port, RouteNet, StorageName, SwitchIfName,
     TemplateRef, Text as _, Vmid, WgName,
 };
 
@@ -103,6 +103,8 @@ impl Allowlists {
             Action::Ip6RouteDel(a) => self.route(a.address, &a.dev),
             Action::RouteSet(a) => self.network_route(a.dest, &a.dev),
             Action::RouteDel(a) => self.network_route(a.dest, &a.dev),
+            Action::RouteFromSet(a) => self.source_route(a.from, &a.dev),
+            Action::RouteFromDel(a) => self.source_route(a.from, &a.dev),
             Action::IptablesOpen(a) => self.port(a.port),
             Action::IptablesClose(a) => self.port(a.port),
             Action::IptablesSet(a) => a.rules.iter().try_for_each(|rule| self.port(rule.port)),
@@ -318,6 +320,23 @@ impl Allowlists {
             like("device", dev.as_str(), &self.link_devices, "link_devices")?;
         }
         machine_of(dev.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
+    }
+
+    /// A tunnel, and a network that routes may be about. Never one of `public_pools`: those are reached by the uplink.
+    fn source_route(&self, from: MachinePrefix, dev: &WgName) -> Result<(), NotAllowed> {
+        self.tunnel(dev)?;
+        inside(
+            "network",
+            IpAddr::V6(from.address()),
+            from.length(),
+            &self.route_networks,
+            "route_networks",
+        )
+    }
+
+    /// Whether what is at a device of that name may be given another way.
+    pub fn names_way(&self, device: &str) -> bool {
+        IfName::read(device).is_some_and(|dev| self.route_device(&dev).is_ok())
     }
 
     /// Whether a route that goes out of such a device may be put in another's place.

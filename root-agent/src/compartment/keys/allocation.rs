@@ -128,6 +128,7 @@ fn renewed(
         ("gateway", action.gateway.to_json()),
         ("broker_pubkey", action.broker_pubkey.to_json()),
         ("broker_endpoint", action.broker_endpoint.to_json()),
+        ("lease_until", action.lease_until.to_json()),
     ];
     for (key, value) in given {
         match value {

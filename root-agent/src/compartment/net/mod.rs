@@ -14,6 +14,7 @@ mod networks;
 mod proxy;
 mod routes;
 mod rules;
+mod sources;
 mod translate;
 mod veth;
 mod wireguard;
@@ -29,6 +30,7 @@ use firewall::Firewall;
 use networks::Networks;
 use proxy::Proxies;
 use routes::Routes;
+use sources::Sources;
 use translate::Tracker;
 use veth::Names;
 use wireguard::Tunnels;
@@ -36,6 +38,7 @@ use wireguard::Tunnels;
 struct Net {
     routes: Routes,
     networks: Networks,
+    sources: Sources,
     proxies: Proxies,
     names: Names,
     devices: Devices,
@@ -54,6 +57,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         Routes::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let networks =
         Networks::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let sources =
+        Sources::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let proxies =
         Proxies::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let names =
@@ -75,6 +80,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     Ok(Box::new(Net {
         routes,
         networks,
+        sources,
         proxies,
         names,
         devices,
@@ -104,6 +110,8 @@ impl Handler for Net {
             Action::Ip6RouteDel(route) => self.routes.delete(route.address, &route.dev),
             Action::RouteSet(route) => self.networks.set(route, ctx.allow),
             Action::RouteDel(route) => self.networks.delete(route),
+            Action::RouteFromSet(route) => self.sources.set(route, ctx.allow),
+            Action::RouteFromDel(route) => self.sources.delete(route),
             Action::ProxySet(proxy) => self.proxies.set(proxy, &self.networks, ctx.allow),
             Action::ProxyDel(proxy) => self.proxies.delete(proxy, &self.networks),
             Action::IptablesOpen(port) => {
