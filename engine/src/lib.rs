@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod agent;
 pub mod anchor;
+pub mod broker;
 pub mod bus;
 pub mod chain;
 pub mod cli;

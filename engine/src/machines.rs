@@ -10,7 +10,7 @@ use blockhost_provisioner::record::{Reservation, Status, VmRecord};
 use blockhost_provisioner::store::{self, Pools, Store, StoreError};
 use blockhost_provisioner::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,26 @@ impl Machines {
     /// [`MachinesError`].
     pub async fn all(&self) -> Result<Vec<VmRecord>, MachinesError> {
         self.open(|_, store| Ok(store.list(None)?)).await
+    }
+
+    /// Machines that have an IPv6 address, or are promised one in the making.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn with_ipv6(&self) -> Result<Vec<(String, Ipv6Addr)>, MachinesError> {
+        self.open(|_, store| {
+            let (records, promised) = store.everything()?;
+            let living = records
+                .into_iter()
+                .filter(|record| record.status != Status::Destroyed)
+                .map(|record| (record.vm_name, record.ipv6_address));
+            let promised = promised.into_iter().map(|one| (one.name, one.ipv6));
+            Ok(living
+                .chain(promised)
+                .filter_map(|(name, address)| Some((name.to_string(), address?)))
+                .collect())
+        })
+        .await
     }
 
     /// The record of a machine, if there is one.

@@ -22,6 +22,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-engine.service", 15),
     ("blockhost-bus.service", 15),
     ("blockhost-gc.service", 15),
+    ("blockhost-broker.service", 15),
     ("blockhost-witness.service", 15),
     ("blockhost-ledger-submit.service", 15),
     // An ordinary user with name spaces; why nothing else can be taken from it stands in the unit.

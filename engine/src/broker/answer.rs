@@ -230,9 +230,7 @@ impl Allocation {
                 return Err(Refusal::Other { old, new });
             }
         }
-        let inside = |(_, own): &&(String, IpAddr)| {
-            matches!(own, IpAddr::V6(v6) if self.prefix.contains(*v6))
-        };
+        let inside = |(_, own): &&(String, IpAddr)| matches!(own, IpAddr::V6(v6) if self.prefix.contains(*v6));
         match host.addresses.iter().find(inside) {
             Some((device, address)) if accept < Accept::InUse => Err(Refusal::InUse {
                 device: device.clone(),
@@ -321,27 +319,70 @@ mod tests {
             ("gateway", json!("2001:db8:b10c::1/64"), "gateway"),
             ("gateway", json!(null), "no gateway"),
             ("broker_pubkey", json!("AAAA"), "broker_pubkey"),
-            ("broker_pubkey", json!("A".repeat(43) + "="), "broker_pubkey"),
-            ("broker_pubkey", json!(KEY.replace('=', "")), "broker_pubkey"),
-            ("broker_pubkey", json!(format!("{KEY}\nPrivateKey = {KEY}")), "broker_pubkey"),
+            (
+                "broker_pubkey",
+                json!("A".repeat(43) + "="),
+                "broker_pubkey",
+            ),
+            (
+                "broker_pubkey",
+                json!(KEY.replace('=', "")),
+                "broker_pubkey",
+            ),
+            (
+                "broker_pubkey",
+                json!(format!("{KEY}\nPrivateKey = {KEY}")),
+                "broker_pubkey",
+            ),
             ("broker_pubkey", json!(7), "broker_pubkey"),
             ("broker_endpoint", json!("192.0.2.9"), "broker_endpoint"),
             ("broker_endpoint", json!("192.0.2.9:0"), "broker_endpoint"),
-            ("broker_endpoint", json!("192.0.2.9:65536"), "broker_endpoint"),
-            ("broker_endpoint", json!("127.0.0.1:51820"), "broker_endpoint"),
+            (
+                "broker_endpoint",
+                json!("192.0.2.9:65536"),
+                "broker_endpoint",
+            ),
+            (
+                "broker_endpoint",
+                json!("127.0.0.1:51820"),
+                "broker_endpoint",
+            ),
             ("broker_endpoint", json!("0.0.0.0:51820"), "broker_endpoint"),
-            ("broker_endpoint", json!("[ff02::1]:51820"), "broker_endpoint"),
-            ("broker_endpoint", json!("-o.example:51820"), "broker_endpoint"),
-            ("broker_endpoint", json!("a.example:51820\nPostUp=x"), "broker_endpoint"),
-            ("broker_endpoint", json!("[2001:db8:b10c::9]:51820"), "reached by the tunnel"),
+            (
+                "broker_endpoint",
+                json!("[ff02::1]:51820"),
+                "broker_endpoint",
+            ),
+            (
+                "broker_endpoint",
+                json!("-o.example:51820"),
+                "broker_endpoint",
+            ),
+            (
+                "broker_endpoint",
+                json!("a.example:51820\nPostUp=x"),
+                "broker_endpoint",
+            ),
+            (
+                "broker_endpoint",
+                json!("[2001:db8:b10c::9]:51820"),
+                "reached by the tunnel",
+            ),
         ];
         for (key, lie, part) in lies {
             let mut answer = good();
             answer[key] = lie.clone();
-            let error = read(&answer).expect_err(&format!("{key} {lie}")).to_string();
-            assert!(error.contains(part) && !error.contains('\n'), "{key} {lie}: {error}");
+            let error = read(&answer)
+                .expect_err(&format!("{key} {lie}"))
+                .to_string();
+            assert!(
+                error.contains(part) && !error.contains('\n'),
+                "{key} {lie}: {error}"
+            );
         }
-        let twice = good().to_string().replacen('{', r#"{"prefix":"fd77::/64","#, 1);
+        let twice = good()
+            .to_string()
+            .replacen('{', r#"{"prefix":"fd77::/64","#, 1);
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         for text in ["", "null", "[]", "\"\"", "<html>", "{", &twice, &deep] {
             assert!(Allocation::read(text.as_bytes()).is_err(), "{text:.60}");
@@ -389,21 +430,45 @@ mod tests {
         let elsewhere = [("web-2", "2001:db8:bbbb::7")];
         let bridge = [("vmbr0", "2001:db8:b10c::1")];
         // The present one, whatever is in it.
-        assert_eq!(judge(Some(&same), &inside, &bridge, Accept::Same), Ok(false));
+        assert_eq!(
+            judge(Some(&same), &inside, &bridge, Accept::Same),
+            Ok(false)
+        );
         // A first one, unless the host is in that network.
         assert_eq!(judge(None, &inside, &[], Accept::Same), Ok(false));
-        let refused = judge(None, &[], &bridge, Accept::Same).unwrap_err().to_string();
-        assert!(refused.contains("vmbr0 of this host has 2001:db8:b10c::1"), "{refused}");
+        let refused = judge(None, &[], &bridge, Accept::Same)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("vmbr0 of this host has 2001:db8:b10c::1"),
+            "{refused}"
+        );
         assert_eq!(judge(None, &[], &bridge, Accept::InUse), Ok(false));
         // Another one.
-        let refused = judge(Some(&other), &elsewhere, &[], Accept::Same).unwrap_err().to_string();
-        assert!(refused.contains("--replace`") && refused.contains("2001:db8:aaaa::/64"), "{refused}");
-        assert_eq!(judge(Some(&other), &elsewhere, &[], Accept::Other), Ok(true));
+        let refused = judge(Some(&other), &elsewhere, &[], Accept::Same)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("--replace`") && refused.contains("2001:db8:aaaa::/64"),
+            "{refused}"
+        );
+        assert_eq!(
+            judge(Some(&other), &elsewhere, &[], Accept::Other),
+            Ok(true)
+        );
         for accept in [Accept::Same, Accept::Other] {
-            let refused = judge(Some(&other), &inside, &[], accept).unwrap_err().to_string();
-            assert!(refused.contains("addresses at one machine: web-1;"), "{refused}");
+            let refused = judge(Some(&other), &inside, &[], accept)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                refused.contains("addresses at one machine: web-1;"),
+                "{refused}"
+            );
         }
-        assert_eq!(judge(Some(&other), &inside, &bridge, Accept::InUse), Ok(true));
+        assert_eq!(
+            judge(Some(&other), &inside, &bridge, Accept::InUse),
+            Ok(true)
+        );
         assert!(judge(Some(&other), &[], &bridge, Accept::Other).is_err());
     }
 

@@ -175,12 +175,24 @@ mod tests {
             ("[]", "no prefix"),
             ("{}", "no prefix"),
             (r#"{"prefix": "::/0"}"#, "prefix"),
-            (r#"{"prefix": "fd77::/64", "prefix": "fd78::/64"}"#, "no JSON"),
-            (r#"{"prefix": "fd77::/64", "lease_until": 7}"#, "lease_until"),
-            (r#"{"prefix": "fd77::/64", "broker_pubkey": "x"}"#, "broker_pubkey"),
+            (
+                r#"{"prefix": "fd77::/64", "prefix": "fd78::/64"}"#,
+                "no JSON",
+            ),
+            (
+                r#"{"prefix": "fd77::/64", "lease_until": 7}"#,
+                "lease_until",
+            ),
+            (
+                r#"{"prefix": "fd77::/64", "broker_pubkey": "x"}"#,
+                "broker_pubkey",
+            ),
         ] {
             let error = read(text).unwrap_err();
-            assert!(error.contains("b.json") && error.contains(part), "{text}: {error}");
+            assert!(
+                error.contains("b.json") && error.contains(part),
+                "{text}: {error}"
+            );
         }
     }
 
@@ -199,7 +211,11 @@ mod tests {
             (-9, true, true),
         ] {
             assert_eq!(kept.is_due(end - left, lease), due, "{left}");
-            assert_eq!(kept.complaint(end - left, lease).is_some(), called, "{left}");
+            assert_eq!(
+                kept.complaint(end - left, lease).is_some(),
+                called,
+                "{left}"
+            );
         }
         assert!(kept.complaint(end, lease).unwrap().contains("has ended"));
         let endless = read(r#"{"prefix": "fd77::/64"}"#).unwrap();

@@ -1,6 +1,8 @@
 //! `blockhost config check`: reads every file of the engine and says what is effective, without secrets.
 
-use crate::config::{Config, SetupError};
+use crate::broker::kept::Kept;
+use crate::broker::run;
+use crate::config::{Config, NetworkConfig, SetupError};
 use crate::crypto::keys::PrivateKey;
 use crate::funds::shares;
 use crate::funds::teller::FundsError;
@@ -62,6 +64,10 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         }
         Err(e) => problems.push(e.to_string()),
     }
+    match Kept::load(layout) {
+        Ok(kept) => broker(layout, kept.as_ref(), &mut values, &mut problems),
+        Err(e) => problems.push(e.to_string()),
+    }
     if json {
         say!(
             "{}",
@@ -84,6 +90,37 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         }
     }
     ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+/// The broker, and whether the network that it gave is still this host's.
+fn broker(
+    layout: &Layout,
+    kept: Option<&Kept>,
+    values: &mut Map<String, Value>,
+    problems: &mut Vec<String>,
+) {
+    // What is wrong with the file itself was said above.
+    let section = NetworkConfig::load(&Config::network_path(layout));
+    let section = section.ok().and_then(|(config, _)| config.broker);
+    let mut set = |key: &str, value: Value| drop(values.insert(key.into(), value));
+    if let Some(section) = &section {
+        set("broker.url", json!(section.url.as_str()));
+        set("broker.lease_s", json!(section.lease_s));
+    }
+    let Some(kept) = kept else { return };
+    set("broker.prefix", json!(kept.prefix.to_string()));
+    if let Some(until) = kept.lease_until {
+        set("broker.lease_until", json!(until.get()));
+    }
+    let lease_s = section.as_ref().map_or(0, |section| section.lease_s);
+    problems.extend(kept.complaint(run::now(), lease_s));
+    if kept.far_end().is_some() && section.is_none() {
+        problems.push(format!(
+            "{} is a broker's, and {} has no section broker: nobody renews it",
+            Kept::path(layout).display(),
+            Config::network_path(layout).display()
+        ));
+    }
 }
 
 fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<String>) {

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod agent;
 pub mod anchors;
 pub mod bhcrypt;
+pub mod broker;
 pub mod bus;
 pub mod bw;
 pub mod config;

@@ -3,6 +3,7 @@
 use super::admin::AdminArgs;
 use super::agent::AgentArgs;
 use super::anchors::AnchorsArgs;
+use super::broker::BrokerArgs;
 use super::config::ConfigArgs;
 use super::funds::FundsArgs;
 use super::jobs::JobsArgs;
@@ -12,7 +13,7 @@ use super::reconcile::ReconcileArgs;
 use super::state::{ApplyArgs, DiffArgs, QueryArgs, ShowDiffArgs};
 use super::status::StatusArgs;
 use super::{
-    admin, agent, anchors, config, fail, funds, jobs, ledger, net, reconcile, state, status,
+    admin, agent, anchors, broker, config, fail, funds, jobs, ledger, net, reconcile, state, status,
 };
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,6 +40,7 @@ Examples:
   blockhost anchors verify
   blockhost funds run --dry-run
   blockhost net show
+  blockhost broker status
   blockhost agent info
   blockhost agent call qm-status vmid=100
   blockhost net flows state.json
@@ -68,6 +70,8 @@ enum Command {
     Agent(AgentArgs),
     /// The host's network: bridges, ports, whose they are, which flows a policy means
     Net(NetArgs),
+    /// The host's IPv6 network: asked of a broker, renewed, and brought up
+    Broker(BrokerArgs),
     /// What would have to be done so that this host is as a document says
     Diff(DiffArgs),
     /// Make this host as a document says: containers, bridges, flows, tunnels, public addresses
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args, &layout),
         Command::Agent(args) => agent::run(args, &layout),
         Command::Net(args) => net::run(&args, &layout),
+        Command::Broker(args) => broker::run(&args, &layout),
         Command::Diff(args) => state::diff(&args, &layout),
         Command::Apply(args) => state::apply(&args, &layout),
         Command::Query(args) => state::query(&args, &layout),

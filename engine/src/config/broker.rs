@@ -111,13 +111,22 @@ mod tests {
             (None, USUAL_LEASE_S)
         );
         for (url, asked) in [
-            ("https://broker.example", "https://broker.example/v1/allocations"),
-            ("https://broker.example/", "https://broker.example/v1/allocations"),
+            (
+                "https://broker.example",
+                "https://broker.example/v1/allocations",
+            ),
+            (
+                "https://broker.example/",
+                "https://broker.example/v1/allocations",
+            ),
             (
                 "https://broker.example:8443/eu/",
                 "https://broker.example:8443/eu/v1/allocations",
             ),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/allocations"),
+            (
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1:8080/v1/allocations",
+            ),
             ("http://[::1]:8080", "http://[::1]:8080/v1/allocations"),
         ] {
             let section = read(&format!("{{url: '{url}', lease_s: 3600, source: evm-1}}")).unwrap();

@@ -1,6 +1,7 @@
 //! The configuration files that the engine reads, each as one typed struct. Errors name file, line and key; keys
 //! nobody knows are warnings, because the files are shared with other programs.
 
+mod broker;
 mod containers;
 mod file;
 mod funds;
@@ -9,6 +10,7 @@ mod network;
 mod signup;
 mod web3;
 
+pub use broker::BrokerSection;
 pub use containers::{ContainerNetwork, ContainersSection};
 pub use file::{ConfigError, Warning};
 pub use funds::FundManagerSection;

@@ -1,11 +1,12 @@
 //! `network.yaml`: how the host's network is looked after. Other parts of it belong to other planners.
 
+use super::broker::BrokerSection;
 use super::containers::ContainersSection;
 use super::file::{self, ConfigError, Warning};
 use serde::{Deserialize, Deserializer};
 use std::path::Path;
 
-const KNOWN: &[&str] = &["flow_stats.every_s", "containers"];
+const KNOWN: &[&str] = &["flow_stats.every_s", "containers", "broker"];
 
 /// The file. A missing one means: nothing of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -16,6 +17,9 @@ pub struct NetworkConfig {
     /// Section `containers`; without it no container of another manager gets a wire.
     #[serde(default)]
     pub containers: Option<ContainersSection>,
+    /// Section `broker`; without it no broker is asked for a network.
+    #[serde(default)]
+    pub broker: Option<BrokerSection>,
 }
 
 /// Section `flow_stats`: how often what the switches counted goes into the ledger.

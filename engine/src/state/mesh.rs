@@ -66,7 +66,7 @@ pub struct Found {
 pub struct Mesh;
 
 /// What a host has to do for IPv6 by itself.
-pub(super) const NO_IPV6: &str = "this host does not forward IPv6, which Linux decides for all devices at once: see \
+pub(crate) const NO_IPV6: &str = "this host does not forward IPv6, which Linux decides for all devices at once: see \
      /usr/share/doc/blockhost/blockhost-ipv6.conf (net.ipv6.conf.all.forwarding = 1) and copy it to /etc/sysctl.d";
 
 impl Wanted {

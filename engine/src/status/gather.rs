@@ -1,9 +1,11 @@
 //! Reads the parts side by side, each within a few seconds.
 
-use super::{AccountPart, AgentPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart, Status};
+use super::{AccountPart, AgentPart, BrokerPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart, Status};
 use crate::anchor::local;
+use crate::broker::kept::Kept;
+use crate::broker::run;
 use crate::chain::Chain;
-use crate::config::{Config, SetupError};
+use crate::config::{Config, NetworkConfig, SetupError};
 use crate::machines::Machines;
 use crate::outbox::Outbox;
 use crate::reconcile::report::Report;
@@ -63,6 +65,7 @@ pub async fn status(layout: &Layout) -> Status {
         jobs: jobs(layout).into(),
         machines,
         ledger: ledger(layout).into(),
+        broker: broker(layout).into(),
         reconcile: Report::load(layout)
             .map(|report| {
                 report.map(|report| ReconcilePart {
@@ -172,6 +175,25 @@ fn jobs(layout: &Layout) -> Result<JobsPart, String> {
             .collect::<BTreeMap<_, _>>(),
         oldest_open_s: counts.oldest_open.map(|age| age.as_secs()),
     })
+}
+
+fn broker(layout: &Layout) -> Result<Option<BrokerPart>, String> {
+    let Some(kept) = Kept::load(layout).map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    // A broken file says so in another part; a lease that has ended is told in any case.
+    let section = NetworkConfig::load(&Config::network_path(layout));
+    let section = section.ok().and_then(|(config, _)| config.broker);
+    let lease_s = section.map_or(0, |section| section.lease_s);
+    Ok(Some(BrokerPart {
+        prefix: kept.prefix.to_string(),
+        lease_until: run::ends(&kept),
+        tunnel_up: match kept.far_end() {
+            Some(_) => Some(run::is_up().map_err(|e| e.to_string())?),
+            None => None,
+        },
+        complaint: kept.complaint(run::now(), lease_s),
+    }))
 }
 
 fn ledger(layout: &Layout) -> Result<LedgerPart, String> {

@@ -72,6 +72,8 @@ pub struct Status {
     pub machines: Part<MachinesPart>,
     /// The ledger, as published.
     pub ledger: Part<LedgerPart>,
+    /// The host's IPv6 network; none where it has none.
+    pub broker: Part<Option<BrokerPart>>,
     /// The last comparison with the chain; none yet.
     pub reconcile: Part<Option<ReconcilePart>>,
 }
@@ -173,6 +175,19 @@ pub struct LedgerPart {
     pub root: String,
 }
 
+/// The network that machines draw their IPv6 addresses from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrokerPart {
+    /// It.
+    pub prefix: String,
+    /// When its lease ends, RFC 3339; without end where it is missing.
+    pub lease_until: Option<String>,
+    /// Whether the tunnel that it comes by is there; none where no broker gave it.
+    pub tunnel_up: Option<bool>,
+    /// What the lease needs somebody for.
+    pub complaint: Option<String>,
+}
+
 /// What the last comparison of machines and chain came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReconcilePart {
@@ -205,6 +220,9 @@ impl Status {
         }
         if let Part::Unknown { error } = &self.account {
             unknown("account", error);
+        }
+        if let Part::Unknown { error } = &self.broker {
+            unknown("broker", error);
         }
         if let Part::Unknown { error } = &self.reconcile {
             unknown("reconcile", error);
@@ -246,6 +264,12 @@ impl Status {
                     pool.free, pool.size, pool.name
                 ));
             }
+        }
+        if let Some(Some(broker)) = self.broker.known() {
+            if broker.tunnel_up == Some(false) {
+                wanted.push("the tunnel to the broker is down: blockhost broker renew".to_owned());
+            }
+            wanted.extend(broker.complaint.clone());
         }
         if let Some(Some(reconcile)) = self.reconcile.known() {
             wanted.extend(reconcile.findings.iter().cloned());
@@ -301,6 +325,12 @@ pub(crate) mod tests {
                 size: 42,
                 root: "ab".repeat(32),
             }),
+            broker: Part::Known(Some(BrokerPart {
+                prefix: "2001:db8:b10c::/64".into(),
+                lease_until: Some("2026-02-01T00:00:00Z".into()),
+                tunnel_up: Some(true),
+                complaint: None,
+            })),
             reconcile: Part::Known(None),
         }
     }
@@ -309,7 +339,7 @@ pub(crate) mod tests {
     fn a_good_day_needs_nobody_and_each_trouble_is_named() {
         assert_eq!(good().attention(), Vec::<String>::new());
         type Change = fn(&mut Status);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 10] = [
             (
                 |s| s.engine_running = Part::Known(false),
                 "systemctl status",
@@ -365,6 +395,24 @@ pub(crate) mod tests {
                     machines.pools[0].free = 9;
                 },
                 "9 of 100 vmid",
+            ),
+            (
+                |s| {
+                    let Part::Known(Some(broker)) = &mut s.broker else {
+                        return;
+                    };
+                    broker.tunnel_up = Some(false);
+                },
+                "blockhost broker renew",
+            ),
+            (
+                |s| {
+                    let Part::Known(Some(broker)) = &mut s.broker else {
+                        return;
+                    };
+                    broker.complaint = Some("the lease has ended".into());
+                },
+                "the lease has ended",
             ),
             (
                 |s| {

@@ -90,6 +90,22 @@ pub fn render(status: &Status) -> String {
         }),
     );
     line(
+        "broker",
+        &part(&status.broker, |broker| match broker {
+            None => "no IPv6 network".to_owned(),
+            Some(broker) => {
+                let until = broker.lease_until.as_ref();
+                let until = until.map_or(String::new(), |until| format!(", leased until {until}"));
+                let tunnel = match broker.tunnel_up {
+                    Some(true) => ", tunnel up",
+                    Some(false) => ", tunnel down",
+                    None => "",
+                };
+                format!("{}{until}{tunnel}", broker.prefix)
+            }
+        }),
+    );
+    line(
         "reconcile",
         &part(&status.reconcile, |report| match report {
             None => "not compared yet".to_owned(),
