@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use blockhost_provisioner::config::Config;
 use broker_world::{
-    Broker, INTERNET, Machine, Manner, OTHER, PREFIX, configure, pings, router, tunnel_daemon,
-    world_with_broker,
+    Broker, INTERNET, Machine, Manner, OTHER, PREFIX, configure, pings, router, stop_agent,
+    tunnel_daemon, world_with_broker,
 };
 use net_world::{Running, World, in_namespaces, run, wait_for};
 use serde_json::{Value, json};
@@ -493,7 +493,7 @@ fn killed_at_any_moment_the_next_run_finishes_what_was_begun() {
             assert_eq!(done(world, &["renew"])["steps"], json!([]));
             assert_eq!(finished(world), expected);
             // The agent dies in between: told, and done the next time.
-            world.kill_agent();
+            stop_agent(world);
             let output = world.blockhost(&["broker", "renew"]);
             assert_eq!(output.status.code(), Some(1));
             world.start_agent();

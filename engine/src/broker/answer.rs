@@ -150,13 +150,36 @@ pub enum Accept {
     InUse,
 }
 
+/// An address of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// The device that has it.
+    pub device: String,
+    /// The address.
+    pub address: IpAddr,
+    /// Length of its network's prefix in bits.
+    pub length: u8,
+}
+
+impl Own {
+    /// Whether the address is in a network, or the network in the address's own.
+    fn meets(&self, prefix: MachinePrefix) -> bool {
+        let IpAddr::V6(own) = self.address else {
+            return false;
+        };
+        let apart = own.to_bits() ^ prefix.address().to_bits();
+        let width = 128_u32.saturating_sub(self.length.min(prefix.length()).into());
+        apart.checked_shr(width).unwrap_or(0) == 0
+    }
+}
+
 /// What the judgement goes by.
 #[derive(Debug, Clone)]
 pub struct Surroundings<'a> {
     /// The tunnel's public key on this host.
     pub own_key: WgKey,
-    /// The host's addresses by device, but for the tunnel's own.
-    pub addresses: Vec<(String, IpAddr)>,
+    /// The host's addresses, but for the tunnel's own.
+    pub addresses: Vec<Own>,
     /// The present allocation.
     pub kept: Option<&'a Kept>,
     /// Machines with their addresses.
@@ -202,11 +225,11 @@ impl Allocation {
             return Err(Refusal::OwnKey);
         }
         if let Some(at) = address(&self.endpoint)
-            && let Some((device, _)) = host.addresses.iter().find(|(_, own)| *own == at)
+            && let Some(own) = host.addresses.iter().find(|own| own.address == at)
         {
             return Err(Refusal::OwnEndpoint {
                 endpoint: self.endpoint.clone(),
-                device: device.clone(),
+                device: own.device.clone(),
             });
         }
         let old = host.kept.map(|kept| kept.prefix);
@@ -230,11 +253,11 @@ impl Allocation {
                 return Err(Refusal::Other { old, new });
             }
         }
-        let inside = |(_, own): &&(String, IpAddr)| matches!(own, IpAddr::V6(v6) if self.prefix.contains(*v6));
-        match host.addresses.iter().find(inside) {
-            Some((device, address)) if accept < Accept::InUse => Err(Refusal::InUse {
-                device: device.clone(),
-                address: *address,
+        let met = host.addresses.iter().find(|own| own.meets(self.prefix));
+        match met {
+            Some(own) if accept < Accept::InUse => Err(Refusal::InUse {
+                device: own.device.clone(),
+                address: own.address,
                 prefix: self.prefix,
             }),
             _ => Ok(old.is_some()),
@@ -274,6 +297,15 @@ mod tests {
 
     fn key(text: &str) -> WgKey {
         WgKey::read(text).unwrap()
+    }
+
+    fn own(device: &str, address: &str) -> Own {
+        let (address, length) = address.split_once('/').unwrap();
+        Own {
+            device: device.to_owned(),
+            address: address.parse().unwrap(),
+            length: length.parse().unwrap(),
+        }
     }
 
     fn kept(prefix: &str) -> Kept {
@@ -402,7 +434,7 @@ mod tests {
         assert_eq!(allocation.judge(&host, Accept::InUse), Err(Refusal::OwnKey));
         host.own_key = key(OTHER);
         assert_eq!(allocation.judge(&host, Accept::Same), Ok(false));
-        host.addresses = vec![("eth0".into(), "192.0.2.9".parse().unwrap())];
+        host.addresses = vec![own("eth0", "192.0.2.9/24")];
         let refused = allocation.judge(&host, Accept::InUse).unwrap_err();
         assert!(matches!(refused, Refusal::OwnEndpoint { .. }), "{refused}");
     }
@@ -416,7 +448,7 @@ mod tests {
                 own_key: key(OTHER),
                 addresses: addresses
                     .iter()
-                    .map(|(device, address)| ((*device).to_owned(), address.parse().unwrap()))
+                    .map(|(device, address)| own(device, address))
                     .collect(),
                 kept,
                 machines: machines
@@ -428,7 +460,7 @@ mod tests {
         };
         let inside = [("web-1", "2001:db8:aaaa::7")];
         let elsewhere = [("web-2", "2001:db8:bbbb::7")];
-        let bridge = [("vmbr0", "2001:db8:b10c::1")];
+        let bridge = [("vmbr0", "2001:db8:b10c::1/64")];
         // The present one, whatever is in it.
         assert_eq!(
             judge(Some(&same), &inside, &bridge, Accept::Same),
@@ -444,6 +476,17 @@ mod tests {
             "{refused}"
         );
         assert_eq!(judge(None, &[], &bridge, Accept::InUse), Ok(false));
+        for (around, met) in [
+            ("2001:db8::5/32", true),
+            ("2001:db8:b10c:0:1::/80", true),
+            ("2001:db8:b10c::9/128", true),
+            ("2001:db8:b10d::5/64", false),
+            ("2001:db8:b10d::5/128", false),
+            ("10.0.0.1/8", false),
+        ] {
+            let judged = judge(None, &[], &[("eth0", around)], Accept::Same);
+            assert_eq!(judged.is_err(), met, "{around}");
+        }
         // Another one.
         let refused = judge(Some(&other), &elsewhere, &[], Accept::Same)
             .unwrap_err()

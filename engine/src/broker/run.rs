@@ -11,12 +11,12 @@ use blockhost_proto::client::CallError;
 use blockhost_proto::client::tokio::Client;
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{BrokerEndpoint, Text as _, ValueError, WgEndpoint, WgKey};
+use blockhost_proto::value::{BrokerEndpoint, MachinePrefix, Text as _, WgEndpoint, WgKey};
 use blockhost_provisioner::config::{ConfigError, DbConfig, Ipv6Net};
 use serde_json::json;
 
 use super::TUNNEL;
-use super::answer::{Accept, Allocation, Nonsense, Refusal, Surroundings};
+use super::answer::{Accept, Allocation, Nonsense, Own, Refusal, Surroundings};
 use super::http::{self, AskError, Request};
 use super::kept::{Kept, KeptError};
 use super::plan::{self, ADDRESS, LAST, Seen, Wanted};
@@ -60,6 +60,12 @@ pub enum BrokerError {
     /// What it answered is not taken.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The provisioner takes the network for none.
+    #[error("addresses for machines cannot be taken from {prefix}; nothing was changed")]
+    NoNetwork {
+        /// The network.
+        prefix: MachinePrefix,
+    },
     /// The pool of addresses does not fit what it answered.
     #[error("the broker's network is too small: {0}; nothing was changed")]
     Pool(ConfigError),
@@ -101,9 +107,6 @@ pub enum BrokerError {
     /// A step is not in the catalog's form.
     #[error(transparent)]
     Action(#[from] ActionError),
-    /// A value of the agent's answer.
-    #[error("the root agent's answer makes no sense: {0}")]
-    Answer(#[from] ValueError),
     /// The agent made a tunnel and did not say its key.
     #[error("the root agent did not say the public key of {TUNNEL}")]
     NoKey,
@@ -287,11 +290,10 @@ impl Worker<'_> {
         };
         let replaces = allocation.judge(&host, accept)?;
         if let Some(pool) = pool {
-            let net: Ipv6Net = match allocation.prefix.to_string().parse() {
-                Ok(net) => net,
-                // Every prefix of machines is such a network.
-                Err(_) => return Err(BrokerError::NoAllocation),
-            };
+            let net = allocation.prefix.to_string().parse::<Ipv6Net>();
+            let net = net.map_err(|_| BrokerError::NoNetwork {
+                prefix: allocation.prefix,
+            })?;
             pool.check(&net).map_err(BrokerError::Pool)?;
         }
         let until = u64::try_from(asked_at).unwrap_or(0) + section.lease_s;
@@ -405,13 +407,20 @@ async fn look_up(endpoint: &BrokerEndpoint) -> Result<Vec<WgEndpoint>, BrokerErr
         .collect())
 }
 
-fn own_addresses(links: &[Link]) -> Vec<(String, IpAddr)> {
+/// The host's addresses with the length of their networks, but for the tunnel's own.
+fn own_addresses(links: &[Link]) -> Vec<Own> {
     let others = links.iter().filter(|link| link.name != TUNNEL);
     others
         .flat_map(|link| {
-            let address = |text: &String| text.split_once('/')?.0.parse().ok();
-            let own = link.addresses.iter().filter_map(address);
-            own.map(|address| (link.name.clone(), address))
+            let own = |text: &String| {
+                let (address, length) = text.split_once('/')?;
+                Some(Own {
+                    device: link.name.clone(),
+                    address: address.parse().ok()?,
+                    length: length.parse().ok()?,
+                })
+            };
+            link.addresses.iter().filter_map(own).collect::<Vec<_>>()
         })
         .collect()
 }
@@ -431,7 +440,7 @@ pub fn remarks(layout: &Layout, kept: &Kept) -> Result<Vec<String>, BrokerError>
     if let Some(gateway) = gateway
         && own_addresses(&links()?)
             .iter()
-            .all(|(_, own)| *own != gateway)
+            .all(|own| own.address != gateway)
     {
         remarks.push(format!(
             "{gateway}, the machines' router, is on no device of this host: give it to their bridge, in the host's network \

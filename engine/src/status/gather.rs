@@ -1,6 +1,9 @@
 //! Reads the parts side by side, each within a few seconds.
 
-use super::{AccountPart, AgentPart, BrokerPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart, Status};
+use super::{
+    AccountPart, AgentPart, BrokerPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart,
+    Status,
+};
 use crate::anchor::local;
 use crate::broker::kept::Kept;
 use crate::broker::run;

@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,7 +56,7 @@ pub fn world_with_broker(test: &str) -> Option<(World, Broker, Running)> {
     }
     let allow = "  uplinks: [eth0]\n  route_networks: ['fc00::/7', '2001:db8::/32']\nwireguard: userspace\n";
     let mut world = World::with(allow);
-    world.kill_agent();
+    stop_agent(&mut world);
     // The daemons' directory is fixed in them; here it is this world's.
     let sockets = world.layout.wireguard_sockets();
     for path in [Path::new("/run/wireguard"), &sockets] {
@@ -77,6 +78,15 @@ pub fn world_with_broker(test: &str) -> Option<(World, Broker, Running)> {
     configure(&world, broker.port, 3600);
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("a setting");
     Some((world, broker, daemon))
+}
+
+/// Kills the agent, and waits until its front has gone with it.
+pub fn stop_agent(world: &mut World) {
+    world.kill_agent();
+    let socket = world.layout.agent_socket();
+    wait_for("nobody answers", || {
+        UnixStream::connect(&socket).is_err().then_some(())
+    });
 }
 
 /// The daemon of this host's end, as the agent's user.

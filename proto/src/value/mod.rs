@@ -31,8 +31,8 @@ pub use net::{HostIpv6, L4Proto, SourceNet};
 pub(crate) use net::{routable_v4, routable_v6};
 pub use number::{
     BlockNumber, Burst, ChainId, CpuUnits, FlowPriority, FlowTimeout, IfIndex, Iops, Keepalive,
-    LeaseEnd, LedgerSize, MeterId, Metric, Mtu, NamespaceInode, Pid, Port, QueueId, QueuePriority, Rate,
-    RateKbps, Seconds, TableId, VlanTag, Vmid,
+    LeaseEnd, LedgerSize, MeterId, Metric, Mtu, NamespaceInode, Pid, Port, QueueId, QueuePriority,
+    Rate, RateKbps, Seconds, TableId, VlanTag, Vmid,
 };
 pub(crate) use object::{List, Object, choice};
 pub use ovs::{

@@ -13,8 +13,8 @@ use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
-    HostIpv6, IfIndex, IfName, ImagePath, MachinePrefix, NatAddress, Port, RouteNet, StorageName, SwitchIfName,
-    TemplateRef, Text as _, Vmid, WgName,
+    HostIpv6, IfIndex, IfName, ImagePath, MachinePrefix, NatAddress, Port, RouteNet, StorageName,
+    SwitchIfName, TemplateRef, Text as _, Vmid, WgName,
 };
 
 pub use self::lists::{Allowlists, Only};
