@@ -632,6 +632,26 @@ export function routeSet(dest: string, dev: string, via?: string, src?: string, 
 export function routeDel(dest: string, dev: string, metric?: number, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Sends out of a tunnel of this agent what comes from a network of machines and has no route of its own: a
+ * default route in the main table for packets with a source of that network, and for no others. What the host
+ * sends from another address goes as before. Another such route of this agent is replaced, the same again
+ * changes nothing; one that somebody else made, or a network that is at a device of somebody else's, is a
+ * `conflict`.
+ *
+ * @param from The network that the packets come from.
+ * @param dev The tunnel that leads out.
+ */
+export function routeFromSet(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Deletes a route that `route-from-set` made; `not_found` where there is none.
+ *
+ * @param from The network that the packets come from.
+ * @param dev The tunnel that the route goes out of.
+ */
+export function routeFromDel(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Accepts packets to a port; the same again adds nothing.
  *
  * @param port The port.
@@ -945,9 +965,10 @@ export function addressbookSave(entries: Readonly<Record<string, AddressbookSave
  * there is none.
  * @param brokerPubkey The public key of the broker's end of the tunnel.
  * @param brokerEndpoint Where the broker's end of the tunnel listens.
+ * @param leaseUntil When the allocation ends, in seconds since 1970; without end where it is missing.
  * @param replace Also where the host has another prefix now. Without it `false`.
  */
-export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
+export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, leaseUntil?: number, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
 
 /**
  * Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of its

@@ -138,6 +138,14 @@ export function routeDel(dest, dev, metric, callOptions) {
   return invoke("route-del", { dest, dev, metric }, callOptions);
 }
 
+export function routeFromSet(from, dev, callOptions) {
+  return invoke("route-from-set", { from, dev }, callOptions);
+}
+
+export function routeFromDel(from, dev, callOptions) {
+  return invoke("route-from-del", { from, dev }, callOptions);
+}
+
 export function iptablesOpen(port, proto, comment, source, callOptions) {
   return invoke("iptables-open", { port, proto, comment, source }, callOptions);
 }
@@ -258,8 +266,8 @@ export function addressbookSave(entries, callOptions) {
   return invoke("addressbook-save", { entries }, callOptions);
 }
 
-export function brokerRenew(prefix, gateway, brokerPubkey, brokerEndpoint, replace, callOptions) {
-  return invoke("broker-renew", { prefix, gateway, broker_pubkey: brokerPubkey, broker_endpoint: brokerEndpoint, replace }, callOptions);
+export function brokerRenew(prefix, gateway, brokerPubkey, brokerEndpoint, leaseUntil, replace, callOptions) {
+  return invoke("broker-renew", { prefix, gateway, broker_pubkey: brokerPubkey, broker_endpoint: brokerEndpoint, lease_until: leaseUntil, replace }, callOptions);
 }
 
 export function ledgerAppend(category, action, data, resource, callOptions) {

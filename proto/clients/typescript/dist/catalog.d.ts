@@ -50,6 +50,8 @@ export type ActionName =
   | "ip6-route-del"
   | "route-set"
   | "route-del"
+  | "route-from-set"
+  | "route-from-del"
   | "iptables-open"
   | "iptables-close"
   | "iptables-list"

@@ -679,6 +679,46 @@ class AsyncActions:
         )
         return reply
 
+    async def route_from_set(
+        self,
+        from_: str,
+        dev: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Sends out of a tunnel of this agent what comes from a network of machines and has no route of its own: a
+        default route in the main table for packets with a source of that network, and for no others. What the
+        host sends from another address goes as before. Another such route of this agent is replaced, the same
+        again changes nothing; one that somebody else made, or a network that is at a device of somebody else's,
+        is a `conflict`.
+
+        :param from_: The network that the packets come from.
+        :param dev: The tunnel that leads out.
+        """
+        reply: t.Reply = await self._invoke(
+            "route-from-set", {"from": from_, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
+    async def route_from_del(
+        self,
+        from_: str,
+        dev: str,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Deletes a route that `route-from-set` made; `not_found` where there is none.
+
+        :param from_: The network that the packets come from.
+        :param dev: The tunnel that the route goes out of.
+        """
+        reply: t.Reply = await self._invoke(
+            "route-from-del", {"from": from_, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
     async def iptables_open(
         self,
         port: int,
@@ -1317,6 +1357,7 @@ class AsyncActions:
         gateway: Optional[str] = None,
         broker_pubkey: Optional[str] = None,
         broker_endpoint: Optional[str] = None,
+        lease_until: Optional[int] = None,
         replace: Optional[bool] = None,
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
@@ -1331,10 +1372,11 @@ class AsyncActions:
         where there is none.
         :param broker_pubkey: The public key of the broker's end of the tunnel.
         :param broker_endpoint: Where the broker's end of the tunnel listens.
+        :param lease_until: When the allocation ends, in seconds since 1970; without end where it is missing.
         :param replace: Also where the host has another prefix now. Without it `false`.
         """
         reply: t.BrokerRenewReply = await self._invoke(
-            "broker-renew", {"prefix": prefix, "gateway": gateway, "broker_pubkey": broker_pubkey, "broker_endpoint": broker_endpoint, "replace": replace}, call_timeout, dry_run
+            "broker-renew", {"prefix": prefix, "gateway": gateway, "broker_pubkey": broker_pubkey, "broker_endpoint": broker_endpoint, "lease_until": lease_until, "replace": replace}, call_timeout, dry_run
         )
         return reply
 

@@ -39,6 +39,8 @@ ip6_route_add = default_client.ip6_route_add
 ip6_route_del = default_client.ip6_route_del
 route_set = default_client.route_set
 route_del = default_client.route_del
+route_from_set = default_client.route_from_set
+route_from_del = default_client.route_from_del
 iptables_open = default_client.iptables_open
 iptables_close = default_client.iptables_close
 iptables_list = default_client.iptables_list
@@ -144,6 +146,8 @@ __all__ = [
     "qm_stop",
     "qm_template",
     "route_del",
+    "route_from_del",
+    "route_from_set",
     "route_set",
     "tc_rate_limit",
     "veth_rename",

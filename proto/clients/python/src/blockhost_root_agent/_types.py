@@ -71,6 +71,8 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ip6-route-del": 5,
     "route-set": 10,
     "route-del": 10,
+    "route-from-set": 10,
+    "route-from-del": 10,
     "iptables-open": 15,
     "iptables-close": 15,
     "iptables-list": 15,
