@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -38,7 +38,18 @@ struct State {
     asked: Vec<Value>,
 }
 
+/// A mount that must not outlive the world, whose directory could not be removed with it.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = program("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Goes before the world that it was made for: it is declared, and so dropped, that way round.
 pub struct Broker {
+    _mounted: Mounted,
     port: u16,
     state: Arc<Mutex<State>>,
     pub key: String,
@@ -74,7 +85,7 @@ pub fn world_with_broker(test: &str) -> Option<(World, Broker, Running)> {
     chown(&keys, Some(AGENT), Some(0)).expect("an owner");
     world.start_agent();
     let daemon = tunnel_daemon();
-    let broker = Broker::start(&world);
+    let broker = Broker::start(&world, Mounted(sockets));
     configure(&world, broker.port, 3600);
     std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("a setting");
     Some((world, broker, daemon))
@@ -134,7 +145,7 @@ pub fn configure(world: &World, port: u16, lease_s: u64) {
 }
 
 impl Broker {
-    fn start(world: &World) -> Self {
+    fn start(world: &World, mounted: Mounted) -> Self {
         let namespace = world.outside.0.id();
         let file = "/run/wireguard/far.key";
         std::fs::write(file, format!("{FAR_KEY}\n")).expect("a key");
@@ -178,6 +189,7 @@ impl Broker {
             }
         });
         Self {
+            _mounted: mounted,
             port,
             state,
             key,
