@@ -324,8 +324,12 @@ fn a_flood_of_recorded_actions_grows_the_ledger_on_disk_and_no_process() {
     run(300);
     honest.asks();
     let before = footprint(&agent);
-    let codes = run(total);
-    honest.asks();
+    let mut codes = std::collections::BTreeMap::new();
+    // Whoever says nothing for minutes is hung up on, also who was there first.
+    for _ in 0..total / 500 {
+        codes.append(&mut run(500));
+        honest.asks();
+    }
     // Past its rate a caller is told to wait; what was executed is on record.
     assert!(codes.contains_key("not_found"), "{codes:?}");
     assert!(
