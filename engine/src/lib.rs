@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod sending;
 pub mod shared;
 pub mod signup;
+pub mod sqlite;
 pub mod state;
 pub mod status;
 pub mod wallets;

@@ -4,6 +4,8 @@
 //! nonce. What is sent, and whether it is still wanted, is known by the callers: [`crate::handler`], [`crate::anchor`],
 //! [`crate::funds`].
 
+pub mod young;
+
 use crate::chain::tx::{self, Call, Fees, NonceLock, Wallet};
 use crate::chain::{Address, B256, Chain, ChainError, U256};
 use crate::config::EngineSection;
@@ -190,14 +192,14 @@ impl Sending<'_> {
         let _others = NonceLock::acquire(&sender.lock_dir, from)
             .await
             .map_err(SendError::Lock)?;
-        // What was signed before and did not reach the network leaves a gap that would hold up everything after it.
+        // What was signed before and did not reach the network, or was taken back, leaves a gap that would hold up everything
+        // after it.
         let mined = tx::mined_nonce(chain, from).await?;
         let mut next = tx::pending_nonce(chain, from).await?;
-        for earlier in self.outbox.live_txs(chain.chain_id(), from)? {
-            if earlier.signed.nonce >= mined {
-                self.send(&earlier).await;
-                next = next.max(earlier.signed.nonce + 1);
-            }
+        let unsettled = self.outbox.unsettled_txs(chain.chain_id(), from, mined)?;
+        for earlier in unsettled {
+            self.send(&earlier).await;
+            next = next.max(earlier.signed.nonce + 1);
         }
         let signed = tx::sign(
             &sender.wallet,
@@ -285,7 +287,7 @@ impl Sending<'_> {
                 }
                 Seen::Overtaken => {
                     for row in &sent {
-                        self.outbox.settle(&row.signed, TxState::Dead)?;
+                        self.outbox.settle(&row.signed, TxState::Dead, None)?;
                     }
                     return Ok(None);
                 }
@@ -335,7 +337,8 @@ impl Sending<'_> {
         } else {
             TxState::Reverted
         };
-        self.outbox.settle(&row.signed, state)?;
+        self.outbox
+            .settle(&row.signed, state, receipt.block_number)?;
         failpoint::reach("send", &format!("settled {}", self.purpose));
         if receipt.status() {
             return Ok(receipt);

@@ -8,7 +8,7 @@ use blockhost_engine::chain::bindings::{BlockhostSubscriptions, MockUSD};
 use blockhost_engine::chain::{Chain, ChainError};
 use blockhost_engine::monitor::{Monitor, MonitorError, Start};
 use blockhost_engine::outbox::{JobState, Outbox};
-use common::Anvil;
+use common::{Anvil, done};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,34 +133,14 @@ impl Shop {
         let usd = MockUSD::deploy(owner.clone(), "USD".into(), "USD".into(), 6)
             .await
             .unwrap();
-        pos.setPrimaryStablecoin(*usd.address())
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
-        pos.createPlan("small".into(), U256::from(1))
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
-        usd.mint(common::address(0), U256::from(1_000_000_000u64))
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
-        usd.approve(*pos.address(), U256::MAX)
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(pos.setPrimaryStablecoin(*usd.address()).send()).await;
+        done(pos.createPlan("small".into(), U256::from(1)).send()).await;
+        done(
+            usd.mint(common::address(0), U256::from(1_000_000_000u64))
+                .send(),
+        )
+        .await;
+        done(usd.approve(*pos.address(), U256::MAX).send()).await;
         let dir = tempfile::tempdir().unwrap();
         let outbox = Arc::new(Outbox::open(&dir.path().join("outbox.db")).unwrap());
         Some(Self {
@@ -174,12 +154,11 @@ impl Shop {
 
     async fn buy(&self) {
         let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(0));
-        let sent = pos
-            .buySubscription(U256::from(1), U256::from(1), U256::from(1), Bytes::new())
-            .send()
-            .await
-            .unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(
+            pos.buySubscription(U256::from(1), U256::from(1), U256::from(1), Bytes::new())
+                .send(),
+        )
+        .await;
     }
 
     fn monitor(&self, confirmations: u64, range: u64) -> Monitor {
@@ -325,12 +304,11 @@ async fn a_reorganisation_reports_what_has_begun_and_does_not_serve_its_id_twice
     assert_eq!(shop.purchases(), [(1, JobState::Running, true)]);
     // Somebody else buys and gets the same id: a person has to decide. Another gas limit makes another transaction.
     let pos = BlockhostSubscriptions::new(shop.pos, shop.anvil.account(0));
-    let sent = pos
-        .buySubscription(U256::from(1), U256::from(2), U256::from(1), Bytes::new())
-        .send()
-        .await
-        .unwrap();
-    sent.get_receipt().await.unwrap();
+    done(
+        pos.buySubscription(U256::from(1), U256::from(2), U256::from(1), Bytes::new())
+            .send(),
+    )
+    .await;
     shop.catch_up(&mut monitor).await;
     assert_eq!(
         shop.purchases(),

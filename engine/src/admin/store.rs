@@ -2,13 +2,15 @@
 //! firewall, before they do. A database of its own beside the outbox.
 
 use super::knocks::Rule;
+use crate::sqlite::{self, Unusable};
 use blockhost_proto::layout::Layout;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const FORMAT: i64 = 1;
+/// What leads to each format.
+const FORMATS: [&str; 1] = [SCHEMA];
 
 const SCHEMA: &str = "
 CREATE TABLE nonces (nonce TEXT PRIMARY KEY, tx_hash TEXT NOT NULL, at_s INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -32,12 +34,14 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// Written by a newer program, or by another.
-    #[error("{path} has format {found}, this program knows {FORMAT}; use the newer program", path = .path.display())]
+    #[error("{path} has format {found}, this program knows {known}; use the newer program", path = .path.display())]
     Newer {
         /// Which file.
         path: PathBuf,
         /// Its format.
         found: i64,
+        /// The newest that is known here.
+        known: i64,
     },
     /// Something in it cannot be read back.
     #[error("{path} holds a rule that cannot be: {rule}; look at it with sqlite3", path = .path.display())]
@@ -69,30 +73,20 @@ impl Store {
     /// [`StoreError`].
     pub fn open(layout: &Layout) -> Result<Self, StoreError> {
         let path = Self::path(layout);
-        let opened = (|| {
-            let mut connection = Connection::open(&path)?;
-            connection.busy_timeout(std::time::Duration::from_secs(10))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            // A nonce that is forgotten by a power cut could be used again.
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let found: i64 =
-                transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if found == 0 {
-                transaction.execute_batch(SCHEMA)?;
-                transaction.pragma_update(None, "user_version", FORMAT)?;
-            }
-            transaction.commit()?;
-            Ok((connection, found))
-        })();
-        let (connection, found) = opened.map_err(|source| StoreError::Database {
-            path: path.clone(),
-            source,
+        let prepared = Connection::open(&path)
+            .map_err(Unusable::from)
+            .and_then(|connection| sqlite::prepare(connection, &FORMATS));
+        let connection = prepared.map_err(|e| match e {
+            Unusable::Database(source) => StoreError::Database {
+                path: path.clone(),
+                source,
+            },
+            Unusable::Newer(found) => StoreError::Newer {
+                path: path.clone(),
+                found,
+                known: sqlite::newest(&FORMATS),
+            },
         })?;
-        if found > FORMAT {
-            return Err(StoreError::Newer { path, found });
-        }
         Ok(Self {
             path,
             connection: Mutex::new(connection),

@@ -6,6 +6,7 @@ pub mod plan;
 pub mod shares;
 pub mod step;
 pub mod teller;
+mod undone;
 
 use crate::chain::{Address, U256};
 use crate::config::{Config, FundManagerSection, SetupError};
@@ -122,6 +123,7 @@ impl Manager {
         let counter = self.teller.counter().await?;
         let chain_id = self.teller.chain.chain_id();
         self.tend().await?;
+        self.look_for_undone().await?;
         let mut round_open = false;
         let mut gas_open = false;
         let mut trouble = None;

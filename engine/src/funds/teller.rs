@@ -105,6 +105,16 @@ pub enum FundsError {
         /// Why.
         reason: String,
     },
+    /// Too early to sign it again.
+    #[error(
+        "step {number} of order {order} is not tried again yet: the attempt before is not deep enough in the chain, and a reorganisation could still give it its effect"
+    )]
+    Unsettled {
+        /// Which order.
+        order: i64,
+        /// Which step.
+        number: i64,
+    },
     /// A step that has no effect, or would have one that nobody expects any more.
     #[error("{0}")]
     Useless(String),
@@ -196,7 +206,12 @@ impl Teller {
 
     /// Keeps what went wrong with a step. An error that may be over soon, or after which the transaction may still be mined,
     /// leaves the step as it is.
-    fn failed(&self, order: &Order, row: &StepRow, error: FundsError) -> Result<(), FundsError> {
+    pub(super) fn failed(
+        &self,
+        order: &Order,
+        row: &StepRow,
+        error: FundsError,
+    ) -> Result<(), FundsError> {
         let final_ones = matches!(
             error,
             FundsError::Sending(
@@ -260,6 +275,12 @@ impl Teller {
                 return Err(FundsError::Useless(
                     "it was interrupted too long ago to be begun now".into(),
                 ));
+            }
+            if row.attempt > 0 && !self.is_settled(row, step.from.address).await? {
+                return Err(FundsError::Unsettled {
+                    order: order.id,
+                    number: row.number,
+                });
             }
             let call = self.call(step).await?;
             let spare = match step.deed {

@@ -46,7 +46,7 @@ pub struct JournalTx {
     pub purpose: String,
 }
 
-const COLUMNS: &str =
+pub(super) const COLUMNS: &str =
     "hash, raw, nonce, fees, gas_limit, recipient, data, signed_ms, value, job_id, purpose";
 
 impl Outbox {
@@ -169,14 +169,22 @@ impl Outbox {
             .collect()
     }
 
-    /// Settles a transaction. When it is in a block, those that shared its nonce are dead with that.
+    /// Settles a transaction, in this block where it is in one. Those that shared its nonce are dead with that.
     ///
     /// # Errors
     /// [`OutboxError::Database`].
-    pub fn settle(&self, signed: &Signed, state: TxState) -> Result<(), OutboxError> {
+    pub fn settle(
+        &self,
+        signed: &Signed,
+        state: TxState,
+        block: Option<u64>,
+    ) -> Result<(), OutboxError> {
         let hash = signed.hash.to_string();
         self.write(|t| {
-            t.execute("UPDATE txs SET state = ? WHERE hash = ?", params![state.to_string(), hash])?;
+            t.execute(
+                "UPDATE txs SET state = ?, block = ? WHERE hash = ?",
+                params![state.to_string(), block.map(int), hash],
+            )?;
             if matches!(state, TxState::Mined | TxState::Reverted) {
                 t.execute(
                     "UPDATE txs SET state = 'dead' WHERE state = 'live' AND hash <> ?1 AND (chain_id, sender, nonce) =
@@ -189,12 +197,12 @@ impl Outbox {
     }
 }
 
-type RawRow = (
+pub(super) type RawRow = (
     (String, Vec<u8>, i64, String, i64),
     (String, Vec<u8>, i64, String, i64, String),
 );
 
-fn raw_row(row: &Row<'_>) -> rusqlite::Result<RawRow> {
+pub(super) fn raw_row(row: &Row<'_>) -> rusqlite::Result<RawRow> {
     Ok((
         (
             row.get(0)?,
@@ -214,7 +222,7 @@ fn raw_row(row: &Row<'_>) -> rusqlite::Result<RawRow> {
     ))
 }
 
-fn parse(
+pub(super) fn parse(
     ((hash, raw, nonce, fees, gas_limit), (recipient, data, signed_ms, value, job, purpose)): RawRow,
 ) -> Result<JournalTx, String> {
     let to = if recipient.is_empty() {

@@ -11,13 +11,16 @@ mod orders;
 mod overview;
 #[cfg(test)]
 mod tests;
+mod young;
 
 pub use ingest::{Cursor, Ingested, RolledBack};
 pub use jobs::{Job, JobState, JobView, Retry};
 pub use journal::{JournalTx, TxState};
 pub use orders::{Order, OrderState, StepRow, StepState};
 pub use overview::{Counts, Purchase};
+pub use young::{StepKey, Young};
 
+use crate::sqlite::{self, Unusable};
 use rusqlite::Connection;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -81,7 +84,8 @@ pub enum OutboxError {
     },
 }
 
-const FORMAT: i64 = 2;
+/// What leads to each format.
+const FORMATS: [&str; 3] = [SCHEMA, SCHEMA_2, SCHEMA_3];
 
 /// How often a lock that somebody has is asked for again, and how long apart.
 const LOCK_TRIES: u32 = 5;
@@ -174,6 +178,10 @@ CREATE TABLE order_steps (
 CREATE INDEX order_steps_unrecorded ON order_steps (order_id) WHERE state = 'done' AND recorded = 0;
 ";
 
+/// What format 3 has more: the block that a transaction is in, as long as a reorganisation may take it back. What was mined
+/// before is taken to be deep enough.
+const SCHEMA_3: &str = "ALTER TABLE txs ADD COLUMN block INTEGER;";
+
 /// The open database. Operations are short; one lock serves the whole process.
 #[derive(Debug)]
 pub struct Outbox {
@@ -248,49 +256,20 @@ impl Outbox {
 
     fn prepare(
         path: &Path,
-        mut connection: Connection,
+        connection: Connection,
         lock: Option<File>,
     ) -> Result<Self, OutboxError> {
-        let fail = |source| OutboxError::Database {
-            path: path.to_owned(),
-            source,
-        };
-        connection
-            .busy_timeout(std::time::Duration::from_secs(10))
-            .map_err(fail)?;
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(fail)?;
-        // A job that is acknowledged must survive the power cut, not only the crash.
-        connection
-            .pragma_update(None, "synchronous", "FULL")
-            .map_err(fail)?;
-        connection
-            .pragma_update(None, "foreign_keys", true)
-            .map_err(fail)?;
-        let transaction = connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(fail)?;
-        let found: i64 = transaction
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(fail)?;
-        if found > FORMAT {
-            return Err(OutboxError::Newer {
+        let connection = sqlite::prepare(connection, &FORMATS).map_err(|e| match e {
+            Unusable::Database(source) => OutboxError::Database {
+                path: path.to_owned(),
+                source,
+            },
+            Unusable::Newer(found) => OutboxError::Newer {
                 path: path.to_owned(),
                 found,
-                known: FORMAT,
-            });
-        }
-        if found < FORMAT {
-            if found == 0 {
-                transaction.execute_batch(SCHEMA).map_err(fail)?;
-            }
-            transaction.execute_batch(SCHEMA_2).map_err(fail)?;
-            transaction
-                .pragma_update(None, "user_version", FORMAT)
-                .map_err(fail)?;
-        }
-        transaction.commit().map_err(fail)?;
+                known: sqlite::newest(&FORMATS),
+            },
+        })?;
         Ok(Self {
             path: path.to_owned(),
             connection: Mutex::new(connection),

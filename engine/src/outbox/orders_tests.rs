@@ -1,6 +1,6 @@
 //! Orders and their steps across restarts, and databases of before there were any.
 
-use super::super::{FORMAT, SCHEMA};
+use super::super::{FORMATS, SCHEMA};
 use super::*;
 use crate::chain::tx::{Call, Fees, Wallet, sign};
 use crate::chain::{Address, Bytes, U256};
@@ -61,7 +61,7 @@ fn a_database_of_before_keeps_what_is_in_it_and_can_hold_money() {
     let version: i64 = outbox
         .read(|c| c.pragma_query_value(None, "user_version", |row| row.get(0)))
         .unwrap();
-    assert_eq!(version, FORMAT);
+    assert_eq!(version, crate::sqlite::newest(&FORMATS));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_replacement_by_another_process_is_found_by_purpose_and_nonce() {
     let rows = outbox.journaled(0, "a").unwrap();
     let found = outbox.siblings(CHAIN, from, &rows[0]).unwrap();
     assert_eq!(found.len(), 2);
-    outbox.settle(&second, TxState::Mined).unwrap();
+    outbox.settle(&second, TxState::Mined, Some(1)).unwrap();
     assert!(!outbox.is_live(0, "a").unwrap());
     assert_eq!(
         outbox.siblings(CHAIN, from, &rows[0]).unwrap().len(),

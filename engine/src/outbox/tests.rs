@@ -331,7 +331,10 @@ fn a_signed_transaction_survives_a_crash_byte_for_byte_and_its_rivals_die_with_i
         rows.iter()
             .any(|row| row.signed == first && row.call == call)
     );
-    world.outbox.settle(&second, TxState::Mined).unwrap();
+    world
+        .outbox
+        .settle(&second, TxState::Mined, Some(1))
+        .unwrap();
     assert_eq!(world.outbox.live_txs(CHAIN, wallet.address()).unwrap(), []);
     assert_eq!(world.outbox.journaled(1, "mint").unwrap()[0].signed, second);
 }

@@ -6,7 +6,7 @@
 )]
 
 use super::world::World;
-use super::{KEYS, address, contracts_dir, program};
+use super::{KEYS, address, contracts_dir, done, program};
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, U256};
 use alloy::providers::{DynProvider, Provider};
@@ -89,22 +89,20 @@ impl Bank {
         };
         bank.mint(bank.world.usd, address(2), usd(10_000_000)).await;
         bank.approve(bank.world.usd).await;
-        Router::new(router, bank.maker())
-            .addLiquidityETH(
-                bank.world.usd,
-                usd(20_000),
-                U256::ZERO,
-                U256::ZERO,
-                address(2),
-                NEVER,
-            )
-            .value(U256::from(10) * ETH)
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(
+            Router::new(router, bank.maker())
+                .addLiquidityETH(
+                    bank.world.usd,
+                    usd(20_000),
+                    U256::ZERO,
+                    U256::ZERO,
+                    address(2),
+                    NEVER,
+                )
+                .value(U256::from(10) * ETH)
+                .send(),
+        )
+        .await;
         bank.write_book(json!({
             "admin": {"address": ADMIN.to_string()},
             "server": {"address": address(0).to_string(), "keyfile": "/etc/blockhost/deployer.key"},
@@ -125,15 +123,13 @@ impl Bank {
     /// Lets the router take all of a token of the market's maker.
     pub async fn approve(&self, token: Address) {
         let token = IERC20::new(token, self.maker());
-        let sent = token.approve(self.router, U256::MAX).send().await.unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(token.approve(self.router, U256::MAX).send()).await;
     }
 
     /// Prints a token of the tests.
     pub async fn mint(&self, token: Address, to: Address, amount: U256) {
         let token = MockUSD::new(token, self.maker());
-        let sent = token.mint(to, amount).send().await.unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(token.mint(to, amount).send()).await;
     }
 
     /// A second token that customers pay with, at this many dollars each, with a real pair.
@@ -147,52 +143,45 @@ impl Bank {
         self.mint(token, address(2), U256::from(100_000) * one)
             .await;
         self.approve(token).await;
-        Router::new(self.router, self.maker())
-            .addLiquidity(
-                token,
-                self.world.usd,
-                U256::from(1000) * one,
-                usd(1000 * dollars),
-                U256::ZERO,
-                U256::ZERO,
-                address(2),
-                NEVER,
-            )
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(
+            Router::new(self.router, self.maker())
+                .addLiquidity(
+                    token,
+                    self.world.usd,
+                    U256::from(1000) * one,
+                    usd(1000 * dollars),
+                    U256::ZERO,
+                    U256::ZERO,
+                    address(2),
+                    NEVER,
+                )
+                .send(),
+        )
+        .await;
         let pair = Factory::new(self.factory, self.maker())
             .getPair(token, self.world.usd)
             .call()
             .await
             .unwrap();
         let pos = BlockhostSubscriptions::new(self.world.pos, self.world.anvil.account(0));
-        let sent = pos
-            .addPaymentMethod(token, pair, self.world.usd)
-            .send()
-            .await
-            .unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(pos.addPaymentMethod(token, pair, self.world.usd).send()).await;
         token
     }
 
     /// Somebody sells dollars for the chain's coin, and makes it dearer with that.
     pub async fn push_price(&self, dollars: u64) {
-        let sent = Router::new(self.router, self.maker())
-            .swapExactTokensForETH(
-                usd(dollars),
-                U256::ZERO,
-                vec![self.world.usd, self.weth],
-                address(2),
-                NEVER,
-            )
-            .send()
-            .await
-            .unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(
+            Router::new(self.router, self.maker())
+                .swapExactTokensForETH(
+                    usd(dollars),
+                    U256::ZERO,
+                    vec![self.world.usd, self.weth],
+                    address(2),
+                    NEVER,
+                )
+                .send(),
+        )
+        .await;
     }
 
     /// The address book, as it is to be.
@@ -328,9 +317,7 @@ async fn deploy(by: &DynProvider, package: &str, name: &str, arguments: Vec<u8>)
     let code = artifact["bytecode"].as_str().unwrap();
     let code = hex::decode(code.trim_start_matches("0x")).unwrap();
     let request = TransactionRequest::default().with_deploy_code([code, arguments].concat());
-    let sent = by.send_transaction(request).await.unwrap();
-    let receipt = sent.get_receipt().await.unwrap();
-    assert!(receipt.status(), "{name}");
+    let receipt = done(by.send_transaction(request)).await;
     receipt.contract_address.unwrap()
 }
 

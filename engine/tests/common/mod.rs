@@ -4,11 +4,13 @@
 
 pub mod bank;
 pub mod liar;
+pub mod tap;
 pub mod world;
 
-use alloy::network::EthereumWallet;
+use alloy::network::{Ethereum, EthereumWallet};
 use alloy::primitives::{Address, B256};
-use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::providers::{DynProvider, PendingTransactionBuilder, Provider, ProviderBuilder};
+use alloy::rpc::types::TransactionReceipt;
 use blockhost_engine::chain::Chain;
 use blockhost_engine::chain::tx::Wallet;
 use blockhost_engine::crypto::keys::PrivateKey;
@@ -158,6 +160,15 @@ pub fn bytecode(name: &str) -> Vec<u8> {
             .trim_start_matches("0x"),
     )
     .unwrap()
+}
+
+/// Waits until what was sent is in a block, and did what it should.
+pub async fn done<E: std::fmt::Debug>(
+    sending: impl Future<Output = Result<PendingTransactionBuilder<Ethereum>, E>>,
+) -> TransactionReceipt {
+    let receipt = sending.await.unwrap().get_receipt().await.unwrap();
+    assert!(receipt.status(), "{receipt:?}");
+    receipt
 }
 
 /// Left-padded topic of an address.

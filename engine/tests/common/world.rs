@@ -1,7 +1,7 @@
 //! A host in a directory: configuration, keys, a provisioner of small scripts, something that answers on the agent's
 //! socket, a chain with contracts, and the engine's real binary.
 
-use super::{Anvil, KEYS, address, program, wallet};
+use super::{Anvil, KEYS, address, done, program, wallet};
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::DynProvider;
 use blockhost_engine::chain::bindings::{AccessCredentialNFT, BlockhostSubscriptions, MockUSD};
@@ -98,36 +98,12 @@ impl World {
 
     async fn open_shop(&self) {
         let pos = BlockhostSubscriptions::new(self.pos, self.owner.clone());
-        pos.setPrimaryStablecoin(self.usd)
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
-        pos.createPlan("small".into(), U256::from(50))
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(pos.setPrimaryStablecoin(self.usd).send()).await;
+        done(pos.createPlan("small".into(), U256::from(50)).send()).await;
         let usd = MockUSD::new(self.usd, self.owner.clone());
-        usd.mint(address(1), U256::from(1_000_000_000u64))
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(usd.mint(address(1), U256::from(1_000_000_000u64)).send()).await;
         let usd = MockUSD::new(self.usd, self.anvil.account(1));
-        usd.approve(self.pos, U256::MAX)
-            .send()
-            .await
-            .unwrap()
-            .get_receipt()
-            .await
-            .unwrap();
+        done(usd.approve(self.pos, U256::MAX).send()).await;
     }
 
     fn write_config(&self, rpc: &str) {
@@ -197,8 +173,33 @@ impl World {
         self.crash_at.lock().unwrap().is_none() && !self.dir.path().join("crash").exists()
     }
 
+    /// Configures where the chain is asked, and how often by itself.
+    pub fn set_endpoints(&self, poll_interval_s: u64, urls: &[String]) {
+        let path = self.layout.etc().join("web3-defaults.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let list: Vec<String> = urls.iter().map(|url| format!("'{url}'")).collect();
+        let lines: Vec<String> = text
+            .lines()
+            .filter(|line| !line.starts_with("  rpc_url"))
+            .map(|line| {
+                if line.starts_with("  poll_interval_s:") {
+                    let list = list.join(", ");
+                    format!("  poll_interval_s: {poll_interval_s}\n  rpc_urls: [{list}]")
+                } else {
+                    line.to_owned()
+                }
+            })
+            .collect();
+        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    }
+
     /// Starts the engine's binary.
     pub fn engine(&self, args: &[&str]) -> Running {
+        self.engine_with(args, &[])
+    }
+
+    /// Starts it with more in its environment.
+    pub fn engine_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Running {
         let log = self.dir.path().join("engine.log");
         let stderr = std::fs::OpenOptions::new()
             .create(true)
@@ -208,6 +209,7 @@ impl World {
         let child = program(env!("CARGO_BIN_EXE_blockhost-engine"))
             .args(args)
             .env("BLOCKHOST_ROOT", self.dir.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
@@ -319,44 +321,33 @@ impl World {
     /// The customer buys.
     pub async fn buy(&self, days: u64, user_encrypted: Vec<u8>) {
         let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(1));
-        let sent = pos
-            .buySubscription(
+        done(
+            pos.buySubscription(
                 U256::from(1),
                 U256::from(days),
                 U256::from(1),
                 Bytes::from(user_encrypted),
             )
-            .send()
-            .await
-            .unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+            .send(),
+        )
+        .await;
     }
 
     /// The customer extends.
     pub async fn extend(&self, id: u64, days: u64) {
         let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(1));
-        let sent = pos
-            .extendSubscription(U256::from(id), U256::from(days), U256::from(1))
-            .send()
-            .await
-            .unwrap();
-        assert!(sent.get_receipt().await.unwrap().status());
+        done(
+            pos.extendSubscription(U256::from(id), U256::from(days), U256::from(1))
+                .send(),
+        )
+        .await;
     }
 
     /// The owner cancels.
     pub async fn cancel(&self, id: u64) {
         // A fresh one: the engine sends from this account too, and this side remembers nonces.
         let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(0));
-        assert!(
-            pos.cancelSubscription(U256::from(id))
-                .send()
-                .await
-                .unwrap()
-                .get_receipt()
-                .await
-                .unwrap()
-                .status()
-        );
+        done(pos.cancelSubscription(U256::from(id)).send()).await;
     }
 
     /// How many credentials there are.
