@@ -6,6 +6,8 @@ use crate::chain::ChainError;
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
 use crate::funds::Manager;
 use crate::handler::{self, Context, StepError};
+use crate::heads::pace::{LEAST_PAUSE, Pace, Told};
+use crate::heads::{Heads, Subscriber};
 use crate::holds::Holds;
 use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
@@ -134,7 +136,10 @@ fn prepare(
 }
 
 /// Where an administrator's wallet is configured, its commands are carried out.
-fn administration(config: &Config) -> Result<Option<Administration>, DaemonError> {
+fn administration(
+    config: &Config,
+    heads: Option<Heads>,
+) -> Result<Option<Administration>, DaemonError> {
     let Some(wallet) = config.host.admin.wallet_address else {
         return Ok(None);
     };
@@ -145,6 +150,7 @@ fn administration(config: &Config) -> Result<Option<Administration>, DaemonError
         wallet,
         settings: config.host.admin,
         poll: poll_of(config),
+        heads,
     };
     Ok(Some(Administration::new(ground)?))
 }
@@ -221,20 +227,24 @@ async fn serve(
 ) -> Result<(), DaemonError> {
     let poll = poll_of(config);
     let news = Arc::new(Notify::new());
+    let blockchain = &config.web3.blockchain;
+    let subscriber = Subscriber::new(blockchain.chain_id, &blockchain.urls(), &config.layout)?;
+    let heads = subscriber.as_ref().map(Subscriber::heads);
     let watching = tokio::spawn(watch_chain(
         context.clone(),
         monitor,
-        poll,
+        (poll, heads.clone()),
         news.clone(),
         stop.clone(),
     ));
+    let subscribing = subscriber.map(|subscriber| tokio::spawn(subscriber.run(stop.clone())));
     let reconciler = Reconciler::new(
         context.clone(),
         config.subscription_contract()?,
         config.confirmations(),
         Duration::from_secs(config.host.reconcile.every_s),
     );
-    let administering = administration(config)?
+    let administering = administration(config, heads)?
         .map(|administration| tokio::spawn(administration.run(stop.clone())));
     let measuring = (config.host.metrics.listen)
         .map(|address| tokio::spawn(serve::run(address, context.layout.clone())));
@@ -247,6 +257,9 @@ async fn serve(
     let funds = tokio::spawn(funds.run());
     let worked = work(&context, &news, stop).await;
     watching.abort();
+    if let Some(subscribing) = subscribing {
+        subscribing.abort();
+    }
     // Like a crash, and as harmless: each repair is right at every step.
     reconciling.abort();
     if let Some(measuring) = measuring {
@@ -273,13 +286,16 @@ async fn serve(
 async fn watch_chain(
     context: Arc<Context>,
     mut monitor: Monitor,
-    poll: Duration,
+    (poll, mut heads): (Duration, Option<Heads>),
     news: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut last_error = String::new();
+    let mut pace = Pace::new(poll);
     while !*stop.borrow() {
-        let caught_up = match monitor.look(&context.chain).await {
+        // Before the look: what is told from here on is looked for by the next one.
+        let told = heads.as_mut().map_or_else(Told::default, Heads::told);
+        let pause = match monitor.look(&context.chain).await {
             Ok(progress) => {
                 if !last_error.is_empty() {
                     log::info("the chain answers again", &[]);
@@ -288,7 +304,15 @@ async fn watch_chain(
                 if progress.new_jobs > 0 {
                     news.notify_one();
                 }
-                progress.caught_up || progress.rolled_back.is_some()
+                if let Some(heads) = &heads {
+                    heads.seen(progress.head);
+                }
+                if progress.caught_up {
+                    Some(pace.after(told, Some(progress.head)))
+                } else {
+                    // Not at once: two nodes may tell two histories for a while.
+                    progress.rolled_back.map(|_| poll.min(LEAST_PAUSE))
+                }
             }
             Err(e) => {
                 // Once per reason: a node that is down for a night must not fill the disk.
@@ -296,16 +320,26 @@ async fn watch_chain(
                     last_error = e.to_string();
                     log::error("looking at the chain", &[("error", &last_error)]);
                 }
-                true
+                Some(pace.after(told, None))
             }
         };
-        if caught_up {
+        if let Some(pause) = pause {
             tokio::select! {
-                () = tokio::time::sleep(poll) => {}
+                () = tokio::time::sleep(pause) => {}
+                () = told_again(heads.as_mut(), poll) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         }
     }
+}
+
+/// Waits until a look is asked for: at most one a second, however often nodes speak.
+async fn told_again(heads: Option<&mut Heads>, poll: Duration) {
+    let Some(heads) = heads else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(LEAST_PAUSE.min(poll)).await;
+    heads.more().await;
 }
 
 async fn work(
@@ -427,7 +461,7 @@ fn retry_of(context: &Context) -> Retry {
 }
 
 /// Between 0 and 1; the middle where the kernel has no random number.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let mut bytes = [0; 2];
     getrandom::fill(&mut bytes).map_or(0.5, |()| {
         f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX)

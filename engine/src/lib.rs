@@ -16,6 +16,7 @@ pub mod exec;
 pub mod failpoint;
 pub mod funds;
 pub mod handler;
+pub mod heads;
 pub mod holds;
 pub mod log;
 pub mod machines;

@@ -62,6 +62,8 @@ pub struct Progress {
     pub caught_up: bool,
     /// What a reorganisation took back.
     pub rolled_back: Option<RolledBack>,
+    /// The newest block of the node that was asked.
+    pub head: u64,
 }
 
 /// Watches one contract.
@@ -114,7 +116,10 @@ impl Monitor {
         node: &Endpoint,
         head: u64,
     ) -> Result<Progress, MonitorError> {
-        let mut progress = Progress::default();
+        let mut progress = Progress {
+            head,
+            ..Progress::default()
+        };
         let mut cursor = self.outbox.cursor(chain.chain_id(), self.contract)?;
         if let Some(known) = cursor {
             if known.number <= head {

@@ -12,6 +12,7 @@ use crate::chain::{Address, Chain, ChainError};
 use crate::config::AdminSection;
 use crate::crypto::ecies;
 use crate::crypto::keys::PrivateKey;
+use crate::heads::Heads;
 use crate::outbox::now_ms;
 use crate::{agent, log};
 use blockhost_proto::action::{Action, IptablesClose, IptablesOpen};
@@ -82,6 +83,8 @@ pub struct Ground {
     pub settings: AdminSection,
     /// Between two looks at the chain.
     pub poll: Duration,
+    /// What tells of new blocks in between.
+    pub heads: Option<Heads>,
 }
 
 /// Carries out what administrators send.
@@ -154,7 +157,8 @@ impl Administration {
         let mut said = Said::default();
         let mut next_look = Instant::now();
         while !*stop.borrow() {
-            if next_look <= Instant::now() {
+            let told = self.ground.heads.as_mut().is_some_and(Heads::is_news);
+            if told || next_look <= Instant::now() {
                 let looked = self.look().await;
                 next_look = Instant::now() + self.ground.poll;
                 match looked {

@@ -20,8 +20,8 @@ const PASS_OVER: Duration = Duration::from_secs(60);
 /// Why the chain could not be asked, or what it refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// Not a usable http(s) URL.
-    #[error("RPC URL number {number} is not an http or https URL: {reason}")]
+    /// Not a usable URL.
+    #[error("RPC URL number {number} is not an http, https, ws or wss URL: {reason}")]
     BadUrl {
         /// Its place in the list, from 1.
         number: usize,
@@ -31,6 +31,11 @@ pub enum ChainError {
     /// No URL is configured.
     #[error("no RPC URL is configured; set blockchain.rpc_url in web3-defaults.yaml")]
     NoUrl,
+    /// Nobody to ask.
+    #[error(
+        "the configured RPC URLs are all websockets, which only tell of new blocks; add one with http or https to blockchain.rpc_urls in web3-defaults.yaml"
+    )]
+    OnlyWebsockets,
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client: {0}")]
     Client(#[source] reqwest::Error),
@@ -128,10 +133,10 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Prepares the endpoints; nothing is sent yet.
+    /// Prepares the endpoints; nothing is sent yet. Websockets among them are left to [`crate::heads`].
     ///
     /// # Errors
-    /// [`ChainError::NoUrl`], [`ChainError::BadUrl`], [`ChainError::Client`].
+    /// [`ChainError::NoUrl`], [`ChainError::BadUrl`], [`ChainError::OnlyWebsockets`], [`ChainError::Client`].
     pub fn new(chain_id: u64, urls: &[String], timeout: Duration) -> Result<Self, ChainError> {
         install_tls_provider();
         if urls.is_empty() {
@@ -144,11 +149,16 @@ impl Chain {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(ChainError::Client)?;
-        let endpoints = urls
-            .iter()
-            .enumerate()
-            .map(|(i, url)| endpoint(i + 1, url, &client))
-            .collect::<Result<_, _>>()?;
+        let mut endpoints = Vec::with_capacity(urls.len());
+        for (i, url) in urls.iter().enumerate() {
+            let address = address(i + 1, url)?;
+            if !address.is_websocket() {
+                endpoints.push(endpoint(address, &client));
+            }
+        }
+        if endpoints.is_empty() {
+            return Err(ChainError::OnlyWebsockets);
+        }
         Ok(Self {
             chain_id,
             endpoints,
@@ -249,25 +259,50 @@ impl Chain {
     }
 }
 
-fn endpoint(number: usize, url: &str, client: &reqwest::Client) -> Result<Endpoint, ChainError> {
+/// Where an endpoint is.
+#[derive(Debug, Clone)]
+pub struct Address {
+    /// Host name and port, without path, user and key: what may be shown.
+    pub host: String,
+    /// All of it.
+    pub url: reqwest::Url,
+}
+
+impl Address {
+    /// Whether it tells of new blocks instead of answering questions.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        matches!(self.url.scheme(), "ws" | "wss")
+    }
+}
+
+/// Reads the configured URL in this place of the list, from 1.
+///
+/// # Errors
+/// [`ChainError::BadUrl`].
+pub fn address(number: usize, url: &str) -> Result<Address, ChainError> {
     let bad = |reason: String| ChainError::BadUrl { number, reason };
     let url: reqwest::Url = url.parse().map_err(|e| bad(format!("{e}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
+    if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
         return Err(bad(format!("its scheme is {:?}", url.scheme())));
     }
     let name = url.host_str().ok_or_else(|| bad("it has no host".into()))?;
     let host = url
         .port()
         .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+    Ok(Address { host, url })
+}
+
+fn endpoint(address: Address, client: &reqwest::Client) -> Endpoint {
     let provider = ProviderBuilder::new()
         .disable_recommended_fillers()
-        .connect_reqwest(client.clone(), url);
-    Ok(Endpoint {
-        host,
+        .connect_reqwest(client.clone(), address.url);
+    Endpoint {
+        host: address.host,
         provider,
         verified: AtomicBool::new(false),
         passed_over: Mutex::new(None),
-    })
+    }
 }
 
 /// One sentence about a failed request that shows no URL.
@@ -341,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_url_with_another_scheme_or_none_is_refused_without_being_shown() {
-        for bad in ["ftp://user:secret@host", "secret", "http://"] {
+        for bad in ["ftp://user:secret@host", "secret", "http://", "ws://"] {
             let error = Chain::new(1, &[bad.to_owned()], Duration::from_secs(1))
                 .unwrap_err()
                 .to_string();
@@ -351,6 +386,24 @@ mod tests {
             Chain::new(1, &[], Duration::from_secs(1)),
             Err(ChainError::NoUrl)
         ));
+    }
+
+    #[test]
+    fn websockets_alone_are_not_enough_to_ask_and_beside_others_they_are_not_asked() {
+        let urls = [
+            "wss://node.example/key".to_owned(),
+            "ws://[::1]:1/".to_owned(),
+        ];
+        let refused = Chain::new(1, &urls, Duration::from_secs(1)).unwrap_err();
+        assert!(matches!(refused, ChainError::OnlyWebsockets), "{refused}");
+        let mixed = [urls[0].clone(), "http://127.0.0.1:1".to_owned()];
+        let chain = Chain::new(1, &mixed, Duration::from_secs(1)).unwrap();
+        let hosts: Vec<_> = chain.endpoints.iter().map(Endpoint::host).collect();
+        assert_eq!(hosts, ["127.0.0.1:1"]);
+        // Numbered as they are written.
+        let wrong = [urls[0].clone(), "gopher://x".to_owned()];
+        let error = Chain::new(1, &wrong, Duration::from_secs(1)).unwrap_err();
+        assert!(error.to_string().contains("number 2"), "{error}");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use crate::config::{Config, NetworkConfig, SetupError};
 use crate::crypto::keys::PrivateKey;
 use crate::funds::shares;
 use crate::funds::teller::FundsError;
+use crate::heads;
 use crate::manifest::Manifest;
 use crate::wallets::Book;
 use blockhost_proto::layout::Layout;
@@ -128,7 +129,12 @@ fn engine(config: &Config, values: &mut Map<String, Value>, problems: &mut Vec<S
     let chain = &config.web3.blockchain;
     set("chain_id", json!(chain.chain_id));
     set("confirmations", json!(config.confirmations()));
-    set("rpc_endpoints", json!(chain.urls().len()));
+    let told_by = heads::endpoints(&chain.urls()).map_or(0, |found| found.len());
+    set(
+        "rpc_endpoints",
+        json!(chain.urls().len().saturating_sub(told_by)),
+    );
+    set("websocket_endpoints", json!(told_by));
     set("engine.workers", json!(config.host.engine.workers));
     set(
         "engine.max_attempts",

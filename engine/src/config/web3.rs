@@ -46,7 +46,7 @@ pub struct Blockchain {
     /// The first RPC endpoint.
     #[serde(default)]
     pub rpc_url: Option<String>,
-    /// More of them, in order of preference.
+    /// More of them, in order of preference. Those with `ws:` or `wss:` tell of new blocks, the others answer questions.
     #[serde(default)]
     pub rpc_urls: Vec<String>,
     /// `AccessCredentialNFT`.

@@ -1,14 +1,15 @@
 //! Reads the parts side by side, each within a few seconds.
 
 use super::{
-    AccountPart, AgentPart, BrokerPart, ChainPart, JobsPart, LedgerPart, Part, ReconcilePart,
-    Status,
+    AccountPart, AgentPart, BrokerPart, ChainPart, HeadsPart, JobsPart, LedgerPart, Part,
+    ReconcilePart, Status,
 };
 use crate::anchor::local;
 use crate::broker::kept::Kept;
 use crate::broker::run;
 use crate::chain::Chain;
 use crate::config::{Config, NetworkConfig, SetupError};
+use crate::heads::{self, state::State};
 use crate::machines::Machines;
 use crate::outbox::Outbox;
 use crate::reconcile::report::Report;
@@ -36,11 +37,13 @@ async fn within<T>(what: impl Future<Output = Result<T, String>>) -> Part<T> {
 /// Reads everything.
 pub async fn status(layout: &Layout) -> Status {
     let config = Config::load(layout).map_err(SetupError::from);
+    let outbox = outbox(layout);
+    let outbox = outbox.as_ref().map(Option::as_ref);
     let of_chain = async {
         match &config {
             Ok(config) => match config.chain() {
                 Ok(chain) => tokio::join!(
-                    within(chain_part(config, &chain)),
+                    within(chain_part(config, &chain, &outbox)),
                     within(account(config, &chain))
                 ),
                 Err(e) => both(&e.to_string()),
@@ -58,14 +61,18 @@ pub async fn status(layout: &Layout) -> Status {
                 .map_err(|e| e.to_string())
         })
     );
+    let heads = config
+        .as_ref()
+        .map_or(Ok(None), |config| heads_part(config, layout));
     Status {
         at: jiff::Timestamp::now().to_string(),
         version: env!("CARGO_PKG_VERSION"),
         engine_running: Outbox::is_in_use(&Outbox::path(layout)).into(),
         chain,
+        heads: heads.into(),
         account,
         agent,
-        jobs: jobs(layout).into(),
+        jobs: outbox.map_err(Clone::clone).and_then(jobs).into(),
         machines,
         ledger: ledger(layout).into(),
         broker: broker(layout).into(),
@@ -89,16 +96,30 @@ fn both<A, B>(error: &str) -> (Part<A>, Part<B>) {
     (Part::Unknown { error: a }, Part::Unknown { error: b })
 }
 
-async fn chain_part(config: &Config, chain: &Chain) -> Result<ChainPart, String> {
+/// The outbox; none before there ever was an engine.
+fn outbox(layout: &Layout) -> Result<Option<Outbox>, String> {
+    let path = Outbox::path(layout);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let opened = Outbox::open_beside(&path);
+    opened.map(Some).map_err(|e| e.to_string())
+}
+
+async fn chain_part(
+    config: &Config,
+    chain: &Chain,
+    outbox: &Result<Option<&Outbox>, &String>,
+) -> Result<ChainPart, String> {
     let contract = config.subscription_contract().map_err(|e| e.to_string())?;
     let (node, head) = chain.select().await.map_err(|e| e.to_string())?;
-    // Where there is no outbox, nothing was read.
-    let processed = match Outbox::open_beside(&Outbox::path(&config.layout)) {
-        Ok(outbox) => outbox
+    // Where there is no outbox, nothing was read; what is wrong with one is said about the jobs.
+    let processed = match outbox {
+        Ok(Some(outbox)) => outbox
             .cursor(chain.chain_id(), contract)
             .map_err(|e| e.to_string())?
             .map(|cursor| cursor.number),
-        Err(_) => None,
+        Ok(None) | Err(_) => None,
     };
     Ok(ChainPart {
         chain_id: chain.chain_id(),
@@ -107,6 +128,27 @@ async fn chain_part(config: &Config, chain: &Chain) -> Result<ChainPart, String>
         confirmations: config.confirmations(),
         processed,
     })
+}
+
+/// What the engine wrote down of its subscription.
+fn heads_part(config: &Config, layout: &Layout) -> Result<Option<HeadsPart>, String> {
+    let configured = heads::endpoints(&config.web3.blockchain.urls());
+    if configured.map_err(|e| e.to_string())?.is_empty() {
+        return Ok(None);
+    }
+    let state = State::load(layout)?.unwrap_or_default();
+    let since = state.since.parse().map_or(0, |since| {
+        let passed = jiff::Timestamp::now().duration_since(since);
+        passed.as_secs().max(0)
+    });
+    Ok(Some(HeadsPart {
+        connected: state.connected,
+        endpoint: state.endpoint,
+        since_s: since,
+        told: state.told,
+        sessions: state.sessions,
+        problem: state.problem,
+    }))
 }
 
 async fn account(config: &Config, chain: &Chain) -> Result<AccountPart, String> {
@@ -163,12 +205,10 @@ async fn agent(layout: &Layout) -> Result<AgentPart, String> {
     })
 }
 
-fn jobs(layout: &Layout) -> Result<JobsPart, String> {
-    let path = Outbox::path(layout);
-    if !path.exists() {
+fn jobs(outbox: Option<&Outbox>) -> Result<JobsPart, String> {
+    let Some(outbox) = outbox else {
         return Ok(JobsPart::default());
-    }
-    let outbox = Outbox::open_beside(&path).map_err(|e| e.to_string())?;
+    };
     let counts = outbox.counts().map_err(|e| e.to_string())?;
     Ok(JobsPart {
         by_state: counts

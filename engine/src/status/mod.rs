@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 const SCARCE: u64 = 10;
 /// Blocks that wait to be read before it is said; more than one look brings.
 const BEHIND: u64 = 50;
+/// Seconds without a subscription, where one is configured, before it is said.
+const UNTOLD_S: i64 = 900;
 /// Ether, in wei, below which the account that mints needs somebody: a mint costs a tenth of it in dear times.
 const LOW_WEI: u128 = 10_000_000_000_000_000;
 
@@ -62,6 +64,8 @@ pub struct Status {
     pub engine_running: Part<bool>,
     /// The chain.
     pub chain: Part<ChainPart>,
+    /// What tells of new blocks; none where no websocket is configured.
+    pub heads: Part<Option<HeadsPart>>,
     /// The account that owns the contracts and mints.
     pub account: Part<AccountPart>,
     /// The root agent.
@@ -100,6 +104,23 @@ impl ChainPart {
         let safe = self.head.saturating_sub(self.confirmations);
         safe.saturating_sub(self.processed.unwrap_or(0))
     }
+}
+
+/// What tells of new blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeadsPart {
+    /// Whether one of the endpoints does.
+    pub connected: bool,
+    /// Which, or the last that was tried, without its key.
+    pub endpoint: String,
+    /// Seconds since this is so.
+    pub since_s: i64,
+    /// How often it was told of a block since the engine started.
+    pub told: u64,
+    /// Subscriptions since then.
+    pub sessions: u64,
+    /// Why there is none.
+    pub problem: Option<String>,
 }
 
 /// An account.
@@ -209,6 +230,9 @@ impl Status {
         if let Part::Unknown { error } = &self.chain {
             unknown("chain", error);
         }
+        if let Part::Unknown { error } = &self.heads {
+            unknown("websocket", error);
+        }
         if let Part::Unknown { error } = &self.jobs {
             unknown("jobs", error);
         }
@@ -237,6 +261,17 @@ impl Status {
             wanted.push(format!(
                 "{} blocks of the chain are not read yet",
                 chain.behind()
+            ));
+        }
+        if let Some(Some(heads)) = self.heads.known()
+            && self.engine_running == Part::Known(true)
+            && !heads.connected
+            && heads.since_s > UNTOLD_S
+        {
+            wanted.push(format!(
+                "no websocket has told of new blocks for {} min, events are seen later: {}",
+                heads.since_s / 60,
+                heads.problem.as_deref().unwrap_or("no reason is known")
             ));
         }
         if let Some(parked) = self
@@ -295,6 +330,14 @@ pub(crate) mod tests {
                 confirmations: 12,
                 processed: Some(988),
             }),
+            heads: Part::Known(Some(HeadsPart {
+                connected: true,
+                endpoint: "node.example".into(),
+                since_s: 60,
+                told: 5,
+                sessions: 1,
+                problem: None,
+            })),
             account: Part::Known(AccountPart {
                 address: "0x00".into(),
                 balance_wei: 10 * LOW_WEI,
@@ -339,7 +382,7 @@ pub(crate) mod tests {
     fn a_good_day_needs_nobody_and_each_trouble_is_named() {
         assert_eq!(good().attention(), Vec::<String>::new());
         type Change = fn(&mut Status);
-        let cases: [(Change, &str); 10] = [
+        let cases: [(Change, &str); 11] = [
             (
                 |s| s.engine_running = Part::Known(false),
                 "systemctl status",
@@ -368,6 +411,16 @@ pub(crate) mod tests {
                     chain.processed = Some(10);
                 },
                 "978 blocks",
+            ),
+            (
+                |s| {
+                    let Part::Known(Some(heads)) = &mut s.heads else {
+                        return;
+                    };
+                    (heads.connected, heads.since_s) = (false, 960);
+                    heads.problem = Some("node.example is silent".into());
+                },
+                "for 16 min, events are seen later: node.example is silent",
             ),
             (
                 |s| {

@@ -67,6 +67,7 @@ pub fn render(status: &Status) -> String {
         ("account", up(&status.account)),
         ("agent", up(&status.agent)),
         ("chain", up(&status.chain)),
+        ("heads", up(&status.heads)),
         ("jobs", up(&status.jobs)),
         ("ledger", up(&status.ledger)),
         ("machines", up(&status.machines)),
@@ -109,6 +110,26 @@ pub fn render(status: &Status) -> String {
                 block,
             );
         }
+    }
+    if let Some(Some(heads)) = status.heads.known() {
+        page.one(
+            "blockhost_websocket_connected",
+            "gauge",
+            "Whether a websocket tells of new blocks.",
+            u8::from(heads.connected),
+        );
+        page.one(
+            "blockhost_websocket_told_total",
+            "counter",
+            "How often one told of a new block since the engine started.",
+            heads.told,
+        );
+        page.one(
+            "blockhost_websocket_sessions_total",
+            "counter",
+            "Subscriptions that were made since the engine started.",
+            heads.sessions,
+        );
     }
     if let Some(account) = status.account.known() {
         page.one(

@@ -1,6 +1,6 @@
 //! The status as one screen for people.
 
-use super::{Part, Status};
+use super::{HeadsPart, Part, Status};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -36,6 +36,9 @@ pub fn render(status: &Status) -> String {
             )
         }),
     );
+    if status.heads != Part::Known(None) {
+        line("websocket", &part(&status.heads, websocket));
+    }
     line(
         "account",
         &part(&status.account, |account| {
@@ -123,6 +126,21 @@ pub fn render(status: &Status) -> String {
         line("ATTENTION", &one);
     }
     screen
+}
+
+fn websocket(heads: &Option<HeadsPart>) -> String {
+    let Some(heads) = heads else {
+        return "none".to_owned();
+    };
+    let since = span(u64::try_from(heads.since_s).unwrap_or(0));
+    if heads.connected {
+        return format!(
+            "{} tells of new blocks for {since}, {} times so far",
+            heads.endpoint, heads.told
+        );
+    }
+    let why = heads.problem.as_deref().unwrap_or("not connected yet");
+    format!("nobody tells of new blocks for {since}: {why}")
 }
 
 fn part<T>(part: &Part<T>, text: impl FnOnce(&T) -> String) -> String {
