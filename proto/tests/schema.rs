@@ -47,6 +47,10 @@ const SCHEMA_IS_WIDER: &[(&str, &str)] = &[
     ),
     ("keep", "the same"),
     ("dest", "that a network has no host bits, and which ones"),
+    (
+        "networks",
+        "that a network has no host bits, which ones, and each once",
+    ),
     ("via", "which addresses a router can have"),
     ("src", "which addresses a host can have"),
     ("prefix", "that a network has no host bits, and which ones"),

@@ -92,6 +92,17 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
             let network_gone = json!({"dest": "10.9.0.0/24", "dev": "ovsbr0"});
             let pair = json!({"public": "203.0.113.7", "private": "10.0.0.7", "comment": "a"});
             let container = json!({"vmid": 100});
+            tool("ip link add wg0 type veth peer name wg0-far");
+            let hidden = json!({"dev": "wg0", "networks": ["10.20.0.0/24"]});
+            let switch = |setting: &str, on: bool| match setting {
+                "ipv6-forwarding" => json!({"setting": setting, "on": on}),
+                _ => json!({"setting": setting, "dev": "eth0", "on": on}),
+            };
+            #[expect(clippy::disallowed_methods, reason = "the alias has a space in it")]
+            let named = std::process::Command::new("ip")
+                .args(["link", "set", "wg0", "alias", "blockhost: tunnel"])
+                .status();
+            assert!(named.expect("ip").success());
             let handler = confined(world, Role::Net, net::prepare);
             let route = json!({"address": "fd77::1/128", "dev": "one"});
             let port = json!({"port": 22, "comment": "a"});
@@ -116,12 +127,27 @@ fn routes_and_firewall_work_inside_and_keys_are_out_of_reach() {
                 ("link-handover", &there),
                 ("link-handover", &back),
                 ("route-del", &network_gone),
+                ("masquerade-set", &hidden),
+                ("masquerade-list", &json!({})),
+                ("sysctl-set", &switch("ipv4-forwarding", true)),
+                ("sysctl-set", &switch("ipv6-forwarding", true)),
+                ("sysctl-set", &switch("ipv6-proxy", true)),
+                ("sysctl-set", &switch("ipv6-forwarding", false)),
             ] {
                 succeeds(world, &*handler, name, params);
             }
             cannot_read(&world.layout.etc().join("hot.key"));
             cannot_read(Path::new("/etc/shadow"));
             cannot_read(Path::new("/usr/bin/sh"));
+            for setting in [
+                "net/ipv4/ip_forward",
+                "kernel/core_pattern",
+                "net/ipv6/route/max_size",
+            ] {
+                let path = format!("/proc/sys/{setting}");
+                let opened = std::fs::OpenOptions::new().write(true).open(&path);
+                assert!(opened.is_err(), "{path} can be written inside");
+            }
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the test tries to start what must not start"

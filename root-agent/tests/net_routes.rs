@@ -231,6 +231,38 @@ fn what_somebody_else_made_or_goes_out_of_anothers_device_is_not_replaced() {
 }
 
 #[test]
+fn a_router_of_the_hosts_own_routes_is_nobodys_machine() {
+    in_namespace(
+        "a_router_of_the_hosts_own_routes_is_nobodys_machine",
+        || {
+            let net = Net::new();
+            tool("ip -6 addr add 2001:db8::2/64 dev one nodad");
+            tool("ip -6 route add default via 2001:db8::1 dev one");
+            tool("ip -6 route add 2001:db8:9::/48 via 2001:db8::9 dev one table 7");
+            let add = |address: &str, dev: &str| {
+                let params = json!({"address": format!("{address}/128"), "dev": dev});
+                let result = net.world.ask(&*net.handler, "ip6-route-add", &params);
+                result.map(drop).map_err(|failure| {
+                    println!("{}", failure.message);
+                    failure.code
+                })
+            };
+            let before = tool("ip -6 route show table all");
+            for router in ["2001:db8::1", "2001:db8::9"] {
+                assert_eq!(add(router, "two"), Err(ErrorCode::Conflict), "{router}");
+            }
+            assert_eq!(tool("ip -6 route show table all"), before);
+            // Where it is already, and machines in the network around it.
+            add("2001:db8::1", "one").expect("its own device");
+            add("2001:db8::100", "two").expect("a machine");
+            // What leads through a machine was made by us and counts for nothing.
+            tool("ip -6 route add 2001:db8:a::/48 via 2001:db8::100 dev two proto 177");
+            add("2001:db8::100", "one").expect("the machine moves");
+        },
+    );
+}
+
+#[test]
 fn the_compartments_own_rights_are_enough_and_nothing_less_is() {
     as_net_compartment(
         "the_compartments_own_rights_are_enough_and_nothing_less_is",

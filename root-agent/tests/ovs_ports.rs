@@ -74,6 +74,58 @@ fn a_bridge_is_there_when_it_is_said_to_be_and_gone_when_it_is_said_to_be() {
 }
 
 #[test]
+fn a_bridge_that_the_host_is_reached_by_or_leaves_by_is_not_deleted() {
+    with_switch(
+        "a_bridge_that_the_host_is_reached_by_or_leaves_by_is_not_deleted",
+        |switch| {
+            let gone = |switch: &Switch| switch.ask("ovs-del-br", &json!({"bridge": "br0"}));
+            for (given, taken, told) in [
+                (
+                    &["ip addr add 198.51.100.2/24 dev br0"][..],
+                    &["ip addr del 198.51.100.2/24 dev br0"][..],
+                    "198.51.100.2/24",
+                ),
+                (
+                    &["ip addr add 2001:db8::2/64 dev br0 nodad"],
+                    &["ip addr del 2001:db8::2/64 dev br0"],
+                    "2001:db8::2/64",
+                ),
+                // Of the policy's own networks, but the host's way out leads by it.
+                (
+                    &[
+                        "ip addr add 10.1.0.2/24 dev br0",
+                        "ip route add default via 10.1.0.1",
+                    ],
+                    &["ip route del default via 10.1.0.1"],
+                    "10.1.0.2/24",
+                ),
+                (
+                    &["ip -6 route add default via fe80::1 dev br0"],
+                    &["ip -6 route del default via fe80::1 dev br0"],
+                    "default route by fe80::1",
+                ),
+                (
+                    &["ip route add default dev br0"],
+                    &["ip route del default dev br0"],
+                    "default route 0.0.0.0/0",
+                ),
+            ] {
+                switch.bridge("br0");
+                tool("ip link set br0 up");
+                given.iter().for_each(|words| drop(tool(words)));
+                let before = rows(switch);
+                failed(gone(switch), ErrorCode::Conflict, told);
+                assert_eq!(rows(switch), before, "{told}");
+                taken.iter().for_each(|words| drop(tool(words)));
+                // What is left are addresses that the policy lets be given and taken.
+                gone(switch).map_err(|failure| failure.message).expect(told);
+                assert_eq!(switch.vsctl("list-br"), "");
+            }
+        },
+    );
+}
+
+#[test]
 fn a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows() {
     with_switch(
         "a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows",

@@ -79,7 +79,7 @@ impl Far {
         // All that could be spoofed is permitted here: what does not come was held back before.
         let peer = format!(
             "wg set wgfar listen-port 51999 private-key /run/wireguard/far.key peer {public_key} \
-             allowed-ips 10.8.0.1/32,10.20.0.0/24,10.66.0.0/16 endpoint 192.0.2.1:51820"
+             allowed-ips 10.8.0.1/32,10.20.0.0/24,10.66.0.0/16,fd20::/64 endpoint 192.0.2.1:51820"
         );
         self.run(&peer);
         for words in [
@@ -88,7 +88,9 @@ impl Far {
             "ip link set lo up",
             "ip addr add 10.90.0.1/32 dev lo",
             "ip addr add 10.91.0.1/32 dev lo",
+            "ip addr add fd90::1/128 dev lo",
             "ip route add 10.20.0.0/24 dev wgfar",
+            "ip -6 route add fd20::/64 dev wgfar",
             "ip route add 10.66.0.0/16 dev wgfar",
             "iptables-nft -A INPUT -s 10.66.0.0/16 -j ACCEPT",
         ] {
@@ -148,12 +150,17 @@ fn inside(ground: &Ground, command: &str) -> (i64, String) {
 }
 
 fn container_pings(ground: &Ground, words: &str) -> bool {
-    inside(ground, &format!("ping -c 1 -W 1 {words}")).0 == 0
+    let name = if words.contains(':') { "ping6" } else { "ping" };
+    inside(ground, &format!("{name} -c 1 -W 1 {words}")).0 == 0
 }
 
 /// Only what a document names is to forward.
 fn nothing_forwards() {
-    for key in ["ipv4/ip_forward", "ipv4/conf/default/forwarding"] {
+    for key in [
+        "ipv4/ip_forward",
+        "ipv4/conf/default/forwarding",
+        "ipv6/conf/all/forwarding",
+    ] {
         std::fs::write(format!("/proc/sys/net/{key}"), "0").expect("a setting");
     }
 }
@@ -181,13 +188,13 @@ const FAR_KEY: &str = "sGZbfPMLRz6fWS5VKHX1LPHzJ2HpjAIxGtXX9P0zWUs=";
 
 fn document(far: &str, mesh: Value, allowed: Value) -> Value {
     json!({"version": 1, "plugins": {
-        "net": {"interfaces": [{"name": "ovsbr0", "datapath": "netdev", "ipv4": {"addresses": ["10.20.0.1/24"]}}]},
+        "net": {"interfaces": [{"name": "ovsbr0", "datapath": "netdev", "ipv4": {"addresses": ["10.20.0.1/24", "fd20::1/64"]}}]},
         "wireguard": {"tunnels": [{"name": "wg0", "addresses": ["10.8.0.1/24"], "listen_port": 51820, "mtu": 1380,
             "peers": [{"public_key": far, "allowed_ips": allowed, "endpoint": "192.0.2.2:51999"}]}]},
         "mesh": mesh,
         "lxc": {"containers": [{"id": "100", "bridge": "ovsbr0", "properties": {"network_type": "netmaker",
             "template": "local:vztmpl/small.tar.gz", "hostname": "web-1", "memory": 64, "storage": "local",
-            "rootfs_size": 1, "ip": "10.20.0.100/24", "gw": "10.20.0.1"}}]}}})
+            "rootfs_size": 1, "ip": "10.20.0.100/24", "gw": "10.20.0.1", "ip6": "fd20::100/64", "gw6": "fd20::1"}}]}}})
 }
 
 #[test]
@@ -269,7 +276,15 @@ fn a_routed_container_and_the_mesh_reach_each_other_and_nothing_passes_that_does
         "and is reached from there"
     );
 
-    // More than fits the tunnel at once, both ways; the container's interface carries 1500 bytes.
+    // Its interface got the tunnel's MTU before the first start, at both ends.
+    for link in [within("ip link show eth0"), tool("ip link show vi100")] {
+        assert!(link.contains("mtu 1380"), "{link}");
+    }
+    // One that carries more than the tunnel works as well, and is told so by the host. Both ways.
+    within("ip link set eth0 mtu 1500");
+    for device in ["vi100", "ovsbr0"] {
+        tool(&format!("ip link set {device} mtu 1500"));
+    }
     let program = std::fs::read(find("busybox").expect("busybox")).expect("a program");
     assert!(program.len() > 100_000);
     let upload = far.serves(7001, |mut stream| {
@@ -324,6 +339,56 @@ fn a_routed_container_and_the_mesh_reach_each_other_and_nothing_passes_that_does
     eventually("it is reached again", || {
         container_pings(&ground, "10.90.0.1")
     });
+
+    // The far side loses its way back: nothing is answered, until packets leave by the tunnel as this host's.
+    far.run("ip route del 10.20.0.0/24 dev wgfar");
+    assert!(!container_pings(&ground, "10.90.0.1"));
+    let mut hidden = whole.clone();
+    hidden["plugins"]["mesh"]["tunnels"][0]["masquerade"] = json!(["10.20.0.0/24"]);
+    let hidden = ground.document("hidden.json", &hidden.to_string());
+    ground.converge(&hidden, &[]);
+    assert!(container_pings(&ground, "10.90.0.1"));
+    assert!(
+        !container_pings(&ground, "-I 10.66.0.5 10.90.0.1"),
+        "a wrong source is not hidden but held back"
+    );
+    tool("iptables-nft -t nat -F BLOCKHOST-MASQ");
+    let drift = ground.blockhost(&["show-diff"]);
+    assert!(
+        drift.code == 2 && drift.text.contains("mesh/wg0"),
+        "{drift:?}"
+    );
+    assert!(!container_pings(&ground, "10.90.0.1"));
+    ground.converge(&hidden, &[]);
+    assert!(container_pings(&ground, "10.90.0.1"));
+    ground.converge(&file, &[]);
+    assert!(!container_pings(&ground, "10.90.0.1"));
+    assert!(!tool("iptables-nft-save -t nat").contains("MASQUERADE"));
+    far.run("ip route add 10.20.0.0/24 dev wgfar");
+    assert!(container_pings(&ground, "10.90.0.1"));
+
+    // IPv6: a document with such networks has the host forward it, and one without has it stop.
+    let forwards = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
+    assert_eq!(forwards().expect("a setting").trim(), "0");
+    assert!(!container_pings(&ground, "fd90::1"));
+    let six = document(
+        &far_public,
+        json!({"bridges": [{"name": "ovsbr0"}],
+            "tunnels": [{"name": "wg0", "networks": ["10.90.0.0/24", "fd90::/64"]}]}),
+        json!(["10.8.0.2/32", "10.90.0.0/24", "fd90::/64"]),
+    );
+    let six = ground.document("six.json", &six.to_string());
+    ground.converge(&six, &[]);
+    assert_eq!(forwards().expect("a setting").trim(), "1");
+    let shown = ground.blockhost(&["net", "show"]);
+    assert!(shown.text.contains("IPv6 from all"), "{shown:?}");
+    eventually("the container reaches the far IPv6 network", || {
+        container_pings(&ground, "fd90::1")
+    });
+    assert!(far.pings("-I fd90::1 fd20::100"));
+    ground.converge(&file, &["--prune"]);
+    assert_eq!(forwards().expect("a setting").trim(), "0");
+    assert!(!container_pings(&ground, "fd90::1"));
 
     // Without the tunnel nothing either; the bridge goes on forwarding for as long as a container needs that.
     let mut alone = whole;

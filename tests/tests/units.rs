@@ -31,6 +31,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-onboot.service", 15),
     ("blockhost-net-recover.service", 15),
     ("blockhost-net-restore.service", 15),
+    ("blockhost-containers-watch.service", 15),
 ];
 
 /// `db.yaml`.
@@ -174,7 +175,12 @@ fn wait_for(what: &str, booted: &Booted, mut ready: impl FnMut() -> bool) {
 
 #[test]
 fn the_agent_does_all_its_work_inside_its_units_sandbox() {
-    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[]) else {
+    let policy = File {
+        path: "/etc/blockhost/root-agent.yaml",
+        bytes: b"allow: {host_settings: [ipv6-forwarding]}\n",
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[policy]) else {
         return;
     };
     let _ = booted.output(&["ip", "link", "add", "vmbr0", "type", "bridge"]);
@@ -210,6 +216,12 @@ fn the_agent_does_all_its_work_inside_its_units_sandbox() {
     let rules = booted.output(&["iptables-save"]);
     assert!(rules.contains("8443"), "{rules}");
     succeeds(&booted, "qm-list", &json!({}));
+    let forwarding = || booted.output(&["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]);
+    for on in [true, false] {
+        let params = json!({"setting": "ipv6-forwarding", "on": on});
+        assert_eq!(succeeds(&booted, "sysctl-set", &params)["before"], !on);
+        assert_eq!(forwarding().trim(), if on { "1" } else { "0" });
+    }
 
     // A reload, a crash and a restart: the socket stays, the work goes on.
     let main = booted.property(AGENT, "MainPID");
@@ -443,6 +455,117 @@ fn wires_are_laid_inside_the_units_sandbox_with_its_drop_in() {
     assert_eq!(succeeds(&booted, "container-attach", &wire)["new"], false);
     let gone = json!({"container": id, "port": "bhc1"});
     succeeds(&booted, "container-detach", &gone);
+}
+
+/// Speaks as Docker does, of one container that has a label of ours.
+const MANAGER: &[u8] = br#"
+import http.server, json, os, socketserver, subprocess, sys, time
+ID = 'ab' * 32
+PID = int(subprocess.check_output(['systemctl', 'show', '-P', 'MainPID', 'sleeper.service']))
+class Answer(http.server.BaseHTTPRequestHandler):
+    def address_string(self):
+        return 'somebody'
+    def do_GET(self):
+        path = self.path.split('?')[0]
+        self.send_response(200)
+        self.send_header('Content-Type', 'application/json')
+        if path.endswith('/events'):
+            self.end_headers()
+            self.wfile.flush()
+            time.sleep(600)
+            return
+        body = {'Id': ID, 'State': {'Running': True, 'Pid': PID, 'StartedAt': 'now'}, 'HostConfig': {'NetworkMode': 'none'}}
+        if path.endswith('/containers/json'):
+            body = [{'Id': ID, 'Names': ['/web'], 'Labels': {'blockhost.network': 'mesh'}, 'State': 'running'}]
+        text = json.dumps(body).encode()
+        self.send_header('Content-Length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+os.umask(0o117)
+server = Server('/run/manager.sock', Answer)
+os.chown('/run/manager.sock', 0, int(sys.argv[1]))
+server.serve_forever()
+"#;
+
+#[test]
+fn containers_of_another_manager_are_watched_inside_the_units_sandbox_and_nothing_else_can_be_asked()
+ {
+    const WATCH: &str = "blockhost-containers-watch.service";
+    let agent = drop_in("containers.conf");
+    let file = |path, bytes| File {
+        path,
+        bytes,
+        mode: 0o644,
+    };
+    // As the documentation says: the rule, the section, and the group that may speak to the manager.
+    let files = [
+        file(
+            "/units/blockhost-root-agent.service.d/containers.conf",
+            agent.as_slice(),
+        ),
+        file(
+            "/units/blockhost-containers-watch.service.d/group.conf",
+            b"[Service]\nSupplementaryGroups=games\n",
+        ),
+        file("/units/sleeper.service", SLEEPER),
+        file("/etc/manager.py", MANAGER),
+        file(
+            "/units/manager.service",
+            b"[Unit]\nAfter=sleeper.service\n[Service]\nExecStart=/usr/bin/python3 /etc/manager.py 60\n",
+        ),
+        file(
+            "/etc/blockhost/root-agent.yaml",
+            b"containers: {attach: true}\nrules:\n  - user: blockhost-watch\n    actions: [container-*, ovs-list, ovs-add-port, ovs-del-port]\n",
+        ),
+        file(
+            "/etc/blockhost/network.yaml",
+            b"containers:\n  socket: /run/manager.sock\n  networks: {mesh: {bridge: ovsbr1, ipv4: 10.101.0.0/24}}\n",
+        ),
+        file("/etc/blockhost/hot.key", b"secret"),
+    ];
+    let enabled = [
+        "blockhost-root-agent.socket",
+        "sleeper.service",
+        "manager.service",
+    ];
+    let Some(booted) = booted(&enabled, &files) else {
+        return;
+    };
+    assert_eq!(
+        booted.property(WATCH, "ActiveState"),
+        "inactive",
+        "off by default"
+    );
+    let _ = booted.output(&["systemctl", "start", WATCH]);
+    // There is no switch here: the container was found, its network was looked at by the agent, and why it gets no wire is said.
+    wait_for("the container is not spoken of", &booted, || {
+        let journal = booted.journal();
+        journal.contains("\"name\":\"web\"") && journal.contains("ovsbr1")
+    });
+    assert!(
+        !booted.journal().contains("you may not use"),
+        "{}",
+        booted.journal()
+    );
+    let pid = booted.property(WATCH, "MainPID");
+    let inside = |words: &[&str]| {
+        let own = ["nsenter", "-t", pid.as_str(), "-m", "--"];
+        booted.run_within(&[&own[..], words].concat(), Duration::from_secs(20))
+    };
+    let seen = inside(&["ls", "/etc/blockhost"])
+        .expect("a directory")
+        .stdout;
+    assert_eq!(seen.trim(), "network.yaml", "keys are out of its sight");
+    assert!(inside(&["ls", "/var/lib/blockhost-ledger/"]).is_err());
+    let groups = booted.output(&[
+        "grep",
+        "-E",
+        "^(Uid|Groups|CapEff):",
+        &format!("/proc/{pid}/status"),
+    ]);
+    assert!(groups.contains("CapEff:\t0000000000000000"), "{groups}");
 }
 
 #[test]

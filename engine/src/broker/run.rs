@@ -25,6 +25,10 @@ use crate::failpoint;
 use crate::machines::{Machines, MachinesError};
 use crate::network::observe::{Link, ObserveError, links, tunnels};
 
+/// What a host has to do for machines' packets to go anywhere. It holds from start to start, so it is not the agent's to set.
+const NO_IPV6: &str = "this host does not forward IPv6, which Linux decides for all devices at once: see \
+     /usr/share/doc/blockhost/blockhost-ipv6.conf (net.ipv6.conf.all.forwarding = 1) and copy it to /etc/sysctl.d";
+
 /// How long a name may take to look up.
 const LOOKUP: Duration = Duration::from_secs(10);
 
@@ -434,7 +438,7 @@ pub fn remarks(layout: &Layout, kept: &Kept) -> Result<Vec<String>, BrokerError>
     let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
     // Where the settings are out of sight, as in the unit's sandbox, nothing is said about them.
     if setting.is_ok_and(|value| value.trim() == "0") {
-        remarks.push(crate::state::mesh::NO_IPV6.to_owned());
+        remarks.push(NO_IPV6.to_owned());
     }
     let gateway = kept.gateway.map(|gateway| IpAddr::V6(gateway.address()));
     if let Some(gateway) = gateway

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::bindings;
-use super::observe::{Bridge, Link, Meter, Observed, Port, Problem, Tunnel};
+use super::observe::{Bridge, Forwarding, Link, Meter, Observed, Port, Problem, Tunnel};
 
 /// The whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ pub struct Picture {
     pub tunnels: Vec<Tunnel>,
     /// Whether a switch answers.
     pub switch: bool,
+    /// What is passed on that is for others; none where it cannot be told.
+    pub forwarding: Option<Forwarding>,
     /// Default routes: gateway and device.
     pub default_routes: Vec<DefaultRoute>,
     /// What is there and could not be read.
@@ -157,6 +159,7 @@ pub fn picture(observed: &Observed) -> Picture {
         bridges,
         tunnels: observed.tunnels.clone().unwrap_or_default(),
         switch: observed.switch.is_some(),
+        forwarding: observed.forwarding.clone(),
         default_routes: default_routes
             .flat_map(|route| {
                 route.hops.iter().map(|hop| DefaultRoute {

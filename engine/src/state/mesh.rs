@@ -1,14 +1,14 @@
 //! The mesh: bridges whose containers the host routes, tunnels that lead to others, and the networks behind them. The host
-//! forwards what comes in by these devices and by no others. Which addresses a device has is the section `net`'s, who is at a
+//! forwards the IPv4 packets that come in by these devices and by no others; of IPv6 all or none. Which addresses a device has is the section `net`'s, who is at a
 //! tunnel's other end `wireguard`'s; the container's side is in [`super::lxc`].
 
 use std::collections::BTreeMap;
 
 use blockhost_netlink::route::{MAIN_TABLE, PROTOCOL};
 use blockhost_netlink::{Address, Link};
-use blockhost_proto::action::WgShow;
+use blockhost_proto::action::{MasqueradeList, WgShow};
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{IfName, Metric, Param, RouteNet, Text, WgName};
+use blockhost_proto::value::{IfName, Metric, Param, RouteNet, RouteNets, Text, WgName};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +29,11 @@ pub enum Wanted {
         name: WgName,
         /// What lies behind it.
         networks: Vec<RouteNet>,
+        /// Networks here of which packets leave by it as the host's: nobody there knows a way back to them.
+        masquerade: RouteNets,
     },
+    /// That the host forwards IPv6, which Linux decides for all devices at once.
+    Ipv6,
 }
 
 /// A route out of a device.
@@ -54,6 +58,8 @@ pub struct Found {
     pub routes: Vec<FoundRoute>,
     /// What may come from the peers of a tunnel, and be sent to them.
     pub allowed: Vec<String>,
+    /// Networks of which packets leave by a tunnel as the host's.
+    pub masquerade: Vec<String>,
     /// Whether this host forwards IPv6.
     pub forwards_v6: bool,
     /// Whether the host believes sources on all its devices that it should not.
@@ -65,23 +71,46 @@ pub struct Found {
 #[derive(Debug, Clone, Copy)]
 pub struct Mesh;
 
-/// What a host has to do for IPv6 by itself.
-pub(crate) const NO_IPV6: &str = "this host does not forward IPv6, which Linux decides for all devices at once: see \
-     /usr/share/doc/blockhost/blockhost-ipv6.conf (net.ipv6.conf.all.forwarding = 1) and copy it to /etc/sysctl.d";
+/// What is missing for IPv6.
+pub(super) const NO_IPV6: &str = "this host does not forward IPv6, which Linux decides for all devices at once: say `ipv6: true` in the section mesh";
+
+/// The resource that stands for forwarding IPv6. No device can be called so.
+const IPV6: &str = "ipv6:forwarding";
 
 impl Wanted {
     fn name(&self) -> &str {
         match self {
             Self::Bridge(name) => name.as_str(),
             Self::Tunnel { name, .. } => name.as_str(),
+            Self::Ipv6 => IPV6,
         }
     }
 
     fn networks(&self) -> &[RouteNet] {
         match self {
-            Self::Bridge(_) => &[],
+            Self::Bridge(_) | Self::Ipv6 => &[],
             Self::Tunnel { networks, .. } => networks,
         }
+    }
+
+    fn masquerade(&self) -> Vec<String> {
+        match self {
+            Self::Bridge(_) | Self::Ipv6 => Vec::new(),
+            Self::Tunnel { masquerade, .. } => {
+                masquerade.iter().map(|one| one.to_string()).collect()
+            }
+        }
+    }
+
+    /// Whether IPv6 packets go by it.
+    fn is_of_ipv6(&self) -> bool {
+        let masquerade = match self {
+            Self::Tunnel { masquerade, .. } => Some(masquerade),
+            _ => None,
+        };
+        let hidden = masquerade.into_iter().flat_map(RouteNets::iter);
+        let mut all = self.networks().iter().copied().chain(hidden);
+        all.any(|network| network.address().is_ipv6())
     }
 }
 
@@ -116,6 +145,17 @@ impl Kind for Mesh {
         for (item, place) in section.list("tunnels")? {
             add(tunnel(item, place.clone())?, &place)?;
         }
+        let needed = all.values().find(|wanted| wanted.is_of_ipv6());
+        match (section.get::<bool>("ipv6")?, needed.map(Wanted::name)) {
+            (Some(false), Some(name)) => {
+                let problem = format!("{name} has IPv6 networks, so IPv6 has to be forwarded");
+                return Err(section.wrong("ipv6", problem));
+            }
+            (Some(true), _) | (None, Some(_)) => {
+                all.insert(IPV6.to_owned(), Wanted::Ipv6);
+            }
+            (None | Some(false), None) => {}
+        }
         section.finish()?;
         Ok(all)
     }
@@ -127,10 +167,17 @@ impl Kind for Mesh {
             let list = networks.iter().map(ToString::to_string);
             map.insert("networks".into(), list.collect());
         }
+        let masquerade = wanted.masquerade();
+        if !masquerade.is_empty() {
+            map.insert("masquerade".into(), masquerade.into());
+        }
         map.into()
     }
 
-    fn revive(&self, _id: &str, shown: &Value) -> Option<Wanted> {
+    fn revive(&self, id: &str, shown: &Value) -> Option<Wanted> {
+        if id == IPV6 {
+            return Some(Wanted::Ipv6);
+        }
         if shown["networks"].is_array() {
             return tunnel(shown, Place::top()).ok();
         }
@@ -145,7 +192,15 @@ impl Kind for Mesh {
         let links = host.links()?;
         let routes = host.routes()?;
         let (forwards_v6, loose) = (host.forwards_v6(), host.is_loose());
+        let mut hidden = masquerades(host)?;
         let mut found = BTreeMap::new();
+        if scope.holds(IPV6) {
+            let about = Found {
+                forwards: forwards_v6,
+                ..Found::nothing(forwards_v6, loose)
+            };
+            found.insert(IPV6.to_owned(), about);
+        }
         for link in links.into_iter().filter(|link| scope.holds(&link.name)) {
             // Of all devices those that are in a mesh, or could be.
             if matches!(scope, Scope::Everything) && !link.forwards && !is_tunnel(&link) {
@@ -168,10 +223,21 @@ impl Kind for Mesh {
                 addresses,
                 routes: out.collect(),
                 allowed: allowed(host, &link)?,
+                masquerade: hidden.remove(&link.name).unwrap_or_default(),
                 forwards_v6,
                 loose,
             };
             found.insert(link.name, about);
+        }
+        // Rules outlive their tunnel.
+        for (name, masquerade) in hidden {
+            if scope.holds(&name) && !found.contains_key(&name) {
+                let about = Found {
+                    masquerade,
+                    ..Found::nothing(forwards_v6, loose)
+                };
+                found.insert(name, about);
+            }
         }
         Ok(found)
     }
@@ -188,7 +254,16 @@ impl Kind for Mesh {
 
     fn plan_delete(&self, id: &str, found: &Found, before: &Entry) -> Planned {
         let mut planned = Planned::nothing(true);
-        for network in recorded(before) {
+        if id == IPV6 {
+            planned.differs("on", true, false);
+            planned.step(ipv6(false));
+            return planned;
+        }
+        if !recorded(before, "masquerade").is_empty() && !found.masquerade.is_empty() {
+            planned.differs("masquerade", found.masquerade.clone(), Value::Null);
+            planned.step(masquerade(id, &[], &found.masquerade));
+        }
+        for network in recorded(before, "networks") {
             if holds(found, &network) {
                 planned.differs("networks", network.clone(), Value::Null);
                 planned.step(route_gone(id, &network));
@@ -202,21 +277,29 @@ impl Kind for Mesh {
     }
 
     fn needs(&self, id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
-        let section = match wanted {
-            Wanted::Bridge(_) => "net",
-            Wanted::Tunnel { .. } => "wireguard",
+        let mut needs = match wanted {
+            Wanted::Bridge(_) => vec![ResourceRef::new("net", id)],
+            Wanted::Tunnel { .. } => vec![ResourceRef::new("wireguard", id)],
+            Wanted::Ipv6 => Vec::new(),
         };
-        vec![ResourceRef::new(section, id)]
+        if wanted.is_of_ipv6() {
+            needs.push(ResourceRef::new(Self::NAME, IPV6));
+        }
+        needs
     }
 
     fn is_there(&self, found: &Found) -> bool {
-        found.forwards || found.routes.iter().any(|route| route.ours)
+        let routed = || found.routes.iter().any(|route| route.ours);
+        found.forwards || !found.masquerade.is_empty() || routed()
     }
 
     fn complaints(&self, wanted: &Wanted, found: &Found) -> Vec<String> {
         let name = wanted.name();
         let mut wrong = Vec::new();
-        if found.addresses.is_empty() {
+        if wanted.is_of_ipv6() && !found.forwards_v6 {
+            wrong.push(NO_IPV6.to_owned());
+        }
+        if found.addresses.is_empty() && *wanted != Wanted::Ipv6 {
             wrong.push(format!("the host has no address on {name}"));
         }
         // WireGuard sends to nobody what is in no peer's list, and takes it from nobody.
@@ -233,8 +316,8 @@ impl Kind for Mesh {
     fn remarks(&self, wanted: &Wanted, found: &Found) -> Vec<String> {
         let loose = "net.ipv4.conf.all.rp_filter is 2, which outweighs what each device has: sources are believed that could not \
              be answered; set it to 0 or 1";
-        let tunnel = matches!(wanted, Wanted::Tunnel { .. });
-        (found.loose && !tunnel)
+        let bridge = matches!(wanted, Wanted::Bridge(_));
+        (found.loose && bridge)
             .then(|| loose.to_owned())
             .into_iter()
             .collect()
@@ -249,8 +332,55 @@ fn tunnel(item: &Value, place: Place) -> Result<Wanted, Wrong> {
         let network = RouteNet::from_json(item);
         networks.push(network.map_err(|error| wrong_value(place, &error))?);
     }
+    let masquerade = fields.get("masquerade")?.unwrap_or_default();
     fields.finish()?;
-    Ok(Wanted::Tunnel { name, networks })
+    Ok(Wanted::Tunnel {
+        name,
+        networks,
+        masquerade,
+    })
+}
+
+impl Found {
+    /// What there is of something without a device.
+    fn nothing(forwards_v6: bool, loose: bool) -> Self {
+        Self {
+            forwards: false,
+            strict: false,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            allowed: Vec::new(),
+            masquerade: Vec::new(),
+            forwards_v6,
+            loose,
+        }
+    }
+}
+
+/// Networks that are hidden behind tunnels, by tunnel; those whose rule is not in effect are left out.
+fn masquerades(host: &mut dyn Host) -> Result<BTreeMap<String, Vec<String>>, HostError> {
+    let list = match read(host, MasqueradeList {}) {
+        Ok(list) => list,
+        // No iptables on this host, or none for us: whoever wants to hide something is told when it is set.
+        Err(error) if matches!(error.code(), Some(ErrorCode::Failed | ErrorCode::Forbidden)) => {
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for one in list.as_array().into_iter().flatten() {
+        if let (Some(dev), Some(network), true) = (
+            one["dev"].as_str(),
+            one["network"].as_str(),
+            one["whole"] == true,
+        ) {
+            all.entry(dev.to_owned())
+                .or_default()
+                .push(network.to_owned());
+        }
+    }
+    all.values_mut().for_each(|list| list.sort_unstable());
+    Ok(all)
 }
 
 fn is_tunnel(link: &Link) -> bool {
@@ -303,31 +433,48 @@ fn holds(found: &Found, network: &str) -> bool {
     routes.any(|route| route.ours && route.network == network)
 }
 
-fn recorded(before: &Entry) -> Vec<String> {
-    let list = before.wanted["networks"].as_array().into_iter().flatten();
+fn recorded(before: &Entry, key: &str) -> Vec<String> {
+    let list = before.wanted[key].as_array().into_iter().flatten();
     list.filter_map(|network| network.as_str().map(str::to_owned))
         .collect()
 }
 
 fn plan(id: &str, wanted: &Wanted, found: Option<&Found>, before: Option<&Entry>) -> Planned {
     let mut planned = Planned::nothing(true);
+    let mut hide = wanted.masquerade();
+    hide.sort_unstable();
     let Some(found) = found else {
         planned.notes.push(format!("there is no device {id} yet"));
         planned.step(forward(id, true, false));
+        if !hide.is_empty() {
+            planned.step(masquerade(id, &hide, &[]));
+        }
         for network in wanted.networks() {
             planned.step(route(id, &network.to_string()));
         }
         return planned;
     };
+    if *wanted == Wanted::Ipv6 {
+        // What was on before is somebody else's to switch off.
+        planned.ours = !found.forwards || before.is_some();
+        if !found.forwards {
+            planned.differs("on", false, true);
+            planned.step(ipv6(true));
+        }
+        return planned;
+    }
     if !found.forwards || !found.strict {
         planned.differs("forward", found.forwards && found.strict, true);
         planned.step(forward(id, true, found.forwards));
     }
-    let wanted: Vec<String> = wanted.networks().iter().map(ToString::to_string).collect();
-    let is_v6 = |network: &String| network.contains(':');
-    if wanted.iter().any(is_v6) && !found.forwards_v6 {
-        planned.block(NO_IPV6);
+    // Before the first packet can leave, and only where this document spoke of it.
+    let spoken_of =
+        !hide.is_empty() || before.is_some_and(|entry| !recorded(entry, "masquerade").is_empty());
+    if spoken_of && hide != found.masquerade {
+        planned.differs("masquerade", found.masquerade.clone(), hide.clone());
+        planned.step(masquerade(id, &hide, &found.masquerade));
     }
+    let wanted: Vec<String> = wanted.networks().iter().map(ToString::to_string).collect();
     for network in &wanted {
         if !holds(found, network) {
             planned.differs("networks", Value::Null, network.clone());
@@ -335,7 +482,8 @@ fn plan(id: &str, wanted: &Wanted, found: Option<&Found>, before: Option<&Entry>
         }
     }
     // Routes that the document never spoke of are somebody else's.
-    for network in before.map(recorded).unwrap_or_default() {
+    let before = before.map(|entry| recorded(entry, "networks"));
+    for network in before.unwrap_or_default() {
         if !wanted.contains(&network) && holds(found, &network) {
             planned.differs("networks", network.clone(), Value::Null);
             planned.step(route_gone(id, &network).map(Step::releasing));
@@ -358,6 +506,27 @@ fn forward(id: &str, on: bool, before: bool) -> Result<Step, String> {
     }
     let undo = json!({"dev": id, "forward": before});
     Ok(set.undone_by(step(say(before), "link-set", &undo)?))
+}
+
+fn ipv6(on: bool) -> Result<Step, String> {
+    let say = |on: bool| match on {
+        true => "This host forwards IPv6",
+        false => "This host forwards IPv6 no more",
+    };
+    let switch = |on: bool| json!({"setting": "ipv6-forwarding", "on": on});
+    let undo = step(say(!on), "sysctl-set", &switch(!on))?;
+    Ok(step(say(on), "sysctl-set", &switch(on))?.undone_by(undo))
+}
+
+/// All that is hidden behind a tunnel's address from now on.
+fn masquerade(id: &str, networks: &[String], before: &[String]) -> Result<Step, String> {
+    let say = |networks: &[String]| match networks {
+        [] => format!("Nothing leaves by {id} as this host any more"),
+        _ => format!("{} leave by {id} as this host", networks.join(", ")),
+    };
+    let params = |networks: &[String]| json!({"dev": id, "networks": networks});
+    let undo = step(say(before), "masquerade-set", &params(before))?;
+    Ok(step(say(networks), "masquerade-set", &params(networks))?.undone_by(undo))
 }
 
 fn route(id: &str, network: &str) -> Result<Step, String> {

@@ -16,6 +16,7 @@ mod proxy;
 mod qm;
 mod record;
 mod route;
+mod setting;
 mod throttle;
 mod trust;
 mod veth;
@@ -37,7 +38,7 @@ pub use ledger::{
     Reason,
 };
 pub use link::{LinkHandover, LinkSet};
-pub use nat::{NatList, NatMap, NatSet, NatUnmap};
+pub use nat::{MasqueradeList, MasqueradeSet, NatList, NatMap, NatSet, NatUnmap};
 pub use ovs::{
     OvsAddBr, OvsAddPort, OvsDelBr, OvsDelPort, OvsList, OvsSetFlows, OvsSetMeter, OvsSetQos,
 };
@@ -47,6 +48,7 @@ pub use qm::{
     QmList, QmMetrics, QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate,
 };
 pub use route::{Ip6RouteAdd, Ip6RouteDel, RouteDel, RouteFromDel, RouteFromSet, RouteSet};
+pub use setting::SysctlSet;
 pub use throttle::{PveSetThrottle, TcRateLimit, VmThrottle};
 pub use trust::{CosignedCheckpoint, LedgerCosign, LedgerRotateKey};
 pub use veth::VethRename;
@@ -420,7 +422,8 @@ actions! {
     VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel, RouteFromSet, RouteFromDel,
     IptablesOpen, IptablesClose, IptablesList, IptablesSet,
-    NatMap, NatUnmap, NatList, NatSet, ProxySet, ProxyDel, VethRename, LinkSet, LinkHandover,
+    NatMap, NatUnmap, NatList, NatSet, MasqueradeSet, MasqueradeList, ProxySet, ProxyDel, SysctlSet,
+    VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     ContainerLook, ContainerAttach, ContainerDetach,
     WgSetup, WgSetPeers, WgTeardown, WgShow,

@@ -2,7 +2,7 @@
 
 use super::{ParamError, ResourceKey, action};
 use crate::catalog::FieldSpec;
-use crate::value::{Comment, NatAddress, NatPairs};
+use crate::value::{Comment, NatAddress, NatPairs, RouteNets, WgName};
 
 action! {
     /// Sends what comes for the public address to the private one, and lets the private one appear as the public one.
@@ -66,6 +66,34 @@ action! {
     resources |_| vec![ResourceKey::named("firewall")],
     resource |_| "nat".to_owned(),
     example r#"{"pairs": [{"public": "203.0.113.7", "private": "10.0.0.7", "comment": "vm-100"}]}"#,
+}
+
+action! {
+    /// Lets packets from these networks, and from no others, leave by a tunnel with the host's own address there as their
+    /// source: for others in the mesh that know no way back to the networks. What was set for the tunnel before is replaced, in
+    /// one step for each family; an empty list ends it. Connections that are under way keep what they have. It comes before
+    /// public addresses of `nat-map`, which are none that a peer would take.
+    MasqueradeSet = "masquerade-set", family "masquerade", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only false, ledger "net" / "network" / "apply",
+    {
+        /// The tunnel, one of this agent.
+        dev: WgName,
+        /// All networks whose packets get the host's address there from now on.
+        networks: RouteNets,
+    }
+    resources |_| vec![ResourceKey::named("firewall")],
+    resource |a| format!("masquerade:{}", a.dev),
+    example r#"{"dev": "wg0", "networks": ["10.20.0.0/24"]}"#,
+}
+
+action! {
+    /// What `masquerade-set` set, as a JSON array in `output`, from the rules themselves: `dev`, `network`, and `whole`, which
+    /// is false where the rule is there and not in effect.
+    MasqueradeList = "masquerade-list", family "masquerade", compartment Net, capabilities &["CAP_NET_ADMIN"],
+    time_limit_s 15, read_only true, ledger "net" / "network" / "query",
+    {}
+    resource |_| "masquerade".to_owned(),
+    example "{}",
 }
 
 fn one_family(public: NatAddress, private: NatAddress) -> Result<(), ParamError> {

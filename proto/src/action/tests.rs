@@ -130,6 +130,15 @@ fn examples() -> Vec<(&'static str, Value)> {
             "proxy-del",
             json!({"address": "2001:DB8::7", "dev": "eth0"}),
         ),
+        (
+            "masquerade-set",
+            json!({"dev": "wg0", "networks": ["10.20.0.0/24", "FD20::/64"]}),
+        ),
+        ("masquerade-list", json!({})),
+        (
+            "sysctl-set",
+            json!({"setting": "ipv6-proxy", "dev": "eth0", "on": true}),
+        ),
         ("veth-rename", json!({"vmid": 100})),
         ("link-set", json!({"dev": "ovsbr0", "addresses": []})),
         ("link-handover", json!({"from": "eth0", "to": "ovsbr0"})),

@@ -105,6 +105,78 @@ const PARAMS: &[(&str, &str, &str)] = &[
         r#"{"address":"203.0.113.7","dev":"../all","behind":"ovsbr0"}"#,
     ),
     (
+        "everything hidden",
+        "masquerade-set",
+        r#"{"dev":"wg0","networks":["0.0.0.0/0"]}"#,
+    ),
+    (
+        "one network twice",
+        "masquerade-set",
+        r#"{"dev":"wg0","networks":["10.20.0.0/24","10.20.0.0/24"]}"#,
+    ),
+    (
+        "a network with bits of a host",
+        "masquerade-set",
+        r#"{"dev":"wg0","networks":["10.20.0.1/24"]}"#,
+    ),
+    (
+        "a rule in the network",
+        "masquerade-set",
+        r#"{"dev":"wg0","networks":["10.20.0.0/24 -j ACCEPT\n-A INPUT"]}"#,
+    ),
+    (
+        "every device",
+        "masquerade-set",
+        r#"{"dev":"+","networks":["10.20.0.0/24"]}"#,
+    ),
+    (
+        "every tunnel",
+        "masquerade-set",
+        r#"{"dev":"wg+","networks":["10.20.0.0/24"]}"#,
+    ),
+    ("a tunnel", "masquerade-list", r#"{"dev":"wg0"}"#),
+    (
+        "the kernel's name of a setting",
+        "sysctl-set",
+        r#"{"setting":"net.ipv6.conf.all.forwarding","on":true}"#,
+    ),
+    (
+        "another setting",
+        "sysctl-set",
+        r#"{"setting":"accept_source_route","dev":"eth0","on":true}"#,
+    ),
+    (
+        "a number for a switch",
+        "sysctl-set",
+        r#"{"setting":"ipv6-forwarding","on":2}"#,
+    ),
+    (
+        "a setting of all devices for one",
+        "sysctl-set",
+        r#"{"setting":"ipv6-forwarding","dev":"eth0","on":true}"#,
+    ),
+    (
+        "a setting of one device for none",
+        "sysctl-set",
+        r#"{"setting":"ipv6-proxy","on":true}"#,
+    ),
+    (
+        "a setting of one device for all",
+        "sysctl-set",
+        r#"{"setting":"ipv6-proxy","dev":"all","on":true}"#,
+    ),
+    (
+        "a setting of devices to come",
+        "sysctl-set",
+        r#"{"setting":"ipv4-forwarding","dev":"default","on":true}"#,
+    ),
+    (
+        "a path for a device of a setting",
+        "sysctl-set",
+        r#"{"setting":"ipv6-proxy","dev":"../../kernel","on":true}"#,
+    ),
+    ("no state", "sysctl-set", r#"{"setting":"ipv6-forwarding"}"#),
+    (
         "forwarding as a text",
         "link-set",
         r#"{"dev":"ovsbr0","forward":"yes"}"#,

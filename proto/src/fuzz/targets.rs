@@ -14,9 +14,9 @@ use crate::request::decode_request;
 use crate::response::Response;
 use crate::value::{
     BrokerEndpoint, Comment, CpuLimit, DiskSize, EthAddress, EventName, FileMode, GatewayIpv6,
-    GuestPath, HostIpv6, IfName, ImagePath, KeyFile, L4Proto, MachinePrefix, NewWalletName,
-    NextHop, PackageName, RouteNet, SnippetRef, SourceNet, StorageName, TemplateRef, Text, VmName,
-    VolumeRef, WalletName,
+    GuestPath, HostIpv6, HostSetting, IfName, ImagePath, KeyFile, L4Proto, MachinePrefix,
+    NewWalletName, NextHop, PackageName, RouteNet, SnippetRef, SourceNet, StorageName, TemplateRef,
+    Text, VmName, VolumeRef, WalletName,
 };
 use crate::wire::{FrameDecoder, HEADER, WireError};
 
@@ -310,4 +310,5 @@ fn values(data: &[u8]) {
     one::<BrokerEndpoint>(text);
     one::<RouteNet>(text);
     one::<NextHop>(text);
+    one::<HostSetting>(text);
 }

@@ -14,6 +14,7 @@ mod number;
 mod object;
 mod ovs;
 mod prefix;
+mod setting;
 mod template;
 mod text;
 mod wallet;
@@ -41,8 +42,9 @@ pub use ovs::{
 };
 pub use prefix::{
     DeviceAddresses, InterfaceAddress, InterfaceAddresses, Ipv4Prefix, Ipv6Prefix, NatAddress,
-    NextHop, RouteNet,
+    NextHop, RouteNet, RouteNets,
 };
+pub use setting::HostSetting;
 pub use template::TemplateRef;
 pub use text::{DiskSize, GuestCommand};
 pub use wallet::{

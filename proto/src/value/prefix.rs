@@ -45,6 +45,10 @@ pub struct NatAddress(IpAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteNet(InterfaceAddress);
 
+/// Networks of one kind: at most 64, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteNets(Vec<RouteNet>);
+
 /// The router that a route leads through: a unicast address, for IPv6 also a link-local one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHop(IpAddr);
@@ -314,6 +318,26 @@ impl Text for RouteNet {
     }
     fn text_schema() -> Value {
         InterfaceAddress::text_schema()
+    }
+}
+
+impl RouteNets {
+    /// The networks, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = RouteNet> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl List for RouteNets {
+    const KIND: &'static str = "list of networks";
+    const RULE: &'static str = "at most 64 networks, each once";
+    const MAX: usize = 64;
+    type Item = RouteNet;
+    fn from_items(items: Vec<RouteNet>) -> Result<Self, ValueError> {
+        super::object::each_once::<Self>(items).map(Self)
+    }
+    fn items(&self) -> &[RouteNet] {
+        &self.0
     }
 }
 

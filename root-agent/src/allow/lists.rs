@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use blockhost_proto::value::RESERVED_WALLETS;
+use blockhost_proto::value::{HostSetting, RESERVED_WALLETS};
 use serde::{Deserialize, Serialize};
 
-use super::range::{PortRange, Prefix, Vmids};
+use super::range::{PortRange, Prefix, Setting, Vmids};
 use crate::policy::rule::given;
 
 macro_rules! lists {
@@ -121,12 +121,13 @@ lists! {
     vmids: Vmids = Vmids::range(100, 999_999),
     /// Switches that bridges, ports and flows may be set on.
     ovs_bridges: Vec<String> = names(&["ovsbr0", "ovsbr1"]),
-    /// Devices that may be attached to a switch; a `*` at the end stands for any rest. An uplink has to be named by hand:
+    /// Devices that may be attached to a switch; a `*` at the end stands for any rest, but of `vi`, `veth`, `tap` and `fwln` only
+    /// for one that makes a machine's device (`vi100_1`, `veth100i0`, `tap100i0`, `fwln100o0`): others' have to be named whole. So has an uplink:
     /// attaching it takes the host off its network.
     ovs_ports: Vec<String> = names(&["vi*", "veth*", "tap*", "fwln*", "bhc*"]),
     /// Public addresses that `nat-map` may give away, as prefixes; empty lets none through.
     public_pools: Vec<Prefix> = Vec::new(),
-    /// Private addresses that a public one may lead to.
+    /// Private addresses that a public one may lead to, and of which packets may leave by a tunnel as the host's.
     nat_private: Vec<Prefix> = prefixes(&PRIVATE),
     /// Tunnels that may be made; a `*` at the end stands for any rest.
     wg_names: Vec<String> = names(&["wg*"]),
@@ -151,6 +152,9 @@ lists! {
     route_networks: Vec<Prefix> = prefixes(&PRIVATE),
     /// Devices that lead out of the host, and that may hand over what they carry to a bridge and get it back.
     uplinks: Vec<String> = Vec::new(),
+    /// Settings of the host that `sysctl-set` may switch. `ipv6-forwarding` has to be named by hand: the host then forwards IPv6
+    /// between all its devices.
+    host_settings: Vec<Setting> = vec![Setting(HostSetting::Ipv4Forwarding), Setting(HostSetting::Ipv6Proxy)],
     /// Networks that a broker may give this host a part of.
     broker_prefixes: Vec<Prefix> = prefixes(&BROKER),
 }

@@ -18,7 +18,7 @@ use blockhost_proto::value::{
 };
 
 pub use self::lists::{Allowlists, Only};
-pub use self::range::{PortRange, Prefix, VmidRange, Vmids};
+pub use self::range::{PortRange, Prefix, Setting, VmidRange, Vmids};
 use crate::compartment::Failure;
 
 /// A value that is on none of its list's entries.
@@ -119,6 +119,33 @@ impl Allowlists {
                 self.route_device(&a.behind)
             }
             Action::ProxyDel(a) => self.proxy(a.address, &a.dev),
+            Action::MasqueradeSet(a) => {
+                self.tunnel(&a.dev)?;
+                a.networks.iter().try_for_each(|network| {
+                    inside(
+                        "private network",
+                        network.address(),
+                        network.length(),
+                        &self.nat_private,
+                        "nat_private",
+                    )
+                })
+            }
+            Action::SysctlSet(a) => {
+                if !self.host_settings.contains(&Setting(a.setting)) {
+                    let all: Vec<&str> = self.host_settings.iter().map(|s| s.0.as_str()).collect();
+                    let setting = a.setting.as_str();
+                    return Err(not_allowed(
+                        "setting",
+                        setting,
+                        &all.join(", "),
+                        "host_settings",
+                    ));
+                }
+                a.dev.as_ref().map_or(Ok(()), |dev| {
+                    listed("uplink", dev.as_str(), &self.uplinks, "uplinks")
+                })
+            }
             Action::VethRename(a) => self.vmid(a.vmid),
             Action::LinkSet(a) => {
                 self.device(&a.dev)?;
@@ -199,6 +226,7 @@ impl Allowlists {
             // Which entries of the address book may change depends on its present contents: the keys compartment knows.
             Action::AddressbookSave(_)
             | Action::NatList(_)
+            | Action::MasqueradeList(_)
             | Action::IptablesList(_)
             | Action::LedgerAppend(_)
             | Action::LedgerCosign(_)
@@ -387,7 +415,7 @@ impl Allowlists {
 
     fn switch_port(&self, bridge: &SwitchIfName, port: &SwitchIfName) -> Result<(), NotAllowed> {
         self.switch(bridge)?;
-        like("switch port", port.as_str(), &self.ovs_ports, "ovs_ports")?;
+        attachable(port.as_str(), &self.ovs_ports)?;
         machine_of(port.as_str()).map_or(Ok(()), |vmid| self.vmid(vmid))
     }
 
@@ -546,6 +574,22 @@ pub fn alternative_of(name: &str) -> Option<String> {
     let (vmid, index) = number.split_once('_').unwrap_or((number, "0"));
     let (vmid, index): (Vmid, IfIndex) = (vmid.parse().ok()?, index.parse().ok()?);
     Some(format!("veth{vmid}i{index}"))
+}
+
+/// A port's name on the list. Of devices that are called as machines' are, what many names begin with stands for machines' alone:
+/// Docker's veth, a VPN's tap or libvirt's virbr0 are somebody else's, and have to be named whole.
+fn attachable(port: &str, list: &[String]) -> Result<(), NotAllowed> {
+    const LIKE_MACHINES: [&str; 5] = ["vi", "veth", "tap", "fwln", "fwpr"];
+    let in_doubt = LIKE_MACHINES.iter().any(|kind| port.starts_with(kind)) && !is_machines(port);
+    if !in_doubt || one_of(port, list).is_some() {
+        return like("switch port", port, list, "ovs_ports");
+    }
+    Err(NotAllowed {
+        sentence: format!(
+            "switch port {port} is not allowed: it is no machine's, and only names that are given whole stand for others'"
+        ),
+        key: "ovs_ports",
+    })
 }
 
 /// On the list by name, or by the beginning of it where the entry ends with `*`.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use blockhost_proto::value::{HostSetting, Text as _};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -39,6 +40,30 @@ pub struct Prefix {
     pub address: IpAddr,
     /// Prefix length in bits.
     pub length: u8,
+}
+
+/// A setting of the host by the catalog's name, such as `ipv6-forwarding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Setting(pub HostSetting);
+
+impl TryFrom<String> for Setting {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let rule = HostSetting::RULE;
+        HostSetting::read(&text).map(Self).ok_or_else(|| {
+            format!(
+                "\"{}\" is none of {rule}",
+                blockhost_proto::escape::shown(&text)
+            )
+        })
+    }
+}
+
+impl From<Setting> for String {
+    fn from(setting: Setting) -> Self {
+        setting.0.as_str().to_owned()
+    }
 }
 
 impl Vmids {

@@ -379,3 +379,74 @@ fn what_may_be_named_is_said_and_that_nothing_may() {
     assert!(ports("firewall_ports: ['1-21', '23']").contains("allowed: 1-21, 23-23 ("));
     assert!(ports("firewall_ports: []").contains("allowed: none ("));
 }
+
+fn attaches(port: &str, list: &[&str]) -> bool {
+    let allow = Allowlists {
+        ovs_ports: list.iter().map(|entry| (*entry).to_owned()).collect(),
+        ..Allowlists::default()
+    };
+    let params = json!({"bridge": "ovsbr0", "port": port});
+    let action = Action::from_parts("ovs-add-port", &params).expect("valid");
+    allow.check(&action).is_ok()
+}
+
+#[test]
+fn a_star_stands_for_machines_devices_and_not_for_what_others_call_alike() {
+    let usual = Allowlists::default().ovs_ports;
+    let usual: Vec<&str> = usual.iter().map(String::as_str).collect();
+    for machines in [
+        "vi100",
+        "vi100_1",
+        "veth100i0",
+        "tap100i1",
+        "fwln100o0",
+        "bhc7xk2mq4a",
+    ] {
+        assert!(attaches(machines, &usual), "{machines}");
+    }
+    for others in [
+        // Docker, OpenVPN, libvirt, and a name that only begins like one.
+        "veth1a2b3c4",
+        "vethwg0",
+        "tap0",
+        "tap_vpn",
+        "tapestry",
+        "virbr0",
+        "virbr0-nic",
+        "vip0",
+        "fwln",
+        "fwlnx",
+        "fwpr100p",
+        "veth100i",
+        "veth100i0x",
+        "vethi0",
+        "tap100",
+        "tap99i0",
+        "tap1000000i0",
+        "tap+100i0",
+        "vi",
+        "vi_1",
+        "vi100_",
+        "eth0",
+    ] {
+        if SwitchIfName::read(others).is_none() {
+            continue;
+        }
+        assert!(!attaches(others, &usual), "{others}");
+        assert!(!attaches(others, &["t*", "v*", "f*"]), "{others}");
+        assert!(attaches(others, &[others]), "{others} was named whole");
+    }
+    // Machines that the policy leaves out stay out, however they are written.
+    for zeros in ["tap0100i0", "veth00100i0"] {
+        let allow = Allowlists {
+            vmids: Vmids::range(200, 300),
+            ..Allowlists::default()
+        };
+        let params = json!({"bridge": "ovsbr0", "port": zeros});
+        let action = Action::from_parts("ovs-add-port", &params).expect("valid");
+        assert!(allow.check(&action).is_err(), "{zeros}");
+    }
+    // Other programs' names are the operator's to list as ever.
+    assert!(attaches("patch-left", &["patch-*"]));
+    assert!(attaches("dpdk0", &["*"]));
+}

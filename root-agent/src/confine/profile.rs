@@ -7,6 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use super::programs::{APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
 use super::syscalls::{Filter, UNIX, UNIX_AND_INTERNET};
+use crate::compartment::net::settings::DIRECTORY as IPV6_SETTINGS;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
 use crate::policy::{LandlockChoice, WireguardChoice};
@@ -283,11 +284,13 @@ const LOADERS: [&str; 4] = [
 
 /// One program with its loader and its libraries. The directories of programs cannot even be read: the loader would run
 /// whatever can be.
-/// Besides them the keys of tunnels, which the program cannot reach: its own rules leave them out.
+/// Besides them the keys of tunnels and the kernel's settings of IPv6, which the program cannot reach: its own rules leave them
+/// out.
 fn net_files(inputs: &Inputs<'_>) -> Ruleset {
     let mut paths = with_programs(loading_only(), inputs.programs);
     paths.push((PathBuf::from("/proc"), READ));
     paths.push((inputs.layout.wireguard_keys(), READ_WRITE));
+    paths.push((PathBuf::from(IPV6_SETTINGS), READ_FILE | WRITE_FILE));
     Ruleset {
         paths,
         ..Ruleset::default()

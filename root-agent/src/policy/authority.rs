@@ -207,7 +207,7 @@ fn narrowed(
 
 /// Actions that are about everything on a list, whatever they name. Under a rule that narrows this list they would show or
 /// take away what its caller may not name.
-pub const SHOWS_ALL: [(&str, &str); 10] = [
+pub const SHOWS_ALL: [(&str, &str); 12] = [
     ("qm-list", "vmids"),
     ("qm-metrics", "vmids"),
     ("pct-list", "vmids"),
@@ -217,6 +217,8 @@ pub const SHOWS_ALL: [(&str, &str); 10] = [
     ("iptables-list", "firewall_ports"),
     ("nat-set", "public_pools"),
     ("nat-set", "nat_private"),
+    ("masquerade-list", "wg_names"),
+    ("masquerade-list", "nat_private"),
     ("iptables-set", "firewall_ports"),
 ];
 

@@ -75,7 +75,7 @@ pub fn ground_with(test: &str, backend: Backend) -> Option<Ground> {
     }
     text.push_str(
         "wireguard: userspace\ntime_limits: {ovs-add-port: 5, ovs-del-port: 5, ovs-add-br: 10}\n\
-         allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n  uplinks: [up0]\n",
+         allow:\n  bridges: [vmbr0, ovsbr0, ovsbr1]\n  ovs_ports: ['vi*', 'int*']\n  public_pools: ['203.0.113.0/24']\n  uplinks: [up0]\n  host_settings: [ipv4-forwarding, ipv6-forwarding, ipv6-proxy]\n",
     );
     std::fs::write(&policy, text).expect("a policy");
     private_wireguard(&world);

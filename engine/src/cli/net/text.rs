@@ -87,6 +87,15 @@ pub(super) fn draw(now: &Picture, before: Option<&(Instant, Picture)>, colour: C
             route.metric
         );
     }
+    if let Some(forwarding) = &now.forwarding {
+        let ipv6 = if forwarding.ipv6 { "all" } else { "-" };
+        let _ = writeln!(
+            out,
+            "forwards  IPv4 from {}  IPv6 from {ipv6}  answers for others' IPv6 on {}",
+            list(&forwarding.ipv4),
+            list(&forwarding.ipv6_proxy),
+        );
+    }
     if !now.switch {
         let _ = writeln!(
             out,

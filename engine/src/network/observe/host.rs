@@ -87,6 +87,41 @@ pub struct Hop {
     pub gateway: Option<IpAddr>,
 }
 
+/// What the host passes on that is not for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// Devices that IPv4 packets come in by to be forwarded.
+    pub ipv4: Vec<String>,
+    /// Whether IPv6 packets are, whatever they come in by.
+    pub ipv6: bool,
+    /// Devices where neighbour solicitations for others may be answered.
+    pub ipv6_proxy: Vec<String>,
+}
+
+/// What is forwarded, and where.
+///
+/// # Errors
+/// [`ObserveError::Netlink`].
+pub fn forwarding() -> Result<Forwarding, ObserveError> {
+    let links = Netlink::open()?.links()?;
+    let is_on = |device: &str, key: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{device}/{key}");
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+    };
+    let everywhere = is_on("all", "proxy_ndp");
+    let names = |chosen: &dyn Fn(&link::Link) -> bool| {
+        let chosen = links
+            .iter()
+            .filter(|link| link.name != "lo" && chosen(link));
+        chosen.map(|link| link.name.clone()).collect()
+    };
+    Ok(Forwarding {
+        ipv4: names(&|link| link.forwards),
+        ipv6: is_on("all", "forwarding"),
+        ipv6_proxy: names(&|link| everywhere || is_on(&link.name, "proxy_ndp")),
+    })
+}
+
 impl Link {
     /// Whether this is one of its names.
     #[must_use]

@@ -7,7 +7,7 @@ mod manager;
 mod switch;
 mod tunnel;
 
-pub use host::{Counters, Hop, Link, Route, links, routes};
+pub use host::{Counters, Forwarding, Hop, Link, Route, forwarding, links, routes};
 pub use manager::{ManagedDevice, NetworkManager, introspection, network_manager};
 pub use switch::{Bridge, Flow, Meter, Owner, Port, PortCounters, Switch, look_at_switch};
 pub use tunnel::{Peer, Tunnel, tunnels};
@@ -26,6 +26,9 @@ pub struct Observed {
     pub links: Option<Vec<Link>>,
     /// Routes of all tables but the kernel's own of local addresses.
     pub routes: Option<Vec<Route>>,
+    /// What is passed on that is for others.
+    #[serde(default)]
+    pub forwarding: Option<Forwarding>,
     /// Open vSwitch; `None` where it is not running, or the root agent is not.
     pub switch: Option<Switch>,
     /// Tunnels of the root agent; `None` where it cannot be asked.
@@ -39,7 +42,7 @@ pub struct Observed {
 /// Something that is there and could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// `links`, `routes`, `switch`, `tunnels` or `network_manager`.
+    /// `links`, `routes`, `forwarding`, `switch`, `tunnels` or `network_manager`.
     pub part: String,
     /// One sentence.
     pub what: String,
@@ -143,14 +146,15 @@ pub async fn observe_beside(
         tokio::task::spawn_blocking(|| {
             let links = links();
             let routes = links.as_ref().ok().map(|links| routes(links));
-            (links, routes)
+            (links, routes, forwarding())
         }),
         switch,
         manager_of(bus),
     );
     let mut observed = Observed::default();
     match kernel {
-        Ok((links, routes)) => {
+        Ok((links, routes, forwarding)) => {
+            observed.forwarding = observed.note("forwarding", forwarding);
             observed.links = observed.note("links", links);
             observed.routes = routes.and_then(|routes| observed.note("routes", routes));
         }

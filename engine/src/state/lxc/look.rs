@@ -135,6 +135,7 @@ fn interface(vmid: Vmid, index: u8, net: &str, links: &Links, switch: &Ports) ->
     FoundInterface {
         net: net.to_owned(),
         host_end: host_end.map(|link| link.name.clone()),
+        mtu: host_end.map(|link| link.mtu),
         named: by_promise.is_some(),
         port: port.cloned(),
     }

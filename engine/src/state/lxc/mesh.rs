@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use blockhost_netlink::Address;
 use blockhost_proto::qm::{Ip4Config, Ip6Config};
 
-use super::{Found, Interface};
+use super::{Found, Interface, Mode};
 use crate::state::mesh::NO_IPV6;
 
 /// MTU of an interface that nothing is said about.
@@ -18,8 +18,19 @@ struct Own {
     gateway: Option<IpAddr>,
 }
 
+/// The MTU that an interface should have: what the document says; else, where it is routed, no more than the narrowest tunnel
+/// carries. `None` leaves it to the manager.
+pub(super) fn mtu(interface: &Interface, there: Option<u16>, found: &Found) -> Option<u16> {
+    let fits = |carries: u32| there.map_or(USUAL_MTU, u32::from) <= carries;
+    let narrow = match (&found.narrowest, interface.mode) {
+        (Some((_, carries)), Mode::Netmaker) if !fits(*carries) => u16::try_from(*carries).ok(),
+        _ => None,
+    };
+    interface.net.mtu.or(narrow).or(there)
+}
+
 /// What is missing on the host for this interface to be routed; empty when all is there.
-pub(super) fn missing(interface: &Interface, found: &Found) -> Vec<String> {
+pub(super) fn missing(interface: &Interface, now: Option<u32>, found: &Found) -> Vec<String> {
     let bridge = interface.bridge.as_str();
     let name = &interface.net.name;
     let about = found.bridges.get(bridge);
@@ -58,13 +69,16 @@ pub(super) fn missing(interface: &Interface, found: &Found) -> Vec<String> {
             missing.push(format!("{name} is routed, but {NO_IPV6}"));
         }
     }
-    let mtu = interface.net.mtu.map_or(USUAL_MTU, u32::from);
-    if let Some((tunnel, narrow)) = &found.narrowest
+    if let (Some(mtu), Some((tunnel, narrow))) = (now, &found.narrowest)
         && mtu > *narrow
     {
+        let what = match interface.net.mtu {
+            Some(own) if u32::from(own) > *narrow => format!("`mtu: {narrow}` spares that"),
+            _ => "its next start spares that".to_owned(),
+        };
         missing.push(format!(
             "{name} sends packets of up to {mtu} bytes and {tunnel} carries {narrow}: larger ones are sent twice, after the host \
-             has said so; `mtu: {narrow}` spares that"
+             has said so; {what}"
         ));
     }
     missing

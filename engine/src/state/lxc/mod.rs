@@ -98,6 +98,8 @@ pub struct FoundInterface {
     pub net: String,
     /// First name of the host's end, if it is there.
     pub host_end: Option<String>,
+    /// The largest packet that the host's end takes, which was made with the container's end.
+    pub mtu: Option<u32>,
     /// Whether the host's end is found under the name that is promised, `vi100`.
     pub named: bool,
     /// Its port, if it has one.

@@ -177,7 +177,7 @@ fn set(wanted: &Container, found: &Found, planned: &mut Planned) -> bool {
     for (interface, index) in wanted.interfaces.iter().zip(0u8..) {
         let key = format!("net{index}");
         let is = found.interfaces.get(&index).map(|there| there.net.as_str());
-        let Some(text) = rewire(interface, is, index, planned) else {
+        let Some(text) = rewire(interface, is, index, found, planned) else {
             continue;
         };
         rewired = true;
@@ -224,6 +224,7 @@ fn rewire(
     interface: &Interface,
     is: Option<&str>,
     index: u8,
+    found: &Found,
     planned: &mut Planned,
 ) -> Option<String> {
     let there = is.and_then(|is| ContainerNet::read(&without_type(is)));
@@ -239,7 +240,7 @@ fn rewire(
     wanted.mac = wanted.mac.or(there.mac);
     wanted.firewall = wanted.firewall.or(there.firewall);
     wanted.rate_kbps = wanted.rate_kbps.or(there.rate_kbps);
-    wanted.mtu = wanted.mtu.or(there.mtu);
+    wanted.mtu = mesh::mtu(interface, there.mtu, found);
     if wanted == there {
         return None;
     }
@@ -465,10 +466,8 @@ pub(super) fn remarks(wanted: &Container, found: &Found) -> Vec<String> {
         return remarks;
     }
     for (interface, index) in wanted.interfaces.iter().zip(0u8..) {
-        let port = found
-            .interfaces
-            .get(&index)
-            .and_then(|there| there.port.as_ref());
+        let there = found.interfaces.get(&index);
+        let port = there.and_then(|there| there.port.as_ref());
         if port.is_some_and(|port| !port.heard) {
             let name = &interface.net.name;
             remarks.push(format!(
@@ -476,7 +475,8 @@ pub(super) fn remarks(wanted: &Container, found: &Found) -> Vec<String> {
             ));
         }
         if interface.mode == Mode::Netmaker {
-            remarks.extend(mesh::missing(interface, found));
+            let mtu = there.and_then(|there| there.mtu);
+            remarks.extend(mesh::missing(interface, mtu, found));
         }
     }
     remarks

@@ -27,6 +27,7 @@ fn found(routes: &[(&str, bool)]) -> Found {
             })
             .collect(),
         allowed: vec!["10.8.0.2/32".into(), "10.90.0.0/16".into()],
+        masquerade: Vec::new(),
         forwards_v6: false,
         loose: false,
     }
@@ -123,14 +124,108 @@ fn a_network_that_no_peer_may_have_is_a_complaint_and_so_is_a_device_without_an_
 }
 
 #[test]
-fn ipv6_is_refused_where_the_host_does_not_forward_it_and_nothing_else_is_done() {
-    let one = wanted(&["10.90.1.0/24", "fd90::/64"]);
-    let mut there = found(&[]);
-    let planned = plan("wg0", &one, Some(&there), None);
-    let why = planned.blocked.expect("refused");
-    assert!(why.contains("net.ipv6.conf.all.forwarding"), "{why}");
-    there.forwards_v6 = true;
-    assert!(plan("wg0", &one, Some(&there), None).blocked.is_none());
+fn ipv6_networks_need_that_the_host_forwards_ipv6_which_is_switched_on_once_and_taken_back() {
+    let read = |value: Value| section(&value).expect("good");
+    let six =
+        read(json!({"tunnels": [{"name": "wg0", "networks": ["10.90.1.0/24", "fd90::/64"]}]}));
+    assert_eq!(six.get(IPV6), Some(&Wanted::Ipv6));
+    let need = ResourceRef::new("mesh", IPV6);
+    assert!(Mesh.needs("wg0", &six["wg0"]).contains(&need));
+    let hidden = read(json!({"tunnels": [{"name": "wg0", "masquerade": ["fd20::/64"]}]}));
+    assert!(Mesh.needs("wg0", &hidden["wg0"]).contains(&need));
+    let four = read(json!({"tunnels": [{"name": "wg0", "networks": ["10.90.1.0/24"]}]}));
+    assert!(!four.contains_key(IPV6) && !Mesh.needs("wg0", &four["wg0"]).contains(&need));
+    // Containers may have IPv6 where no tunnel does.
+    assert!(read(json!({"bridges": [{"name": "ovsbr0"}], "ipv6": true})).contains_key(IPV6));
+    assert!(!read(json!({"ipv6": false})).contains_key(IPV6));
+
+    let off = Found::nothing(false, false);
+    let planned = plan(IPV6, &Wanted::Ipv6, Some(&off), None);
+    let switch = |on: bool| format!(r#"sysctl-set {{"on":{on},"setting":"ipv6-forwarding"}}"#);
+    assert_eq!(actions(&planned), [switch(true)]);
+    assert!(planned.ours);
+    let undo = planned.steps[0].undo[0].action.params();
+    assert_eq!(undo, json!({"setting": "ipv6-forwarding", "on": false}));
+    let on = Found {
+        forwards: true,
+        ..Found::nothing(true, false)
+    };
+    let before = Entry {
+        wanted: json!({"name": IPV6}),
+        finished: true,
+    };
+    let planned = plan(IPV6, &Wanted::Ipv6, Some(&on), Some(&before));
+    assert!(planned.is_settled() && planned.ours);
+    assert_eq!(
+        actions(&Mesh.plan_delete(IPV6, &on, &before)),
+        [switch(false)]
+    );
+    // What the operator switched on stays the operator's.
+    let planned = plan(IPV6, &Wanted::Ipv6, Some(&on), None);
+    assert!(planned.is_settled() && !planned.ours);
+    let wrong = Mesh.complaints(&six["wg0"], &found(&[])).join("\n");
+    assert!(wrong.contains("does not forward IPv6"), "{wrong}");
+    assert!(Mesh.complaints(&Wanted::Ipv6, &on).is_empty());
+}
+
+#[test]
+fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_only_where_the_document_speaks_of_it()
+ {
+    let with = |networks: &[&str]| {
+        let value = json!({"tunnels": [{"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": networks}]});
+        section(&value)
+            .expect("good")
+            .remove("wg0")
+            .expect("a tunnel")
+    };
+    let there = |hidden: &[&str]| Found {
+        masquerade: hidden.iter().map(|one| (*one).to_owned()).collect(),
+        ..found(&[("10.90.1.0/24", true)])
+    };
+    let spoken = Entry {
+        wanted: json!({"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": ["10.20.0.0/24"]}),
+        finished: true,
+    };
+    let hide =
+        |networks: &str| format!(r#"masquerade-set {{"dev":"wg0","networks":[{networks}]}}"#);
+    let one = r#""10.20.0.0/24""#;
+    for (wanted, found, before, expected) in [
+        (with(&["10.20.0.0/24"]), there(&[]), None, Some(hide(one))),
+        (
+            with(&["10.20.0.0/24"]),
+            there(&["10.20.0.0/24"]),
+            None,
+            None,
+        ),
+        (
+            with(&["10.20.0.0/24"]),
+            there(&["10.21.0.0/24"]),
+            Some(&spoken),
+            Some(hide(one)),
+        ),
+        (
+            with(&[]),
+            there(&["10.20.0.0/24"]),
+            Some(&spoken),
+            Some(hide("")),
+        ),
+        (with(&[]), there(&["10.20.0.0/24"]), None, None),
+        (with(&[]), there(&[]), Some(&spoken), None),
+    ] {
+        let planned = plan("wg0", &wanted, Some(&found), before);
+        assert_eq!(actions(&planned), expected.into_iter().collect::<Vec<_>>());
+        if let Some(step) = planned.steps.first() {
+            let undo = step.undo[0].action.params();
+            assert_eq!(undo["networks"], json!(found.masquerade));
+        }
+    }
+    let new = plan("wg0", &with(&["10.20.0.0/24"]), None, None);
+    assert_eq!(
+        actions(&new),
+        [FORWARD.to_owned(), hide(one), set("10.90.1.0/24")]
+    );
+    let gone = Mesh.plan_delete("wg0", &there(&["10.20.0.0/24"]), &spoken);
+    assert_eq!(actions(&gone)[0], hide(""));
 }
 
 #[test]
@@ -163,6 +258,19 @@ fn what_is_wrong_is_named_with_its_place() {
             "tunnels[1].networks",
         ),
         (json!({"tunnel": []}), "tunnel"),
+        (json!({"ipv6": "yes"}), "ipv6"),
+        (
+            json!({"tunnels": [{"name": "wg0", "networks": ["fd90::/64"]}], "ipv6": false}),
+            "ipv6",
+        ),
+        (
+            json!({"tunnels": [{"name": "wg0", "masquerade": ["0.0.0.0/0"]}]}),
+            "tunnels[0].masquerade",
+        ),
+        (
+            json!({"bridges": [{"name": "a", "masquerade": ["10.20.0.0/24"]}]}),
+            "bridges[0].masquerade",
+        ),
     ] {
         let wrong = section(&value).expect_err("wrong").to_string();
         assert!(wrong.contains(place), "{value}: {wrong}");
@@ -171,7 +279,7 @@ fn what_is_wrong_is_named_with_its_place() {
 
 #[test]
 fn what_was_recorded_comes_back_as_what_it_was() {
-    let value = json!({"bridges": [{"name": "ovsbr0"}], "tunnels": [{"name": "wg0", "networks": ["10.90.0.0/24"]}, {"name": "wg1"}]});
+    let value = json!({"bridges": [{"name": "ovsbr0"}], "tunnels": [{"name": "wg0", "networks": ["10.90.0.0/24"]}, {"name": "wg1", "masquerade": ["10.20.0.0/24", "fd20::/64"]}]});
     for (id, one) in section(&value).expect("good") {
         assert_eq!(Mesh.revive(&id, &Mesh.show(&one)), Some(one));
     }

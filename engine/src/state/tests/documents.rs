@@ -168,7 +168,14 @@ fn mesh(plugins: &Value, some: bool) -> Value {
             let peers = tunnel["peers"].as_array()?;
             let networks = peers.iter().map(|peer| peer["allowed_ips"][0].clone());
             let networks = networks.filter(|network| some && seen.insert(network.to_string()));
-            Some(json!({"name": tunnel["name"], "networks": networks.collect::<Vec<Value>>()}))
+            let networks: Vec<Value> = networks.collect();
+            // What the others know no way back to, where there is anything beyond the tunnel.
+            let hidden = if networks.is_empty() {
+                vec![]
+            } else {
+                vec!["10.20.0.0/24"]
+            };
+            Some(json!({"name": tunnel["name"], "networks": networks, "masquerade": hidden}))
         })
         .collect();
     json!({"bridges": bridges, "tunnels": tunnels})

@@ -85,6 +85,9 @@ pub struct Things {
     pub routes: BTreeSet<(String, String)>,
     /// Addresses that are answered for, on which device.
     pub proxies: BTreeSet<(String, String)>,
+    /// Networks that leave by a tunnel as the host's.
+    pub masquerades: BTreeMap<String, Vec<String>>,
+    pub no_ipv6: bool,
 }
 
 #[derive(Debug, Default)]
@@ -224,6 +227,14 @@ impl Model {
                     })
                     .collect(),
             ),
+            "masquerade-list" => {
+                let all = self.things.masquerades.iter();
+                said(
+                    all.flat_map(|(dev, list)| list.iter().map(move |network| (dev, network)))
+                        .map(|(dev, network)| json!({"dev": dev, "network": network, "whole": true}))
+                        .collect(),
+                )
+            }
             _ => return None,
         })
     }
@@ -477,6 +488,22 @@ impl Model {
                     return missing("it is not answered for");
                 }
             }
+            "sysctl-set" => self.things.no_ipv6 = params["on"] == false,
+            "masquerade-set" => {
+                let list: Vec<String> = params["networks"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(plain)
+                    .collect();
+                if list.is_empty() {
+                    self.things.masquerades.remove(&text("dev"));
+                } else if !self.things.tunnels.contains_key(&text("dev")) {
+                    return missing("there is no tunnel");
+                } else {
+                    self.things.masquerades.insert(text("dev"), list);
+                }
+            }
             "route-set" => {
                 if !self.names().contains(&text("dev")) {
                     return missing("there is no device");
@@ -717,7 +744,7 @@ impl Host for Model {
     }
 
     fn forwards_v6(&mut self) -> bool {
-        true
+        !self.things.no_ipv6
     }
 
     fn is_loose(&mut self) -> bool {

@@ -56,7 +56,7 @@ pub(in crate::compartment) fn given(
 
 /// Those of a device's addresses that are not its user's to take: outside the policy's networks for such addresses, as the
 /// host's own are after a handover, or with the router of a route that this agent did not make.
-pub(super) fn of_the_host(
+pub(in crate::compartment) fn of_the_host(
     netlink: &mut Netlink,
     index: u32,
     allow: &Allowlists,

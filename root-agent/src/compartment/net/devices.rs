@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError};
-use blockhost_proto::action::LinkSet;
+use blockhost_proto::action::{LinkSet, MasqueradeSet};
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{IfName, InterfaceAddress};
 use rustix::io::Errno;
@@ -41,6 +41,33 @@ impl Devices {
             links: Mutex::new(Netlink::open()?),
             moves: Mutex::new(Netlink::open()?),
         })
+    }
+
+    /// Another program's tunnel may have the name of one of ours; what leaves by it is not changed.
+    pub(super) fn is_our_tunnel(&self, action: &MasqueradeSet) -> Result<(), Failure> {
+        // What ends needs no tunnel any more.
+        if action.networks.iter().next().is_none() {
+            return Ok(());
+        }
+        let mut netlink = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let dev = action.dev.as_str();
+        let there = netlink.link(dev).map_err(|error| {
+            let message = format!("{dev} could not be looked up: {error}");
+            Failure::new(ErrorCode::Failed, message)
+        })?;
+        match there.filter(|link| link.name == dev) {
+            Some(link) if wireguard::is_ours(&link) => Ok(()),
+            Some(_) => {
+                let message = format!(
+                    "{dev} is no tunnel of this agent, so what leaves by it was left alone"
+                );
+                Err(Failure::new(ErrorCode::Conflict, message))
+            }
+            None => {
+                let message = format!("there is no tunnel {dev} on this host");
+                Err(Failure::new(ErrorCode::NotFound, message))
+            }
+        }
     }
 
     pub(super) fn set(&self, action: &LinkSet, allow: &Allowlists) -> Result<Done, Failure> {

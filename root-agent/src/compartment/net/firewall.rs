@@ -214,41 +214,31 @@ impl Firewall {
         if all.len() > most {
             return Err(too_many_given(all.len(), most));
         }
-        let (mut opened, mut closed, mut failed) = (0, 0, None);
-        for family in [Family::V4, Family::V6] {
+        let (mut opened, mut closed) = (0, 0);
+        let plan = |family, state: &State| {
             let mut rules: Vec<Rule> = Vec::new();
-            for wanted in all
-                .iter()
-                .filter(|wanted| wanted.families.contains(&family))
-            {
+            for wanted in all.iter().filter(|all| all.families.contains(&family)) {
                 // Everything of a family and everything is one rule there.
                 if !rules.contains(&wanted.rule) {
                     rules.push(wanted.rule.clone());
                 }
             }
-            match self.change_filter(family, deadline, |state| {
-                let counts = (state.missing(&rules), state.surplus(&rules));
-                state.plan_set(&rules).map(|plan| (plan, counts))
-            }) {
-                Ok(Some((missing, surplus))) => {
-                    opened += missing;
-                    closed += surplus;
-                    failpoint::reach("net-rules-set", family.name().as_bytes());
-                }
-                Ok(None) => {}
-                Err(failure) => failed = Some(failure),
-            }
-        }
-        match failed {
-            Some(failure) => Err(failure),
-            None => Ok(Done {
-                output: format!(
-                    "{} ports are open and no others; {opened} rules made, {closed} taken away, both families counted",
-                    all.len()
-                ),
-                ..Done::default()
-            }),
-        }
+            let counts = (state.missing(&rules), state.surplus(&rules));
+            Ok(state.plan_set(&rules).map(|plan| (plan, counts)))
+        };
+        let done = |family: Family, (missing, surplus)| {
+            opened += missing;
+            closed += surplus;
+            failpoint::reach("net-rules-set", family.name().as_bytes());
+        };
+        self.both_families("filter", State::parse, deadline, plan, done)?;
+        Ok(Done {
+            output: format!(
+                "{} ports are open and no others; {opened} rules made, {closed} taken away, both families counted",
+                all.len()
+            ),
+            ..Done::default()
+        })
     }
 
     /// The open ports of both families, from the rules themselves. Nothing changes by it.
@@ -290,6 +280,27 @@ impl Firewall {
         self.change(family, "filter", State::parse, deadline, |state| {
             Ok(plan(state))
         })
+    }
+
+    /// Brings a table of both families to what is planned for each, and hands on what was done. A family that fails does not
+    /// keep the other from it: both are asked for, and the same again completes it.
+    pub(super) fn both_families<S, T>(
+        &self,
+        table: &str,
+        parse: impl Fn(&str) -> S,
+        deadline: Instant,
+        plan: impl Fn(Family, &S) -> Result<Option<(String, T)>, Failure>,
+        mut done: impl FnMut(Family, T),
+    ) -> Result<(), Failure> {
+        let mut failed = None;
+        for family in [Family::V4, Family::V6] {
+            match self.change(family, table, &parse, deadline, |state| plan(family, state)) {
+                Ok(Some(what)) => done(family, what),
+                Ok(None) => {}
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Reads, plans, applies; again when somebody else was quicker. `None`: nothing to change.

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use blockhost_netlink::Address;
 use blockhost_proto::fuzz::Target;
 
+use super::masquerade;
 use super::nat::{self, INWARD, OUTWARD, Pair};
 use super::rules::{CHAIN, Rule, State};
 
@@ -22,6 +24,8 @@ const SAVED: &[&str] = &[
      -A BLOCKHOST-DNAT -d 203.0.113.7/32 -m comment --comment web -j DNAT --to-destination 10.0.0.7\n\
      -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment web -j SNAT --to-source 203.0.113.7\nCOMMIT\n",
     "*nat\n:INPUT ACCEPT [0:0]\n-A INPUT -j BLOCKHOST-INPUT\nCOMMIT\n*filter\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n",
+    "*nat\n:BLOCKHOST-MASQ - [0:0]\n-A POSTROUTING -j BLOCKHOST-SNAT\n-A POSTROUTING -j BLOCKHOST-MASQ\n\
+     -A BLOCKHOST-MASQ -s 10.20.0.0/24 -o wg0 -j MASQUERADE\n-A BLOCKHOST-MASQ -s 10.20.0.7 -o wg0 -j MASQUERADE\nCOMMIT\n",
     "*filter\n-A BLOCKHOST-INPUT -p tcp -m tcp --dport 22 -m comment --comment \"kn\\\"ock\" -j DROP\nCOMMIT\n",
 ];
 
@@ -59,6 +63,16 @@ fn firewall_rules(data: &[u8]) {
         check(plan, "*nat", &hooks, &[INWARD, OUTWARD]);
     }
     check_set(state.plan_set(&[pair]), "*nat", &hooks, &[INWARD, OUTWARD]);
+
+    let state = masquerade::State::parse(&save);
+    let network = Address {
+        address: IpAddr::from([10, 20, 0, 0]),
+        length: 24,
+    };
+    for networks in [&[][..], &[network]] {
+        let plan = state.plan_set("wg0", networks);
+        check(plan, "*nat", &["POSTROUTING"], &[masquerade::CHAIN]);
+    }
 }
 
 /// The same, but that our chains may be flushed.
@@ -82,7 +96,9 @@ fn check(plan: Option<String>, table: &str, hooks: &[&str], ours: &[&str]) {
     for command in commands {
         let good = ours.iter().any(|chain| {
             let jump = |hook: &&str| {
-                *command == format!("-I {hook} 1 -j {chain}")
+                let place = command.strip_prefix(&format!("-I {hook} "));
+                let place = place.and_then(|rest| rest.strip_suffix(&format!(" -j {chain}")));
+                place.is_some_and(|place| place.parse::<usize>().is_ok_and(|place| place > 0))
                     || *command == format!("-D {hook} -j {chain}")
             };
             *command == format!("-N {chain}")

@@ -9,11 +9,13 @@ mod firewall;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) mod fuzz;
 mod handover;
+mod masquerade;
 mod nat;
 mod networks;
 mod proxy;
 mod routes;
 mod rules;
+pub(crate) mod settings;
 mod sources;
 mod translate;
 mod veth;
@@ -30,6 +32,7 @@ use firewall::Firewall;
 use networks::Networks;
 use proxy::Proxies;
 use routes::Routes;
+use settings::Settings;
 use sources::Sources;
 use translate::Tracker;
 use veth::Names;
@@ -40,6 +43,7 @@ struct Net {
     networks: Networks,
     sources: Sources,
     proxies: Proxies,
+    settings: Settings,
     names: Names,
     devices: Devices,
     tracker: Tracker,
@@ -61,6 +65,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         Sources::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let proxies =
         Proxies::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
+    let settings =
+        Settings::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let names =
         Names::open().map_err(|error| format!("the net compartment cannot start: {error}"))?;
     let devices =
@@ -82,6 +88,7 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         networks,
         sources,
         proxies,
+        settings,
         names,
         devices,
         tracker,
@@ -112,7 +119,10 @@ impl Handler for Net {
             Action::RouteDel(route) => self.networks.delete(route),
             Action::RouteFromSet(route) => self.sources.set(route, ctx.allow),
             Action::RouteFromDel(route) => self.sources.delete(route),
-            Action::ProxySet(proxy) => self.proxies.set(proxy, &self.networks, ctx.allow),
+            Action::ProxySet(proxy) => {
+                self.proxies
+                    .set(proxy, &self.networks, &self.settings, ctx.allow)
+            }
             Action::ProxyDel(proxy) => self.proxies.delete(proxy, &self.networks),
             Action::IptablesOpen(port) => {
                 self.firewall()?
@@ -136,6 +146,13 @@ impl Handler for Net {
                     .map(pair, ctx.limits.firewall_rules, ctx.deadline)
             }
             Action::NatUnmap(pair) => self.firewall()?.unmap(pair, &self.tracker, ctx.deadline),
+            Action::MasqueradeSet(hidden) => {
+                let firewall = self.firewall()?;
+                self.devices.is_our_tunnel(hidden)?;
+                firewall.masquerade(hidden, ctx.limits.firewall_rules, ctx.deadline)
+            }
+            Action::MasqueradeList(_) => self.firewall()?.masquerades(ctx.deadline),
+            Action::SysctlSet(setting) => self.settings.set(setting, ctx.allow),
             Action::VethRename(interface) => self.names.give(interface),
             Action::LinkSet(device) => self.devices.set(device, ctx.allow),
             Action::LinkHandover(pair) => self.devices.hand_over(pair, ctx.allow, ctx.deadline),

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::masquerade::CHAIN as HIDING;
 use super::rules::{transaction_in, words};
 
 const TABLE: &str = "nat";
@@ -41,6 +42,9 @@ pub(super) struct State {
     chains: [bool; 2],
     jumps: [usize; 3],
     halves: [Vec<Half>; 2],
+    /// How many rules there are where packets leave, up to the jump to what hides sources on tunnels: that comes first.
+    hiding: usize,
+    leaving: usize,
 }
 
 /// Why a pair cannot be made.
@@ -135,6 +139,12 @@ impl State {
     }
 
     fn rule(&mut self, chain: &str, rest: &str) {
+        if chain == "POSTROUTING" {
+            self.leaving += 1;
+            if self.hiding == 0 && rest.trim_end() == format!("-j {HIDING}") {
+                self.hiding = self.leaving;
+            }
+        }
         for (count, (from, to)) in self.jumps.iter_mut().zip(JUMPS) {
             if chain == from && rest.trim_end() == format!("-j {to}") {
                 *count += 1;
@@ -270,7 +280,8 @@ impl State {
         }
         for (count, (from, to)) in self.jumps.iter().zip(JUMPS) {
             if *count == 0 {
-                commands.push(format!("-I {from} 1 -j {to}"));
+                let place = if to == OUTWARD { self.hiding + 1 } else { 1 };
+                commands.push(format!("-I {from} {place} -j {to}"));
             }
             for _ in 1..*count {
                 commands.push(format!("-D {from} -j {to}"));
@@ -361,6 +372,24 @@ mod tests {
             "*nat\n-D PREROUTING -j BLOCKHOST-DNAT\n-I OUTPUT 1 -j BLOCKHOST-DNAT\n\
              -A BLOCKHOST-SNAT -s 10.0.0.7/32 -m comment --comment vm-100 -j SNAT --to-source 203.0.113.7\nCOMMIT\n"
         );
+    }
+
+    #[test]
+    fn what_hides_sources_on_tunnels_stays_before_public_addresses() {
+        for (rules, place) in [
+            ("-A POSTROUTING -j BLOCKHOST-MASQ\n", 2),
+            (
+                "-A POSTROUTING -o x -j RETURN\n-A POSTROUTING -j BLOCKHOST-MASQ\n-A POSTROUTING -j BLOCKHOST-MASQ\n",
+                3,
+            ),
+            ("-A POSTROUTING -o x -j BLOCKHOST-MASQ\n", 1),
+            ("", 1),
+        ] {
+            let saved = format!("*nat\n{rules}COMMIT\n");
+            let plan = State::parse(&saved).plan_map(&pair("203.0.113.7", "10.0.0.7"));
+            let jump = format!("-I POSTROUTING {place} -j BLOCKHOST-SNAT\n");
+            assert!(plan.unwrap().unwrap().contains(&jump), "{rules}");
+        }
     }
 
     #[test]

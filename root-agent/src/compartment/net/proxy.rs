@@ -1,18 +1,18 @@
 //! `proxy-set` and `proxy-del`: public addresses that this host answers for on a wire though it has them on no device. The
 //! kernel answers for IPv4 only where the route to the address leads out of another device, so the route belongs to it.
 
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_netlink::neighbour::Proxy;
 use blockhost_netlink::{Netlink, NetlinkError};
 use blockhost_proto::action::{ProxyDel, ProxySet, RouteSet};
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{IfName, Metric, NatAddress, RouteNet, Text as _};
+use blockhost_proto::value::{Metric, NatAddress, RouteNet, Text as _};
 use rustix::io::Errno;
 
 use super::devices::{self, named};
 use super::networks::Networks;
+use super::settings::Settings;
 use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure};
 
@@ -29,15 +29,13 @@ impl Proxies {
         &self,
         action: &ProxySet,
         networks: &Networks,
+        settings: &Settings,
         allow: &Allowlists,
     ) -> Result<Done, Failure> {
         let (address, dev) = (action.address.address(), &action.dev);
         let refused = |error: &NetlinkError| devices::failure(dev, "does not answer", error);
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let link = named(&mut netlink, dev)?;
-        if address.is_ipv6() {
-            answers_for_ipv6(dev)?;
-        }
         let there = netlink.proxies().map_err(|error| refused(&error))?;
         let present = there
             .iter()
@@ -47,6 +45,9 @@ impl Proxies {
                 "{dev} answers for {address} already, and this agent did not make it so; it was left alone"
             );
             return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        if address.is_ipv6() {
+            settings.answer_for_ipv6(&link)?;
         }
         let route = RouteSet {
             dest: alone(action.address)?,
@@ -105,23 +106,6 @@ fn alone(address: NatAddress) -> Result<RouteNet, Failure> {
         let message = format!("{address} is no address that a route can lead to");
         Failure::new(ErrorCode::BadParams, message)
     })
-}
-
-/// Solicitations are answered only where the operator lets the kernel do it.
-fn answers_for_ipv6(dev: &IfName) -> Result<(), Failure> {
-    let on = |key: &str| {
-        let path = Path::new("/proc/sys/net/ipv6/conf").join(key);
-        std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
-    };
-    let proxies = on("all/proxy_ndp") || on(&format!("{dev}/proxy_ndp"));
-    if proxies && on("all/forwarding") {
-        return Ok(());
-    }
-    let message = format!(
-        "this host does not answer neighbour solicitations for others: set net.ipv6.conf.{dev}.proxy_ndp = 1 and \
-         net.ipv6.conf.all.forwarding = 1 (/usr/share/doc/blockhost/blockhost-ipv6.conf)"
-    );
-    Err(Failure::new(ErrorCode::Failed, message))
 }
 
 fn done(output: String) -> Done {

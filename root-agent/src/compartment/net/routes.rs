@@ -7,6 +7,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{HostIpv6, IfName};
 use rustix::io::Errno;
 
+use super::claims::{self, Wanted};
 use crate::allow::Allowlists;
 use crate::compartment::{Done, Failure};
 use blockhost_netlink::route::{MAIN_TABLE, METRIC, RTPROT_BOOT};
@@ -31,6 +32,7 @@ impl Routes {
         let mut netlink = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let link = find(&mut netlink, dev)?;
         refuse_others(&mut netlink, address, &link, allow)?;
+        refuse_routers(&mut netlink, address, &link)?;
         netlink
             .host_route_replace(address.address(), link.index)
             .map_err(|error| failure("made", address, &link, &error))?;
@@ -102,6 +104,30 @@ fn refuse_others(
     }
     let at = device.map_or_else(|| link.name.clone(), |device| device.name);
     refused(&format!(" out of {at}"))
+}
+
+/// Whoever leads the host's routes on is reached where it is: by this route nothing would get there any more.
+fn refuse_routers(netlink: &mut Netlink, address: HostIpv6, link: &Link) -> Result<(), Failure> {
+    let failed = |error: &NetlinkError| failure("made", address, link, error);
+    let host = IpAddr::V6(address.address());
+    let table = netlink.routes_like(host).map_err(|e| failed(&e))?;
+    let wanted = Wanted {
+        network: Address {
+            address: host,
+            length: 128,
+        },
+        device: link.index,
+        metric: Some(METRIC),
+    };
+    // Of networks single addresses are machines': what is theirs is taken from the network around it.
+    let held = claims::held(netlink, wanted.takes(&table), |_| true).map_err(|e| failed(&e))?;
+    match held {
+        None => Ok(()),
+        Some(whose) => {
+            let message = format!("the route to {address} was not made: {whose}");
+            Err(Failure::new(ErrorCode::Conflict, message))
+        }
+    }
 }
 
 /// Whether a route to the address alone says that there is no way to it.

@@ -121,40 +121,33 @@ impl Firewall {
         if all.len() > most {
             return Err(too_many_given(all.len(), most));
         }
-        let (mut mapped, mut unmapped, mut failed) = (0, 0, None);
-        for family in [Family::V4, Family::V6] {
+        let (mut mapped, mut unmapped) = (0, 0);
+        let plan = |family, state: &State| {
             let of_family = all.iter().filter(|(of, _)| *of == family);
             let pairs: Vec<Pair> = of_family.map(|(_, pair)| pair.clone()).collect();
-            match self.change(family, TABLE, State::parse, deadline, |state: &State| {
-                let what = (
-                    state.missing(&pairs),
-                    state.surplus(&pairs),
-                    state.gone(&pairs),
-                );
-                Ok(state.plan_set(&pairs).map(|plan| (plan, what)))
-            }) {
-                Ok(Some((missing, surplus, gone))) => {
-                    mapped += missing;
-                    unmapped += surplus;
-                    // The next who gets the address must not get the connections.
-                    for pair in &gone {
-                        tracker.forget(pair);
-                    }
-                }
-                Ok(None) => {}
-                Err(failure) => failed = Some(failure),
+            let what = (
+                state.missing(&pairs),
+                state.surplus(&pairs),
+                state.gone(&pairs),
+            );
+            Ok(state.plan_set(&pairs).map(|plan| (plan, what)))
+        };
+        let done = |_, (missing, surplus, gone): (usize, usize, Vec<Pair>)| {
+            mapped += missing;
+            unmapped += surplus;
+            // The next who gets the address must not get the connections.
+            for pair in &gone {
+                tracker.forget(pair);
             }
-        }
-        match failed {
-            Some(failure) => Err(failure),
-            None => Ok(Done {
-                output: format!(
-                    "{} pairs stand and no others; {mapped} made, {unmapped} taken away",
-                    all.len()
-                ),
-                ..Done::default()
-            }),
-        }
+        };
+        self.both_families(TABLE, State::parse, deadline, plan, done)?;
+        Ok(Done {
+            output: format!(
+                "{} pairs stand and no others; {mapped} made, {unmapped} taken away",
+                all.len()
+            ),
+            ..Done::default()
+        })
     }
 
     /// The pairs of both families, from the rules themselves. Nothing changes by it.

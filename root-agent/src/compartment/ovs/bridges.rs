@@ -8,6 +8,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::BridgeOptions;
 use serde_json::{Map, Value, json};
 
+use super::carried::Carried;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
@@ -213,8 +214,13 @@ fn change(
 /// Deletes a bridge.
 ///
 /// # Errors
-/// `not_found`, or `forbidden` for one that this agent did not make.
-pub fn delete(switch: &Switch, action: &OvsDelBr, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+/// `not_found`, `forbidden` for one that this agent did not make, `conflict` for one that the host is reached by.
+pub fn delete(
+    switch: &Switch,
+    carried: &Carried,
+    action: &OvsDelBr,
+    ctx: &JobCtx<'_>,
+) -> Result<Done, Failure> {
     let name = action.bridge.to_string();
     switch.database(ctx.deadline, |db| {
         let (uuid, row) = bridge(db, &name, ctx.deadline)?;
@@ -224,6 +230,7 @@ pub fn delete(switch: &Switch, action: &OvsDelBr, ctx: &JobCtx<'_>) -> Result<Do
                 format!("bridge {name} was not made by this agent, so it is not deleted here"),
             ));
         }
+        carried.nothing_of_the_host(&name, ctx.allow)?;
         let mut t = Transaction::new();
         unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids"]);
         unlink(&mut t, &uuid);

@@ -2,6 +2,7 @@
 //! switch's own sockets. Starts nothing, holds no capability, and confined sees only the directory of those sockets.
 
 mod bridges;
+mod carried;
 mod error;
 mod flows;
 pub mod framer;
@@ -24,13 +25,15 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::Value;
 
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use carried::Carried;
 use switch::Switch;
 
 struct Ovs {
     switch: Switch,
+    carried: Carried,
 }
 
-/// Remembers where the switch's sockets are; called before confinement. Whether a switch runs is seen when it is needed.
+/// Remembers where the switch's sockets are, and opens one to the kernel to look by; called before confinement. Whether a switch runs is seen when it is needed.
 ///
 /// # Errors
 /// None; a host without a switch has a compartment that says so.
@@ -43,7 +46,8 @@ pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
         .mode(0o755)
         .create(&sockets);
     let switch = Switch::new(sockets);
-    Ok(Box::new(Ovs { switch }))
+    let carried = Carried::open();
+    Ok(Box::new(Ovs { switch, carried }))
 }
 
 impl Handler for Ovs {
@@ -55,7 +59,7 @@ impl Handler for Ovs {
         let switch = &self.switch;
         match action {
             Action::OvsAddBr(action) => bridges::add(switch, action, ctx),
-            Action::OvsDelBr(action) => bridges::delete(switch, action, ctx),
+            Action::OvsDelBr(action) => bridges::delete(switch, &self.carried, action, ctx),
             Action::OvsAddPort(action) => ports::add(switch, action, ctx),
             Action::OvsDelPort(action) => ports::delete(switch, action, ctx),
             Action::OvsSetFlows(action) => flows::set_flows(switch, action, ctx),

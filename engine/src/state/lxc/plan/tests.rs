@@ -29,6 +29,7 @@ fn found(host_end: &str, named: bool, port: Option<FoundPort>) -> Found {
     let interface = FoundInterface {
         net: "name=eth0,bridge=ovsbr0,hwaddr=02:00:00:00:00:64,type=veth".into(),
         host_end: Some(host_end.into()),
+        mtu: Some(1500),
         named,
         port,
     };
@@ -189,7 +190,11 @@ fn a_routed_interface_is_told_what_on_the_host_does_not_fit_it() {
         ..fits.clone()
     };
     let small = routed(&[("mtu", 1380.into())]);
-    assert_eq!(remarks(&small, &narrow), Vec::<String>::new());
+    let mut restarted = narrow.clone();
+    restarted.interfaces.get_mut(&0).expect("it").mtu = Some(1380);
+    for wanted in [&small, &routed(&[])] {
+        assert_eq!(remarks(wanted, &restarted), Vec::<String>::new());
+    }
     let six = [("ip6", "fd20::9/64".into()), ("gw6", "fd20::1".into())];
     for (wanted, found, told) in [
         (routed(&[]), host(&[], true), "has no address on ovsbr0"),
@@ -204,10 +209,80 @@ fn a_routed_interface_is_told_what_on_the_host_does_not_fit_it() {
             host(&["10.20.0.2/24"], true),
             "10.20.0.1, which is no address of the host",
         ),
-        (routed(&[]), narrow.clone(), "`mtu: 1380` spares that"),
+        (routed(&[]), narrow.clone(), "its next start spares that"),
+        (small, narrow.clone(), "its next start spares that"),
+        (
+            routed(&[("mtu", 1500.into())]),
+            narrow.clone(),
+            "`mtu: 1380` spares that",
+        ),
         (routed(&six), narrow, "does not forward IPv6"),
     ] {
         let remarks = remarks(&wanted, &found).join("\n");
         assert!(remarks.contains(told), "{told}: {remarks}");
+    }
+}
+
+#[test]
+fn a_routed_interface_gets_the_mtu_of_the_narrowest_tunnel_unless_the_document_says_another() {
+    let routed = json!({"network_type": "netmaker", "ip": "10.20.0.100/24", "gw": "10.20.0.1"});
+    let with = |mut properties: Value, mtu: Option<u16>| {
+        if let Some(mtu) = mtu {
+            properties["mtu"] = mtu.into();
+        }
+        wanted(&properties)
+    };
+    let there = |net: &str, narrowest: u32| {
+        let mut found = found("vi100", true, Some(port("ovsbr0", true)));
+        found.narrowest = Some(("wg0".into(), narrowest));
+        let more = format!(",ip=10.20.0.100/24,gw=10.20.0.1{net}");
+        found
+            .interfaces
+            .get_mut(&0)
+            .expect("it")
+            .net
+            .push_str(&more);
+        found
+    };
+    for (wanted, found, mtu) in [
+        (with(routed.clone(), None), there("", 1380), Some(1380)),
+        (
+            with(routed.clone(), None),
+            there(",mtu=1400", 1380),
+            Some(1380),
+        ),
+        (with(routed.clone(), None), there(",mtu=1300", 1380), None),
+        (with(routed.clone(), None), there("", 1500), None),
+        (
+            with(routed.clone(), Some(1500)),
+            there("", 1380),
+            Some(1500),
+        ),
+        (
+            with(routed.clone(), Some(1280)),
+            there("", 1380),
+            Some(1280),
+        ),
+        (
+            with(json!({"ip": "10.20.0.100/24", "gw": "10.20.0.1"}), None),
+            there("", 1380),
+            None,
+        ),
+    ] {
+        let planned = change(&wanted, &found, None);
+        let set = planned
+            .steps
+            .iter()
+            .find(|step| step.action.name() == "pct-set");
+        let text = set.map(|step| step.action.params().to_string());
+        match mtu {
+            Some(mtu) => {
+                let text = text.unwrap_or_else(|| panic!("{:?}", found.interfaces));
+                assert!(text.contains(&format!(",mtu={mtu}")), "{text}");
+                let back = set.expect("it").undo[0].action.params().to_string();
+                assert!(!back.contains(&format!(",mtu={mtu}")), "{back}");
+            }
+            None => assert_eq!(text, None, "{:?}", found.interfaces),
+        }
     }
 }
