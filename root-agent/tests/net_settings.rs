@@ -12,7 +12,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Handler, net};
 use blockhost_root_agent::policy::Policy;
 use compartment_world::{World, in_namespace, tool};
-use rustix::net::{AddressFamily, RawProtocol, SendFlags, SocketType, sendto, socket, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use second_net::SecondNet;
 use serde_json::{Value, json};
@@ -94,18 +94,11 @@ fn a_switch_is_switched_says_what_was_before_and_touches_nothing_else() {
 /// A router's advertisement, as it comes from the other end of a wire.
 fn advertise(from: &SecondNet, device: &str) {
     let file = std::fs::File::open(format!("/proc/{}/ns/net", from.pid())).expect("a namespace");
-    let index: u32 = from
-        .run(&format!("cat /sys/class/net/{device}/ifindex"))
-        .trim()
-        .parse()
-        .unwrap_or_else(|_| link_index(from, device));
+    let index = link_index(from, device);
     std::thread::spawn(move || {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("inside");
-        const ICMPV6: u32 = 58;
-        let protocol = RawProtocol::from_raw(ICMPV6.try_into().expect("a number"));
-        let protocol = rustix::net::Protocol::from_raw(protocol);
-        let socket =
-            socket(AddressFamily::INET6, SocketType::RAW, Some(protocol)).expect("a socket");
+        let family = AddressFamily::INET6;
+        let socket = socket(family, SocketType::RAW, Some(ipproto::ICMPV6)).expect("a socket");
         sockopt::set_ipv6_multicast_hops(&socket, 255).expect("hops");
         // Type, code, checksum (the kernel's), hop limit, flags, lifetime of 1800 s, and two times that are not said.
         let advertisement = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -117,7 +110,6 @@ fn advertise(from: &SecondNet, device: &str) {
     .expect("no panic");
 }
 
-/// Where the other namespace sees the same `/sys`: from its own list.
 fn link_index(of: &SecondNet, device: &str) -> u32 {
     let line = of.run(&format!("ip -o link show {device}"));
     let number = line

@@ -117,10 +117,22 @@ fn a_bridge_that_the_host_is_reached_by_or_leaves_by_is_not_deleted() {
                 failed(gone(switch), ErrorCode::Conflict, told);
                 assert_eq!(rows(switch), before, "{told}");
                 taken.iter().for_each(|words| drop(tool(words)));
-                // What is left are addresses that the policy lets be given and taken.
+                // What is left are addresses that the policy lets be given and taken, and no way out but by another device.
                 gone(switch).map_err(|failure| failure.message).expect(told);
                 assert_eq!(switch.vsctl("list-br"), "");
             }
+            // The way out that is left is another device's.
+            veth("uplink");
+            switch.bridge("br0");
+            for device in ["br0", "uplink"] {
+                tool(&format!("ip link set {device} up"));
+                tool(&format!(
+                    "ip -6 route append default via fe80::1 dev {device}"
+                ));
+            }
+            gone(switch)
+                .map_err(|failure| failure.message)
+                .expect("gone");
         },
     );
 }

@@ -1,9 +1,10 @@
 //! What of the host hangs on a bridge's own device, which goes with the bridge. The kernel is only asked: the socket is opened before
 //! confinement, and this process has no capability to change anything by it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
-use blockhost_netlink::route::PROTOCOL;
+use blockhost_netlink::route::MAIN_TABLE;
 use blockhost_netlink::{Netlink, NetlinkError};
 use blockhost_proto::response::ErrorCode;
 
@@ -63,12 +64,24 @@ fn lost(
     if let Some(own) = own.first() {
         return Ok(Some(format!("{}/{}", own.address, own.length)));
     }
-    let routes = netlink.table_routes(link.index)?;
-    let leads_out = routes
-        .iter()
-        .find(|route| route.destination().is_none() && route.protocol() != PROTOCOL);
-    Ok(leads_out.map(|route| match route.gateway() {
-        Some(router) => format!("its default route by {router}"),
-        None => format!("its default route {}", route.shown()),
-    }))
+    for any in [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ] {
+        let mut table = netlink.routes_like(any)?;
+        table.retain(|(_, route)| {
+            route.destination().is_none() && route.leads() && route.table() == MAIN_TABLE
+        });
+        // A router's advertisement may have come to the bridge while it gave everything back to its uplink.
+        if table.iter().any(|(device, _)| *device != link.index) {
+            continue;
+        }
+        if let Some((_, route)) = table.first() {
+            return Ok(Some(match route.gateway() {
+                Some(router) => format!("its default route by {router}"),
+                None => format!("its default route {}", route.shown()),
+            }));
+        }
+    }
+    Ok(None)
 }
