@@ -422,7 +422,7 @@ actions! {
     VirtCustomize,
     Ip6RouteAdd, Ip6RouteDel, RouteSet, RouteDel, RouteFromSet, RouteFromDel,
     IptablesOpen, IptablesClose, IptablesList, IptablesSet,
-    NatMap, NatUnmap, NatList, NatSet, MasqueradeSet, MasqueradeList, ProxySet, ProxyDel, SysctlSet,
+    NatMap, NatUnmap, NatList, NatSet, ProxySet, ProxyDel, MasqueradeSet, MasqueradeList, SysctlSet,
     VethRename, LinkSet, LinkHandover,
     OvsAddBr, OvsDelBr, OvsAddPort, OvsDelPort, OvsSetFlows, OvsSetQos, OvsSetMeter, OvsList,
     ContainerLook, ContainerAttach, ContainerDetach,

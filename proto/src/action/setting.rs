@@ -18,10 +18,10 @@ action! {
     {
         /// Which.
         setting: HostSetting,
-        /// The device that it is of: an uplink of the policy; none for `ipv6-forwarding`.
-        dev: Option<IfName>,
         /// Whether it is on from now on.
         on: bool,
+        /// The device that it is of: an uplink of the policy; none for `ipv6-forwarding`.
+        dev: Option<IfName>,
     }
     check |a| {
         let what = match &a.dev {

@@ -59,6 +59,7 @@ fn found() -> BTreeMap<String, Found> {
                     id % 250 + 1
                 ),
                 host_end: Some(format!("vi{id}")),
+                mtu: None,
                 named: true,
                 port: Some(port),
             };
