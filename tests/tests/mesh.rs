@@ -188,7 +188,7 @@ const FAR_KEY: &str = "sGZbfPMLRz6fWS5VKHX1LPHzJ2HpjAIxGtXX9P0zWUs=";
 
 fn document(far: &str, mesh: Value, allowed: Value) -> Value {
     json!({"version": 1, "plugins": {
-        "net": {"interfaces": [{"name": "ovsbr0", "datapath": "netdev", "ipv4": {"addresses": ["10.20.0.1/24", "fd20::1/64"]}}]},
+        "net": {"interfaces": [{"name": "ovsbr0", "datapath": "netdev", "ipv4": {"addresses": ["10.20.0.1/24"]}, "ipv6": {"addresses": ["fd20::1/64"]}}]},
         "wireguard": {"tunnels": [{"name": "wg0", "addresses": ["10.8.0.1/24"], "listen_port": 51820, "mtu": 1380,
             "peers": [{"public_key": far, "allowed_ips": allowed, "endpoint": "192.0.2.2:51999"}]}]},
         "mesh": mesh,

@@ -199,14 +199,9 @@ export interface VirtCustomizeReply extends Reply {
   format: string;
 }
 
-export interface IptablesListReply extends Reply {
-  /** Whether nothing else stands in our chain, nothing twice, and it is in effect. */
-  clean: boolean;
-}
-
-export interface NatListReply extends Reply {
-  /** Whether nothing else stands in our chains, nothing twice, and they are in effect. */
-  clean: boolean;
+export interface SysctlSetReply extends Reply {
+  /** Whether it was on before. */
+  before: boolean;
 }
 
 export interface VethRenameReply extends Reply {
@@ -632,26 +627,6 @@ export function routeSet(dest: string, dev: string, via?: string, src?: string, 
 export function routeDel(dest: string, dev: string, metric?: number, callOptions?: CallOptions): Promise<Reply>;
 
 /**
- * Sends out of a tunnel of this agent what comes from a network of machines and has no route of its own: a
- * default route in the main table for packets with a source of that network, and for no others. What the host
- * sends from another address goes as before. Another such route of this agent is replaced, the same again
- * changes nothing; one that somebody else made, or a network that is at a device of somebody else's, is a
- * `conflict`.
- *
- * @param from The network that the packets come from.
- * @param dev The tunnel that leads out.
- */
-export function routeFromSet(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
-
-/**
- * Deletes a route that `route-from-set` made; `not_found` where there is none.
- *
- * @param from The network that the packets come from.
- * @param dev The tunnel that the route goes out of.
- */
-export function routeFromDel(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
-
-/**
  * Accepts packets to a port; the same again adds nothing.
  *
  * @param port The port.
@@ -677,7 +652,7 @@ export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, co
  * `IPv6`. Rules in our chain that nobody here made are not shown.
  * Changes nothing.
  */
-export function iptablesList(callOptions?: CallOptions): Promise<IptablesListReply>;
+export function iptablesList(callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All of it
@@ -712,7 +687,7 @@ export function natUnmap(public_: string, private_: string, comment: string, cal
  * here made are not shown.
  * Changes nothing.
  */
-export function natList(callOptions?: CallOptions): Promise<NatListReply>;
+export function natList(callOptions?: CallOptions): Promise<Reply>;
 
 /**
  * Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and the
@@ -743,6 +718,37 @@ export function proxySet(address: string, dev: string, behind: string, callOptio
  * @param dev The device where it is answered for.
  */
 export function proxyDel(address: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Lets packets from these networks, and from no others, leave by a tunnel with the host's own address there as
+ * their source: for others in the mesh that know no way back to the networks. What was set for the tunnel before
+ * is replaced, in one step for each family; an empty list ends it. Connections that are under way keep what they
+ * have. It comes before public addresses of `nat-map`, which are none that a peer would take.
+ *
+ * @param dev The tunnel, one of this agent.
+ * @param networks All networks whose packets get the host's address there from now on.
+ */
+export function masqueradeSet(dev: string, networks: readonly string[], callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * What `masquerade-set` set, as a JSON array in `output`, from the rules themselves: `dev`, `network`, and
+ * `whole`, which is false where the rule is there and not in effect.
+ * Changes nothing.
+ */
+export function masqueradeList(callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Switches one setting of the host's network, of those that the policy lists. `ipv4-forwarding` and `ipv6-proxy`
+ * are of an uplink, `ipv6-forwarding` of the whole host. Where the kernel takes the host's own way out from
+ * routers' advertisements, it would forget it with `ipv6-forwarding`: uplinks are told before to keep it, and
+ * where such a way leads out of another device the request is refused. The same again changes nothing; the
+ * opposite takes it back. None of it outlives a start of the machine.
+ *
+ * @param setting Which.
+ * @param on Whether it is on from now on.
+ * @param dev The device that it is of: an uplink of the policy; none for `ipv6-forwarding`.
+ */
+export function sysctlSet(setting: "ipv4-forwarding" | "ipv6-forwarding" | "ipv6-proxy", on: boolean, dev?: string, callOptions?: CallOptions): Promise<SysctlSetReply>;
 
 /**
  * Gives the host's end of a container's interface, `veth<vmid>i<index>`, the alternative name `vi<vmid>`, or
@@ -915,8 +921,7 @@ export function wgSetup(name: string, addresses: readonly string[], listenPort?:
 
 /**
  * Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
- * `preshared_keys` for those it generated. With `kept` a peer gets the shared key that it had last; `not_found`
- * where none is known.
+ * `preshared_keys` for those it generated.
  *
  * @param name The tunnel's interface.
  * @param peers All its peers from now on.
@@ -965,10 +970,9 @@ export function addressbookSave(entries: Readonly<Record<string, AddressbookSave
  * there is none.
  * @param brokerPubkey The public key of the broker's end of the tunnel.
  * @param brokerEndpoint Where the broker's end of the tunnel listens.
- * @param leaseUntil When the allocation ends, in seconds since 1970; without end where it is missing.
  * @param replace Also where the host has another prefix now. Without it `false`.
  */
-export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, leaseUntil?: number, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
+export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
 
 /**
  * Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of its

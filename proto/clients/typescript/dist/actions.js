@@ -186,6 +186,18 @@ export function proxyDel(address, dev, callOptions) {
   return invoke("proxy-del", { address, dev }, callOptions);
 }
 
+export function masqueradeSet(dev, networks, callOptions) {
+  return invoke("masquerade-set", { dev, networks }, callOptions);
+}
+
+export function masqueradeList(callOptions) {
+  return invoke("masquerade-list", {}, callOptions);
+}
+
+export function sysctlSet(setting, on, dev, callOptions) {
+  return invoke("sysctl-set", { setting, on, dev }, callOptions);
+}
+
 export function vethRename(vmid, index, callOptions) {
   return invoke("veth-rename", { vmid, index }, callOptions);
 }

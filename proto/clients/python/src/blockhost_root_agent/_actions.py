@@ -916,6 +916,67 @@ class Actions:
         )
         return reply
 
+    def masquerade_set(
+        self,
+        dev: str,
+        networks: Sequence[str],
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """Lets packets from these networks, and from no others, leave by a tunnel with the host's own address
+        there as their source: for others in the mesh that know no way back to the networks. What was set for
+        the tunnel before is replaced, in one step for each family; an empty list ends it. Connections that are
+        under way keep what they have. It comes before public addresses of `nat-map`, which are none that a peer
+        would take.
+
+        :param dev: The tunnel, one of this agent.
+        :param networks: All networks whose packets get the host's address there from now on.
+        """
+        reply: t.Reply = self._invoke(
+            "masquerade-set", {"dev": dev, "networks": networks}, call_timeout, dry_run
+        )
+        return reply
+
+    def masquerade_list(
+        self,
+        *,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.Reply:
+        """What `masquerade-set` set, as a JSON array in `output`, from the rules themselves: `dev`, `network`, and
+        `whole`, which is false where the rule is there and not in effect.
+        Changes nothing.
+        """
+        reply: t.Reply = self._invoke(
+            "masquerade-list", {}, call_timeout, dry_run
+        )
+        return reply
+
+    def sysctl_set(
+        self,
+        setting: Literal["ipv4-forwarding", "ipv6-forwarding", "ipv6-proxy"],
+        on: bool,
+        *,
+        dev: Optional[str] = None,
+        call_timeout: Optional[float] = None,
+        dry_run: bool = False,
+    ) -> t.SysctlSetReply:
+        """Switches one setting of the host's network, of those that the policy lists. `ipv4-forwarding` and
+        `ipv6-proxy` are of an uplink, `ipv6-forwarding` of the whole host. Where the kernel takes the host's
+        own way out from routers' advertisements, it would forget it with `ipv6-forwarding`: uplinks are told
+        before to keep it, and where such a way leads out of another device the request is refused. The same
+        again changes nothing; the opposite takes it back. None of it outlives a start of the machine.
+
+        :param setting: Which.
+        :param on: Whether it is on from now on.
+        :param dev: The device that it is of: an uplink of the policy; none for `ipv6-forwarding`.
+        """
+        reply: t.SysctlSetReply = self._invoke(
+            "sysctl-set", {"setting": setting, "on": on, "dev": dev}, call_timeout, dry_run
+        )
+        return reply
+
     def veth_rename(
         self,
         vmid: int,

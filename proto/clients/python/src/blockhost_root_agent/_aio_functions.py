@@ -51,6 +51,9 @@ nat_list = default_client.nat_list
 nat_set = default_client.nat_set
 proxy_set = default_client.proxy_set
 proxy_del = default_client.proxy_del
+masquerade_set = default_client.masquerade_set
+masquerade_list = default_client.masquerade_list
+sysctl_set = default_client.sysctl_set
 veth_rename = default_client.veth_rename
 link_set = default_client.link_set
 link_handover = default_client.link_handover
@@ -104,6 +107,8 @@ __all__ = [
     "ledger_shred",
     "link_handover",
     "link_set",
+    "masquerade_list",
+    "masquerade_set",
     "nat_list",
     "nat_map",
     "nat_set",
@@ -149,6 +154,7 @@ __all__ = [
     "route_from_del",
     "route_from_set",
     "route_set",
+    "sysctl_set",
     "tc_rate_limit",
     "veth_rename",
     "virt_customize",

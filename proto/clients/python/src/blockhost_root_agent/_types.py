@@ -71,8 +71,6 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ip6-route-del": 5,
     "route-set": 10,
     "route-del": 10,
-    "route-from-set": 10,
-    "route-from-del": 10,
     "iptables-open": 15,
     "iptables-close": 15,
     "iptables-list": 15,
@@ -83,6 +81,9 @@ TIME_LIMITS_S: Dict[str, int] = {
     "nat-set": 30,
     "proxy-set": 10,
     "proxy-del": 10,
+    "masquerade-set": 15,
+    "masquerade-list": 15,
+    "sysctl-set": 10,
     "veth-rename": 5,
     "link-set": 10,
     "link-handover": 30,
@@ -354,14 +355,9 @@ class VirtCustomizeReply(Reply):
     format: str
 
 
-class IptablesListReply(Reply):
-    #: Whether nothing else stands in our chain, nothing twice, and it is in effect.
-    clean: bool
-
-
-class NatListReply(Reply):
-    #: Whether nothing else stands in our chains, nothing twice, and they are in effect.
-    clean: bool
+class SysctlSetReply(Reply):
+    #: Whether it was on before.
+    before: bool
 
 
 class VethRenameReply(Reply):
@@ -501,7 +497,6 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
-    "IptablesListReply",
     "IptablesSetRule",
     "LedgerBlobReply",
     "LedgerCosignReply",
@@ -509,7 +504,6 @@ __all__ = [
     "LedgerRotateKeyReply",
     "LinkHandoverReply",
     "LinkSetReply",
-    "NatListReply",
     "NatSetPair",
     "OvsAddBrOptions",
     "OvsAddPortReply",
@@ -533,6 +527,7 @@ __all__ = [
     "QmImportdiskReply",
     "Receipt",
     "Reply",
+    "SysctlSetReply",
     "TIME_LIMITS_S",
     "VethRenameReply",
     "VirtCustomizeReply",
