@@ -231,7 +231,8 @@ fn a_routed_container_and_the_mesh_reach_each_other_and_nothing_passes_that_does
     let ranges = json!(["10.8.0.2/32", "10.90.0.0/24"]);
 
     // A network that no peer may have: said, and taken back.
-    let wrong = document(&far_public, mesh.clone(), json!(["10.8.0.2/32"]));
+    let mut wrong = document(&far_public, mesh.clone(), json!(["10.8.0.2/32"]));
+    wrong["plugins"]["lxc"] = json!({});
     let file = ground.document("wrong.json", &wrong.to_string());
     let ended = ground.blockhost(&["apply", "--yes", "--json", &file]);
     assert_eq!(ended.code, 1, "{ended:?}");

@@ -18,12 +18,14 @@ struct Own {
     gateway: Option<IpAddr>,
 }
 
-/// The MTU that an interface should have: what the document says; else, where it is routed, no more than the narrowest tunnel
-/// carries. `None` leaves it to the manager.
+/// The MTU that an interface should have: what the document says; else, where it is routed and about to be started, no more than
+/// the narrowest tunnel carries. One that runs would not get it before its next start. `None` leaves it to the manager.
 pub(super) fn mtu(interface: &Interface, there: Option<u16>, found: &Found) -> Option<u16> {
     let fits = |carries: u32| there.map_or(USUAL_MTU, u32::from) <= carries;
     let narrow = match (&found.narrowest, interface.mode) {
-        (Some((_, carries)), Mode::Netmaker) if !fits(*carries) => u16::try_from(*carries).ok(),
+        (Some((_, carries)), Mode::Netmaker) if !found.is_running() && !fits(*carries) => {
+            u16::try_from(*carries).ok()
+        }
         _ => None,
     };
     interface.net.mtu.or(narrow).or(there)
@@ -73,8 +75,8 @@ pub(super) fn missing(interface: &Interface, now: Option<u32>, found: &Found) ->
         && mtu > *narrow
     {
         let what = match interface.net.mtu {
-            Some(own) if u32::from(own) > *narrow => format!("`mtu: {narrow}` spares that"),
-            _ => "its next start spares that".to_owned(),
+            Some(own) if u32::from(own) <= *narrow => "its next start spares that".to_owned(),
+            _ => format!("`mtu: {narrow}` spares that, from its next start on"),
         };
         missing.push(format!(
             "{name} sends packets of up to {mtu} bytes and {tunnel} carries {narrow}: larger ones are sent twice, after the host \

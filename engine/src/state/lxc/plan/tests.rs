@@ -209,7 +209,7 @@ fn a_routed_interface_is_told_what_on_the_host_does_not_fit_it() {
             host(&["10.20.0.2/24"], true),
             "10.20.0.1, which is no address of the host",
         ),
-        (routed(&[]), narrow.clone(), "its next start spares that"),
+        (routed(&[]), narrow.clone(), "`mtu: 1380` spares that"),
         (small, narrow.clone(), "its next start spares that"),
         (
             routed(&[("mtu", 1500.into())]),
@@ -235,6 +235,7 @@ fn a_routed_interface_gets_the_mtu_of_the_narrowest_tunnel_unless_the_document_s
     let there = |net: &str, narrowest: u32| {
         let mut found = found("vi100", true, Some(port("ovsbr0", true)));
         found.narrowest = Some(("wg0".into(), narrowest));
+        found.status = "stopped".into();
         let more = format!(",ip=10.20.0.100/24,gw=10.20.0.1{net}");
         found
             .interfaces
@@ -285,4 +286,14 @@ fn a_routed_interface_gets_the_mtu_of_the_narrowest_tunnel_unless_the_document_s
             None => assert_eq!(text, None, "{:?}", found.interfaces),
         }
     }
+    // Nothing would come of it before its next start; it is said.
+    let mut running = there("", 1380);
+    running.status = "running".into();
+    let planned = change(&with(routed, None), &running, None);
+    assert!(
+        planned
+            .steps
+            .iter()
+            .all(|step| step.action.name() != "pct-set")
+    );
 }
