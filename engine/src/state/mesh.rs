@@ -259,7 +259,7 @@ impl Kind for Mesh {
             planned.step(ipv6(false));
             return planned;
         }
-        if !recorded(before, "masquerade").is_empty() && !found.masquerade.is_empty() {
+        if !found.masquerade.is_empty() {
             planned.differs("masquerade", found.masquerade.clone(), Value::Null);
             planned.step(masquerade(id, &[], &found.masquerade));
         }
@@ -467,10 +467,8 @@ fn plan(id: &str, wanted: &Wanted, found: Option<&Found>, before: Option<&Entry>
         planned.differs("forward", found.forwards && found.strict, true);
         planned.step(forward(id, true, found.forwards));
     }
-    // Before the first packet can leave, and only where this document spoke of it.
-    let spoken_of =
-        !hide.is_empty() || before.is_some_and(|entry| !recorded(entry, "masquerade").is_empty());
-    if spoken_of && hide != found.masquerade {
+    // Before the first packet can leave. Nobody but the agent hides anything behind its tunnels, so the document says it all.
+    if hide != found.masquerade {
         planned.differs("masquerade", found.masquerade.clone(), hide.clone());
         planned.step(masquerade(id, &hide, &found.masquerade));
     }

@@ -169,8 +169,7 @@ fn ipv6_networks_need_that_the_host_forwards_ipv6_which_is_switched_on_once_and_
 }
 
 #[test]
-fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_only_where_the_document_speaks_of_it()
- {
+fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_is_all_that_the_document_says() {
     let with = |networks: &[&str]| {
         let value = json!({"tunnels": [{"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": networks}]});
         section(&value)
@@ -209,7 +208,8 @@ fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_only_where_the_do
             Some(&spoken),
             Some(hide("")),
         ),
-        (with(&[]), there(&["10.20.0.0/24"]), None, None),
+        // An apply that was killed may have recorded what it never did.
+        (with(&[]), there(&["10.20.0.0/24"]), None, Some(hide(""))),
         (with(&[]), there(&[]), Some(&spoken), None),
     ] {
         let planned = plan("wg0", &wanted, Some(&found), before);
