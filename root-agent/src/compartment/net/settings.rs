@@ -114,11 +114,7 @@ impl Settings {
         }
         let mut extra = Map::new();
         extra.insert("before".into(), before.into());
-        Ok(Done {
-            output,
-            extra,
-            ..Done::default()
-        })
+        Ok(Done { output, extra })
     }
 
     /// Has solicitations answered on a device, for those addresses that are said one by one.
