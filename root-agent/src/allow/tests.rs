@@ -19,7 +19,7 @@ fn lists(text: &str) -> Allowlists {
 fn open() -> Allowlists {
     lists(
         "{uplinks: [eth0], public_pools: ['203.0.113.0/24'], route_prefixes: ['fd00::/16'], \
-          container_ports: ['bhc*', 'vi*'], reserved_wallets: [vault]}",
+          route_networks: ['10.0.0.0/8', '2001:db8::/32'], container_ports: ['bhc*', 'vi*'], reserved_wallets: [vault]}",
     )
 }
 
@@ -68,8 +68,8 @@ fn set(lists: &[&str]) -> BTreeSet<String> {
 fn each_action_of_the_catalog_asks_the_lists_of_what_it_names_and_no_other() {
     for spec in CATALOG {
         let expected: &[&str] = match spec.name {
-            "addressbook-save" | "agent-info" | "container-look" | "iptables-list" | "nat-list"
-            | "pct-list" | "qm-list" => &[],
+            "addressbook-save" | "agent-info" | "container-look" | "iptables-list"
+            | "masquerade-list" | "nat-list" | "pct-list" | "qm-list" => &[],
             name if name.starts_with("ledger-") => &[],
             "broker-renew" => &["broker_prefixes"],
             "container-attach" => &[
@@ -93,7 +93,10 @@ fn each_action_of_the_catalog_asks_the_lists_of_what_it_names_and_no_other() {
             "proxy-del" => &["public_pools", "uplinks"],
             "qm-create" => &["bridges", "storages", "vmids"],
             "qm-importdisk" => &["image_dirs", "storages", "vmids"],
+            "masquerade-set" => &["nat_private", "wg_names"],
+            "route-from-set" | "route-from-del" => &["route_networks", "wg_names"],
             "route-set" | "route-del" => &["link_devices", "route_networks"],
+            "sysctl-set" => &["host_settings", "uplinks"],
             "virt-customize" => &["image_dirs"],
             "wg-setup" => &["wg_addresses", "wg_names", "wg_ports"],
             name if name.starts_with("wg-") => &["wg_names"],

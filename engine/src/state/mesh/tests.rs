@@ -153,6 +153,7 @@ fn ipv6_networks_need_that_the_host_forwards_ipv6_which_is_switched_on_once_and_
     let before = Entry {
         wanted: json!({"name": IPV6}),
         finished: true,
+        before: None,
     };
     let planned = plan(IPV6, &Wanted::Ipv6, Some(&on), Some(&before));
     assert!(planned.is_settled() && planned.ours);
@@ -184,6 +185,7 @@ fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_is_all_that_the_d
     let spoken = Entry {
         wanted: json!({"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": ["10.20.0.0/24"]}),
         finished: true,
+        before: None,
     };
     let hide =
         |networks: &str| format!(r#"masquerade-set {{"dev":"wg0","networks":[{networks}]}}"#);

@@ -199,6 +199,16 @@ export interface VirtCustomizeReply extends Reply {
   format: string;
 }
 
+export interface IptablesListReply extends Reply {
+  /** Whether nothing else stands in our chain, nothing twice, and it is in effect. */
+  clean: boolean;
+}
+
+export interface NatListReply extends Reply {
+  /** Whether nothing else stands in our chains, nothing twice, and they are in effect. */
+  clean: boolean;
+}
+
 export interface SysctlSetReply extends Reply {
   /** Whether it was on before. */
   before: boolean;
@@ -627,6 +637,26 @@ export function routeSet(dest: string, dev: string, via?: string, src?: string, 
 export function routeDel(dest: string, dev: string, metric?: number, callOptions?: CallOptions): Promise<Reply>;
 
 /**
+ * Sends out of a tunnel of this agent what comes from a network of machines and has no route of its own: a
+ * default route in the main table for packets with a source of that network, and for no others. What the host
+ * sends from another address goes as before. Another such route of this agent is replaced, the same again
+ * changes nothing; one that somebody else made, or a network that is at a device of somebody else's, is a
+ * `conflict`.
+ *
+ * @param from The network that the packets come from.
+ * @param dev The tunnel that leads out.
+ */
+export function routeFromSet(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
+ * Deletes a route that `route-from-set` made; `not_found` where there is none.
+ *
+ * @param from The network that the packets come from.
+ * @param dev The tunnel that the route goes out of.
+ */
+export function routeFromDel(from: string, dev: string, callOptions?: CallOptions): Promise<Reply>;
+
+/**
  * Accepts packets to a port; the same again adds nothing.
  *
  * @param port The port.
@@ -652,7 +682,7 @@ export function iptablesClose(port: number, proto: "tcp" | "udp" | undefined, co
  * `IPv6`. Rules in our chain that nobody here made are not shown.
  * Changes nothing.
  */
-export function iptablesList(callOptions?: CallOptions): Promise<Reply>;
+export function iptablesList(callOptions?: CallOptions): Promise<IptablesListReply>;
 
 /**
  * Opens these ports and no others: whatever else stands in our chain goes, also what nobody here made. All of it
@@ -687,7 +717,7 @@ export function natUnmap(public_: string, private_: string, comment: string, cal
  * here made are not shown.
  * Changes nothing.
  */
-export function natList(callOptions?: CallOptions): Promise<Reply>;
+export function natList(callOptions?: CallOptions): Promise<NatListReply>;
 
 /**
  * Maps these pairs and no others: whatever else stands in our chains goes, also what nobody here made, and the
@@ -921,7 +951,8 @@ export function wgSetup(name: string, addresses: readonly string[], listenPort?:
 
 /**
  * Replaces the peers of a tunnel in one step; sessions of peers that stay are not disturbed. Answers
- * `preshared_keys` for those it generated.
+ * `preshared_keys` for those it generated. With `kept` a peer gets the shared key that it had last; `not_found`
+ * where none is known.
  *
  * @param name The tunnel's interface.
  * @param peers All its peers from now on.
@@ -970,9 +1001,10 @@ export function addressbookSave(entries: Readonly<Record<string, AddressbookSave
  * there is none.
  * @param brokerPubkey The public key of the broker's end of the tunnel.
  * @param brokerEndpoint Where the broker's end of the tunnel listens.
+ * @param leaseUntil When the allocation ends, in seconds since 1970; without end where it is missing.
  * @param replace Also where the host has another prefix now. Without it `false`.
  */
-export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
+export function brokerRenew(prefix: string, gateway?: string, brokerPubkey?: string, brokerEndpoint?: string, leaseUntil?: number, replace?: boolean, callOptions?: CallOptions): Promise<BrokerRenewReply>;
 
 /**
  * Records an event in the caller's name. The agent stamps who it was; such a record cannot pass for one of its

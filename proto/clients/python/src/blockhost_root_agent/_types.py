@@ -71,6 +71,8 @@ TIME_LIMITS_S: Dict[str, int] = {
     "ip6-route-del": 5,
     "route-set": 10,
     "route-del": 10,
+    "route-from-set": 10,
+    "route-from-del": 10,
     "iptables-open": 15,
     "iptables-close": 15,
     "iptables-list": 15,
@@ -355,6 +357,16 @@ class VirtCustomizeReply(Reply):
     format: str
 
 
+class IptablesListReply(Reply):
+    #: Whether nothing else stands in our chain, nothing twice, and it is in effect.
+    clean: bool
+
+
+class NatListReply(Reply):
+    #: Whether nothing else stands in our chains, nothing twice, and they are in effect.
+    clean: bool
+
+
 class SysctlSetReply(Reply):
     #: Whether it was on before.
     before: bool
@@ -497,6 +509,7 @@ __all__ = [
     "ERROR_CODES",
     "ErrorCode",
     "GenerateWalletReply",
+    "IptablesListReply",
     "IptablesSetRule",
     "LedgerBlobReply",
     "LedgerCosignReply",
@@ -504,6 +517,7 @@ __all__ = [
     "LedgerRotateKeyReply",
     "LinkHandoverReply",
     "LinkSetReply",
+    "NatListReply",
     "NatSetPair",
     "OvsAddBrOptions",
     "OvsAddPortReply",
