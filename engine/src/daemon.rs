@@ -75,7 +75,8 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
         log::warn("configuration", &[("problem", warning)]);
     }
     let (stop_sender, stop) = watch::channel(false);
-    listen(stop_sender)?;
+    let stopping = Arc::new(stop_sender);
+    listen(stopping.clone())?;
     tokio::spawn(recover::at_start(config.layout.clone()));
     let (context, monitor) = prepare(&config, stop.clone())?;
     let anchorer = anchorer(&config, &context);
@@ -92,7 +93,7 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     let ended = if once {
         process_once(context, monitor, anchorer).await
     } else {
-        serve(context, monitor, anchorer, &config, stop).await
+        serve(context, monitor, anchorer, &config, stopping).await
     };
     notify::state("STOPPING=1");
     ended
@@ -172,7 +173,7 @@ fn anchorer(config: &Config, context: &Arc<Context>) -> Option<Anchorer> {
     ))
 }
 
-fn listen(stop: watch::Sender<bool>) -> Result<(), DaemonError> {
+fn listen(stop: Arc<watch::Sender<bool>>) -> Result<(), DaemonError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
@@ -223,8 +224,9 @@ async fn serve(
     monitor: Monitor,
     anchorer: Option<Anchorer>,
     config: &Config,
-    stop: watch::Receiver<bool>,
+    stopping: Arc<watch::Sender<bool>>,
 ) -> Result<(), DaemonError> {
+    let stop = stopping.subscribe();
     let poll = poll_of(config);
     let news = Arc::new(Notify::new());
     let blockchain = &config.web3.blockchain;
@@ -256,6 +258,8 @@ async fn serve(
     let funds = Manager::new(config.clone(), context.outbox.clone(), stop.clone())?;
     let funds = tokio::spawn(funds.run());
     let worked = work(&context, &news, stop).await;
+    // Also where it ended without a signal, by an error.
+    let _ = stopping.send(true);
     watching.abort();
     if let Some(subscribing) = subscribing {
         subscribing.abort();

@@ -7,6 +7,7 @@ use alloy::network::TransactionBuilder as _;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionRequest;
+use blockhost_engine::outbox::Outbox;
 use common::world::World;
 use common::{address, program};
 use serde_json::{Value, json};
@@ -197,4 +198,19 @@ async fn what_a_killed_engine_left_open_the_next_one_closes_first() {
     // The command is still in a block that is read again: it was carried out.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(ports(&world).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_whose_own_database_breaks_closes_what_it_opened_and_ends() {
+    let Some(world) = world().await else { return };
+    let mut engine = world.engine(&[]);
+    let data = sealed(&world, &["--port", "22", "--duration", "3600"]);
+    send(&world, 2, address(2), &data).await;
+    until(&world, "the port", || ports(&world) == ["open 22 -"]).await;
+    let outbox = rusqlite::Connection::open(Outbox::path(&world.layout)).unwrap();
+    outbox.busy_timeout(Duration::from_secs(10)).unwrap();
+    outbox.execute_batch("DROP TABLE jobs").unwrap();
+    let status = engine.wait(Duration::from_secs(60));
+    assert!(!status.success(), "who watches it has to start it again");
+    assert_eq!(ports(&world), ["open 22 -", "close 22 -"]);
 }
