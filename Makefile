@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 MUTANTS_ARGS ?=
 
-.PHONY: help setup check test attack demo bench bench-machines anomalies deb docs clients fuzz mutants clean
+.PHONY: help setup check test attack demo bench bench-chain bench-create bench-machines bench-ledger anomalies deb docs clients fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -50,8 +50,20 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-engine
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
+	@$(MAKE) --no-print-directory bench-chain
+	@$(MAKE) --no-print-directory bench-create
 	@$(MAKE) --no-print-directory bench-machines
 	@$(MAKE) --no-print-directory bench-ledger
+
+bench-chain: ## the engine and its chain: 10 000 events of the past, 1 000 subscriptions in one block
+	@echo "== building (release)" >&2
+	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-engine -p blockhost-provisioner
+	@$(TARGET_DIR)/release/blockhost-bench --chain $(BENCH_ARGS)
+
+bench-create: ## a machine by the whole way beside QEMU alone on the same disk
+	@echo "== building (release)" >&2
+	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-provisioner
+	@$(TARGET_DIR)/release/blockhost-bench --create $(BENCH_ARGS)
 
 bench-machines: ## the machines' databases: garbage collection over 100 000 records, allocation among 1 000 machines
 	@echo "== building (release)" >&2

@@ -1,6 +1,8 @@
 //! The program `blockhost-bench`: starts our agent and its peers in one private world, puts the same load on all with the
 //! same client code, in turns, and prints one table with ratios and the machine it ran on.
 
+mod chain;
+mod create;
 mod crowd;
 mod floor;
 mod load;
@@ -39,6 +41,12 @@ struct Cli {
     /// Only the rows about the switch
     #[arg(long)]
     switches: bool,
+    /// Only the rows about the engine and its chain; these take some minutes
+    #[arg(long, conflicts_with = "switches")]
+    chain: bool,
+    /// Only the rows about making a machine; the first time, a template is built
+    #[arg(long, conflicts_with_all = ["switches", "chain"])]
+    create: bool,
     /// Print a JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -55,7 +63,9 @@ Examples:
   blockhost-bench
   blockhost-bench --json | jq '.rows[] | select(.kept == false)'
   blockhost-bench --check --requests 200
-  blockhost-bench --switches";
+  blockhost-bench --switches
+  blockhost-bench --chain
+  blockhost-bench --create";
 
 /// The command line, for man pages and completions.
 #[must_use]
@@ -75,6 +85,10 @@ pub fn main() -> ExitCode {
     }
     let measured = if cli.switches {
         measure::switches(&cli.dir)
+    } else if cli.chain {
+        chain::measure(&cli.dir)
+    } else if cli.create {
+        create::measure(&cli.dir)
     } else {
         measure::everything(&cli.dir, cli.requests as usize)
     };

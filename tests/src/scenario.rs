@@ -20,6 +20,7 @@ use crate::world::{PROGRAMS, World, WorldError, at};
 pub use machine::{GuestFacts, Record, backend_state, guest_facts, record};
 pub use proof::LedgerFacts;
 pub use shop::{Contracts, deploy, owner};
+pub(crate) use template::ready as template_ready;
 
 /// Price of the demo's plan.
 pub const CENTS_PER_DAY: u64 = 50;

@@ -53,6 +53,11 @@ impl Row {
         Self::new(what, "us", ours.as_secs_f64() * 1e6)
     }
 
+    /// A long time by itself.
+    pub(super) fn seconds(what: &str, ours: Duration) -> Self {
+        Self::new(what, "s", ours.as_secs_f64())
+    }
+
     /// Requests per second.
     pub(super) fn rate(what: &str, ours: f64) -> Self {
         Self::new(what, "/s", ours)

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 
 /// Runs the template builder as `blockhost`. It needs the package mirror, so it is the one program that runs in the
 /// host's network; the agent's socket is a path and reachable from there as well.
-pub(super) fn ready(world: &World, report: &mut Report) -> Result<(), ScenarioError> {
+pub(crate) fn ready(world: &World, report: &mut Report) -> Result<(), ScenarioError> {
     let [nsenter, net, end] = host_network_prefix();
     let mut build = command(nsenter);
     build.args([net, end]);

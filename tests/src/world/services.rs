@@ -176,7 +176,11 @@ pub fn start_chain_for_browsers(world: &World) -> Result<Service, WorldError> {
     start_anvil(world, &[])
 }
 
-fn start_anvil(world: &World, more: &[&str]) -> Result<Service, WorldError> {
+/// The same with more arguments.
+///
+/// # Errors
+/// Those of [`start_chain`].
+pub fn start_anvil(world: &World, more: &[&str]) -> Result<Service, WorldError> {
     let anvil = repository().join("engine/contracts/node_modules/.bin/anvil");
     if !anvil.is_file() {
         return Err(WorldError::NoAnvil);
