@@ -3,7 +3,7 @@
 use blockhost_proto::fuzz::Target;
 
 use super::message::{Builder, Message, Verdict, attributes, messages, verdict};
-use super::{carry, conntrack, link, neighbour, route, survey, table, tc};
+use super::{carry, conntrack, link, neighbour, netconf, route, survey, table, tc};
 
 /// What the fuzzers run.
 pub const TARGETS: &[Target] = &[Target {
@@ -102,6 +102,7 @@ fn run(data: &[u8]) {
         if let Some(Verdict::Ended(code)) = verdict(kind, body) {
             assert!(code >= 0);
         }
+        let _ = netconf::parse_netconf(body);
         let inside: usize = attributes(body).map(|(_, value)| value.len() + 4).sum();
         assert!(inside <= body.len() + 3);
         if let Some(link) = link::parse_link(body) {

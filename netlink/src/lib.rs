@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod link;
 pub mod message;
 pub mod neighbour;
+pub mod netconf;
 pub mod route;
 pub mod survey;
 pub mod table;

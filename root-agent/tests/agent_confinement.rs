@@ -188,8 +188,8 @@ fn no_process_holds_a_descriptor_it_does_not_need() {
         ("ledger", 8),
         // Control, channel for reading and for answering, and netlink: one for each part of the work that speaks it.
         // Routes, names, tunnels' links and their keys' family, connections, devices, moves, routes to networks, answers for
-        // public addresses.
-        ("net", 12),
+        // public addresses, ways out by source, the host's settings.
+        ("net", 14),
         ("keys", 3),
         ("vm", 4),
         ("ovs", 3),

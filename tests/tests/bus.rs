@@ -325,15 +325,15 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
     };
     stage.bridge("ovsbr0");
     veth("veth100i0");
-    veth("vethx");
+    veth("veth100i9");
 
     // Permitted by the rule, for ports only.
     assert_eq!(
-        asked(As::Blockhost, "AddPort", &["ss", "ovsbr0", "vethx"]),
+        asked(As::Blockhost, "AddPort", &["ss", "ovsbr0", "veth100i9"]),
         json!(1)
     );
     let ports = stage.switch.vsctl("list-ports ovsbr0");
-    assert_eq!(ports, "vethx");
+    assert_eq!(ports, "veth100i9");
     let denied = refusal(
         As::Blockhost,
         "CreateContainerInterface",
@@ -352,7 +352,7 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
         "add_port",
     ] {
         let arguments: &[&str] = if method.contains("dd") {
-            &["ovsbr0", "vethx"]
+            &["ovsbr0", "veth100i9"]
         } else {
             &[]
         };
@@ -426,16 +426,16 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
     }
     call(As::Root, "RemoveContainerInterface", &["s", "vi100"]).expect("removed");
     assert!(!place.exists());
-    assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "vethx");
+    assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "veth100i9");
     let refused = refusal(As::Root, "RemoveContainerInterface", &["vi100"]);
     assert!(refused.contains("Error.NotFound"), "{refused}");
     // A port of no container is not taken away by that name.
-    let refused = refusal(As::Root, "RemoveContainerInterface", &["vethx"]);
+    let refused = refusal(As::Root, "RemoveContainerInterface", &["veth100i9"]);
     assert!(refused.contains("Error.NotFound"), "{refused}");
-    call(As::Blockhost, "DelPort", &["ss", "ovsbr0", "vethx"]).expect("removed");
+    call(As::Blockhost, "DelPort", &["ss", "ovsbr0", "veth100i9"]).expect("removed");
     assert_eq!(stage.switch.vsctl("list-ports ovsbr0"), "");
     // The agent's own policy holds for what comes over the bus, too.
-    let refused = refusal(As::Root, "AddPort", &["elsewhere", "vethx"]);
+    let refused = refusal(As::Root, "AddPort", &["elsewhere", "veth100i9"]);
     assert!(refused.contains("Error.NotAuthorized"), "{refused}");
 
     let uid = stage.world.blockhost.uid;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blockhost_netlink::neighbour::Proxy;
+use blockhost_netlink::netconf::{Netconf, Scope};
 use blockhost_netlink::{Address, Link, Netlink, NetlinkError, Route};
 use blockhost_proto::action::Action;
 use blockhost_proto::client::blocking::Client;
@@ -25,6 +26,9 @@ const BUSY_PASSES: Duration = Duration::from_secs(120);
 
 /// Well below the agent's `limits.idle_s`.
 const CONNECTION_IS_FRESH: Duration = Duration::from_secs(30);
+
+/// `rp_filter` of a host that believes any source that it has a route to.
+const LOOSE: u32 = 2;
 
 /// Why the world could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -240,9 +244,10 @@ impl AgentHost {
     }
 }
 
-fn setting(key: &str) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/sys/net/{key}")).ok()?;
-    Some(text.trim().to_owned())
+/// What the kernel says of all devices at once. By netlink: `/proc/sys` is out of a sandboxed service's sight.
+fn of_all(list: Result<Vec<Netconf>, NetlinkError>) -> Option<Netconf> {
+    let list = list.unwrap_or_default();
+    list.into_iter().find(|one| one.scope == Scope::All)
 }
 
 impl Host for AgentHost {
@@ -312,10 +317,12 @@ impl Host for AgentHost {
     }
 
     fn forwards_v6(&mut self) -> bool {
-        setting("ipv6/conf/all/forwarding").is_some_and(|value| value != "0")
+        let list = self.netlink().and_then(Netlink::netconf_v6);
+        of_all(list).is_some_and(|all| all.forwards)
     }
 
     fn is_loose(&mut self) -> bool {
-        setting("ipv4/conf/all/rp_filter").is_some_and(|value| value == "2")
+        let list = self.netlink().and_then(Netlink::netconf_v4);
+        of_all(list).is_some_and(|all| all.source_check == LOOSE)
     }
 }

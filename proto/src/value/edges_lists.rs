@@ -68,7 +68,7 @@ fn a_peers_networks_come_back_and_its_secret_has_a_form() {
     let networks = AllowedIps::from_json(&given).expect("valid");
     assert_eq!(networks.to_json(), Some(given));
     let pattern = Preshared::schema()["pattern"].clone();
-    assert_eq!(pattern, "^(generate|[A-Za-z0-9+/]{43}=)$");
+    assert_eq!(pattern, "^(generate|kept|[A-Za-z0-9+/]{43}=)$");
 }
 
 #[test]

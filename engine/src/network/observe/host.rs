@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use blockhost_netlink::netconf::Scope;
 use blockhost_netlink::survey::Device;
 use blockhost_netlink::{Netlink, link};
 use serde::{Deserialize, Serialize};
@@ -103,12 +104,16 @@ pub struct Forwarding {
 /// # Errors
 /// [`ObserveError::Netlink`].
 pub fn forwarding() -> Result<Forwarding, ObserveError> {
-    let links = Netlink::open()?.links()?;
-    let is_on = |device: &str, key: &str| {
-        let path = format!("/proc/sys/net/ipv6/conf/{device}/{key}");
-        std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+    let mut netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    // By netlink: `/proc/sys` is out of a sandboxed service's sight.
+    let settings = netlink.netconf_v6()?;
+    let of = |scope: Scope| settings.iter().find(|one| one.scope == scope);
+    let all = of(Scope::All);
+    let answers = |link: &link::Link| {
+        let own = of(Scope::Device(link.index));
+        [all, own].into_iter().flatten().any(|one| one.proxies)
     };
-    let everywhere = is_on("all", "proxy_ndp");
     let names = |chosen: &dyn Fn(&link::Link) -> bool| {
         let chosen = links
             .iter()
@@ -117,8 +122,8 @@ pub fn forwarding() -> Result<Forwarding, ObserveError> {
     };
     Ok(Forwarding {
         ipv4: names(&|link| link.forwards),
-        ipv6: is_on("all", "forwarding"),
-        ipv6_proxy: names(&|link| everywhere || is_on(&link.name, "proxy_ndp")),
+        ipv6: all.is_some_and(|all| all.forwards),
+        ipv6_proxy: names(&answers),
     })
 }
 
