@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use net_world::{Running, World, guards, in_namespaces, kill, program, wait_for};
+use net_world::{Running, World, guards, in_namespaces, kill, program, stopped, wait_for};
 use serde_json::{Value, json};
 
 /// Every moment of an apply with a hand-over.
@@ -51,23 +51,8 @@ fn apply<'a>(file: &'a std::path::Path, more: &[&'a str]) -> Vec<&'a str> {
 
 /// Starts an apply that stops at a fail point.
 fn stopped_at(world: &World, file: &std::path::Path, point: &str) -> Running {
-    let path = world.layout.root().join("command.log");
-    let log = std::fs::File::create(&path).expect("a log");
-    let child = world
-        .command(&apply(file, &[]))
-        .env("BLOCKHOST_FAIL_POINT", point)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("blockhost");
-    let mut running = Running(child);
-    wait_for(point, || {
-        let text = std::fs::read_to_string(&path).expect("a log");
-        let ended = running.0.try_wait().expect("a child");
-        assert!(ended.is_none(), "{point} was not reached: {text}");
-        text.contains("fail point net-change reached").then_some(())
-    });
-    running
+    let at = ("BLOCKHOST_FAIL_POINT", point);
+    stopped(world, &apply(file, &[]), at, "net-change")
 }
 
 fn started(world: &World, words: &[&str]) -> std::process::Child {

@@ -11,7 +11,7 @@ use broker_world::{
     Broker, INTERNET, Machine, Manner, OTHER, PREFIX, configure, pings, router, stop_agent,
     tunnel_daemon, world_with_broker,
 };
-use net_world::{Running, World, in_namespaces, run, wait_for};
+use net_world::{Running, World, in_namespaces, run, stopped, wait_for};
 use serde_json::{Value, json};
 
 const FILE: &str = "broker-allocation.json";
@@ -423,22 +423,8 @@ fn another_network_is_refused_while_machines_use_the_present_one_and_taken_where
 
 /// Starts the command and kills it at a fail point.
 fn killed_at(world: &World, point: &str, words: &[&str]) {
-    let path = world.layout.root().join("command.log");
-    let log = std::fs::File::create(&path).expect("a log");
-    let child = world
-        .command(words)
-        .env("BLOCKHOST_FAIL_POINT", format!("broker:{point}"))
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("blockhost");
-    let mut running = Running(child);
-    wait_for(point, || {
-        let text = std::fs::read_to_string(&path).expect("a log");
-        let ended = running.0.try_wait().expect("a child");
-        assert!(ended.is_none(), "{point} was not reached: {text}");
-        text.contains("fail point broker reached").then_some(())
-    });
+    let at = format!("broker:{point}");
+    let mut running = stopped(world, words, ("BLOCKHOST_FAIL_POINT", &at), "broker");
     running.kill();
 }
 

@@ -6,7 +6,7 @@ mod net_world;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use net_world::{Running, World, guards, in_namespaces, kill, run, wait_for};
+use net_world::{Running, World, guards, in_namespaces, kill, run, stopped};
 use serde_json::{Value, json};
 
 /// Every moment of a change of the flows of two owners, up to the decision.
@@ -83,23 +83,8 @@ const ASKED: [&str; 2] = ["--confirm-within", "60"];
 
 /// Starts an apply that stops at a fail point.
 fn stopped_at(world: &World, file: &Path, point: &str) -> Running {
-    let path = world.layout.root().join("command.log");
-    let log = std::fs::File::create(&path).expect("a log");
-    let child = world
-        .command(&apply(file, &ASKED))
-        .env("BLOCKHOST_FAIL_POINT", point)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("blockhost");
-    let mut running = Running(child);
-    wait_for(point, || {
-        let text = std::fs::read_to_string(&path).expect("a log");
-        let ended = running.0.try_wait().expect("a child");
-        assert!(ended.is_none(), "{point} was not reached: {text}");
-        text.contains("fail point net-change reached").then_some(())
-    });
-    running
+    let at = ("BLOCKHOST_FAIL_POINT", point);
+    stopped(world, &apply(file, &ASKED), at, "net-change")
 }
 
 fn started(world: &World, words: &[&str]) -> std::process::Child {

@@ -6,7 +6,7 @@ mod net_world;
 use std::path::Path;
 use std::process::Stdio;
 
-use net_world::{Running, World, guards, in_namespaces, kill, program, run, wait_for};
+use net_world::{Running, World, guards, in_namespaces, kill, program, run, stopped_at, wait_for};
 use serde_json::json;
 
 const MANAGER: &str = "/usr/sbin/NetworkManager";
@@ -164,36 +164,7 @@ impl Manager {
 
     /// Starts a change that stops at a fail point.
     fn stopped_at(&self, point: &str) -> Running {
-        let path = self.world.layout.root().join("command.log");
-        let log = std::fs::File::create(&path).expect("a log");
-        let child = self
-            .world
-            .command(&[
-                "net",
-                "uplink",
-                "attach",
-                "--bridge",
-                "ovsbr0",
-                "--uplink",
-                "eth0",
-                "--datapath",
-                "netdev",
-            ])
-            .env("BLOCKHOST_FAIL_POINT", point)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("blockhost");
-        let mut running = Running(child);
-        wait_for(point, || {
-            let text = std::fs::read_to_string(&path).expect("a log");
-            assert!(
-                running.0.try_wait().expect("a child").is_none(),
-                "{point} was not reached: {text}"
-            );
-            text.contains("fail point net-change reached").then_some(())
-        });
-        running
+        stopped_at(&self.world, "BLOCKHOST_FAIL_POINT", point, &[])
     }
 }
 

@@ -12,29 +12,11 @@ use blockhost_tests::command::{RunError, run, with_args};
 use blockhost_tests::namespace::test_ran_inside;
 use blockhost_tests::scenario;
 use blockhost_tests::world::services::{Service, start_agent, start_chain, start_engine};
-use blockhost_tests::world::{PROGRAMS, World, WorldError, built_programs, repository};
+use blockhost_tests::world::{PROGRAMS, World, WorldError, built_programs, possible};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const SHORT: Duration = Duration::from_secs(30);
-
-fn possible() -> Result<(), String> {
-    if !repository()
-        .join("engine/contracts/node_modules/.bin/anvil")
-        .is_file()
-    {
-        return Err("no anvil; run `npm ci` in engine/contracts".to_owned());
-    }
-    match PROGRAMS
-        .iter()
-        .find(|p| !built_programs().join(p).is_file())
-    {
-        Some(program) => Err(format!(
-            "{program} is not built; run: cargo build --workspace --bins"
-        )),
-        None => Ok(()),
-    }
-}
 
 struct Host {
     world: World,
@@ -167,7 +149,7 @@ fn copy(world: &World, to: &Path) {
 fn what_the_agent_records_is_anchored_whatever_fails_and_a_ledger_that_was_put_back_is_told() {
     const NAME: &str =
         "what_the_agent_records_is_anchored_whatever_fails_and_a_ledger_that_was_put_back_is_told";
-    if let Err(reason) = possible() {
+    if let Err(reason) = possible(PROGRAMS) {
         println!("skipped: {reason}");
         return;
     }

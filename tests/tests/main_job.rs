@@ -16,7 +16,7 @@ use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::report::{Report, Style};
 use blockhost_tests::scenario::{self, DAYS, Host, ScenarioError};
 use blockhost_tests::world::services::start_engine;
-use blockhost_tests::world::{PROGRAMS, built_programs};
+use blockhost_tests::world::{self, PROGRAMS, built_programs};
 
 /// Template build, two boots and their ends without KVM, on a machine that does other things as well.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -91,17 +91,7 @@ fn possible() -> Result<(), String> {
         find(program)
             .ok_or_else(|| format!("{program} is not installed; run: bash scripts/setup.sh"))?;
     }
-    // These belong to other packages of the workspace; `make test` builds them first.
-    for program in PROGRAMS {
-        let path = built_programs().join(program);
-        if !path.is_file() {
-            return Err(format!(
-                "{} is not built; run: cargo build --workspace --bins",
-                path.display()
-            ));
-        }
-    }
-    Ok(())
+    world::possible(PROGRAMS)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use blockhost_tests::namespace::test_ran_inside;
 use blockhost_tests::scenario::{Contracts, deploy, owner};
 use blockhost_tests::world::config::{RPC_URL, random_key};
 use blockhost_tests::world::services::{Service, start_agent, start_chain};
-use blockhost_tests::world::{AGENT_ONLY, World, WorldError, built_programs, repository};
+use blockhost_tests::world::{AGENT_ONLY, World, WorldError, built_programs, possible};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -23,20 +23,6 @@ const COMMANDS: &[&str] = &["ab", "bw", "is", "blockhost", "blockhost-deploy-con
 const FIRST_PLAN: u64 = 1;
 const DEV: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const BROKER: &str = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
-
-fn possible() -> Result<(), String> {
-    let anvil = repository().join("engine/contracts/node_modules/.bin/anvil");
-    if !anvil.is_file() {
-        return Err("no anvil; run `npm ci` in engine/contracts".to_owned());
-    }
-    let mut programs = AGENT_ONLY.iter().chain(COMMANDS);
-    match programs.find(|p| !built_programs().join(p).is_file()) {
-        Some(program) => Err(format!(
-            "{program} is not built; run: cargo build --workspace --bins"
-        )),
-        None => Ok(()),
-    }
-}
 
 struct Host {
     world: World,
@@ -109,7 +95,7 @@ impl Host {
 fn a_payment_is_shared_out_by_wallets_that_the_agent_made_and_the_ledger_tells_all_of_it() {
     const NAME: &str =
         "a_payment_is_shared_out_by_wallets_that_the_agent_made_and_the_ledger_tells_all_of_it";
-    if let Err(reason) = possible() {
+    if let Err(reason) = possible(AGENT_ONLY.iter().chain(COMMANDS)) {
         println!("skipped: {reason}");
         return;
     }

@@ -527,21 +527,33 @@ pub fn attach<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 /// Starts a change that stops at a fail point, of its own or of the process that watches over it.
 pub fn stopped_at(world: &World, variable: &str, point: &str, more: &[&str]) -> Running {
+    stopped(world, &attach(more), (variable, point), "net-change")
+}
+
+/// Starts a command with the variable that has it stop at a fail point, and waits until it, or a process of its, is there.
+/// `subject` is what its log calls the point.
+pub fn stopped(
+    world: &World,
+    words: &[&str],
+    (variable, point): (&str, &str),
+    subject: &str,
+) -> Running {
     let path = world.layout.root().join("command.log");
     let log = std::fs::File::create(&path).expect("a log");
     let child = world
-        .command(&attach(more))
+        .command(words)
         .env(variable, point)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .expect("blockhost");
     let mut running = Running(child);
+    let reached = format!("fail point {subject} reached");
     wait_for(point, || {
         let text = std::fs::read_to_string(&path).expect("a log");
         let ended = running.0.try_wait().expect("a child");
         assert!(ended.is_none(), "{point} was not reached: {text}");
-        text.contains("fail point net-change reached").then_some(())
+        text.contains(&reached).then_some(())
     });
     running
 }

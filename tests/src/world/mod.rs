@@ -408,6 +408,27 @@ pub fn built_programs() -> PathBuf {
     directory
 }
 
+/// Why a world with these programs and a local chain cannot be made here, if it cannot. The programs belong to other
+/// packages of the workspace; `make test` builds them first.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub fn possible<'a>(programs: impl IntoIterator<Item = &'a &'a str>) -> Result<(), String> {
+    let missing = programs
+        .into_iter()
+        .map(|program| built_programs().join(program))
+        .find(|path| !path.is_file());
+    if let Some(path) = missing {
+        return Err(WorldError::NotBuilt { path }.to_string());
+    }
+    let anvil = repository().join("engine/contracts/node_modules/.bin/anvil");
+    if anvil.is_file() {
+        Ok(())
+    } else {
+        Err(WorldError::NoAnvil.to_string())
+    }
+}
+
 /// The pid 1 of private worlds, beside the other programs.
 #[must_use]
 pub fn init_program() -> PathBuf {
