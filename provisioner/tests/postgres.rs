@@ -341,3 +341,26 @@ fn a_record_on_the_server_that_cannot_be_read_is_reported_and_left_as_it_is() {
         serde_json::from_str::<serde_json::Value>(odd).unwrap()
     );
 }
+
+#[test]
+fn a_connection_that_the_server_ended_between_two_uses_costs_nothing() {
+    let Some(server) = Server::new() else {
+        return;
+    };
+    let (_world, pools) = host(&server, LARGE);
+    let store = server.store(&pools);
+    let mut session = server.session();
+    // Whether the end has been noticed yet when the next use comes is a matter of luck: many times.
+    for n in 0..30 {
+        let ended = session
+            .query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'blockhost'",
+                &[],
+            )
+            .unwrap();
+        assert_eq!(ended.len(), 1);
+        store.allocate(&wanted(&format!("vm-{n}"))).unwrap();
+    }
+    assert_eq!(store.reservations().unwrap().len(), 30);
+    assert_whole(&server, &store);
+}

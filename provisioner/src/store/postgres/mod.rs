@@ -22,8 +22,9 @@ use crate::time::Time;
 
 pub use connect::{Address, Unusable};
 use rows::{
-    Outcome, Stop, choose, hold, insert_reservation, let_go, lock_token, lost_a_race, machine,
-    read, reservation, signed, taken, token, write_machine, write_reservation, write_token,
+    Outcome, Stop, choose, ends_the_session, hold, insert_reservation, let_go, lock_token,
+    lost_a_race, machine, read, reservation, signed, taken, token, write_machine,
+    write_reservation, write_token,
 };
 
 /// A transaction that lost against another is tried again so often.
@@ -99,18 +100,20 @@ impl PostgresStore {
         }
     }
 
-    /// One transaction; what loses against another is tried again. Nothing is left of one that failed, unless the server went
-    /// away during its commit, which is then said.
+    /// One transaction; what loses against another is tried again, and once more what meets a connection that was lost since it
+    /// was used last. Nothing is left of one that failed, unless the server went away during its commit, which is then said.
     fn change<T>(
         &self,
         mut work: impl FnMut(&mut Transaction<'_>) -> Outcome<T>,
     ) -> Result<T, StoreError> {
         let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = 0;
+        let mut new = false;
         loop {
             turn += 1;
             if slot.as_ref().is_none_or(Client::is_closed) {
                 *slot = Some(self.address.connect()?);
+                new = true;
             }
             let Some(client) = slot.as_mut() else {
                 continue;
@@ -127,9 +130,14 @@ impl PostgresStore {
                 Err(Stop::Refused(error)) => return Err(error),
                 Err(Stop::Server(error)) if turn < TRIES && lost_a_race(&error) => {}
                 Err(Stop::Server(error)) => {
-                    if error.as_db_error().is_none() {
-                        // The connection is of no more use, and the next operation makes another.
+                    let lost = error.as_db_error().is_none_or(ends_the_session);
+                    if lost {
+                        // The connection is of no more use.
                         *slot = None;
+                        // That its server had gone shows only when it is spoken to again.
+                        if !new && !committing {
+                            continue;
+                        }
                     }
                     return Err(self.refusal(&error, committing));
                 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use blockhost_proto::value::VmName;
 use postgres::Transaction;
-use postgres::error::SqlState;
+use postgres::error::{DbError, Severity, SqlState};
 use postgres::types::Json;
 use serde::de::DeserializeOwned;
 
@@ -33,6 +33,14 @@ impl From<postgres::Error> for Stop {
 }
 
 pub(super) type Outcome<T> = Result<T, Stop>;
+
+/// Whether the server ends the session with it, as it does when it is shut down.
+pub(super) fn ends_the_session(error: &DbError) -> bool {
+    matches!(
+        error.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    )
+}
 
 pub(super) fn lost_a_race(error: &postgres::Error) -> bool {
     let races = [
