@@ -326,6 +326,7 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
     stage.bridge("ovsbr0");
     veth("veth100i0");
     veth("veth100i9");
+    veth("vethx");
 
     // Permitted by the rule, for ports only.
     assert_eq!(
