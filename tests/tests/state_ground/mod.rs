@@ -126,6 +126,17 @@ impl Ended {
     }
 }
 
+impl Drop for Ground {
+    /// What is mounted in the world would keep its directory from going with the test.
+    fn drop(&mut self) {
+        let root = self.world.layout.root().display().to_string();
+        let _ = run(
+            with_args("umount", &["--lazy", "--recursive", &root]),
+            Duration::from_secs(20),
+        );
+    }
+}
+
 impl Ground {
     pub fn document(&self, name: &str, text: &str) -> String {
         let path = self.world.layout.state().join(name);
