@@ -14,6 +14,8 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 MUTANTS_ARGS ?=
+# Most tests wait for something: a chain, a boot, a timer.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: help setup check test attack demo bench bench-chain bench-create bench-machines bench-ledger anomalies deb docs clients fuzz mutants clean
 
