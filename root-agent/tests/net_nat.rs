@@ -4,8 +4,8 @@ mod compartment_world;
 mod second_net;
 
 use blockhost_proto::response::ErrorCode;
-use blockhost_root_agent::compartment::{Done, Failure, Handler, net};
-use compartment_world::{World, as_net_compartment, in_namespace, tool, try_tool};
+use blockhost_root_agent::compartment::{Handler, net};
+use compartment_world::{World, as_net_compartment, in_namespace, said, tool, try_tool};
 use second_net::SecondNet;
 use serde_json::{Value, json};
 
@@ -33,11 +33,7 @@ impl Net {
 
     fn ask(&self, verb: &str, public: &str, private: &str) -> Result<String, ErrorCode> {
         let params = json!({"public": public, "private": private, "comment": "vm-100"});
-        let result: Result<Done, Failure> = self.world.ask(&*self.handler, verb, &params);
-        result.map(|done| done.output).map_err(|failure| {
-            println!("{}", failure.message);
-            failure.code
-        })
+        said(self.world.ask(&*self.handler, verb, &params))
     }
 }
 

@@ -7,7 +7,7 @@ use blockhost_proto::Action;
 use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Handler, net};
 use blockhost_root_agent::policy::Policy;
-use compartment_world::{World, as_net_compartment, in_namespace, tool};
+use compartment_world::{World, as_net_compartment, in_namespace, said, tool};
 use serde_json::{Value, json};
 
 struct Net {
@@ -34,11 +34,7 @@ impl Net {
     }
 
     fn ask(&self, verb: &str, params: &Value) -> Result<String, ErrorCode> {
-        let result = self.world.ask(&*self.handler, verb, params);
-        result.map(|done| done.output).map_err(|failure| {
-            println!("{}", failure.message);
-            failure.code
-        })
+        said(self.world.ask(&*self.handler, verb, params))
     }
 }
 

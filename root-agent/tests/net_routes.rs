@@ -4,7 +4,9 @@ mod compartment_world;
 
 use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Done, Failure, Handler, net};
-use compartment_world::{World, again, as_net_compartment, code, in_namespace, is_root, tool};
+use compartment_world::{
+    World, again, as_net_compartment, code, in_namespace, is_root, said, tool,
+};
 use serde_json::{Value, json};
 
 const ADDRESS: &str = "fd77:b10c::100/128";
@@ -40,13 +42,10 @@ impl Net {
 
     fn route(&self, verb: &str, dev: &str) -> Result<String, ErrorCode> {
         let params = json!({"address": ADDRESS, "dev": dev});
-        let result = self
-            .world
-            .ask(&*self.handler, &format!("ip6-route-{verb}"), &params);
-        result.map(|done| done.output).map_err(|failure| {
-            println!("{}", failure.message);
-            failure.code
-        })
+        said(
+            self.world
+                .ask(&*self.handler, &format!("ip6-route-{verb}"), &params),
+        )
     }
 }
 

@@ -336,27 +336,12 @@ fn tags_and_descriptions_end_where_they_say() {
 
 /// Standard base64 of a blob of SSH strings.
 fn blob(fields: &[&[u8]]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = Vec::new();
     for field in fields {
         bytes.extend(u32::try_from(field.len()).unwrap().to_be_bytes());
         bytes.extend(*field);
     }
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let mut padded = [0; 4];
-        padded[1..=three.len()].copy_from_slice(three);
-        let bits = u32::from_be_bytes(padded);
-        for digit in 0..4 {
-            let six = usize::try_from(bits >> (18 - 6 * digit) & 63).unwrap();
-            text.push(if digit <= three.len() {
-                char::from(DIGITS[six])
-            } else {
-                '='
-            });
-        }
-    }
-    text
+    to_base64(&bytes)
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub use scalar::{Agent, BootDevice, BootOrder, Choice, Cpu, Description, Tags};
 pub use set::{QmArgs, QmOptions};
 pub use sshkey::SshKeys;
 pub(crate) use sshkey::base64;
+#[cfg(test)]
+pub(crate) use sshkey::to_base64;
 
 pub(crate) use net::{number, rate, thousandths};
 pub(crate) use scalar::flag;

@@ -152,3 +152,24 @@ pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     // Bits left over must be zero, or two texts would mean one key.
     (bits == 0).then_some(out)
 }
+
+/// The text of these bytes, as [`base64`] reads it.
+#[cfg(test)]
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let mut padded = [0; 4];
+        padded[1..=three.len()].copy_from_slice(three);
+        let bits = u32::from_be_bytes(padded);
+        for digit in 0..4 {
+            let six = usize::try_from(bits >> (18 - 6 * digit) & 63).unwrap();
+            text.push(if digit <= three.len() {
+                char::from(DIGITS[six])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::qm::to_base64;
 
 fn at(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -19,34 +20,14 @@ fn age_file(length: usize) -> Vec<u8> {
     file
 }
 
-/// Standard base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let mut padded = [0; 4];
-        padded[1..=three.len()].copy_from_slice(three);
-        let bits = u32::from_be_bytes(padded);
-        for digit in 0..4 {
-            let six = usize::try_from(bits >> (18 - 6 * digit) & 63).unwrap();
-            text.push(if digit <= three.len() {
-                char::from(DIGITS[six])
-            } else {
-                '='
-            });
-        }
-    }
-    text
-}
-
 #[test]
 fn an_encrypted_file_has_at_most_40960_bytes_and_comes_back_whole() {
     let longest = age_file(AgeFile::MAX_BYTES);
-    let read = AgeFile::read(&base64(&longest)).expect("the longest is good");
+    let read = AgeFile::read(&to_base64(&longest)).expect("the longest is good");
     assert_eq!(read.bytes(), longest);
     assert_eq!(read.hash(), Sha256Hex::of(&longest));
     for more in 1..4 {
-        let text = base64(&age_file(AgeFile::MAX_BYTES + more));
+        let text = to_base64(&age_file(AgeFile::MAX_BYTES + more));
         assert!(AgeFile::read(&text).is_none(), "{more}");
     }
 }

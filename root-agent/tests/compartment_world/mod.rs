@@ -157,6 +157,14 @@ pub fn code(result: Result<Done, Failure>) -> ErrorCode {
     }
 }
 
+/// What was said of a success, or the code of a failure, whose message is printed.
+pub fn said(result: Result<Done, Failure>) -> Result<String, ErrorCode> {
+    result.map(|done| done.output).map_err(|failure| {
+        println!("{}", failure.message);
+        failure.code
+    })
+}
+
 /// Runs a tool of the host and returns its output; it must succeed.
 pub fn tool(words: &str) -> String {
     let (ok, text) = try_tool(words);

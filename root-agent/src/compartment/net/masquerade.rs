@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::firewall::{Firewall, too_many_given};
 use super::nat::OUTWARD;
-use super::rules::{Family, transaction_in, words};
+use super::rules::{Family, Saved, saved, transaction_in, words};
 use crate::compartment::{Done, Failure};
 
 const TABLE: &str = "nat";
@@ -87,28 +87,22 @@ impl State {
     /// Reads the output of `iptables-save -t nat`. Lines that are not ours are skipped, whatever they hold.
     pub(super) fn parse(save: &str) -> Self {
         let mut state = Self::default();
-        let mut inside = false;
-        for line in save.lines() {
-            if let Some(table) = line.strip_prefix('*') {
-                inside = table == TABLE;
-            } else if !inside {
-            } else if let Some(declared) = line.strip_prefix(':') {
-                state.chain |= declared.split_whitespace().next() == Some(CHAIN);
-            } else if let Some((chain, rest)) = line
-                .strip_prefix("-A ")
-                .and_then(|rule| rule.split_once(' '))
-            {
-                let jump = rest.trim_end();
-                if chain == CHAIN {
-                    state.lines.push(Line {
-                        specification: rest.to_owned(),
-                        hidden: Hidden::parse(rest),
-                    });
-                } else if chain == HOOK && jump == format!("-j {CHAIN}") {
-                    state.jumps += 1;
-                } else if chain == HOOK && jump == format!("-j {OUTWARD}") {
-                    state.late |= state.jumps == 0;
+        for line in saved(save, TABLE) {
+            match line {
+                Saved::Chain(name) => state.chain |= name == CHAIN,
+                Saved::Rule(CHAIN, rest) => state.lines.push(Line {
+                    specification: rest.to_owned(),
+                    hidden: Hidden::parse(rest),
+                }),
+                Saved::Rule(HOOK, rest) => {
+                    let jump = rest.trim_end();
+                    if jump == format!("-j {CHAIN}") {
+                        state.jumps += 1;
+                    } else if jump == format!("-j {OUTWARD}") {
+                        state.late |= state.jumps == 0;
+                    }
                 }
+                Saved::Rule(..) => {}
             }
         }
         state.late &= state.jumps > 0;

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::masquerade::CHAIN as HIDING;
-use super::rules::{transaction_in, words};
+use super::rules::{Saved, saved, transaction_in, words};
 
 const TABLE: &str = "nat";
 pub(super) const INWARD: &str = "BLOCKHOST-DNAT";
@@ -118,21 +118,14 @@ impl State {
     /// Reads the output of `iptables-save -t nat`. Lines that are not ours are skipped, whatever they hold.
     pub(super) fn parse(save: &str) -> Self {
         let mut state = Self::default();
-        let mut inside = false;
-        for line in save.lines() {
-            if let Some(table) = line.strip_prefix('*') {
-                inside = table == TABLE;
-            } else if !inside {
-            } else if let Some(declared) = line.strip_prefix(':') {
-                let name = declared.split_whitespace().next();
-                for (known, chain) in state.chains.iter_mut().zip(CHAINS) {
-                    *known |= name == Some(chain);
+        for line in saved(save, TABLE) {
+            match line {
+                Saved::Chain(name) => {
+                    for (known, chain) in state.chains.iter_mut().zip(CHAINS) {
+                        *known |= name == chain;
+                    }
                 }
-            } else if let Some((chain, rest)) = line
-                .strip_prefix("-A ")
-                .and_then(|rule| rule.split_once(' '))
-            {
-                state.rule(chain, rest);
+                Saved::Rule(chain, rest) => state.rule(chain, rest),
             }
         }
         state

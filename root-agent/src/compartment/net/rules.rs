@@ -101,33 +101,50 @@ impl Rule {
     }
 }
 
+/// A line of a table.
+pub(super) enum Saved<'a> {
+    /// There is a chain of that name.
+    Chain(&'a str),
+    /// A rule of a chain: its name, and everything after it.
+    Rule(&'a str, &'a str),
+}
+
+/// Chains and rules of one table in the output of `iptables-save`, in their order. Everything else is skipped, whatever it
+/// holds.
+pub(super) fn saved<'a>(save: &'a str, table: &'a str) -> impl Iterator<Item = Saved<'a>> {
+    let mut inside = false;
+    save.lines().filter_map(move |line| {
+        if let Some(begun) = line.strip_prefix('*') {
+            inside = begun == table;
+            None
+        } else if !inside {
+            None
+        } else if let Some(declared) = line.strip_prefix(':') {
+            declared.split_whitespace().next().map(Saved::Chain)
+        } else {
+            let (chain, specification) = line.strip_prefix("-A ")?.split_once(' ')?;
+            Some(Saved::Rule(chain, specification))
+        }
+    })
+}
+
 impl State {
     /// Reads the output of `iptables-save -t filter`. Lines that are not ours are skipped, whatever they hold.
     pub(super) fn parse(save: &str) -> State {
         let mut state = State::default();
-        let mut in_filter = false;
-        for line in save.lines() {
-            if let Some(table) = line.strip_prefix('*') {
-                in_filter = table == "filter";
-            } else if !in_filter {
-            } else if let Some(declared) = line.strip_prefix(':') {
-                state.chain |= declared.split_whitespace().next() == Some(CHAIN);
-            } else if let Some((chain, specification)) = line
-                .strip_prefix("-A ")
-                .and_then(|rest| rest.split_once(' '))
-            {
-                match chain {
-                    "INPUT" if specification.trim_end() == format!("-j {CHAIN}") => {
-                        state.jumps += 1
+        for line in saved(save, "filter") {
+            match line {
+                Saved::Chain(name) => state.chain |= name == CHAIN,
+                Saved::Rule("INPUT", specification) => {
+                    if specification.trim_end() == format!("-j {CHAIN}") {
+                        state.jumps += 1;
                     }
-                    CHAIN => {
-                        state.lines.push(Line {
-                            specification: specification.to_owned(),
-                            rule: Rule::parse(specification),
-                        });
-                    }
-                    _ => {}
                 }
+                Saved::Rule(CHAIN, specification) => state.lines.push(Line {
+                    specification: specification.to_owned(),
+                    rule: Rule::parse(specification),
+                }),
+                Saved::Rule(..) => {}
             }
         }
         state
