@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use common::{Agent, Client, ROLES, World, frame, wait_for};
+use common::{Agent, Client, ROLES, World, frame, own_kib, wait_for};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn info() -> Value {
     json!({"action": "agent-info"})
 }
 
-/// PSS in KiB, descriptors, threads.
+/// Memory of its own in KiB, descriptors, threads.
 type Footprint = BTreeMap<&'static str, (u64, usize, usize)>;
 
 fn footprint(agent: &Agent) -> Footprint {
@@ -33,12 +33,7 @@ fn footprint(agent: &Agent) -> Footprint {
         let entries = std::fs::read_dir(format!("/proc/{pid}/{what}"));
         entries.map_or(0, Iterator::count)
     };
-    let of = |pid: i32| {
-        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps");
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-        let pss = pss.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        (pss.expect("a number"), count(pid, "fd"), count(pid, "task"))
-    };
+    let of = |pid: i32| (own_kib(pid), count(pid, "fd"), count(pid, "task"));
     let mut all: Footprint = ROLES
         .iter()
         .map(|&role| (role, of(agent.pid(role).expect(role))))
@@ -63,11 +58,11 @@ fn as_before(agent: &Agent, before: &Footprint) {
         }
         same.then_some(after)
     });
-    for (role, (pss, ..)) in &after {
+    for (role, (kib, ..)) in &after {
         let (was, ..) = before[role];
         assert!(
-            *pss <= was + KEPT_KIB,
-            "{role}: {was} KiB before, {pss} KiB after"
+            *kib <= was + KEPT_KIB,
+            "{role}: {was} KiB before, {kib} KiB after"
         );
     }
 }

@@ -380,6 +380,17 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), body].concat()
 }
 
+/// What a process has of memory that is its own, in KiB: anonymous and shared-memory pages. The pages of the program's file are left
+/// out: how many of those count depends on how many agents other tests run just then (`Pss` divides them among all).
+pub fn own_kib(pid: i32) -> u64 {
+    let kib = |key| {
+        let line = status(pid, key);
+        let number = line.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+        number.unwrap_or_else(|| panic!("{key} of {pid}: {line:?}"))
+    };
+    kib("RssAnon") + kib("RssShmem")
+}
+
 /// A line of `/proc/PID/status`.
 pub fn status(pid: i32, key: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
