@@ -528,6 +528,34 @@ async fn engine_and_commands_do_not_take_each_others_nonce() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_command_has_paid_the_engine_puts_on_record_only_once_the_command_cannot() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.world
+        .set_engine("fund_manager: {enabled: false, look_every_s: 1}");
+    bank.mint(bank.world.usd, address(0), usd(100)).await;
+    let args = ["send", "1", "stable", "server", "admin"];
+    let command = bank.stopped_at(BW, &args, "funds:after 1.1");
+    assert!(command.is_some(), "it ended");
+    let mut engine = bank.world.engine(&[]);
+    // Several looks.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(recorded(&bank), []);
+    drop(command);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while recorded(&bank).is_empty() {
+        assert!(Instant::now() < deadline, "{}", bank.world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.wait(Duration::from_secs(60));
+    assert_eq!(recorded(&bank).len(), 1);
+    assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_command_left_behind_the_engine_replaces_with_a_higher_fee_and_finishes_once() {
     let Some(bank) = Bank::new().await else {
         return;

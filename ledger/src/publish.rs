@@ -59,7 +59,6 @@ struct Rest {
     pages: Vec<(u64, Vec<u8>)>,
     all_pages: u64,
     index: Vec<u8>,
-    head: Head,
     checkpoint: String,
     cosigned: Option<String>,
 }
@@ -224,13 +223,14 @@ impl Writer {
         let index = self.index_lines.render(origin, closed, open);
         // Whatever changes from here on is published next time.
         self.published_size = Some(self.head.size);
+        // From here on: who reads it may be back with cosignatures before it is known here that all is written.
+        self.witnessed.published(&self.head);
         Ok(Rest {
             open: last,
             pages,
             all_pages,
             index,
             checkpoint: self.witnessed.checkpoint(origin, &self.head),
-            head: self.head.clone(),
             cosigned: self.witnessed.take_unpublished(origin),
         })
     }
@@ -255,7 +255,6 @@ impl Writer {
         }
         if let Some(rest) = published.rest {
             self.index_pages = Some(rest.all_pages);
-            self.witnessed.published(&rest.head);
         }
         Ok(self.top_up()?)
     }

@@ -124,7 +124,7 @@ impl Witnessed {
         self.unpublished = true;
     }
 
-    /// Remembers a head that was published.
+    /// Remembers a head that is published, or about to be.
     pub fn published(&mut self, head: &Head) {
         if self.recent.back().is_some_and(|last| last.0 == head.size) {
             return;

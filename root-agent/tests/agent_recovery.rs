@@ -126,6 +126,18 @@ fn a_file_in_the_sockets_place_is_not_removed() {
 }
 
 #[test]
+fn a_start_waits_for_what_a_killed_agent_has_left_to_go() {
+    let world = World::new("");
+    // Its front, which answers until it hears that the supervisor is dead.
+    let going = UnixListener::bind(world.layout.agent_socket()).expect("bind");
+    let mut agent = Agent::spawn_in(world);
+    std::thread::sleep(Duration::from_secs(1));
+    drop(going);
+    agent.wait_until_ready();
+    assert!(agent.stop().success(), "{}", agent.world.log());
+}
+
+#[test]
 fn a_passed_socket_is_used_and_left_alone() {
     let world = World::new("");
     let path = world.layout.agent_socket();

@@ -160,7 +160,7 @@ fn inner_command(init: &Path, arguments: &[OsString]) -> Result<Command, Namespa
 /// # Errors
 /// [`NamespaceError::Prepare`] with the command that failed.
 pub fn prepare() -> Result<(), NamespaceError> {
-    let limit = Duration::from_secs(10);
+    let limit = Duration::from_secs(60);
     run(with_args("mount", &["-t", "sysfs", "sysfs", "/sys"]), limit)?;
     run(with_args("ip", &["link", "set", "lo", "up"]), limit)?;
     // The machines' own world: a guest is reachable from here, nothing is reachable from a guest but this namespace.

@@ -117,10 +117,10 @@ impl Manager {
     /// # Errors
     /// [`FundsError`]; nothing is lost, the next look goes on.
     pub async fn look(&mut self, now: bool) -> Result<(), FundsError> {
-        if let Err(e) = self.teller.catch_up_records().await {
+        let counter = self.teller.counter().await?;
+        if let Err(e) = self.teller.catch_up_records(&counter).await {
             log::warn("movements that are not in the ledger yet", &[("error", &e)]);
         }
-        let counter = self.teller.counter().await?;
         let chain_id = self.teller.chain.chain_id();
         self.tend().await?;
         self.look_for_undone().await?;

@@ -479,11 +479,11 @@ impl Teller {
         Ok(())
     }
 
-    /// Records what could not be recorded when it happened.
+    /// Records what could not be recorded when it happened. Nobody else pays meanwhile: who has just paid records it itself.
     ///
     /// # Errors
     /// [`FundsError`].
-    pub async fn catch_up_records(&self) -> Result<(), FundsError> {
+    pub async fn catch_up_records(&self, _counter: &Counter) -> Result<(), FundsError> {
         for row in self.outbox.unrecorded_steps()? {
             let outcome = row
                 .outcome

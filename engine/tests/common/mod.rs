@@ -82,7 +82,7 @@ impl Anvil {
         Chain::new(
             31337,
             std::slice::from_ref(&self.url),
-            Duration::from_secs(10),
+            Duration::from_secs(60),
         )
         .unwrap()
     }

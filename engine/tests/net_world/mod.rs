@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const INSIDE: &str = "BLOCKHOST_TEST_INSIDE";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 pub const BLOCKHOST: u32 = 64_102;
 
 /// What the uplink carries.
@@ -355,13 +355,11 @@ impl World {
 
     /// Waits until it is as it was.
     pub fn is_again(&self, before: &str, what: &str) {
-        let mut now = String::new();
-        for _ in 0..300 {
-            now = self.snapshot();
-            if now == before {
-                return;
-            }
+        let until = Instant::now() + PATIENCE;
+        let mut now = self.snapshot();
+        while now != before && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
+            now = self.snapshot();
         }
         assert_eq!(now, before, "{what}\n{}", self.agent_log());
     }

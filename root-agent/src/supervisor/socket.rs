@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, chmod, chown, lstat, rename, unlink};
 use rustix::io::Errno;
@@ -14,6 +15,9 @@ use rustix::process::{Gid, Uid};
 
 use crate::policy::sockets::{MAX_SOCKETS, SocketName};
 use crate::sys;
+
+/// How long a start waits for an agent that is going.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// First descriptor passed by systemd.
 const LISTEN_FDS_START: i32 = 3;
@@ -118,7 +122,8 @@ pub struct Change {
 }
 
 impl Sockets {
-    /// The sockets that systemd brought and the wanted ones that it did not.
+    /// The sockets that systemd brought and the wanted ones that it did not. Where somebody answers there it waits a little:
+    /// when a supervisor is killed, its front answers until it is dead too.
     ///
     /// # Errors
     /// [`SocketError`]; nothing that was made is left behind then.
@@ -130,7 +135,19 @@ impl Sockets {
         let mut sockets = Self {
             all: passed.into_iter().map(inherited).collect(),
         };
-        let change = sockets.plan(wanted).inspect_err(|_| sockets.remove())?;
+        let until = Instant::now() + LEAVING;
+        let change = loop {
+            match sockets.plan(wanted) {
+                Ok(change) => break change,
+                Err(SocketError::Taken { .. }) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => {
+                    sockets.remove();
+                    return Err(error);
+                }
+            }
+        };
         sockets.apply(change);
         Ok(sockets)
     }

@@ -153,7 +153,7 @@ pub(super) fn agreement(
 
 /// Is there a host route to this address?
 fn route_exists(address: &Ipv6Addr) -> Result<bool, ScenarioError> {
-    let limit = Duration::from_secs(5);
+    let limit = Duration::from_secs(60);
     let output = run(
         with_args("ip", &["-6", "route", "show", "dev", "vmbr0"]),
         limit,
@@ -354,7 +354,7 @@ fn collect_garbage(host: &Host, moment: Option<Timestamp>) -> Result<(), Scenari
 fn status(host: &Host, name: &str) -> Result<String, ScenarioError> {
     let output = host
         .world
-        .run("blockhost-vm-status", &[name], Duration::from_secs(20))?;
+        .run("blockhost-vm-status", &[name], Duration::from_secs(60))?;
     Ok(output.last_line().to_owned())
 }
 

@@ -51,7 +51,7 @@ pub fn missing(polkit: bool) -> Option<String> {
 }
 
 fn limit() -> Duration {
-    Duration::from_secs(20)
+    Duration::from_secs(60)
 }
 
 /// A `/run` of the world's own, where the bus has the place that every client knows.

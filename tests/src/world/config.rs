@@ -77,7 +77,7 @@ fn make_ssh_key(world: &World) -> Result<(), WorldError> {
                 "-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", &path,
             ],
         ),
-        Duration::from_secs(10),
+        Duration::from_secs(60),
     )?;
     let group = world.blockhost.gid;
     for (path, mode) in [(key.clone(), 0o640), (key.with_extension("pub"), 0o644)] {

@@ -171,7 +171,7 @@ impl World {
         let (from, to) = (files.display().to_string(), MOUNTED_AT);
         run(
             with_args("mount", &["--bind", &from, to]),
-            Duration::from_secs(10),
+            Duration::from_secs(60),
         )?;
         world.make_directories()?;
         world.install(built, programs)?;
@@ -234,7 +234,7 @@ impl World {
     /// # Errors
     /// [`WorldError::Run`] with the command that failed.
     pub fn network(&self) -> Result<(), WorldError> {
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(60);
         for words in [
             "link add vmbr0 type bridge stp_state 0 forward_delay 0",
             "addr add 10.77.0.1/24 dev vmbr0",
@@ -345,7 +345,7 @@ impl World {
     pub fn remove(self) -> Result<(), WorldError> {
         run(
             with_args("umount", &["--lazy", MOUNTED_AT]),
-            Duration::from_secs(10),
+            Duration::from_secs(60),
         )?;
         clear(&self.dir.join("world"), &self.dir.join("images"))
     }

@@ -49,9 +49,10 @@ pub async fn all(layout: &Layout, wait: bool) -> Result<Vec<Found>, RecordError>
     Ok(found)
 }
 
-/// The same for a service that starts, in words for its log.
+/// The same for a service that starts, in words for its log. It waits: who looks after a change now may be dying just then, and
+/// nobody would look again.
 pub async fn at_start(layout: Layout) {
-    let found = match all(&layout, false).await {
+    let found = match all(&layout, true).await {
         Ok(found) => found,
         Err(error) => return log::error("changes of the network", &[("error", &error)]),
     };
