@@ -86,7 +86,7 @@ fn a_container_lives_from_its_creation_to_its_destruction() {
             .fails(3, &["destroy", "100"])
             .contains("unable to destroy CT 100 - container is running")
     );
-    world.ok(&["shutdown", "100", "--timeout", "20"]);
+    world.ok(&["shutdown", "100", "--timeout", "180"]);
     assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
     assert!(
         world.directory("100").join("rootfs/var/shut-down").exists(),
@@ -131,7 +131,7 @@ fn a_container_is_reached_over_its_bridge_under_the_addresses_it_was_given() {
         assert!(world.answers(address), "{address}");
     }
     assert_eq!(
-        world.tried("100", "ping -c 1 -W 5 10.9.0.6").0,
+        world.tried("100", "ping -c 1 -W 60 10.9.0.6").0,
         0,
         "one from the other"
     );

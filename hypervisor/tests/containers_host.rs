@@ -174,7 +174,7 @@ fn a_real_debian_boots_with_systemd_answers_by_ssh_and_shuts_down() {
     world.ok(&["start", "100"]);
     // Its manager listens a moment after it was started.
     let ready =
-        "i=0; while [ ! -S /run/systemd/private ] && [ $i -lt 300 ]; do i=$((i+1)); sleep 0.1; done
+        "i=0; while [ ! -S /run/systemd/private ] && [ $i -lt 3000 ]; do i=$((i+1)); sleep 0.1; done
         systemctl is-system-running --wait; systemctl --failed --plain --no-legend";
     assert_eq!(world.tried("100", ready), (0, "running\n".to_owned()));
     let banner = world.inside("bash", &["-c", "exec 3<>/dev/tcp/10.9.0.5/22; head -1 <&3"]);
@@ -186,7 +186,7 @@ fn a_real_debian_boots_with_systemd_answers_by_ssh_and_shuts_down() {
         ),
         "755\n1777\n12."
     );
-    world.ok(&["shutdown", "100", "--timeout", "60"]);
+    world.ok(&["shutdown", "100", "--timeout", "300"]);
     assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
 }
 

@@ -79,7 +79,7 @@ fn parent(pid: &str) -> i32 {
 }
 
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(180);
     while !happened() {
         assert!(Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -187,7 +187,7 @@ fn take(world: &World, name: String) -> Vec<std::os::fd::OwnedFd> {
     std::thread::spawn(move || {
         move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(120);
         let listener = loop {
             match UnixListener::bind_addr(&address) {
                 Ok(listener) => break listener,

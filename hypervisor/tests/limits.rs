@@ -40,7 +40,7 @@ fn ask<C: qapi::Command>(world: &World, vmid: &str, command: &C) -> C::Ok {
         pins: None,
     };
     let vmid: Vmid = vmid.parse().unwrap();
-    let mut monitor = Monitor::open(&host, vmid, Duration::from_secs(10)).unwrap();
+    let mut monitor = Monitor::open(&host, vmid, Duration::from_secs(120)).unwrap();
     monitor.run(command).unwrap()
 }
 

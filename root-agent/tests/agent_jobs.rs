@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Agent, World, signal_process, wait_for};
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Runs until the file `go` exists; says on the way that it has begun.
 const HELD: &str = r#"echo "$*" >>"$BLOCKHOST_ROOT/var/lib/blockhost/called"
-while [ ! -e "$BLOCKHOST_ROOT/var/lib/blockhost/go" ]; do sleep 0.05; done"#;
+while [ ! -e "$BLOCKHOST_ROOT/var/lib/blockhost/go" ]; do sleep 0.2; done"#;
 
 fn start(vmid: u32) -> Value {
     json!({"action": "qm-start", "params": {"vmid": vmid}, "id": format!("start-{vmid}")})
@@ -54,13 +54,12 @@ fn a_running_action_does_not_delay_one_on_another_resource() {
     let mut slow = agent.client();
     slow.request(&start(100));
     wait_for_call(&agent.world, "start 100");
-    let began = Instant::now();
+    // It is held until it is told to go on: any answer before that is one that did not wait for it.
     let mut client = agent.client();
     assert_eq!(
         client.call(&json!({"action": "generate-wallet", "params": {"name": "hot"}}))["ok"],
         true
     );
-    assert!(began.elapsed() < Duration::from_secs(3));
     // Neither another machine: it is running at the same time.
     client.request(&start(101));
     wait_for_call(&agent.world, "start 101");
@@ -160,10 +159,9 @@ fn guests_that_never_answer_do_not_hold_up_other_machines() {
 #[test]
 fn an_action_over_its_time_is_ended_with_timeout() {
     let agent = Agent::start_in(World::with_qm(HELD, "time_limits: {qm-start: 1}\n"));
-    let began = Instant::now();
+    // By itself it would never end.
     let answer = agent.client().call(&start(100));
     assert_eq!(answer["code"], "timeout", "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(15));
     assert!(
         answer["receipt"]["index"].is_u64(),
         "it was executed, so it is on record"

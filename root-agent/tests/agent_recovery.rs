@@ -2,12 +2,10 @@
 
 mod common;
 
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use common::{Agent, World, signal_process, wait_for};
+use common::{Agent, PATIENCE, World, signal_process, wait_for};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -142,25 +140,25 @@ fn a_passed_socket_is_used_and_left_alone() {
     let world = World::new("");
     let path = world.layout.agent_socket();
     let listener = UnixListener::bind(&path).expect("bind");
-    // A shell moves the socket to descriptor 3 and names its own pid, as systemd does before it executes.
-    let raw = listener.as_raw_fd();
-    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("inheritable");
+    // A shell moves the socket to descriptor 3 and names its own pid, as systemd does before it executes. It gets it as its
+    // standard input: no other test's programs inherit it, whatever its number is here.
     #[expect(
         clippy::disallowed_methods,
         reason = "the test starts the program under test"
     )]
     let mut command = Command::new("sh");
     let script = format!(
-        "exec 3<&{raw}; export LISTEN_FDS=1 LISTEN_PID=$$; exec '{}' run",
+        "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec '{}' run",
         env!("CARGO_BIN_EXE_blockhost-root-agent")
     );
     let log = std::fs::File::create(world.log_path()).expect("log");
     command
         .args(["-c", &script])
         .env("BLOCKHOST_ROOT", world.layout.root())
+        .stdin(std::os::fd::OwnedFd::from(listener))
         .stderr(log);
     let mut child = command.spawn().expect("sh");
-    drop(listener);
+    drop(command);
     let mut client =
         common::Client::on(std::os::unix::net::UnixStream::connect(&path).expect("connect"));
     let answer = client.try_call(&info());
@@ -312,9 +310,7 @@ fn systemd_is_told() {
     let world = World::new("");
     let path = world.layout.root().join("notify");
     let notify = std::os::unix::net::UnixDatagram::bind(&path).expect("bind");
-    notify
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("timeout");
+    notify.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let mut command = world.command();
     let log = std::fs::File::create(world.log_path()).expect("log");
     let mut child = command

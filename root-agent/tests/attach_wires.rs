@@ -180,7 +180,7 @@ const BESIDE_THE_FIRST: [&str; 9] = [
     "--",
     "sh",
     "-c",
-    "sleep 60 & BLOCKHOST_TEST_BESIDE=$! unshare --net -- \"$@\"; exit $?",
+    "sleep 1000 & BLOCKHOST_TEST_BESIDE=$! unshare --net -- \"$@\"; exit $?",
     "sh",
 ];
 

@@ -336,7 +336,7 @@ fn a_limit_is_only_ever_lowered_and_holds_for_root_too() {
             ..Places::default()
         };
         let sandbox = APPLIANCE.sandbox(&places).expect("a sandbox");
-        Run::new(&shell, Instant::now() + Duration::from_secs(10))
+        Run::new(&shell, Instant::now() + Duration::from_secs(60))
             .args(["--fsize", "--noheadings", "--raw", "--output=SOFT,HARD"])
             .sandbox(&sandbox)
             .run()

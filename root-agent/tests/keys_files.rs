@@ -381,10 +381,13 @@ fn a_kill_at_any_moment_leaves_whole_files_and_asking_again_finishes() {
     }
     let Some(keys) = Keys::new() else { return };
     for round in 0..15u64 {
+        // At work for sure, and then at some moment of it.
+        let before = keys.names().len();
         compartment_world::kill_again(
             "a_kill_at_any_moment_leaves_whole_files_and_asking_again_finishes",
             (WORLD, keys.world.path()),
-            std::time::Duration::from_millis(20 + round * 7),
+            || keys.names().len() > before + 1,
+            std::time::Duration::from_millis(round * 3),
         );
         for name in keys.names() {
             if name.ends_with(".key") {

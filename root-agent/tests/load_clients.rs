@@ -105,7 +105,7 @@ fn start(policy: &str) -> (Agent, Honest, Footprint) {
 
 #[test]
 fn sixty_clients_with_full_frames_are_all_answered_and_leave_nothing_behind() {
-    let (agent, mut honest, before) = start("");
+    let (agent, mut honest, before) = start("limits: {frame_s: 600}\n");
     let mut body = info().to_string().into_bytes();
     body.resize(1 << 20, b' ');
     let full = frame(&body);
@@ -440,7 +440,7 @@ fn a_frame_that_does_not_arrive_is_late_also_for_a_client_that_reads_nothing() {
 
 #[test]
 fn a_connection_is_idle_also_after_an_answer_that_took_longer_than_it_may_be_idle() {
-    let agent = Agent::start_in(World::with_qm("sleep 2", "limits: {idle_s: 1}\n"));
+    let agent = Agent::start_in(World::with_qm("sleep 4", "limits: {idle_s: 3}\n"));
     let mut client = agent.client();
     let started = client.call(&json!({"action": "qm-start", "params": {"vmid": 100}}));
     assert_eq!(started["ok"], true, "{started}");

@@ -56,7 +56,7 @@ impl Agent {
     fn ask(&self, verb: &str, params: &Value) -> Result<Done, Failure> {
         let action =
             Action::from_parts(&format!("iptables-{verb}"), params).expect("a valid action");
-        let deadline = std::time::Instant::now() + Duration::from_secs(15);
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
         let ctx = JobCtx {
             deadline,
             allow: &self.policy.allow,
@@ -460,8 +460,8 @@ fn packets_pass_only_while_the_port_is_open() {
             "iptables-nft -A INPUT -p tcp --sport {} -j ACCEPT",
             address.port()
         ));
-        let reaches = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok();
-        assert!(!reaches(), "the host drops");
+        let reaches = |ms| TcpStream::connect_timeout(&address, Duration::from_millis(ms)).is_ok();
+        assert!(!reaches(300), "the host drops");
         let agent = Agent::start();
         let rule = json!({"port": address.port(), "comment": "knock-1", "source": "127.0.0.1"});
         assert!(
@@ -470,9 +470,9 @@ fn packets_pass_only_while_the_port_is_open() {
         );
         let rule = json!({"port": address.port(), "comment": "knock-1"});
         agent.open(&rule);
-        assert!(reaches(), "the port is open");
+        assert!(reaches(120_000), "the port is open");
         agent.close(&rule);
-        assert!(!reaches(), "the port is closed again");
+        assert!(!reaches(300), "the port is closed again");
     });
 }
 

@@ -358,7 +358,7 @@ impl Connection {
     fn open(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).expect("connected");
         stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
+            .set_read_timeout(Some(Duration::from_secs(120)))
             .expect("a timeout");
         let mut this = Self(stream);
         this.is_alive("at first");

@@ -308,7 +308,7 @@ fn net_handler() -> impl Fn(&str, &str) -> Result<Done, Failure> {
             &json!({"address": ADDRESS, "dev": dev}),
         )
         .expect("valid");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         let ctx = JobCtx {
             deadline,
             allow: &policy.allow,

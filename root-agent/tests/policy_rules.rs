@@ -99,7 +99,8 @@ fn who_asks_too_often_is_told_how_long_to_wait_and_others_are_not() {
             .and_then(|rest| rest.split(' ').next())
             .and_then(|number| number.parse().ok())
             .unwrap_or_else(|| panic!("{why}"));
-        assert!((30..=61).contains(&seconds), "{why}");
+        // A minute, less what the test has taken so far.
+        assert!((2..=61).contains(&seconds), "{why}");
     }
     assert!(!agent.world.layout.etc().join("d.key").exists());
     // Another class is not touched by it, nor is looking, nor is anybody else, nor a second connection a way around.

@@ -146,7 +146,7 @@ impl Switch {
     /// `ovs-vsctl` with these words.
     pub fn vsctl(&self, words: &str) -> String {
         let words: Vec<&str> = words.split_whitespace().collect();
-        self.run("ovs-vsctl", &[&["--timeout=20"][..], &words].concat())
+        self.run("ovs-vsctl", &[&["--timeout=120"][..], &words].concat())
             .trim()
             .to_owned()
     }
@@ -194,9 +194,9 @@ fn end(child: &mut Option<Child>) {
     }
 }
 
-/// Whether it becomes true within half a minute.
+/// Whether it becomes true within minutes, as on a busy machine it may.
 pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(180);
     while Instant::now() < until {
         if condition() {
             return true;

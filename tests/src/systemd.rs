@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::command::{Output, RunError, command, run, tail_of_file};
+use crate::command::{BUSY, Output, RunError, command, run, tail_of_file};
 use crate::namespace::find;
 
 /// Targets and services of systemd itself that a booted system needs for ours.
@@ -134,7 +134,7 @@ impl Booted {
     }
 
     fn wait_until_up(&mut self) {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(60) * BUSY;
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 panic!("the private system ended with {status}: {}", self.console());
@@ -216,6 +216,24 @@ impl Booted {
     pub fn journal(&self) -> String {
         self.try_run(&["journalctl", "--no-pager", "-n", "60", "--no-hostname"])
             .unwrap_or_else(|text| text)
+    }
+
+    /// All that a unit has said so far.
+    ///
+    /// # Panics
+    /// When the journal cannot be read.
+    #[must_use]
+    pub fn said(&self, unit: &str) -> String {
+        self.output(&["journalctl", "--no-pager", "-o", "cat", "-u", unit])
+    }
+
+    /// All that has been said by anybody so far.
+    ///
+    /// # Panics
+    /// When the journal cannot be read.
+    #[must_use]
+    pub fn all_said(&self) -> String {
+        self.output(&["journalctl", "--no-pager", "-o", "cat"])
     }
 
     /// A path inside as seen from here.

@@ -48,7 +48,7 @@ fn ground(test: &str) -> Option<Ground> {
 fn connect(world: &World) -> UnixStream {
     let stream = UnixStream::connect(world.layout.agent_socket()).expect("the agent accepts");
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(120)))
         .expect("a time limit");
     stream
 }
@@ -267,7 +267,6 @@ fn sixty_stalled_clients_do_not_keep_another_from_its_answer() {
             stream
         })
         .collect();
-    let begun = Instant::now();
     let mut honest = connect(&ground.world);
     for number in 1..=20 {
         let answer = ask(
@@ -275,13 +274,22 @@ fn sixty_stalled_clients_do_not_keep_another_from_its_answer() {
             &route_add(&format!("fd77:b10c::5:{number:x}/128")),
         );
         assert_eq!(answer["ok"], true, "{answer}");
+        // Whoever had to wait for them to be given up would hear nothing before they do.
+        if number == 1 {
+            let told = |stream: &UnixStream| {
+                stream.set_nonblocking(true).expect("a mode");
+                let mut peek = stream;
+                let silent = peek
+                    .read(&mut [0; 1])
+                    .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+                stream.set_nonblocking(false).expect("a mode");
+                !silent
+            };
+            let told = stalled.iter().filter(|stream| told(stream)).count();
+            assert_eq!(told, 0, "it was answered after them");
+        }
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "20 requests took {:?}",
-        begun.elapsed()
-    );
-    // A started frame has ten seconds; then its sender is told and closed.
+    // A started frame has its time; then its sender is told and closed.
     for mut stream in stalled {
         let ended = match read_answer(&mut stream) {
             Ok(answer) => answer["ok"] == false,
@@ -323,7 +331,7 @@ fn a_killed_agent_starts_again_and_its_ledger_still_verifies() {
 
 /// The processes of a killed supervisor end by themselves.
 fn wait_until_alone() {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(120);
     while output("ps -eo comm")
         .lines()
         .any(|comm| comm.starts_with("blockhost-root"))
@@ -371,10 +379,16 @@ fn a_policy_that_is_damaged_at_a_reload_leaves_the_old_one_in_force() {
         return;
     };
     let policy = ground.world.layout.agent_policy();
+    let path = ground.agent.log().to_owned();
     std::fs::write(&policy, "rulez: [}\n").expect("written");
     ground.agent.signal(Signal::HUP);
-    std::thread::sleep(Duration::from_millis(500));
-    ground.agent.check().expect("the agent lives");
+    let log = || std::fs::read_to_string(&path).expect("a log");
+    ground
+        .agent
+        .wait_until("refusing it", Duration::from_secs(20), || {
+            log().contains("was not changed")
+        })
+        .expect("the agent lives and says so");
     assert_eq!(
         ask(
             &mut connect(&ground.world),
@@ -382,7 +396,7 @@ fn a_policy_that_is_damaged_at_a_reload_leaves_the_old_one_in_force() {
         )["ok"],
         true
     );
-    let log = std::fs::read_to_string(ground.agent.log()).expect("a log");
+    let log = log();
     assert!(
         log.contains("root-agent.yaml"),
         "the log does not name the file:\n{log}"

@@ -89,7 +89,7 @@ impl Host {
     }
 
     fn until(&self, what: &str, ready: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + SHORT * 2;
+        let end = Instant::now() + SHORT * 10;
         while !ready(self) {
             assert!(
                 Instant::now() < end,

@@ -28,7 +28,7 @@ fn in_qemu(world: &World, drive: &str) -> (u64, u64) {
     let socket = world.layout.run().join("qm/100/qmp.sock");
     let mut stream = UnixStream::connect(socket).expect("QEMU's monitor");
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(120)))
         .expect("a time limit");
     let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
     let mut ask = |command: &Value| {

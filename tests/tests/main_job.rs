@@ -75,7 +75,7 @@ impl Attack {
 
 fn code_of(socket: &Path, bytes: &[u8]) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
     // The agent may close before it has read all of a frame that is too long.
     let _ = stream.write_all(bytes);
     let mut header = [0; 4];
@@ -200,8 +200,14 @@ fn cancelled_after_a_crash(host: &mut Host) -> Result<(), ScenarioError> {
     let customer = host.new_customer()?;
     let purchase = host.buy(&customer, DAYS)?;
     let name = format!("blockhost-{:03}", purchase.subscription);
-    // Long enough to be in the middle of creation, well before the guest answers.
-    thread::sleep(Duration::from_secs(6));
+    // The machine is there, and its guest will not answer for a while: the middle of its creation.
+    let late = || ScenarioError::Wrong(format!("no machine {name} appeared"));
+    poll(Duration::from_secs(200), late, || {
+        let Some(record) = scenario::record(&host.world, &name)? else {
+            return Ok(None);
+        };
+        scenario::backend_state(&host.world, record.vmid)
+    })?;
     host.engine.kill();
     assert!(
         customer.credential(host.contracts.nft)?.is_none(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blockhost_engine::network::accounts::Accounts;
 use blockhost_tests::switch::eventually;
-use network_world::{Ground, ground, inside, pings, tool};
+use network_world::{Ground, ground, inside, pings, reaches, tool};
 use serde_json::{Value, json};
 
 const GATEWAY: &str = "02:00:00:00:00:01";
@@ -48,8 +48,23 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().expect("an address"), port)
 }
 
-/// Whether a connection comes about and a byte goes each way; who the server has seen.
+/// Whether a connection comes about that has to, and a byte goes each way; who the server has seen.
 fn talks(from: &str, to: &str, server: SocketAddr, asked: SocketAddr) -> Option<IpAddr> {
+    talks_within(from, to, server, asked, Duration::from_secs(120))
+}
+
+/// Whether a connection that must not come about does so within a second or two.
+fn gets_through(from: &str, to: &str, server: SocketAddr, asked: SocketAddr) -> bool {
+    talks_within(from, to, server, asked, Duration::from_secs(2)).is_some()
+}
+
+fn talks_within(
+    from: &str,
+    to: &str,
+    server: SocketAddr,
+    asked: SocketAddr,
+    time: Duration,
+) -> Option<IpAddr> {
     let listener = inside(to, || TcpListener::bind(server).expect("a server"));
     let waits = listener.try_clone().expect("a copy");
     std::thread::scope(|scope| {
@@ -61,15 +76,20 @@ fn talks(from: &str, to: &str, server: SocketAddr, asked: SocketAddr) -> Option<
             Some(peer.ip())
         });
         let answered = inside(from, || {
-            let mut stream = TcpStream::connect_timeout(&asked, Duration::from_secs(1)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            let mut stream = TcpStream::connect_timeout(&asked, time).ok()?;
+            stream
+                .set_read_timeout(Some(Duration::from_secs(120)))
+                .ok()?;
             stream.write_all(b"x").ok()?;
             stream.read_exact(&mut [0]).ok()
         });
         if answered.is_none() {
             // The server waits still: a connection of its own ends that.
             inside(to, || {
-                drop(TcpStream::connect_timeout(&server, Duration::from_secs(1)))
+                drop(TcpStream::connect_timeout(
+                    &server,
+                    Duration::from_secs(120),
+                ))
             });
         }
         let seen = serving.join().expect("no panic");
@@ -100,7 +120,7 @@ fn pings_and_connections_pass_as_the_policy_says_in_both_families() {
     ground.apply(&document(&json!([a, b, c])));
 
     for target in ["10.0.1.1", "fd77::1", "10.0.1.101", "fd77::101"] {
-        assert!(pings("c100", target), "100 to {target}");
+        assert!(reaches("c100", target), "100 to {target}");
     }
     // Another tenant is not there, not even for neighbour discovery.
     for target in ["10.0.1.102", "fd77::102"] {
@@ -108,14 +128,18 @@ fn pings_and_connections_pass_as_the_policy_says_in_both_families() {
         let known = tool("ip netns exec c102 ip neigh");
         assert!(!known.contains("02:00:00:00:01:64"), "{known}");
     }
-    assert!(pings("c102", "fd77::1"), "102 to the world");
+    assert!(reaches("c102", "fd77::1"), "102 to the world");
     for (target, good) in [
         ("10.0.1.100", true),
         ("fd77::100", true),
         ("10.0.1.101", false),
         ("fd77::101", false),
     ] {
-        assert_eq!(pings("world", target), good, "the world to {target}");
+        let found = match good {
+            true => reaches("world", target),
+            false => pings("world", target),
+        };
+        assert_eq!(found, good, "the world to {target}");
     }
     for (address, port, good) in [
         ("10.0.1.100", 80, true),
@@ -124,8 +148,11 @@ fn pings_and_connections_pass_as_the_policy_says_in_both_families() {
         ("fd77::100", 81, false),
     ] {
         let there = at(address, port);
-        let seen = talks("world", "c100", there, there);
-        assert_eq!(seen.is_some(), good, "the world to {there}");
+        let seen = match good {
+            true => talks("world", "c100", there, there).is_some(),
+            false => gets_through("world", "c100", there, there),
+        };
+        assert_eq!(seen, good, "the world to {there}");
     }
     for (from, address) in [("c101", "10.0.1.1"), ("c102", "fd77::1")] {
         let there = at(address, 993);
@@ -140,7 +167,7 @@ fn pings_and_connections_pass_as_the_policy_says_in_both_families() {
         "within the tenant"
     );
     assert!(
-        talks("c102", "c101", neighbour, neighbour).is_none(),
+        !gets_through("c102", "c101", neighbour, neighbour),
         "from another tenant"
     );
     ground.stop();
@@ -159,7 +186,7 @@ fn spoofed_sources_and_neighbours_stay_at_the_port() {
         container(100, "a"),
         container(101, "a")
     ])));
-    assert!(pings("c100", "10.0.1.1") && pings("c100", "fd77::1"));
+    assert!(reaches("c100", "10.0.1.1") && reaches("c100", "fd77::1"));
 
     // Addresses that it has only by its own word.
     let dropped = || ground.hits(0, REST, "vi100");
@@ -181,7 +208,7 @@ fn spoofed_sources_and_neighbours_stay_at_the_port() {
     for target in ["10.0.1.1", "fd77::1"] {
         for _ in 0..3 {
             tool("ip netns exec c101 ip neigh flush all");
-            assert!(pings("c101", target), "101 to {target}");
+            assert!(reaches("c101", target), "101 to {target}");
             let known = tool(&format!("ip netns exec c101 ip neigh show {target}"));
             assert!(known.contains(GATEWAY), "{known}");
         }
@@ -200,8 +227,9 @@ fn spoofed_sources_and_neighbours_stay_at_the_port() {
     tool("ip netns exec c101 ip link set eth0 up");
     let before = ground.hits(0, REST, "vi101");
     assert!(!pings("c101", "10.0.1.1"));
+    // Counters of cached flows come late.
     assert!(
-        ground.hits(0, REST, "vi101") > before,
+        eventually(|| ground.hits(0, REST, "vi101") > before),
         "it was not dropped at the port"
     );
     ground.stop();
@@ -211,14 +239,15 @@ fn spoofed_sources_and_neighbours_stay_at_the_port() {
 fn arrives(from: &str, count: usize) -> usize {
     let receiver = inside("world", || UdpSocket::bind("10.0.1.1:0").expect("a socket"));
     let to = receiver.local_addr().expect("an address");
-    receiver
-        .set_read_timeout(Some(Duration::from_millis(700)))
-        .expect("a limit");
+    let patience = |time| receiver.set_read_timeout(Some(time)).expect("a limit");
+    // On a busy machine the first is a while on its way; behind it they are close together.
+    patience(Duration::from_secs(60));
     std::thread::scope(|scope| {
         let counting = scope.spawn(|| {
             let mut seen = 0;
             while receiver.recv(&mut [0; 16]).is_ok() {
                 seen += 1;
+                patience(Duration::from_secs(2));
             }
             seen
         });
@@ -246,7 +275,7 @@ fn a_limited_container_gets_a_fraction_through_of_what_another_does() {
     limited["rate"] = json!({"out": {"pktps": 20, "burst": 10}});
     ground.apply(&document(&json!([limited, free])));
     // Neighbours know each other before it counts.
-    assert!(pings("c100", "10.0.1.1") && pings("c101", "10.0.1.1"));
+    assert!(reaches("c100", "10.0.1.1") && reaches("c101", "10.0.1.1"));
     let (limited, free) = (arrives("c100", 200), arrives("c101", 200));
     assert!(free > 150, "{free} of 200 without a limit");
     assert!(
@@ -326,14 +355,14 @@ fn a_translation_a_router_and_a_vlan_carry_real_connections() {
         talks("c102", "world", server, server),
         Some("10.0.1.200".parse().expect("an address"))
     );
-    assert!(pings("c102", "10.0.1.1"), "ICMP is translated, too");
+    assert!(reaches("c102", "10.0.1.1"), "ICMP is translated, too");
     let own = at("10.0.1.102", 80);
     assert!(
         talks("world", "c102", own, at("10.0.1.200", 8080)).is_some(),
         "the published port"
     );
     assert!(
-        talks("world", "c102", own, at("10.0.1.200", 80)).is_none(),
+        !gets_through("world", "c102", own, at("10.0.1.200", 80)),
         "another port"
     );
     let server6 = at("fd77::1", 993);
@@ -343,13 +372,11 @@ fn a_translation_a_router_and_a_vlan_carry_real_connections() {
     );
 
     // DNS goes to the router, whatever the container's routes say, and its answer comes back.
-    let answers = |port: u16| {
+    let answers = |port: u16, time: Duration| {
         let server = inside("router", || {
             UdpSocket::bind(at("198.18.0.53", port)).expect("a socket")
         });
-        server
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .expect("a limit");
+        server.set_read_timeout(Some(time)).expect("a limit");
         std::thread::scope(|scope| {
             let serving = scope.spawn(move || {
                 let mut buffer = [0; 16];
@@ -358,9 +385,7 @@ fn a_translation_a_router_and_a_vlan_carry_real_connections() {
             });
             let answered = inside("c100", || {
                 let socket = UdpSocket::bind("10.0.1.100:0").expect("a socket");
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(2)))
-                    .expect("a limit");
+                socket.set_read_timeout(Some(time)).expect("a limit");
                 socket
                     .send_to(b"question", at("198.18.0.53", port))
                     .expect("sent");
@@ -369,16 +394,16 @@ fn a_translation_a_router_and_a_vlan_carry_real_connections() {
             serving.join().expect("no panic").is_some() && answered
         })
     };
-    assert!(answers(53), "DNS by the router");
+    assert!(answers(53, Duration::from_secs(60)), "DNS by the router");
     assert!(
-        !answers(54),
+        !answers(54, Duration::from_secs(2)),
         "what is not DNS goes to the gateway, which knows no way"
     );
 
     // The VLAN: tagged outside, untagged inside, and nobody from elsewhere.
-    assert!(pings("c103", "10.0.2.1"), "by VLAN 100");
+    assert!(reaches("c103", "10.0.2.1"), "by VLAN 100");
     assert!(
-        pings("tagged", "10.0.2.1") && !pings("tagged", "10.0.2.103"),
+        reaches("tagged", "10.0.2.1") && !pings("tagged", "10.0.2.103"),
         "nobody may begin there"
     );
     assert!(!pings("c103", "10.0.2.2"), "without the tag");
@@ -418,7 +443,7 @@ fn what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_res
     let mut settle = || runtime.block_on(accounts.settle()).expect("settled");
     assert_eq!(settle(), 0, "the first look only begins");
     assert_eq!(recorded(&ground).len(), 0);
-    assert!(pings("c100", "10.0.1.1"));
+    assert!(reaches("c100", "10.0.1.1"));
     // Counters of cached flows reach the tables about twice a second.
     assert!(eventually(|| settle() > 0), "nothing was recorded");
     let count = |records: &[Value], owner: &str, key: &str| -> u64 {
@@ -445,7 +470,7 @@ fn what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_res
 
     // A switch that begins anew: its counters are less than before, and are not taken for a flood.
     for _ in 0..20 {
-        assert!(pings("c100", "10.0.1.1"));
+        assert!(reaches("c100", "10.0.1.1"));
     }
     assert!(eventually(|| settle() > 0));
     let before = recorded(&ground).len();
@@ -458,7 +483,7 @@ fn what_goes_through_is_recorded_by_owner_and_port_also_after_the_switch_was_res
     };
     assert!(eventually(up), "the switch does not come back");
     ground.apply(&document);
-    assert!(eventually(|| pings("c100", "10.0.1.1")));
+    assert!(reaches("c100", "10.0.1.1"));
     // The ports' counters are there at once, those of cached flows a moment later.
     let told = || {
         count(

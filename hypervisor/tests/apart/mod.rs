@@ -23,7 +23,7 @@ pub fn namespaces() -> Result<Child, String> {
 fn wait_for(sleeper: &Child) -> Result<(), String> {
     let ours = std::fs::read_link("/proc/self/ns/net").map_err(|e| e.to_string())?;
     let theirs = format!("/proc/{}/ns/net", sleeper.id());
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(60);
     while std::fs::read_link(&theirs).map_err(|e| format!("no network namespace: {e}"))? == ours {
         if Instant::now() > end {
             return Err("no network namespace".to_owned());

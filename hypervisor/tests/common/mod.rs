@@ -169,7 +169,7 @@ impl World {
 
     /// Waits until the agent in the guest answers.
     pub fn wait_agent(&self, vmid: &str) {
-        let end = Instant::now() + Duration::from_secs(90);
+        let end = Instant::now() + Duration::from_secs(400);
         while !self.qm(&["guest", "cmd", vmid, "ping"]).status.success() {
             assert!(
                 Instant::now() < end,

@@ -8,6 +8,7 @@ mod apart;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use apart::namespaces;
 use blockhost_hypervisor::exec::{self, Finished, Run};
@@ -300,11 +301,16 @@ impl World {
             .to_owned()
     }
 
-    /// Whether it answers to ping within some seconds.
+    /// Whether it answers to ping: asked again for a minute, since addresses are tried out first.
     pub fn answers(&self, address: &str) -> bool {
-        self.inside("ping", &["-c", "1", "-W", "5", address])
-            .status
-            .success()
+        let ping = || self.inside("ping", &["-c", "1", "-W", "5", address]);
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let answered = ping().status.success();
+            if answered || Instant::now() > end {
+                return answered;
+            }
+        }
     }
 }
 

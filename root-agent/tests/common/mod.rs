@@ -1,7 +1,7 @@
 //! A real agent for tests: its own root directory, its own network namespace, real processes, real socket.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub const IMAGE: u32 = 64_104;
 const AGENT_PROGRAM: &str = env!("CARGO_BIN_EXE_blockhost-root-agent");
 
 /// How long anything may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A root directory.
 pub struct World {
@@ -345,12 +345,12 @@ impl Client {
         self.send(&frame(body.as_bytes()));
     }
 
-    /// Reads one answer; `None` at the end of the stream.
+    /// Reads one answer; `None` at the end of the stream. Silence is neither.
     pub fn answer(&mut self) -> Option<Value> {
         let mut header = [0; 4];
-        self.stream.read_exact(&mut header).ok()?;
+        ended(self.stream.read_exact(&mut header)).ok()?;
         let mut body = vec![0; u32::from_be_bytes(header) as usize];
-        self.stream.read_exact(&mut body).ok()?;
+        ended(self.stream.read_exact(&mut body)).ok()?;
         Some(serde_json::from_slice(&body).expect("an answer is JSON"))
     }
 
@@ -368,10 +368,19 @@ impl Client {
         self.answer()
     }
 
-    /// True when the agent has closed the connection.
+    /// True when the agent has closed the connection; waits for it.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 1]), Ok(0) | Err(_))
+        matches!(ended(self.stream.read(&mut [0; 1])), Ok(0) | Err(_))
     }
+}
+
+/// What was read; fails the test where nothing came and the connection is open all the same.
+fn ended<T>(read: std::io::Result<T>) -> std::io::Result<T> {
+    if let Err(error) = &read {
+        let silence = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!silence, "neither an answer nor an end within {PATIENCE:?}");
+    }
+    read
 }
 
 /// Length and payload.

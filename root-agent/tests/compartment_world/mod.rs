@@ -120,7 +120,7 @@ impl World {
     }
 
     pub fn ask(&self, handler: &dyn Handler, name: &str, params: &Value) -> Result<Done, Failure> {
-        self.ask_within(handler, name, params, Duration::from_secs(60))
+        self.ask_within(handler, name, params, Duration::from_secs(120))
     }
 
     pub fn ask_within(
@@ -296,7 +296,7 @@ pub fn ask_bare(handler: &dyn Handler, name: &str, params: &Value) -> Result<Don
     handler.run(
         &action,
         &JobCtx {
-            deadline: Instant::now() + Duration::from_secs(60),
+            deadline: Instant::now() + Duration::from_secs(120),
             allow: &policy.allow,
             limits: &policy.limits,
             layout: &Layout::new("/"),
@@ -305,15 +305,20 @@ pub fn ask_bare(handler: &dyn Handler, name: &str, params: &Value) -> Result<Don
     )
 }
 
-/// Starts this test again with a variable set, kills it after a while and waits until it is gone.
+/// Starts this test again with a variable set, kills it a while after something has come about, and waits until it is gone.
 #[expect(clippy::disallowed_methods, reason = "a test starts itself again")]
-pub fn kill_again(test: &str, variable: (&str, &Path), after: Duration) {
+pub fn kill_again(test: &str, variable: (&str, &Path), begun: impl Fn() -> bool, after: Duration) {
     let mut child = Command::new(std::env::current_exe().expect("own path"))
         .args(["--exact", test, "--nocapture"])
         .env(variable.0, variable.1)
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("the test starts");
+    let until = Instant::now() + Duration::from_secs(120);
+    while !begun() {
+        assert!(Instant::now() < until, "{test} did not begin its work");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     std::thread::sleep(after);
     child.kill().expect("a signal");
     child.wait().expect("an end");

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::config::CHAIN_ID;
 use super::{World, WorldError, at, repository};
-use crate::command::{RunError, command, tail_of_file};
+use crate::command::{BUSY, RunError, command, tail_of_file};
 
 /// One running program of the world.
 pub struct Service {
@@ -86,7 +86,7 @@ impl Service {
         }
     }
 
-    /// Waits until `ready` says so.
+    /// Waits until `ready` says so. The limit is for a machine with nothing else to do ([`BUSY`]).
     ///
     /// # Errors
     /// [`WorldError::Service`] when it ends or the time is over.
@@ -96,6 +96,7 @@ impl Service {
         limit: Duration,
         mut ready: impl FnMut() -> bool,
     ) -> Result<(), WorldError> {
+        let limit = limit * BUSY;
         let end = Instant::now() + limit;
         while !ready() {
             self.check()?;
@@ -128,6 +129,7 @@ impl Service {
         }
         self.stopped = true;
         self.signal(Signal::TERM);
+        let limit = limit * BUSY;
         let end = Instant::now() + limit;
         loop {
             match self.child.try_wait() {

@@ -16,7 +16,7 @@ use blockhost_proto::client::blocking::Client;
 use blockhost_proto::client::{CallError, Reply};
 use blockhost_tests::command::{run, with_args};
 use blockhost_tests::namespace::test_ran_inside;
-use blockhost_tests::switch::{self, Switch};
+use blockhost_tests::switch::{self, Switch, eventually};
 use blockhost_tests::world::services::{Service, start_agent};
 use blockhost_tests::world::{AGENT_ONLY, World, built_programs};
 use serde_json::{Value, json};
@@ -99,7 +99,12 @@ pub fn inside<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Whether a ping comes back: one packet, waited for a second.
+/// Whether a ping comes back that has to: asked again for as long as a busy machine may need.
+pub fn reaches(namespace: &str, more: &str) -> bool {
+    eventually(|| pings(namespace, more))
+}
+
+/// Whether a ping comes back: one packet, waited for a second. For what must not; the rest is for [`reaches`].
 pub fn pings(namespace: &str, more: &str) -> bool {
     try_tool(&format!(
         "ip netns exec {namespace} ping -n -c 1 -W 1 {more}"

@@ -287,7 +287,7 @@ impl Ground {
 
 /// Waits for something that must happen.
 pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(180);
     while !happened() {
         assert!(Instant::now() < until, "{what}: it did not happen");
         std::thread::sleep(Duration::from_millis(10));

@@ -236,11 +236,18 @@ fn our_ledger_keeps_every_acknowledged_record_over_kills() {
     let world = World::new();
     let mut seen = 0;
     for round in 0..12 {
-        let limit = Duration::from_millis(30 + round * 23);
+        let limit = Duration::from_millis(round * 23);
         let log = world.path().join("acknowledged");
         let mut child = writer_in(world.path(), &["env"], "1000000");
         child.stdout(std::fs::File::create(&log).expect("a file"));
         let mut child = child.spawn().expect("started");
+        // At work for sure, and then at some moment of it.
+        let until = std::time::Instant::now() + Duration::from_secs(120);
+        let kept = || acknowledged(&std::fs::read_to_string(&log).expect("text"));
+        while kept() == 0 {
+            assert!(std::time::Instant::now() < until, "it keeps nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(limit);
         child.kill().expect("killed");
         child.wait().expect("reaped");
