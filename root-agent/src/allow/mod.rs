@@ -1,23 +1,28 @@
 //! Allowlists: which bridges, storages, devices, files and numbers an action may name, on this host (`allow:`) and for
 //! the caller of one rule (`only:`). Checked in the front, at the gate and in each compartment by the one function here.
-//! The lists themselves and their defaults stand in [`lists`], the ranges they are made of in [`range`].
+//! The lists themselves and their defaults stand in [`lists`], the ranges they are made of in [`range`], how a name is found on
+//! one in [`names`].
 
 mod lists;
+mod names;
 mod range;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use blockhost_proto::action::Action;
 use blockhost_proto::pct::PctOptions;
 use blockhost_proto::qm::QmOptions;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{
-    HostIpv6, IfIndex, IfName, ImagePath, MachinePrefix, NatAddress, Port, RouteNet, StorageName,
+    HostIpv6, IfName, ImagePath, MachinePrefix, NatAddress, Port, RouteNet, StorageName,
     SwitchIfName, TemplateRef, Text as _, Vmid, WgName,
 };
 
 pub use self::lists::{Allowlists, Only};
+pub use self::names::{alternative_of, is_machines};
+use self::names::{
+    attachable, below, in_ranges, inside, like, listed, machine_of, not_allowed, one_of, width,
+};
 pub use self::range::{PortRange, Prefix, Setting, VmidRange, Vmids};
 use crate::compartment::Failure;
 
@@ -490,156 +495,6 @@ impl Allowlists {
 
     fn tunnel(&self, name: &WgName) -> Result<(), NotAllowed> {
         like("tunnel", name.as_str(), &self.wg_names, "wg_names")
-    }
-}
-
-fn in_ranges(
-    what: &str,
-    port: Port,
-    list: &[PortRange],
-    key: &'static str,
-) -> Result<(), NotAllowed> {
-    let port = port.get();
-    if list
-        .iter()
-        .any(|range| (range.first..=range.last).contains(&port))
-    {
-        return Ok(());
-    }
-    let ranges: Vec<String> = list.iter().map(|&range| range.into()).collect();
-    Err(not_allowed(
-        what,
-        &port.to_string(),
-        &ranges.join(", "),
-        key,
-    ))
-}
-
-const fn width(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-/// A network that lies wholly in one of the prefixes.
-fn inside(
-    what: &str,
-    address: IpAddr,
-    length: u8,
-    list: &[Prefix],
-    key: &'static str,
-) -> Result<(), NotAllowed> {
-    if list
-        .iter()
-        .any(|prefix| prefix.contains(address) && length >= prefix.length)
-    {
-        return Ok(());
-    }
-    let prefixes: Vec<String> = list.iter().map(|&prefix| prefix.into()).collect();
-    let given = format!("{address}/{length}");
-    Err(not_allowed(what, &given, &prefixes.join(", "), key))
-}
-
-/// The machine whose interface has this name by construction: `vi100`, `vi100_1`, and what Proxmox calls its own.
-fn machine_of(port: &str) -> Option<Vmid> {
-    let known = [
-        ("vi", "_"),
-        ("veth", "i"),
-        ("tap", "i"),
-        ("fwln", "o"),
-        ("fwln", "i"),
-        ("fwpr", "p"),
-    ];
-    known.iter().find_map(|(kind, mark)| {
-        let rest = port.strip_prefix(kind)?;
-        let (number, interface) = match rest.split_once(mark) {
-            Some(parts) => parts,
-            None if *kind == "vi" => (rest, "0"),
-            None => return None,
-        };
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let number = number.trim_start_matches('0');
-        (digits(number) && digits(interface))
-            .then(|| number.parse::<Vmid>().ok())
-            .flatten()
-    })
-}
-
-/// Whether a machine's interface has this name by construction.
-pub fn is_machines(name: &str) -> bool {
-    machine_of(name).is_some()
-}
-
-/// The name that the container manager gave a device which `veth-rename` makes known by this one.
-pub fn alternative_of(name: &str) -> Option<String> {
-    let number = name.strip_prefix("vi")?;
-    let (vmid, index) = number.split_once('_').unwrap_or((number, "0"));
-    let (vmid, index): (Vmid, IfIndex) = (vmid.parse().ok()?, index.parse().ok()?);
-    Some(format!("veth{vmid}i{index}"))
-}
-
-/// A port's name on the list. Of devices that are called as machines' are, what many names begin with stands for machines' alone:
-/// Docker's veth, a VPN's tap or libvirt's virbr0 are somebody else's, and have to be named whole.
-fn attachable(port: &str, list: &[String]) -> Result<(), NotAllowed> {
-    const LIKE_MACHINES: [&str; 5] = ["vi", "veth", "tap", "fwln", "fwpr"];
-    let in_doubt = LIKE_MACHINES.iter().any(|kind| port.starts_with(kind)) && !is_machines(port);
-    if !in_doubt || one_of(port, list).is_some() {
-        return like("switch port", port, list, "ovs_ports");
-    }
-    Err(NotAllowed {
-        sentence: format!(
-            "switch port {port} is not allowed: it is no machine's, and only names that are given whole stand for others'"
-        ),
-        key: "ovs_ports",
-    })
-}
-
-/// On the list by name, or by the beginning of it where the entry ends with `*`.
-fn like(what: &str, name: &str, list: &[String], key: &'static str) -> Result<(), NotAllowed> {
-    let covered = list.iter().any(|entry| match entry.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => entry == name,
-    });
-    if covered {
-        Ok(())
-    } else {
-        Err(not_allowed(what, name, &list.join(", "), key))
-    }
-}
-
-fn one_of<'a>(name: &str, list: &'a [String]) -> Option<&'a String> {
-    list.iter().find(|entry| entry.as_str() == name)
-}
-
-fn listed(what: &str, name: &str, list: &[String], key: &'static str) -> Result<(), NotAllowed> {
-    one_of(name, list)
-        .map(|_| ())
-        .ok_or_else(|| not_allowed(what, name, &list.join(", "), key))
-}
-
-/// A path is allowed when it names something below one of the directories.
-fn below(
-    what: &str,
-    path: &ImagePath,
-    directories: &[PathBuf],
-    key: &'static str,
-) -> Result<(), NotAllowed> {
-    if directories
-        .iter()
-        .any(|directory| path.below(directory).is_some())
-    {
-        return Ok(());
-    }
-    let allowed: Vec<String> = directories
-        .iter()
-        .map(|directory| directory.display().to_string())
-        .collect();
-    Err(not_allowed(what, path.as_ref(), &allowed.join(", "), key))
-}
-
-fn not_allowed(what: &str, given: &str, allowed: &str, key: &'static str) -> NotAllowed {
-    let allowed = if allowed.is_empty() { "none" } else { allowed };
-    NotAllowed {
-        sentence: format!("{what} {given} is not allowed; allowed: {allowed}"),
-        key,
     }
 }
 
