@@ -80,6 +80,7 @@ fn apply<'a>(file: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 const ASKED: [&str; 2] = ["--confirm-within", "60"];
+const SOON: [&str; 2] = ["--confirm-within", "5"];
 
 /// Starts an apply that stops at a fail point.
 fn stopped_at(world: &World, file: &Path, point: &str) -> Running {
@@ -97,8 +98,8 @@ fn started(world: &World, words: &[&str]) -> std::process::Child {
 }
 
 /// Confirms each change of flows as it comes up, until the apply ends.
-fn confirmed(world: &World, file: &Path) -> Value {
-    let mut child = started(world, &apply(file, &ASKED));
+fn confirmed(world: &World, file: &Path, asked: &[&str]) -> Value {
+    let mut child = started(world, &apply(file, asked));
     while child.try_wait().expect("a child").is_none() {
         let (status, _) = world.json(&["net", "status", "--json"]);
         if status["open"][0]["state"] == "waiting for you" {
@@ -121,7 +122,7 @@ fn flows_that_nobody_confirms_go_back_and_confirmed_ones_stay() {
             let before = flows(world);
             assert_eq!(before.len(), 4, "{before:?}");
             let second = document(world, &["10.1.0.0/16", "10.2.0.0/16"]);
-            let (report, code) = world.json(&apply(&second, &["--confirm-within", "5"]));
+            let (report, code) = world.json(&apply(&second, &SOON));
             assert_eq!(code, 1, "{report}");
             for outcome in report["outcomes"].as_array().expect("a list") {
                 assert_eq!(outcome["fate"], "rolled_back", "{report}");
@@ -131,7 +132,7 @@ fn flows_that_nobody_confirms_go_back_and_confirmed_ones_stay() {
             let (diff, code) = world.json(&["diff", "--json", first.to_str().expect("text")]);
             assert_eq!(code, 0, "the record says so, too: {diff}");
 
-            let report = confirmed(world, &second);
+            let report = confirmed(world, &second, &ASKED);
             for outcome in report["outcomes"].as_array().expect("a list") {
                 assert_eq!(outcome["fate"], "done", "{report}");
             }
@@ -179,7 +180,7 @@ fn an_apply_of_flows_that_is_killed_at_any_step_leaves_the_old_flows() {
             guards().into_iter().for_each(kill);
             killed.kill();
             assert_ne!(flows(world), before, "it was on its way");
-            let report = confirmed(world, &second);
+            let report = confirmed(world, &second, &ASKED);
             assert!(
                 report["outcomes"]
                     .as_array()
@@ -188,6 +189,56 @@ fn an_apply_of_flows_that_is_killed_at_any_step_leaves_the_old_flows() {
             );
             assert_eq!(flows(world).len(), 6);
             world.is_over();
+        },
+    );
+}
+
+#[test]
+fn a_deletion_of_flows_that_is_killed_at_any_step_is_taken_back_and_keeps_its_way_back() {
+    in_world(
+        "a_deletion_of_flows_that_is_killed_at_any_step_is_taken_back_and_keeps_its_way_back",
+        |world| {
+            let (report, code) = world.json(&apply(&policy(world), &[]));
+            assert_eq!(code, 0, "{report}");
+            let before = flows(world);
+            let less = world.layout.root().join("state-less.json");
+            let text = json!({"version": 1, "plugins": {"ovsflows": {}}}).to_string();
+            std::fs::write(&less, text).expect("a document");
+            let owners = document(world, &["10.1.0.0/16"]);
+            let asked = [&["--prune"][..], &ASKED].concat();
+            // A policy goes, then all there is. What has no way back would be refused before any of these points.
+            for (file, points) in [(&owners, &POINTS[..]), (&less, &POINTS[..4])] {
+                for point in points {
+                    let at = ("BLOCKHOST_FAIL_POINT", *point);
+                    let mut killed = stopped(world, &apply(file, &asked), at, "net-change");
+                    guards().into_iter().for_each(kill);
+                    killed.kill();
+                    let (found, _) = world.json(&["net", "recover", "--wait", "--json"]);
+                    assert!(found[0]["reverted"]["id"].is_string(), "{point}: {found}");
+                    are_again(world, &before, point);
+                    world.is_over();
+                }
+            }
+            // One that is not watched over is killed half-way: what is left of it can be taken away with a way back.
+            let at = ("BLOCKHOST_FAIL_POINT", "state-apply:Removed");
+            let mut unwatched = stopped(world, &apply(&less, &["--prune"]), at, "state-apply");
+            unwatched.kill();
+            let left = flows(world);
+            assert!(!left.is_empty() && left.len() < before.len(), "{left:?}");
+            let (report, code) = world.json(&apply(&less, &[&["--prune"][..], &SOON].concat()));
+            assert_eq!(code, 1, "{report}");
+            let outcomes = report["outcomes"].as_array().expect("a list");
+            assert!(!outcomes.is_empty(), "{report}");
+            for outcome in outcomes {
+                assert_eq!(outcome["fate"], "rolled_back", "{report}");
+            }
+            are_again(world, &left, "nobody confirmed");
+
+            let report = confirmed(world, &less, &asked);
+            for outcome in report["outcomes"].as_array().expect("a list") {
+                assert_eq!(outcome["fate"], "done", "{report}");
+            }
+            assert_eq!(flows(world), Vec::<String>::new());
         },
     );
 }

@@ -502,6 +502,15 @@ fn an_address_outside_the_pools_is_refused_and_none_is_in_a_pool_until_one_is_na
     );
 }
 
+/// The mark of the agent's tunnels on a device that stands for one.
+fn as_a_tunnel(name: &str) {
+    #[expect(clippy::disallowed_methods, reason = "the alias has a space in it")]
+    let named = std::process::Command::new("ip")
+        .args(["link", "set", name, "alias", "blockhost: tunnel"])
+        .status();
+    assert!(named.expect("ip").success());
+}
+
 #[test]
 fn what_leaves_by_a_tunnel_leaves_as_the_host_so_that_the_other_side_needs_no_way_back() {
     in_namespace(
@@ -541,11 +550,7 @@ fn what_leaves_by_a_tunnel_leaves_as_the_host_so_that_the_other_side_needs_no_wa
             tool("ip link set wg0 alias blockhost:");
             assert_eq!(set("wg0", mine.clone()), Err(ErrorCode::Conflict));
             assert!(rules("iptables-nft-save").is_empty());
-            #[expect(clippy::disallowed_methods, reason = "the alias has a space in it")]
-            let named = std::process::Command::new("ip")
-                .args(["link", "set", "wg0", "alias", "blockhost: tunnel"])
-                .status();
-            assert!(named.expect("ip").success());
+            as_a_tunnel("wg0");
 
             assert!(!reaches(), "nobody there knows the way back");
             set("wg0", mine.clone()).expect("hidden");
@@ -597,6 +602,37 @@ fn what_leaves_by_a_tunnel_leaves_as_the_host_so_that_the_other_side_needs_no_wa
             set("wg0", json!([])).expect("also without the tunnel");
             assert_eq!(list(), json!([]));
             assert!(tool("iptables-nft-save -t nat").contains("10.99.0.0/24"));
+        },
+    );
+}
+
+#[test]
+fn more_networks_than_the_limit_of_one_family_are_refused_in_both() {
+    in_namespace(
+        "more_networks_than_the_limit_of_one_family_are_refused_in_both",
+        || {
+            let mut net = Net::new();
+            tool("ip link add wg0 type bridge");
+            as_a_tunnel("wg0");
+            net.world.policy.limits.firewall_rules = 1;
+            let set = |networks: Value| {
+                let params = json!({"dev": "wg0", "networks": networks});
+                let done = net.world.ask(&*net.handler, "masquerade-set", &params);
+                done.map(drop).map_err(|failure| failure.code)
+            };
+            let both = || ["iptables-nft-save", "ip6tables-nft-save"].map(rules);
+            set(json!(["10.0.0.0/24", "fd00::/64"])).expect("one of each");
+            let before = both();
+            for more in [
+                json!(["10.0.1.0/24", "fd00::/64", "fd01::/64"]),
+                json!(["10.0.0.0/24", "10.0.1.0/24", "fd01::/64"]),
+                json!(["fd00::/64", "fd01::/64"]),
+            ] {
+                assert_eq!(set(more.clone()), Err(ErrorCode::Conflict), "{more}");
+                assert_eq!(both(), before, "{more}");
+            }
+            set(json!(["10.0.1.0/24", "fd01::/64"])).expect("others");
+            assert_ne!(both(), before);
         },
     );
 }

@@ -210,6 +210,12 @@ fn what_somebody_else_made_is_neither_changed_nor_deleted() {
                 ErrorCode::Forbidden,
                 "not attached by ovs-add-port",
             );
+            let own = json!({"bridge": "ours", "port": "ours", "kind": "internal", "tag": 7});
+            failed(
+                switch.ask("ovs-add-port", &own),
+                ErrorCode::Forbidden,
+                "the bridge's own",
+            );
             failed(
                 switch.ask("ovs-add-br", &json!({"bridge": "theirs"})),
                 ErrorCode::Conflict,

@@ -38,7 +38,7 @@ struct Cli {
     /// Requests per measurement
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(50..))]
     requests: u32,
-    /// Only the rows about the switch
+    /// Only the rows about the switch: flows, ports, an uplink handed over, documents, the bus
     #[arg(long)]
     switches: bool,
     /// Only the rows about the engine and its chain; these take some minutes

@@ -16,6 +16,7 @@ use super::kind::{Known, Scope};
 use super::lxc::Lxc;
 use super::mesh::Mesh;
 use super::net::Net;
+use super::once::Once;
 use super::order;
 use super::plugin::{Adapter, Current, Desired, StatePlugin};
 use super::publicip::PublicIp;
@@ -137,13 +138,17 @@ impl<'a> Engine<'a> {
     pub fn query(&mut self, plugin: Option<&str>) -> Result<QueryReport, StateError> {
         let mut report = QueryReport::default();
         let record = Record::load(&self.layout)?;
-        for at in self.chosen(plugin)? {
+        let chosen = self.chosen(plugin)?;
+        let mut host = Once::new(self.host);
+        for at in chosen {
             let plugin = &self.plugins[at];
             let name = plugin.name();
-            let looked = plugin.query(self.host, Scope::Everything).and_then(|all| {
+            let looked = plugin.query(&mut host, Scope::Everything).and_then(|all| {
                 // What has no list of its own is known from the record.
-                let known: BTreeSet<String> = record.of(name).into_keys().collect();
-                let more = plugin.query(self.host, Scope::These(&known))?;
+                let known = record.of(name).into_keys();
+                let known: BTreeSet<String> =
+                    known.filter(|id| !all.shown.contains_key(id)).collect();
+                let more = plugin.query(&mut host, Scope::These(&known))?;
                 let mut shown = all.shown;
                 shown.extend(more.shown);
                 Ok(shown)
@@ -197,13 +202,14 @@ impl<'a> Engine<'a> {
         prune: bool,
     ) -> (Vec<Part>, Vec<PluginError>) {
         let (mut parts, mut errors) = (Vec::new(), Vec::new());
+        let mut host = Once::new(self.host);
         for (at, plugin) in self.plugins.iter().enumerate() {
             let Some(mut desired) = desired.remove(plugin.name()) else {
                 continue;
             };
             let known = record.of(plugin.name());
             let ids: BTreeSet<String> = desired.shown.keys().chain(known.keys()).cloned().collect();
-            match plugin.query(self.host, Scope::These(&ids)) {
+            match plugin.query(&mut host, Scope::These(&ids)) {
                 Ok(current) => {
                     plugin.resolve(&current, &mut desired, &known);
                     let changes = plugin.diff(&current, &desired, &known, prune);

@@ -19,17 +19,42 @@ pub struct Entry {
     pub finished: bool,
     /// While it is not finished: what was applied to its end before.
     pub before: Option<Value>,
+    /// It is being taken away, or was when that was interrupted.
+    pub leaving: bool,
 }
 
 impl Entry {
-    /// What was applied to its end last; none where that was its first, or when it is to go.
+    /// Of what was applied to its end.
+    #[must_use]
+    pub fn applied(wanted: Value) -> Self {
+        Self {
+            wanted,
+            finished: true,
+            before: None,
+            leaving: false,
+        }
+    }
+
+    /// What was applied to its end last and is to be there; none where that was its first, or when it is to go.
     #[must_use]
     pub fn standing(&self) -> Option<&Value> {
+        self.whole().filter(|_| !self.leaving)
+    }
+
+    /// What was applied to its end last, also of what is to go.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Value> {
         if self.finished {
             Some(&self.wanted)
         } else {
             self.before.as_ref()
         }
+    }
+
+    /// What may be there, the likeliest first: what was applied to its end, and what an interrupted apply was at.
+    pub fn may_be_there(&self) -> impl Iterator<Item = &Value> {
+        let begun = (!self.finished).then_some(&self.wanted);
+        self.whole().into_iter().chain(begun)
     }
 }
 

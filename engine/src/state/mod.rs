@@ -16,6 +16,7 @@ mod lines;
 pub mod lxc;
 pub mod mesh;
 pub mod net;
+mod once;
 pub mod order;
 pub mod plugin;
 pub mod publicip;

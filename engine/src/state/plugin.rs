@@ -212,11 +212,7 @@ pub(super) fn error(change: &Change, why: impl Into<String>) -> StepError {
 
 /// The record that there will be of a change that succeeded.
 fn as_applied(change: &Change) -> Entry {
-    Entry {
-        wanted: change.wanted.clone().unwrap_or(Value::Null),
-        finished: true,
-        before: None,
-    }
+    Entry::applied(change.wanted.clone().unwrap_or(Value::Null))
 }
 
 fn unseen(change: &Change, why: &HostError) -> StepError {

@@ -107,6 +107,7 @@ impl Record {
                     wanted,
                     finished,
                     before,
+                    leaving: entry["leaving"] == true,
                 };
                 known.insert(id.clone(), entry);
             }
@@ -125,6 +126,9 @@ impl Record {
                         let mut shown = json!({"finished": entry.finished, "wanted": entry.wanted});
                         if let Some(before) = &entry.before {
                             shown["before"] = before.clone();
+                        }
+                        if entry.leaving {
+                            shown["leaving"] = true.into();
                         }
                         (id.clone(), shown)
                     })
@@ -146,21 +150,22 @@ impl Record {
     pub fn put(&mut self, plugin: &str, id: &str, wanted: Value, finished: bool) {
         let known = self.plugins.entry(plugin.to_owned()).or_default();
         let before = known.get(id).filter(|_| !finished);
-        let before = before.and_then(Entry::standing).cloned();
         let entry = Entry {
             wanted,
             finished,
-            before,
+            leaving: before.is_some_and(|entry| entry.leaving),
+            before: before.and_then(Entry::whole).cloned(),
         };
         known.insert(id.to_owned(), entry);
     }
 
-    /// Marks an entry as being taken away: it does not stand any more.
+    /// Marks an entry as being taken away: it does not stand any more. What it was is kept, to go back to.
     pub fn unsettle(&mut self, plugin: &str, id: &str) {
         let entry = self.plugins.get_mut(plugin).and_then(|k| k.get_mut(id));
         if let Some(entry) = entry {
+            entry.before = entry.whole().cloned();
             entry.finished = false;
-            entry.before = None;
+            entry.leaving = true;
         }
     }
 
@@ -332,6 +337,10 @@ mod tests {
         assert_eq!(Record::load(&layout).expect("whole"), record);
         record.unsettle("net", "ovsbr1");
         assert_eq!(standing(&record, "net", "ovsbr1"), None, "it is to go");
+        record.put("net", "ovsbr1", json!({"mtu": 4}), false);
+        assert_eq!(standing(&record, "net", "ovsbr1"), None, "nor that it was");
+        let whole = |record: &Record| record.of("net")["ovsbr1"].whole().cloned();
+        assert_eq!(whole(&record), Some(json!({"mtu": 1})), "the way back");
         record.forget("net", "ovsbr0");
         record.save(&lock, &layout).expect("saved over the rest");
         assert_eq!(Record::load(&layout).expect("whole"), record);

@@ -46,12 +46,7 @@ fn standing(known: &Known) -> (Known, BTreeSet<String>) {
     for (id, entry) in known {
         match entry.standing() {
             Some(wanted) => {
-                let entry = Entry {
-                    wanted: wanted.clone(),
-                    finished: true,
-                    before: None,
-                };
-                stand.insert(id.clone(), entry);
+                stand.insert(id.clone(), Entry::applied(wanted.clone()));
             }
             None => {
                 torn.insert(id.clone());

@@ -69,6 +69,7 @@ pub fn make(
         Ok(()) => {
             checkpoint.note(step);
             checkpoint.done.push(step.say.clone());
+            crate::failpoint::reach("state-apply", &step.say);
             Ok(())
         }
         Err((error, may_have_happened)) => {

@@ -174,6 +174,12 @@ const PRIVATE: [(IpAddr, u8); 5] = [
     (IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0)), 7),
 ];
 
+/// Whether others on the internet may have it, too.
+pub(super) fn is_private(address: IpAddr) -> bool {
+    let mut networks = prefixes(&PRIVATE).into_iter();
+    networks.any(|network| network.contains(address))
+}
+
 fn prefixes(list: &[(IpAddr, u8)]) -> Vec<Prefix> {
     list.iter()
         .map(|&(address, length)| Prefix { address, length })

@@ -339,13 +339,18 @@ impl Allowlists {
     fn network_route(&self, dest: RouteNet, dev: &IfName) -> Result<(), NotAllowed> {
         self.route_device(dev)?;
         let networks = [self.route_networks.as_slice(), &self.public_pools].concat();
-        inside(
-            "network",
-            dest.address(),
-            dest.length(),
-            &networks,
-            "route_networks",
-        )
+        let (address, length) = (dest.address(), dest.length());
+        inside("network", address, length, &networks, "route_networks").map_err(|denied| {
+            if lists::is_private(address) {
+                return denied;
+            }
+            let hint = "addresses that machines of this host get have to be inside public_pools, public networks behind the \
+                 device inside route_networks";
+            NotAllowed {
+                sentence: format!("{}; {hint}", denied.sentence),
+                key: "public_pools",
+            }
+        })
     }
 
     fn route_device(&self, dev: &IfName) -> Result<(), NotAllowed> {

@@ -49,7 +49,6 @@ fn asked(name: &str, params: &Value) -> BTreeSet<String> {
         // What may be on either of several lists is said to be about one of them.
         let key = match (name, list.as_str()) {
             ("link-handover", _) => "uplinks",
-            ("route-set" | "route-del", "public_pools") => "route_networks",
             ("route-set" | "route-del" | "proxy-set", "route_devices") => "link_devices",
             (_, list) => list,
         };
@@ -226,6 +225,19 @@ fn a_network_has_to_lie_in_one_prefix_whole() {
         let set = action("route-set", &json!({"dest": dest, "dev": "vmbr0"}));
         assert_eq!(lists.check(&set).is_ok(), good, "{dest}");
     }
+    let refused = |dest: &str| {
+        let set = action("route-set", &json!({"dest": dest, "dev": "vmbr0"}));
+        lists.check(&set).expect_err(dest).message
+    };
+    // What has to be set is another list for a public address.
+    for dest in ["203.0.113.7/32", "2001:db8::/64"] {
+        let why = refused(dest);
+        assert!(
+            why.contains("inside public_pools, public networks behind the device inside route_networks (allow.public_pools of"),
+            "{why}"
+        );
+    }
+    assert!(!refused("10.9.0.0/16").contains("public_pools"));
     let one = |pool: &str, address: &str, private: &str| {
         let list = format!("{{public_pools: ['{pool}'], nat_private: ['{private}']}}");
         let pair = json!({"public": address, "private": "10.0.0.7", "comment": "x"});

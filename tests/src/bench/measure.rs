@@ -87,14 +87,20 @@ pub(super) fn everything(dir: &Path, requests: usize) -> Result<Results, Scenari
     })
 }
 
-/// Only what is about the switch.
+/// Only what is about the switch, and what is declared of it.
 pub(super) fn switches(dir: &Path) -> Result<Results, ScenarioError> {
     let world = prepare(dir)?;
     let mut agent = start_agent(&world)?;
     let mut ours = Connection::open(Wire::Frames, &world.layout.agent_socket())?;
     let mut not_run = Vec::new();
-    let rows = ovs::measure(&world, &mut ours, &mut not_run)?;
+    let mut rows = ovs::measure(&world, &mut ours, &mut not_run)?;
     drop(ours);
+    rows.extend(uplink::rows(&world, &mut not_run)?);
+    rows.push(about_state()?);
+    match network::rows(&world)? {
+        Ok(more) => rows.extend(more),
+        Err(reason) => not_run.push(reason),
+    }
     agent.stop(Duration::from_secs(45))?;
     world.remove()?;
     Ok(Results { rows, not_run })
@@ -312,10 +318,7 @@ impl Stage {
     }
 
     fn state(&mut self) -> Result<(), ScenarioError> {
-        let what = "diff of a document with 1 000 containers, from its text to the empty plan, p50";
-        let times = state::thousand_containers()?;
-        self.rows
-            .push(Row::time(what, times.p50()).at_most(20_000.0));
+        self.rows.push(about_state()?);
         Ok(())
     }
 
@@ -374,6 +377,12 @@ impl Stage {
         self.world.remove()?;
         Ok(self.rows)
     }
+}
+
+fn about_state() -> Result<Row, ScenarioError> {
+    let what = "diff of a document with 1 000 containers, from its text to the empty plan, p50";
+    let times = state::thousand_containers()?;
+    Ok(Row::time(what, times.p50()).at_most(20_000.0))
 }
 
 fn add<'a, R: Round>(

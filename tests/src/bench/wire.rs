@@ -96,8 +96,7 @@ pub(super) fn dbus_info(number: usize) -> Vec<u8> {
     )
 }
 
-/// A method call without arguments: fixed header, then the fields path (1), interface (2), member (3), destination (6),
-/// each aligned to 8 (D-Bus specification, "Message Format").
+/// A method call without arguments.
 pub(super) fn dbus_call(
     serial: u32,
     destination: &str,
@@ -105,6 +104,21 @@ pub(super) fn dbus_call(
     interface: &str,
     member: &str,
 ) -> Vec<u8> {
+    dbus_message(serial, [destination, path, interface, member], None)
+}
+
+/// A method call, with one text where it has an argument: fixed header, then the fields path (1), interface (2), member (3),
+/// destination (6), signature (8), each aligned to 8 (D-Bus specification, "Message Format").
+pub(super) fn dbus_message(
+    serial: u32,
+    [destination, path, interface, member]: [&str; 4],
+    argument: Option<&str>,
+) -> Vec<u8> {
+    let text = |value: &str| {
+        let length = u32::try_from(value.len()).unwrap_or(0).to_le_bytes();
+        [&length, value.as_bytes(), &[0]].concat()
+    };
+    let body = argument.map(text).unwrap_or_default();
     let mut fields = Vec::new();
     for (code, signature, value) in [
         (1_u8, b'o', path),
@@ -114,15 +128,20 @@ pub(super) fn dbus_call(
     ] {
         fields.resize(fields.len().next_multiple_of(8), 0);
         fields.extend([code, 1, signature, 0]);
-        fields.extend(u32::try_from(value.len()).unwrap_or(0).to_le_bytes());
-        fields.extend(value.as_bytes());
-        fields.push(0);
+        fields.extend(text(value));
     }
-    let mut message = vec![b'l', 1, 0, 1, 0, 0, 0, 0];
+    if argument.is_some() {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        // A signature's length is one byte.
+        fields.extend([8, 1, b'g', 0, 1, b's', 0]);
+    }
+    let mut message = vec![b'l', 1, 0, 1];
+    message.extend(u32::try_from(body.len()).unwrap_or(0).to_le_bytes());
     message.extend(serial.to_le_bytes());
     message.extend(u32::try_from(fields.len()).unwrap_or(0).to_le_bytes());
     message.extend(fields);
     message.resize(message.len().next_multiple_of(8), 0);
+    message.extend(body);
     message
 }
 
@@ -137,6 +156,10 @@ mod tests {
             (Wire::Frames, agent_info(0)),
             (Wire::Varlink, get_info(0)),
             (Wire::Dbus, call),
+            (
+                Wire::Dbus,
+                dbus_message(7, ["a.b", "/c", "d.e", "f"], Some("text")),
+            ),
         ] {
             assert_eq!(wire.whole(&message), Some(message.len()), "{wire:?}");
             assert_eq!(wire.whole(&message[..message.len() - 1]), None, "{wire:?}");

@@ -90,7 +90,7 @@ pub fn plan(desired: &[Compiled], observed: &Observed) -> Result<Steps, Observed
         steps
             .strangers
             .extend(strangers.into_iter().map(|port| (bridge.clone(), port)));
-        let needed = differences(compiled, None, seen);
+        let needed = differences(compiled, &[], seen);
         steps
             .actions
             .extend(needed.into_iter().map(|difference| difference.action));
@@ -111,11 +111,11 @@ pub fn strangers(compiled: &Compiled, seen: &ObservedBridge) -> Vec<String> {
 }
 
 /// What of a bridge is not as it should be, in the order in which it is made right: what flows refer to, flows, then what
-/// nothing refers to any more. `before` is the policy that was applied last, where that is known.
+/// nothing refers to any more. `before` are the policies that may have been applied last, the likeliest first.
 #[must_use]
 pub fn differences(
     desired: &Compiled,
-    before: Option<&Compiled>,
+    before: &[&Compiled],
     seen: &ObservedBridge,
 ) -> Vec<Difference> {
     let bridge = &desired.bridge;
@@ -140,9 +140,10 @@ pub fn differences(
         }
     }
     let shaped = |port: &SwitchIfName| desired.shapes().any(|shape| shape.port == *port);
+    let mut unshaped_ports = BTreeSet::new();
     for old in before.iter().flat_map(|before| before.shapes()) {
         // What somebody has changed since is theirs.
-        if !shaped(&old.port) && seen.shapes(old) {
+        if !shaped(&old.port) && seen.shapes(old) && unshaped_ports.insert(&old.port) {
             all.push(shape(&unshaped(old), seen));
         }
     }
@@ -154,7 +155,7 @@ pub fn differences(
 #[must_use]
 pub fn removal(
     bridge: &SwitchIfName,
-    before: Option<&Compiled>,
+    before: &[&Compiled],
     seen: &ObservedBridge,
 ) -> Vec<Difference> {
     let nothing = Compiled {
@@ -236,10 +237,16 @@ fn meter(
     })
 }
 
-fn set(wanted: &OvsSetFlows, before: Option<&Compiled>, seen: &ObservedBridge) -> Difference {
+fn set(wanted: &OvsSetFlows, before: &[&Compiled], seen: &ObservedBridge) -> Difference {
     let owner = wanted.owner.as_str();
     let there = seen.owners.get(owner);
-    let old = || before?.sets().find(|set| set.owner.as_str() == owner);
+    let old = || {
+        let sets = before.iter().flat_map(|before| before.sets());
+        let its: Vec<&OvsSetFlows> = sets.filter(|set| set.owner.as_str() == owner).collect();
+        // What was changed by hand goes back to what was applied.
+        let held = its.iter().copied().find(|set| seen.has(set));
+        held.or_else(|| its.first().copied())
+    };
     let undo = match there {
         None => Some(OvsSetFlows {
             flows: Default::default(),
@@ -272,7 +279,7 @@ pub fn clear(bridge: &SwitchIfName, observed: &Observed) -> Result<Vec<Action>, 
             bridge: bridge.clone(),
         });
     };
-    let gone = removal(bridge, None, seen);
+    let gone = removal(bridge, &[], seen);
     Ok(gone.into_iter().map(|gone| gone.action).collect())
 }
 

@@ -146,10 +146,7 @@ impl Kind for Flows {
                     owner,
                     flows: Default::default(),
                 };
-                let old = match &old {
-                    Some(Wanted::Owner(old)) => Some(old),
-                    _ => None,
-                };
+                let old = owners(&old, found);
                 planned
                     .steps
                     .push(step(nothing.into(), old.cloned().map(Action::from)));
@@ -159,10 +156,7 @@ impl Kind for Flows {
         let Some(bridge) = SwitchIfName::read(id) else {
             return Planned::nothing(true);
         };
-        planned(
-            &bridge,
-            removal(&bridge, policy(old.as_ref()), &found.bridge),
-        )
+        planned(&bridge, removal(&bridge, &policies(&old), &found.bridge))
     }
 
     fn needs(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
@@ -203,16 +197,28 @@ impl Found {
     }
 }
 
-/// What was applied to its end last, where that can be read.
-fn revived(before: Option<&Entry>) -> Option<Wanted> {
-    section::revive(before?.standing()?)
+/// What may be there by the record, as far as that can be read: an apply that was killed leaves the one or the other.
+fn revived(before: Option<&Entry>) -> Vec<Wanted> {
+    let known = before.into_iter().flat_map(Entry::may_be_there);
+    known.filter_map(section::revive).collect()
 }
 
-fn policy(wanted: Option<&Wanted>) -> Option<&Compiled> {
-    match wanted {
-        Some(Wanted::Policy { compiled, .. }) => Some(compiled),
-        _ => None,
-    }
+fn policies(known: &[Wanted]) -> Vec<&Compiled> {
+    let policies = known.iter().filter_map(|wanted| match wanted {
+        Wanted::Policy { compiled, .. } => Some(&**compiled),
+        Wanted::Owner(_) => None,
+    });
+    policies.collect()
+}
+
+/// What the switch holds of an owner; where that was changed by hand, what was applied to its end.
+fn owners<'a>(known: &'a [Wanted], found: &Found) -> Option<&'a OvsSetFlows> {
+    let mut sets = known.iter().filter_map(|wanted| match wanted {
+        Wanted::Owner(set) => Some(set),
+        Wanted::Policy { .. } => None,
+    });
+    let held = sets.clone().find(|set| found.bridge.has(set));
+    held.or_else(|| sets.next())
 }
 
 fn step(action: Action, undo: Option<Action>) -> Step {
@@ -271,13 +277,12 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
         _ => format!("{} flows", wanted.flows.len()),
     };
     planned.differs("flows", is, to);
-    let old = match (count, revived(before)) {
-        (None, _) => Some(OvsSetFlows {
+    let old = match found.filter(|_| count.is_some()) {
+        None => Some(OvsSetFlows {
             flows: Default::default(),
             ..wanted.clone()
         }),
-        (Some(_), Some(Wanted::Owner(old))) => Some(old),
-        _ => None,
+        Some(found) => owners(&revived(before), found).cloned(),
     };
     planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
     planned
@@ -295,14 +300,13 @@ fn plan_policy(
     let nothing = ObservedBridge::default();
     let seen = found.map_or(&nothing, |found| &found.bridge);
     // Compiling takes time, and most often it is the same policy.
-    let same = before.and_then(Entry::standing) == Some(given);
-    let old = if same { None } else { revived(before) };
-    let old = if same {
-        Some(wanted)
-    } else {
-        policy(old.as_ref())
-    };
-    let mut planned = planned(&wanted.bridge, differences(wanted, old, seen));
+    let same = before.is_some_and(|entry| entry.may_be_there().all(|known| known == given));
+    let revived = if same { Vec::new() } else { revived(before) };
+    let mut known = policies(&revived);
+    if same {
+        known.push(wanted);
+    }
+    let mut planned = planned(&wanted.bridge, differences(wanted, &known, seen));
     if found.is_some() {
         let strangers = strangers(wanted, seen);
         if !strangers.is_empty() {

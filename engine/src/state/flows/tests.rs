@@ -40,6 +40,7 @@ fn entry(wanted: &Wanted, finished: bool) -> Entry {
         wanted: Flows.show(wanted),
         finished,
         before: None,
+        leaving: false,
     }
 }
 
@@ -160,8 +161,47 @@ fn what_was_there_is_put_back_only_where_that_is_known() {
     };
     assert_eq!(undo(None, None), 1);
     assert_eq!(undo(Some(&there), Some(entry(&other, true))), 1);
-    assert_eq!(undo(Some(&there), Some(entry(&other, false))), 0);
     assert_eq!(undo(Some(&there), None), 0);
+    // Of an apply that was killed the switch itself says how far it came.
+    let third = wanted(json!([{"priority": 3, "actions": ["drop"]}]));
+    assert_eq!(undo(Some(&there), Some(entry(&other, false))), 1);
+    let begun = |wanted: &Wanted| Entry {
+        before: Some(Flows.show(&third)),
+        ..entry(wanted, false)
+    };
+    for (found, back) in [(&other, &other), (&third, &third)] {
+        let there = seen(&told(&[found], 5), Some("web"));
+        let planned = Flows.plan("", &two(), Some(&there), Some(&begun(&other)));
+        let undo = planned.steps[0].undo.first().expect("a way back");
+        let Wanted::Owner(back) = back else {
+            panic!("{back:?}")
+        };
+        assert_eq!(undo.action, Action::from(back.clone()));
+    }
+}
+
+#[test]
+fn what_was_being_taken_away_when_an_apply_was_killed_has_a_way_back_the_next_time() {
+    let leaving = |wanted: &Wanted| Entry {
+        before: Some(Flows.show(wanted)),
+        leaving: true,
+        ..entry(wanted, false)
+    };
+    let there = seen(&told(&[&two()], 5), Some("web"));
+    let planned = Flows.plan_delete("br/web", &there, &leaving(&two()));
+    assert_eq!(planned.steps[0].undo.len(), 1, "{planned:?}");
+
+    let one = policy_of(&["vi100"]);
+    let mut left = told(&[&one, &two()], 5);
+    // The container's flows are gone already.
+    let owners = left["owners"].as_array_mut().expect("a list");
+    owners.retain(|owner| owner["owner"] != "net.ct.100");
+    let planned = Flows.plan_delete("br", &seen(&left, None), &leaving(&one));
+    assert!(planned.steps.len() > 2, "{planned:?}");
+    assert!(
+        planned.steps.iter().all(|step| step.undo.len() == 1),
+        "{planned:?}"
+    );
 }
 
 #[test]

@@ -34,11 +34,7 @@ fn found(routes: &[(&str, bool)]) -> Found {
 }
 
 fn entry(networks: &[&str]) -> Entry {
-    Entry {
-        wanted: json!({"name": "wg0", "networks": networks}),
-        finished: true,
-        before: None,
-    }
+    Entry::applied(json!({"name": "wg0", "networks": networks}))
 }
 
 fn actions(planned: &Planned) -> Vec<String> {
@@ -150,11 +146,7 @@ fn ipv6_networks_need_that_the_host_forwards_ipv6_which_is_switched_on_once_and_
         forwards: true,
         ..Found::nothing(true, false)
     };
-    let before = Entry {
-        wanted: json!({"name": IPV6}),
-        finished: true,
-        before: None,
-    };
+    let before = Entry::applied(json!({"name": IPV6}));
     let planned = plan(IPV6, &Wanted::Ipv6, Some(&on), Some(&before));
     assert!(planned.is_settled() && planned.ours);
     assert_eq!(
@@ -182,11 +174,9 @@ fn what_is_hidden_behind_a_tunnel_is_set_before_the_routes_and_is_all_that_the_d
         masquerade: hidden.iter().map(|one| (*one).to_owned()).collect(),
         ..found(&[("10.90.1.0/24", true)])
     };
-    let spoken = Entry {
-        wanted: json!({"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": ["10.20.0.0/24"]}),
-        finished: true,
-        before: None,
-    };
+    let spoken = Entry::applied(
+        json!({"name": "wg0", "networks": ["10.90.1.0/24"], "masquerade": ["10.20.0.0/24"]}),
+    );
     let hide =
         |networks: &str| format!(r#"masquerade-set {{"dev":"wg0","networks":[{networks}]}}"#);
     let one = r#""10.20.0.0/24""#;

@@ -15,11 +15,7 @@ fn section() -> Value {
 }
 
 fn entry() -> Entry {
-    Entry {
-        wanted: json!({"holder": "a", "announce": {"uplink": "eth0", "behind": "ovsbr0"}}),
-        finished: true,
-        before: None,
-    }
+    Entry::applied(json!({"holder": "a", "announce": {"uplink": "eth0", "behind": "ovsbr0"}}))
 }
 
 #[test]
@@ -101,11 +97,7 @@ fn a_holder_keeps_what_was_recorded_even_when_a_reboot_took_the_rules() {
     let mut wanted = read(&section());
     let known = Known::from([(
         "b".to_owned(),
-        Entry {
-            wanted: json!({"holder": "b", "private": "10.0.0.2", "public": "203.0.113.3"}),
-            finished: true,
-            before: None,
-        },
+        Entry::applied(json!({"holder": "b", "private": "10.0.0.2", "public": "203.0.113.3"})),
     )]);
     assert!(
         PublicIp

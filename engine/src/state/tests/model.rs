@@ -99,6 +99,8 @@ pub struct Model {
     /// After how many more mutating actions something goes wrong.
     pub fault: Option<(usize, Fault)>,
     pub gone: bool,
+    /// What was asked that changes nothing.
+    pub looks: Vec<Action>,
     /// Containers' devices have the manager's names and need another.
     pub proxmox: bool,
     /// Changes of flows are watched over.
@@ -609,6 +611,7 @@ impl Host for Model {
             });
         }
         if let Some(answer) = self.look(action) {
+            self.looks.push(action.clone());
             return answer;
         }
         let name = action.name();

@@ -45,6 +45,33 @@ fn foreign() -> Things {
     things
 }
 
+#[test]
+fn each_list_is_asked_for_once_however_many_look_at_it() {
+    let mut world = World::new();
+    let mut document = one_container();
+    document["plugins"]["ovsflows"] = json!({"flows": [
+        {"bridge": "br0", "owner": "web", "flows": [{"priority": 1, "actions": ["drop"]}]}]});
+    world.converge(&document, false);
+    let lists = |world: &mut World| -> Vec<&'static str> {
+        let looks = std::mem::take(&mut world.model.looks);
+        let lists = looks.iter().map(|action| action.name());
+        let mut lists: Vec<_> = lists.filter(|name| name.ends_with("-list")).collect();
+        lists.sort_unstable();
+        lists
+    };
+    lists(&mut world);
+    world.diff(&document, false);
+    assert_eq!(lists(&mut world), ["ovs-list", "pct-list"]);
+    let query = Engine::new(&world.layout, &mut world.model).query(None);
+    let report = query.expect("a query");
+    assert!(report.errors.is_empty(), "{report:?}");
+    assert!(report.plugins["ovsflows"].contains_key("br0/web"));
+    assert_eq!(
+        lists(&mut world),
+        ["masquerade-list", "nat-list", "ovs-list", "pct-list"]
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -23,11 +23,7 @@ fn found(peer: &Value) -> Found {
 }
 
 fn fields(wanted: &Tunnel, found: &Found, before: Option<&Tunnel>) -> Vec<String> {
-    let before = before.map(|tunnel| Entry {
-        wanted: Wireguard.show(tunnel),
-        finished: true,
-        before: None,
-    });
+    let before = before.map(|tunnel| Entry::applied(Wireguard.show(tunnel)));
     let planned = Wireguard.plan("wg0", wanted, Some(found), before.as_ref());
     planned
         .fields
@@ -94,11 +90,7 @@ fn a_tunnel_that_was_there_before_keeps_its_keys_where_it_cannot_be_made_again()
         assert_eq!(planned.steps[0].action.name(), "wg-setup");
         planned.steps[0].undo.len()
     };
-    let mut entry = Entry {
-        wanted: Wireguard.show(&tunnel),
-        finished: true,
-        before: None,
-    };
+    let mut entry = Entry::applied(Wireguard.show(&tunnel));
     assert_eq!(undone(None), 1, "what is new goes whole");
     assert_eq!(undone(Some(&entry)), 0);
     entry.finished = false;

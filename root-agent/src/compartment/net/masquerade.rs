@@ -184,14 +184,22 @@ impl Firewall {
             Family::V6 => &v6,
         };
         let dev = action.dev.as_str();
-        let mut changed = false;
-        let plan = |family, state: &State| {
+        let judge = |family, state: &State| {
             let networks = of(family);
             let total = state.of_others(dev) + networks.len();
-            if !networks.is_empty() && total > most {
-                return Err(too_many_given(total, most));
+            match networks.is_empty() || total <= most {
+                true => Ok(()),
+                false => Err(too_many_given(total, most)),
             }
-            Ok(state.plan_set(dev, networks).map(|plan| (plan, ())))
+        };
+        // What is refused for one family is not done in the other.
+        for family in [Family::V4, Family::V6] {
+            judge(family, &State::parse(&self.read(family, TABLE, deadline)?))?;
+        }
+        let mut changed = false;
+        let plan = |family, state: &State| {
+            judge(family, state)?;
+            Ok(state.plan_set(dev, of(family)).map(|plan| (plan, ())))
         };
         self.both_families(TABLE, State::parse, deadline, plan, |_, ()| changed = true)?;
         let list: Vec<String> = action.networks.iter().map(|one| one.to_string()).collect();

@@ -155,7 +155,7 @@ fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result
 
 /// Removes the bridge just made.
 fn take_away(db: &mut Ovsdb, name: &str, deadline: Instant) -> Result<(), Failure> {
-    let (uuid, _) = bridge(db, name, deadline)?;
+    let (uuid, _) = bridge(db, name, &["_uuid"], deadline)?;
     let mut t = Transaction::new();
     unlink(&mut t, &uuid);
     Ovsdb::announce(&mut t);
@@ -223,7 +223,7 @@ pub fn delete(
 ) -> Result<Done, Failure> {
     let name = action.bridge.to_string();
     switch.database(ctx.deadline, |db| {
-        let (uuid, row) = bridge(db, &name, ctx.deadline)?;
+        let (uuid, row) = bridge(db, &name, &["_uuid", "external_ids"], ctx.deadline)?;
         if !is_ours(&row) {
             return Err(Failure::new(
                 ErrorCode::Forbidden,
@@ -234,21 +234,25 @@ pub fn delete(
         let mut t = Transaction::new();
         unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids"]);
         unlink(&mut t, &uuid);
-        carry_out_deletion(db, t, "bridge", ctx.deadline)?;
+        carry_out_deletion(db, t, "bridge", true, ctx.deadline)?;
         Ok(done(format!("bridge {name} is gone"), []))
     })
 }
 
-/// Commits a deletion and waits until the switch has carried it out, with the rows that nothing refers to any more.
+/// Commits a deletion and waits until the switch has carried it out. Where it had limits, the rows that nothing refers to
+/// any more go with it; looking for them takes longer the more ports there are.
 pub(super) fn carry_out_deletion(
     db: &mut Ovsdb,
     mut t: Transaction,
     what: &str,
+    limited: bool,
     deadline: Instant,
 ) -> Result<(), Failure> {
     let announced = Ovsdb::announce(&mut t);
     let announced = db.transact(t, deadline)?.announced(announced)?;
-    qos::collect_garbage(db, deadline)?;
+    if limited {
+        qos::collect_garbage(db, deadline)?;
+    }
     db.await_switch(announced, |_| (), deadline)
         .map_err(|error| {
             let mut failure = Failure::from(error);

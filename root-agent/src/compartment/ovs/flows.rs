@@ -18,7 +18,7 @@ use super::openflow::message::{Change, Entry, Put, flow_mod, flow_request, kind}
 use super::openflow::stats::{self, Meaning};
 use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, is_row, set, text_map};
-use super::switch::{Switch, bridge, unchanged};
+use super::switch::{BRIDGE, Switch, bridge, unchanged};
 use crate::compartment::{Done, Failure, JobCtx};
 
 /// Key in a bridge's `external_ids` under which the owner of a cookie stands.
@@ -191,7 +191,7 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
     let name = action.bridge.as_str();
     let cookie = action.owner.cookie();
     let (uuid, row, ports) = switch.database(ctx.deadline, |db| {
-        let (uuid, row) = bridge(db, name, ctx.deadline)?;
+        let (uuid, row) = bridge(db, name, BRIDGE, ctx.deadline)?;
         let ports = if names_ports(&action.flows) {
             port_numbers(db, &row, ctx)?
         } else {

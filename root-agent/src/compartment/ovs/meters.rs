@@ -19,7 +19,9 @@ use crate::compartment::{Done, Failure, JobCtx};
 /// reason.
 pub fn set_meter(switch: &Switch, action: &OvsSetMeter, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
     let name = action.bridge.as_str();
-    switch.database(ctx.deadline, |db| bridge(db, name, ctx.deadline).map(drop))?;
+    switch.database(ctx.deadline, |db| {
+        bridge(db, name, &["_uuid"], ctx.deadline).map(drop)
+    })?;
     let mut talk = switch.talk(name, ctx.deadline)?;
     let id = action.meter.get();
     let mut exists = false;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::{SwitchError, framing};
 use super::framer::{Framer, Limits};
 use super::line::{Flow, Line, Sockets};
-use super::rows::{Row, Slot, Transaction, equals};
+use super::rows::{Row, Slot, Transaction, Uuid, equals};
 
 const DATABASE: &str = "Open_vSwitch";
 const SOCKET: &str = "db.sock";
@@ -299,11 +299,14 @@ impl Answers {
         if rows.len() == 1 { rows.pop() } else { None }
     }
 
-    /// How many rows an update, mutate or delete touched.
-    #[must_use]
-    pub fn count(&self, slot: Slot) -> u64 {
-        let count = self.0.get(slot.0).and_then(|r| r.get("count"));
-        count.and_then(Value::as_u64).unwrap_or(0)
+    /// The UUID of an inserted row.
+    ///
+    /// # Errors
+    /// [`SwitchError::Nonsense`] when there is none.
+    pub fn inserted(&self, slot: Slot) -> Result<Uuid, SwitchError> {
+        let uuid = self.0.get(slot.0).and_then(|r| r.get("uuid"));
+        uuid.and_then(Uuid::from_json)
+            .ok_or_else(|| SwitchError::nonsense(PEER, "no UUID of a new row"))
     }
 
     /// The number that [`Ovsdb::announce`] selected.

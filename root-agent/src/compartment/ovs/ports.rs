@@ -11,11 +11,10 @@ use serde_json::{Map, Value, json};
 use super::bridges::{after_undo, carry_out_deletion};
 use super::done;
 use super::error::SwitchError;
-use super::ovsdb::{Ovsdb, named};
+use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
-    OWNER, Switch, absent, bridge, complaint, identified, interface_columns, is_ours, port,
-    port_on, unchanged,
+    FoundPort, OWNER, Switch, absent, complaint, is_ours, place, port_on, present, unchanged,
 };
 use crate::compartment::{Done, Failure, JobCtx, before_undo};
 
@@ -25,21 +24,38 @@ use crate::compartment::{Done, Failure, JobCtx, before_undo};
 /// `not_found` without the bridge, `conflict` where the name is taken, `failed` with the switch's words where the device
 /// does not work; the row is removed again then.
 pub fn add(switch: &Switch, action: &OvsAddPort, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
-    let name = action.port.to_string();
-    switch.database(ctx.deadline, |db| {
-        let (on, _) = bridge(db, action.bridge.as_str(), ctx.deadline)?;
-        match port(db, &name, ctx.deadline)? {
-            None => attach(db, &on, action, ctx.deadline),
-            Some((uuid, row, at)) if at == action.bridge.as_str() && is_ours(&row) => {
-                change(db, &uuid, &row, action, ctx.deadline)
+    let (name, deadline) = (action.port.as_str(), ctx.deadline);
+    if action.port == action.bridge {
+        // With a tag or other belongings the host itself would be off the bridge.
+        let message = format!("port {name} is the bridge's own, which is not attached or changed");
+        return Err(Failure::new(ErrorCode::Forbidden, message));
+    }
+    switch.database(deadline, |db| {
+        // Most often it is new. What stands in its way is looked for when something does.
+        if let Some(done) = attach(db, action, deadline)? {
+            return Ok(done);
+        }
+        let place = place(db, action.bridge.as_str(), name, deadline)?;
+        match (place.port, place.interface) {
+            (None, None) => {
+                let done = attach(db, action, deadline)?;
+                done.ok_or_else(|| SwitchError::Raced.into())
             }
-            Some((_, _, at)) if at == action.bridge.as_str() => Err(taken(format!(
-                "port {name} is on bridge {at} and was not attached by this agent; nothing was changed"
+            (None, Some(_)) => Err(taken(format!(
+                "{name} is the name of an interface of another port, such as a bond; nothing was changed"
             ))),
-            Some((_, _, at)) => Err(taken(format!(
+            (Some(port), _) if port.on != action.bridge.as_str() => Err(taken(format!(
                 "port {name} is on bridge {} already; nothing was changed",
-                blockhost_proto::escape::shown(&at)
+                blockhost_proto::escape::shown(&port.on)
             ))),
+            (Some(port), _) if !is_ours(&port.row) => Err(taken(format!(
+                "port {name} is on bridge {} and was not attached by this agent; nothing was changed",
+                action.bridge
+            ))),
+            (Some(_), None) => Err(taken(format!(
+                "port {name} has no interface of its own name; a bond is not changed here"
+            ))),
+            (Some(port), Some(interface)) => change(db, &port, &interface, action, deadline),
         }
     })
 }
@@ -91,14 +107,12 @@ fn belongings(action: &OvsAddPort) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-fn attach(
-    db: &mut Ovsdb,
-    on: &Uuid,
-    action: &OvsAddPort,
-    deadline: Instant,
-) -> Result<Done, Failure> {
+/// Attaches a new port, in two exchanges of a length that does not depend on how many ports there are; nothing where there is no
+/// such bridge, or something of that name.
+fn attach(db: &mut Ovsdb, action: &OvsAddPort, deadline: Instant) -> Result<Option<Done>, Failure> {
     let name = action.port.as_str();
     let mut t = Transaction::new();
+    present(&mut t, action.bridge.as_str());
     absent(&mut t, "Port", name);
     absent(&mut t, "Interface", name);
     let mut interface = json!({"name": name, "external_ids": text_map(belongings(action))});
@@ -110,24 +124,24 @@ fn attach(
     row.insert("name".into(), name.into());
     row.insert("interfaces".into(), label("interface"));
     row.insert("external_ids".into(), text_map([OWNER]));
-    t.insert("Port", "port", row.into());
-    let added = t.mutate(
+    let port = t.insert("Port", "port", row.into());
+    t.mutate(
         "Bridge",
-        is_row(on),
+        equals("name", action.bridge.as_str()),
         "ports",
         "insert",
         set([label("port")]),
     );
     let announced = Ovsdb::announce(&mut t);
-    let mut answers = db.transact(t, deadline)?;
-    if answers.count(added) != 1 {
-        return Err(SwitchError::Raced.into());
-    }
-    let announced = answers.announced(announced)?;
+    let mut answers = match db.transact(t, deadline) {
+        Err(SwitchError::Raced) => return Ok(None),
+        other => other?,
+    };
+    let (port, announced) = (answers.inserted(port)?, answers.announced(announced)?);
     match settled(db, name, announced, before_undo(deadline)) {
-        Ok(number) => Ok(attached(action, number, true)),
+        Ok(number) => Ok(Some(attached(action, number, true))),
         Err(failure) => {
-            let undone = take_away(db, on, name, deadline);
+            let undone = take_away(db, &port, deadline);
             Err(after_undo(failure, undone))
         }
     }
@@ -145,7 +159,9 @@ fn attached(action: &OvsAddPort, number: i64, created: bool) -> Done {
 
 /// Waits for the switch; the port's number, or what is wrong with it.
 fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result<i64, Failure> {
-    let columns = interface_columns(db);
+    let mut columns = vec!["ofport", "error"];
+    // Older switches lack the one.
+    columns.retain(|column| db.has("Interface", column));
     let mut slot = None;
     let condition = equals("name", name);
     let ask = |t: &mut Transaction| slot = Some(t.select("Interface", condition, &columns));
@@ -164,18 +180,15 @@ fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result
     }
 }
 
-fn take_away(db: &mut Ovsdb, on: &Uuid, name: &str, deadline: Instant) -> Result<(), Failure> {
-    let row = named(db, "Port", name, &["_uuid"], deadline)?;
-    let Some((uuid, _)) = identified(row) else {
-        return Ok(());
-    };
+/// That row and no other of its name: somebody may have made one meanwhile.
+fn take_away(db: &mut Ovsdb, port: &Uuid, deadline: Instant) -> Result<(), Failure> {
     let mut t = Transaction::new();
     t.mutate(
         "Bridge",
-        is_row(on),
+        json!([["ports", "includes", port.to_json()]]),
         "ports",
         "delete",
-        set([uuid.to_json()]),
+        set([port.to_json()]),
     );
     Ovsdb::announce(&mut t);
     db.transact(t, deadline)?;
@@ -185,19 +198,12 @@ fn take_away(db: &mut Ovsdb, on: &Uuid, name: &str, deadline: Instant) -> Result
 /// Brings a port that is there to what is asked.
 fn change(
     db: &mut Ovsdb,
-    uuid: &Uuid,
-    row: &Row,
+    FoundPort { uuid, row, .. }: &FoundPort,
+    (id, interface): &(Uuid, Row),
     action: &OvsAddPort,
     deadline: Instant,
 ) -> Result<Done, Failure> {
     let name = action.port.as_str();
-    let columns = interface_columns(db);
-    let interface = identified(named(db, "Interface", name, &columns, deadline)?);
-    let Some((id, interface)) = interface else {
-        let message =
-            format!("port {name} has no interface of its own name; a bond is not changed here");
-        return Err(taken(message));
-    };
     let internal = interface.text("type") == Some("internal");
     if internal != (action.kind == PortKind::Internal) {
         return Err(taken(format!(
@@ -208,9 +214,9 @@ fn change(
     unchanged(&mut t, "Port", uuid, row, &["external_ids"]);
     t.update("Port", is_row(uuid), vlans(action).into());
     let keys = set(KEYS.map(Value::from));
-    t.mutate("Interface", is_row(&id), "external_ids", "delete", keys);
+    t.mutate("Interface", is_row(id), "external_ids", "delete", keys);
     let pairs = text_map(belongings(action));
-    t.mutate("Interface", is_row(&id), "external_ids", "insert", pairs);
+    t.mutate("Interface", is_row(id), "external_ids", "insert", pairs);
     let announced = Ovsdb::announce(&mut t);
     let announced = db.transact(t, deadline)?.announced(announced)?;
     let number = settled(db, name, announced, deadline)?;
@@ -224,8 +230,8 @@ fn change(
 pub fn delete(switch: &Switch, action: &OvsDelPort, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
     let name = action.port.to_string();
     switch.database(ctx.deadline, |db| {
-        let (on, _) = bridge(db, action.bridge.as_str(), ctx.deadline)?;
-        let (uuid, row) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
+        let (on, port) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
+        let FoundPort { uuid, row, .. } = port;
         if !is_ours(&row) || action.port == action.bridge {
             return Err(Failure::new(
                 ErrorCode::Forbidden,
@@ -241,7 +247,8 @@ pub fn delete(switch: &Switch, action: &OvsDelPort, ctx: &JobCtx<'_>) -> Result<
             "delete",
             set([uuid.to_json()]),
         );
-        carry_out_deletion(db, t, "port", ctx.deadline)?;
+        let limited = !row.references("qos").is_empty();
+        carry_out_deletion(db, t, "port", limited, ctx.deadline)?;
         Ok(done(
             format!("port {name} is off bridge {}", action.bridge),
             [],

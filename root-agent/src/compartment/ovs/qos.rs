@@ -13,7 +13,7 @@ use super::done;
 use super::error::SwitchError;
 use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, map, set, text_map};
-use super::switch::{OWNER, Switch, is_ours, port_on, unchanged};
+use super::switch::{FoundPort, OWNER, Switch, is_ours, port_on, unchanged};
 use crate::compartment::{Done, Failure, JobCtx};
 
 /// What a QoS row says.
@@ -31,7 +31,8 @@ const POLICED: (&str, &str) = ("blockhost-policed", "yes");
 pub fn set_qos(switch: &Switch, action: &OvsSetQos, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
     let name = action.port.to_string();
     switch.database(ctx.deadline, |db| {
-        let (uuid, row) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
+        let (_, port) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
+        let FoundPort { uuid, row, .. } = port;
         refuse_foreign(db, &name, &row, ctx.deadline)?;
         let mut t = Transaction::new();
         unchanged(&mut t, "Port", &uuid, &row, &["qos"]);

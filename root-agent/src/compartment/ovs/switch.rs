@@ -122,17 +122,24 @@ pub fn interface_columns(db: &Ovsdb) -> Vec<&'static str> {
     columns
 }
 
-/// A bridge that has to be there.
+/// A bridge that has to be there, with these columns; the list of its ports grows with them.
 ///
 /// # Errors
 /// `not_found`.
-pub fn bridge(db: &mut Ovsdb, name: &str, deadline: Instant) -> Result<(Uuid, Row), Failure> {
-    let row = super::ovsdb::named(db, "Bridge", name, BRIDGE, deadline)?;
-    identified(row).ok_or_else(|| {
-        let message =
-            format!("there is no bridge {name} on the switch; ovs-list shows those there are");
-        Failure::new(ErrorCode::NotFound, message)
-    })
+pub fn bridge(
+    db: &mut Ovsdb,
+    name: &str,
+    columns: &[&str],
+    deadline: Instant,
+) -> Result<(Uuid, Row), Failure> {
+    let row = super::ovsdb::named(db, "Bridge", name, columns, deadline)?;
+    identified(row).ok_or_else(|| no_bridge(name))
+}
+
+fn no_bridge(name: &str) -> Failure {
+    let message =
+        format!("there is no bridge {name} on the switch; ovs-list shows those there are");
+    Failure::new(ErrorCode::NotFound, message)
 }
 
 /// A row with its UUID.
@@ -140,28 +147,62 @@ pub fn identified(row: Option<Row>) -> Option<(Uuid, Row)> {
     row.and_then(|row| Some((row.uuid()?, row)))
 }
 
-/// The port of that name and the name of the bridge it is on, if there is one.
-///
-/// # Errors
-/// [`SwitchError`].
-pub fn port(
-    db: &mut Ovsdb,
-    name: &str,
-    deadline: Instant,
-) -> Result<Option<(Uuid, Row, String)>, SwitchError> {
-    let row = super::ovsdb::named(db, "Port", name, PORT, deadline)?;
-    let Some((uuid, row)) = identified(row) else {
-        return Ok(None);
-    };
-    let mut transaction = Transaction::new();
-    let condition = json!([["ports", "includes", uuid.to_json()]]);
-    let slot = transaction.select("Bridge", condition, &["name"]);
-    let bridge = db.transact(transaction, deadline)?.row(slot);
-    let bridge = bridge.and_then(|row| row.text("name").map(str::to_owned));
-    Ok(Some((uuid, row, bridge.unwrap_or_default())))
+/// A port as it was found.
+#[derive(Debug)]
+pub struct FoundPort {
+    /// Its row's.
+    pub uuid: Uuid,
+    /// [`PORT`].
+    pub row: Row,
+    /// The bridge that it is on.
+    pub on: String,
 }
 
-/// A port that has to be on this bridge.
+/// What there is under the name of a port that is on a bridge, or is to be.
+#[derive(Debug)]
+pub struct Place {
+    /// The bridge's.
+    pub bridge: Uuid,
+    /// The port of that name, on whatever bridge.
+    pub port: Option<FoundPort>,
+    /// The interface of that name, of whatever port; [`interface_columns`].
+    pub interface: Option<(Uuid, Row)>,
+}
+
+/// Looks there. What is asked and answered does not grow with the number of ports.
+///
+/// # Errors
+/// `not_found` without the bridge.
+pub fn place(db: &mut Ovsdb, on: &str, name: &str, deadline: Instant) -> Result<Place, Failure> {
+    let columns = interface_columns(db);
+    let mut transaction = Transaction::new();
+    let bridge = transaction.select("Bridge", equals("name", on), &["_uuid"]);
+    let port = transaction.select("Port", equals("name", name), PORT);
+    let interface = transaction.select("Interface", equals("name", name), &columns);
+    let mut answers = db.transact(transaction, deadline)?;
+    let (bridge, _) = identified(answers.row(bridge)).ok_or_else(|| no_bridge(on))?;
+    let interface = identified(answers.row(interface));
+    let mut port = identified(answers.row(port)).map(|(uuid, row)| FoundPort {
+        uuid,
+        row,
+        on: String::new(),
+    });
+    if let Some(port) = &mut port {
+        let mut transaction = Transaction::new();
+        let holds = json!([["ports", "includes", port.uuid.to_json()]]);
+        let slot = transaction.select("Bridge", holds, &["name"]);
+        let row = db.transact(transaction, deadline)?.row(slot);
+        let on = row.as_ref().and_then(|row| row.text("name"));
+        port.on = on.unwrap_or_default().to_owned();
+    }
+    Ok(Place {
+        bridge,
+        port,
+        interface,
+    })
+}
+
+/// A port that has to be on this bridge, and the bridge's UUID.
 ///
 /// # Errors
 /// `not_found`.
@@ -170,13 +211,14 @@ pub fn port_on(
     name: &str,
     on: &str,
     deadline: Instant,
-) -> Result<(Uuid, Row), Failure> {
+) -> Result<(Uuid, FoundPort), Failure> {
     let missing = |text| Failure::new(ErrorCode::NotFound, text);
-    match port(db, name, deadline)? {
-        Some((uuid, row, bridge)) if bridge == on => Ok((uuid, row)),
-        Some((_, _, bridge)) => Err(missing(format!(
+    let place = place(db, on, name, deadline)?;
+    match place.port {
+        Some(port) if port.on == on => Ok((place.bridge, port)),
+        Some(port) => Err(missing(format!(
             "port {name} is not on bridge {on} but on {}",
-            blockhost_proto::escape::shown(&bridge)
+            blockhost_proto::escape::shown(&port.on)
         ))),
         None => Err(missing(format!("there is no port {name} on bridge {on}"))),
     }
@@ -196,6 +238,12 @@ pub fn unchanged(
         .collect();
     let condition = equals("_uuid", uuid.to_json());
     transaction.guard(table, condition, columns, json!([expected]))
+}
+
+/// Makes the transaction fail if there is no bridge of that name.
+pub fn present(transaction: &mut Transaction, bridge: &str) -> Slot {
+    let row = json!([{"name": bridge}]);
+    transaction.guard("Bridge", equals("name", bridge), &["name"], row)
 }
 
 /// Makes the transaction fail if there is a row of that name already.
