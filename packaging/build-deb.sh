@@ -71,12 +71,12 @@ say "staging"
 agent=blockhost-root-agent
 stage $agent usr/sbin blockhost-root-agent
 install -d "$out/$agent/usr/lib/systemd/system" "$out/$agent/usr/lib/sysusers.d" "$out/$agent/usr/lib/tmpfiles.d"
-install -m 0644 packaging/systemd/blockhost-root-agent.{socket,service} "$out/$agent/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-root-agent.{socket,service} packaging/systemd/blockhost-wireguard@.service "$out/$agent/usr/lib/systemd/system/"
 install -m 0644 packaging/sysusers.d/blockhost.conf "$out/$agent/usr/lib/sysusers.d/"
 install -d "$out/$agent/usr/share/doc/$agent"
 install -m 0644 packaging/systemd/drop-ins/*.conf "$out/$agent/usr/share/doc/$agent/"
 install -m 0644 packaging/tmpfiles.d/blockhost.conf "$out/$agent/usr/lib/tmpfiles.d/"
-control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve, libguestfs-tools" \
+control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve, libguestfs-tools, wireguard-go" \
   "BlockHost root agent" "The one privileged process of BlockHost: a catalog of validated actions behind a Unix socket, recorded in a provable ledger."
 install -m 0755 packaging/debian/root-agent.postinst "$out/$agent/DEBIAN/postinst"
 install -m 0755 packaging/debian/root-agent.prerm "$out/$agent/DEBIAN/prerm"

@@ -33,6 +33,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-net-recover.service", 15),
     ("blockhost-net-restore.service", 15),
     ("blockhost-containers-watch.service", 15),
+    ("blockhost-wireguard@.service", 15),
 ];
 
 /// `db.yaml`.
@@ -429,6 +430,60 @@ fn the_agent_does_all_its_work_inside_its_units_sandbox() {
         "{}",
         booted.journal()
     );
+}
+
+#[test]
+fn a_tunnel_in_a_process_of_its_own_is_the_agents_inside_the_sandboxes_of_both_units() {
+    const TUNNEL: &str = "blockhost-wireguard@wg0.service";
+    for needed in ["/usr/bin/wireguard-go", "/dev/net/tun"] {
+        if !Path::new(needed).exists() {
+            println!("skipped: no {needed}");
+            return;
+        }
+    }
+    let policy = File {
+        path: "/etc/blockhost/root-agent.yaml",
+        bytes: b"wireguard: userspace\n",
+        mode: 0o644,
+    };
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &[policy]) else {
+        return;
+    };
+    let setup = json!({"name": "wg0", "addresses": ["10.8.0.1/24"], "listen_port": 51820});
+    // What to do is said where nobody has done it.
+    let missing = call(&booted, "wg-setup", &setup)["error"].to_string();
+    assert!(
+        missing.contains("systemctl enable --now blockhost-wireguard@wg0"),
+        "{missing}"
+    );
+    let _ = booted.output(&["systemctl", "start", TUNNEL]);
+    let socket = booted.path("/run/wireguard/wg0.sock");
+    let serves = || wait_for("the tunnel's process serves nobody", &booted, || socket.exists());
+    serves();
+    let place = booted.output(&["stat", "-c", "%U %a", "/run/wireguard"]);
+    assert_eq!(place.trim(), "blockhost-agent 700", "the keys' way");
+    let made = succeeds(&booted, "wg-setup", &setup);
+    assert_eq!(made["listen_port"], 51820, "{made}");
+    let addresses = booted.output(&["ip", "addr", "show", "dev", "wg0"]);
+    assert!(addresses.contains("10.8.0.1/24"), "{addresses}");
+    let peer = json!({"public_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "allowed_ips": ["10.8.0.2/32"], "endpoint": "192.0.2.1:51820"});
+    let peers = json!({"name": "wg0", "peers": [peer]});
+    succeeds(&booted, "wg-set-peers", &peers);
+
+    // The process goes with its tunnel, and another one is there for the next.
+    let first = booted.property(TUNNEL, "InvocationID");
+    succeeds(&booted, "wg-teardown", &json!({"name": "wg0"}));
+    wait_for("systemd did not start it again", &booted, || {
+        let state = booted.property(TUNNEL, "ActiveState");
+        booted.property(TUNNEL, "InvocationID") != first && state == "active"
+    });
+    serves();
+    wait_for("the next tunnel is not made", &booted, || {
+        call(&booted, "wg-setup", &setup)["ok"] == true
+    });
+    let _ = booted.output(&["systemctl", "stop", TUNNEL]);
+    let links = booted.output(&["ip", "-o", "link"]);
+    assert!(!links.contains("wg0"), "{links}");
 }
 
 #[test]

@@ -30,9 +30,16 @@ impl<'a> Once<'a> {
     }
 }
 
-/// What says so much, or takes so long to say, that it is kept: lists of everything.
-fn is_list(action: &Action) -> bool {
-    action.spec().read_only && action.name().ends_with("-list")
+/// What more than one plugin asks for.
+const fn is_shared(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::OvsList(_)
+            | Action::PctList(_)
+            | Action::NatList(_)
+            | Action::MasqueradeList(_)
+            | Action::WgShow(_)
+    )
 }
 
 impl Host for Once<'_> {
@@ -41,7 +48,7 @@ impl Host for Once<'_> {
             return Ok(reply.clone());
         }
         let reply = self.host.call(action)?;
-        if is_list(action) {
+        if is_shared(action) {
             self.heard.push((action.clone(), reply.clone()));
         }
         Ok(reply)

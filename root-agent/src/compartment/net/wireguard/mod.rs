@@ -53,7 +53,7 @@ fn failed(what: &str) -> impl Fn(NetlinkError) -> Failure {
         let (code, why) = match error.refusal() {
             Some(Errno::OPNOTSUPP | Errno::NOENT) => (
                 ErrorCode::Failed,
-                "this kernel has no WireGuard; install its module, or run wireguard-go and say `wireguard: userspace` in root-agent.yaml".to_owned(),
+                "this kernel has no WireGuard; install its module, or the package wireguard-go with `wireguard: userspace` in root-agent.yaml and blockhost-wireguard@".to_owned(),
             ),
             Some(Errno::ADDRINUSE) => (
                 ErrorCode::Conflict,

@@ -25,7 +25,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UapiError {
     #[error(
-        "no WireGuard daemon serves {0}; start one, such as `wireguard-go {0}`, as this agent's user"
+        "no WireGuard daemon serves {0}; start one: systemctl enable --now blockhost-wireguard@{0}"
     )]
     NoDaemon(WgName),
     #[error("its daemon could not be talked to: {0}")]
