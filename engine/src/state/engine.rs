@@ -24,7 +24,6 @@ use super::record::{Lock, Record, RecordError};
 use super::report::{
     self, ApplyReport, Counts, DiffReport, Fate, Outcome, PluginError, QueryReport,
 };
-use super::run::{self, Checkpoint};
 use super::wireguard::Wireguard;
 
 /// Why nothing was done.
@@ -81,14 +80,14 @@ pub fn plugins() -> Vec<Box<dyn StatePlugin>> {
 /// All plugins with the world that they look at and act upon.
 pub struct Engine<'a> {
     pub(super) layout: Layout,
-    host: &'a mut dyn Host,
+    pub(super) host: &'a mut dyn Host,
     pub(super) plugins: Vec<Box<dyn StatePlugin>>,
 }
 
 /// One plugin's part of a plan.
 pub(super) struct Part {
     pub(super) plugin: usize,
-    desired: Desired,
+    pub(super) desired: Desired,
     current: Current,
     pub(super) known: Known,
     pub(super) changes: Vec<Change>,
@@ -346,143 +345,6 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(report)
-    }
-
-    fn carry_out(
-        &mut self,
-        order: &[Change],
-        all: &[Change],
-        parts: &[Part],
-        report: &mut ApplyReport,
-        tell: &mut dyn FnMut(Event<'_>),
-    ) {
-        let mut failed: BTreeSet<ResourceRef> = all
-            .iter()
-            .filter(|change| change.blocked.is_some())
-            .map(|change| change.resource.clone())
-            .collect();
-        for gone in &report.errors {
-            // What could not be looked at is not known to be right.
-            let needed = all.iter().flat_map(|change| &change.needs);
-            failed.extend(needed.filter(|n| n.plugin == gone.plugin).cloned());
-        }
-        let mut gone = false;
-        let mut begun: Option<BTreeMap<ResourceRef, Checkpoint>> = None;
-        for change in order {
-            if change.verdict != Verdict::Delete && begun.is_none() {
-                begun = Some(self.release(order));
-            }
-            let mut released = begun
-                .as_mut()
-                .and_then(|begun| begun.remove(&change.resource));
-            let obstacle = order::obstacle(change, &failed, all).cloned();
-            let mut outcome = Outcome {
-                resource: change.resource.clone(),
-                verdict: change.verdict,
-                fate: Fate::Done,
-                steps: Vec::new(),
-                error: None,
-                remains: Vec::new(),
-                remarks: change.notes.clone(),
-            };
-            if let Some(why) = &change.blocked {
-                outcome.fate = Fate::Blocked;
-                outcome.error = Some(why.clone());
-            } else if let Some(other) = obstacle {
-                outcome.fate = Fate::Skipped;
-                let relation = if change.verdict == Verdict::Delete {
-                    "is still used by"
-                } else {
-                    "needs"
-                };
-                outcome.error = Some(format!("not tried: it {relation} {other}, which failed"));
-            } else if gone {
-                outcome.fate = Fate::Skipped;
-                outcome.error = Some("not tried: the root agent cannot be reached".to_owned());
-            } else if let Some(part) = parts
-                .iter()
-                .find(|part| self.plugins[part.plugin].name() == change.resource.plugin)
-            {
-                tell(Event::Begun(change));
-                gone = self.one(change, part, released.take(), &mut outcome);
-            }
-            if let Some(checkpoint) = released {
-                // Given up for others, and then nobody came to go on with it.
-                outcome.remains = run::take_back(self.host, checkpoint);
-            }
-            if outcome.fate != Fate::Done {
-                failed.insert(change.resource.clone());
-            }
-            tell(Event::Ended(&outcome));
-            report.outcomes.push(outcome);
-        }
-    }
-
-    /// What is given up is given up before anything is taken: two holders may change their addresses with each other. A step
-    /// that fails here is met again when its resource has its turn.
-    fn release(&mut self, order: &[Change]) -> BTreeMap<ResourceRef, Checkpoint> {
-        let mut begun = BTreeMap::new();
-        for change in order.iter().filter(|c| c.verdict == Verdict::Modify) {
-            for step in change.steps.iter().filter(|step| step.releases) {
-                let checkpoint: &mut Checkpoint = begun.entry(change.resource.clone()).or_default();
-                if run::make(self.host, step, checkpoint).is_err() {
-                    break;
-                }
-            }
-        }
-        begun
-    }
-
-    /// One resource; true when the agent cannot be reached any more.
-    fn one(
-        &mut self,
-        change: &Change,
-        part: &Part,
-        released: Option<Checkpoint>,
-        outcome: &mut Outcome,
-    ) -> bool {
-        let plugin = &self.plugins[part.plugin];
-        let mut checkpoint = released.unwrap_or_else(|| plugin.checkpoint());
-        let result = plugin
-            .apply(
-                self.host,
-                change,
-                &part.desired,
-                &part.known,
-                &mut checkpoint,
-            )
-            .and_then(|()| plugin.verify(self.host, change, &part.desired, &part.known));
-        outcome.steps = checkpoint.done.clone();
-        let error = match result {
-            Ok(remarks) => {
-                outcome.remarks.extend(remarks);
-                return false;
-            }
-            Err(error) => error,
-        };
-        outcome.error = Some(error.to_string());
-        let lasting = checkpoint.lasting.clone();
-        outcome.remains = if error.agent_is_gone {
-            // Asking somebody who is not there for each step would only take long.
-            let mut remains = checkpoint.done.clone();
-            if !checkpoint.is_empty() {
-                remains.push(
-                    "the root agent cannot be reached to take it back; the next apply completes it"
-                        .to_owned(),
-                );
-            }
-            remains
-        } else {
-            let mut remains = plugin.rollback(self.host, checkpoint);
-            remains.extend(lasting);
-            remains
-        };
-        outcome.fate = if outcome.remains.is_empty() {
-            Fate::RolledBack
-        } else {
-            Fate::Failed
-        };
-        error.agent_is_gone
     }
 
     /// What the record says while an apply runs.

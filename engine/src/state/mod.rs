@@ -3,6 +3,7 @@
 //! catalog. Called by `blockhost diff`, `apply`, `query` and `show-diff`, and by the bus service.
 
 mod careful;
+mod carry;
 pub mod change;
 mod claims;
 pub mod document;

@@ -1,6 +1,8 @@
 //! Public addresses: who has which, out of which pool, the translations that make it so, and the answers on the uplink where
 //! others ask for them. An assignment is known by its holder, whose name stands beside the rules as their comment.
 
+mod section;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -88,12 +90,12 @@ impl Kind for PublicIp {
     fn read(&self, mut section: Fields<'_>) -> Result<BTreeMap<String, Assignment>, Wrong> {
         let mut pools = Vec::new();
         for (item, place) in section.list("pools")? {
-            pools.push(offer(item, place)?);
+            pools.push(section::offer(item, place)?);
         }
         let pools = std::sync::Arc::new(pools);
         let mut all = BTreeMap::new();
         for (item, place) in section.list("assignments")? {
-            let mut assignment = assignment(item, place.clone())?;
+            let mut assignment = section::assignment(item, place.clone())?;
             assignment.pools = std::sync::Arc::clone(&pools);
             let holder = assignment.holder.to_string();
             if all.insert(holder, assignment).is_some() {
@@ -125,7 +127,7 @@ impl Kind for PublicIp {
         let mut shown = shown.clone();
         let announce = recorded(&shown);
         shown.as_object_mut()?.remove("announce");
-        let mut assignment = assignment(&shown, Place::top()).ok()?;
+        let mut assignment = section::assignment(&shown, Place::top()).ok()?;
         assignment.announce.clone_from(&announce);
         // What was given is the pools' to give until somebody says otherwise.
         let only = assignment.public?.to_string();
@@ -322,63 +324,6 @@ fn withdraw(address: &str, uplink: &str, before: Option<&Announce>) -> Result<St
         &proxy(address, before),
     )?;
     Ok(withdrawn.undone_by(undo))
-}
-
-fn offer(item: &Value, place: Place) -> Result<Offer, Wrong> {
-    let mut fields = Fields::new(item, place.clone())?;
-    let text = |value: &Value, place: Place| {
-        let text = value.as_str().map(str::to_owned);
-        text.ok_or_else(|| Wrong::new(place, "must be a text"))
-    };
-    let range = match fields.raw("range") {
-        Some(value) => text(value, place.key("range"))?,
-        None => return Err(Wrong::new(place, "the key \"range\" is missing")),
-    };
-    let mut exclude = Vec::new();
-    for (item, place) in fields.list("exclude")? {
-        let one = text(item, place.clone())?;
-        Pool::new(&one, &[], None).map_err(|e| Wrong::new(place, e.to_string()))?;
-        exclude.push(one);
-    }
-    let gateway: Option<NatAddress> = fields.get("gateway")?;
-    let announce = match fields.object("announce")? {
-        Some(mut inner) => {
-            let announce = Announce {
-                uplink: inner.need("uplink")?,
-                behind: inner.need("behind")?,
-            };
-            if announce.uplink == announce.behind {
-                return Err(inner.wrong("behind", "must be another device than the uplink"));
-            }
-            inner.finish()?;
-            Some(announce)
-        }
-        None => None,
-    };
-    fields.finish()?;
-    let pool = Pool::new(&range, &exclude, gateway.map(NatAddress::address))
-        .map_err(|error| Wrong::new(place.key("range"), error.to_string()))?;
-    Ok(Offer { pool, announce })
-}
-
-fn assignment(item: &Value, place: Place) -> Result<Assignment, Wrong> {
-    let mut fields = Fields::new(item, place)?;
-    let assignment = Assignment {
-        holder: fields.need("holder")?,
-        private: fields.need("private")?,
-        public: fields.get("public")?,
-        announce: None,
-        pools: std::sync::Arc::default(),
-    };
-    if let Some(public) = assignment.public {
-        let (out, inside) = (public.address(), assignment.private.address());
-        if out.is_ipv4() != inside.is_ipv4() || out == inside {
-            let problem = format!("must be another address of the same family as {inside}");
-            return Err(fields.wrong("public", problem));
-        }
-    }
-    fields.finish()?;
-    Ok(assignment)
 }
 
 /// Who holds what: as it is, else as it was recorded. A reboot takes the rules, not the right to the address.

@@ -7,8 +7,9 @@ use blockhost_proto::layout::Layout;
 use serde_json::json;
 
 use super::super::fail;
-use crate::network::confirm::record::{Ended, Phase, RecordError, Store};
+use crate::network::confirm::record::{Ended, Phase, RecordError};
 use crate::network::confirm::recover::Found;
+use crate::network::confirm::store::Store;
 use crate::network::confirm::{ChangeError, ConfirmError, Outcome, Report};
 
 /// Exit code for a change that was taken back.

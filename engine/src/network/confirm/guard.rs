@@ -11,8 +11,9 @@ use std::time::Duration;
 use blockhost_proto::layout::{Layout, ROOT_VARIABLE};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::record::{Ended, Held, Known, Phase, RecordError, Store, is_id};
+use super::record::{Ended, Known, Phase, RecordError, is_id};
 use super::revert::take_back;
+use super::store::{Held, Store};
 
 /// Name of the program.
 pub const PROGRAM: &str = "blockhost-net-revert";

@@ -11,6 +11,7 @@ pub mod recover;
 mod report;
 pub mod reshape;
 mod revert;
+pub mod store;
 mod trial;
 pub mod uplink;
 pub mod verify;
@@ -28,8 +29,9 @@ use crate::network::observe::{Observed, observe};
 use guard::{Guard, GuardError};
 use plan::{Plan, PlanError};
 use probe::Target;
-use record::{Deadline, Ended, Held, Note, Phase, Record, RecordError, Store, now};
+use record::{Deadline, Ended, Note, Phase, Record, RecordError, now};
 use reshape::Reshape;
+use store::{Held, Store};
 use trial::Trial;
 use uplink::Uplink;
 

@@ -7,8 +7,9 @@ use blockhost_proto::layout::Layout;
 
 use crate::log;
 
-use super::record::{Ended, Phase, RecordError, Store, is_id, now};
+use super::record::{Ended, Phase, RecordError, is_id, now};
 use super::revert::{take_back, tell};
+use super::store::Store;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(200);

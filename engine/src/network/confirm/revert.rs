@@ -13,7 +13,8 @@ use serde_json::json;
 use zbus::Connection;
 
 use super::plan::Undo;
-use super::record::{Ended, Held, Known, Phase, RecordError, Store, now};
+use super::record::{Ended, Known, Phase, RecordError, now};
+use super::store::{Held, Store};
 use super::{manager, verify};
 use crate::agent::{self, Kind};
 use crate::network::observe;

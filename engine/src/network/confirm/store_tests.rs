@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use super::*;
+use crate::network::confirm::plan::Plan;
+use crate::network::confirm::record::Deadline;
 
 fn store() -> (tempfile::TempDir, Store) {
     let root = tempfile::tempdir().expect("a directory");
