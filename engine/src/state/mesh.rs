@@ -306,10 +306,18 @@ fn holds(found: &Found, network: &str) -> bool {
     routes.any(|route| route.ours && route.network == network)
 }
 
+/// An apply that was killed may have left what was there before it, and what it was at.
 fn recorded(before: &Entry, key: &str) -> Vec<String> {
-    let list = before.wanted[key].as_array().into_iter().flatten();
-    list.filter_map(|network| network.as_str().map(str::to_owned))
-        .collect()
+    let mut all: Vec<String> = Vec::new();
+    for known in before.may_be_there() {
+        let list = known[key].as_array().into_iter().flatten();
+        for network in list.filter_map(Value::as_str) {
+            if !all.iter().any(|one| one == network) {
+                all.push(network.to_owned());
+            }
+        }
+    }
+    all
 }
 
 fn plan(id: &str, wanted: &Wanted, found: Option<&Found>, before: Option<&Entry>) -> Planned {

@@ -73,7 +73,7 @@ pub(super) fn look(
 
 impl Found {
     /// What there is of something without a device.
-    fn nothing(forwards_v6: bool, loose: bool) -> Self {
+    pub(super) fn nothing(forwards_v6: bool, loose: bool) -> Self {
         Self {
             forwards: false,
             strict: false,

@@ -276,3 +276,28 @@ fn what_was_recorded_comes_back_as_what_it_was() {
         assert_eq!(Mesh.revive(&id, &Mesh.show(&one)), Some(one));
     }
 }
+
+#[test]
+fn routes_of_before_an_interrupted_apply_go_with_those_that_it_was_at() {
+    let interrupted = Entry {
+        finished: false,
+        before: Some(json!({"name": "wg0", "networks": ["10.90.1.0/24"]})),
+        ..entry(&["10.90.2.0/24"])
+    };
+    let both = found(&[("10.90.1.0/24", true), ("10.90.2.0/24", true)]);
+    let gone = |planned: Planned| -> Vec<String> {
+        let steps = planned.steps.iter();
+        let routes = steps.filter(|step| step.action.name() == "route-del");
+        let text = |step: &Step| step.action.params()["dest"].as_str().map(str::to_owned);
+        routes.filter_map(text).collect()
+    };
+    let again = wanted(&["10.90.2.0/24"]);
+    let planned = plan("wg0", &again, Some(&both), Some(&interrupted));
+    assert_eq!(gone(planned), ["10.90.1.0/24"]);
+    let planned = Mesh.plan_delete("wg0", &both, &interrupted);
+    assert_eq!(gone(planned), ["10.90.1.0/24", "10.90.2.0/24"]);
+    // What no document ever spoke of is somebody else's.
+    let theirs = found(&[("10.90.1.0/24", false), ("10.90.7.0/24", true)]);
+    let planned = Mesh.plan_delete("wg0", &theirs, &interrupted);
+    assert_eq!(gone(planned), Vec::<String>::new());
+}
