@@ -121,6 +121,29 @@ fn a_bridge_that_the_host_is_reached_by_or_leaves_by_is_not_deleted() {
                 gone(switch).map_err(|failure| failure.message).expect(told);
                 assert_eq!(switch.vsctl("list-br"), "");
             }
+            // The same of a device that the switch made for a port: it goes with the port, and with the bridge.
+            switch.bridge("br0");
+            let port = json!({"bridge": "br0", "port": "inside", "kind": "internal"});
+            switch.must("ovs-add-port", &port);
+            tool("ip link set inside up");
+            tool("ip addr add 198.51.100.3/24 dev inside");
+            let off = || switch.ask("ovs-del-port", &json!({"bridge": "br0", "port": "inside"}));
+            let before = rows(switch);
+            for refused in [gone(switch), off()] {
+                failed(refused, ErrorCode::Conflict, "198.51.100.3/24 of inside");
+                assert_eq!(rows(switch), before);
+            }
+            tool("ip addr del 198.51.100.3/24 dev inside");
+            tool("ip route add default via 198.51.100.1 dev inside onlink");
+            for refused in [gone(switch), off()] {
+                let way = "the default route by 198.51.100.1 of inside";
+                failed(refused, ErrorCode::Conflict, way);
+            }
+            tool("ip route del default");
+            off().map_err(|failure| failure.message).expect("off");
+            gone(switch)
+                .map_err(|failure| failure.message)
+                .expect("gone");
             // The way out that is left is another device's.
             veth("uplink");
             switch.bridge("br0");

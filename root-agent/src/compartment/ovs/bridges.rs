@@ -9,6 +9,7 @@ use blockhost_proto::value::BridgeOptions;
 use serde_json::{Map, Value, json};
 
 use super::carried::Carried;
+use super::error::SwitchError;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
@@ -89,7 +90,7 @@ fn make(
     let announced = Ovsdb::announce(&mut t);
     let mut answers = match db.transact(t, deadline) {
         // A port of another bridge may have the name too.
-        Err(super::error::SwitchError::Raced) => {
+        Err(SwitchError::Raced) => {
             return Err(conflict(format!(
                 "{name} is the name of a port on the switch already; nothing was changed"
             )));
@@ -223,20 +224,51 @@ pub fn delete(
 ) -> Result<Done, Failure> {
     let name = action.bridge.to_string();
     switch.database(ctx.deadline, |db| {
-        let (uuid, row) = bridge(db, &name, &["_uuid", "external_ids"], ctx.deadline)?;
+        let columns = ["_uuid", "external_ids", "ports"];
+        let (uuid, row) = bridge(db, &name, &columns, ctx.deadline)?;
         if !is_ours(&row) {
             return Err(Failure::new(
                 ErrorCode::Forbidden,
                 format!("bridge {name} was not made by this agent, so it is not deleted here"),
             ));
         }
-        carried.nothing_of_the_host(&name, ctx.allow)?;
+        let mut devices = internal_devices(db, &row, ctx.deadline)?;
+        if !devices.contains(&name) {
+            devices.push(name.clone());
+        }
+        let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+        carried.nothing_of_the_host(&format!("bridge {name}"), &devices, ctx.allow)?;
         let mut t = Transaction::new();
-        unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids"]);
+        unchanged(&mut t, "Bridge", &uuid, &row, &["external_ids", "ports"]);
         unlink(&mut t, &uuid);
         carry_out_deletion(db, t, "bridge", true, ctx.deadline)?;
         Ok(done(format!("bridge {name} is gone"), []))
     })
+}
+
+/// The devices that the switch itself made for ports of a bridge, and takes away with them.
+fn internal_devices(
+    db: &mut Ovsdb,
+    bridge: &Row,
+    deadline: Instant,
+) -> Result<Vec<String>, SwitchError> {
+    let mut t = Transaction::new();
+    let ports = t.select("Port", json!([]), &["_uuid", "interfaces"]);
+    let internal = equals("type", "internal");
+    let interfaces = t.select("Interface", internal, &["_uuid", "name"]);
+    let mut answers = db.transact(t, deadline)?;
+    let own = bridge.references("ports");
+    let of_it = answers.rows(ports).into_iter();
+    let of_it = of_it.filter(|port| port.uuid().is_some_and(|uuid| own.contains(&uuid)));
+    let of_it: Vec<Uuid> = of_it
+        .flat_map(|port| port.references("interfaces"))
+        .collect();
+    let all = answers.rows(interfaces).into_iter();
+    let is_of_it = |row: &Row| row.uuid().is_some_and(|uuid| of_it.contains(&uuid));
+    Ok(all
+        .filter(is_of_it)
+        .filter_map(|row| row.text("name").map(str::to_owned))
+        .collect())
 }
 
 /// Commits a deletion and waits until the switch has carried it out. Where it had limits, the rows that nothing refers to

@@ -1,4 +1,4 @@
-//! What of the host hangs on a bridge's own device, which goes with the bridge. The kernel is only asked: the socket is opened before
+//! What of the host hangs on devices that go with a bridge or a port: the bridge's own, and internal ones. The kernel is only asked: the socket is opened before
 //! confinement, and this process has no capability to change anything by it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -22,14 +22,19 @@ impl Carried {
         Self(Netlink::open().map(Mutex::new))
     }
 
-    /// Insists that the host keeps its addresses and its ways out when that device goes.
+    /// Insists that the host keeps its addresses and its ways out when these devices go. `goes` is what they go with: "port vi100".
     ///
     /// # Errors
     /// `conflict` with what it would lose and what to do before.
-    pub fn nothing_of_the_host(&self, bridge: &str, allow: &Allowlists) -> Result<(), Failure> {
+    pub fn nothing_of_the_host(
+        &self,
+        goes: &str,
+        devices: &[&str],
+        allow: &Allowlists,
+    ) -> Result<(), Failure> {
         let unknown = |error: &NetlinkError| {
             let message = format!(
-                "bridge {bridge} was not deleted: what of this host hangs on it could not be looked at: {error}"
+                "{goes} was not deleted: what of this host hangs on it could not be looked at: {error}"
             );
             Failure::new(ErrorCode::Failed, message)
         };
@@ -37,11 +42,11 @@ impl Carried {
             Ok(netlink) => netlink.lock().unwrap_or_else(PoisonError::into_inner),
             Err(error) => return Err(unknown(error)),
         };
-        match lost(&mut netlink, bridge, allow).map_err(|error| unknown(&error))? {
+        match lost(&mut netlink, devices, allow).map_err(|error| unknown(&error))? {
             None => Ok(()),
-            Some(what) => {
+            Some((device, what)) => {
                 let message = format!(
-                    "bridge {bridge} was not deleted: this host would lose {what} with it; move what the bridge carries to another \
+                    "{goes} was not deleted: this host would lose {what} of {device} with it; move what {device} carries to another \
                      device first (link-handover, or `blockhost net uplink detach`)"
                 );
                 Err(Failure::new(ErrorCode::Conflict, message))
@@ -50,19 +55,26 @@ impl Carried {
     }
 }
 
-/// In words.
+/// Of which device what, in words.
 fn lost(
     netlink: &mut Netlink,
-    bridge: &str,
+    devices: &[&str],
     allow: &Allowlists,
-) -> Result<Option<String>, NetlinkError> {
-    // A bridge that the switch could not make has no device.
-    let Some(link) = netlink.link(bridge)?.filter(|link| link.name == bridge) else {
+) -> Result<Option<(String, String)>, NetlinkError> {
+    let mut going = Vec::new();
+    for name in devices {
+        // A bridge that the switch could not make has no device.
+        going.extend(netlink.link(name)?.filter(|link| link.name == *name));
+    }
+    if going.is_empty() {
         return Ok(None);
-    };
-    let own = addresses::of_the_host(netlink, link.index, allow)?;
-    if let Some(own) = own.first() {
-        return Ok(Some(format!("{}/{}", own.address, own.length)));
+    }
+    for link in &going {
+        let own = addresses::of_the_host(netlink, link.index, allow)?;
+        if let Some(own) = own.first() {
+            let address = format!("{}/{}", own.address, own.length);
+            return Ok(Some((link.name.clone(), address)));
+        }
     }
     for any in [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -72,15 +84,18 @@ fn lost(
         table.retain(|(_, route)| {
             route.destination().is_none() && route.leads() && route.table() == MAIN_TABLE
         });
+        let goes = |device: u32| going.iter().find(|link| link.index == device);
         // A router's advertisement may have come to the bridge while it gave everything back to its uplink.
-        if table.iter().any(|(device, _)| *device != link.index) {
+        if table.iter().any(|(device, _)| goes(*device).is_none()) {
             continue;
         }
-        if let Some((_, route)) = table.first() {
-            return Ok(Some(match route.gateway() {
-                Some(router) => format!("its default route by {router}"),
-                None => format!("its default route {}", route.shown()),
-            }));
+        let found = table.first().map(|(device, route)| (goes(*device), route));
+        if let Some((Some(link), route)) = found {
+            let way = match route.gateway() {
+                Some(router) => format!("the default route by {router}"),
+                None => format!("the default route {}", route.shown()),
+            };
+            return Ok(Some((link.name.clone(), way)));
         }
     }
     Ok(None)

@@ -61,7 +61,7 @@ impl Handler for Ovs {
             Action::OvsAddBr(action) => bridges::add(switch, action, ctx),
             Action::OvsDelBr(action) => bridges::delete(switch, &self.carried, action, ctx),
             Action::OvsAddPort(action) => ports::add(switch, action, ctx),
-            Action::OvsDelPort(action) => ports::delete(switch, action, ctx),
+            Action::OvsDelPort(action) => ports::delete(switch, &self.carried, action, ctx),
             Action::OvsSetFlows(action) => flows::set_flows(switch, action, ctx),
             Action::OvsSetQos(action) => qos::set_qos(switch, action, ctx),
             Action::OvsSetMeter(action) => meters::set_meter(switch, action, ctx),

@@ -9,6 +9,7 @@ use blockhost_proto::value::PortKind;
 use serde_json::{Map, Value, json};
 
 use super::bridges::{after_undo, carry_out_deletion};
+use super::carried::Carried;
 use super::done;
 use super::error::SwitchError;
 use super::ovsdb::Ovsdb;
@@ -226,17 +227,30 @@ fn change(
 /// Detaches a port.
 ///
 /// # Errors
-/// `not_found`, or `forbidden` for one that this agent did not attach.
-pub fn delete(switch: &Switch, action: &OvsDelPort, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+/// `not_found`, `forbidden` for one that this agent did not attach, `conflict` for one whose device the host is reached by.
+pub fn delete(
+    switch: &Switch,
+    carried: &Carried,
+    action: &OvsDelPort,
+    ctx: &JobCtx<'_>,
+) -> Result<Done, Failure> {
     let name = action.port.to_string();
     switch.database(ctx.deadline, |db| {
         let (on, port) = port_on(db, &name, action.bridge.as_str(), ctx.deadline)?;
-        let FoundPort { uuid, row, .. } = port;
+        let FoundPort {
+            uuid,
+            row,
+            internal,
+            ..
+        } = port;
         if !is_ours(&row) || action.port == action.bridge {
             return Err(Failure::new(
                 ErrorCode::Forbidden,
                 format!("port {name} was not attached by ovs-add-port, so it is not detached here"),
             ));
+        }
+        if internal {
+            carried.nothing_of_the_host(&format!("port {name}"), &[&name], ctx.allow)?;
         }
         let mut t = Transaction::new();
         unchanged(&mut t, "Port", &uuid, &row, &["external_ids"]);

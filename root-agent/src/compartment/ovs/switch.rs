@@ -156,6 +156,8 @@ pub struct FoundPort {
     pub row: Row,
     /// The bridge that it is on.
     pub on: String,
+    /// Its device is made by the switch, and goes with it.
+    pub internal: bool,
 }
 
 /// What there is under the name of a port that is on a bridge, or is to be.
@@ -182,10 +184,13 @@ pub fn place(db: &mut Ovsdb, on: &str, name: &str, deadline: Instant) -> Result<
     let mut answers = db.transact(transaction, deadline)?;
     let (bridge, _) = identified(answers.row(bridge)).ok_or_else(|| no_bridge(on))?;
     let interface = identified(answers.row(interface));
+    let kind = interface.as_ref().and_then(|(_, row)| row.text("type"));
+    let internal = kind == Some("internal");
     let mut port = identified(answers.row(port)).map(|(uuid, row)| FoundPort {
         uuid,
         row,
         on: String::new(),
+        internal,
     });
     if let Some(port) = &mut port {
         let mut transaction = Transaction::new();
