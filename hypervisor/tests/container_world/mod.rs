@@ -22,6 +22,15 @@ const KEEPER: &str = env!("CARGO_BIN_EXE_blockhost-containers");
 /// Options without which nothing is made.
 pub const NEW: [&str; 4] = ["--unprivileged", "1", "--rootfs", "local:1"];
 
+/// Waits for something that has to happen.
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(180);
+    while !happened() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// One world; stops its containers and removes its files when dropped.
 pub struct World {
     root: tempfile::TempDir,
