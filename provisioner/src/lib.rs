@@ -18,6 +18,7 @@ pub mod mint;
 pub mod onboot;
 pub mod plan;
 pub mod progress;
+mod ready;
 pub mod record;
 pub mod signals;
 pub mod store;
