@@ -113,10 +113,7 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
     }
     if wishes.destroy {
         // What this very run suspends is not destroyed by it: the owner gets the grace, even of zero days.
-        plan.destroy = pick(&ours, |r| {
-            let since = r.suspended_at.unwrap_or(r.expires_at);
-            r.status == Status::Suspended && since.plus_days(wishes.grace_days) <= wishes.now
-        });
+        plan.destroy = pick(&ours, |r| r.is_due(wishes.now, wishes.grace_days));
         plan.too_many = guard(plan.destroy.len(), ours.len(), wishes);
     }
     // The phases can be chosen; crash leftovers are nobody's choice.

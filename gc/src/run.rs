@@ -197,40 +197,31 @@ pub fn execute(
     Ok(clean)
 }
 
-/// Decides about one machine again, by its record of now: it may have been extended or destroyed since the plan was
+/// What is to become of one machine, by its record of now: it may have been extended or destroyed since the plan was
 /// made, which then is not ours to undo.
-fn still(
-    world: &World<'_>,
-    record: &VmRecord,
-    wishes: &Wishes,
-    list: fn(Plan) -> Vec<VmRecord>,
-) -> Option<Result<VmRecord, String>> {
+fn decide(current: &VmRecord, wishes: &Wishes) -> Plan {
+    let observed = Observed {
+        records: vec![current.clone()],
+        ..Observed::default()
+    };
+    plan(&observed, wishes)
+}
+
+fn suspend(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
     let current = match world.store.get(&record.vm_name) {
         Ok(current) => current,
         Err(StoreError::UnknownVm { .. }) => return None,
         Err(e) => return Some(Err(e.to_string())),
     };
-    let observed = Observed {
-        records: vec![current],
-        ..Observed::default()
-    };
-    list(plan(&observed, wishes)).pop().map(Ok)
+    let due = decide(&current, wishes).suspend.pop()?;
+    Some(lifecycle::suspend(world, &due, wishes.now).map_err(|e| e.to_string()))
 }
 
-fn suspend(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
-    let current = still(world, record, wishes, |plan| plan.suspend)?;
-    Some(current.and_then(|current| {
-        lifecycle::suspend(world, &current, wishes.now).map_err(|e| e.to_string())
-    }))
-}
-
+/// Decided while nobody else can resume it: between a look and the deed its owner may pay.
 fn destroy(world: &World<'_>, record: &VmRecord, wishes: &Wishes) -> Option<Result<(), String>> {
-    let current = still(world, record, wishes, |plan| plan.destroy)?;
-    Some(current.and_then(|current| {
-        lifecycle::destroy(world, &current.vm_name)
-            .map(drop)
-            .map_err(|e| e.to_string())
-    }))
+    let due = |current: &VmRecord| !decide(current, wishes).destroy.is_empty();
+    let done = lifecycle::destroy_if(world, &record.vm_name, due).map_err(|e| e.to_string());
+    done.transpose().map(|done| done.map(drop))
 }
 
 fn remove_route(world: &World<'_>, route: &Route) -> Option<Result<(), String>> {

@@ -2,19 +2,29 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use blockhost_proto::Layout;
+use blockhost_proto::value::VmName;
+use blockhost_provisioner::config::Config;
+use blockhost_provisioner::lock::MachineLock;
+use blockhost_provisioner::store::{self, Store as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn gc(root: &Path, arguments: &[&str]) -> Output {
+fn command(root: &Path, arguments: &[&str]) -> Command {
     #[expect(clippy::disallowed_methods, reason = "the program under test")]
-    std::process::Command::new(env!("CARGO_BIN_EXE_blockhost-vm-gc"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockhost-vm-gc"));
+    command
         .args(arguments)
         .env_clear()
-        .env("BLOCKHOST_ROOT", root)
-        .output()
-        .unwrap()
+        .env("BLOCKHOST_ROOT", root);
+    command
+}
+
+fn gc(root: &Path, arguments: &[&str]) -> Output {
+    command(root, arguments).output().unwrap()
 }
 
 fn world(records: &[(u32, &str, &str, Option<&str>)]) -> TempDir {
@@ -23,6 +33,7 @@ fn world(records: &[(u32, &str, &str, Option<&str>)]) -> TempDir {
     let state = root.path().join("var/lib/blockhost");
     fs::create_dir_all(&etc).unwrap();
     fs::create_dir_all(&state).unwrap();
+    fs::create_dir_all(root.path().join("run/blockhost")).unwrap();
     fs::write(
         etc.join("db.yaml"),
         "ip_pool: {network: '10.77.0.0/24', start: 100, end: 200, gateway: 10.77.0.1}\ngc_grace_days: 7\n",
@@ -150,6 +161,59 @@ fn a_wrong_clock_does_not_wipe_a_host_unless_forced() {
     let report: Value = serde_json::from_slice(&forced.stdout).unwrap();
     assert_eq!(report["results"].as_array().unwrap().len(), 8);
     assert_eq!(status(&root, "vm-8"), "destroyed");
+}
+
+/// True as soon as the process has the file open, false when it ends before.
+fn waits_for(child: &mut Child, file: &Path) -> bool {
+    let descriptors = format!("/proc/{}/fd", child.id());
+    loop {
+        let open = fs::read_dir(&descriptors)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file));
+        if open {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_machine_that_is_resumed_while_it_is_about_to_be_destroyed_stays() {
+    let root = world(&[(
+        1,
+        "suspended",
+        "2026-01-01T00:00:00Z",
+        Some("2026-01-02T00:00:00Z"),
+    )]);
+    let layout = Layout::new(root.path());
+    let name: VmName = "vm-1".parse().unwrap();
+    // As a resumption that is at work.
+    let held = MachineLock::take(&layout, &name).unwrap();
+    let mut run = command(
+        root.path(),
+        &["--mock", "--execute", "--at", "2026-03-01T00:00:00Z"],
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
+    assert!(
+        waits_for(&mut run, &layout.run().join("vm-vm-1.lock")),
+        "it did not wait for whoever is at the machine"
+    );
+    let config = Config::load(&layout).unwrap();
+    let store = store::open(&config).unwrap();
+    store
+        .mark_active(&name, Some("2026-04-01T00:00:00Z".parse().unwrap()))
+        .unwrap();
+    drop(held);
+    assert!(run.wait().unwrap().success());
+    assert_eq!(status(&root, "vm-1"), "active");
+    assert_eq!(database(&root)["allocated_ips"], json!(["10.77.0.101"]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use blockhost_proto::value::{EthAddress, GuestCommand, HostIpv6, Seconds, ValueE
 use crate::backend::{BackendError, GuestOutput};
 use crate::cloudinit::gecos;
 use crate::create::World;
+use crate::lock::{LockError, MachineLock};
 use crate::plan::snippet_name;
 use crate::record::{Status, VmRecord};
 use crate::store::StoreError;
@@ -26,6 +27,9 @@ pub enum LifecycleError {
     /// The root agent or the backend.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The lock on the machine.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A value that the agent would refuse.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -80,6 +84,9 @@ pub enum LifecycleError {
         /// The creator.
         maker: String,
     },
+    /// The machine was destroyed and another one made since its record was read.
+    #[error("{0} is another machine by now; look at it and run the command again")]
+    Replaced(VmName),
     /// The machine is on another of the hosts that share the database.
     #[error("{name} is on the host {node}, this is {here}: run the command there")]
     Elsewhere {
@@ -118,6 +125,18 @@ fn living(world: &World<'_>, record: &VmRecord, needed: &'static str) -> Result<
     Ok(())
 }
 
+/// The lock on the record's machine, and the record as it is then. One of the same name that was made meanwhile is not it.
+fn hold(world: &World<'_>, record: &VmRecord) -> Result<(MachineLock, VmRecord)> {
+    here(world, record)?;
+    let lock = MachineLock::take(world.layout, &record.vm_name)?;
+    let current = world.store.get(&record.vm_name)?;
+    here(world, &current)?;
+    if (current.vmid, current.created_at) != (record.vmid, record.created_at) {
+        return Err(LifecycleError::Replaced(record.vm_name.clone()));
+    }
+    Ok((lock, current))
+}
+
 /// Insists that there is a machine behind the record.
 ///
 /// # Errors
@@ -141,11 +160,11 @@ fn route_of(record: &VmRecord) -> Option<HostIpv6> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
-    here(world, record)?;
+    let (_lock, record) = hold(world, record)?;
     if record.status != Status::Active {
         let needed = "resume it with blockhost-vm-resume";
         return Err(StoreError::WrongStatus {
-            name: record.vm_name.clone(),
+            name: record.vm_name,
             status: record.status,
             needed,
         }
@@ -155,7 +174,7 @@ pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
         return Ok(());
     }
     world.backend.start(record.vmid)?;
-    limit(world, record)
+    limit(world, &record)
 }
 
 /// Puts the limits of a machine that has just been started in force again.
@@ -239,19 +258,23 @@ pub fn kill(world: &World<'_>, record: &VmRecord) -> Result<()> {
 }
 
 /// Stops the machine and its route and notes it: first phase of the garbage collector. One whose expiry changed since
-/// `record` was read is brought back instead.
+/// `record` was read is left running, or brought back when it changed in the middle.
 ///
 /// # Errors
 /// [`LifecycleError`].
 pub fn suspend(world: &World<'_>, record: &VmRecord, at: Time) -> Result<()> {
-    stop(world, record)?;
-    if !record.mock {
-        remove_route(world, record)?;
+    let (_lock, current) = hold(world, record)?;
+    if current.status == Status::Active && current.expires_at != record.expires_at {
+        return Ok(());
     }
-    let marked = world.store.mark_suspended(record, at)?;
+    stop(world, &current)?;
+    if !current.mock {
+        remove_route(world, &current)?;
+    }
+    let marked = world.store.mark_suspended(&current, at)?;
     if marked.status == Status::Active {
         // Paid for while it was being stopped; nobody else would start it again.
-        resume(world, &marked, None)?;
+        bring_back(world, &marked, None)?;
     }
     Ok(())
 }
@@ -271,6 +294,11 @@ fn remove_route(world: &World<'_>, record: &VmRecord) -> Result<()> {
 /// # Errors
 /// [`LifecycleError`].
 pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
+    let (_lock, record) = hold(world, record)?;
+    bring_back(world, &record, extend_days)
+}
+
+fn bring_back(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
     living(world, record, "it has to be created anew")?;
     if !record.mock {
         if let Some(address) = route_of(record) {
@@ -298,6 +326,29 @@ pub type Done = Vec<String>;
 /// # Errors
 /// [`LifecycleError::Partly`] with everything that failed.
 pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
+    let _lock = MachineLock::take(world.layout, name)?;
+    destroy_held(world, name)
+}
+
+/// The same where the record as it is when nobody else is at the machine any more is `wanted` gone; `None` where it is not,
+/// because it was paid for meanwhile, or where there is none.
+///
+/// # Errors
+/// As [`destroy`].
+pub fn destroy_if(
+    world: &World<'_>,
+    name: &VmName,
+    wanted: impl Fn(&VmRecord) -> bool,
+) -> Result<Option<Done>> {
+    let _lock = MachineLock::take(world.layout, name)?;
+    match world.store.get(name) {
+        Ok(record) if wanted(&record) => destroy_held(world, name).map(Some),
+        Ok(_) | Err(StoreError::UnknownVm { .. }) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn destroy_held(world: &World<'_>, name: &VmName) -> Result<Done> {
     let mut done = Vec::new();
     if let Some(left) = world
         .store
@@ -320,7 +371,7 @@ pub fn destroy(world: &World<'_>, name: &VmName) -> Result<Done> {
         )?;
         let Some(report) = undone else {
             // Somebody else took it up since we looked.
-            return destroy(world, name);
+            return destroy_held(world, name);
         };
         done.extend(report.undone);
         if !report.failed.is_empty() {

@@ -1,22 +1,44 @@
-//! `/run/blockhost/provisioning.lock`: the pids of running creates, one per line, so that others (the garbage collector,
-//! an operator) see that one is under way. The file is gone when none is. Pids of processes that died do not count.
+//! Locks in `/run/blockhost`. `provisioning.lock` holds the pids of running creates, one per line, so that others (the garbage
+//! collector, an operator) see that one is under way; it is gone when none is, and pids of processes that died do not count.
+//! `vm-<name>.lock` is held by whoever starts, suspends, resumes or destroys that machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use blockhost_proto::Layout;
-use rustix::fs::FlockOperation;
+use blockhost_proto::value::VmName;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::record::{is_hidden, start_of};
 
-/// The file cannot be used.
+/// Longer than a guest that is asked to power off, is not heard of, and is destroyed then.
+const MACHINE_WAIT: Duration = Duration::from_secs(180);
+
+/// A lock that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}; is /run/blockhost there and writable for user blockhost?", path.display())]
-pub struct LockError {
-    path: PathBuf,
-    source: std::io::Error,
+pub enum LockError {
+    /// The file cannot be used.
+    #[error("{}: {source}; is /run/blockhost there and writable for user blockhost?", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Somebody else is at the machine, and for too long.
+    #[error("another command has been at machine {name} for {seconds} s; find it with fuser {}", path.display())]
+    Busy {
+        /// The machine.
+        name: VmName,
+        /// How long was waited.
+        seconds: u64,
+        /// The lock.
+        path: PathBuf,
+    },
 }
 
 /// This process's line in the file; dropping it removes the line.
@@ -34,8 +56,57 @@ impl ProvisioningLock {
         let path = layout.provisioning_lock();
         match edit(&path, |pids| pids.push(std::process::id())) {
             Ok(()) => Ok(Self { path }),
-            Err(source) => Err(LockError { path, source }),
+            Err(source) => Err(LockError::File { path, source }),
         }
+    }
+}
+
+/// The right to change one machine of this host. Who has it reads the record again: what was read before may be of a machine
+/// that has been paid for, destroyed or made anew since. A kill lets the next one in.
+#[derive(Debug)]
+pub struct MachineLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl MachineLock {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(layout: &Layout, name: &VmName) -> Result<Self, LockError> {
+        let path = layout.run().join(format!("vm-{name}.lock"));
+        let end = Instant::now() + MACHINE_WAIT;
+        let failed = |source| LockError::File {
+            path: path.clone(),
+            source,
+        };
+        let mut file = open_or_make(&path).map_err(failed)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&file, &path) => return Ok(Self { path, _file: file }),
+                // Its last holder has removed it.
+                Ok(()) => file = open_or_make(&path).map_err(failed)?,
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(LockError::Busy {
+                        name: name.clone(),
+                        seconds: MACHINE_WAIT.as_secs(),
+                        path,
+                    });
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+    }
+}
+
+impl Drop for MachineLock {
+    fn drop(&mut self) {
+        // Still locked: who waits for it sees that it is gone. One that cannot be removed is used again.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -80,18 +151,44 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u32>)) -> std::io::Result<()> 
 /// The file may be removed between opening and locking: then what was locked is not what others see.
 fn open_locked(path: &Path) -> std::io::Result<File> {
     loop {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o640)
-            .open(path)?;
+        let file = open_or_make(path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        if std::fs::metadata(path)
-            .is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()))
-        {
+        if is_at(&file, path) {
             return Ok(file);
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()))
+}
+
+/// Opens the file, or makes it. Both at once (`O_CREAT`) the kernel refuses in a sticky directory, to root as well, where the
+/// file is another's (`fs.protected_regular`). What root makes here is its directory's group's, too: a command of the operator
+/// must not shut the services out.
+fn open_or_make(path: &Path) -> std::io::Result<File> {
+    use std::io::ErrorKind::{AlreadyExists, NotFound};
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    loop {
+        match options.open(path) {
+            Err(e) if e.kind() == NotFound => {}
+            opened => return opened,
+        }
+        match options.clone().create_new(true).mode(0o660).open(path) {
+            // Somebody was quicker.
+            Err(e) if e.kind() == AlreadyExists => {}
+            Err(e) => return Err(e),
+            Ok(file) => {
+                if rustix::process::geteuid().is_root() {
+                    let group = path.parent().map(std::fs::metadata).transpose()?;
+                    std::os::unix::fs::fchown(&file, None, group.map(|dir| dir.gid()))?;
+                    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o660))?;
+                }
+                return Ok(file);
+            }
         }
     }
 }
@@ -114,5 +211,40 @@ mod tests {
         assert_eq!(running(&layout), [std::process::id()]);
         drop(lock);
         assert!(!layout.provisioning_lock().exists());
+    }
+
+    #[test]
+    fn a_machine_is_changed_by_one_at_a_time_and_no_lock_is_left_behind() {
+        let world = tempfile::tempdir().unwrap();
+        let layout = Layout::new(world.path());
+        std::fs::create_dir_all(layout.run()).unwrap();
+        let (name, other) = ("web-1".parse().unwrap(), "web-2".parse().unwrap());
+        let at_work = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let _lock = MachineLock::take(&layout, &name).unwrap();
+                        assert!(!at_work.swap(true, std::sync::atomic::Ordering::SeqCst));
+                        std::thread::yield_now();
+                        at_work.store(false, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+            let _held = MachineLock::take(&layout, &other).unwrap();
+            MachineLock::take(&layout, &name).unwrap();
+        });
+        assert_eq!(std::fs::read_dir(layout.run()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_is_not_made_through_a_link() {
+        let world = tempfile::tempdir().unwrap();
+        let layout = Layout::new(world.path());
+        std::fs::create_dir_all(layout.run()).unwrap();
+        let target = world.path().join("target");
+        std::os::unix::fs::symlink(&target, layout.run().join("vm-web-1.lock")).unwrap();
+        assert!(MachineLock::take(&layout, &"web-1".parse().unwrap()).is_err());
+        assert!(!target.exists());
     }
 }

@@ -112,6 +112,18 @@ pub struct VmRecord {
     pub extra: Map<String, Value>,
 }
 
+impl VmRecord {
+    /// Whether it may be destroyed at `now`: suspended for `grace_days`, and not paid for since. One that was paid for stays,
+    /// however long its resumption takes. A record without a date of suspension (another version's) counts from its expiry.
+    #[must_use]
+    pub fn is_due(&self, now: Time, grace_days: u32) -> bool {
+        let since = self.suspended_at.unwrap_or(self.expires_at);
+        self.status == Status::Suspended
+            && self.expires_at <= now
+            && since.plus_days(grace_days) <= now
+    }
+}
+
 /// What a create had begun when it was last heard of. Written before the deed, so that a deed without entry cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

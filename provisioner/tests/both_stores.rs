@@ -7,7 +7,7 @@ mod server;
 use blockhost_proto::value::{EthAddress, VmName};
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::record::{Holder, Reservation, Status, Step, VmRecord};
-use blockhost_provisioner::store::{JsonStore, Pools, Store, StoreError, Wanted};
+use blockhost_provisioner::store::{Pools, Store, StoreError, Wanted};
 use blockhost_provisioner::throttle::{Change, Throttle};
 use blockhost_provisioner::time::Time;
 use common::TestWorld;
@@ -228,6 +228,14 @@ fn a_machine_goes_through_its_life_and_its_addresses_come_back(store: &dyn Store
         1
     );
     let later = at("2026-06-01T00:00:00Z");
+    store.extend_expiry(&vm.vm_name, later).unwrap();
+    assert!(
+        store
+            .vms_to_destroy(at("2026-05-01T00:00:00Z"), 7)
+            .unwrap()
+            .is_empty(),
+        "it is paid for, though it is not resumed yet"
+    );
     let active = store.mark_active(&vm.vm_name, Some(later)).unwrap();
     assert_eq!(
         (active.status, active.suspended_at, active.expires_at),
@@ -452,69 +460,4 @@ fn limits_are_kept(store: &dyn Store) {
     for _ in 0..2 {
         assert_eq!(store.set_throttle(&vm.vm_name, &reset).unwrap(), vm);
     }
-}
-
-#[test]
-fn a_file_goes_whole_into_an_empty_server_or_not_at_all() {
-    let Some(server) = Server::new() else { return };
-    let world = TestWorld::new();
-    let file: &JsonStore = &world.store;
-    let kept = machine(file, "kept");
-    let gone = machine(file, "gone");
-    file.mark_destroyed(&gone.vm_name, Time::now()).unwrap();
-    let made = file.allocate(&wanted("made")).unwrap();
-    file.reserve_token(u64::MAX, &kept.vm_name).unwrap();
-    // An address that another program holds back.
-    let text = std::fs::read_to_string(file.path()).unwrap();
-    let mut database: serde_json::Value = serde_json::from_str(&text).unwrap();
-    database["allocated_ips"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!("10.77.0.110"));
-    std::fs::write(file.path(), database.to_string()).unwrap();
-
-    let store = server.store(&pools());
-    let contents = file.contents().unwrap();
-    // Two machines with one address: the file is refused, and nothing of it is there.
-    let mut double = contents.clone();
-    let twin = VmRecord {
-        vm_name: name("twin"),
-        vmid: "109".parse().unwrap(),
-        ..kept.clone()
-    };
-    double.vms.push(twin);
-    assert!(matches!(
-        store.import(&double),
-        Err(StoreError::Unavailable {
-            what: "IPv4 address",
-            ..
-        })
-    ));
-    assert!(store.list(None).unwrap().is_empty());
-
-    assert_eq!(store.import(&contents).unwrap(), 2);
-    assert_eq!(store.everything().unwrap(), file.everything().unwrap());
-    assert!(store.import(&contents).is_err(), "only once");
-    assert_eq!(store.everything().unwrap(), file.everything().unwrap());
-    for ip in [
-        "10.77.0.110".parse().unwrap(),
-        kept.ip_address.unwrap(),
-        made.ip,
-    ] {
-        assert!(
-            store
-                .allocate(&Wanted {
-                    ip: Some(ip),
-                    ..wanted("new")
-                })
-                .is_err(),
-            "{ip}"
-        );
-    }
-    assert!(matches!(
-        store.reserve_token(u64::MAX, &made.name),
-        Err(StoreError::TokenTaken { .. })
-    ));
-    let next = store.preview(&wanted("new")).unwrap();
-    assert_eq!(next.vmid, file.preview(&wanted("new")).unwrap().vmid);
 }

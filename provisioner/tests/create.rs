@@ -3,7 +3,7 @@
 mod common;
 
 use blockhost_provisioner::create::{CreateError, create, preview};
-use blockhost_provisioner::lifecycle;
+use blockhost_provisioner::lifecycle::{self, LifecycleError};
 use blockhost_provisioner::progress::Progress;
 use blockhost_provisioner::record::{Holder, Status, Step};
 use blockhost_provisioner::store::{Store as _, StoreError, Wanted};
@@ -175,8 +175,103 @@ fn a_machine_that_is_paid_for_while_it_is_being_suspended_runs_on() {
         .unwrap();
     let now = world.store.get(&seen.vm_name).unwrap();
     assert_eq!((now.status, now.expires_at), (Status::Active, until));
+    assert!(!world.recorder.asked.borrow().contains(&"qm-shutdown"));
+
+    // And in the middle of it.
+    let (store, name) = (world.store.clone(), seen.vm_name.clone());
+    let later = until.plus_days(30);
+    world.recorder.after("qm-shutdown", move || {
+        store.extend_expiry(&name, later).unwrap();
+    });
+    world
+        .with(|w| lifecycle::suspend(w, &now, Time::now()))
+        .unwrap();
+    let now = world.store.get(&seen.vm_name).unwrap();
+    assert_eq!((now.status, now.expires_at), (Status::Active, later));
+    assert!(world.recorder.asked.borrow().contains(&"qm-shutdown"));
     assert!(world.recorder.machines.borrow()[&100].running);
     assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
+}
+
+#[test]
+fn whoever_suspends_resumes_starts_or_destroys_a_machine_has_it_alone() {
+    let world = TestWorld::new();
+    let vm = run(&world, "web-1").unwrap().record;
+    let path = world.layout.run().join("vm-web-1.lock");
+    let held = std::rc::Rc::new(std::cell::Cell::new(false));
+    let look_at = |action: &'static str| {
+        held.set(false);
+        let (held, path) = (held.clone(), path.clone());
+        world.recorder.after(action, move || {
+            let file = std::fs::File::open(&path).unwrap();
+            held.set(file.try_lock().is_err());
+        });
+    };
+    look_at("qm-shutdown");
+    world
+        .with(|w| lifecycle::suspend(w, &vm, Time::now()))
+        .unwrap();
+    assert!(held.get(), "suspend");
+    look_at("qm-start");
+    world.with(|w| lifecycle::resume(w, &vm, Some(1))).unwrap();
+    assert!(held.get(), "resume");
+    look_at("qm-start");
+    world.with(|w| lifecycle::start(w, &vm)).unwrap();
+    assert!(held.get(), "start");
+    look_at("qm-destroy");
+    world.with(|w| lifecycle::destroy(w, &vm.vm_name)).unwrap();
+    assert!(held.get(), "destroy");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_machine_is_not_taken_for_its_successor_of_the_same_name() {
+    let world = TestWorld::new();
+    let old = run(&world, "web-1").unwrap().record;
+    world.with(|w| lifecycle::destroy(w, &old.vm_name)).unwrap();
+    let new = run(&world, "web-1").unwrap().record;
+    assert_ne!(old.vmid, new.vmid);
+    for result in [
+        world.with(|w| lifecycle::suspend(w, &old, Time::now())),
+        world.with(|w| lifecycle::resume(w, &old, Some(1)).map(drop)),
+        world.with(|w| lifecycle::start(w, &old)),
+    ] {
+        assert!(
+            matches!(result, Err(LifecycleError::Replaced(_))),
+            "{result:?}"
+        );
+    }
+    assert_eq!(world.store.get(&new.vm_name).unwrap(), new);
+    assert!(world.recorder.machines.borrow()[&new.vmid.get()].running);
+}
+
+#[test]
+fn what_was_extended_twice_is_extended_by_both() {
+    let world = TestWorld::new();
+    let seen = run(&world, "web-1").unwrap().record;
+    for _ in 0..2 {
+        world
+            .with(|w| lifecycle::resume(w, &seen, Some(10)))
+            .unwrap();
+    }
+    let now = world.store.get(&seen.vm_name).unwrap();
+    assert_eq!(now.expires_at, seen.expires_at.plus_days(20));
+}
+
+#[test]
+fn what_is_no_longer_due_when_its_turn_comes_is_not_destroyed() {
+    let world = TestWorld::new();
+    let vm = run(&world, "web-1").unwrap().record;
+    let done = world
+        .with(|w| lifecycle::destroy_if(w, &vm.vm_name, |now| now.status == Status::Suspended))
+        .unwrap();
+    assert_eq!(done, None);
+    assert!(world.recorder.machines.borrow()[&100].running);
+    let done = world
+        .with(|w| lifecycle::destroy_if(w, &vm.vm_name, |now| now.status == Status::Active))
+        .unwrap();
+    assert!(done.is_some());
+    world.assert_empty();
 }
 
 #[test]

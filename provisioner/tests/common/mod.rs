@@ -28,9 +28,22 @@ pub struct FakeMachine {
     pub template: bool,
 }
 
+type Deed = Box<dyn FnOnce()>;
+
+/// What happens beside it, once, as soon as this action was done.
+#[derive(Default)]
+pub struct Meanwhile(RefCell<Option<(&'static str, Deed)>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
+
 /// The recorder.
 #[derive(Debug, Default)]
 pub struct Recorder {
+    meanwhile: Meanwhile,
     pub machines: RefCell<BTreeMap<u32, FakeMachine>>,
     pub routes: RefCell<Vec<String>>,
     pub asked: RefCell<Vec<&'static str>>,
@@ -61,6 +74,10 @@ fn said(output: impl ToString) -> Reply {
 }
 
 impl Recorder {
+    pub fn after(&self, action: &'static str, deed: impl FnOnce() + 'static) {
+        *self.meanwhile.0.borrow_mut() = Some((action, Box::new(deed)));
+    }
+
     fn nonce_of(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.snippets.join(format!("{name}-user.yaml")))
             .unwrap_or_default();
@@ -162,6 +179,14 @@ impl Agent for &Recorder {
             && *after == name
         {
             interrupt.raise();
+        }
+        let deed = self
+            .meanwhile
+            .0
+            .borrow_mut()
+            .take_if(|(after, _)| *after == name);
+        if let Some((_, deed)) = deed {
+            deed();
         }
         Ok(reply)
     }
