@@ -297,3 +297,46 @@ fn a_database_of_another_version_is_read_and_its_fields_are_kept() {
         Err(StoreError::TokenTaken { .. })
     ));
 }
+
+#[test]
+fn a_change_leaves_the_text_of_every_record_that_it_does_not_touch() {
+    let world = TestWorld::new();
+    // As another program may write it: its own order, spaces, escapes and numbers.
+    let odd = r#"{ "colour":"\u0062lue", "weight" : 1e2,"status":"active","vmid":101,"vm_name":"odd","owner":"a\"b\\c",
+"created_at":"2026-01-01T00:00:00","expires_at": "2026-01-01T00:00:00+01:00" }"#;
+    let plain = r#"{"vm_name":"plain","vmid":102,"status":"active","expires_at":"2026-01-01T00:00:00Z","created_at":"2026-01-01T00:00:00Z"}"#;
+    let text = format!(r#"{{"vms": {{"odd": {odd}, "plain": {plain}}}, "next_vmid": 103}}"#);
+    std::fs::write(world.store.path(), text).unwrap();
+    let later = "2027-01-01T00:00:00Z".parse().unwrap();
+    let changed = world
+        .store
+        .extend_expiry(&"plain".parse().unwrap(), later)
+        .unwrap();
+    world.store.allocate(&wanted("new")).unwrap();
+    let after = std::fs::read_to_string(world.store.path()).unwrap();
+    assert!(after.contains(odd), "{after}");
+    assert!(!after.contains(plain), "{after}");
+    assert_eq!(world.store.get(&"plain".parse().unwrap()).unwrap(), changed);
+    // And one that is touched keeps what it says.
+    let touched = world
+        .store
+        .extend_expiry(&"odd".parse().unwrap(), later)
+        .unwrap();
+    assert_eq!(touched.extra["colour"], "blue");
+    assert_eq!(world.store.get(&touched.vm_name).unwrap(), touched);
+    let after = std::fs::read_to_string(world.store.path()).unwrap();
+    assert!(!after.contains(odd), "{after}");
+}
+
+#[test]
+fn damage_is_shown_at_its_line_in_the_file() {
+    let world = TestWorld::new();
+    let text = "{\n \"vms\": {\n  \"a\": {\n   \"vm_name\": \"a\",\n   \"vmid\": 7\n  }\n }\n}\n";
+    std::fs::write(world.store.path(), text).unwrap();
+    for error in [
+        world.store.list(None).unwrap_err(),
+        world.store.allocate(&wanted("x")).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("line 6 column 3"), "{error}");
+    }
+}

@@ -130,16 +130,20 @@ impl fmt::Display for EthAddress {
         // EIP-55: a letter is upper case where the same digit of the hash of the lower-case text is 8 or more.
         let lower = escape::hex(&self.0);
         let hash = escape::hex(&Keccak256::digest(lower.as_bytes()));
-        f.write_str("0x")?;
-        for (digit, weight) in lower.chars().zip(hash.chars()) {
-            let digit = if weight >= '8' {
+        // Written at once: lists and databases hold thousands.
+        let digits = lower.chars().zip(hash.chars()).map(|(digit, weight)| {
+            if weight >= '8' {
                 digit.to_ascii_uppercase()
             } else {
                 digit
-            };
-            write!(f, "{digit}")?;
-        }
-        Ok(())
+            }
+        });
+        f.write_str(
+            &std::iter::once('0')
+                .chain(['x'])
+                .chain(digits)
+                .collect::<String>(),
+        )
     }
 }
 

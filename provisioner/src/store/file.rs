@@ -117,7 +117,11 @@ pub(super) fn replace(_held: &Guard, path: &Path, bytes: &[u8]) -> Result<(), St
     let mut file = make(&temporary).map_err(io("cannot write", &temporary))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
-        .map_err(io("cannot write", &temporary))?;
+        .map_err(|e| {
+            // Half of it on a full disk would only keep it full.
+            let _ = std::fs::remove_file(&temporary);
+            io("cannot write", &temporary)(e)
+        })?;
     std::fs::rename(&temporary, path).map_err(io("cannot replace", path))?;
     File::open(directory_of(path))
         .and_then(|dir| dir.sync_all())

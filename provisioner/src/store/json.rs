@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::value::{EthAddress, VmName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::change::{self, InUse};
@@ -15,11 +16,12 @@ use crate::record::{Holder, Reservation, Status, Step, TokenReservation, VmRecor
 use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
-/// The file's contents.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Database {
+/// The file's contents, with its records for reading ([`VmRecord`]) or for writing ([`Kept`]).
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "R: Deserialize<'de>"))]
+struct Database<R> {
     #[serde(default, deserialize_with = "unique")]
-    vms: BTreeMap<String, VmRecord>,
+    vms: BTreeMap<String, R>,
     #[serde(default)]
     next_vmid: u32,
     #[serde(default)]
@@ -38,17 +40,88 @@ struct Database {
     extra: Map<String, Value>,
 }
 
-impl Database {
+impl<R> Default for Database<R> {
+    fn default() -> Self {
+        Self {
+            vms: BTreeMap::new(),
+            next_vmid: 0,
+            allocated_ips: BTreeSet::new(),
+            allocated_ipv6: BTreeSet::new(),
+            reserved_nft_tokens: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            extra: Map::new(),
+        }
+    }
+}
+
+/// A record and the text that it was read from, which is written again as it stands as long as the record is not touched:
+/// making all texts anew for a change of one record would be most of the work.
+#[derive(Debug)]
+struct Kept {
+    record: VmRecord,
+    text: Option<Box<RawValue>>,
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(input)?;
+        let record = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
+        Ok(Self {
+            record,
+            text: Some(text),
+        })
+    }
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match &self.text {
+            Some(text) => text.serialize(out),
+            None => self.record.serialize(out),
+        }
+    }
+}
+
+impl From<VmRecord> for Kept {
+    fn from(record: VmRecord) -> Self {
+        Self { record, text: None }
+    }
+}
+
+impl AsRef<VmRecord> for Kept {
+    fn as_ref(&self) -> &VmRecord {
+        &self.record
+    }
+}
+
+impl AsRef<Self> for VmRecord {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// What a record can be read as.
+trait Record: AsRef<VmRecord> + for<'de> Deserialize<'de> {}
+impl Record for VmRecord {}
+impl Record for Kept {}
+
+impl<R: Record> Database<R> {
     fn living(&self) -> impl Iterator<Item = &VmRecord> {
         self.vms
             .values()
+            .map(AsRef::as_ref)
             .filter(|vm| vm.status != Status::Destroyed)
     }
+}
 
+impl Database<Kept> {
     fn vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {
-        self.vms
+        let kept = self
+            .vms
             .get_mut(name.as_str())
-            .ok_or_else(|| change::unknown(name))
+            .ok_or_else(|| change::unknown(name))?;
+        kept.text = None;
+        Ok(&mut kept.record)
     }
 
     fn living_vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {
@@ -131,7 +204,7 @@ impl JsonStore {
     /// # Errors
     /// As for every reading.
     pub fn contents(&self) -> Result<Contents, StoreError> {
-        let db = self.read()?;
+        let db = self.read::<VmRecord>()?;
         let mut other_ips = db.allocated_ips.clone();
         let mut other_ipv6 = db.allocated_ipv6.clone();
         for (ip, ipv6) in db
@@ -173,24 +246,27 @@ impl JsonStore {
         &self.path
     }
 
-    fn read(&self) -> Result<Database, StoreError> {
+    fn read<R: Record>(&self) -> Result<Database<R>, StoreError> {
         match file::read(&self.path)? {
             Some(bytes) => self.parse(&bytes),
             None => Ok(Database::default()),
         }
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Database, StoreError> {
-        let database: Database =
-            serde_json::from_slice(bytes).map_err(|e| self.damaged(e.to_string()))?;
+    fn parse<R: Record>(&self, bytes: &[u8]) -> Result<Database<R>, StoreError> {
+        let database: Database<R> = serde_json::from_slice(bytes).map_err(|e| {
+            // Read so, the line in it is that of the file, and not one of a record.
+            let plain = serde_json::from_slice::<Database<VmRecord>>(bytes);
+            self.damaged(plain.err().unwrap_or(e).to_string())
+        })?;
         match database
             .vms
             .iter()
-            .find(|(key, vm)| key.as_str() != vm.vm_name.as_str())
+            .find(|(key, vm)| key.as_str() != vm.as_ref().vm_name.as_str())
         {
             Some((key, vm)) => Err(self.damaged(format!(
                 "the record of {} stands under the name {key}",
-                vm.vm_name
+                vm.as_ref().vm_name
             ))),
             None => Ok(database),
         }
@@ -206,7 +282,7 @@ impl JsonStore {
     /// One transaction. Nothing is written when `change` fails, or when the file would be the same.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut Database) -> Result<T, StoreError>,
+        change: impl FnOnce(&mut Database<Kept>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let held = file::lock(&self.path)?;
         let before = match file::read(&self.path)? {
@@ -222,7 +298,7 @@ impl JsonStore {
         Ok(result)
     }
 
-    fn text(&self, database: &Database) -> Result<Vec<u8>, StoreError> {
+    fn text(&self, database: &Database<Kept>) -> Result<Vec<u8>, StoreError> {
         let mut text =
             serde_json::to_vec_pretty(database).map_err(|e| self.damaged(e.to_string()))?;
         text.push(b'\n');
@@ -246,7 +322,7 @@ impl Store for JsonStore {
     }
 
     fn preview(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
-        self.read()?.allocate(&self.pools, wanted)
+        self.read::<Kept>()?.allocate(&self.pools, wanted)
     }
 
     fn begin_step(&self, name: &VmName, step: Step) -> Result<(), StoreError> {
@@ -293,7 +369,8 @@ impl Store for JsonStore {
             db.reservations.remove(record.vm_name.as_str());
             db.allocated_ips.extend(record.ip_address);
             db.allocated_ipv6.extend(record.ipv6_address);
-            db.vms.insert(record.vm_name.to_string(), record.clone());
+            db.vms
+                .insert(record.vm_name.to_string(), record.clone().into());
             Ok(())
         })
     }
@@ -388,22 +465,28 @@ impl Store for JsonStore {
     }
 
     fn list(&self, status: Option<Status>) -> Result<Vec<VmRecord>, StoreError> {
-        let vms = self.read()?.vms.into_values();
+        let vms = self.read::<VmRecord>()?.vms.into_values();
         Ok(vms
             .filter(|vm| status.is_none_or(|status| vm.status == status))
             .collect())
     }
 
     fn get(&self, name: &VmName) -> Result<VmRecord, StoreError> {
-        self.read()?.vm(name).cloned()
+        let mut vms = self.read::<VmRecord>()?.vms;
+        vms.remove(name.as_str())
+            .ok_or_else(|| change::unknown(name))
     }
 
     fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
-        Ok(self.read()?.reservations.into_values().collect())
+        Ok(self
+            .read::<VmRecord>()?
+            .reservations
+            .into_values()
+            .collect())
     }
 
     fn everything(&self) -> Result<(Vec<VmRecord>, Vec<Reservation>), StoreError> {
-        let db = self.read()?;
+        let db = self.read::<VmRecord>()?;
         Ok((
             db.vms.into_values().collect(),
             db.reservations.into_values().collect(),
