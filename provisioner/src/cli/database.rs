@@ -1,4 +1,5 @@
-//! `blockhost-vm-db`: the machines' database itself. Looks at it, moves a file into a server, follows changes.
+//! `blockhost-vm-db`: the machines' database itself. Looks at it, moves a file into a server, follows changes; what it does
+//! about hosts is in `hosts`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,17 +7,19 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use super::{EXIT_CODES, Failure, exit, print, say};
+use super::{EXIT_CODES, Failure, exit, hosts, print, say};
 use crate::config::Config;
 use crate::record::Status;
-use crate::store::{self, JsonStore, Pools, PostgresStore, Store as _};
+use crate::store::postgres::Address;
+use crate::store::{self, Identity, JsonStore, Pools, PostgresStore, Store as _};
 use blockhost_proto::Layout;
 
-/// Look at the machines' database, move it to a server, follow its changes
+/// Look at the machines' database, move it to a server, follow its changes, give up a host that is gone
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-db", version, after_help = format!("Examples:
   blockhost-vm-db show
   blockhost-vm-db import /var/lib/blockhost/vms.json
+  blockhost-vm-db give-up host-2
   blockhost-vm-db watch | while read -r name; do blockhost-vm-status \"$name\"; done
 
 {EXIT_CODES}"))]
@@ -43,6 +46,35 @@ enum Verb {
     },
     /// Print the name of each machine that changes, on whichever host
     Watch,
+    /// List the hosts that share the server
+    Hosts {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give up a host that is gone for good: what was in the making there is free again
+    ///
+    /// Says what it would free; does it with --yes. Make sure before that the host is off and stays off, or two machines may
+    /// come to have one address. Refused while the host is connected or was heard of within the last hour. Afterwards the server
+    /// does not serve it any more; how it comes back says blockhost-vm-db return. A new host may have its name.
+    GiveUp {
+        /// Its name, as `blockhost-vm-db hosts` lists it
+        node: String,
+        /// Its machines are lost, too: they count as destroyed from now on, and their addresses are free
+        #[arg(long)]
+        with_machines: bool,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let this host in again after it was given up
+    ///
+    /// Refused while there are machines here, inside vmid_range, that the database does not say are this host's: their numbers
+    /// and addresses may be others' by now. Destroy them first (qm list, qm destroy).
+    Return,
 }
 
 /// The definition.
@@ -64,6 +96,21 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     match &args.verb {
         Verb::Show { json } => show(&config, *json)?,
+        Verb::Hosts { json } => hosts::list(&config, &server(&config)?, *json)?,
+        Verb::GiveUp {
+            node,
+            with_machines,
+            yes,
+            json,
+        } => hosts::give_up(
+            &config,
+            &stranger(&config)?,
+            node,
+            *with_machines,
+            *yes,
+            *json,
+        )?,
+        Verb::Return => hosts::come_back(&config, &stranger(&config)?)?,
         Verb::Import { file } => {
             let file = file.as_ref().unwrap_or(&config.db.db_file);
             if !file.exists() {
@@ -96,11 +143,24 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn server(config: &Config) -> Result<PostgresStore, Failure> {
-    let address = config.db.server.clone().ok_or_else(|| {
+fn address(config: &Config) -> Result<Address, Failure> {
+    config.db.server.clone().ok_or_else(|| {
         Failure::new("db.yaml names no server: set db_url, such as postgres:///blockhost?host=/run/postgresql")
-    })?;
-    Ok(PostgresStore::open(address, Pools::of(config))?)
+    })
+}
+
+fn server(config: &Config) -> Result<PostgresStore, Failure> {
+    let own = Identity::of(config)?;
+    Ok(PostgresStore::open_as(
+        own,
+        address(config)?,
+        Pools::of(config),
+    )?)
+}
+
+/// The server, for what concerns hosts only: also one that was given up may speak of it.
+fn stranger(config: &Config) -> Result<PostgresStore, Failure> {
+    Ok(PostgresStore::open(address(config)?, Pools::of(config))?)
 }
 
 fn show(config: &Config, json: bool) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ pub mod create;
 pub mod database;
 pub mod detect;
 pub mod guest;
+mod hosts;
 pub mod machine;
 pub mod metrics;
 pub mod onboot;
@@ -28,7 +29,7 @@ use crate::signals::Interrupt;
 use crate::store::{self, AnyStore, StoreError};
 
 /// Exit codes, for the help texts.
-pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 configuration or database unusable; 4 no such machine;
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 configuration or database unusable; 4 no such machine or host;
 5 name, number or address taken, pool exhausted or wrong status; 6 the root agent cannot be reached; 130 interrupted.";
 
 /// Every command of this crate, for man pages and completions.
@@ -89,8 +90,9 @@ impl From<StoreError> for Failure {
             | StoreError::Io { .. }
             | StoreError::Locked { .. }
             | StoreError::Unsupported { .. }
+            | StoreError::Stranger { .. }
             | StoreError::Server { .. } => 3,
-            StoreError::UnknownVm { .. } => 4,
+            StoreError::UnknownVm { .. } | StoreError::UnknownHost { .. } => 4,
             _ => 5,
         };
         Self {

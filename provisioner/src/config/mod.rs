@@ -24,6 +24,8 @@ pub struct Config {
     pub host: BlockhostConfig,
     /// `broker-allocation.json`, where there is one: without it machines get no IPv6 address.
     pub broker: Option<BrokerAllocation>,
+    /// What tells this machine from all others (`/etc/machine-id`), where it says so.
+    pub machine_id: Option<String>,
     /// What was found and not understood.
     pub warnings: Vec<Warning>,
 }
@@ -45,6 +47,7 @@ impl Config {
             db,
             host,
             broker,
+            machine_id: machine_id(layout),
             warnings,
         })
     }
@@ -63,6 +66,17 @@ impl Config {
     pub fn is_here(&self, node: Option<&str>) -> bool {
         node.is_none_or(|node| node == self.node())
     }
+}
+
+/// That of the world, or of the host that a private world is on.
+fn machine_id(layout: &Layout) -> Option<String> {
+    const FILE: &str = "/etc/machine-id";
+    let text = std::fs::read_to_string(layout.join(FILE))
+        .or_else(|_| std::fs::read_to_string(FILE))
+        .ok()?;
+    let id = text.trim();
+    let whole = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    whole.then(|| id.to_owned())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::record::{Holder, Reservation, Status, Step, VmRecord};
 use crate::throttle::Change;
 use crate::time::Time;
 
-pub use self::postgres::PostgresStore;
+pub use self::postgres::{Identity, PostgresStore};
 pub use json::{Contents, JsonStore};
 pub use pool::Pools;
 
@@ -113,6 +113,26 @@ pub enum StoreError {
     Unsupported {
         /// Why not; without credentials.
         problem: String,
+    },
+    /// The server serves the hosts that it knows, and not this one as it comes.
+    #[error("the shared database {problem}")]
+    Stranger {
+        /// Why not, and what to do.
+        problem: String,
+    },
+    /// A host that is not to be given up.
+    #[error("the host {node} is not given up: {why}")]
+    Alive {
+        /// Its name.
+        node: String,
+        /// What speaks for its life.
+        why: String,
+    },
+    /// No such host.
+    #[error("the shared database knows no host {node}; blockhost-vm-db hosts lists them")]
+    UnknownHost {
+        /// Its name.
+        node: String,
     },
     /// The database server could not be reached, or refused.
     #[error("the database {server} {problem}")]
@@ -239,19 +259,13 @@ pub trait Store {
         Ok(due)
     }
 
-    /// Suspended machines past `grace_days` of suspension.
+    /// Suspended machines past `grace_days` of suspension that nobody has paid for since.
     ///
     /// # Errors
     /// As for every reading.
     fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Result<Vec<VmRecord>, StoreError> {
         let mut due = self.list(Some(Status::Suspended))?;
-        // A suspended record without a date (another version's) counts from its expiry.
-        due.retain(|vm| {
-            vm.suspended_at
-                .unwrap_or(vm.expires_at)
-                .plus_days(grace_days)
-                <= now
-        });
+        due.retain(|vm| vm.is_due(now, grace_days));
         Ok(due)
     }
 
@@ -307,7 +321,11 @@ pub type AnyStore = Box<dyn Store + Send>;
 /// [`StoreError::Server`].
 pub fn open(config: &Config) -> Result<AnyStore, StoreError> {
     Ok(match &config.db.server {
-        Some(address) => Box::new(PostgresStore::open(address.clone(), Pools::of(config))?),
+        Some(address) => Box::new(PostgresStore::open_as(
+            Identity::of(config)?,
+            address.clone(),
+            Pools::of(config),
+        )?),
         None => Box::new(JsonStore::new(&config.db.db_file, Pools::of(config))),
     })
 }

@@ -11,7 +11,7 @@ use super::tls::Authority;
 use crate::store::StoreError;
 
 /// The steps from one version of the schema to the next. What was shipped never changes: a change is a new step.
-const MIGRATIONS: &[&str] = &[include_str!("0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("0001.sql"), include_str!("0002.sql")];
 
 /// The lock that whoever migrates holds, so that two hosts that start together do it once.
 const MIGRATION_LOCK: i64 = 0x626c_6f63_6b68_6f73;
@@ -19,8 +19,10 @@ const MIGRATION_LOCK: i64 = 0x626c_6f63_6b68_6f73;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// After so long without an answer a server on the network counts as gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
-/// No operation of ours takes longer; one that waits for another's lock gives up.
-const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '60s'";
+/// No operation of ours takes longer; one that waits for another's lock gives up. The server is to notice within one and a
+/// half minutes that our host has gone, and not after the two hours that are usual: until then its connection counts as life.
+const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '60s'; \
+    SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6";
 
 /// A `db_url` that may be used, and how whoever answers there is known.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 //! What must never be given out twice is decided by its constraints; each host judges only its own dead processes.
 
 mod connect;
+mod hosts;
 mod rows;
 mod tls;
 
@@ -21,6 +22,7 @@ use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
 pub use connect::{Address, Unusable};
+pub use hosts::{GivenUp, Host, Identity};
 use rows::{
     Outcome, Stop, choose, ends_the_session, hold, insert_reservation, let_go, lock_token,
     lost_a_race, machine, read, reservation, signed, taken, token, write_machine,
@@ -34,6 +36,8 @@ const TRIES: u32 = 5;
 pub struct PostgresStore {
     address: Address,
     pools: Pools,
+    /// Who works with it: the server has to let it in. `None`: nobody whose machines are in it.
+    own: Option<Identity>,
     client: Mutex<Option<Client>>,
 }
 
@@ -54,8 +58,41 @@ impl PostgresStore {
         Ok(Self {
             address,
             pools,
+            own: None,
             client: Mutex::new(Some(client)),
         })
+    }
+
+    /// The same for a host that keeps its machines there.
+    ///
+    /// # Errors
+    /// [`StoreError::Stranger`] where the server does not let it in, [`StoreError::Server`].
+    pub fn open_as(own: Identity, address: Address, pools: Pools) -> Result<Self, StoreError> {
+        let mut store = Self::open(address, pools)?;
+        store.own = Some(own);
+        let slot = store
+            .client
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut client) = slot.take() {
+            store.enter(&mut client)?;
+            store.client = Mutex::new(Some(client));
+        }
+        Ok(store)
+    }
+
+    fn enter(&self, client: &mut Client) -> Result<(), StoreError> {
+        let Some(own) = &self.own else { return Ok(()) };
+        hosts::enter(client, own).map_err(|stop| match stop {
+            Stop::Refused(error) => error,
+            Stop::Server(error) => self.address.failed("does not let this host in", &error),
+        })
+    }
+
+    fn session(&self) -> Result<Client, StoreError> {
+        let mut client = self.address.connect()?;
+        self.enter(&mut client)?;
+        Ok(client)
     }
 
     /// The address without its password.
@@ -74,7 +111,7 @@ impl PostgresStore {
         silence: Option<Duration>,
         mut heard: impl FnMut(Option<&str>) -> bool,
     ) -> Result<(), StoreError> {
-        let mut client = self.address.connect()?;
+        let mut client = self.session()?;
         let failed = |e: postgres::Error| self.address.failed("changes cannot be followed", &e);
         client.batch_execute("LISTEN blockhost").map_err(failed)?;
         if !heard(None) {
@@ -112,7 +149,7 @@ impl PostgresStore {
         loop {
             turn += 1;
             if slot.as_ref().is_none_or(Client::is_closed) {
-                *slot = Some(self.address.connect()?);
+                *slot = Some(self.session()?);
                 new = true;
             }
             let Some(client) = slot.as_mut() else {
@@ -149,7 +186,7 @@ impl PostgresStore {
         if let Some(taken) = taken(error) {
             return taken;
         }
-        let what = if committing && error.as_db_error().is_none() {
+        let what = if committing && error.as_db_error().is_none_or(ends_the_session) {
             "was lost while it was told to keep a change: look whether it did before you try again"
         } else {
             "did not do it; nothing was changed"
