@@ -1,7 +1,7 @@
 //! Where tests stop a program: armed by the environment, and only where the feature `fail-points` is built in.
 
 /// Looks whether this process is to be stopped somewhere: `BLOCKHOST_FAIL_POINT` is a step of a change of the network, or
-/// `send:`, `funds:` or `state-apply:` and a step there.
+/// `send:`, `funds:`, `reconcile:` or `state-apply:` and a step there.
 #[inline(always)]
 pub fn arm() {
     #[cfg(feature = "fail-points")]

@@ -32,4 +32,5 @@ pub mod signup;
 pub mod sqlite;
 pub mod state;
 pub mod status;
+pub mod told;
 pub mod wallets;

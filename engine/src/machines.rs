@@ -159,6 +159,37 @@ impl Machines {
             .await
     }
 
+    /// The machine that stands in the way of noting a token, where there is one: it is recorded with it.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn take_token(
+        &self,
+        name: &str,
+        token: u64,
+    ) -> Result<Option<VmName>, MachinesError> {
+        self.with(name, move |store, name| {
+            match store.mint_token(token, name) {
+                Ok(()) => Ok(None),
+                Err(StoreError::TokenTaken { holder, .. }) => Ok(Some(holder)),
+                Err(e) => Err(e.into()),
+            }
+        })
+        .await
+    }
+
+    /// A token is not this machine's after all: its record names none, and another machine may have it.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn disown_token(&self, name: &str, token: u64) -> Result<(), MachinesError> {
+        self.with(
+            name,
+            move |store, name| Ok(store.disown_token(token, name)?),
+        )
+        .await
+    }
+
     /// Notes whose a machine is, and whether the guest's GECOS field names this wallet and token already.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! outbox. Notices when the history below the cursor was replaced. Decides nothing about machines.
 
 use crate::chain::logs::{self, ChunkSize};
-use crate::chain::rpc::{Endpoint, TransportError, describe};
+use crate::chain::rpc::{Endpoint, MAX_LAG_BLOCKS, TransportError, describe};
 use crate::chain::{Address, B256, Chain, ChainError, events};
 use crate::log;
 use crate::outbox::{Cursor, Ingested, Outbox, OutboxError, RolledBack};
@@ -64,6 +64,32 @@ pub struct Progress {
     pub rolled_back: Option<RolledBack>,
     /// The newest block of the node that was asked.
     pub head: u64,
+    /// What there is to say about a head that went back.
+    pub shorter: Option<Shorter>,
+}
+
+/// The best node ends well before a block that was processed already: it catches up, or the chain itself was set back
+/// further than a reorganisation does. Nobody can tell the two apart until the chain is past that block again: either its
+/// hash is the known one, or everything from where the histories part is rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the chain ends at block {head} for the nodes that can be asked, and was read up to block {processed} before: nothing new is \
+     seen until it is past that. A node that catches up needs time, or a better one in blockchain.rpc_urls; a chain that was set \
+     back (a local one, a test network) has to grow past it, and what is no longer there is taken back then"
+)]
+pub struct Shorter {
+    /// The newest block.
+    pub head: u64,
+    /// The block that was processed.
+    pub processed: u64,
+}
+
+impl Shorter {
+    /// Looks at a head and what was processed; nodes that are a little behind are everyday.
+    #[must_use]
+    pub fn of(head: u64, processed: u64) -> Option<Self> {
+        (head.saturating_add(MAX_LAG_BLOCKS) < processed).then_some(Self { head, processed })
+    }
 }
 
 /// Watches one contract.
@@ -74,6 +100,7 @@ pub struct Monitor {
     start: Start,
     chunk: ChunkSize,
     outbox: Arc<Outbox>,
+    said_shorter: bool,
 }
 
 impl Monitor {
@@ -92,6 +119,7 @@ impl Monitor {
             start,
             chunk: ChunkSize::new(max_range),
             outbox,
+            said_shorter: false,
         }
     }
 
@@ -131,8 +159,11 @@ impl Monitor {
             } else if self.history_is_gone(chain, node, head).await? {
                 progress.rolled_back = Some(self.roll_back(chain, node, head).await?);
                 cursor = self.outbox.cursor(chain.chain_id(), self.contract)?;
+            } else {
+                progress.shorter = Shorter::of(head, known.number);
             }
         }
+        self.tell(progress.shorter);
         let Some(safe) = head.checked_sub(self.confirmations) else {
             return Ok(Progress {
                 caught_up: true,
@@ -155,6 +186,20 @@ impl Monitor {
         progress.new_jobs = ingested.new;
         progress.caught_up = to == safe;
         Ok(progress)
+    }
+
+    /// Says once that the chain is shorter than it was, and once that it is not any more.
+    fn tell(&mut self, shorter: Option<Shorter>) {
+        match shorter {
+            Some(shorter) if !self.said_shorter => {
+                log::error("the chain went back", &[("problem", &shorter)]);
+            }
+            None if self.said_shorter => {
+                log::info("the chain is past what was read of it again", &[]);
+            }
+            _ => {}
+        }
+        self.said_shorter = shorter.is_some();
     }
 
     /// Reads and takes over one piece. `None` when the node refused its size and a smaller one is next, or when the

@@ -5,6 +5,7 @@ mod common;
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::Provider;
 use blockhost_engine::chain::bindings::{BlockhostSubscriptions, MockUSD};
+use blockhost_engine::chain::nonce::{Holder, holder};
 use blockhost_engine::chain::{Chain, ChainError};
 use blockhost_engine::monitor::{Monitor, MonitorError, Start};
 use blockhost_engine::outbox::{JobState, Outbox};
@@ -115,6 +116,47 @@ async fn what_a_contract_refuses_is_not_asked_of_the_next_node_and_is_named() {
         matches!(&error, ChainError::Refused { message, .. } if message.contains("PlanNotFound")),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn who_used_a_nonce_is_read_from_the_blocks() {
+    let Some(anvil) = Anvil::start(&[]) else {
+        return;
+    };
+    let chain = anvil.chain();
+    let mut seen = Vec::new();
+    for n in 0..4 {
+        anvil
+            .ask("anvil_mine", serde_json::json!([7 * n + 1]))
+            .await;
+        let to = alloy::rpc::types::TransactionRequest::default().to(common::address(1));
+        let receipt = done(anvil.account(0).send_transaction(to)).await;
+        seen.push((receipt.transaction_hash, receipt.block_number.unwrap()));
+    }
+    anvil.ask("anvil_mine", serde_json::json!([40])).await;
+    let (node, _) = chain.select().await.unwrap();
+    let account = common::address(0);
+    for (nonce, (hash, block)) in (0..).zip(seen.iter().copied()) {
+        for hint in [None, Some(block), Some(block + 1), Some(0), Some(1 << 40)] {
+            let found = holder(node, account, nonce, hint).await.unwrap();
+            assert_eq!(
+                found,
+                Holder::Transaction { hash, block },
+                "{nonce} {hint:?}"
+            );
+        }
+    }
+    assert_eq!(
+        holder(node, account, 4, Some(seen[3].1)).await.unwrap(),
+        Holder::Nobody
+    );
+    // A nonce that no transaction used.
+    let params = serde_json::json!([common::address(2).to_string(), "0x5"]);
+    anvil.ask("anvil_setNonce", params).await;
+    anvil.ask("anvil_mine", serde_json::json!([1])).await;
+    let error = holder(node, common::address(2), 3, None).await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("nothing is signed in its place"), "{error}");
 }
 
 struct Shop {
@@ -314,6 +356,52 @@ async fn a_reorganisation_reports_what_has_begun_and_does_not_serve_its_id_twice
         shop.purchases(),
         [(1, JobState::Running, true), (1, JobState::Parked, false)]
     );
+}
+
+#[tokio::test]
+async fn a_chain_that_was_set_back_is_named_and_read_again_once_it_has_grown_past() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let mut monitor = shop.monitor(0, 1000);
+    shop.catch_up(&mut monitor).await;
+    let before = shop.anvil.ask("evm_snapshot", serde_json::json!([])).await;
+    shop.buy().await;
+    shop.anvil.ask("anvil_mine", serde_json::json!([30])).await;
+    shop.catch_up(&mut monitor).await;
+    let read = monitor.look(&shop.chain).await.unwrap();
+    assert_eq!(read.shorter, None);
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+
+    let reverted = shop.anvil.ask("evm_revert", serde_json::json!([before]));
+    assert_eq!(reverted.await, true);
+    // Another history begins, and is shorter for a while: whether the node is only behind cannot be told.
+    shop.anvil.ask("anvil_mine", serde_json::json!([3])).await;
+    let progress = monitor.look(&shop.chain).await.unwrap();
+    let shorter = progress.shorter.expect("it is named");
+    assert_eq!(
+        (shorter.head, shorter.processed),
+        (progress.head, read.head)
+    );
+    assert!(shorter.to_string().contains("blockchain.rpc_urls"));
+    assert_eq!((progress.rolled_back, progress.caught_up), (None, true));
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+
+    // Somebody else buys there, and it grows past what was read.
+    shop.anvil
+        .ask("evm_increaseTime", serde_json::json!([600]))
+        .await;
+    shop.buy().await;
+    shop.anvil.ask("anvil_mine", serde_json::json!([40])).await;
+    let progress = monitor.look(&shop.chain).await.unwrap();
+    assert_eq!(progress.shorter, None);
+    assert_eq!(progress.rolled_back.expect("rolled back").removed, 1);
+    shop.catch_up(&mut monitor).await;
+    assert_eq!(shop.purchases(), [(1, JobState::Pending, false)]);
+    let job = shop.start_purchase();
+    let read = shop.outbox.list(None, 1000).unwrap();
+    let job = read.iter().find(|one| one.id == job).unwrap();
+    assert!(!job.orphaned, "it is the other history's");
 }
 
 /// A node that passes everything on to another but has no logs, as one whose index is broken or behind a paywall.

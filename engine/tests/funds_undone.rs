@@ -230,6 +230,120 @@ async fn a_failed_payment_is_not_signed_anew_while_a_reorganisation_could_still_
     assert_paid_out(&bank, "deep enough").await;
 }
 
+/// How many transactions the host has in blocks, once none of them waits for one.
+async fn in_blocks(bank: &Bank) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (mut mined, mut known) = (0, 0);
+        for account in [address(0), bank.hot()] {
+            mined += bank.sent(account).await;
+            let asked = bank.maker().get_transaction_count(account).pending().await;
+            known += asked.unwrap();
+        }
+        if mined == known {
+            return mined;
+        }
+        assert!(Instant::now() < deadline, "{known} were sent");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// From now on a node is asked that has no receipts, or the real one again.
+fn ask_one_without_receipts(bank: &Bank, without: bool) {
+    let real = bank.world.anvil.port;
+    let port = if without {
+        common::liar::without_receipts(real)
+    } else {
+        real
+    };
+    bank.world
+        .set_endpoints(1, &[format!("http://127.0.0.1:{port}")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_no_receipts_of_its_blocks_makes_nobody_pay_again() {
+    let Some((bank, _)) = ready().await else {
+        return;
+    };
+    answer(&funds_run(&bank));
+    assert_paid_out(&bank, "at first").await;
+    let sent = in_blocks(&bank).await;
+    ask_one_without_receipts(&bank, true);
+    for _ in 0..3 {
+        let run = funds_run(&bank);
+        assert!(run.status.success(), "{}", complaint(&run));
+    }
+    assert_paid_out(&bank, "without receipts").await;
+    assert_eq!(in_blocks(&bank).await, sent);
+    assert_eq!(recorded(&bank, "funds-taken-back"), Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_is_in_a_block_without_a_receipt_is_not_made_again() {
+    let Some((bank, _)) = ready().await else {
+        return;
+    };
+    let order = newest_round(&bank)["order"].as_i64().unwrap() + 1;
+    // The hot wallet has paid somebody, and nobody saw it.
+    let point = format!("send:sent funds {order}.2.");
+    assert!(
+        bank.stopped_at(BLOCKHOST, &["funds", "run"], &point)
+            .is_some()
+    );
+    ask_one_without_receipts(&bank, true);
+    let sent = in_blocks(&bank).await;
+    for _ in 0..2 {
+        let failed = funds_run(&bank);
+        assert_eq!(failed.status.code(), Some(1));
+        let said = complaint(&failed);
+        assert!(said.contains("has no receipt of it"), "{said}");
+    }
+    assert_eq!(
+        in_blocks(&bank).await,
+        sent,
+        "nothing was signed in its place"
+    );
+    ask_one_without_receipts(&bank, false);
+    answer(&funds_run(&bank));
+    assert_paid_out(&bank, "with receipts again").await;
+    assert_eq!(newest_round(&bank)["steps"][1]["attempts_failed"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_was_held_for_lost_and_is_in_a_block_is_the_payment() {
+    let Some((bank, _)) = ready().await else {
+        return;
+    };
+    let order = newest_round(&bank)["order"].as_i64().unwrap() + 1;
+    let point = format!("send:sent funds {order}.2.");
+    assert!(
+        bank.stopped_at(BLOCKHOST, &["funds", "run"], &point)
+            .is_some()
+    );
+    // As an engine leaves it that believed a node without receipts.
+    let path = bank.world.layout.state().join("outbox.db");
+    let outbox = rusqlite::Connection::open(path).unwrap();
+    let lost = format!(
+        "UPDATE txs SET state = 'dead' WHERE purpose = 'funds {order}.2.0';
+         UPDATE order_steps SET attempt = 1 WHERE order_id = {order} AND number = 2;"
+    );
+    outbox.execute_batch(&lost).unwrap();
+    drop(outbox);
+    let sent = in_blocks(&bank).await;
+    ask_one_without_receipts(&bank, true);
+    let failed = funds_run(&bank);
+    let said = complaint(&failed);
+    assert!(said.contains("has no receipt of it"), "{said}");
+    assert_eq!(
+        in_blocks(&bank).await,
+        sent,
+        "nothing was signed in its place"
+    );
+    ask_one_without_receipts(&bank, false);
+    answer(&funds_run(&bank));
+    assert_paid_out(&bank, "once").await;
+}
+
 /// Takes all of the stablecoin from a contract, as only a local chain lets one.
 async fn move_out(bank: &Bank, from: Address, to: Address) -> U256 {
     let all = bank.has(bank.world.usd, from).await;

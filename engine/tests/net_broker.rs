@@ -2,6 +2,8 @@
 //! another network than before, and a client that is killed at any moment.
 
 mod broker_world;
+#[path = "net_broker/down.rs"]
+mod down;
 mod net_world;
 
 use std::process::Stdio;

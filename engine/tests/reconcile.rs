@@ -204,6 +204,55 @@ async fn the_stranger_who_gets_the_number_of_a_lost_token_does_not_get_the_machi
     assert_eq!(world.minted().await, 2);
 }
 
+/// Records as a reorganisation leaves them that exchanges two mints: each machine has the other one's token.
+fn exchange_tokens(world: &World, [a, b]: [(&str, u64); 2]) {
+    let path = world.layout.state().join("vms.json");
+    let mut all: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for ((name, _), (_, token)) in [(a, b), (b, a)] {
+        assert_ne!(all["vms"][name]["nft_token_id"], token);
+        all["vms"][name]["nft_token_id"] = token.into();
+        all["reserved_nft_tokens"][token.to_string()]["vm_name"] = name.into();
+    }
+    std::fs::write(path, all.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tokens_that_a_reorganisation_exchanged_get_back_to_their_machines_also_when_killed_between()
+ {
+    let Some(world) = sold().await else { return };
+    world.buy(10, world.user_encrypted()).await;
+    let first = world.engine(&[]);
+    let other = "blockhost-002";
+    until(&world, "both purchases", async || {
+        let jobs = world.jobs();
+        let mut bought = jobs
+            .iter()
+            .filter(|job| job["event"] == "SubscriptionCreated");
+        bought.clone().count() == 2 && bought.all(|job| job["state"] == "done")
+    })
+    .await;
+    drop(first);
+    let tokens = [NAME, other].map(|name| world.machine(name)["nft_token_id"].clone());
+    let [one, two] = tokens.clone().map(|token| token.as_u64().unwrap());
+    exchange_tokens(&world, [(NAME, one), (other, two)]);
+    let killed = world.engine_with(&[], &[("BLOCKHOST_FAIL_POINT", "reconcile:disowned")]);
+    until(&world, "the fail point", async || {
+        world.log().contains("blockhost fail point")
+    })
+    .await;
+    drop(killed);
+    let _engine = world.engine(&[]);
+    until(&world, "their own tokens", async || {
+        [NAME, other].map(|name| world.machine(name)["nft_token_id"].clone()) == tokens
+    })
+    .await;
+    until(&world, "quiet", async || problems(&world).is_empty()).await;
+    assert_eq!(world.minted().await, 2);
+    let created = world.effects();
+    let created = created.iter().filter(|line| line.starts_with("create"));
+    assert_eq!(created.count(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expiry_that_is_not_the_contracts_is_mended_and_a_paid_machine_resumed() {
     let Some(world) = sold().await else { return };

@@ -38,6 +38,7 @@ on_both! {
     a_machine_that_was_paid_meanwhile_is_not_suspended
     nothing_is_done_to_what_does_not_exist_or_is_destroyed
     a_token_belongs_to_one_machine
+    a_token_that_turns_out_to_be_anothers_changes_hands
     a_reservation_is_taken_over_only_from_the_dead_of_this_host
     steps_are_noted_once_and_only_in_a_reservation
     fields_of_other_versions_and_odd_texts_survive
@@ -360,6 +361,36 @@ fn a_token_belongs_to_one_machine(store: &dyn Store) {
         (vm.nft_token_id, vm.nft_minted),
         (Some(largest), Some(true))
     );
+}
+
+fn a_token_that_turns_out_to_be_anothers_changes_hands(store: &dyn Store) {
+    let (a, b) = (machine(store, "a").vm_name, machine(store, "b").vm_name);
+    let of = |name| store.get(name).unwrap().nft_token_id;
+    store.mint_token(5, &a).unwrap();
+    store.mint_token(6, &b).unwrap();
+    // What another machine has is not taken, and only the machine itself lets go.
+    assert!(matches!(
+        store.mint_token(6, &a),
+        Err(StoreError::TokenTaken { .. })
+    ));
+    store.disown_token(6, &a).unwrap();
+    assert_eq!((of(&a), of(&b)), (Some(5), Some(6)));
+    assert!(store.mint_token(6, &a).is_err());
+    // The two are exchanged.
+    store.disown_token(6, &b).unwrap();
+    assert_eq!((of(&a), of(&b)), (Some(5), None));
+    store.mint_token(6, &a).unwrap();
+    store.mint_token(5, &b).unwrap();
+    assert_eq!((of(&a), of(&b)), (Some(6), Some(5)));
+    // What a machine had before is free with its new one.
+    store.mint_token(7, &a).unwrap();
+    store.mint_token(6, &b).unwrap();
+    assert_eq!((of(&a), of(&b)), (Some(7), Some(6)));
+    let nobody: VmName = "nobody".parse().unwrap();
+    assert!(matches!(
+        store.disown_token(7, &nobody),
+        Err(StoreError::UnknownVm { .. })
+    ));
 }
 
 fn a_reservation_is_taken_over_only_from_the_dead_of_this_host(store: &dyn Store) {

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::TUNNEL;
 use super::answer::{Accept, Allocation, Nonsense, Own, Refusal, Surroundings};
+use super::down::turn;
 use super::http::{self, AskError, Request};
 use super::kept::{Kept, KeptError};
 use super::plan::{self, ADDRESS, LAST, Seen, Wanted};
@@ -81,6 +82,39 @@ pub enum BrokerError {
         "the broker gives another network than the present one, and whether machines use that is not known: {0}"
     )]
     Machines(#[from] MachinesError),
+    /// Another run.
+    #[error("another `blockhost broker` changes the network just now; try again when it is done")]
+    Busy,
+    /// Its lock.
+    #[error("cannot lock {}: {source}", path.display())]
+    Lock {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The network is not given up.
+    #[error(
+        "{prefix} is in use by {machines}; nothing was changed. Destroy or renumber these machines first, or give it up all the \
+         same by `blockhost broker down --in-use`: they are not reached by IPv6 from then on"
+    )]
+    StillUsed {
+        /// The network.
+        prefix: MachinePrefix,
+        /// Who has addresses of it.
+        machines: String,
+    },
+    /// Whether somebody uses it is not known.
+    #[error("whether machines use the network is not known, so it is not given up: {0}")]
+    Users(MachinesError),
+    /// The allocation stays.
+    #[error("cannot remove {}: {source}; nothing was changed. It is root's: run this as root", path.display())]
+    Remove {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The host.
     #[error(transparent)]
     Observe(#[from] ObserveError),
@@ -174,6 +208,7 @@ pub fn ends(kept: &Kept) -> Option<String> {
 /// [`BrokerError`]; an allocation that was kept before stays in force.
 pub async fn run(config: &Config, mode: Mode) -> Result<Done, BrokerError> {
     let section = section(config)?;
+    let _turn = turn(&config.layout).await?;
     let mut worker = Worker {
         config,
         agent: Client::connect_layout(&config.layout).await?,

@@ -5,6 +5,7 @@ use super::bindings::BlockhostSubscriptions::{
     BlockhostSubscriptionsErrors, BlockhostSubscriptionsEvents, SubscriptionCancelled,
     SubscriptionCreated, SubscriptionExtended,
 };
+use super::rpc::LONGEST_QUOTE;
 use super::{Address, B256, Bytes, U256};
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::rpc::types::Log;
@@ -232,8 +233,9 @@ fn time(value: U256) -> i64 {
 /// What a node's error means; reverts with a custom error of ours are named with their arguments.
 #[must_use]
 pub fn explain_revert(payload: &ErrorPayload) -> String {
+    let said = || payload.message.chars().take(LONGEST_QUOTE).collect();
     let Some(data) = payload.as_revert_data() else {
-        return payload.message.to_string();
+        return said();
     };
     if let Ok(error) = BlockhostSubscriptionsErrors::abi_decode(&data) {
         return format!("reverted with {error:?}");
@@ -241,7 +243,7 @@ pub fn explain_revert(payload: &ErrorPayload) -> String {
     if let Ok(error) = AccessCredentialNFTErrors::abi_decode(&data) {
         return format!("reverted with {error:?}");
     }
-    payload.message.to_string()
+    said()
 }
 
 #[cfg(test)]

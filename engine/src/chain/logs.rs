@@ -2,6 +2,7 @@
 //! so any refusal halves the piece and success doubles it again.
 
 use super::rpc::TransportError;
+use super::transport::TooLarge;
 use super::{Address, B256};
 use alloy::network::Ethereum;
 use alloy::providers::{Provider, RootProvider};
@@ -50,9 +51,10 @@ pub fn may_shrink(error: &TransportError) -> bool {
         RpcError::Transport(alloy::transports::TransportErrorKind::HttpError(e)) => {
             matches!(e.status, 400 | 413 | 500 | 502 | 503 | 504)
         }
-        RpcError::Transport(alloy::transports::TransportErrorKind::Custom(e)) => e
-            .downcast_ref::<reqwest::Error>()
-            .is_some_and(reqwest::Error::is_timeout),
+        RpcError::Transport(alloy::transports::TransportErrorKind::Custom(e)) => {
+            let late = e.downcast_ref::<reqwest::Error>();
+            late.is_some_and(reqwest::Error::is_timeout) || e.is::<TooLarge>()
+        }
         _ => false,
     }
 }

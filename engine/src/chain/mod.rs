@@ -6,7 +6,9 @@ pub mod bindings;
 pub mod deploy;
 pub mod events;
 pub mod logs;
+pub mod nonce;
 pub mod rpc;
+pub mod transport;
 pub mod tx;
 
 pub use alloy::primitives::{Address, B256, Bytes, U256};

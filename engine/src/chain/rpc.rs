@@ -1,8 +1,10 @@
 //! Several RPC endpoints as one: the configured order is the order of preference, a node on another chain id, one
 //! that is behind or one that fails is passed over. URLs often carry an access key, so only host names are shown.
 
+use super::transport::{Bounded, TooLarge};
 use alloy::network::Ethereum;
-use alloy::providers::{Provider, ProviderBuilder, RootProvider};
+use alloy::providers::{Provider, RootProvider};
+use alloy::rpc::client::RpcClient;
 use alloy::transports::{RpcError, TransportErrorKind};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,9 +15,11 @@ use std::time::{Duration, Instant};
 pub type TransportError = RpcError<TransportErrorKind>;
 
 /// A node may be this many blocks behind the best one and still be used.
-const MAX_LAG_BLOCKS: u64 = 5;
+pub const MAX_LAG_BLOCKS: u64 = 5;
 /// How long a node that knows the head but failed at what was asked next stands behind the others.
 const PASS_OVER: Duration = Duration::from_secs(60);
+/// Characters of a node's own words that are repeated.
+pub(super) const LONGEST_QUOTE: usize = 300;
 
 /// Why the chain could not be asked, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -294,12 +298,10 @@ pub fn address(number: usize, url: &str) -> Result<Address, ChainError> {
 }
 
 fn endpoint(address: Address, client: &reqwest::Client) -> Endpoint {
-    let provider = ProviderBuilder::new()
-        .disable_recommended_fillers()
-        .connect_reqwest(client.clone(), address.url);
+    let client = RpcClient::new(Bounded::new(client.clone(), address.url), false);
     Endpoint {
         host: address.host,
-        provider,
+        provider: RootProvider::new(client),
         verified: AtomicBool::new(false),
         passed_over: Mutex::new(None),
     }
@@ -316,12 +318,16 @@ pub fn describe(error: &TransportError) -> String {
             match e.downcast_ref::<reqwest::Error>() {
                 Some(e) if e.is_timeout() => "did not answer in time".into(),
                 Some(e) if e.is_connect() => "cannot be reached".into(),
-                _ => "failed in transport".into(),
+                _ => match e.downcast_ref::<TooLarge>() {
+                    Some(e) => format!("is of no use: {e}"),
+                    None => "failed in transport".into(),
+                },
             }
         }
         RpcError::Transport(_) => "failed in transport".into(),
         RpcError::ErrorResp(payload) => {
-            format!("answered with error {}: {}", payload.code, payload.message)
+            let said: String = payload.message.chars().take(LONGEST_QUOTE).collect();
+            format!("answered with error {}: {said}", payload.code)
         }
         RpcError::DeserError { err, .. } => format!("sent an answer that cannot be read: {err}"),
         RpcError::NullResp => "sent an empty answer".into(),

@@ -4,6 +4,7 @@
 use super::{fail, runtime};
 use crate::broker::TUNNEL;
 use crate::broker::answer::Accept;
+use crate::broker::down::{self, Gone};
 use crate::broker::kept::Kept;
 use crate::broker::run::{self, BrokerError, Done, Mode};
 use crate::config::{Config, NetworkConfig, SetupError};
@@ -38,7 +39,8 @@ Examples:
   blockhost broker request
   blockhost broker request --replace
   blockhost broker renew
-  blockhost broker renew --now";
+  blockhost broker renew --now
+  blockhost broker down";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -61,6 +63,13 @@ enum Verb {
         /// Also where it is not due
         #[arg(long)]
         now: bool,
+    },
+    /// Give the network up, as root: the allocation goes, and the tunnel with its key and its routes
+    #[command(after_help = EXAMPLES)]
+    Down {
+        /// Also while machines have addresses of it: they are not reached by IPv6 from then on
+        #[arg(long)]
+        in_use: bool,
     },
 }
 
@@ -88,6 +97,15 @@ pub fn run(args: &BrokerArgs, layout: &Layout) -> ExitCode {
             (false, false) => Accept::Same,
         }),
         Some(Verb::Renew { now }) => Mode::Renew { now },
+        Some(Verb::Down { in_use }) => {
+            return match runtime.block_on(down::down(layout, in_use)) {
+                Ok(gone) => {
+                    tell_gone(&gone, args.json);
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail("blockhost", &error),
+            };
+        }
     };
     let config = match Config::load(layout).map_err(SetupError::from) {
         Ok(config) => config,
@@ -130,6 +148,38 @@ fn tell(done: &Done, as_json: bool) {
     }
 }
 
+fn tell_gone(gone: &Gone, as_json: bool) {
+    if as_json {
+        let Gone {
+            prefix,
+            tunnel,
+            remarks,
+        } = gone;
+        say!(
+            "{}",
+            json!({"given_up": prefix, "tunnel_removed": tunnel, "remarks": remarks})
+        );
+        return;
+    }
+    match (&gone.prefix, gone.tunnel) {
+        (None, false) => say!("this host has no network of a broker"),
+        (None, true) => say!("{TUNNEL} is gone; there was no allocation any more"),
+        (Some(prefix), tunnel) => {
+            let tunnel = if tunnel {
+                ", and the tunnel with it"
+            } else {
+                ""
+            };
+            say!(
+                "{prefix} is not this host's any more{tunnel}; the broker has it back when the lease ends"
+            );
+        }
+    }
+    for remark in &gone.remarks {
+        eprintln!("blockhost: {remark}");
+    }
+}
+
 fn shown(kept: &Kept) -> Value {
     json!({
         "prefix": kept.prefix.to_string(),
@@ -161,6 +211,11 @@ async fn status(layout: &Layout, as_json: bool) -> Result<ExitCode, BrokerError>
             }
         }
         needs.extend(run::remarks(layout, kept)?);
+    }
+    if kept.is_none() && links()?.iter().any(|link| link.name == TUNNEL) {
+        needs.push(format!(
+            "{TUNNEL} is there without an allocation: blockhost broker request, or down"
+        ));
     }
     if as_json {
         let mut shown = kept.as_ref().map_or_else(|| json!({"prefix": null}), shown);

@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), DaemonError> {
+    crate::failpoint::arm();
     let config = Config::load(&Layout::from_env()).map_err(crate::config::SetupError::from)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

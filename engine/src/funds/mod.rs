@@ -1,8 +1,10 @@
 //! The host's money: once a day it is withdrawn from the contract and paid out, and the server buys gas when it has little.
 //! [`plan`] decides, [`teller`] does, [`crate::outbox`] remembers; here is when. Commands give orders to the same teller.
 
+pub mod error;
 pub mod look;
 pub mod plan;
+mod records;
 pub mod shares;
 pub mod step;
 pub mod teller;

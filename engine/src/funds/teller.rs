@@ -1,23 +1,23 @@
 //! Does what was ordered: step by step, each exactly once, across crashes of this process at any moment. One order at a
 //! time on a host, whichever process does it. What to do is [`super::plan`]'s.
 
+pub use super::error::FundsError;
 use super::look;
 use super::plan::least_out;
 use super::step::{Deed, Outcome, Step};
-use crate::agent::{self, Kind, RecordError};
+use super::undone::Before;
 use crate::chain::bindings::{IERC20, IUniswapV2Router02};
 use crate::chain::tx::Call;
 use crate::chain::{Chain, ChainError, U256};
-use crate::config::{Config, SetupError};
-use crate::outbox::{Order, OrderState, Outbox, OutboxError, StepRow, StepState};
+use crate::config::Config;
+use crate::outbox::{Order, OrderState, Outbox, StepRow, StepState};
 use crate::sending::{SendError, Sender, Sending};
-use crate::wallets::{Book, BookError, Party, TokenError};
+use crate::wallets::{Book, BookError, Party};
 use crate::{failpoint, log};
 use alloy::providers::Provider;
 use alloy::rpc::types::{BlockNumberOrTag, TransactionReceipt};
 use alloy::sol_types::{SolCall, SolEvent};
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -41,86 +41,6 @@ pub mod kind {
     pub const GAS: &str = "gas";
     /// What a person ordered.
     pub const HAND: &str = "hand";
-}
-
-/// Why money was not moved, or it is not known whether it was.
-#[derive(Debug, thiserror::Error)]
-pub enum FundsError {
-    /// Configuration.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// The endpoints.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// Tokens.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The outbox.
-    #[error(transparent)]
-    Outbox(#[from] OutboxError),
-    /// The address book.
-    #[error(transparent)]
-    Book(#[from] BookError),
-    /// Sending.
-    #[error(transparent)]
-    Sending(#[from] SendError),
-    /// Who gets what.
-    #[error(transparent)]
-    Shares(#[from] super::shares::SharesError),
-    /// Planning.
-    #[error(transparent)]
-    Plan(#[from] super::plan::PlanError),
-    /// The ledger.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The lock.
-    #[error("cannot lock {path}: {source}", path = .path.display())]
-    Lock {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A stored step cannot be read.
-    #[error("order {order}: step {number} cannot be read: {reason}")]
-    Step {
-        /// Which order.
-        order: i64,
-        /// Which step.
-        number: i64,
-        /// Why.
-        reason: String,
-    },
-    /// A step failed for good, and with it what a person ordered.
-    #[error(
-        "step {number} of {of} failed: {reason}; {done} of them were done, the rest is not done any more"
-    )]
-    Failed {
-        /// Which step.
-        number: i64,
-        /// Of how many.
-        of: usize,
-        /// How many were done.
-        done: usize,
-        /// Why.
-        reason: String,
-    },
-    /// Too early to sign it again.
-    #[error(
-        "step {number} of order {order} is not tried again yet: the attempt before is not deep enough in the chain, and a reorganisation could still give it its effect"
-    )]
-    Unsettled {
-        /// Which order.
-        order: i64,
-        /// Which step.
-        number: i64,
-    },
-    /// A step that has no effect, or would have one that nobody expects any more.
-    #[error("{0}")]
-    Useless(String),
-    /// Nobody to pay the rest to.
-    #[error("the address book has no {0}; see `ab --init`")]
-    NotSetUp(&'static str),
 }
 
 /// Everything that is needed to pay.
@@ -276,11 +196,17 @@ impl Teller {
                     "it was interrupted too long ago to be begun now".into(),
                 ));
             }
-            if row.attempt > 0 && !self.is_settled(row, step.from.address).await? {
-                return Err(FundsError::Unsettled {
-                    order: order.id,
-                    number: row.number,
-                });
+            if row.attempt > 0 {
+                match self.before(row, step.from.address).await? {
+                    Before::Nothing => {}
+                    Before::Happened(receipt) => return self.outcome(step, &receipt).await,
+                    Before::Open => {
+                        return Err(FundsError::Unsettled {
+                            order: order.id,
+                            number: row.number,
+                        });
+                    }
+                }
             }
             let call = self.call(step).await?;
             let spare = match step.deed {
@@ -439,65 +365,6 @@ impl Teller {
             amount,
             received,
         })
-    }
-
-    /// Records a movement. One that cannot be recorded now is recorded later.
-    async fn put_on_record(&self, row: &StepRow, step: &Step, outcome: &Outcome) {
-        if let Err(error) = self.record(row, step, outcome).await {
-            log::warn(
-                "a movement of money is not in the ledger yet",
-                &[
-                    ("order", &row.order),
-                    ("step", &row.number),
-                    ("error", &error),
-                ],
-            );
-        }
-    }
-
-    async fn record(
-        &self,
-        row: &StepRow,
-        step: &Step,
-        outcome: &Outcome,
-    ) -> Result<(), FundsError> {
-        let mut data = step.json();
-        if let (Some(data), Some(more)) = (data.as_object_mut(), outcome.json().as_object()) {
-            data.extend(more.clone());
-            data.insert("chain_id".into(), self.chain.chain_id().into());
-            data.insert("order".into(), row.order.into());
-            data.insert("step".into(), row.number.into());
-        }
-        let resource = format!("wallet:{}", step.from.name);
-        let kind = Kind {
-            category: "chain",
-            operation: None,
-        };
-        agent::record_in(&self.config.layout, kind, step.verb(), &resource, data).await?;
-        // Between the two, a crash leaves a second, identical record: it names the same order and step.
-        self.outbox.step_recorded(row.order, row.number)?;
-        Ok(())
-    }
-
-    /// Records what could not be recorded when it happened. Nobody else pays meanwhile: who has just paid records it itself.
-    ///
-    /// # Errors
-    /// [`FundsError`].
-    pub async fn catch_up_records(&self, _counter: &Counter) -> Result<(), FundsError> {
-        for row in self.outbox.unrecorded_steps()? {
-            let outcome = row
-                .outcome
-                .as_deref()
-                .ok_or("it has no outcome".to_owned())
-                .and_then(|text| serde_json::from_str(text).map_err(|e| e.to_string()));
-            let outcome: Outcome = outcome.map_err(|reason| FundsError::Step {
-                order: row.order,
-                number: row.number,
-                reason,
-            })?;
-            self.record(&row, &parse(&row)?, &outcome).await?;
-        }
-        Ok(())
     }
 }
 

@@ -4,14 +4,18 @@
 use super::Manager;
 use super::teller::{FundsError, Teller, parse, purpose};
 use crate::agent::{self, Kind};
-use crate::chain::Address;
+use crate::chain::nonce::{self, Holder};
+use crate::chain::rpc::{Endpoint, describe};
 use crate::chain::tx;
+use crate::chain::{Address, B256, ChainError};
 use crate::log;
 use crate::outbox::{StepKey, StepRow};
 use crate::sending::SendError;
 use crate::sending::young::{self, TakenBack};
 use alloy::providers::Provider;
+use alloy::rpc::types::TransactionReceipt;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 impl Manager {
     /// Looks for movements that the chain has forgotten, and lets them happen again.
@@ -102,38 +106,77 @@ impl Manager {
     }
 }
 
+/// What became of the earlier attempts at a step.
+pub(super) enum Before {
+    /// None had its effect, and none can have it any more, whatever history wins.
+    Nothing,
+    /// They are not deep enough in the chain to say that.
+    Open,
+    /// One of them had it.
+    Happened(Box<TransactionReceipt>),
+}
+
 impl Teller {
-    /// Whether nothing of the earlier attempts at a step can have its effect any more, whatever history wins: their nonces
-    /// are used up as deep in the chain as an event has to be to count.
+    /// Looks at everything that was signed for earlier attempts at a step: their nonces have to be used up as deep in the
+    /// chain as an event has to be to count, and by others than by what would have had the effect.
     ///
     /// # Errors
-    /// [`FundsError`].
-    pub(super) async fn is_settled(
-        &self,
-        row: &StepRow,
-        from: Address,
-    ) -> Result<bool, FundsError> {
-        let mut highest = None;
+    /// [`FundsError`], also where the node cannot tell.
+    pub(super) async fn before(&self, row: &StepRow, from: Address) -> Result<Before, FundsError> {
+        let mut signed: BTreeMap<u64, Vec<B256>> = BTreeMap::new();
         for attempt in 0..row.attempt {
             let purpose = purpose(&StepRow {
                 attempt,
                 ..row.clone()
             });
-            highest = highest.max(self.outbox.highest_nonce(self.chain.chain_id(), &purpose)?);
+            for row in self.outbox.signed_for(self.chain.chain_id(), &purpose)? {
+                let with_nonce = signed.entry(row.signed.nonce).or_default();
+                with_nonce.push(row.signed.hash);
+            }
         }
-        let Some(highest) = highest else {
-            return Ok(true);
+        let Some(highest) = signed.keys().max().copied() else {
+            return Ok(Before::Nothing);
         };
         let (node, head) = self.chain.select().await?;
         let deep = head.saturating_sub(self.config.confirmations());
         let used = node.provider().get_transaction_count(from).number(deep);
-        let used = used
-            .await
-            .map_err(|e| crate::chain::ChainError::Unexpected {
-                what: "reading the account's nonce",
-                detail: format!("{} {}", node.host(), crate::chain::rpc::describe(&e)),
-            })?;
-        Ok(used > highest)
+        let used = used.await.map_err(|e| ChainError::Unexpected {
+            what: "reading the account's nonce",
+            detail: format!("{} {}", node.host(), describe(&e)),
+        })?;
+        if used <= highest {
+            return Ok(Before::Open);
+        }
+        for (nonce, hashes) in signed {
+            if let Some(receipt) = self.effect(node, from, nonce, &hashes).await? {
+                return Ok(Before::Happened(Box::new(receipt)));
+            }
+        }
+        Ok(Before::Nothing)
+    }
+
+    /// The receipt of the one of these that is in a block and was not undone there. All have this nonce, which is used.
+    async fn effect(
+        &self,
+        node: &Endpoint,
+        from: Address,
+        nonce: u64,
+        hashes: &[B256],
+    ) -> Result<Option<TransactionReceipt>, FundsError> {
+        for hash in hashes {
+            if let Some(receipt) = young::receipt(node, *hash).await? {
+                return Ok(receipt.status().then_some(receipt));
+            }
+        }
+        match nonce::holder(node, from, nonce, None).await? {
+            Holder::Transaction { hash, block } if hashes.contains(&hash) => {
+                let host = node.host().to_owned();
+                // Another one may have it.
+                node.pass_over();
+                Err(SendError::NoReceipt { hash, block, host }.into())
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the subscription stands, in a file that `blockhost status` and `/metrics` read: the engine alone writes it, whole
 //! each time. Nothing is decided by it.
 
+use crate::told::{self, ToldError};
 use blockhost_proto::layout::Layout;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,27 +36,17 @@ impl State {
     /// As it was last written; none before an engine subscribed.
     ///
     /// # Errors
-    /// One sentence.
-    pub fn load(layout: &Layout) -> Result<Option<Self>, String> {
-        let path = Self::path(layout);
-        let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        match std::fs::metadata(&path) {
-            Ok(about) if about.len() > LARGEST => return Err(fail(&"is not the engine's")),
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(fail(&e)),
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| fail(&e))?;
-        serde_json::from_str(&text).map(Some).map_err(|e| fail(&e))
+    /// [`ToldError`].
+    pub fn load(layout: &Layout) -> Result<Option<Self>, ToldError> {
+        told::load(&Self::path(layout), LARGEST)
     }
 
     /// Writes it in one step.
     ///
     /// # Errors
-    /// The system's.
-    pub fn store(&self, layout: &Layout) -> std::io::Result<()> {
-        let text = serde_json::to_string(self)? + "\n";
-        crate::cli::replace(&Self::path(layout), &text)
+    /// [`ToldError::Io`].
+    pub fn store(&self, layout: &Layout) -> Result<(), ToldError> {
+        told::store(&Self::path(layout), self)
     }
 }
 
@@ -68,7 +59,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
         std::fs::create_dir_all(layout.state()).unwrap();
-        assert_eq!(State::load(&layout), Ok(None));
+        assert_eq!(State::load(&layout).unwrap(), None);
         let state = State {
             connected: true,
             endpoint: "node.example".into(),
@@ -78,10 +69,11 @@ mod tests {
             problem: None,
         };
         state.store(&layout).unwrap();
-        assert_eq!(State::load(&layout), Ok(Some(state)));
+        assert_eq!(State::load(&layout).unwrap(), Some(state));
         for junk in ["{", &"x".repeat(100_000)] {
             std::fs::write(State::path(&layout), junk).unwrap();
-            assert!(State::load(&layout).unwrap_err().contains("heads.json"));
+            let error = State::load(&layout).unwrap_err().to_string();
+            assert!(error.contains("heads.json"), "{error}");
         }
     }
 }

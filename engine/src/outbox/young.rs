@@ -22,6 +22,8 @@ pub struct StepKey {
 pub struct Young {
     /// The transaction.
     pub row: JournalTx,
+    /// Whose it is.
+    pub sender: Address,
     /// The block it was last seen in.
     pub block: u64,
 }
@@ -34,23 +36,60 @@ impl Outbox {
     /// [`OutboxError::Database`], [`OutboxError::Content`].
     pub fn young_txs(&self, chain_id: u64, most: u64) -> Result<Vec<Young>, OutboxError> {
         let sql = format!(
-            "SELECT {COLUMNS}, block FROM txs WHERE job_id = 0 AND chain_id = ? AND state = 'mined' AND block IS NOT NULL
+            "SELECT {COLUMNS}, block, sender FROM txs WHERE job_id = 0 AND chain_id = ? AND state = 'mined' AND block IS NOT NULL
              ORDER BY signed_ms DESC, nonce DESC LIMIT ?"
         );
+        self.placed(&sql, params![int(chain_id), int(most)])
+    }
+
+    /// A transaction that is in a block which may still be taken back; none where that is known to be deep.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn young_tx(&self, hash: B256) -> Result<Option<Young>, OutboxError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, block, sender FROM txs WHERE hash = ? AND state = 'mined' AND block IS NOT NULL"
+        );
+        let found = self.placed(&sql, params![hash.to_string()])?;
+        Ok(found.into_iter().next())
+    }
+
+    fn placed(&self, sql: &str, which: &[&dyn rusqlite::ToSql]) -> Result<Vec<Young>, OutboxError> {
         let rows: Vec<_> = self.read(|c| {
-            c.prepare_cached(&sql)?
-                .query_map(params![int(chain_id), int(most)], |row| {
-                    Ok((raw_row(row)?, row.get::<_, i64>(11)?))
+            c.prepare_cached(sql)?
+                .query_map(which, |row| {
+                    let at = (row.get::<_, i64>(11)?, row.get::<_, String>(12)?);
+                    Ok((raw_row(row)?, at))
                 })?
                 .collect()
         })?;
         rows.into_iter()
-            .map(|(row, block)| {
+            .map(|(row, (block, sender))| {
+                let sender = sender.parse();
                 Ok(Young {
                     row: parse(row).map_err(|e| self.bad(0, e))?,
+                    sender: sender.map_err(|e| self.bad(0, format!("sender: {e}")))?,
                     block: unsigned(block),
                 })
             })
+            .collect()
+    }
+
+    /// Everything that was ever signed for one purpose of no job, whatever became of it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn signed_for(&self, chain_id: u64, purpose: &str) -> Result<Vec<JournalTx>, OutboxError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM txs WHERE job_id = 0 AND chain_id = ? AND purpose = ? ORDER BY nonce, signed_ms"
+        );
+        let rows: Vec<_> = self.read(|c| {
+            c.prepare_cached(&sql)?
+                .query_map(params![int(chain_id), purpose], raw_row)?
+                .collect()
+        })?;
+        rows.into_iter()
+            .map(|row| parse(row).map_err(|e| self.bad(0, e)))
             .collect()
     }
 
@@ -79,20 +118,6 @@ impl Outbox {
         rows.into_iter()
             .map(|row| parse(row).map_err(|e| self.bad(0, e)))
             .collect()
-    }
-
-    /// The highest nonce that was used for one purpose of no job; none where nothing was signed for it.
-    ///
-    /// # Errors
-    /// [`OutboxError::Database`].
-    pub fn highest_nonce(&self, chain_id: u64, purpose: &str) -> Result<Option<u64>, OutboxError> {
-        let nonce: Option<i64> = self.read(|c| {
-            c.prepare_cached(
-                "SELECT max(nonce) FROM txs WHERE job_id = 0 AND purpose = ? AND chain_id = ?",
-            )?
-            .query_row(params![purpose, int(chain_id)], |row| row.get(0))
-        })?;
-        Ok(nonce.map(unsigned))
     }
 
     /// A transaction was seen in another block than before; none when its block is too deep to be taken back.
@@ -188,11 +213,14 @@ mod tests {
     fn what_was_taken_back_is_to_be_done_again_once_and_recorded_again() {
         let outbox = Outbox::in_memory().unwrap();
         let hash = ordered(&outbox, OrderState::Done).hash;
-        assert_eq!(outbox.young_txs(CHAIN, 10).unwrap()[0].block, 10);
+        let young = outbox.young_txs(CHAIN, 10).unwrap().remove(0);
+        assert_eq!(young.block, 10);
+        assert_eq!(outbox.young_tx(hash).unwrap(), Some(young));
         let taken = |now| outbox.taken_back(hash, now, Some(STEP), "gone").unwrap();
         assert!(taken(TxState::Live));
         assert!(!taken(TxState::Live), "once");
         assert_eq!(outbox.young_txs(CHAIN, 10).unwrap(), []);
+        assert_eq!(outbox.young_tx(hash).unwrap(), None);
         assert_eq!(outbox.journaled(0, "funds 1.1.0").unwrap().len(), 1);
         assert!(outbox.is_live(0, "funds 1.1.0").unwrap());
         let order = outbox.open_orders(CHAIN).unwrap().remove(0);
@@ -250,7 +278,8 @@ mod tests {
         outbox.seen_in(ours.hash, None).unwrap();
         outbox.seen_in(mint.hash, None).unwrap();
         assert_eq!(nonces(), Vec::<u64>::new());
-        assert_eq!(outbox.highest_nonce(CHAIN, "funds 1.1.0").unwrap(), Some(3));
+        let signed = outbox.signed_for(CHAIN, "funds 1.1.0").unwrap();
+        assert_eq!((signed.len(), signed[0].signed.nonce), (1, 3));
     }
 
     #[test]

@@ -15,10 +15,11 @@ use crate::handler::{Context, StepError};
 use crate::log;
 use crate::machines::MachinesError;
 use crate::outbox::OutboxError;
+use crate::told::ToldError;
 use observe::Known;
 use plan::Finding;
 use repair::Mended;
-use report::{Entry, Report, ReportError};
+use report::{Entry, Report};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub enum ReconcileError {
     Machines(#[from] MachinesError),
     /// The report.
     #[error(transparent)]
-    Report(#[from] ReportError),
+    Report(#[from] ToldError),
     /// A task broke off.
     #[error("a request broke off: {0}")]
     Task(tokio::task::JoinError),
@@ -139,8 +140,8 @@ impl Reconciler {
         self.said.retain(|finding| certain.contains(finding));
         let now = jiff::Timestamp::now().to_string();
         let (mut repaired, mut left) = (Vec::new(), Vec::new());
-        for finding in certain {
-            if finding.is_repaired() && self.mend(&finding).await {
+        for finding in certain.clone() {
+            if finding.is_repaired() && self.mend(&finding, &certain).await {
                 repaired.push(Entry::new(&finding, &now));
                 continue;
             }
@@ -171,8 +172,8 @@ impl Reconciler {
         Ok(mended)
     }
 
-    async fn mend(&mut self, finding: &Finding) -> bool {
-        match repair::repair(&self.context, self.contract, finding).await {
+    async fn mend(&mut self, finding: &Finding, certain: &[Finding]) -> bool {
+        match repair::repair(&self.context, self.contract, finding, certain).await {
             Ok(Mended::Yes) => {
                 log::warn("mended", &[("problem", &finding.sentence())]);
                 self.said.remove(finding);

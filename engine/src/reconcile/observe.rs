@@ -4,6 +4,7 @@
 use super::ReconcileError;
 use super::plan::{Credential, Machine, Observed, OpenJob, Subscription};
 use crate::chain::bindings::{AccessCredentialNFT, BlockhostSubscriptions};
+use crate::chain::nonce::{self, Holder};
 use crate::chain::rpc::{Endpoint, TransportError};
 use crate::chain::{Address, B256, U256};
 use crate::handler::Context;
@@ -178,11 +179,13 @@ async fn mints(
     }
     let nft = context.nft_contract;
     let receipts = many(node, ask, |node, (id, job, hash)| async move {
-        Ok((id, job, node.get_transaction_receipt(hash).await?))
+        Ok((id, job, hash, node.get_transaction_receipt(hash).await?))
     })
     .await?;
-    for (id, job, receipt) in receipts {
+    for (id, job, hash, receipt) in receipts {
         let mint = match receipt {
+            // Without a receipt, the blocks say it.
+            None if is_in_a_block(context, node, hash).await? => Mint::Young,
             None => Mint::TakenBack { job },
             Some(receipt) if receipt.block_number.is_none_or(|n| n > cursor.number) => Mint::Young,
             // Taken into another block, where the contract undid it: as good as gone.
@@ -201,6 +204,21 @@ async fn mints(
         mints.push((id, mint));
     }
     Ok(mints)
+}
+
+/// Whether a block has our transaction although the node has no receipt of it. One that nothing more is known of than its
+/// hash is as deep as anything.
+async fn is_in_a_block(
+    context: &Context,
+    node: &Endpoint,
+    hash: B256,
+) -> Result<bool, ReconcileError> {
+    let Some(young) = context.outbox.young_tx(hash)? else {
+        return Ok(true);
+    };
+    let hint = Some(young.block);
+    let holder = nonce::holder(node, young.sender, young.row.signed.nonce, hint).await?;
+    Ok(matches!(holder, Holder::Transaction { hash: found, .. } if found == hash))
 }
 
 async fn subscription(

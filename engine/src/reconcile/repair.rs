@@ -2,12 +2,14 @@
 //! was found is looked at once more in the database before anything is changed.
 
 use super::observe;
-use super::plan::{Finding, Problem};
+use super::plan::{Finding, OpenJob, Problem};
 use crate::agent;
 use crate::chain::Address;
+use crate::failpoint;
 use crate::handler::{Context, StepError};
-use crate::machines::exists;
+use crate::machines::{exists, subscription_of};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// How an attempt to mend ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub enum Mended {
     NotNow,
 }
 
-/// Mends one finding. What only a person can decide is left alone.
+/// Mends one finding, one of `certain`, all of which are so. What only a person can decide is left alone.
 ///
 /// # Errors
 /// [`StepError`]; what was done up to there is right by itself, and the next look finds the rest.
@@ -26,6 +28,7 @@ pub async fn repair(
     context: &Context,
     contract: Address,
     finding: &Finding,
+    certain: &[Finding],
 ) -> Result<Mended, StepError> {
     let id = finding.subscription;
     let Some(_held) = context.holds.try_hold(id) else {
@@ -75,7 +78,13 @@ pub async fn repair(
             if now.token != *recorded {
                 return Ok(Mended::NotNow);
             }
-            context.machines.set_token(name, *token).await?;
+            if let Some(holder) = context.machines.take_token(name, *token).await? {
+                let others = (certain, &open);
+                if !give_back(context, others, holder.as_str(), *token).await? {
+                    return Ok(Mended::NotNow);
+                }
+                context.machines.set_token(name, *token).await?;
+            }
             note(context, finding).await?;
         }
         Problem::ExpiryDiffers {
@@ -100,6 +109,40 @@ pub async fn repair(
         | Problem::NoMachine { .. } => return Ok(Mended::NotNow),
     }
     Ok(Mended::Yes)
+}
+
+/// Takes a token from a machine that is recorded with it, where the chain says that it has another one: a reorganisation
+/// exchanged the two. Killed after this, the machine has no token on record, and the next look gives it its own.
+async fn give_back(
+    context: &Context,
+    (certain, open): (&[Finding], &BTreeMap<u64, OpenJob>),
+    holder: &str,
+    token: u64,
+) -> Result<bool, StepError> {
+    let Some(id) = subscription_of(holder).filter(|id| !open.contains_key(id)) else {
+        return Ok(false);
+    };
+    let Some(_held) = context.holds.try_hold(id) else {
+        return Ok(false);
+    };
+    let record = context.machines.get(holder).await?;
+    let Some(record) = record.filter(|record| exists(Some(record))) else {
+        return Ok(false);
+    };
+    let recorded = record.nft_token_id;
+    // Else it is only a promise that was left behind.
+    if recorded == Some(token) {
+        let differs = |finding: &Finding| {
+            finding.subscription == id
+                && matches!(finding.problem, Problem::TokenDiffers { recorded: Some(recorded), .. } if recorded == token)
+        };
+        if !certain.iter().any(differs) {
+            return Ok(false);
+        }
+    }
+    context.machines.disown_token(holder, token).await?;
+    failpoint::reach("reconcile", "disowned");
+    Ok(true)
 }
 
 async fn tell_guest(

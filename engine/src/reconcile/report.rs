@@ -2,11 +2,11 @@
 //! writes it, whole each time.
 
 use super::plan::Finding;
+use crate::told::{self, ToldError};
 use blockhost_proto::layout::Layout;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Repairs that are kept in sight.
 const KEPT_REPAIRS: usize = 50;
@@ -56,27 +56,6 @@ impl Entry {
     }
 }
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportError {
-    /// Reading or writing.
-    #[error("{path}: {source}", path = .path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Not a report.
-    #[error("{path} is no report of the engine: {reason}; remove it, the next look writes it anew", path = .path.display())]
-    Content {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
 impl Report {
     /// `/var/lib/blockhost/reconcile.json`.
     #[must_use]
@@ -87,29 +66,9 @@ impl Report {
     /// The last report; none before the first look.
     ///
     /// # Errors
-    /// [`ReportError`].
-    pub fn load(layout: &Layout) -> Result<Option<Self>, ReportError> {
-        let path = Self::path(layout);
-        let io = |source| ReportError::Io {
-            path: path.clone(),
-            source,
-        };
-        let length = match std::fs::metadata(&path) {
-            Ok(about) => about.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io(e)),
-        };
-        let content = |reason: String| ReportError::Content {
-            path: path.clone(),
-            reason,
-        };
-        if length > LARGEST {
-            return Err(content(format!("it has {length} bytes")));
-        }
-        let text = std::fs::read_to_string(&path).map_err(io)?;
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| content(e.to_string()))
+    /// [`ToldError`].
+    pub fn load(layout: &Layout) -> Result<Option<Self>, ToldError> {
+        told::load(&Self::path(layout), LARGEST)
     }
 
     /// Puts repairs in front of those that are kept.
@@ -121,20 +80,9 @@ impl Report {
     /// Writes it in one step: a reader sees the old or the new one.
     ///
     /// # Errors
-    /// [`ReportError::Io`].
-    pub fn store(&self, layout: &Layout) -> Result<(), ReportError> {
-        let path = Self::path(layout);
-        let write = |draft: &Path| -> std::io::Result<()> {
-            let mut file = std::fs::File::create(draft)?;
-            serde_json::to_writer(&file, self)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            std::fs::rename(draft, &path)
-        };
-        write(&path.with_extension("json.new")).map_err(|source| ReportError::Io {
-            path: path.clone(),
-            source,
-        })
+    /// [`ToldError::Io`].
+    pub fn store(&self, layout: &Layout) -> Result<(), ToldError> {
+        told::store(&Self::path(layout), self)
     }
 }
 

@@ -1,11 +1,12 @@
-//! A look at what is in a block that may still be taken back: is it there? What the chain has forgotten is live again, as
-//! the same signed bytes with the same nonce, so that it happens once whatever history wins. What follows for an order is
-//! [`crate::funds`]'s.
+//! A look at what is in a block that may still be taken back: is it there? Where there is no receipt, the blocks say it. What
+//! the chain has forgotten is live again, as the same signed bytes with the same nonce, so that it happens once whatever
+//! history wins. What follows for an order is [`crate::funds`]'s.
 
 use super::SendError;
+use crate::chain::nonce::{self, Holder};
 use crate::chain::rpc::Endpoint;
 use crate::chain::rpc::describe;
-use crate::chain::{Chain, ChainError};
+use crate::chain::{B256, Chain, ChainError};
 use crate::outbox::{JournalTx, Outbox, StepKey, TxState, Young};
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionReceipt;
@@ -60,7 +61,10 @@ pub async fn look(
     tokio::time::sleep(SECOND_LOOK).await;
     let mut gone = Vec::new();
     for one in suspects {
-        let found = found(outbox, node, head, &one).await?;
+        let mut found = found(outbox, node, head, &one).await?;
+        if found == Found::Nowhere && is_in_a_block(outbox, node, head, &one).await? {
+            found = Found::There;
+        }
         let (now, why) = match found {
             Found::There => continue,
             Found::Reverted => (
@@ -99,24 +103,46 @@ async fn found(
     head: u64,
     one: &Young,
 ) -> Result<Found, SendError> {
-    let receipt = match receipt(node, &one.row).await? {
+    let receipt = match receipt(node, one.row.signed.hash).await? {
         None => return Ok(Found::Nowhere),
         Some(receipt) if !receipt.status() => return Ok(Found::Reverted),
         Some(receipt) => receipt,
     };
-    let block = receipt.block_number.unwrap_or(one.block);
+    note(outbox, head, one, receipt.block_number.unwrap_or(one.block))?;
+    Ok(Found::There)
+}
+
+/// Whether a block has it although the node has no receipt of it.
+async fn is_in_a_block(
+    outbox: &Outbox,
+    node: &Endpoint,
+    head: u64,
+    one: &Young,
+) -> Result<bool, SendError> {
+    let hint = Some(one.block);
+    match nonce::holder(node, one.sender, one.row.signed.nonce, hint).await? {
+        Holder::Transaction { hash, block } if hash == one.row.signed.hash => {
+            note(outbox, head, one, block)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn note(outbox: &Outbox, head: u64, one: &Young, block: u64) -> Result<(), SendError> {
     let is_final = head.saturating_sub(block) >= FINAL_DEPTH;
     if is_final || block != one.block {
         outbox.seen_in(one.row.signed.hash, (!is_final).then_some(block))?;
     }
-    Ok(Found::There)
+    Ok(())
 }
 
-async fn receipt(
+/// The receipt, as this node has it.
+pub(crate) async fn receipt(
     node: &Endpoint,
-    row: &JournalTx,
+    hash: B256,
 ) -> Result<Option<TransactionReceipt>, SendError> {
-    let asked = node.provider().get_transaction_receipt(row.signed.hash);
+    let asked = node.provider().get_transaction_receipt(hash);
     asked.await.map_err(|e| {
         SendError::Chain(ChainError::Unexpected {
             what: "looking for a receipt",

@@ -136,7 +136,8 @@ fn heads_part(config: &Config, layout: &Layout) -> Result<Option<HeadsPart>, Str
     if configured.map_err(|e| e.to_string())?.is_empty() {
         return Ok(None);
     }
-    let state = State::load(layout)?.unwrap_or_default();
+    let state = State::load(layout).map_err(|e| e.to_string())?;
+    let state = state.unwrap_or_default();
     let since = state.since.parse().map_or(0, |since| {
         let passed = jiff::Timestamp::now().duration_since(since);
         passed.as_secs().max(0)

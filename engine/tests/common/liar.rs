@@ -1,29 +1,55 @@
-//! A node that tells the truth about everything but one function of contracts.
+//! A node that tells the truth about everything but one thing: a function of contracts, or that it has receipts.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+#[derive(Clone)]
+enum Lie {
+    /// Whoever calls the function with this selector is answered with this.
+    Call(&'static str, String),
+    /// Nothing has a receipt, as with a node that was set up anew.
+    NoReceipts,
+}
+
 /// Starts one in front of the node at `upstream`: whoever calls a function with this selector is answered with `lie`, 64
 /// hexadecimal digits. Gives its port.
 pub fn start(upstream: u16, selector: &'static str, lie: String) -> u16 {
+    relay(upstream, Lie::Call(selector, format!("0x{lie}")))
+}
+
+/// Starts one that has blocks, states and logs, and no receipts. Gives its port.
+pub fn without_receipts(upstream: u16) -> u16 {
+    relay(upstream, Lie::NoReceipts)
+}
+
+fn relay(upstream: u16, lie: Lie) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let lie = lie.clone();
-            std::thread::spawn(move || drop(serve(client, upstream, selector, &lie)));
+            std::thread::spawn(move || drop(serve(client, upstream, &lie)));
         }
     });
     port
 }
 
-fn serve(mut client: TcpStream, upstream: u16, selector: &str, lie: &str) -> std::io::Result<()> {
+fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
     while let Some((head, body)) = message(&mut client)? {
         let text = String::from_utf8(body.clone()).unwrap_or_default();
-        if text.contains("\"eth_call\"") && text.contains(selector) {
+        let lied = match lie {
+            Lie::Call(selector, answer) => (text.contains("\"eth_call\"")
+                && text.contains(selector))
+            .then(|| serde_json::json!(answer)),
+            Lie::NoReceipts => text
+                .contains("\"eth_getTransactionReceipt\"")
+                .then_some(serde_json::Value::Null),
+        };
+        if let Some(result) = lied {
             let request: serde_json::Value = serde_json::from_str(&text)?;
-            let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": format!("0x{lie}")});
+            let answer =
+                serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
             let answer = answer.to_string();
             write!(
                 client,

@@ -163,6 +163,30 @@ pub(super) fn mint(
     Ok(token_of(&vm.vm_name, TokenStatus::Minted))
 }
 
+/// The token that the machine is recorded with and that another one takes the place of.
+pub(super) fn replaced(vm: &VmRecord, token: u64) -> Option<u64> {
+    vm.nft_token_id.filter(|old| *old != token)
+}
+
+/// The token is not this machine's; false when it never was.
+pub(super) fn disown(held: &mut TokenReservation, name: &VmName) -> bool {
+    let its = held.vm_name == *name && held.status != TokenStatus::Failed;
+    if its {
+        held.status = TokenStatus::Failed;
+    }
+    its
+}
+
+/// The record of a machine whose token this is not; false when it names another one.
+pub(super) fn forget(vm: &mut VmRecord, token: u64) -> bool {
+    let named = vm.nft_token_id == Some(token);
+    if named {
+        vm.nft_token_id = None;
+        vm.nft_minted = None;
+    }
+    named
+}
+
 /// Minting for this machine failed; false when the promise is not its.
 pub(super) fn fail(held: &mut TokenReservation, name: &VmName) -> bool {
     let its = held.status == TokenStatus::Reserved && held.vm_name == *name;

@@ -449,8 +449,24 @@ impl Store for JsonStore {
         self.change(|db| {
             let key = token.to_string();
             let held = db.reserved_nft_tokens.get(&key).cloned();
-            let minted = change::mint(held.as_ref(), db.vm(name)?, token)?;
+            let vm = db.vm(name)?;
+            let old = change::replaced(vm, token);
+            let minted = change::mint(held.as_ref(), vm, token)?;
             db.reserved_nft_tokens.insert(key, minted);
+            if let Some(held) = old.and_then(|old| db.reserved_nft_tokens.get_mut(&old.to_string()))
+            {
+                change::disown(held, name);
+            }
+            Ok(())
+        })
+    }
+
+    fn disown_token(&self, token: u64, name: &VmName) -> Result<(), StoreError> {
+        self.change(|db| {
+            change::forget(db.vm(name)?, token);
+            if let Some(held) = db.reserved_nft_tokens.get_mut(&token.to_string()) {
+                change::disown(held, name);
+            }
             Ok(())
         })
     }

@@ -275,11 +275,18 @@ pub trait Store {
     /// [`StoreError::TokenTaken`].
     fn reserve_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
 
-    /// The token is on the chain.
+    /// The token is on the chain. One that the machine was recorded with before is nobody's after it.
     ///
     /// # Errors
     /// [`StoreError::UnknownVm`], [`StoreError::TokenTaken`].
     fn mint_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
+
+    /// The token is not this machine's after all: its record names none where it named this one, and another machine may
+    /// have it.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownVm`].
+    fn disown_token(&self, token: u64, name: &VmName) -> Result<(), StoreError>;
 
     /// Minting failed: the promise to this machine is void.
     ///
@@ -356,6 +363,7 @@ boxed! {
     fn vms_to_destroy(&self, now: Time, grace_days: u32) -> Vec<VmRecord>;
     fn reserve_token(&self, token: u64, name: &VmName) -> ();
     fn mint_token(&self, token: u64, name: &VmName) -> ();
+    fn disown_token(&self, token: u64, name: &VmName) -> ();
     fn fail_token(&self, token: u64, name: &VmName) -> ();
     fn list(&self, status: Option<Status>) -> Vec<VmRecord>;
     fn get(&self, name: &VmName) -> VmRecord;

@@ -24,7 +24,7 @@ use crate::time::Time;
 pub use connect::{Address, Unusable};
 pub use hosts::{GivenUp, Host, Identity};
 use rows::{
-    Outcome, Stop, choose, ends_the_session, hold, insert_reservation, let_go, lock_token,
+    Outcome, Stop, choose, disown, ends_the_session, hold, insert_reservation, let_go, lock_token,
     lost_a_race, machine, read, reservation, signed, taken, token, write_machine,
     write_reservation, write_token,
 };
@@ -412,9 +412,25 @@ impl Store for PostgresStore {
             lock_token(tx, number)?;
             let held = token(tx, number)?;
             let mut vm = machine(tx, name)?.ok_or_else(|| change::unknown(name))?;
+            let old = change::replaced(&vm, number);
             let minted = change::mint(held.as_ref(), &mut vm, number)?;
             write_machine(tx, &vm)?;
-            write_token(tx, number, &minted)
+            write_token(tx, number, &minted)?;
+            match old {
+                Some(old) => disown(tx, old, name),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn disown_token(&self, number: u64, name: &VmName) -> Result<(), StoreError> {
+        self.change(|tx| {
+            lock_token(tx, number)?;
+            let mut vm = machine(tx, name)?.ok_or_else(|| change::unknown(name))?;
+            if change::forget(&mut vm, number) {
+                write_machine(tx, &vm)?;
+            }
+            disown(tx, number, name)
         })
     }
 

@@ -241,6 +241,16 @@ pub(super) fn write_token(
     Ok(())
 }
 
+/// The token is not this machine's.
+pub(super) fn disown(tx: &mut Transaction<'_>, number: u64, name: &VmName) -> Outcome<()> {
+    if let Some(mut held) = token(tx, number)?
+        && change::disown(&mut held, name)
+    {
+        write_token(tx, number, &held)?;
+    }
+    Ok(())
+}
+
 /// Only one at a time decides about a token, also about one that nobody has yet.
 pub(super) fn lock_token(tx: &mut Transaction<'_>, token: u64) -> Outcome<()> {
     tx.execute(
