@@ -61,7 +61,7 @@ pub struct Blockchain {
     /// `LedgerAnchor`; nothing is anchored without it.
     #[serde(default, deserialize_with = "address")]
     pub ledger_anchor_contract: Option<Address>,
-    /// Block to begin with when nothing was processed yet; without it, the current one.
+    /// Block to begin with when nothing was processed yet; without it, the one in which the contract was made.
     #[serde(default)]
     pub start_block: Option<u64>,
     /// Blocks on top of an event before it counts.
