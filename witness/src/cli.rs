@@ -40,6 +40,7 @@ struct Args {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Make the key of this witness; an existing one is never replaced
+    #[command(after_help = "Example:\n  blockhost-witness keygen witness.example/w1")]
     Keygen {
         /// Its name, such as a host name and a path without a scheme
         name: String,
@@ -51,12 +52,18 @@ enum Verb {
         state: Option<PathBuf>,
     },
     /// Print the public key, for the policies of those who trust this witness
+    #[command(after_help = "Example:\n  blockhost-witness vkey")]
     Vkey(Places),
     /// Check the configuration and the memory without serving
+    #[command(after_help = "Example:\n  blockhost-witness check --config witness.yaml")]
     Check(Places),
     /// Serve
+    #[command(after_help = "Example:\n  blockhost-witness run")]
     Run(Places),
     /// Show what was cosigned last of each log
+    #[command(
+        after_help = "Examples:\n  blockhost-witness status\n  blockhost-witness status --json"
+    )]
     Status {
         #[command(flatten)]
         places: Places,
@@ -65,6 +72,9 @@ enum Verb {
         json: bool,
     },
     /// Have this host's ledger cosigned by the witnesses of its policy, and hand the cosignatures to the root agent
+    #[command(
+        after_help = "Examples:\n  blockhost-witness submit\n  blockhost-witness submit --every 60\n  blockhost-witness submit --print > cosigned.txt"
+    )]
     Submit {
         /// The policy (C2SP tlog-policy) [default: /etc/blockhost/ledger-witnesses]
         #[arg(long, value_name = "FILE")]
@@ -229,7 +239,7 @@ fn serve(places: &Places, layout: &Layout) -> Result<(), Box<dyn Error>> {
                 _ = tokio::signal::ctrl_c() => {}
             }
         };
-        server::serve(listener, store, stop).await?;
+        server::serve(listener, store, stop).await;
         Ok(())
     })
 }

@@ -2,30 +2,26 @@
 //! Every size and every time is bounded before anything is read.
 
 use crate::store::{AddError, Store};
+use blockhost_http::Limits;
 use blockhost_ledger::witness::{AddCheckpoint, MAX_REQUEST_BYTES, Refusal};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
-/// Connections at once.
-const CONNECTIONS: usize = 256;
 /// For the head of a request, and again for its body.
 const READ_LIMIT: Duration = Duration::from_secs(5);
-/// For a connection, however busy.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
-/// Bytes of a request's head.
-const MAX_HEAD: usize = 8 * 1024;
+const LIMITS: Limits = Limits {
+    connections: 256,
+    head: READ_LIMIT,
+    head_bytes: 8 * 1024,
+    connection: Duration::from_secs(60),
+};
 
 /// How often it was asked what, since it started.
 #[derive(Debug, Default)]
@@ -70,50 +66,13 @@ impl Counters {
 }
 
 /// Serves until `stop` is done; connections that are open then are cut.
-///
-/// # Errors
-/// The socket is of no use any more.
-pub async fn serve(
-    listener: TcpListener,
-    store: Arc<Store>,
-    stop: impl Future<Output = ()>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, store: Arc<Store>, stop: impl Future<Output = ()>) {
     let counters = Arc::new(Counters::default());
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::pin!(stop);
-    loop {
-        // No room: whoever comes waits in the kernel's queue, and those inside are bounded in time.
-        let permit = tokio::select! {
-            permit = room.clone().acquire_owned() => permit.map_err(std::io::Error::other)?,
-            () = &mut stop => return Ok(()),
-        };
-        let (stream, _) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                // Out of descriptors, or gone before we looked.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-            () = &mut stop => return Ok(()),
-        };
+    let answer = move |request| {
         let (store, counters) = (store.clone(), counters.clone());
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let (store, counters) = (store.clone(), counters.clone());
-                async move { Ok::<_, Infallible>(answer(request, store, &counters).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(READ_LIMIT)
-                .max_buf_size(MAX_HEAD)
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that breaks off or stalls is its own trouble.
-            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-            drop(permit);
-        });
-    }
+        async move { answer(request, store, &counters).await }
+    };
+    blockhost_http::serve(listener, LIMITS, answer, stop).await;
 }
 
 async fn answer(

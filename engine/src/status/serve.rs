@@ -3,29 +3,24 @@
 
 use super::{gather, prometheus};
 use crate::log;
+use blockhost_http::Limits;
 use blockhost_proto::layout::Layout;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
-/// Connections at once.
-const CONNECTIONS: usize = 16;
-/// For the head of a request.
-const READ_LIMIT: Duration = Duration::from_secs(5);
-/// For a connection.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
-/// Bytes of a request's head.
-const MAX_HEAD: usize = 8 * 1024;
+const LIMITS: Limits = Limits {
+    connections: 16,
+    head: Duration::from_secs(5),
+    head_bytes: 8 * 1024,
+    connection: Duration::from_secs(60),
+};
 /// How long a page is good for.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -45,32 +40,11 @@ pub async fn run(address: SocketAddr, layout: Layout) {
         layout,
         last: Mutex::new(None),
     });
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, or gone before we looked.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
+    let answer = move |request| {
         let page = page.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let page = page.clone();
-                async move { Ok::<_, Infallible>(answer(&request, &page).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(READ_LIMIT)
-                .max_buf_size(MAX_HEAD)
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that breaks off or stalls is its own trouble.
-            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-            drop(permit);
-        });
-    }
+        async move { answer(&request, &page).await }
+    };
+    blockhost_http::serve(listener, LIMITS, answer, std::future::pending()).await;
 }
 
 struct Page {
