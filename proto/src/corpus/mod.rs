@@ -2,13 +2,16 @@
 //! Used by this crate's tests and by those of everything that stands behind the socket. The list only grows.
 
 mod attach;
+mod flows;
 mod frames;
 mod image;
+mod ledger;
 mod network;
 mod ovs;
 mod params;
 mod pct;
 mod qm;
+mod tunnel;
 mod values;
 
 use std::sync::LazyLock;
@@ -44,6 +47,7 @@ pub fn hostile_requests() -> &'static [Hostile] {
         list.extend(params::params());
         list.extend(qm::options());
         list.extend(network::network());
+        list.extend(tunnel::tunnels());
         list.extend(ovs::switches());
         list.extend(pct::containers());
         list.extend(image::images());
