@@ -6,11 +6,13 @@ mod field;
 mod matching;
 mod set;
 mod text;
+mod track;
 
-pub use action::{Ct, FlowAction, Nat, NatRange, Subfield};
+pub use action::{FlowAction, Subfield};
 pub use field::{Field, Syntax};
 pub use matching::{Bits, Match, PortRef};
 pub use set::FlowSet;
+pub use track::{Ct, Nat, NatRange};
 
 use serde_json::{Map, Value, json};
 
@@ -124,6 +126,8 @@ impl Flow {
 
 #[cfg(test)]
 mod edges;
+#[cfg(test)]
+mod edges_actions;
 #[cfg(test)]
 mod edges_rules;
 #[cfg(test)]

@@ -280,8 +280,12 @@ pub(crate) fn made_of(
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod edges_address;
+#[cfg(test)]
 mod edges_lists;
 #[cfg(test)]
 mod edges_network;
+#[cfg(test)]
+mod edges_tunnel;
 #[cfg(test)]
 mod tests;
