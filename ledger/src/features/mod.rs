@@ -8,6 +8,7 @@ mod generations;
 pub(crate) mod math;
 mod memory;
 mod names;
+mod pairs;
 pub(crate) mod table;
 
 pub use facts::Facts;
@@ -16,7 +17,8 @@ pub use generations::{GENERATION_RECORDS, Generations, Past, replay_from};
 pub use names::NAMES;
 
 use math::{hash, ln_1p, ln_ratio, pair};
-use memory::{Last, Owner, Pairs, Rates, User, Usual, Width, seconds_since};
+use memory::{Last, Owner, Rates, User, Usual, Width, seconds_since};
+use pairs::Pairs;
 use table::Table;
 
 /// How many features a record has.

@@ -3,24 +3,6 @@
 use super::*;
 
 #[test]
-fn what_a_user_never_did_is_surprising_unless_that_user_always_does_new_things() {
-    let mut pairs = Pairs::new();
-    for n in 0..1000_u64 {
-        pairs.note(1, 10, 5);
-        pairs.note(1, 20, 1000 + n);
-        pairs.tick();
-    }
-    let (steady, changing) = (pairs.surprise(1, 10, 77), pairs.surprise(1, 20, 77));
-    assert!(steady > 2 * changing, "{steady} {changing}");
-    assert!(pairs.surprise(1, 10, 5) < 10);
-    // Forgotten by half again and again, and still not new.
-    for _ in 0..20 * HALVING {
-        pairs.tick();
-    }
-    assert!(pairs.surprise(1, 10, 5) < pairs.surprise(1, 10, 77));
-}
-
-#[test]
 fn a_rate_is_judged_by_the_users_own_usual() {
     let (mut calm, mut busy) = (Rate::default(), Rate::default());
     for window in 0..50 {
