@@ -2,8 +2,10 @@
 //! other end is a second network namespace with a gateway that answers, all gone with the test.
 #![allow(dead_code, reason = "every test binary uses its own part of this")]
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod outside;
+mod switch;
+
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +14,9 @@ use std::time::{Duration, Instant};
 use blockhost_proto::layout::Layout;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use outside::{Connection, answer, second_namespace};
+use switch::start_switch;
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const INSIDE: &str = "BLOCKHOST_TEST_INSIDE";
@@ -406,34 +411,6 @@ impl World {
     }
 }
 
-fn answer(mut stream: TcpStream) {
-    let mut buffer = [0; 64];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        if stream.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-}
-
-pub struct Connection(TcpStream);
-
-impl Connection {
-    fn open(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).expect("connected");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut this = Self(stream);
-        this.is_alive("at first");
-        this
-    }
-
-    pub fn is_alive(&mut self, when: &str) {
-        self.0.write_all(b"still there?").expect(when);
-        let mut answer = [0; 12];
-        self.0.read_exact(&mut answer).expect(when);
-        assert_eq!(&answer, b"still there?", "{when}");
-    }
-}
-
 /// Processes that watch over a change, of this test's namespace; one that is dying is one.
 pub fn guards() -> Vec<u32> {
     let mut found = Vec::new();
@@ -458,52 +435,6 @@ pub fn guards() -> Vec<u32> {
 pub fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-}
-
-fn second_namespace() -> Running {
-    let holder = program("unshare")
-        .args(["--net", "--kill-child", "--fork", "--", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("unshare");
-    let own = std::fs::read_link("/proc/self/ns/net").expect("own namespace");
-    let path = format!("/proc/{}/ns/net", holder.id());
-    while std::fs::read_link(&path).is_ok_and(|namespace| namespace == own) {
-        std::thread::yield_now();
-    }
-    Running(holder)
-}
-
-fn start_switch(layout: &Layout) -> [Running; 2] {
-    let directory = layout.switch_sockets();
-    let (file, socket) = (directory.join("conf.db"), directory.join("db.sock"));
-    run(&format!("ovsdb-tool create {} {SCHEMA}", file.display()));
-    let start = |name: &str, arguments: &[String]| {
-        let mut command = program(name);
-        for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
-            command.env(variable, &directory);
-        }
-        let log = std::fs::File::create(directory.join(format!("{name}.out"))).expect("a log");
-        command
-            .args(["--no-chdir", "--pidfile"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        Running(command.spawn().expect(name))
-    };
-    let remote = format!("--remote=punix:{}", socket.display());
-    let database = start("ovsdb-server", &[remote, file.display().to_string()]);
-    wait_for("ovsdb-server", || {
-        std::os::unix::net::UnixStream::connect(&socket).ok()
-    });
-    run(&format!(
-        "ovs-vsctl --no-wait --db=unix:{} init",
-        socket.display()
-    ));
-    let daemon = start("ovs-vswitchd", &[format!("unix:{}", socket.display())]);
-    [database, daemon]
 }
 
 /// The command that most of them make.
