@@ -39,6 +39,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a machine
+    #[command(
+        after_help = "Example:\n  blockhost-qm create 100 --name web --memory 1024 --cores 2 --net0 virtio,bridge=vmbr0 --agent 1"
+    )]
     Create {
         /// Number of the machine
         vmid: Vmid,
@@ -51,6 +54,9 @@ enum Verb {
         options: Vec<String>,
     },
     /// Change options; a running machine takes limits (cpulimit, cpuunits, iops) at once, others at its next start
+    #[command(
+        after_help = "Examples:\n  blockhost-qm set 100 --memory 2048 --onboot 1\n  blockhost-qm set 100 --delete description,tags"
+    )]
     Set {
         /// Number of the machine
         vmid: Vmid,
@@ -63,6 +69,7 @@ enum Verb {
         options: Vec<String>,
     },
     /// Print the configuration
+    #[command(after_help = "Example:\n  blockhost-qm config 100")]
     Config {
         /// Number of the machine
         vmid: Vmid,
@@ -71,11 +78,13 @@ enum Verb {
         current: Option<Option<u8>>,
     },
     /// Start
+    #[command(after_help = "Example:\n  blockhost-qm start 100")]
     Start {
         /// Number of the machine
         vmid: Vmid,
     },
     /// Pull the plug
+    #[command(after_help = "Example:\n  blockhost-qm stop 100")]
     Stop {
         /// Number of the machine
         vmid: Vmid,
@@ -84,6 +93,7 @@ enum Verb {
         timeout: Option<u64>,
     },
     /// Ask the guest to shut down and wait
+    #[command(after_help = "Example:\n  blockhost-qm shutdown 100 --timeout 120 --forceStop 1")]
     Shutdown {
         /// Number of the machine
         vmid: Vmid,
@@ -95,11 +105,13 @@ enum Verb {
         force_stop: u8,
     },
     /// Press the reset button
+    #[command(after_help = "Example:\n  blockhost-qm reset 100")]
     Reset {
         /// Number of the machine
         vmid: Vmid,
     },
     /// Remove a machine and its disks
+    #[command(after_help = "Example:\n  blockhost-qm destroy 100")]
     Destroy {
         /// Number of the machine
         vmid: Vmid,
@@ -111,6 +123,9 @@ enum Verb {
         destroy_unreferenced_disks: Option<Option<u8>>,
     },
     /// Print whether it runs
+    #[command(
+        after_help = "Examples:\n  blockhost-qm status 100\n  blockhost-qm status 100 --verbose"
+    )]
     Status {
         /// Number of the machine
         vmid: Vmid,
@@ -119,14 +134,19 @@ enum Verb {
         verbose: u8,
     },
     /// Table of all machines
+    #[command(after_help = "Example:\n  blockhost-qm list")]
     List,
     /// What machines have used so far, as a JSON array of counters
+    #[command(
+        after_help = "Examples:\n  blockhost-qm metrics\n  blockhost-qm metrics 100 | jq '.[0]'"
+    )]
     Metrics {
         /// Only this machine; without it all that are no templates
         vmid: Option<Vmid>,
     },
     /// Bring a disk image in as an unused disk
     #[command(visible_alias = "disk-import")]
+    #[command(after_help = "Example:\n  blockhost-qm importdisk 100 debian.qcow2 local")]
     Importdisk {
         /// Number of the machine
         vmid: Vmid,
@@ -142,11 +162,15 @@ enum Verb {
         format: Option<String>,
     },
     /// Turn a machine into a template
+    #[command(after_help = "Example:\n  blockhost-qm template 9000")]
     Template {
         /// Number of the machine
         vmid: Vmid,
     },
     /// Copy a machine or template
+    #[command(
+        after_help = "Examples:\n  blockhost-qm clone 9000 101 --name copy\n  blockhost-qm clone 9000 102 --name apart --full 1"
+    )]
     Clone {
         /// Number of the source
         vmid: Vmid,
@@ -163,6 +187,7 @@ enum Verb {
         description: Option<String>,
     },
     /// Grow a disk
+    #[command(after_help = "Example:\n  blockhost-qm resize 100 scsi0 +10G")]
     Resize {
         /// Number of the machine
         vmid: Vmid,
@@ -177,6 +202,7 @@ enum Verb {
         verb: GuestVerb,
     },
     /// Print QEMU's command line
+    #[command(after_help = "Example:\n  blockhost-qm showcmd 100 --verbose")]
     Showcmd {
         /// Number of the machine
         vmid: Vmid,
@@ -185,6 +211,7 @@ enum Verb {
         verbose: bool,
     },
     /// Start every machine with onboot: 1
+    #[command(after_help = "Example:\n  blockhost-qm autostart")]
     Autostart,
     /// Writes the console log; started by start
     #[command(hide = true, name = console::COMMAND)]
@@ -201,6 +228,7 @@ enum Verb {
 #[derive(Debug, Subcommand)]
 enum GuestVerb {
     /// Run an agent command such as ping or network-get-interfaces
+    #[command(after_help = "Example:\n  blockhost-qm guest cmd 100 ping")]
     Cmd {
         /// Number of the machine
         vmid: Vmid,
@@ -208,6 +236,9 @@ enum GuestVerb {
         command: String,
     },
     /// Run a program in the guest
+    #[command(
+        after_help = "Example:\n  blockhost-qm guest exec 100 --timeout 60 -- /bin/sh -c 'uname -a'"
+    )]
     Exec {
         /// Number of the machine
         vmid: Vmid,
@@ -225,6 +256,9 @@ enum GuestVerb {
         command: Vec<String>,
     },
     /// Look after a program started with --synchronous 0
+    #[command(
+        after_help = "Examples:\n  blockhost-qm guest exec 100 --synchronous 0 -- /bin/sleep 10\n  blockhost-qm guest exec-status 100 4711"
+    )]
     ExecStatus {
         /// Number of the machine
         vmid: Vmid,
@@ -238,18 +272,23 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The command line of this process; or what to exit with, when that is said: wrong usage is 6, as in [`Error::exit_code`].
+pub(crate) fn parse<C: Parser>() -> std::result::Result<C, ExitCode> {
+    C::try_parse().map_err(|e| {
+        let _ = e.print();
+        if e.use_stderr() {
+            ExitCode::from(6)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() {
-                ExitCode::from(6)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     match &cli.verb {
         Verb::ConsoleLogWriter => return console::run(),

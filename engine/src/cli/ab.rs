@@ -88,6 +88,7 @@ enum Verb {
         name: WalletName,
     },
     /// Everybody
+    #[command(after_help = "Examples:\n  ab list\n  ab list --json")]
     List,
 }
 

@@ -25,6 +25,8 @@ enum Verb {
 The transaction goes from admin.wallet_address to where admin.destination_mode of the host says, within 5 minutes; any
 wallet sends it. On another machine give the host's --public-key; here it is read from web3-defaults.yaml.
 
+Exit codes: 0 done; 1 failed; 2 wrong usage.
+
 Examples:
   blockhost admin knock let-me-in --port 22
   blockhost admin knock let-me-in --port 22 --source 192.0.2.7 --duration 600 --json
@@ -49,6 +51,9 @@ Examples:
         json: bool,
     },
     /// The commands that this host knows
+    #[command(
+        after_help = "Exit codes: 0 done; 1 admin-commands.json cannot be read; 2 wrong usage.\n\nExamples:\n  blockhost admin list\n  blockhost admin list --json"
+    )]
     List {
         /// Print JSON
         #[arg(long)]

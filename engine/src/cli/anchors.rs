@@ -36,8 +36,10 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The newest anchor, and how much of the ledger is newer
+    #[command(after_help = EXAMPLES)]
     Status(Place),
     /// Compare the ledger with every anchor there is
+    #[command(after_help = EXAMPLES)]
     Verify(Place),
 }
 

@@ -21,7 +21,9 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Secrets on the command line are visible to every user of the machine while the command runs: prefer the forms with
-a file, or `-` as the file for stdin (once per call).
+a file, or `-` as the file for stdin (once per call). Results are printed as they are, without a line's end.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage.
 
 Examples:
   bhcrypt generate-keypair --show-pubkey
@@ -34,16 +36,28 @@ Examples:
 #[derive(Subcommand)]
 enum Verb {
     /// A new secp256k1 key: 64 hexadecimal digits
+    #[command(
+        after_help = "Examples:\n  bhcrypt generate-keypair --show-pubkey\n  bhcrypt generate-keypair | install -o root -g blockhost -m 0640 /dev/stdin /etc/blockhost/server.key"
+    )]
     GenerateKeypair {
         /// Print the uncompressed public key on a second line
         #[arg(long)]
         show_pubkey: bool,
     },
     /// The public key of a private key, uncompressed
+    #[command(
+        after_help = "Example:\n  bhcrypt derive-pubkey --private-key-file /etc/blockhost/server.key"
+    )]
     DerivePubkey(PrivateKeyArgs),
     /// The account address of a private key
+    #[command(
+        after_help = "Example:\n  bhcrypt key-to-address --key-file /etc/blockhost/deployer.key"
+    )]
     KeyToAddress(KeyArgs),
     /// Encrypt to the buyer whose wallet made this signature
+    #[command(
+        after_help = "Example:\n  bhcrypt encrypt-symmetric --signature-file sig.hex --plaintext secret"
+    )]
     EncryptSymmetric {
         #[command(flatten)]
         signature: SignatureArgs,
@@ -51,6 +65,9 @@ enum Verb {
         plaintext: PlaintextArgs,
     },
     /// Decrypt what was encrypted to the buyer
+    #[command(
+        after_help = "Example:\n  bhcrypt decrypt-symmetric --signature-file sig.hex --ciphertext 0x8a1f..."
+    )]
     DecryptSymmetric {
         #[command(flatten)]
         signature: SignatureArgs,
@@ -58,6 +75,9 @@ enum Verb {
         ciphertext: CiphertextArgs,
     },
     /// Encrypt to the holder of a private key
+    #[command(
+        after_help = "Example:\n  bhcrypt encrypt --public-key 0x04... --plaintext-file secret.txt"
+    )]
     Encrypt {
         #[command(flatten)]
         to: PublicKeyArgs,
@@ -65,6 +85,9 @@ enum Verb {
         plaintext: PlaintextArgs,
     },
     /// Decrypt what was encrypted to this private key
+    #[command(
+        after_help = "Example:\n  bhcrypt decrypt --private-key-file /etc/blockhost/server.key --ciphertext 0x8a1f..."
+    )]
     Decrypt {
         /// File with the private key in hexadecimal, `-` for stdin
         #[arg(long, value_name = "FILE")]

@@ -15,6 +15,8 @@ const EXAMPLES: &str = "\
 Runs as user blockhost, in the foreground, and logs to stderr. The bus starts it when somebody calls. Root and the
 group blockhost may ask; what changes anything needs polkit's permission and goes through the root agent.
 
+Exit codes: 0 ended by a signal; 1 failed; 2 wrong usage.
+
 Examples:
   busctl call dev.ovs.PortAgent1 /dev/ovs/PortAgent1 dev.ovs.PortAgent1 Ping
   gdbus introspect --system --dest dev.ovs.PortAgent1 --object-path /dev/ovs/PortAgent1

@@ -25,6 +25,9 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Check all files and print the effective values
+    #[command(
+        after_help = "Exit codes: 0 all can be used; 1 something is wrong; 2 wrong usage.\n\nExamples:\n  blockhost config check\n  blockhost config check --json | jq -r '.problems[]'"
+    )]
     Check {
         /// Print JSON
         #[arg(long)]

@@ -41,6 +41,8 @@ enum Which {
 const EXAMPLES: &str = "\
 Every run deploys anew. The key's account pays and owns what is deployed.
 
+Exit codes: 0 deployed; 1 failed; 2 wrong usage.
+
 Examples:
   blockhost-deploy-contracts
   blockhost-deploy-contracts nft --json

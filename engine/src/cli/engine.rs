@@ -20,6 +20,8 @@ const EXAMPLES: &str = "\
 Runs as user blockhost, in the foreground, and logs to stderr. Configured in web3-defaults.yaml and blockhost.yaml;
 check them with `blockhost config check`. SIGTERM ends it: running steps end, jobs go on at the next start.
 
+Exit codes: 0 ended by a signal, or with --once everything is done; 1 failed; 2 wrong usage.
+
 Examples:
   blockhost-engine
   blockhost-engine --once";

@@ -37,12 +37,14 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The newest orders with their transactions (the default)
+    #[command(after_help = EXAMPLES)]
     Status {
         /// At most so many
         #[arg(long, default_value_t = 10)]
         limit: u64,
     },
     /// Go on with what was begun, buy gas where it is low, and do a round now
+    #[command(after_help = EXAMPLES)]
     Run {
         /// Say what would be done, do nothing
         #[arg(long)]

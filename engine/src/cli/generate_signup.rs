@@ -30,6 +30,8 @@ The page is made from web3-defaults.yaml and from blockhost.yaml (public_secret 
 made again when they change. It needs no server code: put it on any web server, or give the file away. It asks the
 chain's nodes named in it, which have to answer to browsers from anywhere (CORS), and the visitor's wallet.
 
+Exit codes: 0 written; 1 failed, and an earlier page is as it was; 2 wrong usage.
+
 Examples:
   blockhost-generate-signup --output /var/www/html/index.html
   blockhost-generate-signup --output signup.html --json

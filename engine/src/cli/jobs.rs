@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 /// The engine's jobs.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct JobsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -14,9 +15,21 @@ pub struct JobsArgs {
     json: bool,
 }
 
+const EXAMPLES: &str = "\
+A job is parked when it was tried engine.max_attempts times (blockhost.yaml), or when only a person can decide.
+
+Exit codes: 0 done; 1 failed, or there is no such job, or it is not parked; 2 wrong usage.
+
+Examples:
+  blockhost jobs
+  blockhost jobs list --state parked --json
+  blockhost jobs show 17
+  blockhost jobs retry 17";
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Jobs, newest first (the default)
+    #[command(after_help = EXAMPLES)]
     List {
         /// Only those in this state
         #[arg(long, value_enum)]
@@ -26,11 +39,13 @@ enum Verb {
         limit: u64,
     },
     /// One job with its steps
+    #[command(after_help = EXAMPLES)]
     Show {
         /// Its number
         id: i64,
     },
     /// Let a parked job run again, from the step where it stopped
+    #[command(after_help = EXAMPLES)]
     Retry {
         /// Its number
         id: i64,

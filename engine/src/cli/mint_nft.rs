@@ -33,6 +33,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Each call mints one more token. In a dry run, the id is the one that the next mint would get.
 
+Exit codes: 0 minted; 1 failed; 2 wrong usage.
+
 Examples:
   blockhost-mint-nft --owner-wallet 0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266
   blockhost-mint-nft --owner-wallet 0xf39F... --user-encrypted 0x8a1f... --dry-run";

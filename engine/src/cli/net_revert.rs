@@ -22,6 +22,8 @@ Started by `blockhost net uplink` and whatever else changes the network, not by 
 takes the change back through the root agent when it is not confirmed in time, when whoever makes it dies, and on SIGTERM, and
 ends with the change. `blockhost net status` shows what it watches over, `blockhost net recover` does its work if it is killed.
 
+Exit codes: 0 the change is over; 1 it could not be ended; 2 wrong usage.
+
 Example:
   blockhost net uplink attach --bridge ovsbr0 --uplink eth0 --confirm-within 60    # starts one for the time of the change";
 

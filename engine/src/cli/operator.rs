@@ -46,7 +46,9 @@ Examples:
   blockhost net flows state.json
   blockhost diff state.yaml
   blockhost apply state.yaml
-  blockhost query --plugin lxc";
+  blockhost query --plugin lxc
+
+Exit codes: 0 done; 1 failed; 2 wrong usage. Where a command tells more by its code, its own help says so.";
 
 #[derive(Subcommand)]
 enum Command {

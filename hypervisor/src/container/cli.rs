@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::cli::parse;
 use crate::config::VmConfig;
 use crate::error::{IoContext, Result};
 use crate::host::{Family, Host};
@@ -40,6 +41,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a container from an archive of a root file system
+    #[command(
+        after_help = "Example:\n  blockhost-pct create 100 local:vztmpl/debian-12.tar.zst --unprivileged 1 --hostname web-1 --rootfs local:8"
+    )]
     Create {
         /// Number of the container
         vmid: Vmid,
@@ -54,6 +58,7 @@ enum Verb {
         options: Vec<String>,
     },
     /// Change options; limits of a running container change at once, others at its next start
+    #[command(after_help = "Example:\n  blockhost-pct set 100 --memory 1024 --onboot 1")]
     Set {
         /// Number of the container
         vmid: Vmid,
@@ -66,6 +71,7 @@ enum Verb {
         options: Vec<String>,
     },
     /// Print the configuration
+    #[command(after_help = "Example:\n  blockhost-pct config 100")]
     Config {
         /// Number of the container
         vmid: Vmid,
@@ -74,16 +80,19 @@ enum Verb {
         current: Option<Option<u8>>,
     },
     /// Start
+    #[command(after_help = "Example:\n  blockhost-pct start 100")]
     Start {
         /// Number of the container
         vmid: Vmid,
     },
     /// End all its processes at once
+    #[command(after_help = "Example:\n  blockhost-pct stop 100")]
     Stop {
         /// Number of the container
         vmid: Vmid,
     },
     /// Ask it to shut down and wait
+    #[command(after_help = "Example:\n  blockhost-pct shutdown 100 --timeout 30 --forceStop 1")]
     Shutdown {
         /// Number of the container
         vmid: Vmid,
@@ -95,6 +104,9 @@ enum Verb {
         force_stop: u8,
     },
     /// Remove a container and its root file system
+    #[command(
+        after_help = "Examples:\n  blockhost-pct destroy 100\n  blockhost-pct destroy 100 --force"
+    )]
     Destroy {
         /// Number of the container
         vmid: Vmid,
@@ -109,6 +121,9 @@ enum Verb {
         destroy_unreferenced_disks: Option<Option<u8>>,
     },
     /// Print whether it runs
+    #[command(
+        after_help = "Examples:\n  blockhost-pct status 100\n  blockhost-pct status 100 --verbose"
+    )]
     Status {
         /// Number of the container
         vmid: Vmid,
@@ -117,8 +132,10 @@ enum Verb {
         verbose: u8,
     },
     /// Table of all containers
+    #[command(after_help = "Example:\n  blockhost-pct list")]
     List,
     /// Run a program inside
+    #[command(after_help = "Example:\n  blockhost-pct exec 100 -- /bin/sh -c 'uname -a'")]
     Exec {
         /// Number of the container
         vmid: Vmid,
@@ -127,11 +144,13 @@ enum Verb {
         command: Vec<String>,
     },
     /// Turn a stopped container into a template, which does not start
+    #[command(after_help = "Example:\n  blockhost-pct template 9000")]
     Template {
         /// Number of the container
         vmid: Vmid,
     },
     /// Start every container with onboot: 1
+    #[command(after_help = "Example:\n  blockhost-pct autostart")]
     Autostart,
 }
 
@@ -142,16 +161,9 @@ pub fn command() -> clap::Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() {
-                ExitCode::from(6)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut host = Host::from_env(Family::Containers);

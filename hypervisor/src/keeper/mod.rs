@@ -24,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::cgroup::Delegated;
+use crate::cli::parse;
 use crate::error::{Error, IoContext, Result};
 use crate::exec;
 use crate::host::Ids;
@@ -39,11 +40,12 @@ pub const USER: &str = "blockhost-ct";
 const EXAMPLES: &str = "\
 Examples:
   systemctl start blockhost-containers                          the ordinary way
-  setpriv --reuid blockhost-ct --regid blockhost-ct --clear-groups blockhost-containers run
-                                                                where there is no systemd
+  setpriv --reuid blockhost-ct --regid blockhost-ct --clear-groups blockhost-containers run     where there is no systemd
 
 It listens on /run/blockhost-ct/keeper.sock for blockhost-pct, run by root, and keeps containers in /var/lib/blockhost-ct.
-Both directories belong to its user. Ending it ends no container.";
+Both directories belong to its user. Ending it ends no container.
+
+Exit codes: 0 ended by a signal, 1 failed, 6 wrong usage, 7 the host lacks something.";
 
 /// Runs containers for blockhost-pct, without privileges.
 #[derive(Debug, Parser)]
@@ -56,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve until a signal ends it
+    #[command(after_help = EXAMPLES)]
     Run,
     /// Gives a starting container its addresses; run by LXC
     #[command(hide = true, name = hook::COMMAND)]
@@ -82,16 +85,9 @@ pub fn command() -> clap::Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() {
-                ExitCode::from(6)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(code) => return code,
     };
     match cli.verb {
         Verb::Hook { .. } => hook::run(),

@@ -31,6 +31,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Say where it is and what it holds
+    #[command(after_help = "Examples:\n  blockhost-vm-db show\n  blockhost-vm-db show --json")]
     Show {
         /// Print JSON
         #[arg(long)]
@@ -40,11 +41,15 @@ enum Verb {
     ///
     /// The server's database has to be empty. Stop the engine and the timers before, or what they change meanwhile stays in
     /// the file. The file is not changed; keep it as a copy.
+    #[command(after_help = "Example:\n  blockhost-vm-db import /var/lib/blockhost/vms.json")]
     Import {
         /// The file [default: db_file of db.yaml]
         file: Option<PathBuf>,
     },
     /// Print the name of each machine that changes, on whichever host
+    #[command(
+        after_help = "Example:\n  blockhost-vm-db watch | while read -r name; do blockhost-vm-status \"$name\"; done"
+    )]
     Watch,
     /// List the hosts that share the server
     Hosts {

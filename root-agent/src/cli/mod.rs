@@ -20,13 +20,12 @@ use crate::{child, log_error, supervisor};
     version,
     after_help = "\
 Examples:
-  blockhost-root-agent                       run in the foreground (systemd does this)
-  blockhost-root-agent catalog               what the agent can do, and with which privileges
-  blockhost-root-agent catalog --format json the same with the JSON Schema of every parameter
-  blockhost-root-agent check-policy          check /etc/blockhost/root-agent.yaml before a reload
+  blockhost-root-agent                         run in the foreground (systemd does this)
+  blockhost-root-agent catalog                 what the agent can do, and with which privileges
+  blockhost-root-agent catalog --format json   the same with the JSON Schema of every parameter
+  blockhost-root-agent check-policy            check /etc/blockhost/root-agent.yaml before a reload
   blockhost-root-agent check-policy new.yaml --json
-  blockhost-root-agent check-policy --as alice:operators qm-start vmid=200
-                                             would it be allowed, and by which rule
+  blockhost-root-agent check-policy --as alice:operators qm-start vmid=200   would it be allowed, and by which rule
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 (check-policy --as) not allowed.
 SIGHUP reloads the policy, SIGTERM stops after the running actions."
@@ -39,9 +38,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the agent in the foreground (the default).
+    #[command(after_help = "Example:\n  blockhost-root-agent run")]
     Run,
     /// Print every action (parameters, compartment, capabilities, time limit), and what each process and each executed
     /// program is confined to.
+    #[command(
+        after_help = "Examples:\n  blockhost-root-agent catalog\n  blockhost-root-agent catalog --format json | jq '.actions[].name'"
+    )]
     Catalog {
         /// How to print it.
         #[arg(long, value_enum, default_value = "text")]
@@ -49,6 +52,9 @@ enum Verb {
     },
     /// Check a policy file; print the policy that would be in force, and what in it may not be meant. With --as: say
     /// whether a request would be allowed.
+    #[command(
+        after_help = "Examples:\n  blockhost-root-agent check-policy\n  blockhost-root-agent check-policy new.yaml --json\n  blockhost-root-agent check-policy --as alice:operators --socket monitor qm-start vmid=200"
+    )]
     CheckPolicy(check::Arguments),
     /// A process of the agent; started by the supervisor only.
     #[command(hide = true)]

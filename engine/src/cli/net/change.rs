@@ -59,6 +59,7 @@ pub(super) enum Verb {
         json: bool,
     },
     /// Changes that are not over, and how the last one ended
+    #[command(after_help = "Examples:\n  blockhost net status\n  blockhost net status --json")]
     Status {
         /// Print a JSON object
         #[arg(long)]

@@ -1,0 +1,72 @@
+//! The units and the scripts of the packages fit each other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn packaging() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Units by file name.
+fn units() -> BTreeMap<String, String> {
+    let directory = fs::read_dir(packaging().join("systemd")).unwrap();
+    directory
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+/// What all scripts of a kind say, `postinst` or `prerm`.
+fn scripts(kind: &str) -> String {
+    let directory = fs::read_dir(packaging().join("debian")).unwrap();
+    directory
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == kind))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect()
+}
+
+#[test]
+fn every_unit_is_in_a_package() {
+    let build = fs::read_to_string(packaging().join("build-deb.sh")).unwrap();
+    // Their names stand there in braces: blockhost-{engine,bus}.service.
+    for name in units().keys() {
+        let (stem, kind) = name.rsplit_once('.').unwrap();
+        let part = stem.trim_start_matches("blockhost-");
+        let named = build.lines().any(|line| {
+            line.starts_with("install -m 0644 packaging/systemd/")
+                && (line.contains(name.as_str())
+                    || line.contains(part) && line.contains(kind)
+                    || *name == "blockhost-containers-network.service"
+                        && line.contains("{,-network}"))
+        });
+        assert!(named, "build-deb.sh does not install {name}");
+    }
+}
+
+#[test]
+fn whatever_can_be_enabled_is_disabled_when_its_package_goes() {
+    let prerm = scripts("prerm");
+    for (name, text) in units() {
+        if text.contains("\nWantedBy=") {
+            assert!(prerm.contains(&name), "no prerm disables {name}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_starts_anew_what_goes_on_running() {
+    let postinst = scripts("postinst");
+    for (name, text) in units() {
+        let runs_on = text.contains("\nRestart=on-failure") && !text.contains("\nType=oneshot");
+        // Ends by itself when nothing is left to take back.
+        if runs_on && name != "blockhost-net-recover.service" {
+            assert!(postinst.contains(&name), "no postinst restarts {name}");
+        }
+    }
+}
