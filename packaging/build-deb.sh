@@ -112,6 +112,7 @@ install -m 0644 packaging/polkit/50-blockhost-networkmanager.rules "$out/blockho
 control blockhost "blockhost-root-agent (= $version)" "dbus, polkitd | policykit-1, python3 (>= 3.9), zstd, mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
 install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
+install -m 0755 packaging/debian/blockhost.prerm "$out/blockhost/DEBIAN/prerm"
 
 python=python3-blockhost-root-agent
 install -d "$out/$python/usr/lib/python3/dist-packages/blockhost_root_agent"
