@@ -129,9 +129,9 @@ proptest! {
         world.model.take_done();
         // What could not be made again, such as a peer whose shared key the interrupted apply has taken away, is tried again,
         // and nothing else is: what was done is as it should be.
-        let second = world.restore();
-        let tried: BTreeSet<String> = fates(&second).into_iter().map(|(resource, _)| resource).collect();
-        prop_assert_eq!(&tried, &failed, "{:#?}", second);
+        let again = world.restore();
+        let tried: BTreeSet<String> = fates(&again).into_iter().map(|(resource, _)| resource).collect();
+        prop_assert_eq!(&tried, &failed, "{:#?}", again);
         let done = world.model.take_done();
         prop_assert!(!failed.is_empty() || done.is_empty(), "the second one finds nothing to do: {:?}", done);
         world.converge(&second, true);
