@@ -416,20 +416,31 @@ fn end(host: &Host, name: &str) -> Result<Timestamp, ScenarioError> {
 /// # Errors
 /// [`ScenarioError`] when the agent does not answer.
 pub fn backend_state(world: &World, vmid: u32) -> Result<Option<String>, ScenarioError> {
+    let list = listed(world)?;
+    let found = list
+        .iter()
+        .find(|machine| machine["vmid"].as_u64() == Some(vmid.into()));
+    Ok(found
+        .and_then(|machine| machine["status"].as_str())
+        .map(str::to_owned))
+}
+
+/// Whether the backend runs any machine.
+///
+/// # Errors
+/// [`ScenarioError`] when the agent does not answer.
+pub fn any_machine_runs(world: &World) -> Result<bool, ScenarioError> {
+    let list = listed(world)?;
+    Ok(list.iter().any(|machine| machine["status"] == "running"))
+}
+
+fn listed(world: &World) -> Result<Vec<Value>, ScenarioError> {
     let wrong = |error: &dyn std::fmt::Display| ScenarioError::Wrong(format!("qm-list: {error}"));
     let mut client = Client::connect_layout(&world.layout).map_err(|error| wrong(&error))?;
     let reply = client
         .call(&Action::QmList(QmList {}))
         .map_err(|error| wrong(&error))?;
-    let list: Value = serde_json::from_str(&reply.output).map_err(|error| wrong(&error))?;
-    let found = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|machine| machine["vmid"].as_u64() == Some(vmid.into()));
-    Ok(found
-        .and_then(|machine| machine["status"].as_str())
-        .map(str::to_owned))
+    serde_json::from_str(&reply.output).map_err(|error| wrong(&error))
 }
 
 /// No machine and no program of ours may be left inside the namespace.
