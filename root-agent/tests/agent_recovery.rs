@@ -4,6 +4,7 @@ mod common;
 
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Agent, PATIENCE, World, signal_process, wait_for};
 use rustix::process::Signal;
