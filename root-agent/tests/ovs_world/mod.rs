@@ -11,6 +11,7 @@ pub use processes::eventually;
 
 use std::ops::{Deref, DerefMut};
 
+use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Done, Failure, Handler, ovs};
 use serde_json::{Value, json};
 
@@ -100,6 +101,14 @@ impl Switch {
     pub fn list(&self, params: &Value) -> Value {
         serde_json::from_str(&self.must("ovs-list", params).output).expect("JSON")
     }
+}
+
+/// It came to nothing, with this code and these words in one line.
+pub fn failed(result: Result<Done, Failure>, code: ErrorCode, text: &str) {
+    let failure = result.expect_err("it must not succeed");
+    assert_eq!(failure.code, code, "{}", failure.message);
+    assert!(failure.message.contains(text), "{}", failure.message);
+    assert!(!failure.message.contains('\n'), "{}", failure.message);
 }
 
 /// An Ethernet device with its other end, both up.
