@@ -1,53 +1,14 @@
 //! Address translation in real network namespaces: rules compared with `iptables-save`, packets really sent.
 
 mod compartment_world;
+mod nat_world;
 mod second_net;
 
 use blockhost_proto::response::ErrorCode;
-use blockhost_root_agent::compartment::{Handler, net};
-use compartment_world::{World, as_net_compartment, in_namespace, said, tool, try_tool};
-use second_net::SecondNet;
+use blockhost_root_agent::compartment::net;
+use compartment_world::{World, as_net_compartment, in_namespace, tool, try_tool};
+use nat_world::{Net, PRIVATE, PUBLIC, on_the_link, rules, wires};
 use serde_json::{Value, json};
-
-struct Net {
-    world: World,
-    handler: Box<dyn Handler>,
-}
-
-impl Net {
-    fn new() -> Self {
-        let world = World::new();
-        let handler = world.start(net::prepare).expect("a net compartment");
-        Self { world, handler }
-    }
-
-    fn with_pools(pools: &[&str]) -> Self {
-        let mut world = World::new();
-        let pool = |text: &&str| {
-            blockhost_root_agent::allow::Prefix::try_from((*text).to_owned()).expect("a prefix")
-        };
-        world.policy.allow.public_pools = pools.iter().map(pool).collect();
-        let handler = world.start(net::prepare).expect("a net compartment");
-        Self { world, handler }
-    }
-
-    fn ask(&self, verb: &str, public: &str, private: &str) -> Result<String, ErrorCode> {
-        let params = json!({"public": public, "private": private, "comment": "vm-100"});
-        said(self.world.ask(&*self.handler, verb, &params))
-    }
-}
-
-const PUBLIC: &str = "203.0.113.7";
-const PRIVATE: &str = "10.0.0.7";
-
-/// Rules of a table as `iptables-save` prints them, without counters.
-fn rules(tool_name: &str) -> Vec<String> {
-    tool(&format!("{tool_name} -t nat"))
-        .lines()
-        .filter(|line| line.starts_with("-A"))
-        .map(|line| line.replace('"', ""))
-        .collect()
-}
 
 #[test]
 fn a_pair_is_two_rules_and_three_jumps_and_again_adds_nothing() {
@@ -183,41 +144,6 @@ fn a_whole_list_of_pairs_leaves_no_other_pair_and_none_of_its_connections() {
             assert_eq!(rules("iptables-nft-save"), saved[..4]);
         },
     );
-}
-
-/// Others on the uplink's own network, who ask there for public addresses; and a machine.
-fn on_the_link() -> (SecondNet, SecondNet) {
-    let (outside, machine) = (SecondNet::new(), SecondNet::new());
-    for (net, device, own, theirs) in [
-        (
-            &outside,
-            "eth0",
-            ["203.0.113.2/24", "2001:db8::2/64"],
-            ["203.0.113.1/24", "2001:db8::1/64"],
-        ),
-        (
-            &machine,
-            "ovsbr0",
-            ["10.0.0.1/24", "fd00::1/64"],
-            ["10.0.0.7/24", "fd00::7/64"],
-        ),
-    ] {
-        tool(&format!(
-            "ip link add {device} type veth peer name far netns {}",
-            net.pid()
-        ));
-        tool(&format!("ip link set {device} up"));
-        net.run("ip link set far up");
-        for (own, theirs) in own.iter().zip(theirs) {
-            let nodad = if own.contains(':') { "nodad" } else { "" };
-            tool(&format!("ip addr add {own} dev {device} {nodad}"));
-            net.run(&format!("ip addr add {theirs} dev far {nodad}"));
-        }
-    }
-    machine.run("ip route add default via 10.0.0.1");
-    machine.run("ip -6 route add default via fd00::1");
-    tool("sysctl -qw net.ipv4.conf.ovsbr0.forwarding=1");
-    (outside, machine)
 }
 
 #[test]
@@ -389,29 +315,6 @@ fn half_a_pair_left_by_somebody_is_made_whole_and_removed_whole() {
     );
 }
 
-/// Somebody outside, a machine inside, this namespace between them.
-fn wires() -> (SecondNet, SecondNet) {
-    let (outside, machine) = (SecondNet::new(), SecondNet::new());
-    for (net, device, own, theirs) in [
-        (&outside, "wan", "198.51.100.1/24", "198.51.100.2/24"),
-        (&machine, "lan", "10.0.0.1/24", "10.0.0.7/24"),
-    ] {
-        tool(&format!(
-            "ip link add {device} type veth peer name far netns {}",
-            net.pid()
-        ));
-        tool(&format!("ip addr add {own} dev {device}"));
-        tool(&format!("ip link set {device} up"));
-        net.run(&format!("ip addr add {theirs} dev far"));
-        net.run("ip link set far up");
-    }
-    outside.run("ip route add 203.0.113.0/24 via 198.51.100.1");
-    machine.run("ip route add default via 10.0.0.1");
-    tool("ip route add default via 198.51.100.2");
-    tool("sysctl -qw net.ipv4.ip_forward=1");
-    (outside, machine)
-}
-
 #[test]
 fn packets_go_both_ways_while_the_pair_stands_and_its_connections_are_forgotten_with_it() {
     in_namespace(
@@ -500,171 +403,4 @@ fn an_address_outside_the_pools_is_refused_and_none_is_in_a_pool_until_one_is_na
         code(&allow, PUBLIC, "198.51.100.1"),
         Err(ErrorCode::Forbidden)
     );
-}
-
-/// The mark of the agent's tunnels on a device that stands for one.
-fn as_a_tunnel(name: &str) {
-    #[expect(clippy::disallowed_methods, reason = "the alias has a space in it")]
-    let named = std::process::Command::new("ip")
-        .args(["link", "set", name, "alias", "blockhost: tunnel"])
-        .status();
-    assert!(named.expect("ip").success());
-}
-
-#[test]
-fn what_leaves_by_a_tunnel_leaves_as_the_host_so_that_the_other_side_needs_no_way_back() {
-    in_namespace(
-        "what_leaves_by_a_tunnel_leaves_as_the_host_so_that_the_other_side_needs_no_way_back",
-        || {
-            let (_outside, machine) = wires();
-            let far = SecondNet::new();
-            // A wire in the place of a tunnel: it is known by what stands beside it.
-            tool(&format!(
-                "ip link add wg0 type veth peer name far netns {}",
-                far.pid()
-            ));
-            for words in ["addr add 10.8.0.1/24 dev wg0", "link set wg0 up"] {
-                tool(&format!("ip {words}"));
-            }
-            for words in ["addr add 10.8.0.2/24 dev far", "link set far up"] {
-                far.run(&format!("ip {words}"));
-            }
-            let net = Net::new();
-            let set = |dev: &str, networks: Value| {
-                let params = json!({"dev": dev, "networks": networks});
-                let done = net.world.ask(&*net.handler, "masquerade-set", &params);
-                done.map(|done| done.output).map_err(|failure| {
-                    println!("{}", failure.message);
-                    failure.code
-                })
-            };
-            let list = || -> Value {
-                let done = net.world.ask(&*net.handler, "masquerade-list", &json!({}));
-                serde_json::from_str(&done.expect("a list").output).expect("JSON")
-            };
-            let reaches = || machine.try_run("ping -c 1 -W 1 10.8.0.2").0;
-            // Somebody else's tunnel, and one that is not there.
-            let mine = json!(["10.0.0.0/24"]);
-            assert_eq!(set("wg0", mine.clone()), Err(ErrorCode::Conflict));
-            assert_eq!(set("wg1", mine.clone()), Err(ErrorCode::NotFound));
-            tool("ip link set wg0 alias blockhost:");
-            assert_eq!(set("wg0", mine.clone()), Err(ErrorCode::Conflict));
-            assert!(rules("iptables-nft-save").is_empty());
-            as_a_tunnel("wg0");
-
-            assert!(!reaches(), "nobody there knows the way back");
-            set("wg0", mine.clone()).expect("hidden");
-            assert!(reaches());
-            let again = set("wg0", mine.clone()).expect("the same again");
-            assert!(again.contains("as before"), "{again}");
-            // A machine with a public address is known there as the host, too.
-            net.ask("nat-map", PUBLIC, PRIVATE).expect("mapped");
-            assert!(reaches());
-            let saved = rules("iptables-nft-save");
-            let places = ["MASQ", "SNAT"].map(|name| {
-                let jump = format!("-A POSTROUTING -j BLOCKHOST-{name}");
-                saved.iter().position(|rule| *rule == jump).expect("a jump")
-            });
-            assert!(places[0] < places[1], "{saved:?}");
-            let whole =
-                |whole: bool| json!([{"dev": "wg0", "network": "10.0.0.0/24", "whole": whole}]);
-            assert_eq!(list(), whole(true));
-            tool("iptables-nft -t nat -D POSTROUTING -j BLOCKHOST-MASQ");
-            assert_eq!(list(), whole(false));
-            tool("iptables-nft -t nat -A POSTROUTING -j BLOCKHOST-MASQ");
-            assert_eq!(list(), whole(false), "too late");
-            set("wg0", mine.clone()).expect("mended");
-            assert_eq!(list(), whole(true));
-            assert_eq!(rules("iptables-nft-save"), saved);
-
-            // Another network of the machine's, and another way out, stay as they are.
-            machine.run("ip addr add 10.0.1.7/24 dev far");
-            tool("ip route add 10.0.1.0/24 dev lan");
-            assert!(!machine.try_run("ping -c 1 -W 1 -I 10.0.1.7 10.8.0.2").0);
-            net.ask("nat-unmap", PUBLIC, PRIVATE).expect("unmapped");
-            assert!(!machine.try_run("ping -c 1 -W 1 198.51.100.2").0);
-
-            // What nobody here made stays, and the pairs' whole list touches none of it.
-            tool("iptables-nft -t nat -A BLOCKHOST-MASQ -s 10.99.0.0/24 -j ACCEPT");
-            let params = json!({"pairs": []});
-            net.world
-                .ask(&*net.handler, "nat-set", &params)
-                .expect("no pairs");
-            assert_eq!(list(), whole(true));
-            set("wg0", json!(["10.0.1.0/24", "fd00::/64"])).expect("others");
-            assert!(!reaches());
-            assert!(machine.try_run("ping -c 1 -W 1 -I 10.0.1.7 10.8.0.2").0);
-            assert!(
-                rules("ip6tables-nft-save")
-                    .contains(&"-A BLOCKHOST-MASQ -s fd00::/64 -o wg0 -j MASQUERADE".to_owned())
-            );
-            tool("ip link del wg0");
-            set("wg0", json!([])).expect("also without the tunnel");
-            assert_eq!(list(), json!([]));
-            assert!(tool("iptables-nft-save -t nat").contains("10.99.0.0/24"));
-        },
-    );
-}
-
-#[test]
-fn more_networks_than_the_limit_of_one_family_are_refused_in_both() {
-    in_namespace(
-        "more_networks_than_the_limit_of_one_family_are_refused_in_both",
-        || {
-            let mut net = Net::new();
-            tool("ip link add wg0 type bridge");
-            as_a_tunnel("wg0");
-            net.world.policy.limits.firewall_rules = 1;
-            let set = |networks: Value| {
-                let params = json!({"dev": "wg0", "networks": networks});
-                let done = net.world.ask(&*net.handler, "masquerade-set", &params);
-                done.map(drop).map_err(|failure| failure.code)
-            };
-            let both = || ["iptables-nft-save", "ip6tables-nft-save"].map(rules);
-            set(json!(["10.0.0.0/24", "fd00::/64"])).expect("one of each");
-            let before = both();
-            for more in [
-                json!(["10.0.1.0/24", "fd00::/64", "fd01::/64"]),
-                json!(["10.0.0.0/24", "10.0.1.0/24", "fd01::/64"]),
-                json!(["fd00::/64", "fd01::/64"]),
-            ] {
-                assert_eq!(set(more.clone()), Err(ErrorCode::Conflict), "{more}");
-                assert_eq!(both(), before, "{more}");
-            }
-            set(json!(["10.0.1.0/24", "fd01::/64"])).expect("others");
-            assert_ne!(both(), before);
-        },
-    );
-}
-
-#[test]
-fn only_private_networks_are_hidden_and_only_behind_named_tunnels() {
-    let allowed = |text: &str, dev: &str, network: &str| {
-        let params = json!({"dev": dev, "networks": [network]});
-        let action = blockhost_proto::action::Action::from_parts("masquerade-set", &params);
-        let policy = blockhost_root_agent::policy::Policy::parse(text, "p").expect("a policy");
-        policy.allow.check(&action.expect("valid")).is_ok()
-    };
-    for (text, dev, network, good) in [
-        ("", "wg0", "10.20.0.0/24", true),
-        ("", "wg0", "fd20::/64", true),
-        ("", "wg0", "203.0.113.0/24", false),
-        ("", "wg0", "8.0.0.0/8", false),
-        ("", "eth0", "10.20.0.0/24", false),
-        ("allow: {wg_names: [mesh0]}\n", "wg0", "10.20.0.0/24", false),
-        (
-            "allow: {nat_private: [10.20.0.0/16]}\n",
-            "wg0",
-            "10.20.0.0/24",
-            true,
-        ),
-        (
-            "allow: {nat_private: [10.20.0.0/16]}\n",
-            "wg0",
-            "10.0.0.0/8",
-            false,
-        ),
-    ] {
-        assert_eq!(allowed(text, dev, network), good, "{text}{dev} {network}");
-    }
 }
