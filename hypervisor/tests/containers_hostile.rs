@@ -5,7 +5,7 @@ mod container_world;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use blockhost_hypervisor::exec::{self, Run};
+use blockhost_hypervisor::exec;
 use blockhost_hypervisor::keeper::wire::{Ask, Line};
 use container_world::{World, until};
 

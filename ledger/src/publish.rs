@@ -5,7 +5,7 @@ use crate::blocks::{self, BlockHead, PAGE_BLOCKS};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE};
 use crate::failpoint;
 use crate::history::{Cache, HistoryError};
-use crate::writer::{Head, Writer};
+use crate::writer::Writer;
 
 /// Why derived files were not written. The log is unharmed.
 #[derive(Debug, thiserror::Error)]
