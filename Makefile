@@ -17,7 +17,7 @@ MUTANTS_ARGS ?=
 # Most tests wait for something: a chain, a boot, a timer.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help setup check test attack demo bench bench-chain bench-create bench-machines bench-ledger anomalies deb docs clients fuzz mutants clean
+.PHONY: help setup check test attack demo bench bench-chain bench-create bench-metrics bench-machines bench-ledger anomalies deb docs clients fuzz mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,7 @@ bench: ## our agent beside Python, varlink, D-Bus, oslo.privsep, sudo: latencies
 	@$(TARGET_DIR)/release/blockhost-bench $(BENCH_ARGS)
 	@$(MAKE) --no-print-directory bench-chain
 	@$(MAKE) --no-print-directory bench-create
+	@$(MAKE) --no-print-directory bench-metrics
 	@$(MAKE) --no-print-directory bench-machines
 	@$(MAKE) --no-print-directory bench-ledger
 
@@ -66,6 +67,11 @@ bench-create: ## a machine by the whole way beside QEMU alone on the same disk
 	@echo "== building (release)" >&2
 	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor -p blockhost-provisioner
 	@$(TARGET_DIR)/release/blockhost-bench --create $(BENCH_ARGS)
+
+bench-metrics: ## the counters of a hundred machines that run
+	@echo "== building (release)" >&2
+	@$(CARGO) build --release --bins -p blockhost-tests -p blockhost-root-agent -p blockhost-hypervisor
+	@$(TARGET_DIR)/release/blockhost-bench --metrics $(BENCH_ARGS)
 
 bench-machines: ## the machines' databases: garbage collection over 100 000 records, allocation among 1 000 machines
 	@echo "== building (release)" >&2

@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod measure;
 mod memory;
+mod metrics;
 mod network;
 mod peers;
 mod row;
@@ -47,6 +48,9 @@ struct Cli {
     /// Only the rows about making a machine; the first time, a template is built
     #[arg(long, conflicts_with_all = ["switches", "chain"])]
     create: bool,
+    /// Only the rows about looking at a hundred machines that run
+    #[arg(long, conflicts_with_all = ["switches", "chain", "create"])]
+    metrics: bool,
     /// Print a JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -65,7 +69,8 @@ Examples:
   blockhost-bench --check --requests 200
   blockhost-bench --switches
   blockhost-bench --chain
-  blockhost-bench --create";
+  blockhost-bench --create
+  blockhost-bench --metrics";
 
 /// The command line, for man pages and completions.
 #[must_use]
@@ -89,6 +94,8 @@ pub fn main() -> ExitCode {
         chain::measure(&cli.dir)
     } else if cli.create {
         create::measure(&cli.dir)
+    } else if cli.metrics {
+        metrics::measure(&cli.dir)
     } else {
         measure::everything(&cli.dir, cli.requests as usize)
     };

@@ -190,6 +190,21 @@ impl Param for bool {
     }
 }
 
+/// Reads a value from a text where it stands, without a copy of it.
+pub(crate) struct FromText<T>(pub(crate) std::marker::PhantomData<T>);
+
+impl<T: std::str::FromStr<Err = ValueError>> serde::de::Visitor<'_> for FromText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 /// Gives a [`Text`] type its conversions. `Display` is written by hand: it is the canonical form.
 macro_rules! text_value {
     ($($ty:ty),+ $(,)?) => {$(
@@ -214,7 +229,7 @@ macro_rules! text_value {
         }
         impl<'de> serde::Deserialize<'de> for $ty {
             fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                <String as serde::Deserialize>::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+                input.deserialize_str($crate::value::FromText(std::marker::PhantomData))
             }
         }
         impl $crate::value::Param for $ty {

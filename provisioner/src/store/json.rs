@@ -57,14 +57,14 @@ impl<R> Default for Database<R> {
 /// A record and the text that it was read from, which is written again as it stands as long as the record is not touched:
 /// making all texts anew for a change of one record would be most of the work.
 #[derive(Debug)]
-struct Kept {
+struct Kept<'a> {
     record: VmRecord,
-    text: Option<Box<RawValue>>,
+    text: Option<&'a RawValue>,
 }
 
-impl<'de> Deserialize<'de> for Kept {
+impl<'de: 'a, 'a> Deserialize<'de> for Kept<'a> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let text = Box::<RawValue>::deserialize(input)?;
+        let text = <&RawValue>::deserialize(input)?;
         let record = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
         Ok(Self {
             record,
@@ -73,22 +73,22 @@ impl<'de> Deserialize<'de> for Kept {
     }
 }
 
-impl Serialize for Kept {
+impl Serialize for Kept<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        match &self.text {
+        match self.text {
             Some(text) => text.serialize(out),
             None => self.record.serialize(out),
         }
     }
 }
 
-impl From<VmRecord> for Kept {
+impl From<VmRecord> for Kept<'_> {
     fn from(record: VmRecord) -> Self {
         Self { record, text: None }
     }
 }
 
-impl AsRef<VmRecord> for Kept {
+impl AsRef<VmRecord> for Kept<'_> {
     fn as_ref(&self) -> &VmRecord {
         &self.record
     }
@@ -100,12 +100,7 @@ impl AsRef<Self> for VmRecord {
     }
 }
 
-/// What a record can be read as.
-trait Record: AsRef<VmRecord> + for<'de> Deserialize<'de> {}
-impl Record for VmRecord {}
-impl Record for Kept {}
-
-impl<R: Record> Database<R> {
+impl<R: AsRef<VmRecord>> Database<R> {
     fn living(&self) -> impl Iterator<Item = &VmRecord> {
         self.vms
             .values()
@@ -114,7 +109,7 @@ impl<R: Record> Database<R> {
     }
 }
 
-impl Database<Kept> {
+impl Database<Kept<'_>> {
     fn vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {
         let kept = self
             .vms
@@ -204,7 +199,7 @@ impl JsonStore {
     /// # Errors
     /// As for every reading.
     pub fn contents(&self) -> Result<Contents, StoreError> {
-        let db = self.read::<VmRecord>()?;
+        let db = self.read()?;
         let mut other_ips = db.allocated_ips.clone();
         let mut other_ipv6 = db.allocated_ipv6.clone();
         for (ip, ipv6) in db
@@ -246,14 +241,25 @@ impl JsonStore {
         &self.path
     }
 
-    fn read<R: Record>(&self) -> Result<Database<R>, StoreError> {
+    fn read(&self) -> Result<Database<VmRecord>, StoreError> {
         match file::read(&self.path)? {
             Some(bytes) => self.parse(&bytes),
             None => Ok(Database::default()),
         }
     }
 
-    fn parse<R: Record>(&self, bytes: &[u8]) -> Result<Database<R>, StoreError> {
+    /// The file's bytes, or those of an empty one where there is none.
+    fn bytes(&self) -> Result<Vec<u8>, StoreError> {
+        match file::read(&self.path)? {
+            Some(bytes) => Ok(bytes),
+            None => self.text(&Database::default(), 0),
+        }
+    }
+
+    fn parse<'a, R>(&self, bytes: &'a [u8]) -> Result<Database<R>, StoreError>
+    where
+        R: AsRef<VmRecord> + Deserialize<'a>,
+    {
         let database: Database<R> = serde_json::from_slice(bytes).map_err(|e| {
             // Read so, the line in it is that of the file, and not one of a record.
             let plain = serde_json::from_slice::<Database<VmRecord>>(bytes);
@@ -282,25 +288,24 @@ impl JsonStore {
     /// One transaction. Nothing is written when `change` fails, or when the file would be the same.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut Database<Kept>) -> Result<T, StoreError>,
+        change: impl FnOnce(&mut Database<Kept<'_>>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let held = file::lock(&self.path)?;
-        let before = match file::read(&self.path)? {
-            Some(bytes) => bytes,
-            None => self.text(&Database::default())?,
-        };
+        let before = self.bytes()?;
         let mut database = self.parse(&before)?;
         let result = change(&mut database)?;
-        let after = self.text(&database)?;
+        let after = self.text(&database, before.len())?;
         if after != before {
             file::replace(&held, &self.path, &after)?;
         }
         Ok(result)
     }
 
-    fn text(&self, database: &Database<Kept>) -> Result<Vec<u8>, StoreError> {
-        let mut text =
-            serde_json::to_vec_pretty(database).map_err(|e| self.damaged(e.to_string()))?;
+    /// The file's bytes with this in it, about as many as there were.
+    fn text(&self, database: &Database<Kept<'_>>, about: usize) -> Result<Vec<u8>, StoreError> {
+        let mut text = Vec::with_capacity(about + 4096);
+        serde_json::to_writer_pretty(&mut text, database)
+            .map_err(|e| self.damaged(e.to_string()))?;
         text.push(b'\n');
         Ok(text)
     }
@@ -322,7 +327,9 @@ impl Store for JsonStore {
     }
 
     fn preview(&self, wanted: &Wanted) -> Result<Reservation, StoreError> {
-        self.read::<Kept>()?.allocate(&self.pools, wanted)
+        let bytes = self.bytes()?;
+        self.parse::<Kept<'_>>(&bytes)?
+            .allocate(&self.pools, wanted)
     }
 
     fn begin_step(&self, name: &VmName, step: Step) -> Result<(), StoreError> {
@@ -481,14 +488,14 @@ impl Store for JsonStore {
     }
 
     fn list(&self, status: Option<Status>) -> Result<Vec<VmRecord>, StoreError> {
-        let vms = self.read::<VmRecord>()?.vms.into_values();
+        let vms = self.read()?.vms.into_values();
         Ok(vms
             .filter(|vm| status.is_none_or(|status| vm.status == status))
             .collect())
     }
 
     fn get(&self, name: &VmName) -> Result<VmRecord, StoreError> {
-        let mut vms = self.read::<VmRecord>()?.vms;
+        let mut vms = self.read()?.vms;
         vms.remove(name.as_str())
             .ok_or_else(|| change::unknown(name))
     }
@@ -502,7 +509,7 @@ impl Store for JsonStore {
     }
 
     fn everything(&self) -> Result<(Vec<VmRecord>, Vec<Reservation>), StoreError> {
-        let db = self.read::<VmRecord>()?;
+        let db = self.read()?;
         Ok((
             db.vms.into_values().collect(),
             db.reservations.into_values().collect(),
