@@ -52,6 +52,7 @@ enum Verb {
     )]
     Watch,
     /// List the hosts that share the server
+    #[command(after_help = "Examples:\n  blockhost-vm-db hosts\n  blockhost-vm-db hosts --json")]
     Hosts {
         /// Print JSON
         #[arg(long)]
@@ -62,6 +63,9 @@ enum Verb {
     /// Says what it would free; does it with --yes. Make sure before that the host is off and stays off, or two machines may
     /// come to have one address. Refused while the host is connected or was heard of within the last hour. Afterwards the server
     /// does not serve it any more; how it comes back says blockhost-vm-db return. A new host may have its name.
+    #[command(
+        after_help = "Examples:\n  blockhost-vm-db give-up host-2\n  blockhost-vm-db give-up host-2 --with-machines --yes"
+    )]
     GiveUp {
         /// Its name, as `blockhost-vm-db hosts` lists it
         node: String,
@@ -79,6 +83,7 @@ enum Verb {
     ///
     /// Refused while there are machines here, inside vmid_range, that the database does not say are this host's: their numbers
     /// and addresses may be others' by now. Destroy them first (qm list, qm destroy).
+    #[command(after_help = "Example:\n  blockhost-vm-db return")]
     Return,
 }
 
