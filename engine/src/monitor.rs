@@ -215,7 +215,7 @@ impl Monitor {
         let Some(before) = block_hash(node, to).await? else {
             return Ok(None);
         };
-        let logs = match logs::fetch(node.provider(), self.contract, from, to, &[]).await {
+        let logs = match logs::fetch(node.provider(), self.contract, from, to, [None; 3]).await {
             Ok(logs) => logs,
             Err(e) if logs::may_shrink(&e) && self.chunk.refused() => {
                 log::info(

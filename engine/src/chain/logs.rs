@@ -59,7 +59,10 @@ pub fn may_shrink(error: &TransportError) -> bool {
     }
 }
 
-/// Logs of a contract within `from..=to`, in chain order, optionally of one event only and with a second topic.
+/// What logs are asked for: event, and what its first two indexed values are, where that matters.
+pub type Topics = [Option<B256>; 3];
+
+/// Logs of a contract within `from..=to`, in chain order, those with these topics.
 ///
 /// # Errors
 /// What the node says.
@@ -68,20 +71,16 @@ pub async fn fetch(
     contract: Address,
     from: u64,
     to: u64,
-    topics: &[B256],
+    topics: Topics,
 ) -> Result<Vec<Log>, TransportError> {
     let mut filter = Filter::new()
         .address(contract)
         .from_block(from)
         .to_block(to);
-    if let Some(event) = topics.first() {
-        filter = filter.event_signature(*event);
-    }
-    if let Some(second) = topics.get(1) {
-        filter = filter.topic1(*second);
-    }
-    if let Some(third) = topics.get(2) {
-        filter = filter.topic2(*third);
+    for (wanted, topic) in filter.topics.iter_mut().zip(topics) {
+        if let Some(topic) = topic {
+            *wanted = topic.into();
+        }
     }
     let mut logs = node.get_logs(&filter).await?;
     // A node should send nothing else and nothing twice; ours to check, not to hope.
@@ -89,6 +88,8 @@ pub async fn fetch(
         !log.removed
             && log.inner.address == contract
             && log.block_number.is_some_and(|n| (from..=to).contains(&n))
+            && (topics.iter().enumerate())
+                .all(|(place, topic)| topic.is_none() || log.topics().get(place) == topic.as_ref())
     });
     logs.sort_by_key(|log| (log.block_number, log.log_index));
     logs.dedup_by_key(|log| (log.block_number, log.log_index));
@@ -104,7 +105,7 @@ pub async fn fetch_all(
     contract: Address,
     from: u64,
     to: u64,
-    topics: &[B256],
+    topics: Topics,
     chunk: &mut ChunkSize,
 ) -> Result<Vec<Log>, TransportError> {
     let mut all = Vec::new();
