@@ -224,7 +224,9 @@ async fn two_tokens_that_a_reorganisation_exchanged_get_back_to_their_machines_a
     let first = world.engine(&[]);
     let other = "blockhost-002";
     until(&world, "both purchases", async || {
-        let jobs = world.jobs();
+        // Nothing before the engine has made its outbox.
+        let jobs = serde_json::from_str::<Vec<Value>>(&world.operator(&["jobs", "--json"]));
+        let jobs = jobs.unwrap_or_default();
         let mut bought = jobs
             .iter()
             .filter(|job| job["event"] == "SubscriptionCreated");
