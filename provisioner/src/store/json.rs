@@ -501,11 +501,7 @@ impl Store for JsonStore {
     }
 
     fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
-        Ok(self
-            .read::<VmRecord>()?
-            .reservations
-            .into_values()
-            .collect())
+        Ok(self.read()?.reservations.into_values().collect())
     }
 
     fn everything(&self) -> Result<(Vec<VmRecord>, Vec<Reservation>), StoreError> {
