@@ -103,11 +103,9 @@ macro_rules! value_or_file {
         #[derive(Args)]
         #[group(required = true, multiple = false)]
         struct $name {
-            #[doc = concat!($what)]
-            #[arg(long, allow_hyphen_values = true)]
+            #[arg(long, allow_hyphen_values = true, help = $what)]
             $value: Option<String>,
-            #[doc = concat!("File with it, `-` for stdin")]
-            #[arg(long, value_name = "FILE")]
+            #[arg(long, value_name = "FILE", help = "File with it, `-` for stdin")]
             $file: Option<PathBuf>,
         }
 

@@ -38,6 +38,8 @@ enum Verb {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:
+  blockhost ledger blob put terms.txt --recipients recipients.txt --category network --event tenant-terms")]
 struct PutArgs {
     /// File to encrypt, - for standard input
     #[arg(value_name = "FILE")]
@@ -64,6 +66,8 @@ struct PutArgs {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:
+  blockhost ledger blob get 36b8d8... --identity tenant.key -o terms.txt")]
 struct GetArgs {
     /// Hash of the ciphertext
     #[arg(value_name = "SHA256", value_parser = hash)]
@@ -83,6 +87,8 @@ struct GetArgs {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:
+  blockhost ledger blob list --json")]
 struct ListArgs {
     /// Print JSON
     #[arg(long)]
@@ -90,6 +96,8 @@ struct ListArgs {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:
+  blockhost ledger blob shred 36b8d8... --reason 'erasure asked for by the tenant'")]
 struct ShredArgs {
     /// Hash of the ciphertext
     #[arg(value_name = "SHA256", value_parser = hash)]

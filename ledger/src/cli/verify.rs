@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 /// Options of `verify`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
-  blockhost ledger verify --key ledger.vkey                            against the key you keep elsewhere
-  blockhost ledger verify --key ledger.vkey --trusted-checkpoint kept/ and against every head you kept
-  blockhost ledger verify --features                                   and the features in block files against a replay
+  blockhost ledger verify --key ledger.vkey                               against the key you keep elsewhere
+  blockhost ledger verify --key ledger.vkey --trusted-checkpoint kept/    and against every head you kept
+  blockhost ledger verify --features                                      and the features in block files against a replay
   blockhost ledger verify --json | jq '.problems[]'
 
 Exit codes: 0 good, 1 something is wrong, 3 it cannot be read.")]

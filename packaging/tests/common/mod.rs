@@ -123,11 +123,21 @@ fn check(mut command: &Command, words: &[String]) -> Result<(), String> {
                         .contains(&name)
                 })
                 .ok_or_else(|| format!("there is no --{name}"))?;
-            if takes_value(option) && value.is_none() && words.next().is_none() {
-                return Err(format!("--{name} wants a value"));
+            let (least, most) = values_of(option);
+            if value.is_some() {
+                if most == 0 {
+                    return Err(format!("--{name} takes no value"));
+                }
+                continue;
             }
-            if !takes_value(option) && value.is_some() {
-                return Err(format!("--{name} takes no value"));
+            for at in 0..most {
+                // What is not needed is taken only where it cannot be the next option.
+                if at >= least && words.peek().is_none_or(|next| next.starts_with('-')) {
+                    break;
+                }
+                if words.next().is_none() {
+                    return Err(format!("--{name} wants a value"));
+                }
             }
         } else if let Some(short) = word.strip_prefix('-').and_then(|rest| rest.chars().next()) {
             if short.is_ascii_digit() {
@@ -137,7 +147,7 @@ fn check(mut command: &Command, words: &[String]) -> Result<(), String> {
                 .get_arguments()
                 .find(|arg| arg.get_short() == Some(short))
                 .ok_or_else(|| format!("there is no -{short}"))?;
-            if takes_value(option) && word.len() == 2 {
+            if values_of(option).0 > 0 && word.len() == 2 {
                 words.next();
             }
         } else if let Some(verb) = command.find_subcommand(&word) {
@@ -163,9 +173,11 @@ fn check(mut command: &Command, words: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn takes_value(arg: &Arg) -> bool {
-    arg.get_action().takes_values()
-        && arg
-            .get_num_args()
-            .is_none_or(|number| number.min_values() > 0)
+/// How many values an option takes at least and at most.
+fn values_of(arg: &Arg) -> (usize, usize) {
+    if !arg.get_action().takes_values() {
+        return (0, 0);
+    }
+    arg.get_num_args()
+        .map_or((1, 1), |number| (number.min_values(), number.max_values()))
 }

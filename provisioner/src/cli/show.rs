@@ -19,7 +19,9 @@ use crate::store::{Store as _, StoreError};
     version,
     after_help = "Examples:
   blockhost-vm-status web-1
-  blockhost-vm-status web-1 --json"
+  blockhost-vm-status web-1 --json
+
+Exit code: 0 always, for a machine that is not there too; 2 for wrong usage."
 )]
 struct StatusArgs {
     /// Name of the machine
