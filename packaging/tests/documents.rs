@@ -38,12 +38,12 @@ fn code(document: &str) -> Vec<String> {
         if line.trim_start().starts_with("```") {
             inside = !inside;
         } else if inside {
-            match all.last_mut() {
-                Some(last) if String::ends_with(last, "\\") => {
-                    last.pop();
-                    last.push_str(line.trim());
-                }
-                _ => all.push(line.to_owned()),
+            let goes_on = all.last().is_some_and(|last: &String| last.ends_with('\\'));
+            if goes_on && let Some(last) = all.last_mut() {
+                last.pop();
+                last.push_str(line.trim());
+            } else {
+                all.push(line.to_owned());
             }
         } else {
             prose.push_str(line);
