@@ -146,8 +146,8 @@ mod tests {
                     .map(|word| word.trim_start_matches('!'))
                     .filter(|word| word.starts_with('/') && !word.ends_with("/setpriv"));
                 let program = paths.next().and_then(|p| p.rsplit('/').next()).unwrap();
-                // What only holds something open for others runs nothing of ours.
-                if line == "/bin/true" {
+                // What only holds something open for others runs nothing of ours, and a tunnel's process is Debian's.
+                if line == "/bin/true" || program == "wireguard-go" {
                     continue;
                 }
                 assert!(
