@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::value::{EthAddress, VmName};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::{self, InUse};
+use super::kept::Kept;
 use super::unique::unique;
 use super::{Pools, Store, StoreError, Wanted, file};
 use crate::record::{Holder, Reservation, Status, Step, TokenReservation, VmRecord};
@@ -54,52 +54,6 @@ impl<R> Default for Database<R> {
     }
 }
 
-/// A record and the text that it was read from, which is written again as it stands as long as the record is not touched:
-/// making all texts anew for a change of one record would be most of the work.
-#[derive(Debug)]
-struct Kept<'a> {
-    record: VmRecord,
-    text: Option<&'a RawValue>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Kept<'a> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(input)?;
-        let record = serde_json::from_str(text.get()).map_err(serde::de::Error::custom)?;
-        Ok(Self {
-            record,
-            text: Some(text),
-        })
-    }
-}
-
-impl Serialize for Kept<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        match self.text {
-            Some(text) => text.serialize(out),
-            None => self.record.serialize(out),
-        }
-    }
-}
-
-impl From<VmRecord> for Kept<'_> {
-    fn from(record: VmRecord) -> Self {
-        Self { record, text: None }
-    }
-}
-
-impl AsRef<VmRecord> for Kept<'_> {
-    fn as_ref(&self) -> &VmRecord {
-        &self.record
-    }
-}
-
-impl AsRef<Self> for VmRecord {
-    fn as_ref(&self) -> &Self {
-        self
-    }
-}
-
 impl<R: AsRef<VmRecord>> Database<R> {
     fn living(&self) -> impl Iterator<Item = &VmRecord> {
         self.vms
@@ -115,8 +69,7 @@ impl Database<Kept<'_>> {
             .vms
             .get_mut(name.as_str())
             .ok_or_else(|| change::unknown(name))?;
-        kept.text = None;
-        Ok(&mut kept.record)
+        Ok(kept.touched())
     }
 
     fn living_vm(&mut self, name: &VmName) -> Result<&mut VmRecord, StoreError> {

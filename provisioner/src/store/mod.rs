@@ -4,6 +4,7 @@
 mod change;
 mod file;
 mod json;
+mod kept;
 mod pool;
 pub mod postgres;
 pub(crate) mod unique;

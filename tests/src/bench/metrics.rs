@@ -81,7 +81,7 @@ fn looks(world: &World) -> Result<(Times, Times, f64), ScenarioError> {
         ensure(running == MACHINES as usize, || {
             format!("{running} of {MACHINES} machines run:\n{text}")
         })?;
-        let kib = u32::try_from(sum(&rows, "memory_used") / u64::from(MACHINES) >> 10);
+        let kib = u32::try_from((sum(&rows, "memory_used") / u64::from(MACHINES)) >> 10);
         memory = kib.map_or(0.0, |kib| f64::from(kib) / 1024.0);
         let begun = Instant::now();
         qm(world, &["metrics", &first])?;
