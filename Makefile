@@ -20,7 +20,7 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 .PHONY: help setup check test attack demo bench bench-chain bench-create bench-metrics bench-machines bench-ledger anomalies deb docs clients fuzz mutants clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is needed from Debian and npm, create the system users (idempotent)
 	@bash scripts/setup.sh

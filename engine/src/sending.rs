@@ -72,8 +72,7 @@ pub enum SendError {
     },
     /// In a block, and the node does not say what it did there.
     #[error(
-        "transaction {hash} is in block {block}, and {host} has no receipt of it; it is asked again, and nothing is signed in its \
-         place. If this stays so, put a node that has the receipts of its blocks first in blockchain.rpc_urls"
+        "transaction {hash} is in block {block}, and {host} has no receipt of it; nothing is signed in its place. If this stays so, put a node that has the receipts of its blocks first in blockchain.rpc_urls"
     )]
     NoReceipt {
         /// Its hash.

@@ -137,7 +137,7 @@ async fn who_used_a_nonce_is_read_from_the_blocks() {
     let (node, _) = chain.select().await.unwrap();
     let account = common::address(0);
     for (nonce, (hash, block)) in (0..).zip(seen.iter().copied()) {
-        for hint in [None, Some(block), Some(block + 1), Some(0), Some(1 << 40)] {
+        for hint in [None, Some(block), Some(block + 1), Some(0)] {
             let found = holder(node, account, nonce, hint).await.unwrap();
             assert_eq!(
                 found,
@@ -150,6 +150,24 @@ async fn who_used_a_nonce_is_read_from_the_blocks() {
         holder(node, account, 4, Some(seen[3].1)).await.unwrap(),
         Holder::Nobody
     );
+    // It was in a block that this node has not seen.
+    let error = holder(node, account, 3, Some(1 << 40)).await.unwrap_err();
+    assert!(error.to_string().contains("has not seen block"), "{error}");
+    // Blocks are read where states are forgotten, up to a limit.
+    let port = common::liar::without_states_before(anvil.port, seen[3].1 + 20);
+    let full = Chain::new(31337, &[format!("http://127.0.0.1:{port}")], TIMEOUT).unwrap();
+    let (forgetful, _) = full.select().await.unwrap();
+    for (nonce, (hash, block)) in (0..).zip(seen.iter().copied()) {
+        let found = holder(forgetful, account, nonce, None).await.unwrap();
+        assert_eq!(found, Holder::Transaction { hash, block }, "{nonce}");
+    }
+    anvil.ask("anvil_mine", serde_json::json!([1_100])).await;
+    let head = chain.select().await.unwrap().1;
+    let port = common::liar::without_states_before(anvil.port, head);
+    let full = Chain::new(31337, &[format!("http://127.0.0.1:{port}")], TIMEOUT).unwrap();
+    let (forgetful, _) = full.select().await.unwrap();
+    let error = holder(forgetful, account, 0, None).await.unwrap_err();
+    assert!(error.to_string().contains("missing trie node"), "{error}");
     // A nonce that no transaction used.
     let params = serde_json::json!([common::address(2).to_string(), "0x5"]);
     anvil.ask("anvil_setNonce", params).await;

@@ -206,7 +206,8 @@ pub struct Throttled {
 /// # Errors
 /// [`LifecycleError`].
 pub fn throttle(world: &World<'_>, record: &VmRecord, change: &Change) -> Result<Throttled> {
-    real(world, record)?;
+    let (_lock, record) = hold(world, record)?;
+    real(world, &record)?;
     let running = world
         .backend
         .status(record.vmid)?

@@ -1,6 +1,6 @@
 //! Locks in `/run/blockhost`. `provisioning.lock` holds the pids of running creates, one per line, so that others (the garbage
 //! collector, an operator) see that one is under way; it is gone when none is, and pids of processes that died do not count.
-//! `vm-<name>.lock` is held by whoever starts, suspends, resumes or destroys that machine.
+//! `vm-<name>.lock` is held by whoever starts, suspends, resumes destroys or limits that machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,8 +15,9 @@ use rustix::io::Errno;
 
 use crate::record::{is_hidden, start_of};
 
-/// Longer than a guest that is asked to power off, is not heard of, and is destroyed then.
-const MACHINE_WAIT: Duration = Duration::from_secs(180);
+/// Longer than a guest that is asked to power off, is not heard of, and is destroyed then; and shorter than the engine waits
+/// for a command (180 s), so that it hears why.
+const MACHINE_WAIT: Duration = Duration::from_secs(120);
 
 /// A lock that could not be had.
 #[derive(Debug, thiserror::Error)]

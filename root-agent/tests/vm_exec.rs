@@ -51,9 +51,12 @@ fn a_child_has_no_descriptors_but_its_three_and_those_passed() {
             .expect("ls")
             .stdout
             .to_text();
-        text.lines()
+        let mut numbers: Vec<i32> = text
+            .lines()
             .map(|line| line.parse().expect("a number"))
-            .collect::<Vec<i32>>()
+            .collect();
+        numbers.sort_unstable();
+        numbers
     };
     let ls = program("/usr/bin/ls");
     // The last one is the directory that ls itself reads.

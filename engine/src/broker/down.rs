@@ -120,7 +120,8 @@ pub async fn down(layout: &Layout, in_use: bool) -> Result<Gone, BrokerError> {
     }
     let prefix = kept.map(|kept| kept.prefix.to_string());
     let mut remarks = Vec::new();
-    if let Some(prefix) = &prefix {
+    // Also what a run before this one took away and could not note.
+    if prefix.is_some() || tunnel {
         let data = json!({"prefix": prefix, "tunnel": tunnel});
         let kind = Kind {
             category: "network",
@@ -128,8 +129,9 @@ pub async fn down(layout: &Layout, in_use: bool) -> Result<Gone, BrokerError> {
         };
         let noted = agent::record_in(layout, kind, "broker-given-up", "broker-allocation", data);
         if let Err(e) = noted.await {
+            let what = prefix.as_deref().unwrap_or("the tunnel");
             remarks.push(format!(
-                "that {prefix} was given up is not in the ledger: {e}"
+                "that {what} was given up is not in the ledger: {e}"
             ));
         }
     }

@@ -7,6 +7,9 @@ use alloy::providers::Provider;
 use alloy::rpc::types::BlockNumberOrTag;
 use serde::Deserialize;
 
+/// Blocks that are read one by one where a node has no older states: a full node keeps those of 128 blocks.
+const MOST_READ: u64 = 1_000;
+
 /// Who has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
@@ -52,7 +55,12 @@ pub async fn holder(
     };
     let head = node.provider().get_block_number().await;
     let head = head.map_err(|e| look.failed(&describe(&e)))?;
-    if let Some(block) = hint.filter(|block| *block <= head)
+    if let Some(block) = hint.filter(|block| *block > head) {
+        return Err(look.failed(&format!(
+            "is at block {head} and has not seen block {block} yet"
+        )));
+    }
+    if let Some(block) = hint
         && let Some(hash) = look.in_block(block).await?
     {
         return Ok(Holder::Transaction { hash, block });
@@ -66,17 +74,18 @@ pub async fn holder(
         let Some(before) = used.checked_sub(step) else {
             break 0;
         };
-        if !look.is_used_at(before).await? {
-            break before + 1;
+        match look.is_used_at(before).await {
+            Ok(true) => (used, step) = (before, step.saturating_mul(2)),
+            Ok(false) => break before + 1,
+            Err(e) => return look.read_back(used, e).await,
         }
-        (used, step) = (before, step.saturating_mul(2));
     };
     while first < used {
         let middle = first.midpoint(used);
-        if look.is_used_at(middle).await? {
-            used = middle;
-        } else {
-            first = middle + 1;
+        match look.is_used_at(middle).await {
+            Ok(true) => used = middle,
+            Ok(false) => first = middle + 1,
+            Err(e) => return look.read_back(used, e).await,
         }
     }
     match look.in_block(used).await? {
@@ -100,6 +109,17 @@ impl Look<'_> {
         count
             .map(|count| count > self.nonce)
             .map_err(|e| self.failed(&describe(&e)))
+    }
+
+    /// Looks through blocks from `used` on backwards, where a node does not say what was before. Blocks it has without old
+    /// states, too.
+    async fn read_back(&self, used: u64, why: ChainError) -> Result<Holder, ChainError> {
+        for block in (used.saturating_sub(MOST_READ)..=used).rev() {
+            if let Some(hash) = self.in_block(block).await? {
+                return Ok(Holder::Transaction { hash, block });
+            }
+        }
+        Err(why)
     }
 
     async fn in_block(&self, number: u64) -> Result<Option<B256>, ChainError> {

@@ -51,7 +51,11 @@ impl Bounded {
                 Err(e) => return Err(TransportErrorKind::custom(e)),
             }
         }
-        let beginning = || String::from_utf8_lossy(&body[..body.len().min(KEPT)]).into_owned();
+        let beginning = || {
+            let part = &body[..body.len().min(KEPT)];
+            let text = std::str::from_utf8(part).map(str::to_owned);
+            text.unwrap_or_else(|_| part.escape_ascii().to_string())
+        };
         let read = serde_json::from_slice::<ResponsePacket>(&body);
         match read {
             Ok(answer) if status.is_success() || answer.is_error() => Ok(answer),

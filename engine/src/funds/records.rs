@@ -31,6 +31,10 @@ impl Teller {
         let mut data = step.json();
         if let (Some(data), Some(more)) = (data.as_object_mut(), outcome.json().as_object()) {
             data.extend(more.clone());
+            // The ledger takes a `token` for a secret.
+            if let Some(token) = data.remove("token") {
+                data.insert("currency".into(), token);
+            }
             data.insert("chain_id".into(), self.chain.chain_id().into());
             data.insert("order".into(), row.order.into());
             data.insert("step".into(), row.number.into());

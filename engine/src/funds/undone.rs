@@ -164,7 +164,12 @@ impl Teller {
         hashes: &[B256],
     ) -> Result<Option<TransactionReceipt>, FundsError> {
         for hash in hashes {
-            if let Some(receipt) = young::receipt(node, *hash).await? {
+            let receipt = young::receipt(node, *hash).await.map_err(|e| match e {
+                // Nothing was tried: it is asked again.
+                SendError::Chain(e) => FundsError::Chain(e),
+                e => e.into(),
+            })?;
+            if let Some(receipt) = receipt {
                 return Ok(receipt.status().then_some(receipt));
             }
         }
@@ -175,7 +180,16 @@ impl Teller {
                 node.pass_over();
                 Err(SendError::NoReceipt { hash, block, host }.into())
             }
-            _ => Ok(None),
+            Holder::Transaction { .. } => Ok(None),
+            // It was used a moment ago: whoever answers now is behind, or the history moves.
+            Holder::Nobody => Err(ChainError::Unexpected {
+                what: "finding out which transaction used a nonce",
+                detail: format!(
+                    "{} counts nonce {nonce} of {from} as used, and then as not used; it is asked again",
+                    node.host()
+                ),
+            }
+            .into()),
         }
     }
 }

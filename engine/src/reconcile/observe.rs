@@ -9,6 +9,7 @@ use crate::chain::rpc::{Endpoint, TransportError};
 use crate::chain::{Address, B256, U256};
 use crate::handler::Context;
 use crate::handler::minted_token;
+use crate::log;
 use crate::machines::subscription_of;
 use crate::outbox::{Cursor, Purchase, now_ms};
 use alloy::eips::BlockId;
@@ -31,6 +32,8 @@ const MAX_LAG: u64 = 64;
 pub struct Known {
     /// Tokens of jobs whose mint is deep in the chain.
     minted: HashMap<i64, u64>,
+    /// Mints that are in a block deep in the chain, and of which the node has no receipt.
+    bare: HashSet<B256>,
     /// Subscriptions without a machine that are over: what brings one back is an event, and events make jobs.
     over: HashSet<u64>,
 }
@@ -185,8 +188,24 @@ async fn mints(
     for (id, job, hash, receipt) in receipts {
         let mint = match receipt {
             // Without a receipt, the blocks say it.
-            None if is_in_a_block(context, node, hash).await? => Mint::Young,
-            None => Mint::TakenBack { job },
+            None if known.bare.contains(&hash) => Mint::Young,
+            None => match block_of(context, node, hash).await {
+                Ok(None) => Mint::TakenBack { job },
+                Ok(Some(block)) => {
+                    if cursor.number.saturating_sub(block) >= FINAL_DEPTH {
+                        known.bare.insert(hash);
+                    }
+                    Mint::Young
+                }
+                // One that cannot be judged must not keep the others from being looked at.
+                Err(e) => {
+                    log::warn(
+                        "a mint cannot be looked up",
+                        &[("job", &job), ("tx", &hash), ("error", &e)],
+                    );
+                    Mint::Young
+                }
+            },
             Some(receipt) if receipt.block_number.is_none_or(|n| n > cursor.number) => Mint::Young,
             // Taken into another block, where the contract undid it: as good as gone.
             Some(receipt) if !receipt.status() => Mint::TakenBack { job },
@@ -206,19 +225,22 @@ async fn mints(
     Ok(mints)
 }
 
-/// Whether a block has our transaction although the node has no receipt of it. One that nothing more is known of than its
+/// The block that has our transaction although the node has no receipt of it. One that nothing more is known of than its
 /// hash is as deep as anything.
-async fn is_in_a_block(
+async fn block_of(
     context: &Context,
     node: &Endpoint,
     hash: B256,
-) -> Result<bool, ReconcileError> {
+) -> Result<Option<u64>, ReconcileError> {
     let Some(young) = context.outbox.young_tx(hash)? else {
-        return Ok(true);
+        return Ok(Some(0));
     };
     let hint = Some(young.block);
     let holder = nonce::holder(node, young.sender, young.row.signed.nonce, hint).await?;
-    Ok(matches!(holder, Holder::Transaction { hash: found, .. } if found == hash))
+    Ok(match holder {
+        Holder::Transaction { hash: found, block } if found == hash => Some(block),
+        _ => None,
+    })
 }
 
 async fn subscription(

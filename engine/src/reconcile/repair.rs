@@ -125,13 +125,11 @@ async fn give_back(
     let Some(_held) = context.holds.try_hold(id) else {
         return Ok(false);
     };
-    let record = context.machines.get(holder).await?;
-    let Some(record) = record.filter(|record| exists(Some(record))) else {
+    let Some(record) = context.machines.get(holder).await? else {
         return Ok(false);
     };
-    let recorded = record.nft_token_id;
-    // Else it is only a promise that was left behind.
-    if recorded == Some(token) {
+    // Else it is only a promise that was left behind, or the machine is gone.
+    if record.nft_token_id == Some(token) && exists(Some(&record)) {
         let differs = |finding: &Finding| {
             finding.subscription == id
                 && matches!(finding.problem, Problem::TokenDiffers { recorded: Some(recorded), .. } if recorded == token)

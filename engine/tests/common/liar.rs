@@ -1,4 +1,4 @@
-//! A node that tells the truth about everything but one thing: a function of contracts, or that it has receipts.
+//! A node that tells the truth about everything but one thing: a function of contracts, that it has receipts, or old states.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,6 +9,8 @@ enum Lie {
     Call(&'static str, String),
     /// Nothing has a receipt, as with a node that was set up anew.
     NoReceipts,
+    /// What an account had before this block is forgotten, as with a full node that is no archive.
+    NoStatesBefore(u64),
 }
 
 /// Starts one in front of the node at `upstream`: whoever calls a function with this selector is answered with `lie`, 64
@@ -20,6 +22,11 @@ pub fn start(upstream: u16, selector: &'static str, lie: String) -> u16 {
 /// Starts one that has blocks, states and logs, and no receipts. Gives its port.
 pub fn without_receipts(upstream: u16) -> u16 {
     relay(upstream, Lie::NoReceipts)
+}
+
+/// Starts one that has all blocks, and states from this one on. Gives its port.
+pub fn without_states_before(upstream: u16, block: u64) -> u16 {
+    relay(upstream, Lie::NoStatesBefore(block))
 }
 
 fn relay(upstream: u16, lie: Lie) -> u16 {
@@ -41,15 +48,18 @@ fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()>
         let lied = match lie {
             Lie::Call(selector, answer) => (text.contains("\"eth_call\"")
                 && text.contains(selector))
-            .then(|| serde_json::json!(answer)),
+            .then(|| ("result", serde_json::json!(answer))),
             Lie::NoReceipts => text
                 .contains("\"eth_getTransactionReceipt\"")
-                .then_some(serde_json::Value::Null),
+                .then_some(("result", serde_json::Value::Null)),
+            Lie::NoStatesBefore(oldest) => counts_before(&text, *oldest).then(|| {
+                let error = serde_json::json!({"code": -32000, "message": "missing trie node"});
+                ("error", error)
+            }),
         };
-        if let Some(result) = lied {
+        if let Some((key, value)) = lied {
             let request: serde_json::Value = serde_json::from_str(&text)?;
-            let answer =
-                serde_json::json!({"jsonrpc": "2.0", "id": request["id"], "result": result});
+            let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], key: value});
             let answer = answer.to_string();
             write!(
                 client,
@@ -67,6 +77,18 @@ fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()>
         client.write_all(&body)?;
     }
     Ok(())
+}
+
+/// Whether somebody asks what an account's nonce was before that block.
+fn counts_before(text: &str, oldest: u64) -> bool {
+    let Ok(request) = serde_json::from_str::<serde_json::Value>(text) else {
+        return false;
+    };
+    let block = request["params"][1]
+        .as_str()
+        .and_then(|word| word.strip_prefix("0x"))
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    request["method"] == "eth_getTransactionCount" && block.is_some_and(|block| block < oldest)
 }
 
 /// Head and body of one HTTP message.

@@ -29,7 +29,8 @@ action! {
 }
 
 action! {
-    /// Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none.
+    /// Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none, `conflict` where the host has
+    /// its own addresses or way out on a device of it.
     OvsDelBr = "ovs-del-br", family "ovs", compartment Ovs, capabilities &[],
     time_limit_s 30, read_only false, ledger "ovs" / "network" / "delete",
     {
@@ -70,7 +71,8 @@ action! {
 }
 
 action! {
-    /// Detaches a port that this agent attached; `not_found` where there is none.
+    /// Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal one whose device has
+    /// the host's own addresses or way out.
     OvsDelPort = "ovs-del-port", family "ovs", compartment Ovs, capabilities &[],
     time_limit_s 30, read_only false, ledger "ovs" / "network" / "delete",
     {

@@ -68,12 +68,13 @@ config) cat "$conf" ;;
 status) [ -e "$d/$id.run" ] && echo 'status: running' || echo 'status: stopped' ;;
 start)
     hold
-    : >"$d/$id.run"
     for n in $(links); do
         ip link add "$(name "$n")" type veth peer name "in${id}_$n" || exit 1
         ip link set "$(name "$n")" up
         ip link set "in${id}_$n" up
     done
+    # It runs once it has its interfaces, as with the real ones.
+    : >"$d/$id.run"
     ;;
 stop | shutdown)
     rm -f "$d/$id.run"

@@ -146,7 +146,7 @@ impl Kind for Flows {
                     owner,
                     flows: Default::default(),
                 };
-                let old = owners(&old, found);
+                let old = owners(&old, found, before);
                 planned
                     .steps
                     .push(step(nothing.into(), old.cloned().map(Action::from)));
@@ -211,14 +211,15 @@ fn policies(known: &[Wanted]) -> Vec<&Compiled> {
     policies.collect()
 }
 
-/// What the switch holds of an owner; where that was changed by hand, what was applied to its end.
-fn owners<'a>(known: &'a [Wanted], found: &Found) -> Option<&'a OvsSetFlows> {
+/// What the switch holds of an owner; where that was changed by hand, what was applied to its end. What an apply was at when
+/// it was killed, and the switch does not hold, was never there.
+fn owners<'a>(known: &'a [Wanted], found: &Found, entry: &Entry) -> Option<&'a OvsSetFlows> {
     let mut sets = known.iter().filter_map(|wanted| match wanted {
         Wanted::Owner(set) => Some(set),
         Wanted::Policy { .. } => None,
     });
     let held = sets.clone().find(|set| found.bridge.has(set));
-    held.or_else(|| sets.next())
+    held.or_else(|| sets.next().filter(|_| entry.whole().is_some()))
 }
 
 fn step(action: Action, undo: Option<Action>) -> Step {
@@ -282,7 +283,9 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
             flows: Default::default(),
             ..wanted.clone()
         }),
-        Some(found) => owners(&revived(before), found).cloned(),
+        Some(found) => {
+            before.and_then(|entry| owners(&revived(Some(entry)), found, entry).cloned())
+        }
     };
     planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
     planned

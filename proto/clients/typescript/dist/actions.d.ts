@@ -828,7 +828,8 @@ export function linkHandover(from: string, to: string, keep?: readonly string[],
 export function ovsAddBr(bridge: string, options?: OvsAddBrOptions, callOptions?: CallOptions): Promise<Reply>;
 
 /**
- * Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none.
+ * Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none, `conflict`
+ * where the host has its own addresses or way out on a device of it.
  *
  * @param bridge The bridge.
  */
@@ -849,7 +850,8 @@ export function ovsDelBr(bridge: string, callOptions?: CallOptions): Promise<Rep
 export function ovsAddPort(bridge: string, port: string, tag?: number, trunks?: readonly number[], vmid?: number, kind?: "system" | "internal", attachedMac?: string, ifaceId?: string, callOptions?: CallOptions): Promise<OvsAddPortReply>;
 
 /**
- * Detaches a port that this agent attached; `not_found` where there is none.
+ * Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal one
+ * whose device has the host's own addresses or way out.
  *
  * @param bridge The bridge.
  * @param port The device.

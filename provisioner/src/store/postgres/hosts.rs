@@ -244,6 +244,9 @@ impl PostgresStore {
             )?;
             // One that came before hosts were listed is known by what it left.
             let mut host_name = node.to_owned();
+            if row.is_none() && (node == own.node || node == own.host_name) {
+                return Err(alive("it is this host itself".to_owned()).into());
+            }
             if let Some(row) = &row {
                 let (machine, recent): (String, bool) = (row.try_get(1)?, row.try_get(2)?);
                 host_name = row.try_get(0)?;
@@ -271,8 +274,18 @@ impl PostgresStore {
                 )
                 .into());
             }
+            // Reservations go by the host name, and that may be one of another host, which lives.
+            let anothers: bool = tx
+                .query_one(
+                    "SELECT EXISTS (SELECT 1 FROM blockhost.host WHERE host_name = $1 AND node <> $2 AND given_up IS NULL)",
+                    &[&host_name, &node],
+                )?
+                .try_get(0)?;
             let given_up = GivenUp {
-                reservations: reservations_of(tx, &host_name)?,
+                reservations: match anothers {
+                    true => Vec::new(),
+                    false => reservations_of(tx, &host_name)?,
+                },
                 machines: machines_of(tx, node)?,
             };
             if row.is_none() && given_up.reservations.is_empty() && given_up.machines.is_empty() {

@@ -192,8 +192,9 @@ impl Firewall {
                 false => Err(too_many_given(total, most)),
             }
         };
-        // What is refused for one family is not done in the other.
-        for family in [Family::V4, Family::V6] {
+        // What is refused for one family is not done in the other. Taking away is refused for none.
+        let asked = [Family::V4, Family::V6].into_iter();
+        for family in asked.filter(|family| !of(*family).is_empty()) {
             judge(family, &State::parse(&self.read(family, TABLE, deadline)?))?;
         }
         let mut changed = false;

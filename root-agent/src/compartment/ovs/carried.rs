@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_netlink::route::MAIN_TABLE;
-use blockhost_netlink::{Netlink, NetlinkError};
+use blockhost_netlink::{Device, Link, Netlink, NetlinkError};
 use blockhost_proto::response::ErrorCode;
 
 use crate::allow::Allowlists;
@@ -55,6 +55,28 @@ impl Carried {
     }
 }
 
+/// These devices, and those that the kernel takes away with them.
+fn with_what_stands_on_them(mut going: Vec<Link>, all: &[Device]) -> Vec<Link> {
+    loop {
+        let goes = |index: u32| going.iter().any(|link| link.index == index);
+        let stands = |device: &&Device| {
+            let kind = device.link.kind.as_deref();
+            matches!(kind, Some("vlan" | "macvlan" | "macvtap" | "ipvlan"))
+                && device.lower.is_some_and(goes)
+                && !goes(device.link.index)
+        };
+        let more: Vec<Link> = all
+            .iter()
+            .filter(stands)
+            .map(|one| one.link.clone())
+            .collect();
+        if more.is_empty() {
+            return going;
+        }
+        going.extend(more);
+    }
+}
+
 /// Of which device what, in words.
 fn lost(
     netlink: &mut Netlink,
@@ -69,6 +91,7 @@ fn lost(
     if going.is_empty() {
         return Ok(None);
     }
+    let going = with_what_stands_on_them(going, &netlink.devices()?);
     for link in &going {
         let own = addresses::of_the_host(netlink, link.index, allow)?;
         if let Some(own) = own.first() {
@@ -99,4 +122,49 @@ fn lost(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use blockhost_netlink::survey::{Counters, OperState};
+
+    fn device(index: u32, kind: Option<&str>, lower: Option<u32>) -> Device {
+        Device {
+            link: Link {
+                index,
+                name: format!("d{index}"),
+                alternative: Vec::new(),
+                up: true,
+                mtu: 1500,
+                kind: kind.map(str::to_owned),
+                alias: None,
+                group: 0,
+                forwards: false,
+                strict: false,
+            },
+            mac: None,
+            state: OperState::Up,
+            carrier: Some(true),
+            master: None,
+            lower,
+            counters: Counters::default(),
+        }
+    }
+
+    #[test]
+    fn a_vlan_of_a_bridge_goes_with_it_and_so_does_what_stands_on_that_but_no_other_end_of_a_pair()
+    {
+        let all = [
+            device(1, None, None),
+            device(2, Some("vlan"), Some(1)),
+            device(3, Some("macvlan"), Some(2)),
+            device(4, Some("veth"), Some(1)),
+            device(5, Some("vlan"), Some(4)),
+            device(6, Some("vlan"), None),
+        ];
+        let going = with_what_stands_on_them(vec![all[0].link.clone()], &all);
+        let numbers: Vec<u32> = going.iter().map(|link| link.index).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+    }
 }

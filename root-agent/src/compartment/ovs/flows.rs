@@ -2,6 +2,7 @@
 //! not at all. [`plan`] decides and is pure; other owners' flows are never touched.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use blockhost_proto::action::OvsSetFlows;
 use blockhost_proto::escape;
@@ -25,6 +26,9 @@ use crate::compartment::{Done, Failure, JobCtx};
 pub const COOKIE_KEY: &str = "blockhost-flows-";
 /// Key under which stands what this owner asked for last, and what became of it: [`FlowSet::fingerprint`] and [`digest`].
 pub const ASKED_KEY: &str = "blockhost-asked-";
+
+/// How long the switch may take for a port that it was just given.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// One change of the bundle, and the number of the flow of the request that it comes from.
 pub type Step = (Change, Entry, Option<usize>);
@@ -190,15 +194,11 @@ pub fn plan(
 pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
     let name = action.bridge.as_str();
     let cookie = action.owner.cookie();
-    let (uuid, row, ports) = switch.database(ctx.deadline, |db| {
-        let (uuid, row) = bridge(db, name, BRIDGE, ctx.deadline)?;
-        let ports = if names_ports(&action.flows) {
-            port_numbers(db, &row, ctx)?
-        } else {
-            HashMap::new()
-        };
-        Ok((uuid, row, ports))
-    })?;
+    let (uuid, row) = switch.database(ctx.deadline, |db| bridge(db, name, BRIDGE, ctx.deadline))?;
+    let ports = match names_ports(&action.flows) {
+        true => settled_ports(switch, &row, ctx)?,
+        false => HashMap::new(),
+    };
     let key = format!("{COOKIE_KEY}{cookie:012x}");
     if row
         .entry("external_ids", &key)
@@ -296,12 +296,29 @@ fn names_ports(flows: &FlowSet) -> bool {
     })
 }
 
-/// The numbers of the bridge's ports that work, by name.
+/// The numbers of the bridge's ports that work, by name. A port that somebody has just attached has none for a moment: that is
+/// waited for, and others get at the database meanwhile.
+fn settled_ports(
+    switch: &Switch,
+    bridge: &Row,
+    ctx: &JobCtx<'_>,
+) -> Result<HashMap<String, u16>, Failure> {
+    let until = ctx.deadline.min(Instant::now() + SETTLING);
+    loop {
+        let (ports, fresh) = switch.database(ctx.deadline, |db| port_numbers(db, bridge, ctx))?;
+        if !fresh || Instant::now() >= until {
+            return Ok(ports);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The numbers of the bridge's ports that work, by name; and whether there are any of which the switch has not said yet.
 fn port_numbers(
     db: &mut Ovsdb,
     bridge: &Row,
     ctx: &JobCtx<'_>,
-) -> Result<HashMap<String, u16>, Failure> {
+) -> Result<(HashMap<String, u16>, bool), Failure> {
     let mut t = Transaction::new();
     let ports = t.select("Port", json!([]), &["_uuid", "interfaces"]);
     let interfaces = t.select("Interface", json!([]), &["_uuid", "name", "ofport"]);
@@ -319,12 +336,12 @@ fn port_numbers(
             .filter(|number| *number > 0)?;
         Some((row.text("name")?.to_owned(), number))
     };
-    Ok(answers
-        .rows(interfaces)
+    let rows = answers.rows(interfaces);
+    let rows = rows
         .iter()
-        .filter(|row| row.uuid().is_some_and(|uuid| mine.contains(&uuid)))
-        .filter_map(number)
-        .collect())
+        .filter(|row| row.uuid().is_some_and(|uuid| mine.contains(&uuid)));
+    let fresh = rows.clone().any(|row| row.integer("ofport").is_none());
+    Ok((rows.filter_map(number).collect(), fresh))
 }
 
 /// Writes down whose cookie it is and what was asked for, or strikes it out.

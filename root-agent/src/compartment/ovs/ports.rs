@@ -253,7 +253,7 @@ pub fn delete(
             carried.nothing_of_the_host(&format!("port {name}"), &[&name], ctx.allow)?;
         }
         let mut t = Transaction::new();
-        unchanged(&mut t, "Port", &uuid, &row, &["external_ids"]);
+        unchanged(&mut t, "Port", &uuid, &row, &["external_ids", "qos"]);
         t.mutate(
             "Bridge",
             is_row(&on),

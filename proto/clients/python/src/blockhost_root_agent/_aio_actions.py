@@ -1075,7 +1075,8 @@ class AsyncActions:
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.Reply:
-        """Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none.
+        """Deletes a bridge that this agent made, with its ports and flows; `not_found` where there is none,
+        `conflict` where the host has its own addresses or way out on a device of it.
 
         :param bridge: The bridge.
         """
@@ -1122,7 +1123,8 @@ class AsyncActions:
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.Reply:
-        """Detaches a port that this agent attached; `not_found` where there is none.
+        """Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal
+        one whose device has the host's own addresses or way out.
 
         :param bridge: The bridge.
         :param port: The device.
