@@ -161,7 +161,7 @@ async fn who_used_a_nonce_is_read_from_the_blocks() {
         let found = holder(forgetful, account, nonce, None).await.unwrap();
         assert_eq!(found, Holder::Transaction { hash, block }, "{nonce}");
     }
-    anvil.ask("anvil_mine", serde_json::json!([1_100])).await;
+    anvil.ask("anvil_mine", serde_json::json!([500])).await;
     let head = chain.select().await.unwrap().1;
     let port = common::liar::without_states_before(anvil.port, head);
     let full = Chain::new(31337, &[format!("http://127.0.0.1:{port}")], TIMEOUT).unwrap();

@@ -8,7 +8,7 @@ use alloy::rpc::types::BlockNumberOrTag;
 use serde::Deserialize;
 
 /// Blocks that are read one by one where a node has no older states: a full node keeps those of 128 blocks.
-const MOST_READ: u64 = 1_000;
+const MOST_READ: u64 = 400;
 
 /// Who has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

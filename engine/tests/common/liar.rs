@@ -43,6 +43,8 @@ fn relay(upstream: u16, lie: Lie) -> u16 {
 
 fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
+    server.set_nodelay(true)?;
+    client.set_nodelay(true)?;
     while let Some((head, body)) = message(&mut client)? {
         let text = String::from_utf8(body.clone()).unwrap_or_default();
         let lied = match lie {
