@@ -113,7 +113,7 @@ fn a_head_kept_earlier_is_shown_to_be_a_beginning_and_a_rewritten_history_is_not
     let mut records = world.records();
     records[1] = String::from_utf8(records[1].clone())
         .expect("text")
-        .replace("2048", "4096")
+        .replace("\"memory\":2048", "\"memory\":4096")
         .into_bytes();
     let (header, _) = world.frames();
     world.put_frames(&header, &common::rebuild(&records, &signer()));

@@ -112,7 +112,7 @@ fn a_cut_a_rewritten_and_a_replaced_log_raise_the_alarm_and_a_restored_one_ends_
             let mut records = world.records();
             let changed = String::from_utf8(records[1].clone())
                 .expect("text")
-                .replace("2048", "4096");
+                .replace("\"memory\":2048", "\"memory\":4096");
             records[1] = changed.into_bytes();
             world.put_frames(&header, &rebuild(&records, &signer()));
         }),

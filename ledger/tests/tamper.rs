@@ -192,7 +192,7 @@ fn a_history_rewritten_with_the_current_key_contradicts_the_published_and_any_ke
     let mut records = world.records();
     records[2] = String::from_utf8(records[2].clone())
         .expect("text")
-        .replace("2048", "4096")
+        .replace("\"memory\":2048", "\"memory\":4096")
         .into_bytes();
     world.put_frames(&header, &rebuild(&records, &signer()));
     let report = world.verify();

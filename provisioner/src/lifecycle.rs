@@ -206,6 +206,7 @@ pub struct Throttled {
 /// # Errors
 /// [`LifecycleError`].
 pub fn throttle(world: &World<'_>, record: &VmRecord, change: &Change) -> Result<Throttled> {
+    real(world, record)?;
     let (_lock, record) = hold(world, record)?;
     real(world, &record)?;
     let running = world

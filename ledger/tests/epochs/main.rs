@@ -83,7 +83,7 @@ fn rewrite(world: &World, changed: u64, sign: impl Fn(u32) -> (u32, Signer)) {
                 let hex: String = prev.iter().map(|b: &u8| format!("{b:02x}")).collect();
                 text.replace_range(at..at + 64, &hex);
                 if tree.size() == changed {
-                    text = text.replace("2048", "4096");
+                    text = text.replace("\"memory\":2048", "\"memory\":4096");
                 }
                 prev = leaf_hash(text.as_bytes());
                 tree.push(prev);

@@ -338,7 +338,7 @@ fn each_kind_of_tampering_is_found() {
     let mut changed = plain.clone();
     let record = String::from_utf8(changed[0].1.clone())
         .expect("text")
-        .replace("2048", "4096");
+        .replace("\"memory\":2048", "\"memory\":4096");
     changed[0].1 = record.into_bytes();
     world.put_frames(&header, &changed);
     wrong(run(&[dir]), "prev_hash");
@@ -350,7 +350,7 @@ fn each_kind_of_tampering_is_found() {
         .expect("a record");
     changed[last].1 = String::from_utf8(changed[last].1.clone())
         .expect("text")
-        .replace("2048", "4096")
+        .replace("\"memory\":2048", "\"memory\":4096")
         .into_bytes();
     world.put_frames(&header, &changed);
     wrong(run(&[dir]), "the commit signs");
@@ -370,7 +370,7 @@ fn each_kind_of_tampering_is_found() {
     let mut lies = records.clone();
     lies[2] = String::from_utf8(lies[2].clone())
         .expect("text")
-        .replace("2048", "4096")
+        .replace("\"memory\":2048", "\"memory\":4096")
         .into_bytes();
     let thief = Signer::from_bytes(common::NAME, 1, &[9; 32]).expect("valid");
     world.put_frames(&header, &rebuild(&lies, &thief));
