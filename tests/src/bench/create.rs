@@ -1,6 +1,7 @@
 //! What the whole way to a running machine costs beside QEMU alone: `blockhost-vm-create` with database, agent, ledger,
 //! clone, cloud-init and route, against the very command line that it comes to, started directly on the same disk.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -100,9 +101,15 @@ fn running(world: &World, name: &str) -> Result<(Child, Duration), ScenarioError
 fn alone(world: &World) -> Result<Times, ScenarioError> {
     let vmid = left_behind(world)?;
     let qm = |words: &[&str]| run(world.as_root("blockhost-qm", words), LIMIT);
-    qm(&["stop", &vmid]).map_err(wrong)?;
     let line = qm(&["showcmd", &vmid]).map_err(wrong)?.stdout;
     let socket = qmp_socket(&line)?;
+    // What the machine is told at its start is made for each start, beside its sockets, and goes with them.
+    let seed = Path::new(&socket).with_file_name("seed.iso");
+    let told = fs::read(&seed).map_err(wrong)?;
+    qm(&["stop", &vmid]).map_err(wrong)?;
+    let directory = seed.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).map_err(wrong)?;
+    fs::write(&seed, told).map_err(wrong)?;
     let mut taken = Vec::new();
     for _ in 0..ROUNDS {
         let mut shell = command("sh");
