@@ -11,6 +11,7 @@ pub mod young;
 pub(crate) use hand::PATIENCE;
 pub use hand::execute;
 
+use crate::chain::rpc::Endpoint;
 use crate::chain::tx::{self, Call, Fees, NonceLock, Wallet};
 use crate::chain::{Address, B256, Chain, ChainError, U256};
 use crate::failpoint;
@@ -72,7 +73,8 @@ pub enum SendError {
     },
     /// In a block, and the node does not say what it did there.
     #[error(
-        "transaction {hash} is in block {block}, and {host} has no receipt of it; nothing is signed in its place. If this stays so, put a node that has the receipts of its blocks first in blockchain.rpc_urls"
+        "transaction {hash} is in block {block}, and {host} has no receipt of it; nothing is signed in its place. \
+         If this stays so, put a node that has the receipts of its blocks first in blockchain.rpc_urls"
     )]
     NoReceipt {
         /// Its hash.
@@ -94,6 +96,18 @@ pub enum SendError {
     /// The engine is to end.
     #[error("the engine is stopping")]
     Stopped,
+}
+
+impl SendError {
+    /// Ours is in a block of this node, which has no receipt of it. Another node may have one, and is asked next.
+    pub(crate) fn no_receipt(node: &Endpoint, hash: B256, block: u64) -> Self {
+        node.pass_over();
+        Self::NoReceipt {
+            hash,
+            block,
+            host: node.host().to_owned(),
+        }
+    }
 }
 
 /// One of the host's accounts, and the one way to choose its nonces.

@@ -2,11 +2,15 @@
 //! root makes there its group may write; what is somebody else's stays theirs, and no link is followed: the engine's user
 //! may put anything into that directory, and root must not be led by it.
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// Between two looks whether a lock is free.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Opens a file for writing, makes it where it is missing.
 ///
@@ -43,6 +47,19 @@ pub fn open(path: &Path) -> io::Result<File> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o660))?;
     }
     Ok(file)
+}
+
+/// Waits until no other process has this file locked, and has it then, until it is closed. Giving up the wait gives up the lock.
+///
+/// # Errors
+/// The system's.
+pub async fn lock(file: &File) -> io::Result<()> {
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => tokio::time::sleep(LOOK_EVERY).await,
+            other => return Ok(other?),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -172,8 +172,7 @@ async fn after_the_login_only_its_address_stays_and_everything_closes_with_the_e
         ports(&world)[1..],
         ["open 22 198.51.100.7/32", "close 22 -"]
     );
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     assert!(engine.wait(Duration::from_secs(60)).success());
     assert_eq!(ports(&world).last().unwrap(), "close 22 198.51.100.7/32");
 }

@@ -84,12 +84,11 @@ async fn a_failing_provisioner_is_tried_again_and_parked_at_last_and_nothing_is_
     // The cause is gone, the operator retries, the running engine notices.
     std::fs::remove_file(world.dir.path().join("fail-create")).unwrap();
     world.operator(&["jobs", "retry", &job["id"].to_string()]);
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
     while world.state_of("SubscriptionCreated") != "done" {
         assert!(Instant::now() < deadline + LIMIT, "{}", world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     assert!(
         engine.wait(LIMIT).success(),
         "SIGTERM ends it in good order"
@@ -343,8 +342,7 @@ async fn many_purchases_at_once_each_get_one_machine_and_one_credential() {
         assert!(Instant::now() < deadline, "{}", world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     assert!(engine.wait(LIMIT).success());
     assert_eq!(world.minted().await, 6);
     let mut tokens: Vec<u64> = (1..=6)

@@ -379,8 +379,7 @@ async fn engine_and_commands_do_not_take_each_others_nonce() {
         assert!(Instant::now() < deadline, "{}", bank.world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     engine.wait(Duration::from_secs(60));
     assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(6));
     assert_eq!(bank.world.minted().await, 6);
@@ -426,8 +425,7 @@ async fn what_a_command_has_paid_the_engine_puts_on_record_only_once_the_command
         assert!(Instant::now() < deadline, "{}", bank.world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     engine.wait(Duration::from_secs(60));
     let paid = paid();
     assert_eq!(paid.len(), 1, "{paid:?}");
@@ -461,8 +459,7 @@ async fn what_a_command_left_behind_the_engine_replaces_with_a_higher_fee_and_fi
         assert!(Instant::now() < deadline, "{}", bank.world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     engine.wait(Duration::from_secs(60));
     bank.world.anvil.ask("anvil_mine", json!([3])).await;
     assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(5));

@@ -108,8 +108,7 @@ async fn a_round_that_a_reorganisation_takes_back_is_paid_again_with_the_same_tr
         assert!(Instant::now() < deadline, "{round}\n{}", bank.world.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(engine.child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    engine.terminate();
     engine.wait(Duration::from_secs(60));
 
     assert_paid_out(&bank, "again").await;
@@ -281,18 +280,21 @@ async fn a_node_that_has_no_receipts_of_its_blocks_makes_nobody_pay_again() {
     assert_eq!(recorded(&bank, "funds-taken-back"), Vec::<Value>::new());
 }
 
+/// The hot wallet pays somebody in a new round, and nobody sees it: the process is killed then. Gives the round's order.
+fn pays_unseen(bank: &Bank) -> i64 {
+    let order = newest_round(bank)["order"].as_i64().unwrap() + 1;
+    let point = format!("send:sent funds {order}.2.");
+    let stopped = bank.stopped_at(BLOCKHOST, &["funds", "run"], &point);
+    assert!(stopped.is_some());
+    order
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_that_is_in_a_block_without_a_receipt_is_not_made_again() {
     let Some((bank, _)) = ready().await else {
         return;
     };
-    let order = newest_round(&bank)["order"].as_i64().unwrap() + 1;
-    // The hot wallet has paid somebody, and nobody saw it.
-    let point = format!("send:sent funds {order}.2.");
-    assert!(
-        bank.stopped_at(BLOCKHOST, &["funds", "run"], &point)
-            .is_some()
-    );
+    pays_unseen(&bank);
     ask_one_without_receipts(&bank, true);
     let sent = in_blocks(&bank).await;
     for _ in 0..2 {
@@ -317,12 +319,7 @@ async fn an_attempt_that_was_held_for_lost_and_is_in_a_block_is_the_payment() {
     let Some((bank, _)) = ready().await else {
         return;
     };
-    let order = newest_round(&bank)["order"].as_i64().unwrap() + 1;
-    let point = format!("send:sent funds {order}.2.");
-    assert!(
-        bank.stopped_at(BLOCKHOST, &["funds", "run"], &point)
-            .is_some()
-    );
+    let order = pays_unseen(&bank);
     // As an engine leaves it that believed a node without receipts.
     let path = bank.world.layout.state().join("outbox.db");
     let outbox = rusqlite::Connection::open(path).unwrap();

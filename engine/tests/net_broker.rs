@@ -430,6 +430,25 @@ fn killed_at(world: &World, point: &str, words: &[&str]) {
     running.kill();
 }
 
+/// Starts a command of which nobody reads what it says.
+fn begun(world: &World, words: &[&str]) -> Running {
+    let child = world
+        .command(&[&["broker"], words].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    Running(child.expect("blockhost"))
+}
+
+/// Starts a renewal whose broker has heard it and says nothing.
+fn waits_for_its_broker(world: &World, broker: &Broker) -> Running {
+    let count = broker.asked().len();
+    broker.will(Manner::Waits);
+    let waiting = begun(world, &["renew", "--now"]);
+    wait_for("it asks", || (broker.asked().len() > count).then_some(()));
+    waiting
+}
+
 #[test]
 fn killed_at_any_moment_the_next_run_finishes_what_was_begun() {
     in_world(
@@ -466,16 +485,7 @@ fn killed_at_any_moment_the_next_run_finishes_what_was_begun() {
                 assert_eq!(finished(world), expected, "{point}");
             }
             // While it waits for the broker.
-            let count = broker.asked().len();
-            broker.will(Manner::Waits);
-            let child = world
-                .command(&["broker", "renew", "--now"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("blockhost");
-            let mut waiting = Running(child);
-            wait_for("it asks", || (broker.asked().len() > count).then_some(()));
+            let mut waiting = waits_for_its_broker(world, broker);
             waiting.kill();
             broker.will(Manner::Gives(PREFIX));
             assert_eq!(done(world, &["renew"])["steps"], json!([]));

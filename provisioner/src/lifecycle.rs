@@ -206,6 +206,7 @@ pub struct Throttled {
 /// # Errors
 /// [`LifecycleError`].
 pub fn throttle(world: &World<'_>, record: &VmRecord, change: &Change) -> Result<Throttled> {
+    // What the caller read, and what is so by now: neither may be made up or destroyed.
     real(world, record)?;
     let (_lock, record) = hold(world, record)?;
     real(world, &record)?;

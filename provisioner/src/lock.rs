@@ -1,6 +1,6 @@
 //! Locks in `/run/blockhost`. `provisioning.lock` holds the pids of running creates, one per line, so that others (the garbage
 //! collector, an operator) see that one is under way; it is gone when none is, and pids of processes that died do not count.
-//! `vm-<name>.lock` is held by whoever starts, suspends, resumes destroys or limits that machine.
+//! `vm-<name>.lock` is held by whoever starts, suspends, resumes, destroys or limits that machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};

@@ -18,10 +18,10 @@ use crate::agent::{self, Kind};
 use crate::failpoint;
 use crate::machines::Machines;
 use crate::network::observe::links;
+use crate::shared;
 
 /// How long another run may take: a broker that is silent, and two names that cannot be looked up.
 const PATIENCE: Duration = Duration::from_secs(90);
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is not there any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,21 +50,13 @@ pub async fn turn(layout: &Layout) -> Result<Turn, BrokerError> {
         path: path.clone(),
         source,
     };
-    let file = match crate::shared::open(&path) {
+    let file = match shared::open(&path) {
         Ok(file) => file,
         // Before setup there is nobody else.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Turn { _file: None }),
         Err(e) => return Err(fail(e)),
     };
-    let wait = async {
-        loop {
-            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(PAUSE).await,
-                other => return other.map_err(std::io::Error::from),
-            }
-        }
-    };
-    match tokio::time::timeout(PATIENCE, wait).await {
+    match tokio::time::timeout(PATIENCE, shared::lock(&file)).await {
         Ok(Ok(())) => Ok(Turn { _file: Some(file) }),
         Ok(Err(e)) => Err(fail(e)),
         Err(_) => Err(BrokerError::Busy),

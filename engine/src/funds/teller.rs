@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::outbox::{Order, OrderState, Outbox, StepRow, StepState};
 use crate::sending::{SendError, Sender, Sending};
 use crate::wallets::{Book, BookError, Party};
-use crate::{failpoint, log};
+use crate::{failpoint, log, shared};
 use alloy::providers::Provider;
 use alloy::rpc::types::{BlockNumberOrTag, TransactionReceipt};
 use alloy::sol_types::{SolCall, SolEvent};
@@ -73,20 +73,15 @@ impl Teller {
             path: path.clone(),
             source,
         };
-        let file = crate::shared::open(&path).map_err(fail)?;
-        loop {
-            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Counter { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let mut stop = self.stop.clone();
-                    tokio::select! {
-                        () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
-                        Ok(_) = stop.wait_for(|stop| *stop) => return Err(SendError::Stopped.into()),
-                    }
-                }
-                Err(e) => return Err(fail(e.into())),
-            }
+        let file = shared::open(&path).map_err(fail)?;
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            // A lock that is free is taken, also when the program is to end.
+            biased;
+            locked = shared::lock(&file) => locked.map_err(fail)?,
+            Ok(_) = stop.wait_for(|stop| *stop) => return Err(SendError::Stopped.into()),
         }
+        Ok(Counter { _file: file })
     }
 
     /// Stores an order before anything of it is done.

@@ -175,10 +175,7 @@ impl Teller {
         }
         match nonce::holder(node, from, nonce, None).await? {
             Holder::Transaction { hash, block } if hashes.contains(&hash) => {
-                let host = node.host().to_owned();
-                // Another one may have it.
-                node.pass_over();
-                Err(SendError::NoReceipt { hash, block, host }.into())
+                Err(SendError::no_receipt(node, hash, block).into())
             }
             Holder::Transaction { .. } => Ok(None),
             // It was used a moment ago: whoever answers now is behind, or the history moves.

@@ -97,10 +97,7 @@ impl Sending<'_> {
                 Holder::Nobody => return Ok(false),
                 Holder::Transaction { hash, block } => {
                     if sent.iter().any(|row| row.signed.hash == hash) {
-                        let host = node.host().to_owned();
-                        // Another one may have it.
-                        node.pass_over();
-                        return Err(SendError::NoReceipt { hash, block, host });
+                        return Err(SendError::no_receipt(node, hash, block));
                     }
                 }
             }

@@ -366,6 +366,13 @@ pub struct Running {
 }
 
 impl Running {
+    /// Asks it to end in good order, as systemd does.
+    pub fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// Waits for its end. Prints the log when it does not come.
     pub fn wait(&mut self, limit: Duration) -> std::process::ExitStatus {
         let deadline = Instant::now() + limit;

@@ -87,23 +87,8 @@ fn two_runs_at_once_take_turns() {
     in_world("down::two_runs_at_once_take_turns", |world, broker, _| {
         done(world, &["request"]);
         // One renews, and its broker is slow.
-        let count = broker.asked().len();
-        broker.will(Manner::Waits);
-        let renewing = world
-            .command(&["broker", "renew", "--now"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("blockhost");
-        let mut renewing = Running(renewing);
-        wait_for("it asks", || (broker.asked().len() > count).then_some(()));
-        let waiting = world
-            .command(&["broker", "down"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("blockhost");
-        let mut waiting = Running(waiting);
+        let mut renewing = waits_for_its_broker(world, broker);
+        let mut waiting = begun(world, &["down"]);
         // It has the lock's file open, and waits for it.
         let lock = world.layout.state().join("broker.lock");
         wait_for("it waits", || {

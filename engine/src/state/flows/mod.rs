@@ -133,7 +133,6 @@ impl Kind for Flows {
     }
 
     fn plan_delete(&self, id: &str, found: &Found, before: &Entry) -> Planned {
-        let old = revived(Some(before));
         if let (Some((bridge, owner)), Some(count)) = (id.split_once('/'), found.count()) {
             let mut planned = Planned::nothing(true);
             planned.differs("flows", count, Value::Null);
@@ -146,16 +145,17 @@ impl Kind for Flows {
                     owner,
                     flows: Default::default(),
                 };
-                let old = owners(&old, found, before);
+                let old = owners(found, before);
                 planned
                     .steps
-                    .push(step(nothing.into(), old.cloned().map(Action::from)));
+                    .push(step(nothing.into(), old.map(Action::from)));
             }
             return planned;
         }
         let Some(bridge) = SwitchIfName::read(id) else {
             return Planned::nothing(true);
         };
+        let old = revived(Some(before));
         planned(&bridge, removal(&bridge, &policies(&old), &found.bridge))
     }
 
@@ -213,13 +213,15 @@ fn policies(known: &[Wanted]) -> Vec<&Compiled> {
 
 /// What the switch holds of an owner; where that was changed by hand, what was applied to its end. What an apply was at when
 /// it was killed, and the switch does not hold, was never there.
-fn owners<'a>(known: &'a [Wanted], found: &Found, entry: &Entry) -> Option<&'a OvsSetFlows> {
+fn owners(found: &Found, entry: &Entry) -> Option<OvsSetFlows> {
+    let known = revived(Some(entry));
     let mut sets = known.iter().filter_map(|wanted| match wanted {
         Wanted::Owner(set) => Some(set),
         Wanted::Policy { .. } => None,
     });
     let held = sets.clone().find(|set| found.bridge.has(set));
     held.or_else(|| sets.next().filter(|_| entry.whole().is_some()))
+        .cloned()
 }
 
 fn step(action: Action, undo: Option<Action>) -> Step {
@@ -283,9 +285,7 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
             flows: Default::default(),
             ..wanted.clone()
         }),
-        Some(found) => {
-            before.and_then(|entry| owners(&revived(Some(entry)), found, entry).cloned())
-        }
+        Some(found) => before.and_then(|entry| owners(found, entry)),
     };
     planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
     planned

@@ -13,8 +13,8 @@ use super::error::SwitchError;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
-    BRIDGE, OWNER, Switch, absent, bridge, complaint, identified, interface_columns, is_ours,
-    unchanged,
+    BRIDGE, OWNER, Switch, absent, bridge, complaint, identified, interface_columns, interfaces_of,
+    is_ours, unchanged,
 };
 use super::{done, qos};
 use crate::compartment::{Done, Failure, JobCtx, before_undo};
@@ -257,12 +257,7 @@ fn internal_devices(
     let internal = equals("type", "internal");
     let interfaces = t.select("Interface", internal, &["_uuid", "name"]);
     let mut answers = db.transact(t, deadline)?;
-    let own = bridge.references("ports");
-    let of_it = answers.rows(ports).into_iter();
-    let of_it = of_it.filter(|port| port.uuid().is_some_and(|uuid| own.contains(&uuid)));
-    let of_it: Vec<Uuid> = of_it
-        .flat_map(|port| port.references("interfaces"))
-        .collect();
+    let of_it = interfaces_of(bridge, &answers.rows(ports));
     let all = answers.rows(interfaces).into_iter();
     let is_of_it = |row: &Row| row.uuid().is_some_and(|uuid| of_it.contains(&uuid));
     Ok(all

@@ -83,15 +83,17 @@ fn lost(
     devices: &[&str],
     allow: &Allowlists,
 ) -> Result<Option<(String, String)>, NetlinkError> {
-    let mut going = Vec::new();
-    for name in devices {
-        // A bridge that the switch could not make has no device.
-        going.extend(netlink.link(name)?.filter(|link| link.name == *name));
-    }
+    let all = netlink.devices()?;
+    let links = all.iter().map(|device| &device.link);
+    let going: Vec<Link> = links
+        .filter(|link| devices.contains(&link.name.as_str()))
+        .cloned()
+        .collect();
     if going.is_empty() {
+        // A bridge that the switch could not make has no device.
         return Ok(None);
     }
-    let going = with_what_stands_on_them(going, &netlink.devices()?);
+    let going = with_what_stands_on_them(going, &all);
     for link in &going {
         let own = addresses::of_the_host(netlink, link.index, allow)?;
         if let Some(own) = own.first() {

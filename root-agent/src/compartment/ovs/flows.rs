@@ -19,7 +19,7 @@ use super::openflow::message::{Change, Entry, Put, flow_mod, flow_request, kind}
 use super::openflow::stats::{self, Meaning};
 use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, is_row, set, text_map};
-use super::switch::{BRIDGE, Switch, bridge, unchanged};
+use super::switch::{BRIDGE, Switch, bridge, interfaces_of, unchanged};
 use crate::compartment::{Done, Failure, JobCtx};
 
 /// Key in a bridge's `external_ids` under which the owner of a cookie stands.
@@ -195,9 +195,10 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
     let name = action.bridge.as_str();
     let cookie = action.owner.cookie();
     let (uuid, row) = switch.database(ctx.deadline, |db| bridge(db, name, BRIDGE, ctx.deadline))?;
-    let ports = match names_ports(&action.flows) {
-        true => settled_ports(switch, &row, ctx)?,
-        false => HashMap::new(),
+    let named = named_ports(&action.flows);
+    let ports = match named.is_empty() {
+        true => HashMap::new(),
+        false => settled_ports(switch, &row, &named, ctx)?,
     };
     let key = format!("{COOKIE_KEY}{cookie:012x}");
     if row
@@ -286,50 +287,52 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
     ))
 }
 
-fn names_ports(flows: &FlowSet) -> bool {
-    flows.iter().any(|flow| {
-        matches!(flow.matching.in_port(), Some(PortRef::Name(_)))
-            || flow
-                .actions
-                .iter()
-                .any(|action| matches!(action, FlowAction::Output(PortRef::Name(_))))
-    })
+fn named_ports(flows: &FlowSet) -> HashSet<&str> {
+    let ports = flows.iter().flat_map(|flow| {
+        let outputs = flow.actions.iter().filter_map(|action| match action {
+            FlowAction::Output(port) => Some(port),
+            _ => None,
+        });
+        outputs.chain(flow.matching.in_port())
+    });
+    ports
+        .filter_map(|port| match port {
+            PortRef::Name(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
-/// The numbers of the bridge's ports that work, by name. A port that somebody has just attached has none for a moment: that is
-/// waited for, and others get at the database meanwhile.
+/// The numbers of the bridge's ports that work, by name. One of `named` that somebody has just attached has none for a moment:
+/// that is waited for, and others get at the database meanwhile.
 fn settled_ports(
     switch: &Switch,
     bridge: &Row,
+    named: &HashSet<&str>,
     ctx: &JobCtx<'_>,
 ) -> Result<HashMap<String, u16>, Failure> {
     let until = ctx.deadline.min(Instant::now() + SETTLING);
     loop {
         let (ports, fresh) = switch.database(ctx.deadline, |db| port_numbers(db, bridge, ctx))?;
-        if !fresh || Instant::now() >= until {
+        let waits = fresh.iter().any(|name| named.contains(name.as_str()));
+        if !waits || Instant::now() >= until {
             return Ok(ports);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// The numbers of the bridge's ports that work, by name; and whether there are any of which the switch has not said yet.
+/// The numbers of the bridge's ports that work, by name; and the names of those of which the switch has not said it yet.
 fn port_numbers(
     db: &mut Ovsdb,
     bridge: &Row,
     ctx: &JobCtx<'_>,
-) -> Result<(HashMap<String, u16>, bool), Failure> {
+) -> Result<(HashMap<String, u16>, Vec<String>), Failure> {
     let mut t = Transaction::new();
     let ports = t.select("Port", json!([]), &["_uuid", "interfaces"]);
     let interfaces = t.select("Interface", json!([]), &["_uuid", "name", "ofport"]);
     let mut answers = db.transact(t, ctx.deadline)?;
-    let on: HashSet<Uuid> = bridge.references("ports").into_iter().collect();
-    let mine: HashSet<Uuid> = answers
-        .rows(ports)
-        .iter()
-        .filter(|row| row.uuid().is_some_and(|uuid| on.contains(&uuid)))
-        .flat_map(|row| row.references("interfaces"))
-        .collect();
+    let mine = interfaces_of(bridge, &answers.rows(ports));
     let number = |row: &Row| {
         let number = u16::try_from(row.integer("ofport")?)
             .ok()
@@ -340,7 +343,9 @@ fn port_numbers(
     let rows = rows
         .iter()
         .filter(|row| row.uuid().is_some_and(|uuid| mine.contains(&uuid)));
-    let fresh = rows.clone().any(|row| row.integer("ofport").is_none());
+    let fresh = rows.clone().filter(|row| row.integer("ofport").is_none());
+    let fresh = fresh.filter_map(|row| row.text("name").map(str::to_owned));
+    let fresh = fresh.collect();
     Ok((rows.filter_map(number).collect(), fresh))
 }
 

@@ -1,6 +1,7 @@
 //! The switch as one thing: its sockets, connections to its database kept for the next action, and whose rows are whose.
 //! Used by everything here that decides; speaks through `ovsdb` and `openflow`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -254,6 +255,17 @@ pub fn present(transaction: &mut Transaction, bridge: &str) -> Slot {
 /// Makes the transaction fail if there is a row of that name already.
 pub fn absent(transaction: &mut Transaction, table: &str, name: &str) -> Slot {
     transaction.guard(table, equals("name", name), &["name"], json!([]))
+}
+
+/// The interfaces of a bridge, of all these rows of ports.
+#[must_use]
+pub fn interfaces_of(bridge: &Row, ports: &[Row]) -> HashSet<Uuid> {
+    let own: HashSet<Uuid> = bridge.references("ports").into_iter().collect();
+    let ports = ports.iter();
+    ports
+        .filter(|port| port.uuid().is_some_and(|uuid| own.contains(&uuid)))
+        .flat_map(|port| port.references("interfaces"))
+        .collect()
 }
 
 /// What the switch says is wrong with an interface it was told to use; `None` when it works.
