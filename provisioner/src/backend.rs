@@ -52,7 +52,17 @@ impl BackendError {
     /// True when the thing itself does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if source.code() == Some(ErrorCode::NotFound))
+        self.is(ErrorCode::NotFound)
+    }
+
+    /// Whether it took longer than it may.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.is(ErrorCode::Timeout)
+    }
+
+    fn is(&self, wanted: ErrorCode) -> bool {
+        matches!(self, Self::Call { source, .. } if source.code() == Some(wanted))
     }
 }
 
@@ -207,7 +217,7 @@ fn absent<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn odd(action: &'static str, problem: &str) -> BackendError {
+pub(crate) fn odd(action: &'static str, problem: &str) -> BackendError {
     BackendError::Answer {
         action,
         problem: problem.to_owned(),

@@ -32,7 +32,9 @@ pub fn pack(scratch: &Path, archive: &Path) {
         symlink("busybox", stage.join("bin").join(name)).expect("a link");
     }
     symlink("../bin/busybox", stage.join("sbin/init")).expect("a link");
-    fs::write(stage.join("etc/inittab"), "::respawn:/bin/sleep 10000\n").expect("written");
+    // How it was ended is seen afterwards: who is killed leaves no word.
+    let inittab = "::respawn:/bin/sleep 10000\n::shutdown:/bin/sh -c 'echo down >/root/down'\n";
+    fs::write(stage.join("etc/inittab"), inittab).expect("written");
     fs::write(stage.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("written");
     let (stage, archive) = (stage.display().to_string(), archive.display().to_string());
     let tar = with_args(

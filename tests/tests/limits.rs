@@ -76,7 +76,8 @@ fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
         .prefix("blockhost-limits-")
         .tempdir_in("/var/tmp")
         .expect("a directory");
-    let world = World::create(dir.path(), &built_programs(), AGENT_ONLY).expect("a world");
+    let programs = [AGENT_ONLY, &["blockhost-vm-stop-all"]].concat();
+    let world = World::create(dir.path(), &built_programs(), &programs).expect("a world");
     world.network().expect("a bridge");
     let mut agent = start_agent(&world).expect("the agent starts");
     let mut client = Client::connect(world.layout.agent_socket()).expect("the agent accepts");
@@ -112,6 +113,17 @@ fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
     assert_eq!(in_qemu(&world, "scsi0"), (0, 0));
     assert!(in_the_kernel().is_empty());
 
-    ask("qm-stop", json!({"vmid": 100})).expect("stopped");
+    // It has no system that would listen.
+    let words = ["--timeout", "1", "--json"];
+    let stopped = world.run("blockhost-vm-stop-all", &words, Duration::from_secs(120));
+    let stopped: Value = serde_json::from_str(&stopped.expect("stopped").stdout).expect("JSON");
+    assert_eq!(
+        stopped,
+        json!({"shut_down": [], "forced": ["VM 100"], "failed": []})
+    );
+    let state = ask("qm-status", json!({"vmid": 100}))
+        .expect("asked")
+        .output;
+    assert!(state.contains("stopped"), "{state}");
     agent.stop(Duration::from_secs(20)).expect("ends");
 }

@@ -24,6 +24,7 @@ const SCORES: &[(&str, u32)] = &[
     ("blockhost-containers.service", 45),
     ("blockhost-containers-network.service", 15),
     ("blockhost-onboot.service", 15),
+    ("blockhost-stop-all.service", 15),
     ("blockhost-net-recover.service", 15),
     ("blockhost-net-restore.service", 15),
     ("blockhost-containers-watch.service", 15),

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod metrics;
 pub mod onboot;
 pub mod show;
+pub mod stop_all;
 pub mod throttle;
 
 use std::fmt::Display;
@@ -45,6 +46,7 @@ pub fn commands() -> Vec<clap::Command> {
         show::status_command(),
         show::list_command(),
         onboot::command(),
+        stop_all::command(),
         metrics::command(),
         throttle::command(),
         database::command(),

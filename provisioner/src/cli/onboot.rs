@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser};
 use super::{EXIT_CODES, Failure, Setup, exit, say};
 use crate::agent::SocketAgent;
 use crate::config::DbConfig;
-use crate::onboot;
+use crate::host::onboot;
 use crate::store::Store as _;
 
 /// Start every machine and container with onboot: 1

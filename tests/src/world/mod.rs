@@ -46,6 +46,7 @@ pub const PROGRAMS: &[&str] = &[
     "blockhost-vm-metrics",
     "blockhost-vm-throttle",
     "blockhost-vm-onboot",
+    "blockhost-vm-stop-all",
     "blockhost-vm-update-gecos",
     "blockhost-vm-guest-exec",
     "blockhost-vm-gc",

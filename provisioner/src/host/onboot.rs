@@ -2,52 +2,14 @@
 //! numbers, which both share. Proxmox VE does this itself. Either way the limits of each machine are put in force again,
 //! which no machine keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
-use blockhost_proto::action::{
-    Action, AgentInfo, PctConfig, PctList, PctStart, QmConfig, QmList, QmStart, QmStatus,
-};
+use blockhost_proto::action::QmStatus;
 use blockhost_proto::value::Vmid;
 use serde_json::Value;
 
+use super::{Guest, Kind, answered, ask, foreign_backend, rows};
 use crate::agent::Agent;
 use crate::backend::BackendError;
 use crate::record::{Status, VmRecord};
-
-/// What a number stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Machine,
-    Container,
-}
-
-impl Kind {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Machine => "VM",
-            Self::Container => "CT",
-        }
-    }
-
-    fn list(self) -> Action {
-        match self {
-            Self::Machine => QmList {}.into(),
-            Self::Container => PctList {}.into(),
-        }
-    }
-
-    fn config(self, vmid: Vmid) -> Action {
-        match self {
-            Self::Machine => QmConfig { vmid }.into(),
-            Self::Container => PctConfig { vmid }.into(),
-        }
-    }
-
-    fn start(self, vmid: Vmid) -> Action {
-        match self {
-            Self::Machine => QmStart { vmid }.into(),
-            Self::Container => PctStart { vmid }.into(),
-        }
-    }
-}
 
 /// Starts all that is to run, and limits it as its record says. One that cannot be started or limited keeps no other from
 /// it; what failed is returned, everything is said. What is suspended in the database stays off. `records` are those of
@@ -60,15 +22,9 @@ pub fn start_all(
     records: &[VmRecord],
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>, BackendError> {
-    let info = ask(agent, &AgentInfo {}.into())?;
-    let backend = info.extra.get("backend").and_then(Value::as_str);
-    match backend {
-        Some("embedded") => {}
-        Some(other) => {
-            say(&format!("{other} starts its own"));
-            return Ok(limit_running(agent, records, say));
-        }
-        None => return Err(odd("agent-info", "it has no field \"backend\"")),
+    if let Some(other) = foreign_backend(agent)? {
+        say(&format!("{other} starts its own"));
+        return Ok(limit_running(agent, records, say));
     }
     let mut failed = Vec::new();
     let mut fail = |what: String, say: &mut dyn FnMut(&str), error: &BackendError| {
@@ -76,15 +32,19 @@ pub fn start_all(
         failed.push(what);
     };
     let mut all = Vec::new();
-    for kind in [Kind::Machine, Kind::Container] {
-        match numbers(agent, kind) {
-            Ok(list) => all.extend(list.into_iter().map(|vmid| (vmid, kind))),
+    for kind in Kind::ALL {
+        match rows(agent, kind) {
+            Ok(list) => all.extend(list.into_iter().map(|row| Guest {
+                vmid: row.vmid,
+                kind,
+            })),
             Err(e) => fail(format!("the list of {}s", kind.word()), say, &e),
         }
     }
     all.sort_unstable();
-    for (vmid, kind) in all {
-        let what = format!("{} {vmid}", kind.word());
+    for guest in all {
+        let Guest { vmid, kind } = guest;
+        let what = guest.to_string();
         let record = records
             .iter()
             .find(|record| record.vmid == vmid && record.status != Status::Destroyed);
@@ -157,46 +117,6 @@ fn running(agent: &impl Agent, vmid: Vmid) -> Result<bool, BackendError> {
     }
 }
 
-fn ask(
-    agent: &impl Agent,
-    action: &Action,
-) -> Result<blockhost_proto::client::Reply, BackendError> {
-    agent
-        .call(action, None)
-        .map_err(|source| BackendError::Call {
-            action: action.name(),
-            what: action.ledger_resource(),
-            source,
-        })
-}
-
-fn odd(action: &'static str, problem: &str) -> BackendError {
-    BackendError::Answer {
-        action,
-        problem: problem.to_owned(),
-    }
-}
-
-fn answered(agent: &impl Agent, action: &Action) -> Result<Value, BackendError> {
-    let reply = ask(agent, action)?;
-    serde_json::from_str(&reply.output).map_err(|e| odd(action.name(), &e.to_string()))
-}
-
-fn numbers(agent: &impl Agent, kind: Kind) -> Result<Vec<Vmid>, BackendError> {
-    let action = kind.list();
-    let value = answered(agent, &action)?;
-    let rows = value
-        .as_array()
-        .ok_or_else(|| odd(action.name(), "it is no list"))?;
-    rows.iter()
-        .map(|row| {
-            let number = row.get("vmid").and_then(Value::as_u64);
-            let number = number.ok_or_else(|| odd(action.name(), "a row has no vmid"))?;
-            Ok(Vmid::try_from(number)?)
-        })
-        .collect()
-}
-
 /// Whether it is to run. One that went away meanwhile is not.
 fn wanted(agent: &impl Agent, kind: Kind, vmid: Vmid) -> Result<bool, BackendError> {
     let config = match answered(agent, &kind.config(vmid)) {
@@ -217,6 +137,7 @@ mod tests {
     use std::time::Duration;
 
     use blockhost_proto::ErrorCode;
+    use blockhost_proto::action::Action;
     use blockhost_proto::client::{CallError, Reply};
     use serde_json::json;
 
