@@ -111,6 +111,30 @@ impl Active {
         })
     }
 
+    /// Makes what was read of the last segment durable from the byte `from` on, and its name. It may be in the kernel's
+    /// memory only: who wrote it was killed before the sync, or the sync failed. After that one the kernel takes the pages
+    /// for clean, and another sync would prove nothing; so they are written anew.
+    pub fn make_durable(segments: &LedgerDir, last: &Log, from: u64) -> Result<(), FileError> {
+        let fd = segments.file(&last.name, OFlags::RDWR, 0)?;
+        let mut chunk = vec![0; 64 * 1024];
+        let mut at = from;
+        while at < last.end {
+            let most = usize::try_from(last.end - at).map_or(chunk.len(), |n| n.min(chunk.len()));
+            let read = match rustix::io::pread(&last.fd, &mut chunk[..most], at) {
+                Ok(0) => Err(Errno::IO),
+                Err(Errno::INTR) => continue,
+                other => other,
+            };
+            let read = read.map_err(on("read", &last.name))?;
+            write_all_at(fd.as_fd(), &chunk[..read], at).map_err(on("write", &last.name))?;
+            at += read as u64;
+        }
+        if from < last.end {
+            rustix::fs::fsync(&fd).map_err(on("make durable", &last.name))?;
+        }
+        segments.sync()
+    }
+
     /// The file as people find it.
     pub fn path(&self) -> String {
         format!("{SEGMENTS}/{}", self.name)

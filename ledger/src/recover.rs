@@ -1,6 +1,7 @@
 //! What the writer does before it writes: lock, compare with what was published, read the history, find what is open.
 //! Judging the bytes is `scan`'s; cutting and appending is `writer`'s.
 
+use crate::active::Active;
 use crate::blobs::BlobIndex;
 use crate::blocks::{self, BLOCK_RECORDS, BlockChain};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE, on};
@@ -12,7 +13,7 @@ use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError};
 use crate::prune::{self, Gone};
 use crate::record::{self, Draft, Joined, Phase};
-use crate::scan::{self, Fault, Plan, Scan, ScanError, Signatures, Visit};
+use crate::scan::{self, Body, Fault, Plan, Scan, ScanError, Signatures, Visit};
 use crate::writer::OpenError;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, OFlags};
@@ -284,6 +285,30 @@ pub(crate) fn features(scan: &Scan, unpublished: &[(u64, Vec<Place>)]) -> Result
             Err(_) => Ok(Vec::new()),
         }
     })
+}
+
+/// Makes durable what was read, before anything rests on it that cannot be taken back: a key that is erased, a payload that
+/// is removed, a head that is published. What `published` covers was durable before that was.
+pub(crate) fn make_durable(
+    ledger: &LedgerDir,
+    scan: &Scan,
+    published: u64,
+) -> Result<(), FileError> {
+    // All before it were closed by a sync that succeeded.
+    let Some(Body::Log(last)) = scan.segments.last().map(|segment| &segment.body) else {
+        return Ok(());
+    };
+    let covered = published.saturating_sub(last.header.first_height - 1);
+    let before = usize::try_from(covered).ok().and_then(|n| n.checked_sub(1));
+    let from = before
+        .and_then(|index| last.entries.get(index))
+        .map_or(0, |entry| entry.offset + entry.length as u64);
+    let from = if published >= scan.size() {
+        last.end
+    } else {
+        from
+    };
+    Active::make_durable(&ledger.sub(dir::SEGMENTS)?, last, from)
 }
 
 /// Puts the verifier keys beside the ledger, for readers without another source.

@@ -150,6 +150,7 @@ impl Writer {
         let published = floors[0].as_ref().map_or(0, |floor| floor.head.size);
         let gone = given_up.as_ref().map_or(&[][..], loss::Begun::gone);
         let mut found = recover::read(&ledger, &signers, &floors, gone)?;
+        recover::make_durable(&ledger, &found.scan, published)?;
         if crate::prune::finish(&ledger, &found.scan)? {
             found = recover::read(&ledger, &signers, &floors, gone)?;
         }

@@ -169,3 +169,98 @@ fn every_name_that_comes_or_goes_is_made_durable_before_the_next_one() {
         ]
     );
 }
+
+/// Does nothing unless started by [`under_strace`].
+#[test]
+fn child_is_ended_before_a_sync_and_another_publishes() {
+    let Some(dir) = child_dir() else { return };
+    let mut writer = open(&dir);
+    let mut appended = 0;
+    while writer.append(&[draft(Phase::Event, "")]).is_ok() {
+        appended += 1;
+        if appended == 2 {
+            writer.publish().expect("published");
+        }
+        assert!(appended < 100, "no sync failed");
+    }
+    // As if it had been killed there: all that it leaves is in the file as the kernel shows it.
+    drop(writer);
+    open(&dir).publish().expect("published");
+    println!("\npublished");
+}
+
+/// Does nothing unless started by [`under_strace`].
+#[test]
+fn child_cannot_make_durable_what_it_read() {
+    let Some(dir) = child_dir() else { return };
+    let ledger = LedgerDir::open(&dir).expect("opens");
+    let Err(error) = Writer::open(ledger, signer(), "host", options()) else {
+        panic!("opened on what no disk has");
+    };
+    println!("\nrefused: {error}");
+}
+
+/// Where bytes were written to a log, and how many.
+fn written(line: &str) -> Option<(u64, u64)> {
+    let (call, result) = line.rsplit_once(" = ")?;
+    let offset = call.rsplit_once(", ")?.1.trim_end_matches(')');
+    Some((offset.parse().ok()?, result.trim().parse().ok()?))
+}
+
+#[test]
+fn what_a_start_reads_is_durable_before_anything_rests_on_it() {
+    let world = World::new();
+    let options = [
+        "-e",
+        "trace=pwrite64,fsync,fdatasync,renameat",
+        "-e",
+        "inject=fdatasync:error=EIO:when=5",
+    ];
+    let child = "child_is_ended_before_a_sync_and_another_publishes";
+    let Some((said, trace)) = under_strace(child, world.path(), &options) else {
+        return;
+    };
+    assert!(said.contains("published"), "{said}");
+    let (before, after) = trace.split_once("(INJECTED)").expect("a sync that failed");
+    let log = |line: &&str| line.contains(".log>");
+    let lost = before
+        .lines()
+        .filter(log)
+        .filter(|line| line.contains("pwrite64("));
+    let (offset, length) = lost.last().and_then(written).expect("the batch");
+    // Its pages count as clean now: they have to be written anew and synced, and only then may a head be published.
+    let settled = after.lines().take_while(|line| !line.contains("renameat("));
+    let settled: Vec<&str> = settled.filter(log).collect();
+    let again = settled
+        .iter()
+        .position(|line| {
+            line.contains("pwrite64(")
+                && written(line)
+                    .is_some_and(|(from, n)| from <= offset && from + n >= offset + length)
+        })
+        .unwrap_or_else(|| panic!("not written again: {after}"));
+    let synced = |line: &&str| line.contains("sync(") && line.trim_end().ends_with("= 0");
+    assert!(settled[again..].iter().any(synced), "{after}");
+    // What was published before is on the disk, and not written again and again.
+    let first = settled
+        .first()
+        .and_then(|line| written(line))
+        .expect("a write");
+    assert!(first.0 > 64, "{first:?}");
+    assert!(world.verify().ok);
+
+    let refused = World::new();
+    let mut writer = open(refused.path());
+    writer.append(&[draft(Phase::Event, "")]).expect("appended");
+    drop(writer);
+    let options = ["-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1+"];
+    let child = "child_cannot_make_durable_what_it_read";
+    let Some((said, _)) = under_strace(child, refused.path(), &options) else {
+        return;
+    };
+    assert!(
+        said.contains("make durable") && said.contains(".log"),
+        "{said}"
+    );
+    assert!(refused.verify().ok);
+}
