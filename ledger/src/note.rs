@@ -344,6 +344,28 @@ pub fn parts(note: &str) -> Result<(&str, &str), NoteError> {
     Ok((body, &note[body.len() + 1..]))
 }
 
+/// The note with those signatures alone that these keys made of it, one each: lines of others are whatever their writer wished.
+/// `None` where none of them signed it.
+#[must_use]
+pub fn signed_by(note: &str, keys: &[Vkey]) -> Option<String> {
+    let (body, lines) = split_note(note).ok()?;
+    let mut kept = format!("{body}\n");
+    let without = kept.len();
+    for key in keys {
+        let made = |line: &&SignatureLine<'_>| {
+            let signature: Result<&[u8; 64], _> = line.signature.as_slice().try_into();
+            line.name == key.name
+                && line.id == key.id
+                && signature.is_ok_and(|signature| key.verifies(body, signature))
+        };
+        if let Some(line) = lines.iter().find(made) {
+            kept.push_str(line.text);
+            kept.push('\n');
+        }
+    }
+    (kept.len() > without).then_some(kept)
+}
+
 /// The keys in a file of verifier keys, one a line, the first key of the log first. Empty lines are passed over.
 ///
 /// # Errors

@@ -5,14 +5,14 @@ use crate::config::Log;
 use blockhost_ledger::cosign::Cosigner;
 use blockhost_ledger::failpoint;
 use blockhost_ledger::merkle::{hex, sha256};
-use blockhost_ledger::note::{Checkpoint, Vkey, parts};
+use blockhost_ledger::note::{Checkpoint, Vkey, parts, signed_by};
 use blockhost_ledger::witness::{AddCheckpoint, Refusal, Seen};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Largest file that is read, bytes.
@@ -22,6 +22,9 @@ const MAX_BYTES: u64 = 64 * 1024;
 const KNOWN: &str = "cosigned-logs";
 /// Most that is read of it: room for a quarter of a million logs.
 const MAX_KNOWN_BYTES: u64 = 16 << 20;
+/// A head that was cosigned is not cosigned anew for this long, seconds: anybody may show it again, and each time would cost
+/// two syncs.
+const FRESH_S: u64 = 60;
 
 /// Why the witness cannot use its memory.
 #[derive(Debug, thiserror::Error)]
@@ -97,13 +100,25 @@ struct Kept {
     keys: Vec<Vkey>,
     path: PathBuf,
     /// Held from judging to answering: two requests of one log cannot pass each other.
+    /// What is judged by. Held while the next one is made durable.
     last: Mutex<Option<Last>>,
+    /// What others are shown: the newest that is durable. Never held for longer than a look.
+    shown: Mutex<Option<Arc<Last>>>,
+}
+
+impl Kept {
+    fn shown(&self) -> Option<Arc<Last>> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.clone()
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Last {
     seen: Seen,
     note: String,
+    /// Our line of the note.
+    line: String,
     time_s: u64,
 }
 
@@ -179,6 +194,7 @@ impl Store {
                 Kept {
                     keys: log.keys.clone(),
                     path,
+                    shown: Mutex::new(last.clone().map(Arc::new)),
                     last: Mutex::new(last),
                 },
             );
@@ -218,8 +234,20 @@ impl Store {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let time_s = last.as_ref().map_or(now_s, |last| now_s.max(last.time_s));
+        let seen = Seen {
+            size: head.size,
+            root: head.root,
+        };
+        let durable = kept.shown();
+        if let Some(durable) = durable.filter(|last| last.seen == seen)
+            && time_s < durable.time_s.saturating_add(FRESH_S)
+        {
+            return Ok(durable.line.clone());
+        }
         let line = self.cosigner.cosign(request.body()?, time_s);
-        let note = format!("{}{line}", request.note);
+        // Nothing of what else stood below it: it is read again at the next start.
+        let signed = signed_by(&request.note, &kept.keys).ok_or(Refusal::NotSigned)?;
+        let note = format!("{signed}{line}");
         let written = self
             .write(&kept.path, &note)
             .and_then(|()| self.know(&origin));
@@ -232,14 +260,14 @@ impl Store {
             return Err(error.into());
         }
         failpoint::reach("witness-remembered", b"");
-        *last = Some(Last {
-            seen: Seen {
-                size: head.size,
-                root: head.root,
-            },
+        let now = Last {
+            seen,
             note,
+            line: line.clone(),
             time_s,
-        });
+        };
+        *kept.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(now.clone()));
+        *last = Some(now);
         Ok(line)
     }
 
@@ -250,8 +278,7 @@ impl Store {
             .logs
             .iter()
             .find(|(origin, _)| hex(&sha256(origin.as_bytes())) == origin_sha256)?;
-        let last = kept.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map(|last| last.note.clone())
+        kept.shown().map(|last| last.note.clone())
     }
 
     /// What is known of each log, by name.
@@ -260,10 +287,7 @@ impl Store {
         let mut states: Vec<LogState> = self
             .logs
             .iter()
-            .map(|(origin, kept)| {
-                let last = kept.last.lock().unwrap_or_else(PoisonError::into_inner);
-                LogState::of(origin, last.as_ref())
-            })
+            .map(|(origin, kept)| LogState::of(origin, kept.shown().as_deref()))
             .collect();
         states.sort_by(|a, b| a.origin.cmp(&b.origin));
         states
@@ -387,13 +411,22 @@ fn read_last(
         return Err(bad("it is of another log"));
     }
     let (body, lines) = parts(&note).map_err(|_| bad("it is no checkpoint"))?;
-    let own = cosigner.key().find(body, lines);
-    let time_s = own.ok_or_else(|| bad("our cosignature is missing"))?.time_s;
+    // It is the last one; those before it may be anybody's, where an older version wrote it.
+    let last = lines.trim_end_matches('\n').rsplit('\n').next();
+    let last = last.map(|line| format!("{line}\n")).unwrap_or_default();
+    let own = cosigner.key().find(body, &last);
+    let own = own.or_else(|| cosigner.key().find(body, lines));
+    let own = own.ok_or_else(|| bad("our cosignature is missing"))?;
     let seen = Seen {
         size: head.size,
         root: head.root,
     };
-    Ok(Some(Last { seen, note, time_s }))
+    Ok(Some(Last {
+        seen,
+        note,
+        line: format!("{}\n", own.line),
+        time_s: own.time_s,
+    }))
 }
 
 /// Reads the witness's key. A file that others may read is refused.

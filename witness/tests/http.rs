@@ -5,6 +5,7 @@ mod common;
 
 use blockhost_ledger::dir::LedgerDir;
 use blockhost_ledger::keys::Signer;
+use blockhost_ledger::merkle::{hex, sha256};
 use blockhost_ledger::policy::Policy;
 use blockhost_ledger::verify::{Trust, verify};
 use blockhost_ledger::witness::AddCheckpoint;
@@ -15,6 +16,7 @@ use blockhost_witness::submit::{Round, WitnessError, submit};
 use common::{ORIGIN, cosigner, grow, logs, runtime, signer, start, temp};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -391,4 +393,36 @@ fn requests_of_one_log_at_the_same_time_never_pass_each_other() {
             .count()
     });
     assert_eq!(taken, 1);
+}
+
+#[test]
+fn what_else_stands_below_a_head_is_not_remembered_and_the_same_head_again_is_not_written_again() {
+    let (ledger, state) = (temp(), temp());
+    drop(grow(ledger.path(), "one"));
+    let note = std::fs::read_to_string(ledger.path().join("checkpoint")).expect("published");
+    // Lines as if of this witness itself, more than anybody tries, and the log's own twice.
+    let own = note.lines().last().expect("the log's signature");
+    let mut dressed = format!("{note}{own}\n");
+    for time_s in 0..20 {
+        dressed += &cosigner(1).cosign("another head\n", time_s);
+    }
+    let request = format!("old 0\n\n{dressed}");
+    let request = AddCheckpoint::parse(request.as_bytes()).expect("a request");
+    let store = Store::open(state.path(), cosigner(1), &logs()).expect("opens");
+    let line = store.add(&request).expect("cosigned");
+    let origin = hex(&sha256(ORIGIN.as_bytes()));
+    assert_eq!(store.latest(&origin), Some(format!("{note}{line}")));
+    let again = AddCheckpoint::parse(format!("old 1\n\n{dressed}").as_bytes()).expect("a request");
+    let file = state.path().join(format!("{origin}.checkpoint"));
+    let written = std::fs::metadata(&file).expect("there").ino();
+    assert_eq!(store.add(&again).expect("cosigned"), line);
+    assert_eq!(std::fs::metadata(&file).expect("there").ino(), written);
+    drop(store);
+    let store = Store::open(state.path(), cosigner(1), &logs()).expect("it serves on");
+    assert_eq!(store.add(&again).expect("cosigned"), line);
+    drop(store);
+    // What an older version remembered, with all of it: ours is the last line.
+    std::fs::write(&file, format!("{dressed}{line}")).expect("written");
+    let store = Store::open(state.path(), cosigner(1), &logs()).expect("it serves on");
+    assert_eq!(store.add(&again).expect("cosigned"), line);
 }

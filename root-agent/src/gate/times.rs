@@ -138,9 +138,11 @@ impl Gate {
                     log_info!("derived ledger files: written again");
                 }
             }
-            // On a full disk each second brings the next attempt, and the same answer.
+            // On a full disk each second brings the next attempt, and the same answer, whether anything is appended or not.
             Err(error) => {
-                if let Some(more) = self.unpublished.say(Instant::now()) {
+                let now = Instant::now();
+                self.publish_at.get_or_insert(now + PUBLISH_EVERY);
+                if let Some(more) = self.unpublished.say(now) {
                     log_warning!(
                         "derived ledger files: {error}; the ledger itself is unharmed{}",
                         again(more)
