@@ -458,7 +458,8 @@ class Ledger:
         self.commits = self.signatures = self.unread = 0
         self.unchecked = None       # the newest commit whose signature was not verified yet
         self.named = None
-        self.pruned, self.prunings = {}, {}     # segments without payloads, and what records say about such
+        self.pruned, self.prunings = {}, {}     # segments without payloads, and what committed records say about such
+        self.said = []              # what records behind the last commit say
 
     def add(self, record):
         check_record(record, self.frontier.size + 1, self.prev)
@@ -468,7 +469,7 @@ class Ledger:
                 said, height = said["metadata"], self.frontier.size + 1
                 first, count = said.get("first_height"), said.get("records")
                 if type(first) is int and type(count) is int and 0 < first and 0 < count and first + count <= height:
-                    self.prunings.setdefault(first - 1, (count, said.get("hashes_sha256"), said.get("kept_sha256"), height))
+                    self.said.append((first - 1, (count, said.get("hashes_sha256"), said.get("kept_sha256"), height)))
         named = self.epochs.named(record) if self.epochs.list else None
         if named and self.named:
             raise Bad("two records begin an epoch before the next commit")
@@ -485,6 +486,9 @@ class Ledger:
             raise Bad("the commit signs %d records with another root than the %d before it have: records were changed, "
                       "removed or added" % (commit.size, self.frontier.size))
         self.commits += 1
+        for first, what in self.said:
+            self.prunings.setdefault(first, what)
+        self.said = []
         if not self.epochs.list:
             return
         if commit.epoch != self.epochs.list[-1][0]:
@@ -545,7 +549,7 @@ class Ledger:
         self.frontier.size, self.frontier.peaks, self.prev = before
         del self.leaves[32 * self.frontier.size:]
         self.frontier.roots = {n: r for n, r in self.frontier.roots.items() if n <= self.frontier.size}
-        self.named = None
+        self.named, self.said = None, []
         behind, found = self.behind(file, kept, salt)
         if found:
             raise Bad("byte %d: %s; but a commit follows at byte %d, so this is no crash (or one that the agent has not repaired)"
@@ -838,8 +842,8 @@ def check_blocks(report, root, expected=None, wanted=()):
     if index is not None and names:
         listed = index_blocks(root, parse_json(index, "index.json"), len(names))
         found = [(b.get("block_id"), b.get("block_hash")) for b in listed if isinstance(b, dict)] if isinstance(listed, list) else None
-        # The open block may have been rewritten a moment before the index.
-        if found != lines and (found or [])[:-1] != lines[:len(found or [0]) - 1]:
+        # The open block may have been rewritten, or begun, a moment before the index.
+        if not found or found[:-1] != lines[:len(found) - 1] or len(lines) - len(found) not in (0, 1):
             report.problem("index.json", "the index does not list these blocks")
     return frontier
 

@@ -15,9 +15,11 @@ use blockhost_ledger::proof::verify_proof;
 use blockhost_ledger::prune::{Order, PRUNE, PruneError, Range};
 use blockhost_ledger::reader::{ReadError, Reader};
 use blockhost_ledger::record::{Draft, Phase};
+use blockhost_ledger::segment::{COMMIT, FrameReader, Header, Step};
 use blockhost_ledger::writer::{OpenError, Options, Recovery, Writer};
 use common::{World, draft, signer, small};
 use serde_json::json;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// Segments of two whole blocks.
@@ -216,6 +218,37 @@ fn the_independent_verifier_judges_alike() {
     std::fs::write(segments.join("000000000512.kept"), b"").expect("written");
     let said = others_say(&world);
     assert!(said.is_some_and(|(good, text)| !good && text.contains("000000000512.zst is missing")));
+}
+
+#[test]
+fn a_record_that_nobody_signed_says_nothing_about_what_is_gone() {
+    let (world, mut writer) = ledger();
+    writer.prune(&heading(), ALL).expect("pruned");
+    drop(writer);
+    world.forget_published();
+    assert!(others_say(&world).is_none_or(|(good, _)| good));
+    // The record of the pruning stays, the commit behind it goes: anybody can write such a one.
+    let log = world.path().join("seg/000000001536.log");
+    let mut bytes = std::fs::read(&log).expect("read");
+    let header = Header::decode(bytes[..64].try_into().expect("64 bytes")).expect("a header");
+    let file = std::fs::File::open(&log).expect("opens");
+    let mut frames = FrameReader::new(file.as_fd(), "segment", header.salt);
+    let mut last = None;
+    while let Step::Frame { offset, kind, .. } = frames.next_frame().expect("readable") {
+        if kind == COMMIT {
+            last = Some(usize::try_from(offset).expect("small"));
+        }
+    }
+    bytes[last.expect("a commit")..].fill(0);
+    std::fs::write(&log, &bytes).expect("written");
+    age(&world);
+    let report = world.verify();
+    assert_eq!(report.problems[0].height, Some(1), "{report:?}");
+    let said = others_say(&world);
+    assert!(
+        said.is_none_or(|(good, _)| !good),
+        "the other one believed it"
+    );
 }
 
 #[test]
