@@ -1,9 +1,8 @@
-//! The ledger on this host, as the anchoring needs it: its size at little cost, and all its leaf hashes when a proof is
+//! The ledger on this host, as the anchoring needs it: its size at little cost, and its roots and proofs when they are
 //! wanted. Reads files only; the agent is not asked.
 
-use blockhost_ledger::consistency::consistency_proof;
 use blockhost_ledger::dir::{self, FileError, LedgerDir};
-use blockhost_ledger::merkle::{Frontier, Hash, root_of};
+use blockhost_ledger::merkle::{Hash, empty_root};
 use blockhost_ledger::note::{Checkpoint, NoteError};
 use blockhost_ledger::reader::{ReadError, Reader};
 use serde::Deserialize;
@@ -37,6 +36,11 @@ pub enum LocalError {
     /// The records.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The published checkpoint is of another history than the records.
+    #[error(
+        "the ledger's published checkpoint of {0} records is not theirs; `blockhost ledger verify` says more"
+    )]
+    Unlike(u64),
 }
 
 /// What the ledger publishes about itself; `None` before it published anything. Cheap, and not checked.
@@ -57,12 +61,11 @@ pub fn published(path: &Path) -> Result<Option<Checkpoint>, LocalError> {
     }
 }
 
-/// The whole ledger, by its hashes.
+/// The whole ledger.
 #[derive(Debug)]
 pub struct History {
     /// Its name, as in its checkpoints.
     pub origin: String,
-    leaves: Vec<Hash>,
     reader: Reader,
 }
 
@@ -75,51 +78,48 @@ impl History {
         let reader = Reader::open(LedgerDir::open(path)?, None)?;
         let head = reader.head()?;
         let origin = Checkpoint::parse_unverified(&head.note)?.origin;
-        let leaves = (0..reader.size())
-            .filter_map(|index| reader.leaf(index))
-            .collect();
-        Ok(Self {
-            origin,
-            leaves,
-            reader,
-        })
+        Ok(Self { origin, reader })
     }
 
     /// Number of records.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.leaves.len() as u64
+        self.reader.size()
     }
 
     /// The root of the first `size` records; `None` when there are not so many.
-    #[must_use]
-    pub fn root_at(&self, size: u64) -> Option<Hash> {
-        Some(root_of(self.leaves.get(..usize::try_from(size).ok()?)?))
-    }
-
-    /// The same for many sizes, in one pass.
-    #[must_use]
-    pub fn roots_at(&self, sizes: impl IntoIterator<Item = u64>) -> BTreeMap<u64, Hash> {
-        let mut roots = BTreeMap::new();
-        let sizes: BTreeSet<u64> = sizes.into_iter().filter(|&n| n <= self.size()).collect();
-        let mut tree = Frontier::new();
-        let mut leaves = self.leaves.iter();
-        for size in sizes {
-            while tree.size() < size {
-                let Some(leaf) = leaves.next() else {
-                    return roots;
-                };
-                tree.push(*leaf);
-            }
-            roots.insert(size, tree.root());
+    ///
+    /// # Errors
+    /// A file that can no longer be read.
+    pub fn root_at(&self, size: u64) -> Result<Option<Hash>, LocalError> {
+        match size {
+            0 => Ok(Some(empty_root())),
+            size if size > self.size() => Ok(None),
+            size => Ok(Some(self.reader.root_of_range(0, size)?)),
         }
-        roots
     }
 
-    /// The proof that nothing changed between the first `size` records and all of them.
-    #[must_use]
-    pub fn proof_since(&self, size: u64) -> Option<Vec<Hash>> {
-        consistency_proof(&self.leaves, usize::try_from(size).ok()?)
+    /// The same for many sizes; those that are too large are left out.
+    ///
+    /// # Errors
+    /// A file that can no longer be read.
+    pub fn roots_at(
+        &self,
+        sizes: impl IntoIterator<Item = u64>,
+    ) -> Result<BTreeMap<u64, Hash>, LocalError> {
+        let sizes: BTreeSet<u64> = sizes.into_iter().collect();
+        let roots = sizes
+            .into_iter()
+            .filter_map(|size| Some((size, self.root_at(size).transpose()?)));
+        roots.map(|(size, root)| Ok((size, root?))).collect()
+    }
+
+    /// The proof that nothing changed between the first `old` records and the first `new`.
+    ///
+    /// # Errors
+    /// There are not so many, or a file can no longer be read.
+    pub fn prove(&self, old: u64, new: u64) -> Result<Vec<Hash>, LocalError> {
+        Ok(self.reader.prove_growth(old, new)?)
     }
 
     /// Size of the newest head that the ledger has on record as anchored with this contract; 0 for none. It is looked for

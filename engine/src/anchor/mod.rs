@@ -15,6 +15,7 @@ use crate::handler::Context;
 use crate::sending::{SendError, Sending};
 use crate::{log, notify};
 use blockhost_ledger::merkle::{Hash, hex};
+use blockhost_ledger::note::Checkpoint;
 use blockhost_proto::response::ErrorCode;
 use local::{History, LocalError};
 use onchain::{Kept, LogId};
@@ -180,7 +181,7 @@ impl Anchorer {
         if planned != Plan::Wait(Waiting::NotDue) {
             let history = self.read(&head.origin, &mut history).await?;
             seen.size = history.size();
-            seen.root_then = history.root_at(chain.size);
+            seen.root_then = history.root_at(chain.size)?;
             planned = plan::plan(&seen, now_s(), &self.settings);
             if seen.root_then == Some(chain.root) || chain.size == 0 {
                 self.believed = Some(Believed {
@@ -205,7 +206,7 @@ impl Anchorer {
         match planned {
             Plan::Anchor => {
                 let history = self.read(&head.origin, &mut history).await?;
-                self.anchor(id, chain, &history).await
+                self.anchor(id, chain, &head, &history).await
             }
             Plan::Wait(waiting) => {
                 if let Waiting::NodeForgot { known, recorded } = waiting {
@@ -238,7 +239,7 @@ impl Anchorer {
         Ok(())
     }
 
-    async fn published(&self) -> Result<Option<blockhost_ledger::note::Checkpoint>, AnchorError> {
+    async fn published(&self) -> Result<Option<Checkpoint>, AnchorError> {
         let path = self.context.layout.ledger();
         let read = tokio::task::spawn_blocking(move || local::published(&path)).await;
         let head = read.map_err(AnchorError::Task)??;
@@ -289,13 +290,19 @@ impl Anchorer {
         &self,
         id: LogId,
         chain: OnChain,
+        head: &Checkpoint,
         history: &History,
     ) -> Result<Looked, AnchorError> {
-        let size = history.size();
-        let (Some(root), Some(proof)) = (history.root_at(size), history.proof_since(chain.size))
-        else {
+        // What is published is durable. Records behind it are in the file and may not be on the disk: without them after a
+        // crash, the chain would bear witness against this host for ever.
+        let (size, root) = (head.size, head.root);
+        if size <= chain.size {
             return Ok(Looked::Waiting(Waiting::NotDue));
-        };
+        }
+        if history.root_at(size)? != Some(root) {
+            return Err(LocalError::Unlike(size).into());
+        }
+        let proof = history.prove(chain.size, size)?;
         let call = onchain::anchor_call(id, size, root, &proof);
         let sending = self.sending();
         let signed = sending.sign_new(call).await?;
@@ -338,10 +345,10 @@ impl Anchorer {
         let event = onchain::event_of(&self.context.chain, id, kept).await?;
         let history = self.read(origin, history).await?;
         // Only what is ours: the agent would refuse anything else.
-        if history.root_at(kept.size) != Some(kept.root) {
+        if history.root_at(kept.size)? != Some(kept.root) {
             return Ok(());
         }
-        let proof = history.proof_since(kept.size).unwrap_or_default();
+        let proof = history.prove(kept.size, history.size())?;
         let proof: Vec<String> = proof.iter().map(|hash| hex(hash)).collect();
         let params = json!({
             "chain_id": self.context.chain.chain_id(), "contract": self.contract.to_string(),

@@ -144,7 +144,7 @@ async fn look(place: &Place, all: bool, layout: &Layout) -> Result<Report, Failu
     } else {
         Vec::new()
     };
-    let roots = history.roots_at(claimed.iter().map(|(kept, _)| kept.size));
+    let roots = history.roots_at(claimed.iter().map(|(kept, _)| kept.size))?;
     let wrong = claimed
         .iter()
         .filter_map(|(kept, place)| {

@@ -24,26 +24,27 @@ pub struct Args {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let ledger = context.ledger()?;
     let reader = context.reader()?;
-    let head = reader.head()?;
-    // The published one may carry cosignatures of witnesses; it can be a second behind.
+    // The published one, a second behind at most: it is durable, and may carry cosignatures of witnesses. What is in the file
+    // and not on the disk yet could be lost, and a checkpoint of it would accuse this host for ever.
     let published = ledger
         .read(crate::dir::CHECKPOINT, 64 * 1024)
         .ok()
         .flatten();
     let published = published.and_then(|bytes| String::from_utf8(bytes).ok());
-    let note = match (published, reader.epochs()) {
-        (Some(note), Some(epochs))
-            if epochs.open(&note).is_ok_and(|found: Checkpoint| {
-                found.size == head.size && found.root == head.root
-            }) =>
-        {
-            note
+    let published = published.and_then(|note| {
+        let found: Checkpoint = reader.epochs()?.open(&note).ok()?;
+        let root = reader.root_of_range(0, found.size).ok()?;
+        (root == found.root).then_some((found.size, root, note))
+    });
+    let (size, root, note) = match published {
+        Some(published) => published,
+        None => {
+            let head = reader.head()?;
+            (head.size, head.root, head.note)
         }
-        _ => head.note,
     };
     if args.json {
-        return context
-            .json(&json!({"records": head.size, "root": hex(&head.root), "checkpoint": note}));
+        return context.json(&json!({"records": size, "root": hex(&root), "checkpoint": note}));
     }
     if !args.qr {
         return Ok(write!(context.out, "{note}")?);
