@@ -7,13 +7,19 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 out=$target/deb
 version=$(sed -n '/^\[workspace.package\]/,/^\[/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+# Every commit has a version of its own, that sorts behind those before it: apt installs nothing over what it takes for the same.
+if commit=$(TZ=UTC git log -1 --format=%cd.g%h --date=format-local:%Y%m%d.%H%M%S --abbrev=10 2>/dev/null); then
+  version=$version+$commit
+  [ -z "$(git status --porcelain --untracked-files=no)" ] || version=$version.changed$(date -u +%s)
+fi
 arch=$(dpkg --print-architecture)
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH=$epoch
 
 say() { printf '== %s\n' "$*"; }
 
-say "building (profile dist)"
+say "building $version (profile dist)"
+export BLOCKHOST_VERSION=$version
 cargo build --profile dist --workspace --bins --exclude blockhost-tests
 # Places where tests stop a process belong in tests.
 if grep -l "blockhost fail point" "$target"/dist/blockhost-*; then
@@ -62,6 +68,11 @@ control() {
     [ -z "$3" ] || printf 'Recommends: %s\n' "$3"
     # Both have a /usr/bin/ab.
     [ "$1" != blockhost ] || printf 'Conflicts: apache2-utils\n'
+    # What speaks to each other is of one version.
+    case $1 in
+      blockhost-root-agent) printf 'Breaks: blockhost-hypervisor (<< %s)\n' "$version" ;;
+      blockhost-hypervisor) printf 'Breaks: blockhost-root-agent (<< %s)\n' "$version" ;;
+    esac
     printf 'Description: %s\n %s\n' "$4" "$5"
   } >"$tree/DEBIAN/control"
   (cd "$tree" && find usr -type f -printf '%P\0' | sort -z | (cd usr && xargs -0 md5sum) | sed 's|  |  usr/|') >"$tree/DEBIAN/md5sums"
@@ -80,6 +91,7 @@ control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve, l
   "BlockHost root agent" "The one privileged process of BlockHost: a catalog of validated actions behind a Unix socket, recorded in a provable ledger."
 install -m 0755 packaging/debian/root-agent.postinst "$out/$agent/DEBIAN/postinst"
 install -m 0755 packaging/debian/root-agent.prerm "$out/$agent/DEBIAN/prerm"
+install -m 0755 packaging/debian/root-agent.postrm "$out/$agent/DEBIAN/postrm"
 
 hypervisor=blockhost-hypervisor
 stage $hypervisor usr/lib/blockhost blockhost-qm blockhost-pct blockhost-containers

@@ -78,21 +78,34 @@ refresh_lists() { # once per run, and only when something has to be installed
     LISTS_FRESH=yes
 }
 
-# Some packages bring a service. Where no systemd manages it, it would be started by hand and stay: tests start
-# what they need themselves.
+# Some packages bring a service, and a NetworkManager or a database that begins to run is nothing that somebody expects who
+# wanted to see a demonstration: none is started, now or with the machine. Tests start what they need themselves.
 readonly POLICY=/usr/sbin/policy-rc.d
 start_no_services() {
-    if [ -d /run/systemd/system ] || [ -e "$POLICY" ]; then return 0; fi
+    if [ -e "$POLICY" ]; then return 0; fi
     printf '#!/bin/sh\nexit 101\n' >"$POLICY"
     chmod 0755 "$POLICY"
     trap 'rm -f "$POLICY"' EXIT
 }
 
+enabled_units() {
+    [ -d /run/systemd/system ] || return 0
+    systemctl list-unit-files --no-legend --state=enabled | awk '{ print $1 }' | sort
+}
+
 install() { # install APT-ARGUMENT...
+    local before new
     refresh_lists
     say "installing: $*"
     start_no_services
+    before=$(enabled_units)
     apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+    new=$(comm -13 <(printf '%s\n' "$before") <(enabled_units))
+    if [ -n "$new" ]; then
+        say "not started with the machine: $(printf '%s' "$new" | tr '\n' ' ')"
+        # shellcheck disable=SC2086 # words
+        systemctl disable --quiet $new
+    fi
 }
 
 # --- Rust ----------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     log::info(
         "engine started",
         &[
-            ("version", &env!("CARGO_PKG_VERSION")),
+            ("version", &blockhost_proto::VERSION),
             ("chain_id", &context.chain.chain_id()),
             ("account", &context.wallet().address()),
             ("provisioner", &context.manifest.name),

@@ -157,6 +157,9 @@ async fn the_head_is_anchored_when_enough_is_new_and_a_confirmed_anchor_is_put_o
         )
     );
     let second = ground.grow(1);
+    // In the file, and nobody knows whether on the disk: not published, so not anchored.
+    let late = draft(Phase::Event, "late", json!({}));
+    ground.writer.as_mut().unwrap().append(&[late]).unwrap();
     assert!(ground.look(), "{}", ground.world.log());
     assert_eq!(ground.anchored().await, (second.0, second.1, 2));
 
@@ -168,7 +171,7 @@ async fn the_head_is_anchored_when_enough_is_new_and_a_confirmed_anchor_is_put_o
     let (code, report) = ground.judge("status", &[]);
     assert_eq!(
         (code, &report["newest"]["size"], &report["records"]),
-        (0, &json!(9), &json!(9))
+        (0, &json!(9), &json!(10))
     );
     // A judge elsewhere, with a copy and without our configuration.
     let elsewhere = tempfile::tempdir().unwrap();

@@ -151,6 +151,12 @@ impl Active {
         rustix::fs::fstat(&*self.fd).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
+    /// Makes zeros again of so many bytes behind the position, durably.
+    pub fn wipe(&self, bytes: u64) -> Result<(), FileError> {
+        let (_, result) = zero(&self.fd, self.position, self.position + bytes);
+        result.map_err(on("take back what was written to", self.path()))
+    }
+
     /// Makes sure that `wanted` bytes fit behind the position, and where it can that `reserve_bytes` are left behind them.
     /// `keep` have to be: all of these for new work, none for the outcomes that they are for.
     pub fn make_room(

@@ -334,8 +334,23 @@ impl Writer {
             appended = self.write(first, here)?;
         }
         self.next_segment()?;
-        appended.extend(self.write(second, there)?);
+        match self.write(second, there) {
+            Ok(more) => appended.extend(more),
+            // The first part of the batch stands.
+            Err(error) if !appended.is_empty() => return Err(self.poison_with(error.to_string())),
+            Err(error) => return Err(error),
+        }
         Ok(appended)
+    }
+
+    /// A batch of so many bytes could not be written. Where that is for want of space, as where a file system writes
+    /// elsewhere what is overwritten, nothing of it may stay; then the next one may have better luck.
+    fn not_written(&mut self, bytes: u64, errno: Errno) -> AppendError {
+        let source = on("write", self.active.path())(errno);
+        if !is_full(&source) || self.active.wipe(bytes).is_err() {
+            return self.poison_with(source.to_string());
+        }
+        no_space(&self.active, bytes, source)
     }
 
     /// One write, one sync; then it exists.
@@ -345,7 +360,7 @@ impl Writer {
         failpoint::reach_append(drafts, "writing");
         failpoint::half_written(drafts, fd, &batch.bytes, position);
         if let Err(errno) = write_all_at(fd, &batch.bytes, position) {
-            return Err(self.poison("write", errno));
+            return Err(self.not_written(batch.bytes.len() as u64, errno));
         }
         failpoint::reach_append(drafts, "written");
         if let Err(errno) =

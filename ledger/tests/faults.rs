@@ -14,8 +14,15 @@ fn child_dir() -> Option<PathBuf> {
 }
 
 /// Runs one of the `child_*` functions below in a process of its own under strace; `None` where that is not possible.
-#[expect(clippy::disallowed_methods, reason = "a process that strace disturbs")]
 fn under_strace(child: &str, dir: &Path, options: &[&str]) -> Option<(String, String)> {
+    let (succeeds, said, trace) = run_under_strace(child, dir, options)?;
+    assert!(succeeds, "{said}");
+    Some((said, trace))
+}
+
+/// The same whatever becomes of it: whether it succeeded, what it said, the trace.
+#[expect(clippy::disallowed_methods, reason = "a process that strace disturbs")]
+fn run_under_strace(child: &str, dir: &Path, options: &[&str]) -> Option<(bool, String, String)> {
     let trace = dir.join("trace");
     let output = std::process::Command::new("strace")
         .args(["-f", "-y", "-qq", "-o"])
@@ -35,8 +42,8 @@ fn under_strace(child: &str, dir: &Path, options: &[&str]) -> Option<(String, St
         eprintln!("skipped: strace may not trace here");
         return None;
     }
-    assert!(output.status.success(), "{said}{errors}");
-    Some((said, std::fs::read_to_string(trace).expect("a trace")))
+    let trace = std::fs::read_to_string(trace).expect("a trace");
+    Some((output.status.success(), said + &errors, trace))
 }
 
 fn options() -> Options {
@@ -112,6 +119,46 @@ fn a_sync_that_fails_poisons_the_writer_until_the_ledger_is_opened_again() {
         assert_eq!(after, 1, "{trace}");
         assert!(world.verify().ok);
     }
+}
+
+/// Does nothing unless started by [`under_strace`].
+#[test]
+fn child_finds_no_space_when_it_writes() {
+    let Some(dir) = child_dir() else { return };
+    let mut writer = open(&dir);
+    let (mut appended, mut refused) = (0, 0);
+    for _ in 0..6 {
+        match writer.append(&[draft(Phase::Event, "")]) {
+            Ok(_) => appended += 1,
+            Err(AppendError::NoSpace { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(writer.head().size, appended);
+    }
+    println!("\nappended {appended}, refused {refused}");
+}
+
+#[test]
+fn a_write_that_finds_no_space_is_taken_back_and_the_next_one_goes_on() {
+    let mut in_the_log = 0;
+    for when in 1..12 {
+        let world = World::new();
+        let inject = format!("inject=pwrite64:error=ENOSPC:when={when}");
+        let child = "child_finds_no_space_when_it_writes";
+        let Some((_, said, trace)) = run_under_strace(
+            child,
+            world.path(),
+            &["-e", "trace=pwrite64", "-e", &inject],
+        ) else {
+            return;
+        };
+        // The first ones make the segment; without it there is no ledger.
+        if said.contains("appended 5, refused 1") {
+            in_the_log += 1;
+            assert!(world.verify().ok, "{when}: {trace}");
+        }
+    }
+    assert!(in_the_log >= 4, "{in_the_log}");
 }
 
 /// Does nothing unless started by [`under_strace`].

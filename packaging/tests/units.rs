@@ -70,3 +70,46 @@ fn an_upgrade_starts_anew_what_goes_on_running() {
         }
     }
 }
+
+/// What a host does by itself, and what it would do it with.
+#[test]
+fn a_retired_host_begins_nothing_on_its_old_ledger() {
+    const MARK: &str = "\nConditionPathExists=!/etc/blockhost.retired\n";
+    let units = units();
+    for name in [
+        "blockhost-root-agent.socket",
+        "blockhost-root-agent.service",
+        "blockhost-engine.service",
+    ] {
+        assert!(units[name].contains(MARK), "{name}");
+    }
+    // What needs the agent gets none: nothing else starts it.
+    for (name, text) in &units {
+        assert!(
+            !text.contains("ExecStart=/usr/sbin/blockhost-root-agent") || text.contains(MARK),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_enables_nothing_that_the_operator_turned_off() {
+    for script in ["root-agent", "hypervisor", "blockhost"] {
+        let path = packaging().join(format!("debian/{script}.postinst"));
+        let text = fs::read_to_string(path).unwrap();
+        let (mut first_time, mut found) = (false, 0);
+        for line in text.lines().map(str::trim) {
+            match line {
+                "if [ -z \"$2\" ]; then" => first_time = true,
+                "fi" | "else" => first_time = false,
+                _ => {}
+            }
+            if line.contains("systemctl enable") {
+                let here = first_time || line.starts_with("[ -n \"$2\" ] ||");
+                assert!(here, "{script}: {line}");
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{script}");
+    }
+}

@@ -25,3 +25,10 @@ pub mod wire;
 pub use action::Action;
 pub use layout::Layout;
 pub use response::ErrorCode;
+
+/// Version of this build, the same for all programs of it: that of the packages with the commit that they were built from,
+/// where `packaging/build-deb.sh` built them, else that of the crates.
+pub const VERSION: &str = match option_env!("BLOCKHOST_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

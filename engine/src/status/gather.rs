@@ -66,7 +66,7 @@ pub async fn status(layout: &Layout) -> Status {
         .map_or(Ok(None), |config| heads_part(config, layout));
     Status {
         at: jiff::Timestamp::now().to_string(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: blockhost_proto::VERSION,
         engine_running: Outbox::is_in_use(&Outbox::path(layout)).into(),
         chain,
         heads: heads.into(),

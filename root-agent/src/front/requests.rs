@@ -320,7 +320,7 @@ impl Front {
             ok: true,
             output: String::new(),
             id,
-            version: env!("CARGO_PKG_VERSION"),
+            version: blockhost_proto::VERSION,
             backend: match self.start.backend {
                 Backend::Proxmox => "proxmox",
                 Backend::Embedded => "embedded",
