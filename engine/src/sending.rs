@@ -17,10 +17,13 @@ use crate::chain::{Address, B256, Chain, ChainError, U256};
 use crate::failpoint;
 use crate::log;
 use crate::outbox::{JournalTx, Outbox, OutboxError, now_ms};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tokio::sync::watch;
 
 const WEI_PER_GWEI: u128 = 1_000_000_000;
+/// Looks at an account whose transactions are mined meanwhile.
+const MOST_LOOKS: u32 = 5;
 
 /// Why something could not be sent, or what became of it is not known yet.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,8 @@ pub enum SendError {
     },
     /// The account cannot pay.
     #[error(
-        "account {account} has {} eth and needs up to {} eth for the amount and its gas",
+        "account {account} has {} eth and needs up to {} eth for the amount, its gas, and what it signed before that is in no \
+         block yet",
         crate::wallets::amount::format(.has, 18), crate::wallets::amount::format(.needs, 18)
     )]
     Poor {
@@ -86,12 +90,13 @@ pub enum SendError {
     },
     /// Not in a block after a while; it may still come.
     #[error(
-        "transaction {hash} is not mined after {} minutes; the engine goes on with it, so don't send it again but look it up",
-        PATIENCE.as_secs() / 60
+        "transaction {hash} is not mined after {minutes} minutes; the engine goes on with it, so don't send it again but look it up"
     )]
     Waiting {
         /// Its hash.
         hash: B256,
+        /// How long it was waited for.
+        minutes: u64,
     },
     /// The engine is to end.
     #[error("the engine is stopping")]
@@ -186,8 +191,14 @@ impl Sending<'_> {
                 limit: self.max_fee_gwei,
             });
         }
-        let has = tx::balance(chain, from).await?;
-        let needs = most_spent(call.value, gas_limit, fees);
+        failpoint::reach("send", &format!("signing {}", self.purpose));
+        let _ours = sender.choosing.lock().await;
+        let _others = NonceLock::acquire(&sender.lock_dir, from)
+            .await
+            .map_err(SendError::Lock)?;
+        let (mined, has) = self.account().await?;
+        let unsettled = self.outbox.unsettled_txs(chain.chain_id(), from, mined)?;
+        let needs = promised(&unsettled).saturating_add(most_spent(call.value, gas_limit, fees));
         if has < needs {
             // Signed, it would wait for money, and everything after it behind it.
             return Err(SendError::Poor {
@@ -196,16 +207,9 @@ impl Sending<'_> {
                 needs,
             });
         }
-        failpoint::reach("send", &format!("signing {}", self.purpose));
-        let _ours = sender.choosing.lock().await;
-        let _others = NonceLock::acquire(&sender.lock_dir, from)
-            .await
-            .map_err(SendError::Lock)?;
         // What was signed before and did not reach the network, or was taken back, leaves a gap that would hold up everything
         // after it.
-        let mined = tx::mined_nonce(chain, from).await?;
         let mut next = tx::pending_nonce(chain, from).await?;
-        let unsettled = self.outbox.unsettled_txs(chain.chain_id(), from, mined)?;
         for earlier in unsettled {
             self.send(&earlier).await;
             next = next.max(earlier.signed.nonce + 1);
@@ -242,6 +246,23 @@ impl Sending<'_> {
         Ok(row)
     }
 
+    /// How many transactions of the account are in blocks, and what it has there: both of one moment.
+    async fn account(&self) -> Result<(u64, U256), SendError> {
+        let from = self.sender.wallet.address();
+        let mut mined = tx::mined_nonce(self.chain, from).await?;
+        let mut looks = 0;
+        loop {
+            let has = tx::balance(self.chain, from).await?;
+            let again = tx::mined_nonce(self.chain, from).await?;
+            looks += 1;
+            if again <= mined || looks >= MOST_LOOKS {
+                // The lower count: what is in a block then counts as still to be paid, at the worst.
+                return Ok((again.min(mined), has));
+            }
+            mined = again;
+        }
+    }
+
     fn row(&self, signed: tx::Signed, call: Call) -> JournalTx {
         JournalTx {
             signed,
@@ -265,6 +286,18 @@ impl Sending<'_> {
             );
         }
     }
+}
+
+/// The most that these can take from their account. Of those that share a nonce at most one is mined.
+fn promised(rows: &[JournalTx]) -> U256 {
+    let mut by_nonce: BTreeMap<u64, U256> = BTreeMap::new();
+    for row in rows {
+        let most = most_spent(row.call.value, row.signed.gas_limit, row.signed.fees);
+        let known = by_nonce.entry(row.signed.nonce).or_default();
+        *known = most.max(*known);
+    }
+    let sums = by_nonce.into_values();
+    sums.fold(U256::ZERO, U256::saturating_add)
 }
 
 /// The most that a transaction can take from its account.

@@ -5,12 +5,15 @@
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 /// Between two looks whether a lock is free.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Bytes of a signature that are looked at.
+const LONGEST_SIGNATURE: u64 = 128;
 
 /// Opens a file for writing, makes it where it is missing.
 ///
@@ -49,6 +52,32 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Writes into a file that this process has locked who that is, for those who wait. A full disk is no reason not to go on.
+pub fn sign(file: &File) {
+    let program = std::env::current_exe().ok();
+    let program = program.as_deref().and_then(Path::file_name);
+    let name = program.map_or_else(|| "a program".into(), |name| name.to_string_lossy());
+    let text = format!("{name} {}\n", std::process::id());
+    let _ = file.set_len(0);
+    let _ = file.write_all_at(text.as_bytes(), 0);
+}
+
+/// Who has signed such a file last. What is read is another user's word, so only a name and a number are taken from it.
+#[must_use]
+pub fn signed_by(path: &Path) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let mut text = String::new();
+    file.take(LONGEST_SIGNATURE)
+        .read_to_string(&mut text)
+        .ok()?;
+    let (name, pid) = text.trim_end().split_once(' ')?;
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let good = !name.is_empty() && name.bytes().all(is_plain);
+    let pid: u32 = pid.parse().ok()?;
+    good.then(|| format!("{name}, process {pid}"))
+}
+
 /// Waits until no other process has this file locked, and has it then, until it is closed. Giving up the wait gives up the lock.
 ///
 /// # Errors
@@ -66,6 +95,37 @@ pub async fn lock(file: &File) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+
+    #[test]
+    fn a_signature_is_a_name_and_a_number_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("funds.lock");
+        std::fs::write(&path, "what a longer name had been here 4242\n".repeat(9)).unwrap();
+        sign(&open(&path).unwrap());
+        let own = signed_by(&path).unwrap();
+        assert!(
+            own.ends_with(&format!(", process {}", std::process::id())),
+            "{own}"
+        );
+        let long = format!("{} 1", "a".repeat(200));
+        for bad in [
+            "",
+            "bw",
+            "bw x",
+            "bw 1 2",
+            " 1",
+            "b\u{1b}[2J 1",
+            "b/w 1",
+            "bw -1",
+            &long,
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            assert_eq!(signed_by(&path), None, "{bad:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        symlink("/proc/self/comm", &path).unwrap();
+        assert_eq!(signed_by(&path), None);
+    }
 
     #[test]
     fn no_link_is_followed_and_what_is_somebody_elses_stays_theirs() {

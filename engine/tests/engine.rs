@@ -3,11 +3,13 @@
 
 mod common;
 
-use alloy::primitives::U256;
+use alloy::primitives::{B256, U256};
 use blockhost_engine::chain::bindings::AccessCredentialNFT;
 use blockhost_engine::crypto::buyer::BuyerKey;
 use common::address;
 use common::world::World;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -354,6 +356,49 @@ async fn many_purchases_at_once_each_get_one_machine_and_one_credential() {
         .collect();
     tokens.sort_unstable();
     assert_eq!(tokens, [0, 1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mint_that_stays_out_of_the_blocks_keeps_nobody_else_waiting_and_happens_once_in_the_end()
+{
+    let Some(world) = World::new().await else {
+        return;
+    };
+    // One worker, and a node that swallows what it is sent.
+    let swallows = Arc::new(AtomicBool::new(true));
+    let own = swallows.clone();
+    let port = common::liar::instead(world.anvil.port, move |request| {
+        let swallowed = request["method"] == "eth_sendRawTransaction" && own.load(Ordering::SeqCst);
+        swallowed.then(|| ("result", serde_json::json!(B256::ZERO.to_string())))
+    });
+    world.set_engine("replace_after_s: 1\n  workers: 1");
+    world.set_endpoints(1, &[format!("http://127.0.0.1:{port}")]);
+    for _ in 0..2 {
+        world.buy(30, world.user_encrypted()).await;
+    }
+    let mut engine = world.engine(&[]);
+    let deadline = Instant::now() + LIMIT;
+    let created = |effect: &String| effect.starts_with("create");
+    while world.effects().iter().filter(|one| created(one)).count() < 2 {
+        assert!(Instant::now() < deadline, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.minted().await, 0);
+    swallows.store(false, Ordering::SeqCst);
+    while world.minted().await < 2 || world.jobs().iter().any(|job| job["state"] != "done") {
+        assert!(Instant::now() < deadline + LIMIT, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    engine.terminate();
+    assert!(engine.wait(LIMIT).success());
+    assert_eq!(world.minted().await, 2);
+    // Waiting is no failure, however often.
+    for job in world.jobs() {
+        let waits = job["waits"].as_u64().unwrap_or(0);
+        let counted = job["attempts"].as_u64().unwrap() - waits;
+        assert_eq!(counted, 1, "{job}\n{}", world.log());
+    }
+    assert!(world.log().contains("job waits"), "{}", world.log());
 }
 
 /// The promise of the outbox: whenever the engine is killed, one machine and one credential come of one purchase.

@@ -46,6 +46,17 @@ pub enum FundsError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Somebody else pays, for too long.
+    #[error(
+        "another payment of this host is under way ({who}) and did not end within {seconds} s, so this one was not begun. Try \
+         again later; what the other one waits for, `blockhost funds status` shows"
+    )]
+    Busy {
+        /// Who.
+        who: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A stored step cannot be read.
     #[error("order {order}: step {number} cannot be read: {reason}")]
     Step {

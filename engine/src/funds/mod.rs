@@ -14,7 +14,7 @@ use crate::chain::{Address, U256};
 use crate::config::{Config, FundManagerSection, SetupError};
 use crate::log;
 use crate::outbox::{Order, OrderState, Outbox, StepState, now_ms};
-use crate::sending::{SendError, Sender};
+use crate::sending::{PATIENCE, SendError, Sender};
 use crate::wallets::token::primary_stablecoin;
 use crate::wallets::{Book, Party, Token, book};
 use plan::{Gas, GasSeen, Holding, Rules, Seen};
@@ -119,7 +119,14 @@ impl Manager {
     /// # Errors
     /// [`FundsError`]; nothing is lost, the next look goes on.
     pub async fn look(&mut self, now: bool) -> Result<(), FundsError> {
-        let counter = self.teller.counter().await?;
+        let counter = if now {
+            let tell = |who: &str| {
+                log::info("waiting for another payment of this host", &[("of", &who)]);
+            };
+            self.teller.counter_within(PATIENCE, tell).await?
+        } else {
+            self.teller.counter().await?
+        };
         if let Err(e) = self.teller.catch_up_records(&counter).await {
             log::warn("movements that are not in the ledger yet", &[("error", &e)]);
         }

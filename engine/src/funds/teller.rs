@@ -18,7 +18,9 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{BlockNumberOrTag, TransactionReceipt};
 use alloy::sol_types::{SolCall, SolEvent};
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Attempts at a step of the funds manager before it is given up.
@@ -30,6 +32,8 @@ const SWAP_WITHIN_S: u64 = 600;
 const SWAP_SPARE_GAS: u64 = 60_000;
 /// Milliseconds after which steps that a person ordered and that were never begun are not begun any more.
 const STALE_AFTER_MS: i64 = 3_600_000;
+/// After so long, waiting for another program is said.
+const LONG: Duration = Duration::from_secs(2);
 /// Transactions of orders belong to no job.
 const NO_JOB: i64 = 0;
 
@@ -68,7 +72,7 @@ impl Teller {
     /// # Errors
     /// [`FundsError::Lock`].
     pub async fn counter(&self) -> Result<Counter, FundsError> {
-        let path = self.config.layout.state().join("funds.lock");
+        let path = self.lock_path();
         let fail = |source| FundsError::Lock {
             path: path.clone(),
             source,
@@ -81,7 +85,41 @@ impl Teller {
             locked = shared::lock(&file) => locked.map_err(fail)?,
             Ok(_) = stop.wait_for(|stop| *stop) => return Err(SendError::Stopped.into()),
         }
+        shared::sign(&file);
         Ok(Counter { _file: file })
+    }
+
+    /// The same for a command that somebody watches: `tell` hears who is waited for, and that has an end.
+    ///
+    /// # Errors
+    /// [`FundsError::Busy`], [`FundsError::Lock`].
+    pub async fn counter_within(
+        &self,
+        limit: Duration,
+        tell: impl FnOnce(&str),
+    ) -> Result<Counter, FundsError> {
+        let who = || {
+            let signed = shared::signed_by(&self.lock_path());
+            signed.unwrap_or_else(|| "a program that did not say its name".into())
+        };
+        let begun = Instant::now();
+        let soon = LONG.min(limit);
+        if let Ok(counter) = tokio::time::timeout(soon, self.counter()).await {
+            return counter;
+        }
+        tell(&who());
+        let left = limit.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, self.counter()).await {
+            Ok(counter) => counter,
+            Err(_) => Err(FundsError::Busy {
+                who: who(),
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.config.layout.state().join("funds.lock")
     }
 
     /// Stores an order before anything of it is done.

@@ -136,6 +136,10 @@ pub enum StepError {
     /// Trying again can help.
     #[error("{0}")]
     Retry(String),
+    /// What was sent is in no block for long. It is gone on with after a while; the attempt does not count, since the journal
+    /// lets nothing be done twice.
+    #[error("{0}")]
+    Waiting(String),
     /// Trying again cannot help; somebody has to decide.
     #[error("{0}")]
     Park(String),
@@ -159,6 +163,7 @@ impl From<SendError> for StepError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Stopped => Self::Stopped,
+            SendError::Waiting { .. } => Self::Waiting(error.to_string()),
             SendError::Empty { .. } => Self::Park(error.to_string()),
             _ => Self::Retry(error.to_string()),
         }

@@ -20,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const OVERTAKEN_FOR_MS: i64 = 10_000;
 /// A replacement pays at most so many times what the chain asks for now: fees are not why it waits then.
 const MOST_TIMES_CURRENT: u128 = 4;
+/// Replacements that are due, at `replace_after_s` each, before whoever waits is told to come back: ten minutes, and what
+/// keeps the first of them from its block is not their fee.
+const MOST_DUE: i64 = 7;
 /// Milliseconds for which whoever signed is left alone with a transaction that should have been replaced by then.
 const ORPHANED_AFTER_MS: i64 = 60_000;
 
@@ -30,10 +33,13 @@ enum Seen {
 }
 
 impl Sending<'_> {
-    /// Waits until one of these transactions, which share a purpose, is in a block. `None` when none can be any more.
+    /// Waits until one of these transactions, which share a purpose, is in a block. `None` when none can be any more. Where
+    /// that takes long, the caller has other things to do: it comes back with what is in the journal, and each time they are
+    /// sent again or replaced.
     ///
     /// # Errors
-    /// [`SendError::Reverted`] when it is in a block without effect; others, when it is not known what became of it.
+    /// [`SendError::Reverted`] when it is in a block without effect; [`SendError::Waiting`] when it is in none for long;
+    /// others, when it is not known what became of it.
     pub async fn follow(
         &self,
         sent: Vec<JournalTx>,
@@ -47,6 +53,13 @@ impl Sending<'_> {
         let mut overtaken_since = None;
         let mut acted_ms = newest.signed_ms;
         let replace_after_ms = millis(self.replace_after_s);
+        let patience_ms = replace_after_ms.saturating_mul(MOST_DUE);
+        let signed_first = sent.iter().map(|row| row.signed_ms).min();
+        let patient_until = signed_first.map_or(0, |ms| ms.saturating_add(patience_ms));
+        let waiting = SendError::Waiting {
+            hash: newest.signed.hash,
+            minutes: u64::try_from(patience_ms / 60_000).unwrap_or(0),
+        };
         loop {
             let sent = self.known(&sent)?;
             match self.look(&sent).await? {
@@ -60,6 +73,9 @@ impl Sending<'_> {
                 }
                 Seen::Overtaken => {
                     if !self.is_overtaken(&sent).await? {
+                        if now_ms() > patient_until {
+                            return Err(waiting);
+                        }
                         overtaken_since = None;
                         self.pause(LOOK_EVERY).await?;
                         continue;
@@ -79,9 +95,17 @@ impl Sending<'_> {
                 // After a crash: perhaps it was signed and never sent.
                 self.send(newest).await;
                 first = false;
-            } else if now_ms().saturating_sub(acted_ms) > replace_after_ms {
+                if now_ms() <= patient_until {
+                    self.pause(LOOK_EVERY).await?;
+                    continue;
+                }
+            }
+            if now_ms().saturating_sub(acted_ms) > replace_after_ms {
                 acted_ms = now_ms();
                 self.hurry(newest).await?;
+            }
+            if now_ms() > patient_until {
+                return Err(waiting);
             }
             self.pause(LOOK_EVERY).await?;
         }

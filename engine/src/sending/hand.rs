@@ -63,7 +63,10 @@ pub async fn execute(
             ),
         }),
         Ok(Err(e)) => Err(unexpected(e)),
-        Err(_) => Err(unexpected(SendError::Waiting { hash })),
+        Err(_) => Err(unexpected(SendError::Waiting {
+            hash,
+            minutes: PATIENCE.as_secs() / 60,
+        })),
     }
 }
 

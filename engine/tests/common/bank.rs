@@ -287,6 +287,13 @@ impl Bank {
 /// A program at its fail point; dropping it is kill -9.
 pub struct Stopped(Child);
 
+impl Stopped {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Stopped {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -1,73 +1,80 @@
-//! A node that tells the truth about everything but one thing: a function of contracts, that it has receipts, or old states.
+//! A node that tells the truth about everything but one thing: a function of contracts, that it has receipts, or old states,
+//! or what a test makes up.
 
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 
-#[derive(Clone)]
-enum Lie {
-    /// Whoever calls the function with this selector is answered with this.
-    Call(&'static str, String),
-    /// Nothing has a receipt, as with a node that was set up anew.
-    NoReceipts,
-    /// What an account had before this block is forgotten, as with a full node that is no archive.
-    NoStatesBefore(u64),
-}
+/// What is said instead of asking: key and value of the answer.
+type Instead = dyn Fn(&Value) -> Option<(&'static str, Value)> + Send + Sync;
+/// What becomes of a true answer to a request.
+type Bent = dyn Fn(&Value, &mut Value) + Send + Sync;
 
 /// Starts one in front of the node at `upstream`: whoever calls a function with this selector is answered with `lie`, 64
 /// hexadecimal digits. Gives its port.
 pub fn start(upstream: u16, selector: &'static str, lie: String) -> u16 {
-    relay(upstream, Lie::Call(selector, format!("0x{lie}")))
+    instead(upstream, move |request| {
+        let lies =
+            request["method"] == "eth_call" && request["params"].to_string().contains(selector);
+        lies.then(|| ("result", json!(format!("0x{lie}"))))
+    })
 }
 
 /// Starts one that has blocks, states and logs, and no receipts. Gives its port.
 pub fn without_receipts(upstream: u16) -> u16 {
-    relay(upstream, Lie::NoReceipts)
+    instead(upstream, |request| {
+        (request["method"] == "eth_getTransactionReceipt").then_some(("result", Value::Null))
+    })
 }
 
 /// Starts one that has all blocks, and states from this one on. Gives its port.
 pub fn without_states_before(upstream: u16, block: u64) -> u16 {
-    relay(upstream, Lie::NoStatesBefore(block))
+    instead(upstream, move |request| {
+        let error = json!({"code": -32000, "message": "missing trie node"});
+        counts_before(request, block).then_some(("error", error))
+    })
 }
 
-fn relay(upstream: u16, lie: Lie) -> u16 {
+/// Starts one that answers so, or asks where this says nothing. Gives its port.
+pub fn instead(
+    upstream: u16,
+    lie: impl Fn(&Value) -> Option<(&'static str, Value)> + Send + Sync + 'static,
+) -> u16 {
+    relay(upstream, Arc::new(lie), None)
+}
+
+/// Starts one that changes true answers. Gives its port.
+pub fn bent(upstream: u16, lie: impl Fn(&Value, &mut Value) + Send + Sync + 'static) -> u16 {
+    relay(upstream, Arc::new(|_| None), Some(Arc::new(lie)))
+}
+
+fn relay(upstream: u16, instead: Arc<Instead>, bent: Option<Arc<Bent>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
-            let lie = lie.clone();
-            std::thread::spawn(move || drop(serve(client, upstream, &lie)));
+            let (instead, bent) = (instead.clone(), bent.clone());
+            std::thread::spawn(move || drop(serve(client, upstream, &*instead, bent.as_deref())));
         }
     });
     port
 }
 
-fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()> {
+fn serve(
+    mut client: TcpStream,
+    upstream: u16,
+    instead: &Instead,
+    bent: Option<&Bent>,
+) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", upstream))?;
     server.set_nodelay(true)?;
     client.set_nodelay(true)?;
     while let Some((head, body)) = message(&mut client)? {
-        let text = String::from_utf8(body.clone()).unwrap_or_default();
-        let lied = match lie {
-            Lie::Call(selector, answer) => (text.contains("\"eth_call\"")
-                && text.contains(selector))
-            .then(|| ("result", serde_json::json!(answer))),
-            Lie::NoReceipts => text
-                .contains("\"eth_getTransactionReceipt\"")
-                .then_some(("result", serde_json::Value::Null)),
-            Lie::NoStatesBefore(oldest) => counts_before(&text, *oldest).then(|| {
-                let error = serde_json::json!({"code": -32000, "message": "missing trie node"});
-                ("error", error)
-            }),
-        };
-        if let Some((key, value)) = lied {
-            let request: serde_json::Value = serde_json::from_str(&text)?;
-            let answer = serde_json::json!({"jsonrpc": "2.0", "id": request["id"], key: value});
-            let answer = answer.to_string();
-            write!(
-                client,
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
-                answer.len()
-            )?;
+        let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if let Some((key, value)) = instead(&request) {
+            let answer = json!({"jsonrpc": "2.0", "id": request["id"], key: value});
+            say(&mut client, &answer)?;
             continue;
         }
         server.write_all(&head)?;
@@ -75,17 +82,29 @@ fn serve(mut client: TcpStream, upstream: u16, lie: &Lie) -> std::io::Result<()>
         let Some((head, body)) = message(&mut server)? else {
             return Ok(());
         };
+        if let Some(bent) = bent {
+            let mut answer: Value = serde_json::from_slice(&body)?;
+            bent(&request, &mut answer);
+            say(&mut client, &answer)?;
+            continue;
+        }
         client.write_all(&head)?;
         client.write_all(&body)?;
     }
     Ok(())
 }
 
+fn say(client: &mut TcpStream, answer: &Value) -> std::io::Result<()> {
+    let answer = answer.to_string();
+    write!(
+        client,
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+        answer.len()
+    )
+}
+
 /// Whether somebody asks what an account's nonce was before that block.
-fn counts_before(text: &str, oldest: u64) -> bool {
-    let Ok(request) = serde_json::from_str::<serde_json::Value>(text) else {
-        return false;
-    };
+fn counts_before(request: &Value, oldest: u64) -> bool {
     let block = request["params"][1]
         .as_str()
         .and_then(|word| word.strip_prefix("0x"))

@@ -11,6 +11,7 @@ use crate::config::SetupError;
 use crate::crypto::CryptoError;
 use crate::funds::teller::FundsError;
 use crate::outbox::OutboxError;
+use crate::sending::PATIENCE;
 use crate::wallets::{AmountError, BookError, Decimal, Party, PartyError, TokenError, TokenName};
 use blockhost_proto::layout::Layout;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -36,6 +37,7 @@ numbers; what is finer than the token is refused and never rounded.
 
 What spends has --dry-run, which checks everything and sends nothing. Once begun, it is finished
 by the engine also when this command is interrupted, and every transaction is in the ledger.
+One payment of a host at a time: another one is waited for, at most --wait seconds (300).
 
 Exit codes: 0 done; 1 failed, and nothing more is sent; 2 wrong usage; 3 under way, or not
 known: the engine goes on with it, so don't repeat it but look at `blockhost funds status`.
@@ -222,6 +224,9 @@ struct How {
     /// Check everything, send nothing
     #[arg(long)]
     dry_run: bool,
+    /// How long to wait for another payment of this host before this one is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
+    wait: u64,
     /// Print a JSON object
     #[arg(long)]
     json: bool,

@@ -14,9 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// After so long, waiting is said.
-const LONG: Duration = Duration::from_secs(2);
-
 /// What every verb needs.
 pub(super) struct Ground {
     pub config: Config,
@@ -102,13 +99,14 @@ impl Ground {
             chain: self.chain,
             stop,
         };
-        let counter = tokio::select! {
-            counter = teller.counter() => counter?,
-            () = tokio::time::sleep(LONG) => {
-                eprintln!("bw: another payment of this host is under way; waiting for it");
-                teller.counter().await?
-            }
+        let tell_whose = |who: &str| {
+            eprintln!(
+                "bw: another payment of this host is under way ({who}); waiting for it, at most {} s",
+                how.wait
+            );
         };
+        let limit = Duration::from_secs(how.wait);
+        let counter = teller.counter_within(limit, tell_whose).await?;
         let id = teller.order(kind::HAND, "all", steps)?;
         crate::failpoint::reach("funds", "ordered");
         let order = teller
