@@ -17,11 +17,13 @@ use crate::chain::{Address, B256, Chain, ChainError, U256};
 use crate::failpoint;
 use crate::log;
 use crate::outbox::{JournalTx, Outbox, OutboxError, now_ms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
 const WEI_PER_GWEI: u128 = 1_000_000_000;
+/// Transactions of the account that wait in a node's pool and were not signed by this host, at most.
+const MOST_FOREIGN: u64 = 16;
 /// Looks at an account whose transactions are mined meanwhile.
 const MOST_LOOKS: u32 = 5;
 
@@ -209,11 +211,14 @@ impl Sending<'_> {
         }
         // What was signed before and did not reach the network, or was taken back, leaves a gap that would hold up everything
         // after it.
-        let mut next = tx::pending_nonce(chain, from).await?;
-        for earlier in unsettled {
-            self.send(&earlier).await;
-            next = next.max(earlier.signed.nonce + 1);
+        for earlier in &unsettled {
+            self.send(earlier).await;
         }
+        let taken: BTreeSet<u64> = unsettled.iter().map(|row| row.signed.nonce).collect();
+        let known = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+        let most = mined.saturating_add(known).saturating_add(MOST_FOREIGN);
+        let pending = tx::pending_nonce(chain, from, most).await?;
+        let next = free_nonce(pending.max(mined), &taken);
         let signed = tx::sign(
             &sender.wallet,
             chain.chain_id(),
@@ -288,6 +293,12 @@ impl Sending<'_> {
     }
 }
 
+/// The first nonce from `from` on that none of ours has. Behind a stranger's that has vanished, ours wait until it is filled.
+fn free_nonce(from: u64, taken: &BTreeSet<u64>) -> u64 {
+    let mut free = (from..).filter(|nonce| !taken.contains(nonce));
+    free.next().unwrap_or(from)
+}
+
 /// The most that these can take from their account. Of those that share a nonce at most one is mined.
 fn promised(rows: &[JournalTx]) -> U256 {
     let mut by_nonce: BTreeMap<u64, U256> = BTreeMap::new();
@@ -305,4 +316,25 @@ fn promised(rows: &[JournalTx]) -> U256 {
 pub fn most_spent(value: U256, gas_limit: u64, fees: Fees) -> U256 {
     let gas = U256::from(gas_limit).saturating_mul(U256::from(fees.most()));
     value.saturating_add(gas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_nonce_that_is_free_is_in_the_first_gap_or_behind_everything() {
+        for (from, taken, free) in [
+            (5, &[][..], 5),
+            (5, &[5, 6, 7], 8),
+            (5, &[6, 7], 5),
+            (5, &[5, 7], 6),
+            // What is in a block already, and what the node knows better.
+            (5, &[3, 4, 5, 9], 6),
+            (8, &[5, 6, 7], 8),
+        ] {
+            let taken: BTreeSet<u64> = taken.iter().copied().collect();
+            assert_eq!(free_nonce(from, &taken), free, "{from} {taken:?}");
+        }
+    }
 }

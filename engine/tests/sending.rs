@@ -3,7 +3,10 @@
 
 mod common;
 
+use alloy::network::TransactionBuilder;
 use alloy::primitives::U256;
+use alloy::providers::Provider;
+use alloy::rpc::types::TransactionRequest;
 use blockhost_engine::chain::Chain;
 use blockhost_engine::chain::tx::Call;
 use blockhost_engine::outbox::Outbox;
@@ -14,6 +17,7 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
 
+const LIMIT: Duration = Duration::from_secs(60);
 const BW: &str = env!("CARGO_BIN_EXE_bw");
 
 /// An account whose transactions nobody mines yet.
@@ -113,6 +117,73 @@ async fn what_an_account_has_promised_already_it_does_not_have_any_more() {
         matches!(refused, SendError::Poor { has: left, needs, .. } if left < third && needs < ETH + third),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn a_strangers_transaction_that_vanishes_leaves_a_gap_and_the_next_one_fills_it() {
+    let Some(desk) = Desk::open().await else {
+        return;
+    };
+    // Somebody else has the key, too, and was first.
+    let foreign = TransactionRequest::default()
+        .with_to(address(2))
+        .with_value(U256::ONE);
+    let foreign = desk
+        .anvil
+        .account(0)
+        .send_transaction(foreign)
+        .await
+        .unwrap();
+    let first = desk.to_send("one").sign_new(pay(U256::ONE)).await.unwrap();
+    assert_eq!(first.signed.nonce, 1, "behind the stranger's");
+    let hash = json!([foreign.tx_hash().to_string()]);
+    desk.anvil.ask("anvil_dropTransaction", hash).await;
+    let second = desk.to_send("two").sign_new(pay(U256::ONE)).await.unwrap();
+    assert_eq!(second.signed.nonce, 0);
+    let third = desk
+        .to_send("three")
+        .sign_new(pay(U256::ONE))
+        .await
+        .unwrap();
+    assert_eq!(third.signed.nonce, 2);
+    desk.mine().await;
+    for (purpose, sent) in [("one", first), ("two", second), ("three", third)] {
+        let receipt = desk.to_send(purpose).follow(vec![sent]).await.unwrap();
+        assert!(receipt.is_some(), "{purpose}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_counts_transactions_nobody_sent_is_not_believed_and_another_is_asked() {
+    let Some(desk) = Desk::open().await else {
+        return;
+    };
+    let port = common::liar::bent(desk.anvil.port, |request, answer| {
+        if request["method"] == "eth_getTransactionCount" && request["params"][1] == "pending" {
+            answer["result"] = json!("0x3e8");
+        }
+    });
+    let lies = format!("http://127.0.0.1:{port}");
+    let alone = Chain::new(31337, std::slice::from_ref(&lies), LIMIT).unwrap();
+    let sending = Sending {
+        chain: &alone,
+        ..desk.to_send("one")
+    };
+    let refused = sending.sign_new(pay(U256::ONE)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("counts 1000 transactions"),
+        "{refused}"
+    );
+    assert!(desk.outbox.journaled(0, "one").unwrap().is_empty());
+    let both = Chain::new(31337, &[lies, desk.anvil.url.clone()], LIMIT).unwrap();
+    let sending = Sending {
+        chain: &both,
+        ..desk.to_send("one")
+    };
+    let signed = sending.sign_new(pay(U256::ONE)).await.unwrap();
+    assert_eq!(signed.signed.nonce, 0);
+    desk.mine().await;
+    assert!(sending.follow(vec![signed]).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,6 +75,11 @@ pub enum ChainError {
     },
 }
 
+/// A node answered, and is not believed: another one is asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Incredible(pub String);
+
 /// One RPC endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -320,7 +325,10 @@ pub fn describe(error: &TransportError) -> String {
                 Some(e) if e.is_connect() => "cannot be reached".into(),
                 _ => match e.downcast_ref::<TooLarge>() {
                     Some(e) => format!("is of no use: {e}"),
-                    None => "failed in transport".into(),
+                    None => match e.downcast_ref::<Incredible>() {
+                        Some(e) => format!("is not believed: it {e}"),
+                        None => "failed in transport".into(),
+                    },
                 },
             }
         }

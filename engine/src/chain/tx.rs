@@ -1,7 +1,7 @@
 //! Building and signing transactions, and reading what became of them. Signing is separate from sending, so that
 //! the signed bytes can be stored before the network sees them.
 
-use super::rpc::{Chain, ChainError};
+use super::rpc::{Chain, ChainError, Incredible};
 use super::{Address, B256, Bytes, U256};
 use crate::crypto::keys::PrivateKey;
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
@@ -13,6 +13,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{BlockNumberOrTag, TransactionReceipt, TransactionRequest};
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
+use alloy::transports::TransportErrorKind;
 use std::fs::File;
 use std::path::Path;
 
@@ -286,14 +287,21 @@ pub async fn mined_nonce(chain: &Chain, address: Address) -> Result<u64, ChainEr
         .await
 }
 
-/// The same with those that wait in the node's pool.
+/// The same with those that wait in the node's pool. A node that counts more than `most` is not believed, and the next is
+/// asked: what is signed for a nonce far ahead can't be mined, nor anything after it.
 ///
 /// # Errors
 /// Those of the endpoints.
-pub async fn pending_nonce(chain: &Chain, address: Address) -> Result<u64, ChainError> {
+pub async fn pending_nonce(chain: &Chain, address: Address, most: u64) -> Result<u64, ChainError> {
     chain
         .call("reading the account's pending nonce", |node| async move {
-            node.get_transaction_count(address).pending().await
+            let count = node.get_transaction_count(address).pending().await?;
+            if count > most {
+                return Err(TransportErrorKind::custom(Incredible(format!(
+                    "counts {count} transactions of {address} with those that wait, and there can hardly be more than {most}"
+                ))));
+            }
+            Ok(count)
         })
         .await
 }
