@@ -9,7 +9,7 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionRequest;
 use blockhost_engine::outbox::Outbox;
 use common::world::World;
-use common::{address, program};
+use common::{address, liar, program};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -212,4 +212,35 @@ async fn an_engine_whose_own_database_breaks_closes_what_it_opened_and_ends() {
     let status = engine.wait(Duration::from_secs(60));
     assert!(!status.success(), "who watches it has to start it again");
     assert_eq!(ports(&world), ["open 22 -", "close 22 -"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_knock_is_found_among_transactions_of_kinds_that_only_its_chain_has() {
+    let Some(world) = world().await else { return };
+    // What a rollup puts into each of its blocks, one of them as if the administrator had sent it.
+    let port = liar::bent(world.anvil.port, |request, answer| {
+        if request["method"] != "eth_getBlockByNumber" || request["params"][1] != true {
+            return;
+        }
+        let Some(all) = answer["result"]["transactions"].as_array_mut() else {
+            return;
+        };
+        for (kind, from) in [("0x7e", Address::repeat_byte(0x11)), ("0x6a", address(2))] {
+            all.insert(0, json!({
+                "type": kind, "from": from.to_string(), "to": address(2).to_string(), "input": "0x00",
+                "hash": format!("0x{}", "7e".repeat(32)), "sourceHash": format!("0x{}", "01".repeat(32)),
+                "nonce": "0x0", "value": "0x0", "gas": "0xf4240", "mint": "0x0", "isSystemTx": false,
+                "r": "0x0", "s": "0x0", "v": "0x0", "transactionIndex": "0x0",
+            }));
+        }
+    });
+    world.set_endpoints(1, &[format!("http://127.0.0.1:{port}")]);
+    let _engine = world.engine(&[]);
+    let data = sealed(&world, &["--port", "22"]);
+    send(&world, 2, address(2), &data).await;
+    until(&world, "the port", || {
+        ports(&world) == ["open 22 -", "close 22 -"]
+    })
+    .await;
+    assert!(!world.log().contains("cannot be read"), "{}", world.log());
 }

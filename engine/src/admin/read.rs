@@ -1,6 +1,6 @@
 //! Which transactions of the chain are an administrator's commands. A node is not believed: whoever controls one could
 //! show any transaction, and anybody can encrypt to the host. So the signature is checked here, over the chain's id and
-//! the very bytes that are read.
+//! the very bytes that are read. Of everybody else's transactions nothing is read: chains have kinds of their own.
 
 use crate::chain::rpc::{Endpoint, describe};
 use crate::chain::{Address, B256, Bytes};
@@ -8,8 +8,11 @@ use alloy::consensus::Transaction as _;
 use alloy::consensus::TxEnvelope;
 use alloy::consensus::transaction::SignerRecoverable as _;
 use alloy::eips::Encodable2718 as _;
-use alloy::primitives::keccak256;
+use alloy::primitives::{U64, keccak256};
 use alloy::providers::Provider as _;
+use alloy::rpc::types::{BlockNumberOrTag, Transaction};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// Bytes of a command; longer data is none.
 const MAX_DATA: usize = 4096;
@@ -42,7 +45,28 @@ pub struct Sent {
     pub data: Bytes,
 }
 
+/// As much of a block as is looked at.
+#[derive(Debug, Deserialize)]
+struct Block {
+    hash: B256,
+    timestamp: U64,
+    /// Hashes, or transactions as the chain writes them.
+    transactions: Vec<Value>,
+}
+
 impl Filter {
+    /// The same for a transaction as a node writes it. What is not even said to be an administrator's may be of a kind that
+    /// this program does not know.
+    fn admits_one(&self, written: Value) -> Option<(B256, Bytes)> {
+        let says = |key: &str| written[key].as_str()?.parse::<Address>().ok();
+        let (from, to) = (says("from")?, says("to")?);
+        if from != self.from || self.to.is_some_and(|wanted| wanted != to) {
+            return None;
+        }
+        let transaction = serde_json::from_value::<Transaction>(written).ok()?;
+        self.admits(transaction.inner.inner())
+    }
+
     /// The data of a transaction that is a command by all that can be seen from outside.
     #[must_use]
     pub fn admits(&self, transaction: &TxEnvelope) -> Option<(B256, Bytes)> {
@@ -89,19 +113,12 @@ impl Reader {
         filter: &Filter,
         not_before_s: u64,
     ) -> Result<Vec<Sent>, ReadError> {
-        let failed = |e: &crate::chain::rpc::TransportError| ReadError {
-            host: node.host().to_owned(),
-            reason: describe(e),
-        };
         let first = head.saturating_sub(FIRST_LOOK);
         let mut from = match self.last {
             None => first,
             Some((number, hash)) => {
-                let block = node.provider().get_block_by_number(number.into()).await;
-                let same = block
-                    .map_err(|e| failed(&e))?
-                    .is_some_and(|block| block.header.hash == hash);
-                if same {
+                let block = read(node, number, false).await?;
+                if block.is_some_and(|block| block.hash == hash) {
                     number + 1
                 } else {
                     number.saturating_sub(STEP_BACK)
@@ -113,17 +130,12 @@ impl Reader {
         let mut sent = Vec::new();
         let to = head.min(from.saturating_add(AT_ONCE - 1));
         while from <= to {
-            let block = node
-                .provider()
-                .get_block_by_number(from.into())
-                .full()
-                .await;
-            let Some(block) = block.map_err(|e| failed(&e))? else {
+            let Some(block) = read(node, from, true).await? else {
                 break;
             };
-            if block.header.timestamp >= not_before_s {
-                for transaction in block.transactions.txns() {
-                    if let Some((tx_hash, data)) = filter.admits(transaction.inner.inner()) {
+            if block.timestamp.to::<u64>() >= not_before_s {
+                for transaction in block.transactions {
+                    if let Some((tx_hash, data)) = filter.admits_one(transaction) {
                         sent.push(Sent {
                             tx_hash,
                             block: from,
@@ -132,7 +144,7 @@ impl Reader {
                     }
                 }
             }
-            self.last = Some((from, block.header.hash));
+            self.last = Some((from, block.hash));
             from += 1;
         }
         Ok(sent)
@@ -143,6 +155,17 @@ impl Reader {
     pub fn is_at(&self, head: u64) -> bool {
         self.last.is_some_and(|(number, _)| number >= head)
     }
+}
+
+async fn read(node: &Endpoint, number: u64, whole: bool) -> Result<Option<Block>, ReadError> {
+    let number = BlockNumberOrTag::Number(number);
+    node.provider()
+        .raw_request("eth_getBlockByNumber".into(), (number, whole))
+        .await
+        .map_err(|e| ReadError {
+            host: node.host().to_owned(),
+            reason: describe(&e),
+        })
 }
 
 #[cfg(test)]
