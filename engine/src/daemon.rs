@@ -146,7 +146,7 @@ fn administration(
     };
     let ground = Ground {
         layout: config.layout.clone(),
-        chain: config.chain()?,
+        chain: Arc::new(config.chain()?),
         server_key: config.server_key().map_err(SetupError::from)?,
         wallet,
         settings: config.host.admin,

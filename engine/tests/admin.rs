@@ -11,6 +11,8 @@ use blockhost_engine::outbox::Outbox;
 use common::world::World;
 use common::{address, liar, program};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const COMMANDS: &str = r#"{"commands": {"let-me-in": {"action": "knock",
@@ -243,4 +245,68 @@ async fn a_knock_is_found_among_transactions_of_kinds_that_only_its_chain_has() 
     })
     .await;
     assert!(!world.log().contains("cannot be read"), "{}", world.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_close_in_time_at_the_end_and_at_the_start_although_no_node_answers() {
+    let Some(world) = world().await else { return };
+    // Takes questions and answers none for as long as the test wants.
+    let (holds, held) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (own, count) = (holds.clone(), held.clone());
+    let port = liar::instead(world.anvil.port, move |_| {
+        if own.load(Ordering::SeqCst) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        while own.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    });
+    world.set_endpoints(1, &[format!("http://127.0.0.1:{port}")]);
+    let knock = async |port: &str, duration: &str| {
+        let data = sealed(&world, &["--port", port, "--duration", duration]);
+        send(&world, 2, address(2), &data).await;
+    };
+    // Nobody got an answer, and none of the looks had ended yet, not even by giving up.
+    let unanswered = |when: &str| {
+        let log = world.log();
+        assert!(!log.contains("cannot be read"), "{when}: {log}");
+    };
+
+    let mut engine = world.engine(&[]);
+    knock("22", "4").await;
+    until(&world, "the port", || ports(&world) == ["open 22 -"]).await;
+    holds.store(true, Ordering::SeqCst);
+    until(&world, "its end", || ports(&world).len() == 2).await;
+    unanswered("its time is over");
+    holds.store(false, Ordering::SeqCst);
+
+    knock("8443", "3600").await;
+    until(&world, "the next", || ports(&world).len() == 3).await;
+    holds.store(true, Ordering::SeqCst);
+    let before = held.load(Ordering::SeqCst);
+    until(&world, "a look", || {
+        held.load(Ordering::SeqCst) > before + 1
+    })
+    .await;
+    engine.terminate();
+    engine.wait(Duration::from_secs(60));
+    assert_eq!(ports(&world)[2..], ["open 8443 -", "close 8443 -"]);
+    unanswered("the engine ended");
+    holds.store(false, Ordering::SeqCst);
+
+    let mut engine = world.engine(&[]);
+    knock("22", "3600").await;
+    until(&world, "the last", || ports(&world).len() == 5).await;
+    engine.child.kill().unwrap();
+    engine.child.wait().unwrap();
+    holds.store(true, Ordering::SeqCst);
+    let _engine = world.engine(&[]);
+    until(&world, "the closing", || ports(&world).len() == 6).await;
+    assert_eq!(ports(&world)[4..], ["open 22 -", "close 22 -"]);
+    unanswered("the next start");
+    holds.store(false, Ordering::SeqCst);
 }

@@ -27,6 +27,8 @@ use read::{Filter, ReadError, Reader, Sent};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use store::{Store, StoreError};
 use tokio::sync::watch;
@@ -74,7 +76,7 @@ pub struct Ground {
     /// Where everything lies.
     pub layout: Layout,
     /// The chain, with nodes of its own choosing.
-    pub chain: Chain,
+    pub chain: Arc<Chain>,
     /// The key that commands are encrypted to.
     pub server_key: PrivateKey,
     /// The administrator's wallet.
@@ -98,6 +100,27 @@ pub struct Administration {
     knocks: Knocks,
     /// Rules that the agent refused: not asked for again while their knocks last.
     refused: BTreeSet<Rule>,
+}
+
+/// What a look found.
+struct Looked {
+    /// How far the chain is read with it.
+    reader: Reader,
+    /// What an administrator sent.
+    sent: Vec<Sent>,
+    /// That there is nothing more.
+    caught_up: bool,
+}
+
+/// A look that is under way.
+type Looking = Pin<Box<dyn Future<Output = Result<Looked, AdminError>> + Send>>;
+
+/// Waits for the end of a look; for ever where there is none.
+async fn end_of(looking: &mut Option<Looking>) -> Result<Looked, AdminError> {
+    match looking {
+        Some(looking) => looking.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// `/etc/blockhost/admin-commands.json`.
@@ -152,33 +175,43 @@ impl Administration {
         })
     }
 
-    /// Closes what an earlier engine left open, then looks until the engine is to end, and closes everything.
+    /// Closes what an earlier engine left open, then looks until the engine is to end, and closes everything. However long
+    /// nodes take to answer, ports close in their time.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut said = Said::default();
         let mut next_look = Instant::now();
+        let mut looking = None;
         while !*stop.borrow() {
-            let told = self.ground.heads.as_mut().is_some_and(Heads::is_news);
-            if told || next_look <= Instant::now() {
-                let looked = self.look().await;
-                next_look = Instant::now() + self.ground.poll;
-                match looked {
-                    Ok(true) => said.chain.clear(),
-                    // More is there than one look takes.
-                    Ok(false) => next_look = Instant::now(),
-                    Err(e) => said.once("administrators' commands cannot be read", &e, |s| {
-                        &mut s.chain
-                    }),
-                }
-            }
             match self.settle().await {
                 Ok(()) => said.agent.clear(),
                 Err(e) => said.once("ports of knocks", &e, |s| &mut s.agent),
             }
-            tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
-                _ = stop.wait_for(|stop| *stop) => {}
+            if looking.is_none() {
+                let told = self.ground.heads.as_mut().is_some_and(Heads::is_news);
+                if told || next_look <= Instant::now() {
+                    looking = Some(self.look());
+                }
+            }
+            let looked = tokio::select! {
+                () = tokio::time::sleep(TICK) => None,
+                _ = stop.wait_for(|stop| *stop) => None,
+                looked = end_of(&mut looking) => Some(looked),
+            };
+            let Some(looked) = looked else {
+                continue;
+            };
+            looking = None;
+            next_look = Instant::now() + self.ground.poll;
+            match self.take_in(looked).await {
+                Ok(true) => said.chain.clear(),
+                // More is there than one look takes.
+                Ok(false) => next_look = Instant::now(),
+                Err(e) => said.once("administrators' commands cannot be read", &e, |s| {
+                    &mut s.chain
+                }),
             }
         }
+        drop(looking);
         self.knocks.close_all();
         let closing = async {
             while let Err(e) = self.settle().await {
@@ -194,26 +227,35 @@ impl Administration {
         }
     }
 
-    /// Reads new blocks and lets in what may be let in. False when there is more to read.
-    ///
-    /// # Errors
-    /// [`AdminError`].
-    async fn look(&mut self) -> Result<bool, AdminError> {
-        let (node, head) = self.ground.chain.select().await?;
+    /// Begins to read new blocks.
+    fn look(&self) -> Looking {
         let oldest =
             (now_ms() / 1000).saturating_sub_unsigned(self.ground.settings.max_command_age);
         // A block is made after what is in it, and clocks of chains are coarse.
         let oldest = u64::try_from(oldest.saturating_sub(900)).unwrap_or(0);
-        let before = self.reader;
-        let sent = self.reader.look(node, head, &self.filter, oldest).await?;
-        for sent in sent {
-            if let Err(error) = self.hear(&sent).await {
-                // Read again: what was heard already is known by its nonce.
-                self.reader = before;
-                return Err(error);
-            }
+        let (chain, filter, mut reader) = (self.ground.chain.clone(), self.filter, self.reader);
+        Box::pin(async move {
+            let (node, head) = chain.select().await?;
+            let sent = reader.look(node, head, &filter, oldest).await?;
+            Ok(Looked {
+                caught_up: reader.is_at(head),
+                reader,
+                sent,
+            })
+        })
+    }
+
+    /// Lets in what may be let in. False when there is more to read.
+    ///
+    /// # Errors
+    /// [`AdminError`]. The next look begins at the same place: what was heard already is known by its nonce.
+    async fn take_in(&mut self, looked: Result<Looked, AdminError>) -> Result<bool, AdminError> {
+        let looked = looked?;
+        for sent in &looked.sent {
+            self.hear(sent).await?;
         }
-        Ok(self.reader.is_at(head))
+        self.reader = looked.reader;
+        Ok(looked.caught_up)
     }
 
     async fn hear(&mut self, sent: &Sent) -> Result<(), AdminError> {

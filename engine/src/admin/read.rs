@@ -127,11 +127,16 @@ impl Reader {
         };
         // After a long sleep, what was missed is too old anyway.
         from = from.max(first);
+        let begin = from;
         let mut sent = Vec::new();
         let to = head.min(from.saturating_add(AT_ONCE - 1));
         while from <= to {
-            let Some(block) = read(node, from, true).await? else {
-                break;
+            let block = match read(node, from, true).await {
+                Ok(Some(block)) => block,
+                Ok(None) => break,
+                // What was read up to there counts: a node that fails now and then is read to the end, too.
+                Err(_) if from > begin => break,
+                Err(e) => return Err(e),
             };
             if block.timestamp.to::<u64>() >= not_before_s {
                 for transaction in block.transactions {
