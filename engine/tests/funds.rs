@@ -209,6 +209,28 @@ async fn a_hot_wallet_whose_key_is_anothers_is_found_out_before_anything_moves()
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_wallets_trouble_keeps_nothing_else_from_being_done() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.make_hot(1);
+    bank.mint(bank.world.usd, address(0), usd(100)).await;
+    let args = ["send", "7", "stable", "server", "admin"];
+    let stopped = bank.stopped_at(BW, &args, "send:signing funds 1.1.");
+    assert!(stopped.is_some());
+    drop(stopped);
+    std::fs::write(bank.world.layout.etc().join("hot.key"), common::KEYS[2]).unwrap();
+    let failed = bank.run(BLOCKHOST, &["funds", "run"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let words = complaint(&failed);
+    assert!(
+        words.contains("hot: ") && words.contains("belongs to"),
+        "{words}"
+    );
+    assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(7));
+}
+
 /// Points where a step's process is killed.
 const MOMENTS: [&str; 7] = [
     "funds:before 1.N",

@@ -91,10 +91,42 @@ pub enum FundsError {
         /// Which step.
         number: i64,
     },
+    /// More than one thing went wrong.
+    #[error("{0}")]
+    Several(String),
     /// A step that has no effect, or would have one that nobody expects any more.
     #[error("{0}")]
     Useless(String),
     /// Nobody to pay the rest to.
     #[error("the address book has no {0}; see `ab --init`")]
     NotSetUp(&'static str),
+}
+
+/// What went wrong with one thing and keeps nothing else from being done.
+#[derive(Debug, Default)]
+pub(super) struct Troubles(Vec<(String, FundsError)>);
+
+impl Troubles {
+    /// Keeps it, unless everything is to end.
+    pub(super) fn add(
+        &mut self,
+        what: &str,
+        done: Result<(), FundsError>,
+    ) -> Result<(), FundsError> {
+        match done {
+            Ok(()) => {}
+            Err(e @ FundsError::Sending(SendError::Stopped)) => return Err(e),
+            Err(e) => self.0.push((what.to_owned(), e)),
+        }
+        Ok(())
+    }
+
+    /// All of it.
+    pub(super) fn end(mut self) -> Result<(), FundsError> {
+        if self.0.len() > 1 {
+            let all = self.0.iter().map(|(what, e)| format!("{what}: {e}"));
+            return Err(FundsError::Several(all.collect::<Vec<_>>().join("; ")));
+        }
+        self.0.pop().map_or(Ok(()), |(_, e)| Err(e))
+    }
 }

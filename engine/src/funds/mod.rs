@@ -17,6 +17,7 @@ use crate::outbox::{Order, OrderState, Outbox, StepState, now_ms};
 use crate::sending::{PATIENCE, SendError, Sender};
 use crate::wallets::token::primary_stablecoin;
 use crate::wallets::{Book, Party, Token, book};
+use error::Troubles;
 use plan::{Gas, GasSeen, Holding, Rules, Seen};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,36 +131,40 @@ impl Manager {
         if let Err(e) = self.teller.catch_up_records(&counter).await {
             log::warn("movements that are not in the ledger yet", &[("error", &e)]);
         }
-        let chain_id = self.teller.chain.chain_id();
-        self.tend().await?;
-        self.look_for_undone().await?;
+        let mut troubles = Troubles::default();
+        for name in [SERVER, HOT] {
+            troubles.add(name, self.tend(name).await)?;
+        }
+        let undone = self.look_for_undone().await;
+        // What is shared out is what is there: money whose payment may have to be made again is there twice.
+        let may_share = undone.is_ok();
+        troubles.add("looking for what was taken back", undone)?;
         let mut round_open = false;
         let mut gas_open = false;
-        let mut trouble = None;
-        for order in self.teller.outbox.open_orders(chain_id)? {
+        for order in self
+            .teller
+            .outbox
+            .open_orders(self.teller.chain.chain_id())?
+        {
             round_open |= order.kind == kind::ROUND;
             gas_open |= order.kind == kind::GAS;
-            if !now && order.not_before_ms > now_ms() {
+            let is_early = !now && order.not_before_ms > now_ms();
+            if is_early || (order.kind == kind::ROUND && !may_share) {
                 continue;
             }
-            if let Err(e) = self.go_on(&counter, order).await {
-                trouble = Some(e);
+            let what = format!("order {}", order.id);
+            troubles.add(&what, self.go_on(&counter, order).await)?;
+        }
+        if self.settings.enabled {
+            if !gas_open && (now || self.gas_is_due()) {
+                self.gas_looked = Some(Instant::now());
+                troubles.add("gas", self.buy_gas(&counter).await)?;
+            }
+            if may_share && !round_open && (now || self.round_is_due()?) {
+                troubles.add("the daily round", self.begin_round(&counter).await)?;
             }
         }
-        if let Some(e) = trouble {
-            return Err(e);
-        }
-        if !self.settings.enabled {
-            return Ok(());
-        }
-        if !gas_open && (now || self.gas_is_due()) {
-            self.gas_looked = Some(Instant::now());
-            self.buy_gas(&counter).await?;
-        }
-        if !round_open && (now || self.round_is_due()?) {
-            self.begin_round(&counter).await?;
-        }
-        Ok(())
+        troubles.end()
     }
 
     fn gas_is_due(&self) -> bool {
@@ -181,18 +186,15 @@ impl Manager {
         Ok(last.is_none_or(|order| now_ms().saturating_sub(order.created_ms) >= every))
     }
 
-    /// Looks after transactions that a command left behind.
-    async fn tend(&self) -> Result<(), FundsError> {
+    /// Looks after transactions of a wallet that a command left behind.
+    async fn tend(&self, name: &'static str) -> Result<(), FundsError> {
         let book = Book::load(&self.teller.config.layout)?;
-        for name in [SERVER, HOT] {
-            if name == HOT && book.get(HOT).is_none() {
-                continue;
-            }
-            let wallet = book.wallet(&self.teller.config, &named(name)?)?;
-            let sender = Sender::new(wallet, self.teller.config.layout.state());
-            self.teller.sending(&sender, "").tend().await?;
+        if name == HOT && book.get(HOT).is_none() {
+            return Ok(());
         }
-        Ok(())
+        let wallet = book.wallet(&self.teller.config, &named(name)?)?;
+        let sender = Sender::new(wallet, self.teller.config.layout.state());
+        Ok(self.teller.sending(&sender, "").tend().await?)
     }
 
     /// Goes on with an order to its end, or to what stops it.
