@@ -12,6 +12,8 @@ use blockhost_engine::chain::bindings::BlockhostSubscriptions::{
 };
 use blockhost_engine::chain::bindings::MockUSD::{self, MockUSDInstance};
 use common::Anvil;
+use common::bank::Bank;
+use serde_json::json;
 
 sol!(
     #[sol(rpc)]
@@ -23,6 +25,18 @@ sol!(
     ReentrantToken,
     "contracts/artifacts/ReentrantToken.json"
 );
+
+sol!(
+    #[sol(rpc)]
+    MarketMover,
+    "contracts/artifacts/MarketMover.json"
+);
+sol! {
+    #[sol(rpc)]
+    interface Pair {
+        function sync() external;
+    }
+}
 
 const DAY: u64 = 86_400;
 const USD: u64 = 1_000_000;
@@ -379,6 +393,20 @@ async fn a_purchase_costs_the_plans_price_and_every_fact_is_in_its_event() {
         shop.usd.balanceOf(common::address(2)).call().await.unwrap(),
         n(15 * USD)
     );
+}
+
+#[tokio::test]
+async fn what_a_buyer_tells_the_host_has_an_end() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let n = U256::from;
+    let buy = |length: usize| {
+        let sealed = Bytes::from(vec![7; length]);
+        shop.customer.buySubscription(n(1), n(1), n(1), sealed)
+    };
+    assert!(matches!(err!(buy(8193)), E::UserEncryptedTooLong(_)));
+    ok!(buy(8192));
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ contract BlockhostSubscriptions is Ownable, ReentrancyGuard {
     uint256 private constant MAX_SLIPPAGE_BPS = 1000;
     uint256 private constant BPS = 10_000;
     uint256 private constant CENTS_PER_USD = 100;
+    // A signature encrypted to the host takes a few hundred; what is longer only makes events that nodes refuse to hand out.
+    uint256 private constant MAX_USER_ENCRYPTED = 8192;
 
     uint256 public nextPlanId = 1;
     uint256 public nextSubscriptionId = 1;
@@ -107,6 +109,8 @@ contract BlockhostSubscriptions is Ownable, ReentrancyGuard {
     error NoBalanceToWithdraw();
     error TokenNotInPair();
     error InsufficientLiquidity();
+    error PairTradedInThisBlock();
+    error UserEncryptedTooLong();
 
     constructor() Ownable(msg.sender) {}
 
@@ -210,6 +214,7 @@ contract BlockhostSubscriptions is Ownable, ReentrancyGuard {
         planExists(planId)
         returns (uint256 subscriptionId)
     {
+        if (userEncrypted.length > MAX_USER_ENCRYPTED) revert UserEncryptedTooLong();
         (uint256 paid, address token) = takePayment(planId, days_, paymentMethodId);
         uint256 expiresAt = block.timestamp + days_ * 1 days;
         subscriptionId = nextSubscriptionId++;
@@ -353,6 +358,7 @@ contract BlockhostSubscriptions is Ownable, ReentrancyGuard {
         if (days_ == 0) revert DaysMustBePositive();
         PaymentMethod storage m = existingMethod(paymentMethodId);
         if (!m.active) revert PaymentMethodNotActive(paymentMethodId);
+        if (m.pair != address(0)) requireStandingPrice(m.pair);
         amount = price(planId, days_, m);
         token = m.token;
         IERC20(token).safeTransferFrom(msg.sender, address(this), amount);
@@ -373,6 +379,14 @@ contract BlockhostSubscriptions is Ownable, ReentrancyGuard {
         (tokenReserve, stableReserve) = tokenFirst ? (reserve0, reserve1) : (reserve1, reserve0);
         // An empty pair has no price, also when the minimum was set to 0.
         if (stableReserve == 0 || tokenReserve == 0) revert InsufficientLiquidity();
+    }
+
+    /// Whoever borrows for one transaction can set any price in it. One that stood at the end of an earlier block was open to
+    /// everybody who corrects prices. Asked only where money is taken: what is merely read is read within the newest block.
+    function requireStandingPrice(address pair) private view {
+        (,, uint32 changedAt) = IUniswapV2Pair(pair).getReserves();
+        // The pair keeps the time of its last change in 32 bits. Where a chain makes several blocks a second, all of them count.
+        if (changedAt == uint32(block.timestamp)) revert PairTradedInThisBlock();
     }
 
     function inMillionths(uint256 amount, uint8 decimals) private pure returns (uint256) {

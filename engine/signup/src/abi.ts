@@ -71,6 +71,7 @@ export const CONTRACT_ERRORS = [
   error("PrimaryStablecoinNotSet"),
   error("DaysMustBePositive"),
   error("InsufficientLiquidity"),
+  error("PairTradedInThisBlock"),
   error("SafeERC20FailedOperation", part("address", "token")),
 ] as const;
 

@@ -23,6 +23,7 @@ const SENTENCES: Record<string, string> = {
   PrimaryStablecoinNotSet: "The operator has not set up payments yet.",
   DaysMustBePositive: "Choose at least one day.",
   InsufficientLiquidity: "The market for this token is too thin for a fair price. Pay with another one.",
+  PairTradedInThisBlock: "The price of this token moved a moment ago. Wait for a block and try again.",
   SafeERC20FailedOperation: "The token refused the payment.",
   ERC20InsufficientBalance: "Your wallet does not hold enough of the token.",
   ERC20InsufficientAllowance: "The price has risen above what you approved. Look at the new price and try again.",

@@ -111,6 +111,7 @@ test("a refusal is found however deep it is wrapped, and everything else is a se
   assert.equal(revertData(loop), null);
   assert.match(explain({ code: -32002 }), /waiting for an earlier answer/);
   assert.match(explain({ message: "x".repeat(5000) }), /^It did not work: x{300}$/);
+  assert.match(explain({ data: "0x1a7b234a" }), /moved a moment ago/, "PairTradedInThisBlock()");
   assert.equal(explain(null), "It did not work.");
   assert.match(explain({ data: `0x08c379a0${"0".repeat(10)}` }), /It did not work/, "cut off inside");
 });

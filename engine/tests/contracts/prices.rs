@@ -110,3 +110,55 @@ async fn a_thin_or_foreign_or_empty_pair_sets_no_price() {
         E::InsufficientLiquidity(_)
     ));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_pushes_a_price_within_a_transaction_cannot_pay_with_it_and_everybody_else_can() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    let n = U256::from;
+    // A real pair: 1000 tokens against 30 000 dollars.
+    let token = bank.second_token(18, 30).await;
+    let pos = BlockhostSubscriptions::new(bank.world.pos, bank.maker());
+    let pair = pos.getPaymentMethod(n(2)).call().await.unwrap().pair;
+    let (plan, days, method) = (n(1), n(300), n(2));
+    // 150 dollars are 5 tokens, and one percent on top.
+    let price = pos.calculatePayment(plan, days, method);
+    assert_eq!(price.call().await.unwrap(), n(505 * E18 / 100));
+
+    let mover = MarketMover::deploy(bank.maker(), pair, token, bank.world.usd).await;
+    let mover = mover.unwrap();
+    let loan = common::bank::usd(900_000);
+    bank.mint(bank.world.usd, *mover.address(), loan).await;
+    assert!(matches!(
+        err!(mover.attack(bank.world.pos, plan, days, method)),
+        E::PairTradedInThisBlock(_)
+    ));
+    // Fresh: others have sent from this account, and the instance remembers nonces.
+    let mover = MarketMover::new(*mover.address(), bank.maker());
+    let sent = mover.attack(bank.world.pos, plan, days, method);
+    let receipt = sent.gas(3_000_000).send().await.unwrap();
+    assert!(!receipt.get_receipt().await.unwrap().status());
+    assert_eq!(bank.has(bank.world.usd, *mover.address()).await, loan);
+    assert_eq!(
+        pos.getTotalSubscriptionCount().call().await.unwrap(),
+        U256::ZERO
+    );
+
+    // Somebody trades honestly, and a block later somebody buys.
+    bank.mint(token, common::address(1), n(10 * E18)).await;
+    let spend = MockUSDInstance::new(token, bank.world.anvil.account(1));
+    ok!(spend.approve(bank.world.pos, U256::MAX));
+    bank.mint(bank.world.usd, pair, common::bank::usd(30)).await;
+    ok!(Pair::new(pair, bank.maker()).sync());
+    bank.world.anvil.ask("evm_increaseTime", json!([12])).await;
+    bank.world.anvil.ask("evm_mine", json!([])).await;
+    let price = price.call().await.unwrap();
+    let customer = BlockhostSubscriptionsInstance::new(bank.world.pos, bank.world.anvil.account(1));
+    let before = bank.has(token, common::address(1)).await;
+    ok!(customer.buySubscription(plan, days, method, Bytes::new()));
+    assert_eq!(before - bank.has(token, common::address(1)).await, price);
+    assert!(price < n(505 * E18 / 100) && price > n(504 * E18 / 100));
+    // An extension is a payment, too.
+    ok!(customer.extendSubscription(n(1), n(1), method));
+}

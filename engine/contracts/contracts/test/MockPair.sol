@@ -7,6 +7,7 @@ contract MockPair {
     address public immutable token1;
     uint112 private reserve0;
     uint112 private reserve1;
+    uint32 private changedAt;
 
     constructor(address first, address second) {
         token0 = first;
@@ -16,9 +17,10 @@ contract MockPair {
     function setReserves(uint112 first, uint112 second) external {
         reserve0 = first;
         reserve1 = second;
+        changedAt = uint32(block.timestamp);
     }
 
     function getReserves() external view returns (uint112, uint112, uint32) {
-        return (reserve0, reserve1, uint32(block.timestamp));
+        return (reserve0, reserve1, changedAt);
     }
 }
