@@ -519,3 +519,6 @@ async fn a_node_that_is_only_behind_is_no_reorganisation() {
     assert_eq!((progress.rolled_back, progress.caught_up), (None, true));
     assert_eq!(shop.purchases(), before);
 }
+
+#[path = "chain/large.rs"]
+mod large;

@@ -9,7 +9,7 @@ use super::rpc::LONGEST_QUOTE;
 use super::{Address, B256, Bytes, U256};
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::rpc::types::Log;
-use alloy::sol_types::{SolEventInterface, SolInterface};
+use alloy::sol_types::{SolEvent, SolEventInterface, SolInterface};
 use serde::{Deserialize, Serialize};
 
 /// Where in the chain an event stands.
@@ -128,6 +128,23 @@ pub enum DecodeError {
         /// Its value.
         value: U256,
     },
+}
+
+/// First topics of all events that this ABI knows.
+pub fn topics() -> impl Iterator<Item = B256> {
+    let selectors = BlockhostSubscriptionsEvents::SELECTORS.iter();
+    selectors.map(|selector| B256::from(*selector))
+}
+
+/// Whether the second topic of such an event is the id of a subscription.
+#[must_use]
+pub fn is_about_a_subscription(topic: B256) -> bool {
+    [
+        SubscriptionCreated::SIGNATURE_HASH,
+        SubscriptionExtended::SIGNATURE_HASH,
+        SubscriptionCancelled::SIGNATURE_HASH,
+    ]
+    .contains(&topic)
 }
 
 /// Decodes one log of the subscription contract. `Ok(None)` for an event that this ABI does not know.
