@@ -66,6 +66,15 @@ impl DiskSource {
             Self::NewGib(_) | Self::CloudInit => None,
         }
     }
+
+    /// The machine whose disk this existing one is a linked clone of.
+    #[must_use]
+    pub fn base_owner(&self) -> Option<u32> {
+        match self {
+            Self::Volume(volume) => volume.base_owner(),
+            Self::NewGib(_) | Self::CloudInit => None,
+        }
+    }
 }
 
 /// One drive.

@@ -37,6 +37,14 @@ impl QmOptions {
             .flatten()
     }
 
+    /// Machines whose disks the drives are linked clones of, by the volumes that are named.
+    pub fn bases(&self) -> impl Iterator<Item = u32> {
+        self.iter().filter_map(|option| match option {
+            QmOption::Drive(_, _, drive) => drive.source.base_owner(),
+            _ => None,
+        })
+    }
+
     /// A drive that names an existing disk of another machine than `vmid`: never let one customer attach another's disk.
     #[must_use]
     pub fn foreign_disk(&self, vmid: Vmid) -> Option<(QmKey, u32)> {

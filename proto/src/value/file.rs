@@ -151,6 +151,13 @@ impl VolumeRef {
         owner(self.0.rsplit('/').next()?)
     }
 
+    /// The machine whose volume a linked clone is based on, where the name says it.
+    #[must_use]
+    pub fn base_owner(&self) -> Option<u32> {
+        let (before, _) = self.0.rsplit_once('/')?;
+        before.split('/').find_map(owner)
+    }
+
     /// True for `iso/<file>.iso`: readable by every machine.
     #[must_use]
     pub fn is_iso(&self) -> bool {

@@ -270,6 +270,21 @@ fn a_volume_knows_whose_disk_it_is() {
     );
     assert_eq!(owner("vm-100-cloudinit"), Some(100));
     assert_eq!(owner("iso/debian-12.iso"), None);
+    let base = |text: &str| text.parse::<VolumeRef>().unwrap().base_owner();
+    assert_eq!(base("base-9000-disk-0/vm-101-disk-1"), Some(9000));
+    assert_eq!(
+        base("9000/base-9000-disk-0.qcow2/101/vm-101-disk-0.qcow2"),
+        Some(9000)
+    );
+    for alone in [
+        "vm-100-disk-0",
+        "100/vm-100-disk-0.qcow2",
+        "base-9000-disk-0",
+        "9000/base-9000-disk-0.qcow2",
+        "iso/vm-100-disk-0.iso",
+    ] {
+        assert_eq!(base(alone), None, "{alone}");
+    }
     for text in [
         "x",
         "100/x.qcow2",

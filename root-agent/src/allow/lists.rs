@@ -55,6 +55,12 @@ macro_rules! lists {
             /// and of no other, so that these have to be the host's, too.
             pub fn over(&self, allow: &Allowlists) -> Allowlists {
                 let mut lists = self.in_place_of(allow);
+                // A rule that says which machines means no others by what stands for them: another one's disk as a source.
+                if self.vmids.is_some() {
+                    if self.clone_from.is_none() {
+                        lists.clone_from = Vmids::default();
+                    }
+                }
                 lists.image_dirs = common(&lists.image_dirs, &allow.image_dirs);
                 lists.template_dirs = common(&lists.template_dirs, &allow.template_dirs);
                 lists
@@ -119,6 +125,9 @@ lists! {
     firewall_ports: Vec<PortRange> = vec![PortRange { first: 1, last: u16::MAX }],
     /// Machines the agent may touch.
     vmids: Vmids = Vmids::range(100, 999_999),
+    /// Machines that may be cloned, and be the base of a linked clone's disk; nothing else is allowed by it. Empty means those of
+    /// `vmids`.
+    clone_from: Vmids = Vmids::default(),
     /// Switches that bridges, ports and flows may be set on.
     ovs_bridges: Vec<String> = names(&["ovsbr0", "ovsbr1"]),
     /// Devices that may be attached to a switch; a `*` at the end stands for any rest, but of `vi`, `veth`, `tap` and `fwln` only

@@ -21,7 +21,8 @@ use blockhost_proto::value::{
 pub use self::lists::{Allowlists, Only};
 pub use self::names::{alternative_of, is_machines};
 use self::names::{
-    attachable, below, in_ranges, inside, like, listed, machine_of, not_allowed, one_of, width,
+    attachable, below, in_ranges, inside, like, listed, machine_of, not_allowed, numbered, one_of,
+    width,
 };
 pub use self::range::{PortRange, Prefix, Setting, VmidRange, Vmids};
 use crate::compartment::Failure;
@@ -75,7 +76,10 @@ impl Allowlists {
                 self.image(&a.disk_path)?;
                 self.storage(&a.storage)
             }
-            Action::QmClone(a) => self.vmid(a.vmid).and_then(|()| self.vmid(a.newid)),
+            Action::QmClone(a) => {
+                self.source(a.vmid.get())?;
+                self.vmid(a.newid)
+            }
             Action::QmResize(a) => self.vmid(a.vmid),
             Action::QmStatus(a) => self.vmid(a.vmid),
             Action::QmConfig(a) => self.vmid(a.vmid),
@@ -247,15 +251,16 @@ impl Allowlists {
     }
 
     fn vmid(&self, vmid: Vmid) -> Result<(), NotAllowed> {
-        if self.vmids.contains(vmid.get()) {
-            return Ok(());
-        }
-        Err(not_allowed(
-            "machine",
-            &vmid.to_string(),
-            &self.vmids.to_string(),
-            "vmids",
-        ))
+        numbered("machine", vmid.get(), &self.vmids, "vmids")
+    }
+
+    /// A machine that others may be made from.
+    fn source(&self, vmid: u32) -> Result<(), NotAllowed> {
+        let (list, key) = match &self.clone_from {
+            list if list.is_empty() => (&self.vmids, "vmids"),
+            list => (list, "clone_from"),
+        };
+        numbered("to clone machine", vmid, list, key)
     }
 
     fn storage(&self, storage: &StorageName) -> Result<(), NotAllowed> {
@@ -269,6 +274,7 @@ impl Allowlists {
         options
             .storages()
             .try_for_each(|storage| self.storage(storage))?;
+        options.bases().try_for_each(|vmid| self.source(vmid))?;
         options.snippets().try_for_each(|snippet| {
             listed(
                 "snippet storage",

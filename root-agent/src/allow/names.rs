@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use blockhost_proto::value::{IfIndex, ImagePath, Port, Vmid};
 
-use super::{NotAllowed, PortRange, Prefix};
+use super::{NotAllowed, PortRange, Prefix, Vmids};
 
 pub(super) fn in_ranges(
     what: &str,
@@ -28,6 +28,18 @@ pub(super) fn in_ranges(
         &ranges.join(", "),
         key,
     ))
+}
+
+pub(super) fn numbered(
+    what: &str,
+    vmid: u32,
+    list: &Vmids,
+    key: &'static str,
+) -> Result<(), NotAllowed> {
+    if list.contains(vmid) {
+        return Ok(());
+    }
+    Err(not_allowed(what, &vmid.to_string(), &list.to_string(), key))
 }
 
 pub(super) const fn width(address: IpAddr) -> u8 {

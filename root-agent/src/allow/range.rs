@@ -29,7 +29,7 @@ pub struct VmidRange {
 }
 
 /// Machine numbers: one range or several, `{first: 100, last: 199}` or a list of those.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vmids(Vec<VmidRange>);
 
 /// An address prefix such as `fd77:b10c::/64`.
@@ -75,6 +75,11 @@ impl Vmids {
     /// The ranges.
     pub fn ranges(&self) -> &[VmidRange] {
         &self.0
+    }
+
+    /// No machine at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether the machine is in one of the ranges.

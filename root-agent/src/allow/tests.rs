@@ -35,7 +35,7 @@ fn asked(name: &str, params: &Value) -> BTreeSet<String> {
     for list in all.keys() {
         let mut closed = all.clone();
         let nothing = match list.as_str() {
-            "vmids" => json!({"first": 999_999, "last": 999_999}),
+            "vmids" | "clone_from" => json!({"first": 999_999, "last": 999_999}),
             "route_prefixes" => json!(["fd99::/16"]),
             "reserved_wallets" => json!(["hot"]),
             _ => json!([]),
@@ -90,6 +90,7 @@ fn each_action_of_the_catalog_asks_the_lists_of_what_it_names_and_no_other() {
             "pct-create" => &["bridges", "storages", "template_storages", "vmids"],
             "proxy-set" => &["link_devices", "public_pools", "uplinks"],
             "proxy-del" => &["public_pools", "uplinks"],
+            "qm-clone" => &["clone_from", "vmids"],
             "qm-create" => &["bridges", "storages", "vmids"],
             "qm-importdisk" => &["image_dirs", "storages", "vmids"],
             "masquerade-set" => &["nat_private", "wg_names"],
@@ -115,6 +116,16 @@ fn what_an_example_does_not_name_is_asked_where_it_is_named() {
             "qm-set",
             json!({"vmid": 100, "options": {"cicustom": "user=local:snippets/a.yaml"}}),
             &["snippet_storages", "vmids"][..],
+        ),
+        (
+            "qm-set",
+            json!({"vmid": 100, "options": {"scsi1": "local:9000/base-9000-disk-0.qcow2/100/vm-100-disk-0.qcow2"}}),
+            &["clone_from", "storages", "vmids"],
+        ),
+        (
+            "qm-create",
+            json!({"vmid": 100, "name": "a", "args": ["--virtio0", "local-lvm:base-9000-disk-0/vm-100-disk-0"]}),
+            &["clone_from", "storages", "vmids"],
         ),
         (
             "qm-set",
@@ -186,6 +197,32 @@ fn what_an_example_does_not_name_is_asked_where_it_is_named() {
     ] {
         assert_eq!(asked(name, &params), set(expected), "{name} {params}");
     }
+}
+
+#[test]
+fn what_may_be_cloned_is_what_may_be_touched_where_no_list_of_its_own_says_otherwise() {
+    let clone = |text: &str, vmid: u32, newid: u32| {
+        let params = json!({"vmid": vmid, "newid": newid, "name": "a"});
+        lists(text)
+            .check(&action("qm-clone", &params))
+            .map_err(|failure| failure.message)
+    };
+    let own = "vmids: {first: 200, last: 299}";
+    assert_eq!(clone(own, 200, 201), Ok(()));
+    let why = clone(own, 9000, 201).expect_err("not ours");
+    assert!(why.contains("allow.vmids"), "{why}");
+    let apart = "{vmids: {first: 200, last: 299}, clone_from: {first: 9000, last: 9001}}";
+    assert_eq!(clone(apart, 9000, 201), Ok(()));
+    for vmid in [200, 8999, 9002] {
+        let why = clone(apart, vmid, 201).expect_err("no source");
+        assert!(
+            why.contains("9000-9001 (allow.clone_from of"),
+            "{vmid}: {why}"
+        );
+    }
+    // Only a source: it is neither made nor changed by being on that list.
+    let why = clone(apart, 9000, 9001).expect_err("no machine of ours");
+    assert!(why.contains("allow.vmids"), "{why}");
 }
 
 #[test]

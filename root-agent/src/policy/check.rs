@@ -5,6 +5,7 @@ use std::path::Path;
 use super::rule::matches_some_action;
 use super::sockets::{MAIN, MAX_SOCKETS};
 use super::{Allowlists, Policy, PolicyError};
+use crate::allow::Vmids;
 
 impl Policy {
     /// What the types cannot say.
@@ -42,6 +43,10 @@ impl Policy {
             }
             if only.route_prefixes.as_ref().is_some_and(Vec::is_empty) {
                 let detail = "an empty `only.route_prefixes` would mean any address; name prefixes, or leave it out";
+                return wrong(&key, detail.to_owned());
+            }
+            if only.clone_from.as_ref().is_some_and(Vmids::is_empty) {
+                let detail = "an empty `only.clone_from` would mean what `vmids` says; name machines, or leave `qm-clone` out of `actions`";
                 return wrong(&key, detail.to_owned());
             }
             check_lists(&only.in_place_of(&self.allow))
@@ -156,10 +161,12 @@ fn absolute(path: &Path) -> Result<(), String> {
 
 /// The same for the host's lists and for those of a rule. Gives the list and what is wrong in it.
 fn check_lists(lists: &Allowlists) -> Result<(), (&'static str, String)> {
-    for range in lists.vmids.ranges() {
-        if range.first < 100 || range.last > 999_999 || range.first > range.last {
-            let detail = format!("{}-{}; inside 100-999999", range.first, range.last);
-            return Err(("vmids", detail));
+    for (list, vmids) in [("vmids", &lists.vmids), ("clone_from", &lists.clone_from)] {
+        for range in vmids.ranges() {
+            if range.first < 100 || range.last > 999_999 || range.first > range.last {
+                let detail = format!("{}-{}; inside 100-999999", range.first, range.last);
+                return Err((list, detail));
+            }
         }
     }
     let directories = [

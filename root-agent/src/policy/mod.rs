@@ -293,6 +293,14 @@ mod tests {
             ("allow: {image_dirs: [/var/../etc]}\n", "allow.image_dirs"),
             ("allow: {vmids: {first: 99, last: 100}}\n", "allow.vmids"),
             (
+                "allow: {clone_from: {first: 99, last: 100}}\n",
+                "allow.clone_from",
+            ),
+            (
+                "rules: [{user: 0, actions: ['*'], only: {clone_from: []}}]\n",
+                "what `vmids` says",
+            ),
+            (
                 "allow: {vmids: {first: 100, last: 1000000}}\n",
                 "allow.vmids",
             ),

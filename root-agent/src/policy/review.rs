@@ -55,6 +55,13 @@ pub fn review(policy: &Policy) -> Vec<Warning> {
                 );
                 warn(key.clone(), text);
             }
+            if let Some(action) = changes_templates(rule, only) {
+                let text = format!(
+                    "whoever may clone a machine by it may do {action} to the same one: where that is a template, give its number as \
+                     `only.clone_from` and not in `only.vmids`"
+                );
+                warn(key.clone(), text);
+            }
             for (action, list) in SHOWS_ALL {
                 if rule.covers(action) && only.keys().contains(&list) {
                     let text = format!(
@@ -118,6 +125,21 @@ fn contains(wide: &Rule, narrow: &Rule) -> bool {
             .all(|spec| wide.covers(spec.name) || !narrow.covers(spec.name))
 }
 
+/// What the rule lets its caller do to the very machines that it may clone, where nothing tells them apart.
+fn changes_templates(rule: &Rule, only: &Only) -> Option<&'static str> {
+    const CHANGES: [&str; 5] = [
+        "qm-destroy",
+        "qm-set",
+        "qm-resize",
+        "qm-importdisk",
+        "qm-template",
+    ];
+    if only.vmids.is_none() || only.clone_from.is_some() || !rule.covers("qm-clone") {
+        return None;
+    }
+    CHANGES.into_iter().find(|action| rule.covers(action))
+}
+
 fn gives_everything(rule: &Rule) -> bool {
     let every_day = |name: &str| !BY_NAME_ONLY.contains(&name);
     rule.only.is_none()
@@ -164,6 +186,16 @@ fn never_met(only: &Only, allow: &Allowlists) -> Vec<&'static str> {
         only.vmids
             .as_ref()
             .map(|list| vmids(list.ranges(), allow.vmids.ranges())),
+    );
+    let sources = match &allow.clone_from {
+        list if list.is_empty() => &allow.vmids,
+        list => list,
+    };
+    judge(
+        "clone_from",
+        only.clone_from
+            .as_ref()
+            .map(|list| vmids(list.ranges(), sources.ranges())),
     );
     judge(
         "firewall_ports",
@@ -256,6 +288,18 @@ mod tests {
                 "only.vmids",
             ),
             (
+                "rules: [{user: 7, actions: [qm-clone], only: {clone_from: {first: 9000, last: 9000}}}]\n\
+                 allow: {vmids: {first: 100, last: 499}}",
+                "rule 1",
+                "only.clone_from",
+            ),
+            (
+                "rules: [{user: 7, actions: [qm-clone], only: {clone_from: {first: 200, last: 300}}}]\n\
+                 allow: {clone_from: {first: 9000, last: 9000}}",
+                "rule 1",
+                "only.clone_from",
+            ),
+            (
                 "rules: [{user: 7, actions: [qm-set], only: {bridges: [vmbr9]}}]",
                 "rule 1",
                 "only.bridges",
@@ -299,6 +343,32 @@ mod tests {
                 "{text}: {list:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_rule_by_which_the_machines_that_are_cloned_can_be_changed_is_pointed_out() {
+        let warned = |actions: &str, only: &str| {
+            let list = warnings(&format!(
+                "rules: [{{user: 7, actions: [{actions}], only: {{{only}}}}}]"
+            ));
+            assert!(list.len() < 2, "{list:?}");
+            list.first().is_some_and(|text| text.contains("template"))
+        };
+        let own = "vmids: {first: 200, last: 299}";
+        for change in [
+            "qm-destroy",
+            "qm-set",
+            "qm-resize",
+            "qm-importdisk",
+            "qm-template",
+        ] {
+            assert!(warned(&format!("qm-clone, {change}"), own), "{change}");
+            assert!(!warned(change, own), "{change}");
+            let apart = format!("{own}, clone_from: {{first: 9000, last: 9000}}");
+            assert!(!warned(&format!("qm-clone, {change}"), &apart), "{change}");
+        }
+        assert!(!warned("qm-clone, qm-start, qm-status", own));
+        assert!(!warned("qm-clone, qm-set", "bridges: [vmbr0]"));
     }
 
     #[test]

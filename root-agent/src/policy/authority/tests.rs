@@ -185,6 +185,74 @@ fn a_rule_narrows_what_its_caller_may_name_and_the_host_narrows_further() {
 }
 
 #[test]
+fn who_may_clone_a_template_may_not_change_it_and_its_disk_is_named_as_a_base_only() {
+    let rules = rules(
+        "rules:\n\
+             - {uid: 5, actions: ['qm-*'], only: {vmids: {first: 20000, last: 29999}, clone_from: {first: 9000, last: 9000}}}\n\
+             - {uid: 6, actions: ['qm-*'], only: {vmids: {first: 20000, last: 29999}}}\n\
+             - {uid: 7, actions: ['qm-*']}\n",
+    );
+    let may = |uid: u32, name: &str, params: &Value| ask(&rules, by(uid, uid, &[]), name, params);
+    let clone = |vmid: u32| json!({"vmid": vmid, "newid": 20_001, "name": "a"});
+    assert_eq!(may(5, "qm-clone", &clone(9000)), Ok(0));
+    let why = may(5, "qm-clone", &clone(9001)).expect_err("another template");
+    assert!(why.contains("rule 1: only.clone_from"), "{why}");
+    let changes = [
+        ("qm-set", json!({"vmid": 9000, "options": {"cores": 2}})),
+        ("qm-destroy", json!({"vmid": 9000})),
+        (
+            "qm-resize",
+            json!({"vmid": 9000, "disk": "scsi0", "size": "+1G"}),
+        ),
+        ("qm-template", json!({"vmid": 9000})),
+        ("qm-start", json!({"vmid": 9000})),
+        (
+            "qm-importdisk",
+            json!({"vmid": 9000, "disk_path": "/var/lib/blockhost/images/a.qcow2", "storage": "local"}),
+        ),
+    ];
+    for (name, params) in &changes {
+        let why = may(5, name, params).expect_err(name);
+        assert!(why.contains("rule 1: only.vmids"), "{name}: {why}");
+    }
+    let based = |base: u32| {
+        let disk =
+            format!("local:{base}/base-{base}-disk-0.qcow2/20000/vm-20000-disk-0.qcow2,iops_rd=9");
+        let flat = format!("local-lvm:base-{base}-disk-0/vm-20000-disk-0");
+        [
+            (
+                "qm-set",
+                json!({"vmid": 20_000, "options": {"scsi0": disk}}),
+            ),
+            (
+                "qm-create",
+                json!({"vmid": 20_000, "name": "a", "args": ["--scsi0", flat]}),
+            ),
+        ]
+    };
+    for (name, params) in based(9000) {
+        assert_eq!(may(5, name, &params), Ok(0), "{name}");
+        let why = may(6, name, &params).expect_err("not of its machines");
+        assert!(why.contains("rule 2: only.vmids"), "{why}");
+    }
+    for (name, params) in based(9500) {
+        let why = may(5, name, &params).expect_err("another's template");
+        assert!(why.contains("rule 1: only.clone_from"), "{why}");
+        assert!(may(6, name, &params).is_err());
+        assert_eq!(may(7, name, &params), Ok(2), "{name}");
+    }
+    // What a rule with machines of its own may clone is not what the host's list says for others.
+    let host = self::rules(
+        "rules: [{uid: 6, actions: ['qm-*'], only: {vmids: {first: 20000, last: 29999}}}]\n\
+         allow: {clone_from: [{first: 9000, last: 9000}, {first: 20000, last: 20000}]}\n",
+    );
+    let six = by(6, 6, &[]);
+    assert!(ask(&host, six, "qm-clone", &clone(9000)).is_err());
+    assert_eq!(ask(&host, six, "qm-clone", &clone(20_000)), Ok(0));
+    assert!(ask(&host, six, "qm-clone", &clone(20_002)).is_err());
+}
+
+#[test]
 fn a_rule_that_gives_one_of_two_lists_permits_nothing_by_the_other() {
     let rules = rules(
         "rules:\n\
