@@ -55,10 +55,14 @@ macro_rules! lists {
             /// and of no other, so that these have to be the host's, too.
             pub fn over(&self, allow: &Allowlists) -> Allowlists {
                 let mut lists = self.in_place_of(allow);
-                // A rule that says which machines means no others by what stands for them: another one's disk as a source.
+                // A rule that says which machines means no others by what stands for them: another one's disk as a source,
+                // or its cloud-init file, of which the name does not say whose it is.
                 if self.vmids.is_some() {
                     if self.clone_from.is_none() {
                         lists.clone_from = Vmids::default();
+                    }
+                    if self.snippet_storages.is_none() {
+                        lists.snippet_storages.clear();
                     }
                 }
                 lists.image_dirs = common(&lists.image_dirs, &allow.image_dirs);

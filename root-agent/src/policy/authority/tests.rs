@@ -253,6 +253,36 @@ fn who_may_clone_a_template_may_not_change_it_and_its_disk_is_named_as_a_base_on
 }
 
 #[test]
+fn the_cloud_init_file_of_another_machine_is_not_named_by_who_has_machines_of_its_own() {
+    let rules = rules(
+        "rules:\n\
+             - {uid: 5, actions: ['*'], only: {vmids: {first: 200, last: 299}}}\n\
+             - {uid: 6, actions: ['*'], only: {vmids: {first: 200, last: 299}, snippet_storages: [reseller]}}\n\
+             - {uid: 7, actions: ['*'], only: {bridges: [vmbr0]}}\n\
+             - {uid: 8, actions: ['*']}\n\
+             allow: {snippet_storages: [local, reseller]}\n",
+    );
+    let may = |uid: u32, storage: &str| {
+        let custom = format!("user={storage}:snippets/victim-user.yaml");
+        let set = json!({"vmid": 200, "options": {"cicustom": custom}});
+        let create = json!({"vmid": 200, "name": "a", "args": ["--cicustom", custom]});
+        let asked = [("qm-set", set), ("qm-create", create)]
+            .map(|(name, params)| ask(&rules, by(uid, uid, &[]), name, &params));
+        assert_eq!(asked[0], asked[1], "{uid} {storage}");
+        asked[0].clone()
+    };
+    for storage in ["local", "reseller"] {
+        let why = may(5, storage).expect_err("whose it is cannot be told");
+        assert!(why.contains("rule 1: only.snippet_storages"), "{why}");
+    }
+    // A storage that the operator gave to this caller.
+    assert_eq!(may(6, "reseller"), Ok(1));
+    assert!(may(6, "local").is_err());
+    assert_eq!(may(7, "local"), Ok(2));
+    assert_eq!(may(8, "local"), Ok(3));
+}
+
+#[test]
 fn a_rule_that_gives_one_of_two_lists_permits_nothing_by_the_other() {
     let rules = rules(
         "rules:\n\
