@@ -216,14 +216,8 @@ fn check(agent: &Agent, answer: Option<&Value>, point: &str, victim: &str) {
         Some(answer) => assert_eq!(answer["code"], "internal", "{found}"),
         None => {}
     }
-    let unfinished = || {
-        std::fs::read_dir(world.layout.etc())
-            .expect("a directory")
-            .flatten()
-            .any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
-    };
     // The new life of keys sweeps before it works.
-    wait_for(|| (!unfinished()).then_some(()));
+    wait_for(|| (world.unfinished() == 0).then_some(()));
     verify_ledger(world);
 }
 

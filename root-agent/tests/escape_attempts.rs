@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use blockhost_root_agent::supervisor::config::{ConfigError, read_policy};
 use common::{Agent, World};
 use serde_json::json;
 
@@ -73,7 +74,7 @@ impl Ground {
         let layout = &self.agent.world.layout;
         match role {
             "ledger" => layout.ledger(),
-            "keys" => layout.etc(),
+            "keys" => layout.etc().join("unfinished"),
             _ => layout.state(),
         }
     }
@@ -212,6 +213,16 @@ fn siege(role: &str, sibling: &str) {
         "{}",
         stat.gid()
     );
+    // What a process put in the place of the policy is none: as if root's, and not of root's group.
+    let layout = &ground.agent.world.layout;
+    let policy = read_policy(&layout.agent_policy());
+    let replaced = changed(&["put-policy-in-place"]);
+    assert_eq!(
+        matches!(policy, Err(ConfigError::Writable { .. })),
+        replaced,
+        "{policy:?}"
+    );
+    assert!(layout.ledger_keys().exists());
     for place in ["/etc", "/usr", "/", "/tmp", "/var/tmp", "/dev/shm"] {
         let left = Path::new(place).join("blockhost-attempt");
         assert!(!left.exists(), "{} was made", left.display());

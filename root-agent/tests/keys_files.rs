@@ -12,6 +12,8 @@ use blockhost_root_agent::compartment::{Handler, keys};
 use compartment_world::{GROUP, World, again, code, is_root, set_mode};
 use serde_json::{Value, json};
 
+/// Where files are made.
+const WORKSHOP: &str = "unfinished";
 const ADMIN: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const OTHER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const KEY_OF_ADMIN: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -73,17 +75,20 @@ impl Keys {
         serde_json::from_str(&self.content("addressbook.json")).expect("JSON")
     }
 
+    /// What is in the directory, and in the one where files are made.
     fn names(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.world.layout.etc()).expect("a directory");
-        entries
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .into_string()
-                    .expect("a name")
-            })
-            .collect()
+        let list = |directory: &std::path::Path| -> Vec<String> {
+            let entries = std::fs::read_dir(directory).expect("a directory");
+            let name = |entry: std::io::Result<std::fs::DirEntry>| {
+                entry.expect("an entry").file_name().into_string()
+            };
+            entries.map(|entry| name(entry).expect("a name")).collect()
+        };
+        let mut names: BTreeSet<String> = list(&self.world.layout.etc()).into_iter().collect();
+        if names.remove(WORKSHOP) {
+            names.extend(list(&self.file(WORKSHOP)));
+        }
+        names
     }
 }
 
@@ -260,6 +265,10 @@ fn a_key_file_name_that_leads_elsewhere_is_refused_before_it_gets_here() {
 fn what_a_crash_left_unfinished_is_removed_at_start_and_nothing_else() {
     let Some(keys) = Keys::new() else { return };
     keys.put(".blockhost-unfinished-0123456789abcdef", KEY_OF_ADMIN);
+    keys.put(
+        "unfinished/.blockhost-unfinished-0123456789abcdef",
+        KEY_OF_ADMIN,
+    );
     keys.put("web3-defaults.yaml", "a: 1");
     keys.world.start(keys::prepare).expect("a restart");
     assert_eq!(
@@ -289,7 +298,13 @@ fn a_directory_that_others_may_write_stops_the_start() {
     set_mode(&keys.world.layout.etc(), 0o750);
     chown(keys.world.layout.etc(), Some(4711), None).expect("an owner");
     assert!(keys.world.start(keys::prepare).is_err());
-    std::fs::remove_dir(keys.world.layout.etc()).expect("removed");
+    chown(keys.world.layout.etc(), Some(0), None).expect("an owner");
+    set_mode(&keys.file(WORKSHOP), 0o770);
+    assert!(keys.world.start(keys::prepare).is_err());
+    std::fs::remove_dir(keys.file(WORKSHOP)).expect("removed");
+    symlink("/tmp", keys.file(WORKSHOP)).expect("a link");
+    assert!(keys.world.start(keys::prepare).is_err());
+    std::fs::remove_dir_all(keys.world.layout.etc()).expect("removed");
     assert!(
         keys.world
             .start(keys::prepare)

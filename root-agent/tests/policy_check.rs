@@ -74,6 +74,8 @@ fn a_bad_file_is_an_error_with_its_place_whoever_owns_it() {
     let world = World::new("");
     let draft = world.layout.root().join("draft.yaml");
     let path = draft.to_str().expect("text").to_owned();
+    std::os::unix::fs::symlink(world.layout.etc(), world.layout.root().join("link")).expect("link");
+    std::fs::write(world.layout.etc().join("x"), "#!/bin/sh\n").expect("a program");
     for (text, named) in [
         ("rulez: []\n", "rulez"),
         (
@@ -105,9 +107,17 @@ fn a_bad_file_is_an_error_with_its_place_whoever_owns_it() {
         ),
         ("sockets: {root-agent: {group: 0}}\n", "another socket"),
         ("rates: {read: {per_minute: 0}}\n", "no rate"),
+        // Where the keys process puts files: it would be root by one of them.
+        ("programs: {qm: ROOT/etc/blockhost/x}\n", "programs.qm"),
+        ("programs: {pct: ROOT/link/x}\n", "programs.pct"),
+        (
+            "programs: {xtables: ROOT/etc/blockhost/unfinished/x}\n",
+            "no program is run from",
+        ),
     ] {
+        let text = text.replace("ROOT", world.layout.root().to_str().expect("text"));
         // The identities of the world, in front of what is tested.
-        world.write_policy(text);
+        world.write_policy(&text);
         std::fs::copy(world.layout.agent_policy(), &draft).expect("copy");
         let ordinary = rustix::fs::Uid::from_raw(65_001);
         rustix::fs::chown(&draft, Some(ordinary), None).expect("chown");

@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::policy::authority::{Authority, ResolvedRule, Subject};
 use crate::policy::review::review;
 use crate::policy::sockets::{MAIN, SocketName};
-use crate::supervisor::config::{ConfigError, fits, read_draft, read_policy};
+use crate::supervisor::config::{ConfigError, fits, programs_elsewhere, read_draft, read_policy};
 
 /// Exit code of a request that would be refused.
 const NOT_ALLOWED: u8 = 3;
@@ -90,7 +90,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn load(file: Option<PathBuf>) -> Result<Checked, Refusal> {
-    let in_force = Layout::from_env().agent_policy();
+    let layout = Layout::from_env();
+    let in_force = layout.agent_policy();
     let (file, policy) = match file {
         Some(file) if file != in_force => {
             let policy = read_draft(&file)?;
@@ -102,6 +103,7 @@ fn load(file: Option<PathBuf>) -> Result<Checked, Refusal> {
         }
     };
     let shown = file.display().to_string();
+    programs_elsewhere(&layout, &policy, &shown)?;
     let accounts = Accounts::read().map_err(ConfigError::from)?;
     let identities = accounts.identities(&policy).map_err(ConfigError::from)?;
     // Which sockets systemd will pass is not known here; the review says so.

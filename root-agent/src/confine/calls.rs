@@ -293,6 +293,14 @@ pub(super) const THREADS: &[Judged] = judged![
     SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
 ];
 
+/// The same, and modes of files that at most their owner writes, and everybody else reads.
+pub(super) const MODEST_FILES: &[Judged] = judged![
+    SYS_clone "clone (threads)":
+        &[&[Condition::Masked(0, CLONE_NEW | CLONE_THREAD, CLONE_THREAD)]],
+    SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
+    SYS_fchmod "fchmod (within 0644)": &[&[Condition::Masked(1, !0o644 & 0o7777, 0)]],
+];
+
 /// Sockets for devices, addresses and routes; the network namespace of another process and no other of its namespaces; and
 /// which one a socket is of.
 pub(super) const NETWORK_NAMESPACE: &[Judged] = judged![

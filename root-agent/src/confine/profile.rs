@@ -7,12 +7,13 @@ use rustix::thread::CapabilitySet;
 
 use super::programs::{APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
 use super::syscalls::{Filter, UNIX, UNIX_AND_INTERNET};
+use crate::compartment::keys::workshop;
 use crate::compartment::net::settings::DIRECTORY as IPV6_SETTINGS;
 use crate::compartment::{Backend, Identities, Identity};
 use crate::ipc::Role;
 use crate::policy::{LandlockChoice, WireguardChoice};
 use crate::sys::landlock::{
-    IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE,
+    EXCHANGE, IOCTL_DEV, READ, READ_EXECUTE, READ_FILE, READ_WRITE, Ruleset, TRUNCATE, WRITE_FILE,
 };
 
 /// Everything [`super::irrevocably_confine`] needs to know.
@@ -119,11 +120,7 @@ pub fn profile(role: Role, inputs: &Inputs<'_>) -> Profile {
                 Filter::files_only(),
             )
         },
-        Role::Keys => sealed(
-            root,
-            only([(inputs.layout.etc(), READ_WRITE)]),
-            Filter::files_only(),
-        ),
+        Role::Keys => sealed(root, keys_files(inputs), Filter::modest_files_only()),
         Role::Net => Profile {
             capabilities: CapabilitySet::NET_ADMIN,
             ambient: true,
@@ -230,6 +227,17 @@ fn only<const N: usize>(paths: [(PathBuf, u64); N]) -> Ruleset {
     Ruleset {
         paths: paths.into(),
         ..Ruleset::default()
+    }
+}
+
+/// The policy stands in the same directory, and whoever writes there is root at the next start. So nothing can be written there,
+/// only put there whole, and what comes from this process has not the group that a policy must have. No directory can be moved
+/// there either: those of the signing key and of tunnels' keys.
+fn keys_files(inputs: &Inputs<'_>) -> Ruleset {
+    let etc = inputs.layout.etc();
+    match workshop(inputs.layout) {
+        Some(workshop) => only([(etc, READ | EXCHANGE), (workshop, READ_WRITE)]),
+        None => only([(etc, READ_WRITE)]),
     }
 }
 

@@ -11,8 +11,8 @@ use seccompiler::{
 
 use super::calls::{
     CONNECTING, CONNECTING_OLD, Condition, ENTERING, FILES, FILES_OLD, Judged, LIFE, LIFE_OLD,
-    NAMESPACES, NETWORK_NAMESPACE, OTHERS, SERVING, SPAWNING, SPAWNING_OLD, TAMPERING,
-    TAMPERING_PORTS, THREADING, THREADS, families,
+    MODEST_FILES, NAMESPACES, NETWORK_NAMESPACE, OTHERS, SERVING, SPAWNING, SPAWNING_OLD,
+    TAMPERING, TAMPERING_PORTS, THREADING, THREADS, families,
 };
 pub use super::calls::{Call, Family, NETLINK, UNIX, UNIX_AND_INTERNET};
 use crate::compartment::Backend;
@@ -90,12 +90,22 @@ impl Filter {
         Self::new(Kind::Only, &[LIFE, LIFE_OLD, SERVING])
     }
 
-    /// Ledger and keys: files, no sockets of their own, no programs.
+    /// Ledger: files, no sockets of their own, no programs.
     pub fn files_only() -> Self {
         Self {
             judged: THREADS,
             ..Self::new(Kind::Only, &[LIFE, LIFE_OLD, FILES, FILES_OLD, THREADING])
         }
+    }
+
+    /// Keys: the same, and no file is made writable for others, a program, or another user's when it runs.
+    pub fn modest_files_only() -> Self {
+        let mut filter = Self {
+            judged: MODEST_FILES,
+            ..Self::files_only()
+        };
+        filter.calls.retain(|call| call.number != libc::SYS_fchmod);
+        filter
     }
 
     /// Ovs: connections to unix sockets, no files, no programs.

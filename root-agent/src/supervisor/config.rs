@@ -15,7 +15,7 @@ use crate::control::MAX_CONTROL;
 use crate::ipc::Start;
 use crate::policy::authority::ResolvedRule;
 use crate::policy::sockets::SocketName;
-use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError};
+use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError, Programs};
 use crate::sys::landlock;
 
 /// Why the agent does not start.
@@ -35,9 +35,10 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The policy file could be changed by somebody who is not root.
+    /// The policy file could have been changed by somebody who is not root, or made by a process of the agent: those that are
+    /// root have not its group.
     #[error(
-        "{path}: must belong to root and be writable by root alone (`chown root {path}; chmod go-w {path}`)"
+        "{path}: must belong to root, user and group, and be writable by root alone (if you wrote it: `chown root:root {path}; chmod go-w {path}`)"
     )]
     Writable {
         /// The file.
@@ -105,17 +106,14 @@ pub fn read_draft(path: &Path) -> Result<Policy, ConfigError> {
 
 fn read_file(path: &Path, in_force: bool) -> Result<Policy, ConfigError> {
     use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
     let read = |source| ConfigError::Read {
         path: path.to_owned(),
         source,
     };
     let mut file = std::fs::File::open(path).map_err(read)?;
     let metadata = file.metadata().map_err(read)?;
-    if in_force && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
-        return Err(ConfigError::Writable {
-            path: path.to_owned(),
-        });
+    if in_force {
+        by_root(&metadata, path)?;
     }
     let mut text = String::new();
     file.by_ref()
@@ -130,6 +128,50 @@ fn read_file(path: &Path, in_force: bool) -> Result<Policy, ConfigError> {
         )));
     }
     Ok(Policy::parse(&text, &path.display().to_string())?)
+}
+
+/// Whether root wrote it, and not the process that keeps wallets: that is root as well and puts files into the same directory,
+/// but what it makes has the services' group, and it cannot write into what is there.
+fn by_root(metadata: &std::fs::Metadata, path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::MetadataExt;
+    if metadata.uid() != 0 || metadata.gid() != 0 || metadata.mode() & 0o022 != 0 {
+        return Err(ConfigError::Writable {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether no program is meant that this process could have put there.
+///
+/// # Errors
+/// [`ConfigError::Policy`] with the key.
+pub fn programs_elsewhere(layout: &Layout, policy: &Policy, file: &str) -> Result<(), ConfigError> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let kept = [layout.etc(), real(&layout.etc())];
+    let Programs { qm, pct, xtables } = &policy.programs;
+    let programs = [
+        ("programs.qm", qm),
+        ("programs.pct", pct),
+        ("programs.xtables", xtables),
+    ];
+    for (key, path) in programs {
+        let Some(path) = path else { continue };
+        let within = |path: &Path| kept.iter().any(|kept| path.starts_with(kept));
+        if within(path) || within(&real(path)) {
+            let detail = format!(
+                "{} is below {}, where no program is run from; put it where programs are",
+                path.display(),
+                layout.etc().display()
+            );
+            return Err(ConfigError::Policy(PolicyError::Value {
+                file: file.to_owned(),
+                key: key.to_owned(),
+                detail,
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// Everything children are told, from the system as it is now.
@@ -148,6 +190,7 @@ pub fn gather(
     let accounts = Accounts::read()?;
     let identities = accounts.identities(&policy)?;
     let file = layout.agent_policy().display().to_string();
+    programs_elsewhere(layout, &policy, &file)?;
     let rules = accounts.resolve(&policy, &identities, passed, &file)?;
     let wanted = wanted_sockets(layout, &policy, &accounts, &identities)?;
     let users = accounts.names(&rules);
@@ -177,7 +220,6 @@ pub fn gather(
 /// The verifier keys in the policy of witnesses (C2SP tlog-policy); none where there is no such file.
 fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
     use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
     let wrong = |why: String| ConfigError::Witnesses {
         path: path.to_owned(),
         why,
@@ -187,11 +229,7 @@ fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
         other => other.map_err(|error| wrong(error.to_string()))?,
     };
     let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
-    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-        return Err(ConfigError::Writable {
-            path: path.to_owned(),
-        });
-    }
+    by_root(&metadata, path)?;
     let mut text = String::new();
     file.take(MAX_POLICY_BYTES as u64 + 1)
         .read_to_string(&mut text)

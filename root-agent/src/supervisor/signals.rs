@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use blockhost_proto::escape::shown_up_to;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::config::{ConfigError, fits, read_policy, wanted_sockets};
+use super::config::{ConfigError, fits, programs_elsewhere, read_policy, wanted_sockets};
 use super::{COMPARTMENT_STOP, Event, LEDGER_STOP, Supervisor, SupervisorError, monotonic_us};
 use crate::accounts::Accounts;
 use crate::ipc::{Control, Role};
@@ -36,6 +36,7 @@ impl Supervisor {
         let policy = read_policy(&self.layout.agent_policy())?;
         let accounts = Accounts::read().map_err(ConfigError::from)?;
         let file = self.layout.agent_policy().display().to_string();
+        programs_elsewhere(&self.layout, &policy, &file)?;
         let identities = self.start.identities;
         let rules = accounts
             .resolve(&policy, &identities, &self.sockets.passed(), &file)

@@ -43,6 +43,9 @@ const FILE_RIGHTS: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 pub const READ: u64 = READ_FILE | READ_DIR;
 /// Read and execute.
 pub const READ_EXECUTE: u64 = READ | EXECUTE;
+/// Put whole files there, also in the place of others, and take them away; what is in them cannot be changed, and directories
+/// stay where they are.
+pub const EXCHANGE: u64 = REMOVE_FILE | MAKE_REG | REFER;
 /// Read, write, create, remove.
 pub const READ_WRITE: u64 = READ | WRITE_FILE | TRUNCATE | EDIT_DIR;
 

@@ -1,6 +1,6 @@
 //! Files: reading what is another's, writing where nothing is to be written, changing what cannot be opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libc::{AT_FDCWD, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_WRONLY};
 
@@ -260,6 +260,44 @@ pub const ATTEMPTS: &[Attempt] = &[
         name: "make-character-device",
         run: |c| node(c, libc::S_IFCHR),
     },
+    // The policy: whoever writes it is root at the next start.
+    Attempt {
+        name: "write-policy",
+        run: |c| open(policy(c), O_WRONLY),
+    },
+    Attempt {
+        name: "open-policy-to-all",
+        run: |c| {
+            let fd = sys!(libc::SYS_openat, AT_FDCWD, &*c_path(&policy(c)), O_RDONLY)?;
+            sys!(libc::SYS_fchmod, fd, 0o666).map(drop)
+        },
+    },
+    Attempt {
+        name: "move-policy-into-own",
+        run: |c| rename(&policy(c), &c.own.join("attempt-policy")),
+    },
+    Attempt {
+        name: "make-directory-beside-policy",
+        run: |c| {
+            let directory = c.root.join("etc/blockhost/attempt-directory");
+            sys!(libc::SYS_mkdirat, AT_FDCWD, &*c_path(&directory), 0o755).map(drop)
+        },
+    },
+    Attempt {
+        name: "move-signing-keys-away",
+        run: |c| {
+            let etc = c.root.join("etc/blockhost");
+            rename(&etc.join("ledger"), &etc.join("attempt-ledger"))
+        },
+    },
+    Attempt {
+        name: "put-policy-in-place",
+        run: |c| {
+            let made = c.own.join("attempt-policy");
+            write(&made)?;
+            rename(&made, &policy(c))
+        },
+    },
     // Files that are not files.
     Attempt {
         name: "memory-device",
@@ -336,6 +374,15 @@ fn read(path: impl AsRef<Path>) -> Tried {
 
 fn write(path: impl AsRef<Path>) -> Tried {
     open(path, O_WRONLY | O_CREAT)
+}
+
+fn policy(context: &Context) -> PathBuf {
+    context.root.join("etc/blockhost/root-agent.yaml")
+}
+
+fn rename(from: &Path, to: &Path) -> Tried {
+    let (from, to) = (c_path(from), c_path(to));
+    sys!(libc::SYS_renameat2, AT_FDCWD, &*from, AT_FDCWD, &*to, 0).map(drop)
 }
 
 fn node(context: &Context, kind: libc::mode_t) -> Tried {

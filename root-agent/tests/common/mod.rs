@@ -74,6 +74,19 @@ impl World {
         std::fs::write(self.layout.agent_policy(), text).expect("policy file");
     }
 
+    /// Files that were not finished, of those that the keys process makes.
+    pub fn unfinished(&self) -> usize {
+        let etc = self.layout.etc();
+        let hidden = |directory: PathBuf| {
+            let entries = std::fs::read_dir(directory).expect("a directory").flatten();
+            let names = entries.map(|entry| entry.file_name());
+            names
+                .filter(|name| name.as_encoded_bytes().starts_with(b"."))
+                .count()
+        };
+        hidden(etc.join("unfinished")) + hidden(etc)
+    }
+
     /// A world whose `qm` is this shell script; `$BLOCKHOST_ROOT` is the world's root.
     pub fn with_qm(script: &str, policy: &str) -> Self {
         let world = Self::new("");

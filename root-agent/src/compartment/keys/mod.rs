@@ -1,20 +1,33 @@
 //! The `keys` compartment: wallets, the address book and the IPv6 allocation under `/etc/blockhost`. Runs as uid 0 without
-//! capabilities and sees that directory alone. Private keys are made here and never leave it.
+//! capabilities and sees that directory alone, where it puts whole files and writes into none: the agent's policy is there too.
+//! Private keys are made here and never leave it.
 
 mod allocation;
 mod book;
 pub(super) mod store;
 mod wallet;
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use blockhost_proto::action::{Action, AddressbookSave, GenerateWallet};
+use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::{AddressEntry, EthAddress, KeyFile, WalletName};
 
 use super::{Done, Failure, Handler, JobCtx, StartInfo};
 use store::{Existing, Store, StoreError};
 use wallet::Wallet;
+
+use crate::sys::landlock;
+
+/// Where files are made before they are put in place: below `/etc/blockhost`, the one directory there where this process may
+/// write. `None` on a kernel whose Landlock lets no file move between directories (before 5.19): it may write everywhere there.
+pub fn workshop(layout: &Layout) -> Option<PathBuf> {
+    (landlock::abi() != 1).then(|| layout.etc().join(WORKSHOP))
+}
+
+const WORKSHOP: &str = "unfinished";
 
 /// Reading and writing the book is one step: wallets of different names share it.
 struct Keys(Mutex<Store>);
@@ -25,6 +38,10 @@ struct Keys(Mutex<Store>);
 /// One sentence when the directory is missing or not as setup makes it.
 pub fn prepare(start: &StartInfo<'_>) -> Result<Box<dyn Handler>, String> {
     let store = Store::open(&start.layout.etc(), start.identities.blockhost.gid)
+        .and_then(|store| match workshop(start.layout) {
+            Some(_) => store.with_workshop(WORKSHOP),
+            None => Ok(store),
+        })
         .map_err(|error| format!("the keys compartment cannot start: {error}; `blockhost` setup makes it root:blockhost 0750"))?;
     Ok(Box::new(Keys(Mutex::new(store))))
 }

@@ -2,7 +2,7 @@
 //! root's, writing so that every reader sees the old content or the new, never a part, never with looser rights.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::escape;
@@ -42,6 +42,8 @@ pub(in crate::compartment) enum StoreError {
 #[derive(Debug)]
 pub(in crate::compartment) struct Store {
     directory: OwnedFd,
+    /// Where new files are made, where that is another one.
+    workshop: Option<OwnedFd>,
     path: PathBuf,
     owner: u32,
     group: Gid,
@@ -85,28 +87,36 @@ impl Store {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(system("opened"))?;
-        let stat = rustix::fs::fstat(&directory).map_err(system("examined"))?;
-        let owner = user.uid;
-        if stat.st_uid != owner || stat.st_mode & 0o022 != 0 {
-            let why = format!(
-                "belongs to uid {} with mode {:04o}, but must belong to uid {owner} and be writable by it alone",
-                stat.st_uid,
-                stat.st_mode & 0o7777
-            );
-            return Err(StoreError::Suspicious {
-                path: path.to_path_buf(),
-                why,
-            });
-        }
-        let store = Store {
+        check_directory(&directory, path, user.uid)?;
+        sweep(&directory).map_err(system("swept"))?;
+        Ok(Store {
             directory,
+            workshop: None,
             path: path.to_path_buf(),
-            owner,
+            owner: user.uid,
             group: Gid::from_raw(user.gid),
             mode,
-        };
-        store.sweep().map_err(system("swept"))?;
-        Ok(store)
+        })
+    }
+
+    /// Has new files made in a directory of that name below this one, until they are whole. It is made where it is missing.
+    pub(in crate::compartment) fn with_workshop(mut self, name: &str) -> Result<Self, StoreError> {
+        let store = &self;
+        let error = |what| move |errno: Errno| store.system(name, what)(errno.into());
+        match rustix::fs::mkdirat(&self.directory, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(error("made")(errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let workshop = open_beneath(&self.directory, name, flags).map_err(error("opened"))?;
+        check_directory(&workshop, &self.path_of(name), self.owner)?;
+        sweep(&workshop).map_err(error("swept"))?;
+        self.workshop = Some(workshop);
+        Ok(self)
+    }
+
+    fn workshop(&self) -> BorrowedFd<'_> {
+        self.workshop.as_ref().unwrap_or(&self.directory).as_fd()
     }
 
     /// The whole path of a file here, for messages.
@@ -172,7 +182,7 @@ impl Store {
         let result = self.write_as(&temporary, name, content, (existing, mode));
         if result.is_err() {
             // Holds a secret perhaps; where even this fails the sweep at the next start gets it.
-            let _ = rustix::fs::unlinkat(&self.directory, temporary.as_str(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(self.workshop(), temporary.as_str(), AtFlags::empty());
         }
         result
     }
@@ -187,7 +197,7 @@ impl Store {
         let error = |what| move |errno: Errno| self.system(name, what)(errno.into());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, temporary, flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::openat(self.workshop(), temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(error("created"))?;
         rustix::fs::fchown(&file, None, Some(self.group)).map_err(error("given to its group"))?;
         rustix::fs::fchmod(&file, mode).map_err(error("given its mode"))?;
@@ -201,7 +211,7 @@ impl Store {
             Existing::Keep => RenameFlags::NOREPLACE,
             Existing::Replace => RenameFlags::empty(),
         };
-        match rustix::fs::renameat_with(&self.directory, temporary, &self.directory, name, flags) {
+        match rustix::fs::renameat_with(self.workshop(), temporary, &self.directory, name, flags) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(StoreError::Exists(self.path_of(name))),
             Err(errno) => return Err(error("put in place")(errno)),
@@ -222,20 +232,6 @@ impl Store {
         Ok(true)
     }
 
-    fn sweep(&self) -> Result<(), Errno> {
-        for entry in Dir::read_from(&self.directory)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .to_bytes()
-                .starts_with(UNFINISHED.as_bytes())
-            {
-                rustix::fs::unlinkat(&self.directory, entry.file_name(), AtFlags::empty())?;
-            }
-        }
-        Ok(())
-    }
-
     fn system(
         &self,
         name: &str,
@@ -244,6 +240,40 @@ impl Store {
         let path = self.path_of(name);
         move |source| StoreError::System { path, what, source }
     }
+}
+
+fn check_directory(directory: &OwnedFd, path: &Path, owner: u32) -> Result<(), StoreError> {
+    let stat = rustix::fs::fstat(directory).map_err(|error| StoreError::System {
+        path: path.to_path_buf(),
+        what: "examined",
+        source: error.into(),
+    })?;
+    if stat.st_uid == owner && stat.st_mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "belongs to uid {} with mode {:04o}, but must belong to uid {owner} and be writable by it alone",
+        stat.st_uid,
+        stat.st_mode & 0o7777
+    );
+    Err(StoreError::Suspicious {
+        path: path.to_path_buf(),
+        why,
+    })
+}
+
+fn sweep(directory: &OwnedFd) -> Result<(), Errno> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_bytes()
+            .starts_with(UNFINISHED.as_bytes())
+        {
+            rustix::fs::unlinkat(directory, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 fn unfinished_name() -> Result<String, Errno> {
