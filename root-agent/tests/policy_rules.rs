@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::{AGENT, Agent, BLOCKHOST, Client, IMAGE, VM, World, wait_for};
+use common::{AGENT, Agent, BLOCKHOST, Client, IMAGE, VM, World, signal_process, status, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -312,4 +312,45 @@ fn a_reload_holds_for_the_next_request_of_an_open_connection() {
         of("policy-changed")[2]["metadata"]["sha256"],
         shown["sha256"]
     );
+}
+
+#[test]
+fn what_changes_at_a_restart_only_is_not_in_force_in_a_process_that_was_started_anew() {
+    let mut agent = Agent::start("backend: embedded\n");
+    const NONE: &str = "0000000000000000";
+    let old = agent.pid("attach").expect("attach");
+    assert_eq!(status(old, "CapEff"), NONE);
+    agent.world.write_policy(
+        "backend: embedded\ncontainers: {attach: true}\nwireguard: userspace\nimages: {network: true}\n",
+    );
+    agent.signal(Signal::HUP);
+    wait_for(|| agent.world.log().contains("policy reloaded").then_some(()));
+    let log = agent.world.log();
+    assert!(
+        log.contains("wireguard, programs, images, containers and identities change at the next"),
+        "{log}"
+    );
+    // Pid and capabilities of one that is confined: its filter is the last thing that a process puts on.
+    let confined = |old| {
+        wait_for(|| {
+            let pid = agent.pid("attach").filter(|&pid| pid != old)?;
+            let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = |key| text.lines().find_map(|line| line.strip_prefix(key));
+            (line("Seccomp:")?.trim() == "2")
+                .then(|| Some((pid, line("CapEff:")?.trim().to_owned())))?
+        })
+    };
+    signal_process(old, Signal::KILL);
+    let (new, capabilities) = confined(old);
+    assert_eq!(capabilities, NONE, "attach was switched on");
+    // Nor in any of them, when all are started anew with the ledger.
+    let ledger = agent.pid("ledger").expect("ledger");
+    signal_process(ledger, Signal::KILL);
+    agent.wait_for_new("ledger", ledger);
+    assert_eq!(confined(new).1, NONE);
+    // The restart that it takes.
+    agent.stop();
+    let agent = Agent::start_in(agent.into_world());
+    let pid = agent.pid("attach").expect("attach");
+    assert_ne!(status(pid, "CapEff"), NONE);
 }

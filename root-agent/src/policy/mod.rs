@@ -200,6 +200,27 @@ impl Policy {
         blockhost_proto::escape::hex(&blockhost_ledger::merkle::sha256(&text))
     }
 
+    /// This policy as far as it takes effect in an agent that was started with that one: what a process may reach is settled at
+    /// the start of all of them, also for one that is started anew in between.
+    #[must_use]
+    pub fn without_restart(&self, started: &Self) -> Self {
+        Self {
+            rules: self.rules.clone(),
+            rates: self.rates,
+            sockets: self.sockets.clone(),
+            backend: started.backend,
+            landlock: started.landlock,
+            wireguard: started.wireguard,
+            allow: self.allow.clone(),
+            limits: self.limits,
+            time_limits: self.time_limits.clone(),
+            programs: started.programs.clone(),
+            images: started.images,
+            containers: started.containers,
+            identities: started.identities,
+        }
+    }
+
     /// Reads the text of a policy file; `file` names it in errors. An empty text is the default policy.
     ///
     /// # Errors
@@ -361,6 +382,19 @@ mod tests {
         assert_eq!(digest("").len(), 64);
         assert_eq!(digest(""), digest("# nothing\n"));
         assert_ne!(digest(""), digest("limits: {in_flight: 7}\n"));
+    }
+
+    #[test]
+    fn what_changes_at_a_restart_only_stays_and_everything_else_is_taken() {
+        let fixed = "backend: embedded\nlandlock: optional\nwireguard: userspace\nprograms: {qm: /usr/bin/qm}\n\
+                     images: {network: true}\ncontainers: {attach: true}\nidentities: {vm: {uid: 7, gid: 7}}\n";
+        let free = "rules: []\nrates: {read: {per_minute: 7}}\nsockets: {a: {group: 7}}\nallow: {bridges: [b]}\n\
+                    limits: {in_flight: 7}\ntime_limits: {qm-start: 7}\n";
+        let read = |text: &str| Policy::parse(text, "p").expect("valid");
+        let new = read(&format!("{fixed}{free}"));
+        let started = Policy::default();
+        assert_eq!(new.without_restart(&started), read(free));
+        assert_eq!(started.without_restart(&new), read(fixed));
     }
 
     #[test]

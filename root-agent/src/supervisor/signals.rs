@@ -46,25 +46,16 @@ impl Supervisor {
         fits(&policy, &rules, &users)?;
         // The last step that can fail: from here on everything is in force.
         let change = self.sockets.plan(&wanted)?;
-        let fixed = |p: &crate::policy::Policy| {
-            let programs = p.programs.clone();
-            (
-                p.backend,
-                p.landlock,
-                programs,
-                p.images,
-                p.containers,
-                p.identities,
-            )
-        };
-        if fixed(&policy) != fixed(&self.start.policy) {
+        // Who is started anew before the next restart is told nothing else than the others were.
+        let effective = policy.without_restart(&self.start.policy);
+        if effective != policy {
             log_warning!(
-                "backend, landlock, programs, images, containers and identities change at the next restart only"
+                "backend, landlock, wireguard, programs, images, containers and identities change at the next restart only"
             );
         }
         self.start.users = users;
         self.start.rules = rules.clone();
-        self.start.policy = policy.clone();
+        self.start.policy = effective;
         let message = Control::Policy {
             policy: Box::new(policy),
             rules,
