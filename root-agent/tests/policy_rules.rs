@@ -354,3 +354,33 @@ fn what_changes_at_a_restart_only_is_not_in_force_in_a_process_that_was_started_
     let pid = agent.pid("attach").expect("attach");
     assert_ne!(status(pid, "CapEff"), NONE);
 }
+
+#[test]
+fn whoever_gets_a_rule_by_a_reload_is_in_the_ledger_by_name() {
+    const NOBODY: u32 = 65_534;
+    let accounts = std::fs::read_to_string("/etc/passwd").expect("accounts");
+    let named = |line: &str| line.starts_with("nobody:x:65534:");
+    if !accounts.lines().any(named) {
+        println!("skipped: this host has no user nobody");
+        return;
+    }
+    let agent = Agent::start("rules: [{user: 0, actions: ['*']}]\n");
+    let refused = agent.client_as(NOBODY, BLOCKHOST).call(&wallet("before"));
+    assert_eq!(refused["code"], "forbidden", "{refused}");
+    // Refusals are answered before they are on record.
+    wait_for(|| (refusals(&agent.world).len() == 1).then_some(()));
+    agent
+        .world
+        .write_policy("rules: [{user: 0, actions: ['*']}, {user: nobody, actions: ['*']}]\n");
+    agent.signal(Signal::HUP);
+    wait_for(|| agent.world.log().contains("policy reloaded").then_some(()));
+    let done = agent.client_as(NOBODY, BLOCKHOST).call(&wallet("after"));
+    assert_eq!(done["ok"], true, "{done}");
+    let records = agent.world.records();
+    let users: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["uid"] == NOBODY)
+        .map(|record| &record["user"])
+        .collect();
+    assert_eq!(users, ["uid:65534", "nobody", "nobody"]);
+}

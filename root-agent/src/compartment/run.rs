@@ -156,7 +156,7 @@ impl Runner {
         loop {
             match self.control.receive::<Control>(false) {
                 Ok(None) => return Ok(true),
-                Ok(Some((Control::Policy { policy, rules }, _))) => {
+                Ok(Some((Control::Policy { policy, rules, .. }, _))) => {
                     let shared = &self.shared;
                     let in_force = InForce {
                         authority: Authority::new(&policy.allow, &rules, shared.identities),

@@ -19,7 +19,7 @@ impl Front {
             .map_err(FrontError::Control)?
         {
             match message {
-                Control::Policy { policy, rules } => self.take_policy(*policy, rules),
+                Control::Policy { policy, rules, .. } => self.take_policy(*policy, rules),
                 Control::Listen { socket } => {
                     // While stopping nobody new is let in.
                     if let (Some(descriptor), None) = (descriptor, self.stopping) {

@@ -6,6 +6,7 @@ use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
 use serde_json::Map;
 
+use super::records::Names;
 use super::{Entry, Gate, GateError, LONGEST_LIMIT, MAX_JOBS, Pending, payloads, pruning, records};
 use crate::compartment::Failure;
 use crate::ipc::{ChannelError, Control, ToGate};
@@ -29,7 +30,17 @@ impl Gate {
                 }
                 (Control::Stop, _) => self.stopping = true,
                 (Control::NextKey { epoch, key }, _) => self.rotate(epoch, key),
-                (Control::Policy { policy, rules }, _) => self.take_policy(&policy, &rules),
+                (
+                    Control::Policy {
+                        policy,
+                        rules,
+                        users,
+                    },
+                    _,
+                ) => {
+                    self.names = Names::new(&users);
+                    self.take_policy(&policy, &rules);
+                }
                 (Control::PolicyRefused { reason }, _) => {
                     let reason = records::printable(&reason);
                     let fact = [("reason".to_owned(), reason.into())];

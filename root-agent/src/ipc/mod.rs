@@ -129,6 +129,8 @@ pub enum Control {
         policy: Box<Policy>,
         /// Its rules, resolved.
         rules: Vec<ResolvedRule>,
+        /// Names of users, for records.
+        users: Vec<(u32, String)>,
     },
     /// To the ledger only: the key it asked for, durable, or why there is none.
     NextKey {

@@ -53,12 +53,13 @@ impl Supervisor {
                 "backend, landlock, wireguard, programs, images, containers and identities change at the next restart only"
             );
         }
-        self.start.users = users;
+        self.start.users = users.clone();
         self.start.rules = rules.clone();
         self.start.policy = effective;
         let message = Control::Policy {
             policy: Box::new(policy),
             rules,
+            users,
         };
         // The front last: what it lets through by new rules, the others must judge by them too.
         let inwards = Role::COMPARTMENTS
