@@ -136,6 +136,21 @@ fn a_bad_file_is_an_error_with_its_place_whoever_owns_it() {
 }
 
 #[test]
+fn the_longest_policy_that_is_read_is_the_longest_that_is_taken() {
+    let world = World::new("");
+    let path = world.layout.agent_policy();
+    let text = std::fs::read_to_string(&path).expect("a policy");
+    let filled = |bytes: usize| format!("{text}#{}\n", "x".repeat(bytes - text.len() - 2));
+    std::fs::write(&path, filled(65_536)).expect("written");
+    let said = check(&world, &[]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    std::fs::write(&path, filled(65_537)).expect("written");
+    let said = check(&world, &[]);
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(said.err.contains("at most 65536 are read"), "{}", said.err);
+}
+
+#[test]
 fn whether_a_request_would_be_allowed_is_answered_by_the_rules_themselves() {
     let world = World::new(RULES);
     for (arguments, code, said) in [

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use blockhost_ledger::policy::{MAX_POLICY_BYTES, Policy as WitnessPolicy};
+use blockhost_ledger::policy::{self as witnessing, Policy as WitnessPolicy};
 use blockhost_proto::layout::Layout;
 use rustix::fs::{Mode, OFlags, chmod, chown, fchmod, fchown, mkdir, open};
 use rustix::io::Errno;
@@ -15,7 +15,9 @@ use crate::control::MAX_CONTROL;
 use crate::ipc::Start;
 use crate::policy::authority::ResolvedRule;
 use crate::policy::sockets::SocketName;
-use crate::policy::{BackendChoice, LandlockChoice, Policy, PolicyError, Programs};
+use crate::policy::{
+    BackendChoice, LandlockChoice, MAX_POLICY_BYTES, Policy, PolicyError, Programs,
+};
 use crate::sys::landlock;
 
 /// Why the agent does not start.
@@ -78,8 +80,6 @@ pub enum ConfigError {
     },
 }
 
-/// Longest policy file, bytes.
-const MAX_POLICY: u64 = 32 << 10;
 /// What a control message holds beside the policy, its rules and the names of users.
 const ENVELOPE: usize = 24 << 10;
 
@@ -117,16 +117,9 @@ fn read_file(path: &Path, in_force: bool) -> Result<Policy, ConfigError> {
     }
     let mut text = String::new();
     file.by_ref()
-        .take(MAX_POLICY + 1)
+        .take(MAX_POLICY_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(read)?;
-    if text.len() as u64 > MAX_POLICY {
-        let why = format!("longer than {MAX_POLICY} bytes");
-        return Err(read(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            why,
-        )));
-    }
     Ok(Policy::parse(&text, &path.display().to_string())?)
 }
 
@@ -231,7 +224,7 @@ fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
     let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
     by_root(&metadata, path)?;
     let mut text = String::new();
-    file.take(MAX_POLICY_BYTES as u64 + 1)
+    file.take(witnessing::MAX_POLICY_BYTES as u64 + 1)
         .read_to_string(&mut text)
         .map_err(|error| wrong(error.to_string()))?;
     let policy = WitnessPolicy::parse(&text).map_err(|error| wrong(error.to_string()))?;
