@@ -308,3 +308,64 @@ fn the_signing_key_is_out_of_reach_of_root_without_capabilities() {
     assert!(read(&book), "what keys may read");
     assert!(!read(&key), "what it may not");
 }
+
+/// What the unit leaves the agent, as `setpriv` writes it.
+fn bounding_set() -> String {
+    let unit = include_str!("../../packaging/systemd/blockhost-root-agent.service");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = line.expect("a bounding set").split_whitespace();
+    let names = names.map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    names.fold("-all".to_owned(), |set, name| format!("{set},+{name}"))
+}
+
+#[test]
+fn the_program_of_an_unprivileged_client_is_on_record_also_with_what_the_unit_leaves_the_agent() {
+    const TENANT: u32 = 65_001;
+    let set = bounding_set();
+    assert!(!set.contains("ptrace"), "{set}");
+    let world = common::World::new(
+        "rules: [{user: 65001, actions: [generate-wallet]}, {user: 0, actions: ['*']}]\n",
+    );
+    // As `ProtectProc=invisible` has it: what a process may not trace it does not see.
+    let proc = "mount -t proc -o hidepid=invisible proc /proc";
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "asks whether the test can be run"
+    )]
+    let mounted = std::process::Command::new("unshare")
+        .args(["--mount", "--", "sh", "-c", proc])
+        .status()
+        .expect("unshare");
+    if !mounted.success() {
+        println!("skipped: this machine mounts no /proc for a test");
+        return;
+    }
+    let wrapped =
+        format!("{proc} && exec setpriv --inh-caps=-all --bounding-set={set} --no-new-privs --");
+    let agent = Agent::start_wrapped(world, &wrapped);
+    let supervisor = agent.supervisor();
+    let held = u64::from_str_radix(&status(supervisor, "CapEff"), 16).expect("hex");
+    assert_eq!(held & 1 << 19, 0, "CAP_SYS_PTRACE is not there");
+    let wallet =
+        |name: &str| serde_json::json!({"action": "generate-wallet", "params": {"name": name}});
+    let done = agent.process_hears(TENANT, BLOCKHOST, &wallet("one"));
+    assert_eq!(done["ok"], true, "{done}");
+    let records = agent.world.records();
+    let mine = |record: &&serde_json::Value| record["uid"] == TENANT;
+    let seen: Vec<_> = records.iter().filter(mine).map(|r| &r["exe"]).collect();
+    let python = std::fs::canonicalize("/usr/bin/python3").expect("python3");
+    let python = python.to_str().expect("text");
+    assert_eq!(seen, [python, python]);
+    // It looked as somebody else, and is itself again, with all that it had, and as closed as before.
+    let ids = |id: u32| format!("{id} {id} {id} {id}");
+    assert_eq!(status(supervisor, "Uid"), ids(0));
+    assert_eq!(status(supervisor, "Gid"), ids(0));
+    assert_eq!(
+        u64::from_str_radix(&status(supervisor, "CapEff"), 16),
+        Ok(held)
+    );
+    let after = agent.client().call(&wallet("two"));
+    assert_eq!(after["ok"], true, "{after}");
+}

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{AGENT, Agent, BLOCKHOST, Client, IMAGE, VM, World, signal_process, status, wait_for};
@@ -152,46 +151,6 @@ fn a_burst_used_up_under_one_rule_goes_on_under_another_that_permits() {
     assert_eq!(rules[0], json!([65_100]), "what it went by is on record");
 }
 
-/// What a process of that user and group hears on the socket.
-fn process_hears(agent: &Agent, uid: u32, gid: u32) -> Value {
-    const SCRIPT: &str = "
-import socket, struct, sys
-s = socket.socket(socket.AF_UNIX)
-s.connect(sys.argv[1])
-try:
-    body = b'{\"action\":\"agent-info\"}'
-    s.sendall(struct.pack('>I', len(body)) + body)
-except BrokenPipeError:
-    pass
-answer = b''
-while len(answer) < 4 or len(answer) < 4 + struct.unpack('>I', answer[:4])[0]:
-    piece = s.recv(65536)
-    if not piece:
-        break
-    answer += piece
-sys.stdout.write(answer[4:].decode())
-";
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a process with the credentials of one of the agent's own"
-    )]
-    let output = Command::new("/usr/bin/python3")
-        .args(["-I", "-c", SCRIPT])
-        .arg(agent.world.layout.agent_socket())
-        .env_clear()
-        .current_dir("/")
-        .uid(uid)
-        .gid(gid)
-        .stderr(Stdio::piped())
-        .output()
-        .expect("python3 is installed");
-    let text = String::from_utf8(output.stdout).expect("text");
-    serde_json::from_str(&text).unwrap_or_else(|_| {
-        let said = String::from_utf8(output.stderr).expect("text");
-        panic!("uid {uid} gid {gid} heard `{text}`: {said}")
-    })
-}
-
 #[test]
 fn processes_of_the_agents_own_users_are_refused_whatever_the_rules_say() {
     let agent = Agent::start(
@@ -204,7 +163,7 @@ fn processes_of_the_agents_own_users_are_refused_whatever_the_rules_say() {
         (IMAGE, BLOCKHOST),
         (0, AGENT),
     ] {
-        let answer = process_hears(&agent, uid, gid);
+        let answer = agent.process_hears(uid, gid, &info());
         assert_eq!(answer["code"], "forbidden", "uid {uid} gid {gid}: {answer}");
         let why = answer["error"].as_str().expect("a sentence");
         assert!(why.contains("own processes"), "{why}");
@@ -215,7 +174,7 @@ fn processes_of_the_agents_own_users_are_refused_whatever_the_rules_say() {
         (BLOCKHOST, BLOCKHOST),
         (TENANT, BLOCKHOST),
     ] {
-        let answer = process_hears(&agent, uid, gid);
+        let answer = agent.process_hears(uid, gid, &info());
         assert_eq!(answer["ok"], true, "uid {uid} gid {gid}: {answer}");
     }
     let done = agent.client().call(&wallet("marker"));

@@ -161,6 +161,8 @@ impl Front {
             let report = Report::Who {
                 connection: number,
                 pid: conn.caller.pid.unwrap_or(0),
+                uid: conn.caller.uid,
+                gid: conn.caller.gid,
             };
             // The kernel keeps who connected with the socket, so this is asked only for connections that do something.
             let pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);

@@ -230,6 +230,10 @@ pub enum Report {
         connection: u64,
         /// Process id as seen at connect.
         pid: i32,
+        /// Its user then.
+        uid: u32,
+        /// And primary group.
+        gid: u32,
     },
 }
 

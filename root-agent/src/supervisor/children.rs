@@ -64,8 +64,16 @@ impl Supervisor {
                         withdraw_loss(&self.layout);
                     }
                 }
-                (Role::Front, Report::Who { connection, pid }) => {
-                    let (exe, unit) = who::who(pid, descriptor.as_ref());
+                (
+                    Role::Front,
+                    Report::Who {
+                        connection,
+                        pid,
+                        uid,
+                        gid,
+                    },
+                ) => {
+                    let (exe, unit) = who::who(pid, (uid, gid), descriptor.as_ref());
                     if let Err(error) = running.control.send(
                         &Control::Who {
                             connection,

@@ -1,17 +1,33 @@
 //! Who is behind a process id: its program and its systemd unit, for the ledger. Decoration, never a decision.
+//! The kernel shows a process's program to whoever might trace it: to its own user, where it holds no more capabilities. The unit
+//! leaves the agent none for tracing, so the look is taken with the client's own identity; of root's processes nothing is seen.
 
 use std::os::fd::OwnedFd;
 
 use blockhost_proto::escape::shown_up_to;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use crate::sys;
 
 /// Program and unit of the process, escaped. With a process descriptor the answer is certain to be about the process
-/// that connected; without one nothing is said.
-pub fn who(pid: i32, pidfd: Option<&OwnedFd>) -> (Option<String>, Option<String>) {
+/// that connected; without one nothing is said. User and group are those that the kernel gave at connect.
+pub fn who(
+    pid: i32,
+    (uid, gid): (u32, u32),
+    pidfd: Option<&OwnedFd>,
+) -> (Option<String>, Option<String>) {
     let Some(pidfd) = pidfd else {
         return (None, None);
     };
-    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let link = format!("/proc/{pid}/exe");
+    let exe = std::fs::read_link(&link).or_else(|_| {
+        let seen = sys::in_the_eyes_of(uid, gid, || std::fs::read_link(&link));
+        // With an identity the kernel also changes who may look into this process, to what the host's settings say.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        seen
+    });
+    let exe = exe.ok();
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
     // Still alive now: the number was not reused while we read.
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];

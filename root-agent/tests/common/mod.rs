@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -105,7 +106,7 @@ impl World {
         self.command_after("")
     }
 
-    /// The same in a mount namespace of its own, after a shell command there.
+    /// The same in a mount namespace of its own, after a shell command there. A last command `exec ...` starts the agent.
     pub fn command_after(&self, preparation: &str) -> Command {
         #[expect(
             clippy::disallowed_methods,
@@ -117,9 +118,13 @@ impl World {
                 "" => vec!["--net", "--", AGENT_PROGRAM],
                 _ => vec!["--net", "--mount", "--", "sh", "-c"],
             })
-            .args(
-                (!preparation.is_empty()).then(|| format!("{preparation} && exec {AGENT_PROGRAM}")),
-            )
+            .args((!preparation.is_empty()).then(|| {
+                let (before, wrapper) = preparation
+                    .rsplit_once("exec ")
+                    .unwrap_or((preparation, ""));
+                let and = if wrapper.is_empty() { " && " } else { "" };
+                format!("{before}{and}exec {wrapper} {AGENT_PROGRAM}")
+            }))
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("BLOCKHOST_ROOT", self.layout.root())
@@ -264,6 +269,47 @@ impl Agent {
     pub fn client_as(&self, uid: u32, gid: u32) -> Client {
         let path = self.world.layout.agent_socket();
         Client::connect_as(path, uid, gid, &[]).expect("connect")
+    }
+
+    /// What a process of that user and group hears on the socket.
+    pub fn process_hears(&self, uid: u32, gid: u32, request: &Value) -> Value {
+        const SCRIPT: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+try:
+    body = sys.argv[2].encode()
+    s.sendall(struct.pack('>I', len(body)) + body)
+except BrokenPipeError:
+    pass
+answer = b''
+while len(answer) < 4 or len(answer) < 4 + struct.unpack('>I', answer[:4])[0]:
+    piece = s.recv(65536)
+    if not piece:
+        break
+    answer += piece
+sys.stdout.write(answer[4:].decode())
+";
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a process with the credentials of one of the agent's own"
+        )]
+        let output = Command::new("/usr/bin/python3")
+            .args(["-I", "-c", SCRIPT])
+            .arg(self.world.layout.agent_socket())
+            .arg(request.to_string())
+            .env_clear()
+            .current_dir("/")
+            .uid(uid)
+            .gid(gid)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("python3 is installed");
+        let text = String::from_utf8(output.stdout).expect("text");
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            let said = String::from_utf8(output.stderr).expect("text");
+            panic!("uid {uid} gid {gid} heard `{text}`: {said}")
+        })
     }
 
     /// Sends a signal to the supervisor.
