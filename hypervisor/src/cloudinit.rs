@@ -163,15 +163,8 @@ fn network_config(config: &VmConfig) -> Result<Value> {
     let (servers, domains) = (list("nameserver"), list("searchdomain"));
     for (index, card) in net::cards(config)? {
         let Some(mac) = card.mac else { continue };
-        let key = format!("ipconfig{index}");
-        let Some(value) = config.get(&key) else {
+        let Some(ip) = net::addresses(config, index)? else {
             continue;
-        };
-        let Some(ip) = IpConfig::read(value) else {
-            return Err(Error::option(
-                key,
-                format!("stored value '{}' is not valid", value.escape_default()),
-            ));
         };
         let name = format!("eth{index}");
         let mut entry = ethernet(&ip);

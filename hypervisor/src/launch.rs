@@ -406,7 +406,10 @@ impl Plan {
                     "ifname={},script=no,downscript=no",
                     net::tap_name(vmid, index)
                 ),
-                Files::Open => format!("fd={}", self.hold(net::plug(vmid, index, &card)?)),
+                Files::Open => {
+                    let ip = net::addresses(config, index)?;
+                    format!("fd={}", self.hold(net::plug(vmid, index, &card, ip)?))
+                }
             };
             self.arg("-netdev", format!("tap,id={key},{place}"));
             let model = match card.model.as_str() {

@@ -14,6 +14,7 @@ pub mod container;
 pub mod disks;
 pub mod error;
 pub mod exec;
+pub mod guard;
 pub mod guest;
 pub mod hardware;
 pub mod host;

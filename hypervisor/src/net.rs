@@ -4,11 +4,12 @@
 
 use std::os::fd::OwnedFd;
 
-use blockhost_proto::qm::{NetDevice, QmOption};
+use blockhost_proto::qm::{IpConfig, MacAddress, NetDevice, QmOption};
 
 use crate::config::VmConfig;
 use crate::error::{Error, Result};
 use crate::exec::{self, Run};
+use crate::guard::Guard;
 use crate::machine::Vmid;
 use crate::sys;
 
@@ -25,6 +26,38 @@ pub fn cards(config: &VmConfig) -> Result<Vec<(u32, NetDevice)>> {
             },
         )
         .collect()
+}
+
+/// The addresses that a card is configured with.
+///
+/// # Errors
+/// [`Error::Option`] when what is stored is none.
+pub fn addresses(config: &VmConfig, index: u32) -> Result<Option<IpConfig>> {
+    let key = format!("ipconfig{index}");
+    let Some(value) = config.get(&key) else {
+        return Ok(None);
+    };
+    let read = IpConfig::read(value);
+    let wrong = || format!("stored value '{}' is not valid", value.escape_default());
+    read.map(Some).ok_or_else(|| Error::option(key, wrong()))
+}
+
+/// What holds a card with `firewall=1` to its own addresses; `None` for others.
+///
+/// # Errors
+/// [`Error::Option`] where there is no hardware address to hold it to.
+pub(crate) fn guard(
+    key: &str,
+    firewall: Option<bool>,
+    mac: Option<MacAddress>,
+    of: impl FnOnce(MacAddress) -> Guard,
+) -> Result<Option<Guard>> {
+    if firewall != Some(true) {
+        return Ok(None);
+    }
+    let missing = "firewall=1 needs a hardware address; set the option again and it gets one";
+    let mac = mac.ok_or_else(|| Error::option(key, missing))?;
+    Ok(Some(of(mac)))
 }
 
 /// Name of the tap device, as in Proxmox.
@@ -85,11 +118,21 @@ pub fn check_bridge(bridge: &str) -> Result<()> {
     }
 }
 
-/// Puts a device into a Linux bridge and switches it on, in one VLAN where a tag is given.
+/// Puts a device that has just been made into a Linux bridge and switches it on, in one VLAN where a tag is given. What guards
+/// it is in force before the first frame.
 ///
 /// # Errors
 /// When the kernel refuses; a tag needs a bridge that knows VLANs.
-pub(crate) fn join(name: &str, bridge: &str, mtu: Option<u16>, tag: Option<u16>) -> Result<()> {
+pub(crate) fn join(
+    name: &str,
+    bridge: &str,
+    mtu: Option<u16>,
+    tag: Option<u16>,
+    guard: Option<&Guard>,
+) -> Result<()> {
+    if let Some(guard) = guard {
+        guard.put_in_force(name)?;
+    }
     let mtu = mtu.map(|mtu| mtu.to_string());
     let mut args = vec!["link", "set", "dev", name, "master", bridge];
     if let Some(mtu) = &mtu {
@@ -114,14 +157,17 @@ pub(crate) fn join(name: &str, bridge: &str, mtu: Option<u16>, tag: Option<u16>)
 ///
 /// # Errors
 /// [`Error::Environment`] when the bridge or `/dev/net/tun` is missing.
-pub fn plug(vmid: Vmid, index: u32, card: &NetDevice) -> Result<OwnedFd> {
+pub fn plug(vmid: Vmid, index: u32, card: &NetDevice, ip: Option<IpConfig>) -> Result<OwnedFd> {
     let key = format!("net{index}");
     if card.rate_kbps.is_some() {
         return Err(Error::option(
-            key,
+            key.as_str(),
             "rate is not supported by this backend; use the vm-throttle action",
         ));
     }
+    let guard = guard(&key, card.firewall, card.mac, |mac| {
+        Guard::new(mac, ip.and_then(|ip| ip.ip4), ip.and_then(|ip| ip.ip6))
+    })?;
     let bridge = card.bridge.to_string();
     check_bridge(&bridge)?;
     let name = tap_name(vmid, index);
@@ -130,6 +176,7 @@ pub fn plug(vmid: Vmid, index: u32, card: &NetDevice) -> Result<OwnedFd> {
             "tap device '{name}' cannot be made (/dev/net/tun, CAP_NET_ADMIN): {e}"
         ))
     })?;
-    join(&name, &bridge, card.mtu.filter(|mtu| *mtu > 1), card.tag)?;
+    let mtu = card.mtu.filter(|mtu| *mtu > 1);
+    join(&name, &bridge, mtu, card.tag, guard.as_ref())?;
     Ok(tap)
 }

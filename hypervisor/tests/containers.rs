@@ -167,6 +167,31 @@ fn a_container_is_reached_over_its_bridge_under_the_addresses_it_was_given() {
 }
 
 #[test]
+fn a_container_behind_the_firewall_has_its_own_addresses_and_takes_no_others() {
+    let Some(world) = World::new() else { return };
+    let net = "name=eth0,bridge=vmbr0,ip=10.9.0.5/24,ip6=fd09::5/64";
+    world.container("100", &["--net0", &format!("{net},firewall=1")]);
+    world.ok(&["start", "100"]);
+    for address in ["10.9.0.5", "fd09::5"] {
+        assert!(world.answers(address), "{address}");
+    }
+    let takes = "ip addr add 10.9.0.9/24 dev eth0 && ip addr add fd09::9/64 dev eth0";
+    world.shell("100", takes);
+    let answers_once = |address: &str| {
+        let ping = world.inside("ping", &["-c", "1", "-W", "2", address]);
+        ping.status.success()
+    };
+    assert!(!answers_once("10.9.0.9") && !answers_once("fd09::9"));
+    assert!(world.answers("10.9.0.5"), "what it has stays");
+    // Where it is off, the same takes the address.
+    world.ok(&["stop", "100"]);
+    world.ok(&["set", "100", "--net0", net]);
+    world.ok(&["start", "100"]);
+    world.shell("100", takes);
+    assert!(world.answers("10.9.0.9") && world.answers("fd09::9"));
+}
+
+#[test]
 fn a_container_without_its_bridge_does_not_start_and_one_on_a_switch_waits_for_its_port() {
     let Some(world) = World::new() else { return };
     world.container("100", &["--net0", "name=eth0,bridge=nowhere"]);

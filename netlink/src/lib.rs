@@ -7,6 +7,7 @@ pub mod carry;
 pub mod conntrack;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod guard;
 pub mod link;
 pub mod message;
 pub mod neighbour;

@@ -16,12 +16,12 @@ use super::{Netlink, NetlinkError};
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
+pub(crate) const RTM_NEWTFILTER: u16 = 44;
 const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(crate) const TCA_KIND: u16 = 1;
+pub(crate) const TCA_OPTIONS: u16 = 2;
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
@@ -41,9 +41,9 @@ const INGRESS_HANDLE: u32 = 0xffff_0000;
 /// Handle of our bucket, `b10c:`.
 const OURS: u32 = 0xb10c_0000;
 /// Priority of our filter.
-const PRIORITY: u32 = 0xb10c;
+pub(crate) const PRIORITY: u32 = 0xb10c;
 /// `ETH_P_ALL` in network byte order.
-const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
+pub(crate) const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 const ETHERNET: u8 = 1;
 const TERMINAL: u8 = 1;
 const STOLEN: i32 = 4;
@@ -185,7 +185,7 @@ pub fn limits(netlink: &mut Netlink, device: &str) -> Result<Limits, NetlinkErro
     Ok(Limits { in_kbps, out_kbps })
 }
 
-fn find(netlink: &mut Netlink, device: &str) -> Result<Link, NetlinkError> {
+pub(crate) fn find(netlink: &mut Netlink, device: &str) -> Result<Link, NetlinkError> {
     netlink
         .link(device)?
         .ok_or(NetlinkError::Refused(Errno::NODEV))
@@ -250,7 +250,14 @@ fn sweep(netlink: &mut Netlink) -> Result<(), NetlinkError> {
     Ok(())
 }
 
-fn message(kind: u16, flags: u16, index: u32, handle: u32, parent: u32, info: u32) -> Builder {
+pub(crate) fn message(
+    kind: u16,
+    flags: u16,
+    index: u32,
+    handle: u32,
+    parent: u32,
+    info: u32,
+) -> Builder {
     Builder::request(kind, flags)
         .raw(&[0; 4])
         .raw(&index.to_ne_bytes())
@@ -284,6 +291,17 @@ fn catcher(netlink: &mut Netlink, index: u32) -> Result<Option<u32>, NetlinkErro
         }
     });
     Ok(found)
+}
+
+/// The same, made where it is missing.
+pub(crate) fn catch(netlink: &mut Netlink, index: u32) -> Result<u32, NetlinkError> {
+    if let Some(parent) = catcher(netlink, index)? {
+        return Ok(parent);
+    }
+    let create = NLM_F_CREATE | NLM_F_EXCL;
+    let request = message(RTM_NEWQDISC, create, index, INGRESS_HANDLE, INGRESS, 0);
+    netlink.ask(request.text(TCA_KIND, "clsact"))?;
+    Ok(CLSACT_IN)
 }
 
 /// Priorities of the filters that hang there.
@@ -335,15 +353,7 @@ fn lead(
     index: u32,
     (second, made): (u32, bool),
 ) -> Result<(), NetlinkError> {
-    let parent = match catcher(netlink, index)? {
-        Some(parent) => parent,
-        None => {
-            let create = NLM_F_CREATE | NLM_F_EXCL;
-            let request = message(RTM_NEWQDISC, create, index, INGRESS_HANDLE, INGRESS, 0);
-            netlink.ask(request.text(TCA_KIND, "clsact"))?;
-            CLSACT_IN
-        }
-    };
+    let parent = catch(netlink, index)?;
     if filters(netlink, index, parent)?.contains(&PRIORITY) {
         if !made {
             return Ok(());

@@ -126,7 +126,9 @@ pub fn plan(
         &request.memory_mib.unwrap_or(vm.memory_mib).to_string(),
     )?;
     options.add("cores", &request.cores.unwrap_or(vm.cores).to_string())?;
-    options.add("net0", &format!("virtio,bridge={}", config.host.bridge))?;
+    // Held to its own addresses: who rents it is root in it.
+    let net = format!("virtio,bridge={},firewall=1", config.host.bridge);
+    options.add("net0", &net)?;
     options.add("ipconfig0", &ip_config(config, reservation))?;
     options.add("ciuser", &vm.username)?;
     if !ssh_keys.is_empty() {

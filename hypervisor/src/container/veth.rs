@@ -8,6 +8,7 @@ use blockhost_proto::pct::ContainerNet;
 
 use crate::error::{Error, IoContext, Result};
 use crate::exec::Run;
+use crate::guard::Guard;
 use crate::machine::Vmid;
 use crate::net::{self, BridgeKind};
 
@@ -87,7 +88,11 @@ fn plug_one(
         .output()?;
     let open = without_ipv6(&name).err();
     if kind == BridgeKind::Linux {
-        net::join(&name, &bridge, None, card.tag)?;
+        let key = format!("net{index}");
+        let guard = net::guard(&key, card.firewall, card.mac, |mac| {
+            Guard::new(mac, card.ip4, card.ip6)
+        })?;
+        net::join(&name, &bridge, None, card.tag, guard.as_ref())?;
         return Ok(None);
     }
     // Whoever adds the port may not be allowed to switch it on.

@@ -2,7 +2,7 @@
 //! What a machine lacks makes a test skip with the reason printed.
 
 #[path = "../apart/mod.rs"]
-mod apart;
+pub mod apart;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
