@@ -280,3 +280,42 @@ fn the_rules_are_there_while_their_machine_is() {
         assert!(!links().contains("tap"), "{}", links());
     }
 }
+
+#[test]
+fn a_real_guest_is_reached_under_its_own_addresses_and_under_no_other() {
+    let Some(world) = World::new() else { return };
+    let Some(image) = world.guest_image() else {
+        return;
+    };
+    for args in [
+        &["addr", "add", "10.9.0.1/24", "dev", "vmbr0"][..],
+        &["addr", "add", "fd09::1/64", "dev", "vmbr0", "nodad"],
+    ] {
+        assert!(world.inside("ip", args).status.success());
+    }
+    world.guest("100", &image);
+    let net = ["--net0", "virtio,bridge=vmbr0,firewall=1"];
+    world.ok(&[&["set", "100"][..], &net, &["--ipconfig0", SOLD]].concat());
+    world.ok(&["start", "100"]);
+    world.wait_agent("100");
+    let shell = |command: &str| {
+        world.ok(&["guest", "exec", "100", "--", "/bin/sh", "-c", command]);
+    };
+    shell(
+        "ip link set eth0 up; for a in 10.9.0.5/24 10.9.0.9/24 fd09::5/64 fd09::9/64; do ip addr add $a dev eth0; done",
+    );
+    let answers = |address: &str| {
+        let ping = world.inside("ping", &["-c", "1", "-W", "2", address]);
+        ping.status.success()
+    };
+    let end = Instant::now() + Duration::from_secs(120);
+    for address in ["10.9.0.5", "fd09::5"] {
+        while !answers(address) {
+            assert!(Instant::now() < end, "{address}");
+        }
+    }
+    for address in ["10.9.0.9", "fd09::9"] {
+        assert!(!answers(address), "{address}");
+    }
+    world.ok(&["stop", "100"]);
+}

@@ -83,7 +83,7 @@ pub fn resource(request: &CreateRequest, config: &Config, record: &VmRecord) -> 
             "datastore_id": host.storage,
             "size": request.disk_gib.unwrap_or(vm.disk_gib),
         }],
-        "network_device": [{"model": "virtio", "bridge": host.bridge}],
+        "network_device": [{"model": "virtio", "bridge": host.bridge, "firewall": true}],
         "initialization": [initialization],
         // BlockHost starts, stops and limits it; what cloud-init did at the first boot is done.
         "lifecycle": [{"ignore_changes": ["started", "clone", "cpu", "disk", "initialization"]}],

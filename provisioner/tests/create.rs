@@ -357,6 +357,10 @@ fn a_plan_changes_nothing_and_names_the_actions_in_their_order() {
             "ip6-route-add"
         ]
     );
+    // Who rents it is held to its addresses.
+    let shown = plan.to_json(&world.config).unwrap();
+    let options = &shown["actions"][1]["params"]["options"];
+    assert_eq!(options["net0"], "virtio,bridge=vmbr0,firewall=1");
     assert_eq!(*world.recorder.asked.borrow(), ["qm-list"]);
     assert!(!world.store.path().exists());
     assert!(!world.layout.snippets().exists());

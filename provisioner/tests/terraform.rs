@@ -58,6 +58,8 @@ fn terraform_reads_the_file_and_nothing_in_it_is_an_expression() {
         (&ip["ipv4"][0]["address"], &ip["ipv6"][0]["address"]),
         (&json!("10.77.0.104/24"), &json!("fd77:b10c::17/128"))
     );
+    // As it is made, or the next apply would take it away from its firewall.
+    assert_eq!(vm["network_device"][0]["firewall"], true);
     let text = vm["description"].as_str().unwrap();
     assert!(!text.contains("${") && !text.contains("%{"), "{text}");
     write(&directory.join("9-web.tf.json"), &value).unwrap();

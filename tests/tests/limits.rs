@@ -65,6 +65,11 @@ fn in_the_kernel() -> Vec<u64> {
     rates
 }
 
+/// Whether what its interface may send is held to its own addresses.
+fn guarded() -> bool {
+    output("tc filter show dev tap100i0 ingress").contains("direct-action")
+}
+
 #[test]
 fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
     let init = PathBuf::from(env!("CARGO_BIN_EXE_blockhost-world-init"));
@@ -88,7 +93,7 @@ fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
 
     ask(
         "qm-create",
-        json!({"vmid": 100, "name": "a", "args": ["--memory", "64", "--scsi0", "local:1", "--net0", "virtio,bridge=vmbr0"]}),
+        json!({"vmid": 100, "name": "a", "args": ["--memory", "64", "--scsi0", "local:1", "--net0", "virtio,bridge=vmbr0,firewall=1", "--ipconfig0", "ip=10.77.0.9/24"]}),
     )
     .expect("created");
     let refused = ask("tc-rate-limit", json!({"vmid": 100, "rate_in_kbps": 8000}));
@@ -96,6 +101,7 @@ fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
     ask("vm-throttle", json!({"vmid": 100, "iops_rd": 300})).expect("limited before its start");
     ask("qm-start", json!({"vmid": 100})).expect("started");
     assert_eq!(in_qemu(&world, "scsi0"), (300, 0));
+    assert!(guarded());
 
     ask(
         "vm-throttle",
@@ -112,6 +118,7 @@ fn limits_asked_of_the_agent_are_in_force_in_qemu_and_in_the_kernel() {
     ask("vm-throttle", json!({"vmid": 100, "reset": true})).expect("freed");
     assert_eq!(in_qemu(&world, "scsi0"), (0, 0));
     assert!(in_the_kernel().is_empty());
+    assert!(guarded(), "that is no limit");
 
     // It has no system that would listen.
     let words = ["--timeout", "1", "--json"];

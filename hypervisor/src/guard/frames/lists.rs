@@ -333,6 +333,12 @@ fn others(list: &mut List) {
         "spanning tree",
         ether(ALL, MAC, 38, &[0x42, 0x42, 3, 0, 0, 0, 0, 0, 0, 0]),
     );
+    // The old framing (RFC 1042), which receivers take off.
+    let hidden = nd(LOCAL, advertised_router());
+    let snap = [&[0xaa, 0xaa, 3, 0, 0, 0][..], &hidden[12..]].concat();
+    let length = u16::try_from(snap.len()).expect("short");
+    let framed = ether(ALL, MAC, length, &snap);
+    list.not("advertising a router in another framing", framed);
     list.not("PPPoE", ether(ALL, MAC, 0x8863, &[7; 46]));
     list.not("RARP", ether(ALL, MAC, 0x8035, &[7; 46]));
     list.not("a key exchange", ether(ALL, MAC, 0x888e, &[7; 46]));
