@@ -1,10 +1,11 @@
-//! What happens to a machine after its creation: start, stop, suspend, resume, destroy, commands inside the guest.
-//! The commands and the garbage collector share these; each is idempotent.
+//! What happens to a machine after its creation: start, stop, suspend, resume, destroy; commands inside the guest are in
+//! `guest`. The commands and the garbage collector share these; each is idempotent.
 
-use blockhost_proto::value::{EthAddress, GuestCommand, HostIpv6, Seconds, ValueError, VmName};
+mod guest;
 
-use crate::backend::{BackendError, GuestOutput};
-use crate::cloudinit::gecos;
+use blockhost_proto::value::{HostIpv6, Seconds, ValueError, VmName};
+
+use crate::backend::BackendError;
 use crate::create::World;
 use crate::lock::{LockError, MachineLock};
 use crate::plan::snippet_name;
@@ -14,6 +15,8 @@ use crate::terraform;
 use crate::throttle::Change;
 use crate::time::Time;
 use crate::undo;
+
+pub use guest::{guest_exec, update_gecos};
 
 /// How long a guest may take to power off before the plug is pulled.
 const SHUTDOWN_S: u16 = 60;
@@ -149,7 +152,8 @@ pub fn real(world: &World<'_>, record: &VmRecord) -> Result<()> {
     Ok(())
 }
 
-fn route_of(record: &VmRecord) -> Option<HostIpv6> {
+/// The address that the host has a route to.
+pub(crate) fn route_of(record: &VmRecord) -> Option<HostIpv6> {
     record
         .ipv6_address
         .and_then(|address| HostIpv6::try_from(address).ok())
@@ -173,8 +177,18 @@ pub fn start(world: &World<'_>, record: &VmRecord) -> Result<()> {
     if record.mock {
         return Ok(());
     }
-    world.backend.start(record.vmid)?;
+    start_with_route(world, &record)?;
     limit(world, &record)
+}
+
+/// The route first: the kernel forgets it with the host's end, or with the bridge.
+fn start_with_route(world: &World<'_>, record: &VmRecord) -> Result<()> {
+    if let Some(address) = route_of(record) {
+        world
+            .backend
+            .route_add(address, &world.config.host.bridge)?;
+    }
+    Ok(world.backend.start(record.vmid)?)
 }
 
 /// Puts the limits of a machine that has just been started in force again.
@@ -304,12 +318,7 @@ pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) ->
 fn bring_back(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
     living(world, record, "it has to be created anew")?;
     if !record.mock {
-        if let Some(address) = route_of(record) {
-            world
-                .backend
-                .route_add(address, &world.config.host.bridge)?;
-        }
-        world.backend.start(record.vmid)?;
+        start_with_route(world, record)?;
     }
     let expires_at = extend_days.map(|days| record.expires_at.max(Time::now()).plus_days(days));
     let active = world.store.mark_active(&record.vm_name, expires_at)?;
@@ -439,62 +448,4 @@ fn destroy_machine(world: &World<'_>, record: &VmRecord) -> Result<bool> {
         Err(e) if !e.is_not_found() => Err(e.into()),
         _ => Ok(true),
     }
-}
-
-/// Runs a command through the guest's shell.
-///
-/// # Errors
-/// [`LifecycleError`].
-pub fn guest_exec(
-    world: &World<'_>,
-    record: &VmRecord,
-    command: GuestCommand,
-    timeout: Seconds,
-) -> Result<GuestOutput> {
-    living(world, record, "there is no guest")?;
-    if record.mock {
-        return Err(LifecycleError::Mock(record.vm_name.clone()));
-    }
-    Ok(world.backend.guest_exec(record.vmid, command, timeout)?)
-}
-
-/// Writes wallet and token into the GECOS field of the guest's user and into the record. Every part of the command is a
-/// typed value, so none can end the quotes it stands in.
-///
-/// # Errors
-/// [`LifecycleError`].
-pub fn update_gecos(
-    world: &World<'_>,
-    record: &VmRecord,
-    wallet: EthAddress,
-    nft: u64,
-) -> Result<VmRecord> {
-    let name = &record.vm_name;
-    let username = record
-        .username
-        .as_deref()
-        .unwrap_or(&world.config.host.vm.username);
-    // A record comes from a file that others write too: the agent's rule for user names is checked again.
-    blockhost_proto::qm::QmOption::parse("ciuser", username).map_err(|_| {
-        ValueError::new(
-            "user name",
-            username,
-            "a letter or _, then up to 31 of a-z, 0-9, _ and -",
-        )
-    })?;
-    let command: GuestCommand =
-        format!("usermod -c '{}' '{username}'", gecos(wallet, Some(nft))).parse()?;
-    if !record.mock {
-        let output = guest_exec(world, record, command, Seconds::GUEST_EXEC)?;
-        if output.exitcode != 0 {
-            let stderr = blockhost_proto::escape::shown(&output.stderr);
-            return Err(LifecycleError::Guest {
-                name: name.clone(),
-                what: "usermod",
-                exitcode: output.exitcode,
-                stderr,
-            });
-        }
-    }
-    Ok(world.store.set_access(name, wallet, Some(nft), true)?)
 }

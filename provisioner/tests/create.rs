@@ -225,6 +225,24 @@ fn whoever_suspends_resumes_starts_or_destroys_a_machine_has_it_alone() {
 }
 
 #[test]
+fn a_start_brings_back_the_host_route_that_the_kernel_forgot() {
+    let world = TestWorld::new();
+    let vm = run(&world, "web-1").unwrap().record;
+    // As after a start of the host, or of its bridge.
+    world.recorder.routes.borrow_mut().clear();
+    world
+        .recorder
+        .machines
+        .borrow_mut()
+        .get_mut(&100)
+        .unwrap()
+        .running = false;
+    world.with(|w| lifecycle::start(w, &vm)).unwrap();
+    assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
+    assert!(world.recorder.machines.borrow()[&100].running);
+}
+
+#[test]
 fn a_machine_is_not_taken_for_its_successor_of_the_same_name() {
     let world = TestWorld::new();
     let old = run(&world, "web-1").unwrap().record;

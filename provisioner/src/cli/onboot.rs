@@ -8,14 +8,14 @@ use clap::{CommandFactory as _, Parser};
 use super::{EXIT_CODES, Failure, Setup, exit, say};
 use crate::agent::SocketAgent;
 use crate::config::DbConfig;
-use crate::host::onboot;
+use crate::host::onboot::{Sold, start_all};
 use crate::store::Store as _;
 
 /// Start every machine and container with onboot: 1
 ///
 /// In the order of their numbers; what runs already is fine, what is suspended stays off, and one that fails keeps no
-/// other from starting. Limits of the database are put in force again. Proxmox VE starts its own; there only the limits
-/// are seen to.
+/// other from starting. The host routes to the machines' IPv6 addresses and the limits of the database are put in force
+/// again. Proxmox VE starts its own; there only routes and limits are seen to.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
   blockhost-vm-onboot
@@ -40,18 +40,25 @@ pub fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Failure> {
     let layout = Layout::from_env();
     // A host that sells nothing has no database, and may have containers all the same.
-    let records = if DbConfig::path(&layout).exists() {
+    let sold = if DbConfig::path(&layout).exists() {
         let Setup { config, store, .. } = Setup::load()?;
         let mut records = store.list(None)?;
         records.retain(|record| config.is_here(record.node.as_deref()));
-        records
+        Some((config, records))
     } else {
-        Vec::new()
+        None
     };
-    let failed = onboot::start_all(&SocketAgent::new(&layout), &records, &mut |line| say(line))?;
+    let sold = sold.as_ref().map(|(config, records)| Sold {
+        records,
+        bridge: &config.host.bridge,
+    });
+    let failed = start_all(&SocketAgent::new(&layout), sold, &mut |line| say(line))?;
     if failed.is_empty() {
         Ok(ExitCode::SUCCESS)
     } else {
-        Err(Failure::new(format!("not started: {}", failed.join(", "))))
+        Err(Failure::new(format!(
+            "not started or not as it should be: {}",
+            failed.join(", ")
+        )))
     }
 }

@@ -1,32 +1,46 @@
 //! What starts with the host: machines and containers of the embedded backend with `onboot: 1`, in the order of their
-//! numbers, which both share. Proxmox VE does this itself. Either way the limits of each machine are put in force again,
-//! which no machine keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
+//! numbers, which both share. Proxmox VE does this itself. Either way the kernel gets the host route of each sold machine
+//! again and each its limits, which nothing keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
-use blockhost_proto::action::QmStatus;
-use blockhost_proto::value::Vmid;
+use blockhost_proto::action::{Ip6RouteAdd, QmStatus};
+use blockhost_proto::value::{IfName, Vmid};
 use serde_json::Value;
 
 use super::{Guest, Kind, answered, ask, foreign_backend, rows};
 use crate::agent::Agent;
 use crate::backend::BackendError;
+use crate::lifecycle::route_of;
 use crate::record::{Status, VmRecord};
 
-/// Starts all that is to run, and limits it as its record says. One that cannot be started or limited keeps no other from
-/// it; what failed is returned, everything is said. What is suspended in the database stays off. `records` are those of
-/// this host.
+/// The machines that this host has sold, and the device that leads to them.
+#[derive(Debug, Clone, Copy)]
+pub struct Sold<'a> {
+    /// Records of this host, whatever their status.
+    pub records: &'a [VmRecord],
+    /// The bridge of the machines.
+    pub bridge: &'a IfName,
+}
+
+/// Starts all that is to run, with its host route, and limits it as its record says. One that cannot be reached, started or
+/// limited keeps no other from it; what failed is returned, everything is said. What is suspended in the database stays off.
+/// `sold` is `None` where nothing was ever sold.
 ///
 /// # Errors
 /// When the agent does not say what backend it has.
 pub fn start_all(
     agent: &impl Agent,
-    records: &[VmRecord],
+    sold: Option<Sold<'_>>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>, BackendError> {
-    if let Some(other) = foreign_backend(agent)? {
+    let foreign = foreign_backend(agent)?;
+    let records = sold.map_or(&[][..], |sold| sold.records);
+    // Before the machines: a guest that is up and cannot be reached is down for its owner.
+    let mut failed = sold.map_or_else(Vec::new, |sold| set_routes(agent, sold, say));
+    if let Some(other) = foreign {
         say(&format!("{other} starts its own"));
-        return Ok(limit_running(agent, records, say));
+        failed.extend(limit_running(agent, records, say));
+        return Ok(failed);
     }
-    let mut failed = Vec::new();
     let mut fail = |what: String, say: &mut dyn FnMut(&str), error: &BackendError| {
         say(&format!("{what}: {error}"));
         failed.push(what);
@@ -67,6 +81,27 @@ pub fn start_all(
         }
     }
     Ok(failed)
+}
+
+/// Sets the host routes that the kernel forgot with the host's end, or with the bridge; one that is there is fine.
+fn set_routes(agent: &impl Agent, sold: Sold<'_>, say: &mut dyn FnMut(&str)) -> Vec<String> {
+    let mut failed = Vec::new();
+    let reached = |record: &&VmRecord| record.status == Status::Active && !record.mock;
+    for record in sold.records.iter().filter(reached) {
+        let Some(address) = route_of(record) else {
+            continue;
+        };
+        let action = Ip6RouteAdd {
+            address,
+            dev: sold.bridge.clone(),
+        };
+        if let Err(e) = ask(agent, &action.into()) {
+            let what = format!("the route to VM {}", record.vmid);
+            say(&format!("{what}: {e}"));
+            failed.push(what);
+        }
+    }
+    failed
 }
 
 fn limits_of(record: &VmRecord) -> String {
@@ -163,7 +198,12 @@ mod tests {
     impl Agent for Host {
         fn call(&self, action: &Action, _: Option<Duration>) -> Result<Reply, CallError> {
             let number = action.params()["vmid"].as_u64().unwrap_or_default();
-            let what = format!("{} {number}", action.name());
+            let what = match action {
+                Action::Ip6RouteAdd(route) => {
+                    format!("{} {} {}", action.name(), route.address, route.dev)
+                }
+                _ => format!("{} {number}", action.name()),
+            };
             let refused = |code| {
                 Err(CallError::Refused {
                     code,
@@ -229,7 +269,12 @@ mod tests {
 
     fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) {
         let mut said = String::new();
-        let failed = start_all(host, records, &mut |line| {
+        let bridge = "vmbr0".parse().unwrap();
+        let sold = Sold {
+            records,
+            bridge: &bridge,
+        };
+        let failed = start_all(host, Some(sold), &mut |line| {
             said.push_str(&format!("{line}\n"))
         })
         .unwrap();
@@ -287,6 +332,46 @@ mod tests {
         assert!(said.contains("on purpose"), "{said}");
     }
 
+    /// One with the address `fd77::VMID`.
+    fn reached(vmid: u32, status: &str) -> VmRecord {
+        let mut record = suspended(vmid);
+        record.status = serde_json::from_value(json!(status)).unwrap();
+        record.ipv6_address = Some(format!("fd77::{vmid}").parse().unwrap());
+        record
+    }
+
+    #[test]
+    fn the_host_route_of_each_active_machine_comes_back_on_either_backend_and_one_that_fails_is_named()
+     {
+        let mut made_up = reached(104, "active");
+        made_up.mock = true;
+        let records = [
+            reached(100, "destroyed"),
+            reached(101, "active"),
+            reached(102, "active"),
+            reached(103, "suspended"),
+            made_up,
+            limited(105, "active"),
+        ];
+        let routes = |of: &[&str]| -> Vec<String> {
+            of.iter()
+                .map(|vmid| format!("ip6-route-add fd77::{vmid}/128 vmbr0"))
+                .collect()
+        };
+        for backend in ["embedded", "proxmox"] {
+            let (done, failed, _) = run(&Host::new(backend, &[]), &records);
+            assert_eq!(done[..2], routes(&["101", "102"]), "{backend}: {done:?}");
+            assert!(failed.is_empty(), "{failed:?}");
+            let broken = &["ip6-route-add fd77::101/128 vmbr0"];
+            let (done, failed, said) = run(&Host::new(backend, broken), &records);
+            assert_eq!(done[..1], routes(&["102"]), "{backend}: {done:?}");
+            assert_eq!(failed, ["the route to VM 101"]);
+            assert!(said.contains("on purpose"), "{said}");
+            let starts = done.contains(&"qm-start 101".to_owned());
+            assert_eq!(starts, backend == "embedded", "{done:?}");
+        }
+    }
+
     #[test]
     fn proxmox_is_left_to_start_its_own_and_what_it_started_is_limited() {
         let (started, failed, _) = run(&Host::new("proxmox", &[]), &[]);
@@ -302,6 +387,6 @@ mod tests {
         let (started, failed, _) = run(&host, &records);
         assert_eq!(started, ["vm-throttle 104"]);
         assert_eq!(failed, ["the limits of VM 101"]);
-        assert!(start_all(&Host::new("embedded", &["agent-info"]), &[], &mut |_| ()).is_err());
+        assert!(start_all(&Host::new("embedded", &["agent-info"]), None, &mut |_| ()).is_err());
     }
 }

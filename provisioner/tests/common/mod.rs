@@ -151,7 +151,12 @@ impl Agent for &Recorder {
                 said(rows.collect::<serde_json::Value>())
             }
             Action::Ip6RouteAdd(a) => {
-                self.routes.borrow_mut().push(a.address.to_string());
+                let address = a.address.to_string();
+                let mut routes = self.routes.borrow_mut();
+                // As the agent: one that is there is fine.
+                if !routes.contains(&address) {
+                    routes.push(address);
+                }
                 said("")
             }
             Action::Ip6RouteDel(a) => {
