@@ -241,6 +241,23 @@ fn garbage_collection_runs_inside_its_units_sandbox() {
         "{}",
         booted.journal()
     );
+    // A database over TCP is a matter of the network alone: no drop-in is needed to speak to it. Nobody listens at this port.
+    let line = "db_url: 'postgres://blockhost@127.0.0.1:9/blockhost'";
+    let append = format!("echo \"{line}\" >> /etc/blockhost/db.yaml");
+    let _ = booted.output(&["sh", "-c", &append]);
+    assert!(
+        booted
+            .run(&["systemctl", "start", "blockhost-gc.service"])
+            .is_err()
+    );
+    let onboot = "blockhost-onboot.service";
+    let _ = booted.output(&["systemctl", "start", "--no-block", onboot]);
+    for unit in ["blockhost-gc.service", onboot] {
+        wait_for("the server was not asked", &booted, || {
+            booted.said(unit).contains("Connection refused")
+        });
+    }
+    let _ = booted.output(&["systemctl", "stop", onboot]);
 }
 
 /// As the package installs it.

@@ -1,21 +1,30 @@
 //! `blockhost-vm-onboot`: run once when the host has started.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use blockhost_proto::Layout;
 use clap::{CommandFactory as _, Parser};
 
-use super::{EXIT_CODES, Failure, Setup, exit, say};
+use super::{EXIT_CODES, Failure, exit, say};
 use crate::agent::SocketAgent;
-use crate::config::DbConfig;
+use crate::config::{Config, DbConfig};
 use crate::host::onboot::{Sold, start_all};
-use crate::store::Store as _;
+use crate::record::VmRecord;
+use crate::store::{self, Store as _, StoreError};
+
+/// A server of this very host, or the network to it, may come up after us.
+const DATABASE_WAIT: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Start every machine and container with onboot: 1
 ///
 /// In the order of their numbers; what runs already is fine, what is suspended stays off, and one that fails keeps no
 /// other from starting. The host routes to the machines' IPv6 addresses and the limits of the database are put in force
 /// again. Proxmox VE starts its own; there only routes and limits are seen to.
+///
+/// A database server that does not answer is waited for, one minute long. After that, containers and the machines outside
+/// of vmid_range are started, and the rest is held back, since it may be suspended: exit code 1, and the unit tries again.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
   blockhost-vm-onboot
@@ -39,20 +48,33 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     let layout = Layout::from_env();
+    let agent = SocketAgent::new(&layout);
+    let mut tell = |line: &str| say(line);
     // A host that sells nothing has no database, and may have containers all the same.
-    let sold = if DbConfig::path(&layout).exists() {
-        let Setup { config, store, .. } = Setup::load()?;
-        let mut records = store.list(None)?;
-        records.retain(|record| config.is_here(record.node.as_deref()));
-        Some((config, records))
+    let failed = if DbConfig::path(&layout).exists() {
+        let config = Config::load(&layout)?;
+        for warning in &config.warnings {
+            say(&format!("warning: {warning}"));
+        }
+        match patiently(DATABASE_WAIT, PAUSE, &mut tell, || records(&config)) {
+            Ok(records) => {
+                let sold = Sold::Known {
+                    records: &records,
+                    bridge: &config.host.bridge,
+                };
+                start_all(&agent, sold, &mut tell)?
+            }
+            Err(error) => {
+                let sold = Sold::Unknown {
+                    vmids: &config.db.vmids,
+                    why: &error.to_string(),
+                };
+                start_all(&agent, sold, &mut tell)?
+            }
+        }
     } else {
-        None
+        start_all(&agent, Sold::Nothing, &mut tell)?
     };
-    let sold = sold.as_ref().map(|(config, records)| Sold {
-        records,
-        bridge: &config.host.bridge,
-    });
-    let failed = start_all(&SocketAgent::new(&layout), sold, &mut |line| say(line))?;
     if failed.is_empty() {
         Ok(ExitCode::SUCCESS)
     } else {
@@ -60,5 +82,73 @@ fn run() -> Result<ExitCode, Failure> {
             "not started or not as it should be: {}",
             failed.join(", ")
         )))
+    }
+}
+
+fn records(config: &Config) -> Result<Vec<VmRecord>, StoreError> {
+    let mut records = store::open(config)?.list(None)?;
+    records.retain(|record| config.is_here(record.node.as_deref()));
+    Ok(records)
+}
+
+/// What `read` gives; a database server that does not answer is asked again until `limit` is over.
+fn patiently<T>(
+    limit: Duration,
+    pause: Duration,
+    say: &mut dyn FnMut(&str),
+    mut read: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let end = Instant::now() + limit;
+    let mut said = false;
+    loop {
+        match read() {
+            Err(error @ StoreError::Server { .. }) if Instant::now() + pause < end => {
+                if !said {
+                    say(&format!("waiting for the database: {error}"));
+                    said = true;
+                }
+                std::thread::sleep(pause);
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn away() -> StoreError {
+        StoreError::Server {
+            server: "postgres://db/vms".into(),
+            problem: "cannot be reached".into(),
+        }
+    }
+
+    #[test]
+    fn a_database_that_is_late_is_waited_for_and_one_that_refuses_is_not() {
+        let mut answers = vec![Ok(7), Err(away()), Err(away())];
+        let mut said = Vec::new();
+        let (limit, pause) = (Duration::from_secs(3600), Duration::ZERO);
+        let mut note = |line: &str| said.push(line.to_owned());
+        let read = patiently(limit, pause, &mut note, || answers.pop().unwrap());
+        assert_eq!(read.unwrap(), 7);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("cannot be reached"), "{said:?}");
+
+        let refused = |error: fn() -> StoreError, limit| {
+            let mut asked = 0;
+            let read = || {
+                asked += 1;
+                Err::<(), _>(error())
+            };
+            assert!(patiently(limit, pause, &mut |_| (), read).is_err());
+            asked
+        };
+        assert_eq!(refused(away, Duration::ZERO), 1, "the wait ends");
+        let other = || StoreError::Stranger {
+            problem: "does not serve this host".into(),
+        };
+        assert_eq!(refused(other, limit), 1, "there is nothing to wait for");
     }
 }

@@ -2,6 +2,8 @@
 //! numbers, which both share. Proxmox VE does this itself. Either way the kernel gets the host route of each sold machine
 //! again and each its limits, which nothing keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
+use std::ops::RangeInclusive;
+
 use blockhost_proto::action::{Ip6RouteAdd, QmStatus};
 use blockhost_proto::value::{IfName, Vmid};
 use serde_json::Value;
@@ -12,37 +14,75 @@ use crate::backend::BackendError;
 use crate::lifecycle::route_of;
 use crate::record::{Status, VmRecord};
 
-/// The machines that this host has sold, and the device that leads to them.
+/// What is known of the machines that this host has sold.
 #[derive(Debug, Clone, Copy)]
-pub struct Sold<'a> {
-    /// Records of this host, whatever their status.
-    pub records: &'a [VmRecord],
-    /// The bridge of the machines.
-    pub bridge: &'a IfName,
+pub enum Sold<'a> {
+    /// There are none: the host sells nothing.
+    Nothing,
+    /// All of them.
+    Known {
+        /// Records of this host, whatever their status.
+        records: &'a [VmRecord],
+        /// The bridge of the machines.
+        bridge: &'a IfName,
+    },
+    /// The database does not say: a machine with such a number may be one that is suspended.
+    Unknown {
+        /// The numbers that are given to what is sold.
+        vmids: &'a RangeInclusive<u32>,
+        /// Why it does not.
+        why: &'a str,
+    },
+}
+
+impl Sold<'_> {
+    fn records(&self) -> &[VmRecord] {
+        match self {
+            Self::Known { records, .. } => records,
+            Self::Nothing | Self::Unknown { .. } => &[],
+        }
+    }
+
+    /// Whether nobody knows if it is to run. Containers are not sold.
+    fn may_be_suspended(&self, guest: Guest) -> bool {
+        match self {
+            Self::Unknown { vmids, .. } => {
+                guest.kind == Kind::Machine && vmids.contains(&guest.vmid.get())
+            }
+            Self::Nothing | Self::Known { .. } => false,
+        }
+    }
 }
 
 /// Starts all that is to run, with its host route, and limits it as its record says. One that cannot be reached, started or
-/// limited keeps no other from it; what failed is returned, everything is said. What is suspended in the database stays off.
-/// `sold` is `None` where nothing was ever sold.
+/// limited keeps no other from it; what failed is returned, everything is said. What is suspended in the database stays off,
+/// and what may be it when the database does not answer.
 ///
 /// # Errors
 /// When the agent does not say what backend it has.
 pub fn start_all(
     agent: &impl Agent,
-    sold: Option<Sold<'_>>,
+    sold: Sold<'_>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>, BackendError> {
     let foreign = foreign_backend(agent)?;
-    let records = sold.map_or(&[][..], |sold| sold.records);
+    let records = sold.records();
     // Before the machines: a guest that is up and cannot be reached is down for its owner.
-    let mut failed = sold.map_or_else(Vec::new, |sold| set_routes(agent, sold, say));
+    let mut failed = match sold {
+        Sold::Nothing => Vec::new(),
+        Sold::Known { records, bridge } => set_routes(agent, records, bridge, say),
+        Sold::Unknown { why, .. } => {
+            say(&format!("what is sold is not known: {why}"));
+            vec!["the machines' routes and limits".to_owned()]
+        }
+    };
     if let Some(other) = foreign {
         say(&format!("{other} starts its own"));
         failed.extend(limit_running(agent, records, say));
         return Ok(failed);
     }
-    let mut fail = |what: String, say: &mut dyn FnMut(&str), error: &BackendError| {
-        say(&format!("{what}: {error}"));
+    let mut fail = |what: String, say: &mut dyn FnMut(&str), why: &dyn std::fmt::Display| {
+        say(&format!("{what}: {why}"));
         failed.push(what);
     };
     let mut all = Vec::new();
@@ -65,6 +105,9 @@ pub fn start_all(
         let suspended = record.is_some_and(|record| record.status == Status::Suspended);
         match wanted(agent, kind, vmid) {
             Ok(false) => {}
+            Ok(true) if sold.may_be_suspended(guest) => {
+                fail(what, say, &"held back, since it may be suspended");
+            }
             Ok(true) if suspended => say(&format!("{what} is suspended and stays off")),
             Ok(true) => match ask(agent, &kind.start(vmid)) {
                 Ok(_) => {
@@ -84,16 +127,21 @@ pub fn start_all(
 }
 
 /// Sets the host routes that the kernel forgot with the host's end, or with the bridge; one that is there is fine.
-fn set_routes(agent: &impl Agent, sold: Sold<'_>, say: &mut dyn FnMut(&str)) -> Vec<String> {
+fn set_routes(
+    agent: &impl Agent,
+    records: &[VmRecord],
+    bridge: &IfName,
+    say: &mut dyn FnMut(&str),
+) -> Vec<String> {
     let mut failed = Vec::new();
     let reached = |record: &&VmRecord| record.status == Status::Active && !record.mock;
-    for record in sold.records.iter().filter(reached) {
+    for record in records.iter().filter(reached) {
         let Some(address) = route_of(record) else {
             continue;
         };
         let action = Ip6RouteAdd {
             address,
-            dev: sold.bridge.clone(),
+            dev: bridge.clone(),
         };
         if let Err(e) = ask(agent, &action.into()) {
             let what = format!("the route to VM {}", record.vmid);
@@ -268,16 +316,14 @@ mod tests {
     }
 
     fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) {
+        let bridge = &"vmbr0".parse().unwrap();
+        run_with(host, Sold::Known { records, bridge })
+    }
+
+    fn run_with(host: &Host, sold: Sold<'_>) -> (Vec<String>, Vec<String>, String) {
         let mut said = String::new();
-        let bridge = "vmbr0".parse().unwrap();
-        let sold = Sold {
-            records,
-            bridge: &bridge,
-        };
-        let failed = start_all(host, Some(sold), &mut |line| {
-            said.push_str(&format!("{line}\n"))
-        })
-        .unwrap();
+        let failed =
+            start_all(host, sold, &mut |line| said.push_str(&format!("{line}\n"))).unwrap();
         (host.started.take(), failed, said)
     }
 
@@ -373,6 +419,25 @@ mod tests {
     }
 
     #[test]
+    fn without_the_database_all_is_started_that_nobody_can_have_bought() {
+        let sold = |vmids| Sold::Unknown {
+            vmids,
+            why: "the database is away",
+        };
+        let (started, failed, said) = run_with(&Host::new("embedded", &[]), sold(&(100..=199)));
+        assert_eq!(started, ["pct-start 100", "pct-start 104"]);
+        assert_eq!(failed, ["the machines' routes and limits", "VM 101"]);
+        assert!(said.contains("the database is away"), "{said}");
+        assert!(said.contains("VM 101: held back"), "{said}");
+        let (started, failed, _) = run_with(&Host::new("embedded", &[]), sold(&(102..=199)));
+        assert_eq!(started, ["pct-start 100", "qm-start 101", "pct-start 104"]);
+        assert_eq!(failed, ["the machines' routes and limits"]);
+        let (started, failed, _) = run_with(&Host::new("proxmox", &[]), sold(&(100..=199)));
+        assert!(started.is_empty());
+        assert_eq!(failed, ["the machines' routes and limits"]);
+    }
+
+    #[test]
     fn proxmox_is_left_to_start_its_own_and_what_it_started_is_limited() {
         let (started, failed, _) = run(&Host::new("proxmox", &[]), &[]);
         assert!(started.is_empty() && failed.is_empty());
@@ -387,6 +452,13 @@ mod tests {
         let (started, failed, _) = run(&host, &records);
         assert_eq!(started, ["vm-throttle 104"]);
         assert_eq!(failed, ["the limits of VM 101"]);
-        assert!(start_all(&Host::new("embedded", &["agent-info"]), None, &mut |_| ()).is_err());
+        assert!(
+            start_all(
+                &Host::new("embedded", &["agent-info"]),
+                Sold::Nothing,
+                &mut |_| ()
+            )
+            .is_err()
+        );
     }
 }
