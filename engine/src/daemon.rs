@@ -11,11 +11,12 @@ use crate::heads::{Heads, Subscriber};
 use crate::holds::Holds;
 use crate::machines::Machines;
 use crate::manifest::{Manifest, ManifestError};
-use crate::monitor::{Monitor, Start};
+use crate::monitor::{Monitor, MonitorError, Progress, Start};
 use crate::network::accounts::Accounts;
 use crate::network::confirm::recover;
 use crate::outbox::{Job, Outbox, OutboxError, Retry};
 use crate::reconcile::Reconciler;
+use crate::seen::Seen;
 use crate::sending::Sender;
 use crate::status::serve;
 use crate::{log, notify};
@@ -51,7 +52,7 @@ pub enum DaemonError {
     Admin(#[from] AdminError),
     /// A look at the chain failed, with `--once`.
     #[error(transparent)]
-    Monitor(#[from] crate::monitor::MonitorError),
+    Monitor(#[from] MonitorError),
     /// A look at ledger and anchor failed, with `--once`.
     #[error("anchoring the ledger: {0}")]
     Anchor(#[from] AnchorError),
@@ -99,10 +100,27 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     ended
 }
 
+/// The chain as it is watched, and the note of how far.
+struct Watched {
+    monitor: Monitor,
+    seen: Seen,
+}
+
+impl Watched {
+    async fn look(&mut self, context: &Context) -> Result<Progress, MonitorError> {
+        let progress = self.monitor.look(&context.chain).await?;
+        // Until then, what was noted before is earlier, which takes nothing from anybody.
+        if progress.caught_up {
+            self.seen.note(&context.chain, &context.outbox).await;
+        }
+        Ok(progress)
+    }
+}
+
 fn prepare(
     config: &Config,
     stop: watch::Receiver<bool>,
-) -> Result<(Arc<Context>, Monitor), DaemonError> {
+) -> Result<(Arc<Context>, Watched), DaemonError> {
     let layout = config.layout.clone();
     let outbox = Arc::new(Outbox::open(&Outbox::path(&layout))?);
     let chain = &config.web3.blockchain;
@@ -113,13 +131,17 @@ fn prepare(
         None => Start::Deployment,
     };
     let range = chain.max_log_range.unwrap_or(DEFAULT_LOG_RANGE);
-    let monitor = Monitor::new(
-        config.subscription_contract()?,
-        config.confirmations(),
-        start,
-        range,
-        outbox.clone(),
-    );
+    let contract = config.subscription_contract()?;
+    let monitor = Watched {
+        monitor: Monitor::new(
+            contract,
+            config.confirmations(),
+            start,
+            range,
+            outbox.clone(),
+        ),
+        seen: Seen::new(layout.clone(), contract),
+    };
     let context = Context {
         chain: config.chain()?,
         nft_contract: config.nft_contract()?,
@@ -191,10 +213,10 @@ fn listen(stop: Arc<watch::Sender<bool>>) -> Result<(), DaemonError> {
 
 async fn process_once(
     context: Arc<Context>,
-    mut monitor: Monitor,
+    mut monitor: Watched,
     anchorer: Option<Anchorer>,
 ) -> Result<(), DaemonError> {
-    while !monitor.look(&context.chain).await?.caught_up {}
+    while !monitor.look(&context).await?.caught_up {}
     let retry = retry_of(&context);
     while !*context.stop.borrow() {
         let Some(job) = context.outbox.claim()? else {
@@ -221,7 +243,7 @@ async fn process_once(
 
 async fn serve(
     context: Arc<Context>,
-    monitor: Monitor,
+    monitor: Watched,
     anchorer: Option<Anchorer>,
     config: &Config,
     stopping: Arc<watch::Sender<bool>>,
@@ -289,7 +311,7 @@ async fn serve(
 
 async fn watch_chain(
     context: Arc<Context>,
-    mut monitor: Monitor,
+    mut monitor: Watched,
     (poll, mut heads): (Duration, Option<Heads>),
     news: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
@@ -299,7 +321,7 @@ async fn watch_chain(
     while !*stop.borrow() {
         // Before the look: what is told from here on is looked for by the next one.
         let told = heads.as_mut().map_or_else(Told::default, Heads::told);
-        let pause = match monitor.look(&context.chain).await {
+        let pause = match monitor.look(&context).await {
             Ok(progress) => {
                 if !last_error.is_empty() {
                     log::info("the chain answers again", &[]);

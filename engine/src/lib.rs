@@ -26,6 +26,7 @@ pub mod network;
 pub mod notify;
 pub mod outbox;
 pub mod reconcile;
+pub mod seen;
 pub mod sending;
 pub mod shared;
 pub mod signup;

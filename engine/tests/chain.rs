@@ -9,6 +9,9 @@ use blockhost_engine::chain::nonce::{Holder, holder};
 use blockhost_engine::chain::{Chain, ChainError};
 use blockhost_engine::monitor::{Monitor, MonitorError, Start};
 use blockhost_engine::outbox::{JobState, Outbox};
+use blockhost_engine::seen::Seen;
+use blockhost_proto::Layout;
+use blockhost_provisioner::chain_seen::Reading;
 use common::{Anvil, done};
 use std::sync::Arc;
 use std::time::Duration;
@@ -313,6 +316,45 @@ async fn small_pieces_bring_the_same_events_as_one_and_the_beginning_is_found() 
     shop.outbox.roll_back(31337, shop.pos, Some(0)).unwrap();
     assert_eq!(shop.catch_up(&mut shop.monitor(0, 1000)).await, jobs);
     assert_eq!(shop.catch_up(&mut shop.monitor(0, 1000)).await, 0);
+}
+
+#[tokio::test]
+async fn how_far_the_chain_was_read_is_noted_with_that_blocks_own_time() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::new(root.path());
+    std::fs::create_dir_all(layout.etc()).unwrap();
+    std::fs::create_dir_all(layout.state()).unwrap();
+    std::fs::write(layout.etc().join("web3-defaults.yaml"), "").unwrap();
+    // Each as after a start of the engine: one alone notes nothing for a minute.
+    let note = async || {
+        let mut seen = Seen::new(layout.clone(), shop.pos);
+        seen.note(&shop.chain, &shop.outbox).await;
+        Reading::of(&layout)
+    };
+    assert!(
+        matches!(note().await, Reading::Unknown(_)),
+        "nothing was read"
+    );
+    let mut monitor = shop.monitor(0, 1000);
+    shop.buy().await;
+    shop.catch_up(&mut monitor).await;
+    let Reading::Upto(seen) = note().await else {
+        panic!("it was read");
+    };
+    let cursor = shop.outbox.cursor(31337, shop.pos).unwrap().unwrap();
+    let (node, head) = shop.chain.select().await.unwrap();
+    let block = node.provider().get_block_by_number(head.into()).await;
+    let made = block.unwrap().unwrap().header.timestamp;
+    assert_eq!((seen.block, cursor.number), (head, head));
+    assert_eq!(u64::try_from(seen.block_time.unix()), Ok(made));
+    // What was read is no longer on the chain, and nothing was read anew.
+    shop.anvil
+        .ask("anvil_reorg", serde_json::json!([1, []]))
+        .await;
+    assert_eq!(note().await, Reading::Upto(seen));
 }
 
 #[tokio::test]

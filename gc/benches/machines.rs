@@ -14,6 +14,7 @@ use blockhost_gc::run::observe;
 use blockhost_proto::Layout;
 use blockhost_provisioner::agent::SocketAgent;
 use blockhost_provisioner::backend::ActionsBackend;
+use blockhost_provisioner::chain_seen::Reading;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::create::World;
 use blockhost_provisioner::record::Holder;
@@ -107,6 +108,7 @@ fn collect(place: &Place) -> Duration {
     let wishes = Wishes {
         node: place.config.node(),
         now: "2026-06-05T00:00:00Z".parse().expect("a time"),
+        chain: Reading::NoChain,
         grace_days: 7,
         max_destroy_fraction: 0.25,
         suspend: true,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use blockhost_proto::Layout;
 use blockhost_provisioner::agent::SocketAgent;
 use blockhost_provisioner::backend::ActionsBackend;
+use blockhost_provisioner::chain_seen::Reading;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::create::World;
 use blockhost_provisioner::signals::Interrupt;
@@ -18,8 +19,12 @@ use crate::run::{Event, execute, observe};
 
 /// Suspend machines past their expiry, destroy suspended ones past their grace, free what crashes left behind.
 ///
-/// Without --execute nothing is changed: the plan is printed. A run that would destroy more than a quarter of all
+/// Without --execute nothing is changed: the plan is printed. A run that would suspend or destroy more than a quarter of all
 /// machines (gc_max_destroy_fraction in db.yaml; three are always allowed) stops and asks for --force.
+///
+/// Where machines are sold on a chain, they are judged by the clock or by the time of the last block that the engine has
+/// read, whichever is earlier: what was paid after it is in no record yet. Nothing is destroyed while that reading is more
+/// than six hours old.
 #[derive(Parser, Debug)]
 #[command(
     name = "blockhost-vm-gc",
@@ -44,10 +49,10 @@ struct Args {
     /// Leave suspension out.
     #[arg(long)]
     destroy_only: bool,
-    /// Destroy however many there are.
+    /// Suspend and destroy however many there are, and destroy although the engine has not read the chain of late.
     #[arg(long)]
     force: bool,
-    /// Judge by this moment instead of the clock; for drills and tests.
+    /// Judge by this moment instead of the clock and the chain; for drills and tests.
     #[arg(long, value_name = "TIME")]
     at: Option<Time>,
     /// Without root agent: only records that were made with --mock.
@@ -97,6 +102,10 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let wishes = Wishes {
         node: config.node(),
         now: args.at.unwrap_or_else(Time::now),
+        chain: match args.at {
+            Some(_) => Reading::NoChain,
+            None => Reading::of(&layout),
+        },
         grace_days: args.grace_days.unwrap_or(config.db.gc_grace_days),
         max_destroy_fraction: config.db.gc_max_destroy_fraction,
         suspend: !args.destroy_only,
@@ -144,7 +153,13 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
     } else {
         " (dry run, nothing is changed; --execute does it)"
     };
-    println!("judged by {}{mode}", wishes.now);
+    match wishes.judged_by() {
+        Some(moment) => println!("judged by {moment}{mode}"),
+        None => println!("nothing is judged{mode}"),
+    }
+    if let Some(line) = reading(wishes) {
+        println!("  {line}");
+    }
     println!("phase 1: {} to suspend", plan.suspend.len());
     for record in &plan.suspend {
         println!(
@@ -162,6 +177,24 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
         println!(
             "  {} (VM {}) suspended {since}",
             record.vm_name, record.vmid
+        );
+    }
+    if !plan.waiting.is_empty() {
+        println!(
+            "held back until the chain is read further: {}",
+            plan.waiting.len()
+        );
+    }
+    for record in &plan.waiting {
+        println!(
+            "  {} (VM {}, {}) expired {}",
+            record.vm_name, record.vmid, record.status, record.expires_at
+        );
+    }
+    for record in &plan.paid {
+        println!(
+            "paid until {} and suspended: {} (VM {}); blockhost-vm-resume starts it",
+            record.expires_at, record.vm_name, record.vmid
         );
     }
     println!(
@@ -187,6 +220,26 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
     }
 }
 
+/// What is to be said of the chain, where it is behind the clock.
+fn reading(wishes: &Wishes) -> Option<String> {
+    match &wishes.chain {
+        Reading::NoChain => None,
+        Reading::Unknown(why) => Some(format!(
+            "how far the chain was read is not known: {why}; see blockhost status"
+        )),
+        Reading::Upto(seen) if wishes.reading_is_old() => Some(format!(
+            "the engine has read the chain up to block {} of {} and nothing since {}: nothing is destroyed without --force; \
+             see blockhost status",
+            seen.block, seen.block_time, seen.at
+        )),
+        Reading::Upto(seen) if seen.block_time < wishes.now => Some(format!(
+            "the engine has read the chain up to block {} of {}",
+            seen.block, seen.block_time
+        )),
+        Reading::Upto(_) => None,
+    }
+}
+
 fn print_event(event: &Event) {
     match &event.failure {
         None => println!("done: {} {}", event.phase, event.what),
@@ -203,10 +256,14 @@ fn to_json(plan: &Plan, wishes: &Wishes, executed: bool, events: &[Event]) -> Va
     };
     json!({
         "at": wishes.now,
+        "judged_by": wishes.judged_by(),
+        "chain": reading(wishes),
         "grace_days": wishes.grace_days,
         "executed": executed,
         "suspend": names(&plan.suspend),
         "destroy": names(&plan.destroy),
+        "waiting": names(&plan.waiting),
+        "paid_and_suspended": names(&plan.paid),
         "reservations": plan.free.iter().map(|r| json!({"name": r.name, "vmid": r.vmid})).collect::<Vec<_>>(),
         "routes": plan.routes.iter().map(|r| json!({"address": r.address, "device": r.device})).collect::<Vec<_>>(),
         "ports": plan.ports.iter().map(|p| json!({"bridge": p.bridge, "port": p.port, "vmid": p.vmid})).collect::<Vec<_>>(),

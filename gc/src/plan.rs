@@ -5,11 +5,15 @@ use std::net::Ipv6Addr;
 
 use blockhost_proto::value::Vmid;
 use blockhost_provisioner::backend::SwitchPort;
+use blockhost_provisioner::chain_seen::Reading;
 use blockhost_provisioner::record::{Reservation, Status, VmRecord};
 use blockhost_provisioner::time::Time;
 
-/// A run may always destroy this many machines, however few there are: a small host must be able to clean up.
+/// A run may always suspend and destroy this many machines, however few there are: a small host must be able to clean up.
 pub const ALWAYS_ALLOWED: usize = 3;
+
+/// What was paid within the last hours may not have been read: with an older reading, nothing is destroyed.
+pub const READING_HOURS: u32 = 6;
 
 /// What was seen of the world.
 #[derive(Debug, Clone, Default)]
@@ -46,16 +50,39 @@ pub struct Wishes {
     pub node: String,
     /// The moment to judge by.
     pub now: Time,
+    /// How far the engine has read what was paid: nothing is judged by a later moment than that.
+    pub chain: Reading,
     /// Days between suspension and destruction.
     pub grace_days: u32,
-    /// Part of the living machines that one run may destroy.
+    /// Part of the living machines that one run may suspend, and that it may destroy.
     pub max_destroy_fraction: f64,
     /// Phase 1.
     pub suspend: bool,
     /// Phase 2.
     pub destroy: bool,
-    /// Destroy however many there are.
+    /// Suspend and destroy however many there are, and also when nobody has read the chain of late.
     pub force: bool,
+}
+
+impl Wishes {
+    /// The moment that both phases judge by; `None` while nothing may be judged.
+    #[must_use]
+    pub fn judged_by(&self) -> Option<Time> {
+        match &self.chain {
+            Reading::NoChain => Some(self.now),
+            Reading::Upto(seen) => Some(self.now.min(seen.block_time)),
+            Reading::Unknown(_) => self.force.then_some(self.now),
+        }
+    }
+
+    /// Whether the reading is too old for anything that cannot be taken back.
+    #[must_use]
+    pub fn reading_is_old(&self) -> bool {
+        match &self.chain {
+            Reading::Upto(seen) => seen.at.plus_hours(READING_HOURS) <= self.now,
+            Reading::NoChain | Reading::Unknown(_) => false,
+        }
+    }
 }
 
 /// What a run would do.
@@ -73,17 +100,23 @@ pub struct Plan {
     pub ports: Vec<SwitchPort>,
     /// Machines of the backend that the database does not know: for the operator's eyes only.
     pub unknown: Vec<Vmid>,
-    /// Set when phase 2 is more than the guard allows; `destroy` is then not to be carried out.
+    /// Due by the clock, and not by what was read of the chain: they wait.
+    pub waiting: Vec<VmRecord>,
+    /// Suspended, though they are paid for.
+    pub paid: Vec<VmRecord>,
+    /// Set when a phase is more than the guard allows; nothing is then to be carried out.
     pub too_many: Option<TooMany>,
 }
 
 /// The guard against a wrong clock or a wrong database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{wanted} of {living} machines would be destroyed, more than the {allowed} that one run may; check the clock and the \
+    "{wanted} of {living} machines would be {deed}, more than the {allowed} that one run may; check the clock and the \
      database, then run again with --force if this is right"
 )]
 pub struct TooMany {
+    /// `suspended` or `destroyed`.
+    pub deed: &'static str,
     /// Machines that would go.
     pub wanted: usize,
     /// Machines that are not destroyed yet.
@@ -106,16 +139,32 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
         .copied()
         .collect();
     let mut plan = Plan::default();
+    let judged = wishes.judged_by();
+    let expired = |r: &VmRecord, at: Time| r.status == Status::Active && r.expires_at <= at;
+    let over = |r: &VmRecord, at: Time| r.is_due(at, wishes.grace_days);
     if wishes.suspend {
-        plan.suspend = pick(&ours, |r| {
-            r.status == Status::Active && r.expires_at <= wishes.now
-        });
+        plan.suspend = pick(&ours, |r| judged.is_some_and(|at| expired(r, at)));
+        plan.waiting = pick(&ours, |r| expired(r, wishes.now));
+        plan.too_many = guard("suspended", plan.suspend.len(), ours.len(), wishes);
     }
     if wishes.destroy {
         // What this very run suspends is not destroyed by it: the owner gets the grace, even of zero days.
-        plan.destroy = pick(&ours, |r| r.is_due(wishes.now, wishes.grace_days));
-        plan.too_many = guard(plan.destroy.len(), ours.len(), wishes);
+        let may = wishes.force || !wishes.reading_is_old();
+        plan.destroy = pick(&ours, |r| may && judged.is_some_and(|at| over(r, at)));
+        plan.waiting.extend(pick(&ours, |r| over(r, wishes.now)));
+        let wiped = guard("destroyed", plan.destroy.len(), ours.len(), wishes);
+        plan.too_many = wiped.or(plan.too_many);
     }
+    let at_once: BTreeSet<_> = plan
+        .suspend
+        .iter()
+        .chain(&plan.destroy)
+        .map(|r| r.vmid)
+        .collect();
+    plan.waiting.retain(|r| !at_once.contains(&r.vmid));
+    plan.paid = pick(&ours, |r| {
+        r.status == Status::Suspended && r.expires_at > wishes.now
+    });
     // The phases can be chosen; crash leftovers are nobody's choice.
     plan.free.clone_from(&observed.abandoned);
     plan.routes = orphaned_routes(observed, &living);
@@ -135,7 +184,7 @@ fn pick(records: &[&VmRecord], wanted: impl Fn(&VmRecord) -> bool) -> Vec<VmReco
         .collect()
 }
 
-fn guard(wanted: usize, living: usize, wishes: &Wishes) -> Option<TooMany> {
+fn guard(deed: &'static str, wanted: usize, living: usize, wishes: &Wishes) -> Option<TooMany> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -145,6 +194,7 @@ fn guard(wanted: usize, living: usize, wishes: &Wishes) -> Option<TooMany> {
     let part = (living as f64 * wishes.max_destroy_fraction.clamp(0.0, 1.0)) as usize;
     let allowed = part.max(ALWAYS_ALLOWED);
     (wanted > allowed && !wishes.force).then_some(TooMany {
+        deed,
         wanted,
         living,
         allowed,

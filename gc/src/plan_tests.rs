@@ -1,5 +1,6 @@
 //! The decisions, without a host.
 
+use blockhost_provisioner::chain_seen::ChainSeen;
 use blockhost_provisioner::record::VmRecord;
 use proptest::prelude::*;
 use serde_json::json;
@@ -28,6 +29,7 @@ fn wishes() -> Wishes {
     Wishes {
         node: "here".into(),
         now: at(0),
+        chain: Reading::NoChain,
         grace_days: 7,
         max_destroy_fraction: 0.25,
         suspend: true,
@@ -117,6 +119,7 @@ fn a_host_on_which_everything_has_expired_is_not_wiped() {
     assert_eq!(
         refused.too_many,
         Some(TooMany {
+            deed: "destroyed",
             wanted: 20,
             living: 20,
             allowed: 5
@@ -203,7 +206,7 @@ fn a_clock_that_went_back_destroys_nothing_and_one_that_leapt_ahead_is_stopped_b
     for day in [7, 400, 100_000] {
         assert!(judged(day).too_many.is_some(), "{day}");
     }
-    // Active machines, all expired at once: stopped, which is mended; none is destroyed by the same run, however far it is.
+    // Active machines, all expired at once: the guard stops that, too; none is destroyed by the same run, however far it is.
     let observed = Observed {
         records: (1..=20).map(|n| record(n, "active", 1, None)).collect(),
         ..Observed::default()
@@ -217,6 +220,76 @@ fn a_clock_that_went_back_destroys_nothing_and_one_that_leapt_ahead_is_stopped_b
         },
     );
     assert_eq!((leapt.suspend.len(), leapt.destroy.len()), (20, 0));
+    let guard = leapt.too_many.expect("the guard");
+    assert_eq!(
+        (guard.deed, guard.wanted, guard.allowed),
+        ("suspended", 20, 5)
+    );
+}
+
+/// The engine has read up to a block of that day, that many hours ago.
+fn read_upto(day: i64, hours: i64) -> Reading {
+    Reading::Upto(ChainSeen {
+        block: 7,
+        block_time: at(day),
+        at: Time::from_unix(at(0).unix() - hours * 3600),
+    })
+}
+
+#[test]
+fn what_may_have_been_paid_in_a_block_that_nobody_has_read_is_neither_suspended_nor_destroyed() {
+    let observed = Observed {
+        records: vec![
+            record(1, "active", -3, None),
+            record(2, "active", -1, None),
+            record(3, "suspended", -20, Some(-10)),
+            record(4, "suspended", -20, Some(-8)),
+            record(5, "active", 1, None),
+            record(6, "suspended", 5, Some(-30)),
+        ],
+        ..Observed::default()
+    };
+    let judged = |chain, force| {
+        let plan = plan(
+            &observed,
+            &Wishes {
+                chain,
+                force,
+                ..wishes()
+            },
+        );
+        assert_eq!(names(&plan.paid), ["blockhost-006"]);
+        let numbers = |records: &[VmRecord]| -> Vec<u32> {
+            records.iter().map(|r| r.vmid.get() - 100).collect()
+        };
+        (
+            numbers(&plan.suspend),
+            numbers(&plan.destroy),
+            numbers(&plan.waiting),
+        )
+    };
+    let all = (vec![1, 2], vec![3, 4], vec![]);
+    assert_eq!(judged(Reading::NoChain, false), all);
+    // A chain ahead of the clock is no reason to judge by its time.
+    assert_eq!(judged(read_upto(3, 0), false), all);
+    assert_eq!(
+        judged(read_upto(-2, 0), false),
+        (vec![1], vec![3], vec![2, 4])
+    );
+    // An engine that was away: what was paid meanwhile may be much.
+    let away = judged(read_upto(-2, 6), false);
+    assert_eq!(away, (vec![1], vec![], vec![2, 3, 4]));
+    assert_eq!(
+        judged(read_upto(-2, 6), true),
+        (vec![1], vec![3], vec![2, 4])
+    );
+    assert_eq!(
+        judged(read_upto(-2, 5), false),
+        (vec![1], vec![3], vec![2, 4])
+    );
+    let unknown = || Reading::Unknown("nobody says".into());
+    assert_eq!(judged(unknown(), false), (vec![], vec![], vec![1, 2, 3, 4]));
+    assert_eq!(judged(unknown(), true), all);
 }
 
 #[test]
@@ -238,6 +311,7 @@ fn machines_of_another_host_are_not_ours_to_judge_nor_to_count() {
     assert_eq!(
         plan.too_many,
         Some(TooMany {
+            deed: "destroyed",
             wanted: 4,
             living: 4,
             allowed: 3
@@ -289,7 +363,7 @@ proptest! {
         for r in plan.suspend.iter().chain(&plan.destroy) { prop_assert!(r.expires_at <= at(0)); }
         let living = observed.records.iter().filter(|r| r.status != Status::Destroyed).count();
         let part = living as f64 * fraction;
-        let within = plan.destroy.len() <= ALWAYS_ALLOWED || plan.destroy.len() as f64 <= part;
-        prop_assert_eq!(plan.too_many.is_none(), within);
+        let within = |some: &[VmRecord]| some.len() <= ALWAYS_ALLOWED || some.len() as f64 <= part;
+        prop_assert_eq!(plan.too_many.is_none(), within(&plan.suspend) && within(&plan.destroy));
     }
 }

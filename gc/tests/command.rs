@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use blockhost_proto::Layout;
 use blockhost_proto::value::VmName;
+use blockhost_provisioner::chain_seen::ChainSeen;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::lock::MachineLock;
 use blockhost_provisioner::store::{self, Store as _};
+use blockhost_provisioner::time::Time;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -161,6 +163,57 @@ fn a_wrong_clock_does_not_wipe_a_host_unless_forced() {
     let report: Value = serde_json::from_slice(&forced.stdout).unwrap();
     assert_eq!(report["results"].as_array().unwrap().len(), 8);
     assert_eq!(status(&root, "vm-8"), "destroyed");
+}
+
+#[test]
+fn a_machine_that_may_have_been_paid_in_an_unread_block_runs_on_until_the_engine_has_read_it() {
+    let root = world(&[
+        (1, "active", "2026-02-01T00:00:00Z", None),
+        (
+            2,
+            "suspended",
+            "2099-01-01T00:00:00Z",
+            Some("2026-01-02T00:00:00Z"),
+        ),
+    ]);
+    let web3 = root.path().join("etc/blockhost/web3-defaults.yaml");
+    fs::write(web3, "blockchain: {}\n").unwrap();
+    let run = || {
+        let output = gc(root.path(), &["--mock", "--execute"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (status(&root, "vm-1"), text(&output.stdout))
+    };
+    let (now, said) = run();
+    assert_eq!(now, "active", "{said}");
+    assert!(said.contains("nothing is judged"), "{said}");
+    assert!(
+        said.contains("the engine has read nothing of it yet"),
+        "{said}"
+    );
+    let layout = Layout::new(root.path());
+    let mut seen = ChainSeen {
+        block: 42,
+        block_time: "2026-01-31T00:00:00Z".parse().unwrap(),
+        at: Time::now(),
+    };
+    seen.write(&layout).unwrap();
+    let (now, said) = run();
+    assert_eq!(now, "active", "{said}");
+    assert!(
+        said.contains("up to block 42 of 2026-01-31T00:00:00Z"),
+        "{said}"
+    );
+    assert!(
+        said.contains("held back until the chain is read further: 1\n  vm-1 (VM 101, active)"),
+        "{said}"
+    );
+    assert!(
+        said.contains("paid until 2099-01-01T00:00:00Z and suspended: vm-2 (VM 102)"),
+        "{said}"
+    );
+    seen.block_time = "2026-02-01T00:00:00Z".parse().unwrap();
+    seen.write(&layout).unwrap();
+    assert_eq!(run().0, "suspended");
 }
 
 /// True as soon as the process has the file open, false when it ends before.

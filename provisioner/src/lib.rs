@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod backend;
+pub mod chain_seen;
 pub mod cli;
 pub mod cloudinit;
 pub mod config;

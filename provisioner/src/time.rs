@@ -39,6 +39,12 @@ impl Time {
         self.0
     }
 
+    /// That many hours later.
+    #[must_use]
+    pub fn plus_hours(self, hours: u32) -> Self {
+        Self::from_unix(self.0.saturating_add(i64::from(hours) * 3600))
+    }
+
     /// That many days later.
     #[must_use]
     pub fn plus_days(self, days: u32) -> Self {

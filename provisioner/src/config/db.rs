@@ -72,7 +72,7 @@ pub struct DbConfig {
     pub ipv6_pool: Option<Ip6Pool>,
     /// Days between suspension and destruction.
     pub gc_grace_days: u32,
-    /// A run of the garbage collector that would destroy more than this part of all machines stops.
+    /// A run of the garbage collector that would suspend or destroy more than this part of all machines stops.
     pub gc_max_destroy_fraction: f64,
     /// Days until a machine expires when nobody says otherwise.
     pub default_expiry_days: u32,

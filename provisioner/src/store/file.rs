@@ -15,7 +15,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(30);
 const MODE: u32 = 0o640;
 
 /// The lock; dropping it (or dying) lets the next one in.
-pub(super) struct Guard {
+pub(crate) struct Guard {
     _lock: File,
 }
 
@@ -72,7 +72,7 @@ fn open_or_make(path: &Path) -> std::io::Result<File> {
 }
 
 /// Waits for the lock of `path`, at most half a minute: every holder is done within milliseconds.
-pub(super) fn lock(path: &Path) -> Result<Guard, StoreError> {
+pub(crate) fn lock(path: &Path) -> Result<Guard, StoreError> {
     let lock = beside(path, ".lock");
     let file = open_or_make(&lock).map_err(io("cannot open", &lock))?;
     let end = Instant::now() + LOCK_WAIT;
@@ -96,7 +96,7 @@ pub(super) fn lock(path: &Path) -> Result<Guard, StoreError> {
 }
 
 /// The bytes of `path`; `None` when there is no such file.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -105,7 +105,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Replaces `path`. The caller holds the lock, so the temporary name is never used twice at a time.
-pub(super) fn replace(_held: &Guard, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn replace(_held: &Guard, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = beside(path, ".new");
     // A leftover of a writer that was killed.
     match std::fs::remove_file(&temporary) {

@@ -2,7 +2,7 @@
 //! server for several hosts. Commands, the garbage collector and the engine use whichever the configuration names.
 
 mod change;
-mod file;
+pub(crate) mod file;
 mod json;
 mod kept;
 mod pool;
