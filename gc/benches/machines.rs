@@ -17,9 +17,9 @@ use blockhost_provisioner::backend::ActionsBackend;
 use blockhost_provisioner::chain_seen::Reading;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::create::World;
-use blockhost_provisioner::record::Holder;
+use blockhost_provisioner::record::{Holder, host_name};
 use blockhost_provisioner::signals::Interrupt;
-use blockhost_provisioner::store::{JsonStore, Pools, Store, Wanted};
+use blockhost_provisioner::store::{Identity, JsonStore, Pools, Store, Wanted};
 use serde_json::{Map, json};
 
 const DB_YAML: &str = "vmid_range: {start: 100, end: 999999}
@@ -107,6 +107,7 @@ fn collect(place: &Place) -> Duration {
     };
     let wishes = Wishes {
         node: place.config.node(),
+        shared: false,
         now: "2026-06-05T00:00:00Z".parse().expect("a time"),
         chain: Reading::NoChain,
         grace_days: 7,
@@ -225,8 +226,13 @@ fn main() {
     );
     if let Some(server) = server::Server::new() {
         let store = server.store(&Pools::of(&thousand.config));
+        let here = Identity {
+            node: thousand.config.node(),
+            host_name: host_name(),
+            machine_id: "0".repeat(32),
+        };
         store
-            .import(&thousand.store.contents().expect("contents"))
+            .import(&thousand.store.contents().expect("contents"), &here)
             .expect("imported");
         kept &= row(
             "PostgreSQL: one allocation among 1 000 machines, p50 of 300",

@@ -8,6 +8,7 @@ use blockhost_provisioner::backend::ActionsBackend;
 use blockhost_provisioner::chain_seen::Reading;
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::create::World;
+use blockhost_provisioner::lifecycle::LifecycleError;
 use blockhost_provisioner::signals::Interrupt;
 use blockhost_provisioner::store;
 use blockhost_provisioner::time::Time;
@@ -101,6 +102,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     };
     let wishes = Wishes {
         node: config.node(),
+        shared: config.db.server.is_some(),
         now: args.at.unwrap_or_else(Time::now),
         chain: match args.at {
             Some(_) => Reading::NoChain,
@@ -191,6 +193,12 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
             record.vm_name, record.vmid, record.status, record.expires_at
         );
     }
+    for record in &plan.nobodys {
+        println!(
+            "left alone: {}",
+            LifecycleError::Nobodys(record.vm_name.clone())
+        );
+    }
     for record in &plan.paid {
         println!(
             "paid until {} and suspended: {} (VM {}); blockhost-vm-resume starts it",
@@ -264,6 +272,7 @@ fn to_json(plan: &Plan, wishes: &Wishes, executed: bool, events: &[Event]) -> Va
         "destroy": names(&plan.destroy),
         "waiting": names(&plan.waiting),
         "paid_and_suspended": names(&plan.paid),
+        "nobodys": names(&plan.nobodys),
         "reservations": plan.free.iter().map(|r| json!({"name": r.name, "vmid": r.vmid})).collect::<Vec<_>>(),
         "routes": plan.routes.iter().map(|r| json!({"address": r.address, "device": r.device})).collect::<Vec<_>>(),
         "ports": plan.ports.iter().map(|p| json!({"bridge": p.bridge, "port": p.port, "vmid": p.vmid})).collect::<Vec<_>>(),

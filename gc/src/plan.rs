@@ -48,6 +48,8 @@ pub struct Route {
 pub struct Wishes {
     /// This host: machines of others that share the database are theirs to judge.
     pub node: String,
+    /// Whether hosts share the database: a record that names none is then nobody's to judge.
+    pub shared: bool,
     /// The moment to judge by.
     pub now: Time,
     /// How far the engine has read what was paid: nothing is judged by a later moment than that.
@@ -104,6 +106,8 @@ pub struct Plan {
     pub waiting: Vec<VmRecord>,
     /// Suspended, though they are paid for.
     pub paid: Vec<VmRecord>,
+    /// Of no host, in a database that hosts share.
+    pub nobodys: Vec<VmRecord>,
     /// Set when a phase is more than the guard allows; nothing is then to be carried out.
     pub too_many: Option<TooMany>,
 }
@@ -135,7 +139,10 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
         .collect();
     let ours: Vec<&VmRecord> = living
         .iter()
-        .filter(|r| r.node.as_ref().is_none_or(|node| *node == wishes.node))
+        .filter(|r| match &r.node {
+            Some(node) => *node == wishes.node,
+            None => !wishes.shared,
+        })
         .copied()
         .collect();
     let mut plan = Plan::default();
@@ -162,6 +169,7 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
         .map(|r| r.vmid)
         .collect();
     plan.waiting.retain(|r| !at_once.contains(&r.vmid));
+    plan.nobodys = pick(&living, |r| wishes.shared && r.node.is_none());
     plan.paid = pick(&ours, |r| {
         r.status == Status::Suspended && r.expires_at > wishes.now
     });

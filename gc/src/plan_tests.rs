@@ -28,6 +28,7 @@ fn record(n: u32, status: &str, expires: i64, suspended: Option<i64>) -> VmRecor
 fn wishes() -> Wishes {
     Wishes {
         node: "here".into(),
+        shared: false,
         now: at(0),
         chain: Reading::NoChain,
         grace_days: 7,
@@ -318,6 +319,20 @@ fn machines_of_another_host_are_not_ours_to_judge_nor_to_count() {
         })
     );
     assert!(plan.unknown.is_empty(), "a number of theirs is known");
+    // Where hosts share the database, a record without a host is not everybody's.
+    let shared = super::plan(
+        &observed,
+        &Wishes {
+            shared: true,
+            ..wishes()
+        },
+    );
+    assert_eq!(names(&shared.destroy), ["blockhost-001"]);
+    assert_eq!(
+        names(&shared.nobodys),
+        ["blockhost-002", "blockhost-003", "blockhost-004"]
+    );
+    assert!(plan.nobodys.is_empty() && shared.unknown.is_empty());
 }
 
 #[test]

@@ -90,6 +90,11 @@ pub enum LifecycleError {
     /// The machine was destroyed and another one made since its record was read.
     #[error("{0} is another machine by now; look at it and run the command again")]
     Replaced(VmName),
+    /// The database that hosts share does not say whose the machine is.
+    #[error(
+        "the record of {0} names no host, so none acts on it; how to name its host says configure.md, at \"Several hosts\""
+    )]
+    Nobodys(VmName),
     /// The machine is on another of the hosts that share the database.
     #[error("{name} is on the host {node}, this is {here}: run the command there")]
     Elsewhere {
@@ -107,6 +112,9 @@ type Result<T> = std::result::Result<T, LifecycleError>;
 fn here(world: &World<'_>, record: &VmRecord) -> Result<()> {
     if world.config.is_here(record.node.as_deref()) {
         return Ok(());
+    }
+    if world.config.is_nobodys(record) {
+        return Err(LifecycleError::Nobodys(record.vm_name.clone()));
     }
     Err(LifecycleError::Elsewhere {
         name: record.vm_name.clone(),

@@ -5,7 +5,7 @@ mod common;
 mod server;
 
 use blockhost_provisioner::record::{Holder, Reservation, VmRecord};
-use blockhost_provisioner::store::{JsonStore, Pools, Store as _, StoreError, Wanted};
+use blockhost_provisioner::store::{Identity, JsonStore, Pools, Store as _, StoreError, Wanted};
 use blockhost_provisioner::time::Time;
 use common::TestWorld;
 use serde_json::json;
@@ -34,6 +34,18 @@ fn machine(store: &JsonStore, text: &str) -> VmRecord {
     record
 }
 
+/// What the file's records say, with the host's name in those that named none.
+fn with_host(file: &JsonStore, here: &Identity) -> (Vec<VmRecord>, Vec<Reservation>) {
+    let (mut records, mut reservations) = file.everything().unwrap();
+    for record in &mut records {
+        record.node.get_or_insert_with(|| here.node.clone());
+    }
+    for reservation in &mut reservations {
+        reservation.node.clone_from(&here.host_name);
+    }
+    (records, reservations)
+}
+
 #[test]
 fn a_file_goes_whole_into_an_empty_server_or_not_at_all() {
     let Some(server) = Server::new() else { return };
@@ -54,6 +66,11 @@ fn a_file_goes_whole_into_an_empty_server_or_not_at_all() {
     std::fs::write(file.path(), database.to_string()).unwrap();
 
     let store = server.store(&Pools::of(&world.config));
+    let here = Identity {
+        node: "host-a".into(),
+        host_name: "a".into(),
+        machine_id: "0123456789abcdef0123456789abcdef".into(),
+    };
     let contents = file.contents().unwrap();
     // Two machines with one address: the file is refused, and nothing of it is there.
     let mut double = contents.clone();
@@ -64,7 +81,7 @@ fn a_file_goes_whole_into_an_empty_server_or_not_at_all() {
     };
     double.vms.push(twin);
     assert!(matches!(
-        store.import(&double),
+        store.import(&double, &here),
         Err(StoreError::Unavailable {
             what: "IPv4 address",
             ..
@@ -72,10 +89,12 @@ fn a_file_goes_whole_into_an_empty_server_or_not_at_all() {
     ));
     assert!(store.list(None).unwrap().is_empty());
 
-    assert_eq!(store.import(&contents).unwrap(), 2);
-    assert_eq!(store.everything().unwrap(), file.everything().unwrap());
-    assert!(store.import(&contents).is_err(), "only once");
-    assert_eq!(store.everything().unwrap(), file.everything().unwrap());
+    assert_eq!(store.import(&contents, &here).unwrap(), 2);
+    assert_eq!(store.everything().unwrap(), with_host(file, &here));
+    assert!(store.import(&contents, &here).is_err(), "only once");
+    assert_eq!(store.everything().unwrap(), with_host(file, &here));
+    let kept = store.get(&kept.vm_name).unwrap();
+    assert_eq!(kept.node.as_deref(), Some("host-a"), "whose it is");
     for ip in [
         "10.77.0.110".parse().unwrap(),
         kept.ip_address.unwrap(),

@@ -127,7 +127,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
                 return Err(Failure::new(format!("there is no file {}", file.display())));
             }
             let contents = JsonStore::new(file, Pools::of(&config)).contents()?;
-            let count = server(&config)?.import(&contents)?;
+            let count = server(&config)?.import(&contents, &Identity::of(&config)?)?;
             say(&format!(
                 "{count} machines were taken over from {}",
                 file.display()

@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use serde_json::Value;
 
 use super::{EXIT_CODES, Failure, Setup, exit, print, say};
+use crate::lifecycle::LifecycleError;
 use crate::record::{Status, VmRecord};
 use crate::store::{Store as _, StoreError};
 
@@ -120,7 +121,14 @@ fn row(record: &VmRecord) -> Value {
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
-    let records = Setup::load()?.store.list(args.status)?;
+    let Setup { config, store, .. } = Setup::load()?;
+    let records = store.list(args.status)?;
+    for record in records.iter().filter(|record| config.is_nobodys(record)) {
+        say(&format!(
+            "warning: {}",
+            LifecycleError::Nobodys(record.vm_name.clone())
+        ));
+    }
     if args.json || args.format == Format::Json {
         print(&Value::Array(records.iter().map(row).collect()).to_string())?;
         return Ok(ExitCode::SUCCESS);

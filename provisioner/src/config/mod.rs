@@ -15,6 +15,8 @@ pub use tree::{ConfigError, Section, Warning};
 
 use blockhost_proto::Layout;
 
+use crate::record::{Status, VmRecord};
+
 /// Everything the commands of this room read.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -61,10 +63,17 @@ impl Config {
             .unwrap_or_else(crate::record::host_name)
     }
 
-    /// Whether a record's machine is on this host. Databases of a single host name none.
+    /// Whether a record's machine is on this host. Databases of a single host name none; in one that hosts share, a record
+    /// that names none is nobody's.
     #[must_use]
     pub fn is_here(&self, node: Option<&str>) -> bool {
-        node.is_none_or(|node| node == self.node())
+        node.map_or(self.db.server.is_none(), |node| node == self.node())
+    }
+
+    /// Whether a record is one that no host may act on.
+    #[must_use]
+    pub fn is_nobodys(&self, record: &VmRecord) -> bool {
+        self.db.server.is_some() && record.node.is_none() && record.status != Status::Destroyed
     }
 }
 

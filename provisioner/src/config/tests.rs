@@ -158,3 +158,33 @@ fn a_user_name_that_the_agent_would_refuse_is_refused_here() {
     let section = Section::parse(Path::new("x"), "vm: {username: 'a b'}").unwrap();
     assert!(BlockhostConfig::read(section, &mut Vec::new()).is_err());
 }
+
+#[test]
+fn what_names_no_host_is_of_a_single_host_and_nobodys_on_a_server() {
+    let host = |server: &str| {
+        let (db, _) = read(&format!("{GOOD}{server}")).unwrap();
+        let other = Section::parse(Path::new("x"), "proxmox: {node: host-1}").unwrap();
+        Config {
+            db,
+            host: BlockhostConfig::read(other, &mut Vec::new()).unwrap(),
+            broker: None,
+            machine_id: None,
+            warnings: Vec::new(),
+        }
+    };
+    let record = |node: Option<&str>, status: &str| -> VmRecord {
+        serde_json::from_value(serde_json::json!({
+            "vm_name": "web-1", "vmid": 100, "status": status, "node": node,
+            "expires_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap()
+    };
+    let (alone, shared) = (host(""), host("db_url: postgres:///vms\n"));
+    for config in [&alone, &shared] {
+        assert!(config.is_here(Some("host-1")) && !config.is_here(Some("host-2")));
+        assert!(!config.is_nobodys(&record(Some("host-2"), "active")));
+        assert!(!config.is_nobodys(&record(None, "destroyed")));
+    }
+    assert!(alone.is_here(None) && !alone.is_nobodys(&record(None, "active")));
+    assert!(!shared.is_here(None) && shared.is_nobodys(&record(None, "active")));
+}

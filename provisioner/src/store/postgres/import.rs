@@ -2,18 +2,19 @@
 
 use postgres::types::Json;
 
-use super::PostgresStore;
 use super::rows::{hold, insert_reservation, signed, write_token};
+use super::{Identity, PostgresStore};
 use crate::record::Status;
 use crate::store::StoreError;
 use crate::store::json::Contents;
 
 impl PostgresStore {
-    /// Takes over what a file database holds, in one transaction, into a database without machines.
+    /// Takes over what a file database of the host `here` holds, in one transaction, into a database without machines. From
+    /// then on each record names that host: one that names none would be nobody's.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] when machines are there already, and where two machines of the file hold the same.
-    pub fn import(&self, contents: &Contents) -> Result<usize, StoreError> {
+    pub fn import(&self, contents: &Contents, here: &Identity) -> Result<usize, StoreError> {
         self.change(|tx| {
             tx.query_one("SELECT next_vmid FROM blockhost.pool FOR UPDATE", &[])?;
             let there: i64 = tx
@@ -34,13 +35,17 @@ impl PostgresStore {
             )?;
             let insert = tx.prepare("INSERT INTO blockhost.machine (name, record) VALUES ($1, $2)")?;
             for vm in &contents.vms {
-                tx.execute(&insert, &[&vm.vm_name.as_str(), &Json(vm)])?;
+                let mut vm = vm.clone();
+                vm.node.get_or_insert_with(|| here.node.clone());
+                tx.execute(&insert, &[&vm.vm_name.as_str(), &Json(&vm)])?;
                 if vm.status != Status::Destroyed {
                     hold(tx, Some(&vm.vm_name), Some(vm.vmid.get()), vm.ip_address, vm.ipv6_address)?;
                 }
             }
             for reservation in &contents.reservations {
-                insert_reservation(tx, reservation)?;
+                let mut reservation = reservation.clone();
+                reservation.node.clone_from(&here.host_name);
+                insert_reservation(tx, &reservation)?;
             }
             for ip in &contents.other_ips {
                 hold(tx, None, None, Some(*ip), None)?;
