@@ -169,6 +169,12 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
             record.vm_name, record.vmid, record.expires_at
         );
     }
+    for record in &plan.stop {
+        println!(
+            "  {} (VM {}) is suspended and runs: to be stopped",
+            record.vm_name, record.vmid
+        );
+    }
     println!(
         "phase 2: {} to destroy (grace {} days)",
         plan.destroy.len(),
@@ -269,6 +275,7 @@ fn to_json(plan: &Plan, wishes: &Wishes, executed: bool, events: &[Event]) -> Va
         "grace_days": wishes.grace_days,
         "executed": executed,
         "suspend": names(&plan.suspend),
+        "stop": names(&plan.stop),
         "destroy": names(&plan.destroy),
         "waiting": names(&plan.waiting),
         "paid_and_suspended": names(&plan.paid),

@@ -26,6 +26,8 @@ pub struct Observed {
     pub in_the_making: Vec<Reservation>,
     /// Machines that the backend has inside our range, templates left out; `None` when it was not asked.
     pub machines: Option<BTreeSet<Vmid>>,
+    /// Those of them that are not off.
+    pub running: BTreeSet<Vmid>,
     /// Containers that the backend has; `None` when it was not asked or has no answer.
     pub containers: Option<BTreeSet<Vmid>>,
     /// Host routes inside our IPv6 pool.
@@ -102,6 +104,8 @@ pub struct Plan {
     pub ports: Vec<SwitchPort>,
     /// Machines of the backend that the database does not know: for the operator's eyes only.
     pub unknown: Vec<Vmid>,
+    /// Suspended machines that run.
+    pub stop: Vec<VmRecord>,
     /// Due by the clock, and not by what was read of the chain: they wait.
     pub waiting: Vec<VmRecord>,
     /// Suspended, though they are paid for.
@@ -151,6 +155,11 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
     let over = |r: &VmRecord, at: Time| r.is_due(at, wishes.grace_days);
     if wishes.suspend {
         plan.suspend = pick(&ours, |r| judged.is_some_and(|at| expired(r, at)));
+        plan.stop = pick(&ours, |r| {
+            r.status == Status::Suspended
+                && observed.running.contains(&r.vmid)
+                && judged.is_some_and(|at| r.expires_at <= at)
+        });
         plan.waiting = pick(&ours, |r| expired(r, wishes.now));
         plan.too_many = guard("suspended", plan.suspend.len(), ours.len(), wishes);
     }

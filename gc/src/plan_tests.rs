@@ -85,6 +85,29 @@ fn a_machine_that_was_paid_for_while_it_was_suspended_is_not_destroyed() {
 }
 
 #[test]
+fn a_suspended_machine_that_runs_is_stopped_unless_it_is_paid_for() {
+    let observed = Observed {
+        records: vec![
+            record(1, "suspended", -2, Some(-2)),
+            record(2, "suspended", -2, Some(-2)),
+            record(3, "suspended", 2, Some(-2)),
+            record(4, "active", 2, None),
+        ],
+        running: [101u32, 103, 104]
+            .map(|n| Vmid::try_from(n).unwrap())
+            .into(),
+        ..Observed::default()
+    };
+    assert_eq!(names(&plan(&observed, &wishes()).stop), ["blockhost-001"]);
+    // Whether it was paid in the meantime, nobody has read yet.
+    let behind = Wishes {
+        chain: read_upto(-3, 0),
+        ..wishes()
+    };
+    assert!(plan(&observed, &behind).stop.is_empty());
+}
+
+#[test]
 fn each_phase_can_be_left_out() {
     let observed = Observed {
         records: vec![

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use blockhost_proto::escape;
-use blockhost_proto::value::HostIpv6;
+use blockhost_proto::value::{HostIpv6, Vmid};
 use blockhost_provisioner::backend::{BackendError, SwitchPort};
 use blockhost_provisioner::create::World;
 use blockhost_provisioner::record::{Status, VmRecord};
@@ -33,7 +33,7 @@ pub enum RunError {
 /// What became of one thing in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// `suspend`, `destroy`, `free`, `route` or `port`.
+    /// `suspend`, `stop`, `destroy`, `free`, `route` or `port`.
     pub phase: &'static str,
     /// Machine or address.
     pub what: String,
@@ -53,10 +53,11 @@ pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
     } else {
         own_ports(world)?
     };
-    let machines = if mock {
-        None
+    let (machines, running) = if mock {
+        (None, BTreeSet::new())
     } else {
-        Some(own_machines(world)?)
+        let (all, running) = own_machines(world)?;
+        (Some(all), running)
     };
     let (records, reservations) = world.store.everything()?;
     let (in_the_making, abandoned) = reservations
@@ -70,16 +71,14 @@ pub fn observe(world: &World<'_>, mock: bool) -> Result<Observed, RunError> {
         abandoned,
         in_the_making,
         machines,
+        running,
         containers,
         routes,
         ports,
     })
 }
 
-type Ports = (
-    Vec<SwitchPort>,
-    Option<BTreeSet<blockhost_proto::value::Vmid>>,
-);
+type Ports = (Vec<SwitchPort>, Option<BTreeSet<Vmid>>);
 
 /// Ports inside our range, and the containers that may have some of them. A host without a switch has none; one without
 /// containers cannot say so, and then no port is judged.
@@ -117,15 +116,18 @@ fn own_routes(world: &World<'_>) -> Result<Vec<Route>, RunError> {
     Ok(found)
 }
 
-fn own_machines(world: &World<'_>) -> Result<BTreeSet<blockhost_proto::value::Vmid>, RunError> {
+/// All of our range, and those that are not off.
+fn own_machines(world: &World<'_>) -> Result<(BTreeSet<Vmid>, BTreeSet<Vmid>), RunError> {
     let range = &world.config.db.vmids;
     let template = world.config.host.template_vmid;
-    let all = world.backend.machines()?;
-    Ok(all
-        .into_iter()
-        .map(|machine| machine.vmid)
-        .filter(|vmid| range.contains(&vmid.get()) && *vmid != template)
-        .collect())
+    let mut all = world.backend.machines()?;
+    all.retain(|machine| range.contains(&machine.vmid.get()) && machine.vmid != template);
+    let running = all.iter().filter(|machine| machine.status != "stopped");
+    let running = running.map(|machine| machine.vmid).collect();
+    Ok((
+        all.into_iter().map(|machine| machine.vmid).collect(),
+        running,
+    ))
 }
 
 /// Carries the plan out and tells `report` of each part. True when everything succeeded.
@@ -157,6 +159,19 @@ pub fn execute(
         }
         if let Some(result) = suspend(world, record, wishes) {
             tell("suspend", record.vm_name.to_string(), result);
+        }
+    }
+    for record in &decided.stop {
+        if world.interrupt.is_raised() {
+            break;
+        }
+        let stopped = lifecycle::stop_suspended(world, record, wishes.now);
+        if let Some(result) = stopped
+            .map_err(|e| e.to_string())
+            .map(|done| done.then_some(()))
+            .transpose()
+        {
+            tell("stop", record.vm_name.to_string(), result);
         }
     }
     for record in &decided.destroy {

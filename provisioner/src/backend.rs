@@ -12,7 +12,7 @@ use blockhost_proto::action::{
     QmResize, QmSet, QmShutdown, QmStart, QmStatus, QmStop, QmTemplate, VmThrottle,
 };
 use blockhost_proto::client::{CallError, Reply};
-use blockhost_proto::qm::{QmArgs, QmOptions};
+use blockhost_proto::qm::{QmArgs, QmError, QmOptions};
 use blockhost_proto::value::{
     DiskSize, GuestCommand, HostIpv6, IfName, ImagePath, Seconds, StorageName, SwitchIfName,
     ValueError, VmName, Vmid,
@@ -46,6 +46,9 @@ pub enum BackendError {
     /// A value that no agent would take.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// An option likewise.
+    #[error(transparent)]
+    Option(#[from] QmError),
 }
 
 impl BackendError {

@@ -1,13 +1,14 @@
 //! What happens to a machine after its creation: start, stop, suspend, resume, destroy; commands inside the guest are in
 //! `guest`. The commands and the garbage collector share these; each is idempotent.
 
+mod error;
 mod guest;
 
-use blockhost_proto::value::{HostIpv6, Seconds, ValueError, VmName};
+use blockhost_proto::qm::{QmError, QmOptions};
+use blockhost_proto::value::{HostIpv6, Seconds, VmName};
 
-use crate::backend::BackendError;
 use crate::create::World;
-use crate::lock::{LockError, MachineLock};
+use crate::lock::MachineLock;
 use crate::plan::snippet_name;
 use crate::record::{Status, VmRecord};
 use crate::store::StoreError;
@@ -16,96 +17,11 @@ use crate::throttle::Change;
 use crate::time::Time;
 use crate::undo;
 
+pub use error::LifecycleError;
 pub use guest::{guest_exec, update_gecos};
 
 /// How long a guest may take to power off before the plug is pulled.
 const SHUTDOWN_S: u16 = 60;
-
-/// Something that could not be done to a machine.
-#[derive(Debug, thiserror::Error)]
-pub enum LifecycleError {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The root agent or the backend.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// The lock on the machine.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A value that the agent would refuse.
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    /// The record was made with `--mock`.
-    #[error("{0} was made with --mock: there is no machine behind it")]
-    Mock(VmName),
-    /// Under the record's number lives somebody else's machine.
-    #[error("VM {vmid} is called \"{found}\", not {name}: it was left alone; look at it yourself")]
-    Foreign {
-        /// The name in the record.
-        name: VmName,
-        /// The number.
-        vmid: u32,
-        /// The name at the backend.
-        found: String,
-    },
-    /// Some parts of a destruction failed; what is left will be tried again next time.
-    #[error("{name} is not wholly destroyed: {}", problems.join("; "))]
-    Partly {
-        /// The machine.
-        name: VmName,
-        /// What failed.
-        problems: Vec<String>,
-    },
-    /// A command in the guest failed.
-    #[error("in the guest of {name}: {what} ended with {exitcode}: {stderr}")]
-    Guest {
-        /// The machine.
-        name: VmName,
-        /// What was run.
-        what: &'static str,
-        /// Its exit code.
-        exitcode: i64,
-        /// What it complained.
-        stderr: String,
-    },
-    /// It was started, but what it may use is not limited as its record says.
-    #[error(
-        "{name} runs, but without the limits of its record: {source}; run blockhost-vm-throttle or stop it"
-    )]
-    Unlimited {
-        /// The machine.
-        name: VmName,
-        /// Why not.
-        source: BackendError,
-    },
-    /// The destruction of a machine whose creation runs.
-    #[error("{name} is being created by {maker}; wait for it or end it")]
-    Busy {
-        /// The machine.
-        name: VmName,
-        /// The creator.
-        maker: String,
-    },
-    /// The machine was destroyed and another one made since its record was read.
-    #[error("{0} is another machine by now; look at it and run the command again")]
-    Replaced(VmName),
-    /// The database that hosts share does not say whose the machine is.
-    #[error(
-        "the record of {0} names no host, so none acts on it; how to name its host says configure.md, at \"Several hosts\""
-    )]
-    Nobodys(VmName),
-    /// The machine is on another of the hosts that share the database.
-    #[error("{name} is on the host {node}, this is {here}: run the command there")]
-    Elsewhere {
-        /// The machine.
-        name: VmName,
-        /// Its host.
-        node: String,
-        /// This host.
-        here: String,
-    },
-}
 
 type Result<T> = std::result::Result<T, LifecycleError>;
 
@@ -299,9 +215,51 @@ pub fn suspend(world: &World<'_>, record: &VmRecord, at: Time) -> Result<()> {
     let marked = world.store.mark_suspended(&current, at)?;
     if marked.status == Status::Active {
         // Paid for while it was being stopped; nobody else would start it again.
-        bring_back(world, &marked, None)?;
+        return bring_back(world, &marked, None).map(drop);
     }
-    Ok(())
+    // Last: an active machine never stays behind that would not come back with the host.
+    start_with_host(world, &marked, false)
+}
+
+/// Stops a machine that runs though its record says that it is suspended, unless it is paid for: then its resumption is at
+/// work, or waits for somebody to look. True when there was something to stop.
+///
+/// # Errors
+/// [`LifecycleError`].
+pub fn stop_suspended(world: &World<'_>, record: &VmRecord, now: Time) -> Result<bool> {
+    let (_lock, record) = hold(world, record)?;
+    if record.status != Status::Suspended || record.expires_at > now || record.mock {
+        return Ok(false);
+    }
+    let runs = world.backend.status(record.vmid)?;
+    if runs.is_none_or(|status| status == "stopped") {
+        return Ok(false);
+    }
+    stop(world, &record)?;
+    remove_route(world, &record)?;
+    start_with_host(world, &record, false)?;
+    Ok(true)
+}
+
+/// Whether the backend starts the machine with the host: Proxmox VE asks nobody else. One that is not there is fine.
+fn start_with_host(world: &World<'_>, record: &VmRecord, onboot: bool) -> Result<()> {
+    if record.mock {
+        return Ok(());
+    }
+    match world
+        .backend
+        .configure(record.vmid, start_with_host_option(onboot)?)
+    {
+        Err(e) if !e.is_not_found() => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The option for it.
+pub(crate) fn start_with_host_option(onboot: bool) -> std::result::Result<QmOptions, QmError> {
+    let mut options = QmOptions::default();
+    options.add("onboot", if onboot { "1" } else { "0" })?;
+    Ok(options)
 }
 
 fn remove_route(world: &World<'_>, record: &VmRecord) -> Result<()> {
@@ -325,6 +283,7 @@ pub fn resume(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) ->
 
 fn bring_back(world: &World<'_>, record: &VmRecord, extend_days: Option<u32>) -> Result<VmRecord> {
     living(world, record, "it has to be created anew")?;
+    start_with_host(world, record, true)?;
     if !record.mock {
         start_with_route(world, record)?;
     }

@@ -86,7 +86,7 @@ pub fn resource(request: &CreateRequest, config: &Config, record: &VmRecord) -> 
         "network_device": [{"model": "virtio", "bridge": host.bridge, "firewall": true}],
         "initialization": [initialization],
         // BlockHost starts, stops and limits it; what cloud-init did at the first boot is done.
-        "lifecycle": [{"ignore_changes": ["started", "clone", "cpu", "disk", "initialization"]}],
+        "lifecycle": [{"ignore_changes": ["started", "on_boot", "clone", "cpu", "disk", "initialization"]}],
     });
     json!({
         "resource": {"proxmox_virtual_environment_vm": {&label: machine}},

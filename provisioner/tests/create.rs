@@ -105,6 +105,7 @@ fn a_machine_under_our_number_that_is_not_ours_is_never_destroyed() {
         name: "somebody".into(),
         running: true,
         template: false,
+        onboot: false,
     };
     world.recorder.machines.borrow_mut().insert(100, foreign);
     let error = run(&world, "web-1").unwrap_err();
@@ -127,6 +128,7 @@ fn running_it_again_after_a_crash_at_any_step_makes_one_machine() {
                     name: "web-1".into(),
                     running: count > 2,
                     template: false,
+                    onboot: false,
                 };
                 world.recorder.machines.borrow_mut().insert(100, left);
             }
@@ -222,24 +224,6 @@ fn whoever_suspends_resumes_starts_or_destroys_a_machine_has_it_alone() {
     world.with(|w| lifecycle::destroy(w, &vm.vm_name)).unwrap();
     assert!(held.get(), "destroy");
     assert!(!path.exists());
-}
-
-#[test]
-fn a_start_brings_back_the_host_route_that_the_kernel_forgot() {
-    let world = TestWorld::new();
-    let vm = run(&world, "web-1").unwrap().record;
-    // As after a start of the host, or of its bridge.
-    world.recorder.routes.borrow_mut().clear();
-    world
-        .recorder
-        .machines
-        .borrow_mut()
-        .get_mut(&100)
-        .unwrap()
-        .running = false;
-    world.with(|w| lifecycle::start(w, &vm)).unwrap();
-    assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
-    assert!(world.recorder.machines.borrow()[&100].running);
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn machine(world: &TestWorld, name: &str) -> VmRecord {
         name: name.into(),
         running: true,
         template: false,
+        onboot: false,
     };
     world
         .recorder

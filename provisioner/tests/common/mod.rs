@@ -26,6 +26,8 @@ pub struct FakeMachine {
     pub name: String,
     pub running: bool,
     pub template: bool,
+    /// Whether it starts with the host.
+    pub onboot: bool,
 }
 
 type Deed = Box<dyn FnOnce()>;
@@ -109,6 +111,7 @@ impl Agent for &Recorder {
                         name: a.name.to_string(),
                         running: false,
                         template: false,
+                        onboot: false,
                     },
                 );
                 said("")
@@ -120,6 +123,14 @@ impl Agent for &Recorder {
             Action::QmStatus(a) => {
                 let m = machines.get(&a.vmid.get()).ok_or_else(absent)?;
                 said(json!({"status": if m.running { "running" } else { "stopped" }}))
+            }
+            Action::QmSet(a) => {
+                let machine = machines.get_mut(&a.vmid.get()).ok_or_else(absent)?;
+                let options = action.params()["options"].clone();
+                if let Some(onboot) = options.get("onboot") {
+                    machine.onboot = onboot == "1" || *onboot == 1;
+                }
+                said("")
             }
             Action::QmStart(a) => {
                 machines.get_mut(&a.vmid.get()).ok_or_else(absent)?.running = true;
@@ -243,6 +254,7 @@ impl TestWorld {
             name: "blockhost-template".into(),
             running: false,
             template: true,
+            onboot: false,
         };
         recorder.machines.borrow_mut().insert(9000, template);
         Self {

@@ -1,0 +1,111 @@
+//! What a start, a suspension and a resumption leave at the backend, with a recorder in the agent's place.
+
+mod common;
+
+use blockhost_provisioner::create::create;
+use blockhost_provisioner::lifecycle;
+use blockhost_provisioner::progress::Progress;
+use blockhost_provisioner::record::{Status, VmRecord};
+use blockhost_provisioner::store::Store as _;
+use blockhost_provisioner::time::Time;
+use common::{TestWorld, request};
+
+fn machine(world: &TestWorld) -> VmRecord {
+    let made = world.with(|w| create(w, &request("web-1"), &mut Progress::silent()));
+    made.unwrap().record
+}
+
+#[test]
+fn a_start_brings_back_the_host_route_that_the_kernel_forgot() {
+    let world = TestWorld::new();
+    let vm = machine(&world);
+    // As after a start of the host, or of its bridge.
+    world.recorder.routes.borrow_mut().clear();
+    world
+        .recorder
+        .machines
+        .borrow_mut()
+        .get_mut(&100)
+        .unwrap()
+        .running = false;
+    world.with(|w| lifecycle::start(w, &vm)).unwrap();
+    assert_eq!(*world.recorder.routes.borrow(), ["fd77:b10c::10/128"]);
+    assert!(world.recorder.machines.borrow()[&100].running);
+}
+
+#[test]
+fn a_suspended_machine_does_not_start_with_the_host_and_a_resumed_one_does() {
+    let world = TestWorld::new();
+    let vm = machine(&world);
+    let onboot = || world.recorder.machines.borrow()[&100].onboot;
+    let running = || world.recorder.machines.borrow()[&100].running;
+    assert!(onboot());
+    let past = world.store.extend_expiry(&vm.vm_name, Time::now()).unwrap();
+    let suspend = || world.with(|w| lifecycle::suspend(w, &past, Time::now()));
+    suspend().unwrap();
+    assert!(!onboot() && !running());
+    // A resumption that fails leaves it suspended, whatever it had begun; who looks next stops what runs.
+    let suspended = world.store.get(&vm.vm_name).unwrap();
+    for broken in ["qm-set", "ip6-route-add", "qm-start"] {
+        *world.recorder.broken.borrow_mut() = vec![broken];
+        assert!(
+            world
+                .with(|w| lifecycle::resume(w, &suspended, Some(1)))
+                .is_err()
+        );
+        assert_eq!(world.store.get(&vm.vm_name).unwrap(), suspended);
+    }
+    world.recorder.broken.borrow_mut().clear();
+    assert!(
+        !world
+            .with(|w| lifecycle::stop_suspended(w, &suspended, Time::now()))
+            .unwrap()
+    );
+    world
+        .recorder
+        .machines
+        .borrow_mut()
+        .get_mut(&100)
+        .unwrap()
+        .running = true;
+    assert!(
+        onboot(),
+        "as a resumption that failed, or an earlier version, left it"
+    );
+    assert!(
+        world
+            .with(|w| lifecycle::stop_suspended(w, &suspended, Time::now()))
+            .unwrap()
+    );
+    assert!(!onboot() && !running());
+    // A suspension that fails at the option leaves nothing active that would not come back with the host.
+    let active = world
+        .with(|w| lifecycle::resume(w, &suspended, None))
+        .unwrap();
+    assert!(onboot() && running());
+    *world.recorder.broken.borrow_mut() = vec!["qm-set"];
+    assert!(suspend().is_err());
+    assert_eq!(
+        world.store.get(&vm.vm_name).unwrap().status,
+        Status::Suspended
+    );
+    world.recorder.broken.borrow_mut().clear();
+    // What is paid for runs on, though nobody has resumed it yet.
+    world
+        .recorder
+        .machines
+        .borrow_mut()
+        .get_mut(&100)
+        .unwrap()
+        .running = true;
+    let paid = world
+        .store
+        .extend_expiry(&vm.vm_name, Time::now().plus_days(1))
+        .unwrap();
+    assert!(
+        !world
+            .with(|w| lifecycle::stop_suspended(w, &paid, Time::now()))
+            .unwrap()
+    );
+    assert!(running() && active.status == Status::Active);
+}
