@@ -58,6 +58,12 @@ impl BackendError {
         self.is(ErrorCode::NotFound)
     }
 
+    /// Whether the number is somebody else's: both backends say so in these words, and the code alone has other meanings, too.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.is(ErrorCode::Conflict) && self.to_string().contains("already exists")
+    }
+
     /// Whether it took longer than it may.
     #[must_use]
     pub fn is_timeout(&self) -> bool {

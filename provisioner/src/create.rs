@@ -2,28 +2,32 @@
 //! before it is taken; a failure or a signal takes everything back; what a crash left behind is cleaned up by the next
 //! run of the same name, or by the garbage collector.
 
+mod finish;
+
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::Layout;
 use blockhost_proto::value::Vmid;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, Machine};
 use crate::cloudinit::{self, CloudInitError, Facts, Nonce};
 use crate::config::Config;
-use crate::lifecycle;
 use crate::lock::{LockError, ProvisioningLock};
-use crate::mint::{self, MintError};
+use crate::mint::MintError;
 use crate::plan::{self, CreateRequest, Plan, PlanError};
 use crate::progress::Progress;
 use crate::ready::wait_until_ready;
-use crate::record::{Holder, Reservation, Status, Step, VmRecord};
+use crate::record::{Holder, Reservation, Step, VmRecord};
 use crate::signals::Interrupt;
 use crate::store::{Store, StoreError, Wanted};
 use crate::terraform;
-use crate::throttle::Throttle;
-use crate::time::Time;
 use crate::undo::{self, Report};
+
+use finish::{finish, record};
+
+/// Numbers that are tried where the backend has machines or containers on them that nobody told of.
+const NUMBERS: u32 = 8;
 
 /// A machine that was not created.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,14 @@ pub enum CreateError {
         path: PathBuf,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// A number that nothing here knew of is in use at the backend.
+    #[error("VM {vmid} could not be made: {source}")]
+    NumberTaken {
+        /// The number.
+        vmid: Vmid,
+        /// What the backend said.
+        source: BackendError,
     },
     /// The template does not exist.
     #[error("there is no template VM {0}; build it with blockhost-build-template")]
@@ -169,11 +181,8 @@ fn make_plan(
 /// # Errors
 /// [`CreateError`].
 pub fn preview(world: &World<'_>, request: &CreateRequest) -> Result<Plan, CreateError> {
-    let avoid = world
-        .backend
-        .machines()
-        .map(|list| list.into_iter().map(|m| m.vmid).collect())
-        .unwrap_or_default();
+    let machines = world.backend.machines().unwrap_or_default();
+    let avoid = numbers_in_use(world, &machines);
     let reservation = world.store.preview(&wanted(request, avoid))?;
     make_plan(world, request, &reservation, Nonce::placeholder())
 }
@@ -191,7 +200,7 @@ pub fn create(
     clean_up_after_crash(world, request, progress)?;
 
     progress.step("allocate number and addresses");
-    let avoid = if request.mock {
+    let mut avoid = if request.mock {
         Vec::new()
     } else {
         let machines = world.backend.machines()?;
@@ -199,30 +208,52 @@ pub fn create(
         if !machines.iter().any(|machine| machine.vmid == template) {
             return Err(CreateError::NoTemplate(template));
         }
-        machines.into_iter().map(|machine| machine.vmid).collect()
+        numbers_in_use(world, &machines)
     };
-    let reservation = world.store.allocate(&wanted(request, avoid))?;
-    match build(world, request, &reservation, progress) {
-        Ok(created) => {
-            progress.finish();
-            Ok(created)
-        }
-        Err(cause) => {
-            progress.finish();
-            progress.note(&format!("failed: {cause}; undoing"));
-            let report = take_back(world, request);
-            Err(CreateError::Undone {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let reservation = world.store.allocate(&wanted(request, avoid.clone()))?;
+        let cause = match build(world, request, &reservation, progress) {
+            Ok(created) => {
+                progress.finish();
+                return Ok(created);
+            }
+            Err(cause) => cause,
+        };
+        progress.finish();
+        progress.note(&format!("failed: {cause}; undoing"));
+        let taken = matches!(&cause, CreateError::NumberTaken { .. });
+        let report = take_back(world, request, taken);
+        // A number that was asked for is not exchanged for another.
+        if !taken || request.vmid.is_some() || !report.is_clean() || tries == NUMBERS {
+            return Err(CreateError::Undone {
                 cause: Box::new(cause),
                 report,
-            })
+            });
         }
+        avoid.push(reservation.vmid);
+        progress.step("allocate another number");
     }
 }
 
-fn take_back(world: &World<'_>, request: &CreateRequest) -> Report {
+/// Containers share their numbers with machines. Where nobody can say which there are, the clone will.
+fn numbers_in_use(world: &World<'_>, machines: &[Machine]) -> Vec<Vmid> {
+    let mut numbers: Vec<Vmid> = machines.iter().map(|machine| machine.vmid).collect();
+    numbers.extend(world.backend.containers().unwrap_or_default());
+    numbers
+}
+
+/// Takes everything back; what is under a `taken` number is not ours.
+fn take_back(world: &World<'_>, request: &CreateRequest, taken: bool) -> Report {
     let mut report = match world.store.reservations() {
         Ok(list) => match list.into_iter().find(|r| r.name == request.name) {
-            Some(reservation) => undo_one(world, &reservation),
+            Some(mut reservation) => {
+                reservation
+                    .steps
+                    .retain(|step| !taken || *step != Step::Clone);
+                undo_one(world, &reservation)
+            }
             None => Report::default(),
         },
         Err(e) => Report {
@@ -326,7 +357,15 @@ fn build(
 
     progress.step(format!("clone template {} to VM {vmid}", plan.template));
     step(Step::Clone)?;
-    backend.clone_machine(plan.template, vmid, name)?;
+    backend
+        .clone_machine(plan.template, vmid, name)
+        .map_err(|source| {
+            if source.is_taken() {
+                CreateError::NumberTaken { vmid, source }
+            } else {
+                source.into()
+            }
+        })?;
 
     progress.step("configure");
     stop_here(world)?;
@@ -359,85 +398,6 @@ fn build(
         }
     }
     Ok(created)
-}
-
-/// Mints where that was asked for, and registers. After the mint nothing is undone any more: a token on the chain stays.
-fn finish(
-    world: &World<'_>,
-    request: &CreateRequest,
-    reservation: &Reservation,
-) -> Result<Created, CreateError> {
-    let (store, name) = (world.store, &request.name);
-    let mut record = record(world, request, reservation);
-    let mut remarks = Vec::new();
-    if request.skip_mint {
-        store.register_vm(&record)?;
-        return Ok(Created { record, remarks });
-    }
-    let Some(secret) = &request.signature else {
-        remarks.push("no token was minted: that takes --user-signature and --public-secret".into());
-        store.register_vm(&record)?;
-        return Ok(Created { record, remarks });
-    };
-    let username = &world.config.host.vm.username;
-    let hostname = reservation
-        .ipv6
-        .map_or_else(|| reservation.ip.to_string(), |address| address.to_string());
-    let encrypted = mint::encrypt_access(secret, &hostname, username)?;
-    store.register_vm(&record)?;
-    match mint::mint(request.wallet, &encrypted) {
-        Ok(token) => {
-            store.mint_token(token, name)?;
-            record.nft_token_id = Some(token);
-            record.nft_minted = Some(true);
-            if let Err(e) = lifecycle::update_gecos(world, &record, request.wallet, token) {
-                remarks.push(format!("the guest's GECOS field does not name token {token} yet: {e}; run blockhost-vm-update-gecos"));
-            }
-            Ok(Created {
-                record: store.get(name)?,
-                remarks,
-            })
-        }
-        // Whether it is on the chain is not known: the machine is kept for the one who may hold its token.
-        Err(e) => {
-            remarks.push(format!("minting failed: {e}; the machine is kept, mint with blockhost-mint-nft and run blockhost-vm-update-gecos"));
-            Ok(Created { record, remarks })
-        }
-    }
-}
-
-fn record(world: &World<'_>, request: &CreateRequest, reservation: &Reservation) -> VmRecord {
-    let now = Time::now();
-    VmRecord {
-        vm_name: request.name.clone(),
-        vmid: reservation.vmid,
-        ip_address: Some(reservation.ip),
-        ipv6_address: reservation.ipv6,
-        expires_at: now.plus_days(
-            request
-                .expiry_days
-                .unwrap_or(world.config.db.default_expiry_days),
-        ),
-        owner: request.wallet.to_string(),
-        status: Status::Active,
-        created_at: now,
-        purpose: request.purpose.clone(),
-        wallet_address: Some(request.wallet),
-        username: Some(world.config.host.vm.username.clone()),
-        suspended_at: None,
-        destroyed_at: None,
-        nft_token_id: request.nft_token_id,
-        nft_minted: None,
-        gecos_synced: Some(request.nft_token_id.is_some() && !request.mock),
-        // A database of several hosts has to know whose machine it is.
-        node: match &world.config.db.server {
-            Some(_) => Some(world.config.node()),
-            None => world.config.host.node.clone(),
-        },
-        throttle: Throttle::default(),
-        mock: request.mock,
-        extra: serde_json::Map::new(),
-    }
 }
 
 pub(crate) fn stop_here(world: &World<'_>) -> Result<(), CreateError> {

@@ -63,6 +63,7 @@ fn a_failure_at_any_action_leaves_nothing_behind() {
 fn a_signal_at_any_action_leaves_nothing_behind() {
     for action in [
         "qm-list",
+        "pct-list",
         "qm-clone",
         "qm-set",
         "qm-start",
@@ -95,6 +96,44 @@ fn what_cannot_be_undone_is_reported_and_its_number_is_not_given_out_again() {
     );
     world.recorder.broken.borrow_mut().clear();
     assert_eq!(run(&world, "web-2").unwrap().record.vmid.get(), 101);
+}
+
+#[test]
+fn a_number_that_a_container_has_is_not_given_to_a_machine_and_one_that_is_taken_is_passed_over() {
+    let world = TestWorld::new();
+    world.recorder.containers.borrow_mut().push(100);
+    // Nobody tells of these: made a moment ago, or on another node.
+    world.recorder.hidden.borrow_mut().extend([101, 102]);
+    let mut wanted = request("web-1");
+    wanted.nft_token_id = Some(7);
+    let created = world
+        .with(|w| create(w, &wanted, &mut Progress::silent()))
+        .unwrap();
+    assert_eq!(created.record.vmid.get(), 103);
+    assert_eq!(created.record.ip_address, "10.77.0.100".parse().ok());
+    assert!(world.store.reservations().unwrap().is_empty());
+    assert!(!world.recorder.asked.borrow().contains(&"qm-destroy"));
+    assert!(
+        world
+            .store
+            .reserve_token(7, &"other".parse().unwrap())
+            .is_err()
+    );
+    // A number that was asked for is not exchanged, and what has it is left alone.
+    let mut wanted = request("web-2");
+    wanted.vmid = "102".parse().ok();
+    let error = world
+        .with(|w| create(w, &wanted, &mut Progress::silent()))
+        .unwrap_err();
+    let CreateError::Undone { report, cause } = error else {
+        panic!("{error}")
+    };
+    assert!(matches!(*cause, CreateError::NumberTaken { .. }), "{cause}");
+    assert!(report.is_clean(), "{report:?}");
+    // Where everything is taken, the search ends.
+    world.recorder.hidden.borrow_mut().extend(103..=109);
+    assert!(run(&world, "web-3").is_err());
+    assert!(world.store.reservations().unwrap().is_empty());
 }
 
 #[test]
@@ -363,7 +402,7 @@ fn a_plan_changes_nothing_and_names_the_actions_in_their_order() {
     let shown = plan.to_json(&world.config).unwrap();
     let options = &shown["actions"][1]["params"]["options"];
     assert_eq!(options["net0"], "virtio,bridge=vmbr0,firewall=1");
-    assert_eq!(*world.recorder.asked.borrow(), ["qm-list"]);
+    assert_eq!(*world.recorder.asked.borrow(), ["qm-list", "pct-list"]);
     assert!(!world.store.path().exists());
     assert!(!world.layout.snippets().exists());
 }
@@ -376,6 +415,7 @@ fn a_machine_lives_from_creation_over_suspension_to_destruction() {
         *world.recorder.asked.borrow(),
         [
             "qm-list",
+            "pct-list",
             "qm-clone",
             "qm-set",
             "qm-resize",

@@ -47,6 +47,9 @@ impl std::fmt::Debug for Meanwhile {
 pub struct Recorder {
     meanwhile: Meanwhile,
     pub machines: RefCell<BTreeMap<u32, FakeMachine>>,
+    /// Numbers of containers, which the list of them does not always name.
+    pub containers: RefCell<Vec<u32>>,
+    pub hidden: RefCell<Vec<u32>>,
     pub routes: RefCell<Vec<String>>,
     pub asked: RefCell<Vec<&'static str>>,
     /// The action that fails, every time.
@@ -104,7 +107,25 @@ impl Agent for &Recorder {
                     .map(|(vmid, m)| json!({"vmid": vmid, "name": m.name, "status": "running"}));
                 said(rows.collect::<serde_json::Value>())
             }
+            Action::PctList(_) => {
+                let list = self.containers.borrow();
+                said(
+                    list.iter()
+                        .map(|vmid| json!({"vmid": vmid}))
+                        .collect::<serde_json::Value>(),
+                )
+            }
             Action::QmClone(a) => {
+                let vmid = a.newid.get();
+                let container = [&self.containers, &self.hidden]
+                    .iter()
+                    .any(|list| list.borrow().contains(&vmid));
+                if container || machines.contains_key(&vmid) {
+                    let message = format!(
+                        "unable to create VM {vmid} - CT {vmid} already exists on node 'pve'"
+                    );
+                    return Err(refused(ErrorCode::Conflict, &message));
+                }
                 machines.insert(
                     a.newid.get(),
                     FakeMachine {
