@@ -38,6 +38,7 @@ on_both! {
     a_machine_that_was_paid_meanwhile_is_not_suspended
     nothing_is_done_to_what_does_not_exist_or_is_destroyed
     a_token_belongs_to_one_machine
+    a_token_that_was_only_promised_is_free_with_the_end_of_its_machine
     a_token_that_turns_out_to_be_anothers_changes_hands
     a_reservation_is_taken_over_only_from_the_dead_of_this_host
     steps_are_noted_once_and_only_in_a_reservation
@@ -361,6 +362,27 @@ fn a_token_belongs_to_one_machine(store: &dyn Store) {
         (vm.nft_token_id, vm.nft_minted),
         (Some(largest), Some(true))
     );
+}
+
+fn a_token_that_was_only_promised_is_free_with_the_end_of_its_machine(store: &dyn Store) {
+    let (gone, other) = (machine(store, "gone").vm_name, name("other"));
+    let made = store.allocate(&wanted("made")).unwrap().name;
+    for (token, holder) in [(1, &gone), (2, &gone), (3, &made), (4, &other)] {
+        store.reserve_token(token, holder).unwrap();
+    }
+    store.mint_token(2, &gone).unwrap();
+    let new = name("new");
+    // There is no reservation: nothing happens.
+    store.release(&other).unwrap();
+    store.release(&gone).unwrap();
+    for token in 1..=4 {
+        assert!(store.reserve_token(token, &new).is_err(), "{token}");
+    }
+    store.release(&made).unwrap();
+    store.mark_destroyed(&gone, Time::now()).unwrap();
+    for (token, free) in [(1, true), (2, false), (3, true), (4, false)] {
+        assert_eq!(store.reserve_token(token, &new).is_ok(), free, "{token}");
+    }
 }
 
 fn a_token_that_turns_out_to_be_anothers_changes_hands(store: &dyn Store) {

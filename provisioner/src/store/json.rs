@@ -103,6 +103,12 @@ impl Database<Kept<'_>> {
         change::reserve(pools, wanted, self.next_vmid, used)
     }
 
+    fn free_tokens(&mut self, name: &VmName) {
+        for held in self.reserved_nft_tokens.values_mut() {
+            change::fail(held, name);
+        }
+    }
+
     fn free(&mut self, ip: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) {
         if let Some(ip) = ip {
             self.allocated_ips.remove(&ip);
@@ -316,6 +322,7 @@ impl Store for JsonStore {
         self.change(|db| {
             if let Some(reservation) = db.reservations.remove(name.as_str()) {
                 db.free(Some(reservation.ip), reservation.ipv6);
+                db.free_tokens(name);
             }
             Ok(())
         })
@@ -361,6 +368,7 @@ impl Store for JsonStore {
             vm.destroyed_at = Some(at);
             let vm = vm.clone();
             db.free(vm.ip_address, vm.ipv6_address);
+            db.free_tokens(name);
             Ok(vm)
         })
     }

@@ -195,7 +195,7 @@ pub trait Store {
         holder: &Holder,
     ) -> Result<Option<Reservation>, StoreError>;
 
-    /// Drops a reservation; its number and addresses are free again. None: nothing happens.
+    /// Drops a reservation; its number and addresses are free again, and tokens that were promised to it. None: nothing happens.
     ///
     /// # Errors
     /// As for every transaction.
@@ -220,7 +220,8 @@ pub trait Store {
     /// As [`Store::mark_active`].
     fn mark_suspended(&self, seen: &VmRecord, at: Time) -> Result<VmRecord, StoreError>;
 
-    /// Destroyed at `at`; its addresses are free again. Again: nothing changes.
+    /// Destroyed at `at`; its addresses are free again, and tokens that were promised to it and never minted. Again: nothing
+    /// changes.
     ///
     /// # Errors
     /// [`StoreError::UnknownVm`].

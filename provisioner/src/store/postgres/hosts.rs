@@ -4,7 +4,7 @@
 use postgres::{Client, Transaction};
 
 use super::PostgresStore;
-use super::rows::{Outcome, let_go, read, write_machine};
+use super::rows::{Outcome, free_tokens, let_go, read, write_machine};
 use crate::config::Config;
 use crate::record::{Reservation, Status, VmRecord, host_name};
 use crate::store::StoreError;
@@ -301,6 +301,7 @@ impl PostgresStore {
                         &[&left.name.as_str()],
                     )?;
                     let_go(tx, &left.name)?;
+                    free_tokens(tx, &left.name)?;
                 }
                 for vm in given_up.machines.iter().filter(|_| machines) {
                     let mut vm = vm.clone();
@@ -308,6 +309,7 @@ impl PostgresStore {
                     vm.destroyed_at = Some(Time::now());
                     write_machine(tx, &vm)?;
                     let_go(tx, &vm.vm_name)?;
+                    free_tokens(tx, &vm.vm_name)?;
                 }
                 tx.execute(
                     "INSERT INTO blockhost.host (node, host_name, machine_id, given_up) VALUES ($1, $2, '', now())

@@ -24,8 +24,8 @@ use crate::time::Time;
 pub use connect::{Address, Unusable};
 pub use hosts::{GivenUp, Host, Identity};
 use rows::{
-    Outcome, Stop, choose, disown, ends_the_session, hold, insert_reservation, let_go, lock_token,
-    lost_a_race, machine, read, reservation, signed, taken, token, write_machine,
+    Outcome, Stop, choose, disown, ends_the_session, free_tokens, hold, insert_reservation, let_go,
+    lock_token, lost_a_race, machine, read, reservation, signed, taken, token, write_machine,
     write_reservation, write_token,
 };
 
@@ -275,6 +275,7 @@ impl Store for PostgresStore {
             )?;
             if gone > 0 {
                 let_go(tx, name)?;
+                free_tokens(tx, name)?;
             }
             Ok(())
         })
@@ -325,6 +326,7 @@ impl Store for PostgresStore {
                 vm.destroyed_at = Some(at);
                 write_machine(tx, &vm)?;
                 let_go(tx, name)?;
+                free_tokens(tx, name)?;
             }
             Ok(vm)
         })

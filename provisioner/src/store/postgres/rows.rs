@@ -241,6 +241,16 @@ pub(super) fn write_token(
     Ok(())
 }
 
+/// What was promised to a machine and is not on the chain may be promised again.
+pub(super) fn free_tokens(tx: &mut Transaction<'_>, name: &VmName) -> Outcome<()> {
+    tx.execute(
+        "UPDATE blockhost.token SET record = jsonb_set(record, '{status}', '\"failed\"')
+         WHERE record->>'vm_name' = $1 AND record->>'status' = 'reserved'",
+        &[&name.as_str()],
+    )?;
+    Ok(())
+}
+
 /// The token is not this machine's.
 pub(super) fn disown(tx: &mut Transaction<'_>, number: u64, name: &VmName) -> Outcome<()> {
     if let Some(mut held) = token(tx, number)?
