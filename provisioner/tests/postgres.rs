@@ -308,6 +308,44 @@ fn every_change_is_told_to_who_listens_and_a_refused_one_is_not() {
     assert_eq!(heard, ["a", "a", "last"]);
 }
 
+/// A process that ended, of a host that has another name than this one.
+fn dead_elsewhere() -> Holder {
+    let me = Holder::current();
+    Holder {
+        start: me.start + 1,
+        node: format!("{}-before", me.node),
+        ..me
+    }
+}
+
+#[test]
+fn what_a_host_left_in_a_file_is_its_own_under_any_name_and_on_a_server_only_under_this_one() {
+    let left = |store: &dyn store::Store| {
+        let wanted = Wanted {
+            holder: dead_elsewhere(),
+            ..wanted("a")
+        };
+        store.allocate(&wanted).unwrap();
+        let left = store.reservations().unwrap().remove(0);
+        let taken = store.take_over(&left, &Holder::current()).unwrap();
+        (left.holder().is_alive(), taken.is_some())
+    };
+    let world = TestWorld::new();
+    assert_eq!(left(&world.store), (false, true));
+    // As an earlier version wrote it.
+    let text = std::fs::read_to_string(world.store.path()).unwrap();
+    let mut database: serde_json::Value = serde_json::from_str(&text).unwrap();
+    database["reservations"]["a"]["node"] = "before".into();
+    database["reservations"]["a"]["pid_start"] = 1.into();
+    std::fs::write(world.store.path(), database.to_string()).unwrap();
+    assert!(!world.store.reservations().unwrap()[0].holder().is_alive());
+    let Some(server) = Server::new() else { return };
+    assert_eq!(
+        left(&server.store(&Pools::of(&world.config))),
+        (true, false)
+    );
+}
+
 #[test]
 fn a_record_on_the_server_that_cannot_be_read_is_reported_and_left_as_it_is() {
     let Some(server) = Server::new() else { return };

@@ -100,7 +100,9 @@ impl Database<Kept<'_>> {
             used.ips.insert(reservation.ip);
             used.ipv6.extend(reservation.ipv6);
         }
-        change::reserve(pools, wanted, self.next_vmid, used)
+        let mut reservation = change::reserve(pools, wanted, self.next_vmid, used)?;
+        reservation.node.clear();
+        Ok(reservation)
     }
 
     fn free_tokens(&mut self, name: &VmName) {
@@ -219,11 +221,15 @@ impl JsonStore {
     where
         R: AsRef<VmRecord> + Deserialize<'a>,
     {
-        let database: Database<R> = serde_json::from_slice(bytes).map_err(|e| {
+        let mut database: Database<R> = serde_json::from_slice(bytes).map_err(|e| {
             // Read so, the line in it is that of the file, and not one of a record.
             let plain = serde_json::from_slice::<Database<VmRecord>>(bytes);
             self.damaged(plain.err().unwrap_or(e).to_string())
         })?;
+        // The file is of one host, whatever that is called by now: no name of it makes its processes another host's.
+        for reservation in database.reservations.values_mut() {
+            reservation.node.clear();
+        }
         match database
             .vms
             .iter()
@@ -311,7 +317,13 @@ impl Store for JsonStore {
             let Some(found) = db.reservations.get_mut(left.name.as_str()) else {
                 return Ok(None);
             };
-            if !change::take_over(found, left, holder) {
+            let mut left = left.clone();
+            left.node.clear();
+            let holder = Holder {
+                node: String::new(),
+                ..holder.clone()
+            };
+            if !change::take_over(found, &left, &holder) {
                 return Ok(None);
             }
             Ok(Some(found.clone()))
