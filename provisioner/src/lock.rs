@@ -1,6 +1,7 @@
 //! Locks in `/run/blockhost`. `provisioning.lock` holds the pids of running creates, one per line, so that others (the garbage
 //! collector, an operator) see that one is under way; it is gone when none is, and pids of processes that died do not count.
-//! `vm-<name>.lock` is held by whoever starts, suspends, resumes, destroys or limits that machine.
+//! `vm-<name>.lock` is held by whoever starts, suspends, resumes, destroys or limits that machine. The directory of images is
+//! locked by whoever builds one there.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -14,6 +15,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::record::{is_hidden, start_of};
+use crate::signals::Interrupt;
 
 /// Longer than a guest that is asked to power off, is not heard of, and is destroyed then; and shorter than the engine waits
 /// for a command (180 s), so that it hears why.
@@ -26,6 +28,14 @@ pub enum LockError {
     #[error("{}: {source}; is /run/blockhost there and writable for user blockhost?", path.display())]
     File {
         /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The directory of images cannot be locked.
+    #[error("{}: {source}", path.display())]
+    Images {
+        /// The directory.
         path: PathBuf,
         /// What the kernel said.
         source: std::io::Error,
@@ -104,6 +114,44 @@ impl MachineLock {
     }
 }
 
+/// The right to build images in a directory: two at once would write the same files, and register the same template.
+#[derive(Debug)]
+pub struct ImagesLock {
+    _directory: File,
+}
+
+impl ImagesLock {
+    /// Waits until nobody else builds there, which takes minutes; `say` hears of it. `None` after an interruption.
+    ///
+    /// # Errors
+    /// [`LockError::Images`].
+    pub fn take(
+        directory: &Path,
+        interrupt: &Interrupt,
+        say: impl FnOnce(),
+    ) -> Result<Option<Self>, LockError> {
+        let failed = |source| LockError::Images {
+            path: directory.to_owned(),
+            source,
+        };
+        let file = File::open(directory).map_err(failed)?;
+        let mut say = Some(say);
+        while !interrupt.is_raised() {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Self { _directory: file })),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    if let Some(say) = say.take() {
+                        say();
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Drop for MachineLock {
     fn drop(&mut self) {
         // Still locked: who waits for it sees that it is gone. One that cannot be removed is used again.
@@ -121,12 +169,6 @@ impl Drop for ProvisioningLock {
 }
 
 /// Pids of creates that run now.
-#[must_use]
-pub fn running(layout: &Layout) -> Vec<u32> {
-    let text = std::fs::read_to_string(layout.provisioning_lock()).unwrap_or_default();
-    living(&text)
-}
-
 fn living(text: &str) -> Vec<u32> {
     text.lines()
         .filter_map(|line| line.trim().parse().ok())
@@ -209,7 +251,7 @@ mod tests {
         let lock = ProvisioningLock::enter(&layout).unwrap();
         let text = std::fs::read_to_string(layout.provisioning_lock()).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));
-        assert_eq!(running(&layout), [std::process::id()]);
+        assert_eq!(living(&text), [std::process::id()]);
         drop(lock);
         assert!(!layout.provisioning_lock().exists());
     }
@@ -236,6 +278,22 @@ mod tests {
             MachineLock::take(&layout, &name).unwrap();
         });
         assert_eq!(std::fs::read_dir(layout.run()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn one_at_a_time_builds_images_in_a_directory_and_who_waits_can_be_interrupted() {
+        let place = tempfile::tempdir().unwrap();
+        let take = |interrupt: &Interrupt, say: &mut dyn FnMut()| {
+            ImagesLock::take(place.path(), interrupt, say).unwrap()
+        };
+        let free = Interrupt::default();
+        let held = take(&free, &mut || panic!("nobody is there")).unwrap();
+        let waiting = Interrupt::default();
+        // Said once it waits, and interrupted then.
+        assert!(take(&waiting, &mut || waiting.raise()).is_none());
+        drop(held);
+        assert!(take(&free, &mut || ()).is_some());
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     }
 
     #[test]

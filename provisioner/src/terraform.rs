@@ -1,6 +1,8 @@
 //! A machine as a Terraform resource, for operators who manage their machines with it: a file beside its state, never in the
-//! way of a creation. The file is a pure function of what was asked for; nothing in it is an expression but our own.
+//! way of a creation. The file is a pure function of what was asked for; nothing in it is an expression but our own. What is gone
+//! is left in it as `removed`: Terraform would destroy what its state remembers, under a number that is another's by then.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,9 @@ use crate::config::Config;
 use crate::exec;
 use crate::plan::{BOOT_DISK, CreateRequest};
 use crate::record::VmRecord;
+
+/// The provider's name for a machine.
+const TYPE: &str = "proxmox_virtual_environment_vm";
 
 /// Name of a machine's file.
 #[must_use]
@@ -66,7 +71,8 @@ pub fn resource(request: &CreateRequest, config: &Config, record: &VmRecord) -> 
     if !vm.nameservers.is_empty() {
         initialization["dns"] = json!([{"servers": vm.nameservers}]);
     }
-    let label = format!("vm_{name}");
+    // One name of a resource stands for one machine: its successor is another, and not this one changed.
+    let label = format!("vm_{name}_{}", record.vmid);
     let machine = json!({
         "name": name,
         "node_name": literal(&node),
@@ -89,19 +95,71 @@ pub fn resource(request: &CreateRequest, config: &Config, record: &VmRecord) -> 
         "lifecycle": [{"ignore_changes": ["started", "on_boot", "clone", "cpu", "disk", "initialization"]}],
     });
     json!({
-        "resource": {"proxmox_virtual_environment_vm": {&label: machine}},
+        "resource": {TYPE: {&label: machine}},
         "import": [{
-            "to": format!("proxmox_virtual_environment_vm.{label}"),
+            "to": format!("{TYPE}.{label}"),
             "id": literal(&format!("{node}/{}", record.vmid)),
         }],
     })
 }
 
-/// Writes the file whole or not at all.
+/// Writes the file whole or not at all. What an earlier file at its place had is to be forgotten, and not destroyed.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn write(path: &Path, resource: &Value) -> std::io::Result<()> {
+    let mut forgotten = resources(path)?;
+    for own in named(resource) {
+        forgotten.remove(&own);
+    }
+    let mut file = resource.clone();
+    if !forgotten.is_empty() {
+        file["removed"] = removed(&forgotten);
+    }
+    replace(path, &file)
+}
+
+/// The resources that a file has or had; none where it is not there or is not ours.
+fn resources(path: &Path) -> std::io::Result<BTreeSet<String>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(e) => return Err(e),
+    };
+    let file: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let gone = file.get("removed").and_then(Value::as_array);
+    let gone = gone.into_iter().flatten();
+    let mut all: BTreeSet<String> = gone
+        .filter_map(|block| block.get("from")?.as_str().map(str::to_owned))
+        .collect();
+    all.extend(named(&file));
+    // What somebody else wrote there does not become an expression of ours.
+    all.retain(|resource| {
+        resource.strip_prefix(TYPE).is_some_and(|label| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+            label
+                .strip_prefix('.')
+                .is_some_and(|label| label.bytes().all(plain))
+        })
+    });
+    Ok(all)
+}
+
+/// The resources of a file's contents.
+fn named(file: &Value) -> impl Iterator<Item = String> {
+    let machines = file.get("resource").and_then(|all| all.get(TYPE));
+    let labels = machines.and_then(Value::as_object).into_iter();
+    labels.flat_map(|labels| labels.keys().map(|label| format!("{TYPE}.{label}")))
+}
+
+fn removed(resources: &BTreeSet<String>) -> Value {
+    let blocks = resources
+        .iter()
+        .map(|from| json!({"from": from, "lifecycle": [{"destroy": false}]}));
+    Value::Array(blocks.collect())
+}
+
+fn replace(path: &Path, resource: &Value) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -119,7 +177,7 @@ pub fn write(path: &Path, resource: &Value) -> std::io::Result<()> {
     written
 }
 
-/// Removes the file of a machine that is gone, whether or not Terraform is still installed; an absent one is fine.
+/// Has Terraform forget a machine that is gone, whether or not Terraform is still installed; an absent file is fine.
 ///
 /// # Errors
 /// What the kernel says, with the path.
@@ -128,7 +186,11 @@ pub fn remove(config: &Config, name: &VmName) -> Result<(), String> {
         return Ok(());
     };
     let path = directory.join(file_name(name));
-    match std::fs::remove_file(&path) {
+    let forget = || match resources(&path)? {
+        none if none.is_empty() => std::fs::remove_file(&path),
+        gone => replace(&path, &json!({"removed": removed(&gone)})),
+    };
+    match forget() {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("{}: {e}", path.display()))
         }

@@ -11,7 +11,7 @@ use blockhost_provisioner::exec;
 use blockhost_provisioner::lifecycle;
 use blockhost_provisioner::progress::Progress;
 use blockhost_provisioner::record::VmRecord;
-use blockhost_provisioner::terraform::{place, resource, write};
+use blockhost_provisioner::terraform::{place, remove, resource, write};
 use common::{DB_YAML, TestWorld, request};
 use serde_json::json;
 
@@ -48,7 +48,7 @@ fn terraform_reads_the_file_and_nothing_in_it_is_an_expression() {
     let directory = world.layout.state().join("terraform");
     let hostile = "${file(\"/etc/passwd\")} %{ if true }x%{ endif } $${a} \" \\ \n ${";
     let value = resource(&request("9-web"), &world.config, &record(hostile));
-    let vm = &value["resource"]["proxmox_virtual_environment_vm"]["vm_9-web"];
+    let vm = &value["resource"]["proxmox_virtual_environment_vm"]["vm_9-web_104"];
     assert_eq!(
         (&vm["vm_id"], &vm["clone"][0]["vm_id"]),
         (&json!(104), &json!(9000))
@@ -97,6 +97,55 @@ fn the_file_comes_with_the_machine_and_goes_with_it() {
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, "{}").unwrap();
     world.with(|w| lifecycle::destroy(w, &name)).unwrap();
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_machine_that_is_gone_is_forgotten_and_never_destroyed_by_terraform_nor_is_its_successor() {
+    let world = world();
+    let directory = world.layout.state().join("terraform");
+    let file = directory.join("9-web.tf.json");
+    let read = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap()
+    };
+    let forgotten = |label: &str| {
+        let from = format!("proxmox_virtual_environment_vm.{label}");
+        json!({"from": from, "lifecycle": [{"destroy": false}]})
+    };
+    let others =
+        json!({"terraform": {"required_providers": {"proxmox": {"source": "bpg/proxmox"}}}});
+    let name = "9-web".parse().unwrap();
+    let of = |vmid: u32| {
+        let mut record = record("x");
+        record.vmid = vmid.try_into().unwrap();
+        resource(&request("9-web"), &world.config, &record)
+    };
+    write(&file, &of(104)).unwrap();
+    std::fs::write(directory.join("providers.tf.json"), others.to_string()).unwrap();
+    for _ in 0..2 {
+        remove(&world.config, &name).unwrap();
+        assert_eq!(read(), json!({"removed": [forgotten("vm_9-web_104")]}));
+    }
+    if let Some(said) = providers(&directory) {
+        said.unwrap();
+    }
+    // The next of that name is another resource; the first one stays forgotten.
+    write(&file, &of(105)).unwrap();
+    assert_eq!(read()["removed"], json!([forgotten("vm_9-web_104")]));
+    assert!(read()["resource"]["proxmox_virtual_environment_vm"]["vm_9-web_105"].is_object());
+    if let Some(said) = providers(&directory) {
+        said.unwrap();
+    }
+    remove(&world.config, &name).unwrap();
+    let both = [forgotten("vm_9-web_104"), forgotten("vm_9-web_105")];
+    assert_eq!(read(), json!({"removed": both}));
+    // The same number again is the same resource, and there.
+    write(&file, &of(104)).unwrap();
+    assert_eq!(read()["removed"], json!([forgotten("vm_9-web_105")]));
+    // What others wrote there is not taken over.
+    let hostile = json!({"removed": [{"from": "${file(\"/etc/passwd\")}"}, {"from": 7}, 8]});
+    std::fs::write(&file, hostile.to_string()).unwrap();
+    remove(&world.config, &name).unwrap();
     assert!(!file.exists());
 }
 

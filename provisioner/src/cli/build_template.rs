@@ -8,6 +8,8 @@ use clap::{CommandFactory as _, Parser};
 use serde_json::json;
 
 use super::{EXIT_CODES, Failure, Setup, exit, print};
+use crate::exec::ExecError;
+use crate::lock::ImagesLock;
 use crate::progress::Progress;
 use crate::signals::Interrupt;
 use crate::template::build::{self, Inputs};
@@ -121,14 +123,20 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     let digest = inputs.digest().map_err(Failure::new)?;
     let interrupt = Interrupt::install().map_err(Failure::new)?;
     if let Some(output) = &args.output {
+        let directory = output.parent().filter(|p| !p.as_os_str().is_empty());
+        let _lock = alone(directory.unwrap_or(Path::new(".")), &interrupt)?;
         let mut progress = Progress::new(build::STEPS);
         build::build(&inputs, output, &interrupt, &mut progress).map_err(failed)?;
         return report(output, &digest, None, false, &progress);
     }
     let setup = Setup::load()?;
+    let images = layout.images();
+    std::fs::create_dir_all(&images)
+        .map_err(|e| Failure::new(format!("{}: {e}", images.display())))?;
+    // From the look at what is there to its end: who comes second finds a template that is new, and builds none.
+    let _lock = alone(&images, &interrupt)?;
     let template = setup.config.host.template_vmid;
     let existing = register::existing(&setup.backend, template, &digest).map_err(Failure::new)?;
-    let images = layout.images();
     let image = images.join(format!("template-{}.qcow2", &digest[..16]));
     let reuse_template = match existing {
         Existing::Current => !args.force,
@@ -152,8 +160,6 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     let reuse_image = image.exists() && !args.force;
     let mut progress = Progress::new(register::STEPS + if reuse_image { 0 } else { build::STEPS });
     if !reuse_image {
-        std::fs::create_dir_all(&images)
-            .map_err(|e| Failure::new(format!("{}: {e}", images.display())))?;
         build::build(&inputs, &image, &interrupt, &mut progress).map_err(failed)?;
     }
     register::register(
@@ -169,11 +175,17 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
     report(&image, &digest, Some(template.get()), false, &progress)
 }
 
+fn alone(directory: &Path, interrupt: &Interrupt) -> Result<ImagesLock, Failure> {
+    let waits = || super::say("waiting for another build of a template to end");
+    match ImagesLock::take(directory, interrupt, waits) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(failed(build::BuildError::Exec(ExecError::Interrupted))),
+        Err(e) => Err(Failure::new(e)),
+    }
+}
+
 fn failed(error: build::BuildError) -> Failure {
-    let interrupted = matches!(
-        error,
-        build::BuildError::Exec(crate::exec::ExecError::Interrupted)
-    );
+    let interrupted = matches!(error, build::BuildError::Exec(ExecError::Interrupted));
     Failure {
         message: error.to_string(),
         code: if interrupted { 130 } else { 1 },

@@ -8,7 +8,8 @@ use crate::record::{Reservation, Status, VmRecord};
 use crate::throttle::Throttle;
 use crate::time::Time;
 
-/// Mints where that was asked for, and registers. After the mint nothing is undone any more: a token on the chain stays.
+/// Mints where that was asked for, and registers. After the mint nothing fails any more: a token on the chain stays, and the
+/// caller has to hear of it.
 pub(super) fn finish(
     world: &World<'_>,
     request: &CreateRequest,
@@ -34,16 +35,17 @@ pub(super) fn finish(
     store.register_vm(&record)?;
     match mint::mint(request.wallet, &encrypted) {
         Ok(token) => {
-            store.mint_token(token, name)?;
             record.nft_token_id = Some(token);
             record.nft_minted = Some(true);
+            let noted = store.mint_token(token, name);
             if let Err(e) = lifecycle::update_gecos(world, &record, request.wallet, token) {
                 remarks.push(format!("the guest's GECOS field does not name token {token} yet: {e}; run blockhost-vm-update-gecos"));
             }
-            Ok(Created {
-                record: store.get(name)?,
-                remarks,
-            })
+            match noted.and_then(|()| store.get(name)) {
+                Ok(noted) => record = noted,
+                Err(e) => remarks.push(format!("token {token} is minted, and the database does not say so: {e}; run blockhost-vm-update-gecos {name} {} --nft-id {token}", request.wallet)),
+            }
+            Ok(Created { record, remarks })
         }
         // Whether it is on the chain is not known: the machine is kept for the one who may hold its token.
         Err(e) => {
