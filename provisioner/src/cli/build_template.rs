@@ -13,13 +13,16 @@ use crate::lock::ImagesLock;
 use crate::progress::Progress;
 use crate::signals::Interrupt;
 use crate::template::build::{self, Inputs};
-use crate::template::register::{self, Existing};
+use crate::template::register::{self, Existing, RegisterError};
 use crate::template::sources::{self, Mirror};
 
 /// Build the template that machines are cloned from
 ///
 /// A small Debian of this host's release, from this host's own mirrors, built as an ordinary user with subordinate ids.
 /// An image or a template that was made of the same inputs is used again.
+///
+/// A template on whose disk machines stand cannot be replaced, with --force neither: set proxmox.template_vmid in
+/// blockhost.yaml to a free number and build again; new machines come from that one from then on.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-build-template", version, after_help = format!("Examples:
   blockhost-build-template
@@ -142,7 +145,7 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
         Existing::Current => !args.force,
         Existing::Outdated if !args.force => {
             super::say(&format!(
-                "warning: template VM {template} was made of other inputs; it is kept, --force replaces it"
+                "warning: template VM {template} was made of other inputs; it is kept, --force replaces it where no machine stands on it"
             ));
             true
         }
@@ -156,6 +159,16 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
             true,
             &Progress::silent(),
         );
+    }
+    if matches!(existing, Existing::Current | Existing::Outdated) {
+        register::check_replaceable(&setup.backend, template).map_err(|e| Failure {
+            code: if matches!(e, RegisterError::InUse { .. }) {
+                5
+            } else {
+                1
+            },
+            message: e.to_string(),
+        })?;
     }
     let reuse_image = image.exists() && !args.force;
     let mut progress = Progress::new(register::STEPS + if reuse_image { 0 } else { build::STEPS });

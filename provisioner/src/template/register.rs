@@ -34,6 +34,20 @@ pub enum RegisterError {
         /// What it is called.
         found: String,
     },
+    /// Machines stand on the template's disk.
+    #[error(
+        "template VM {vmid} cannot be replaced, and was left as it is: the disks of {count} machines stand on it ({}). Set \
+         proxmox.template_vmid in blockhost.yaml to a number that is free and build again: new machines come from that one; \
+         when the last of the others is gone, destroy the old template", clones.join(", ")
+    )]
+    InUse {
+        /// The template.
+        vmid: Vmid,
+        /// How many machines.
+        count: usize,
+        /// The first of them.
+        clones: Vec<String>,
+    },
     /// The backend did not say where the imported disk is.
     #[error("VM {0} has no disk after the import")]
     NoDisk(Vmid),
@@ -85,6 +99,53 @@ pub fn existing(
     })
 }
 
+/// Insists that no machine's disk stands on the template's: neither backend gives such a template up. Asked before an image is
+/// built for nothing.
+///
+/// # Errors
+/// [`RegisterError::InUse`].
+pub fn check_replaceable(backend: &dyn Backend, template: Vmid) -> Result<(), RegisterError> {
+    const SHOWN: usize = 10;
+    // As both backends name a volume that others stand on.
+    let base = format!("base-{template}-");
+    let mut count = 0;
+    let mut clones = Vec::new();
+    for machine in backend.machines()? {
+        if machine.vmid == template {
+            continue;
+        }
+        let config = backend.config(machine.vmid)?.unwrap_or_default();
+        let stands_on_it = config
+            .iter()
+            .any(|(key, value)| is_disk(key) && value.contains(&base));
+        if stands_on_it {
+            count += 1;
+            if count <= SHOWN {
+                clones.push(format!("VM {} {}", machine.vmid, machine.name));
+            }
+        }
+    }
+    if count > SHOWN {
+        clones.push("...".to_owned());
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    Err(RegisterError::InUse {
+        vmid: template,
+        count,
+        clones,
+    })
+}
+
+fn is_disk(key: &str) -> bool {
+    let kind = key.trim_end_matches(|c: char| c.is_ascii_digit());
+    [
+        "scsi", "virtio", "sata", "ide", "efidisk", "tpmstate", "unused",
+    ]
+    .contains(&kind)
+}
+
 /// How many steps [`register`] reports.
 pub const STEPS: usize = 1;
 
@@ -92,7 +153,7 @@ pub const STEPS: usize = 1;
 /// removes what was made.
 ///
 /// # Errors
-/// [`RegisterError`].
+/// [`RegisterError`]; [`RegisterError::InUse`] with everything as it was.
 pub fn register(
     backend: &dyn Backend,
     config: &BlockhostConfig,
@@ -108,7 +169,10 @@ pub fn register(
         Existing::Current if !replace => return Ok(()),
         Existing::Outdated if !replace => return Ok(()),
         Existing::Unfinished => backend.destroy(vmid, false)?,
-        Existing::Current | Existing::Outdated => backend.destroy(vmid, true)?,
+        Existing::Current | Existing::Outdated => {
+            check_replaceable(backend, vmid)?;
+            backend.destroy(vmid, true)?;
+        }
     }
     let name: VmName = NAME.parse()?;
     let mut options = QmOptions::default();

@@ -115,6 +115,28 @@ impl Agent for &Recorder {
                         .collect::<serde_json::Value>(),
                 )
             }
+            Action::QmCreate(a) => {
+                machines.insert(
+                    a.vmid.get(),
+                    FakeMachine {
+                        name: a.name.to_string(),
+                        running: false,
+                        template: false,
+                        onboot: false,
+                    },
+                );
+                said("")
+            }
+            Action::QmTemplate(a) => {
+                machines.get_mut(&a.vmid.get()).ok_or_else(absent)?.template = true;
+                said("")
+            }
+            Action::QmImportdisk(a) => {
+                let mut reply = said("");
+                let volume = format!("local:{vmid}/vm-{vmid}-disk-0.qcow2", vmid = a.vmid);
+                reply.extra.insert("volume".into(), volume.into());
+                reply
+            }
             Action::QmClone(a) => {
                 let vmid = a.newid.get();
                 let container = [&self.containers, &self.hidden]
@@ -139,7 +161,17 @@ impl Agent for &Recorder {
             }
             Action::QmConfig(a) => {
                 let m = machines.get(&a.vmid.get()).ok_or_else(absent)?;
-                said(json!({"name": m.name, "template": if m.template { "1" } else { "0" }}))
+                let template = if m.template { "1" } else { "0" };
+                let disk = if m.template {
+                    ""
+                } else {
+                    "local:9000/base-9000-disk-0.qcow2/"
+                };
+                let disk = format!(
+                    "{disk}{vmid}/vm-{vmid}-disk-0.qcow2,size=10G",
+                    vmid = a.vmid
+                );
+                said(json!({"name": m.name, "template": template, "scsi0": disk}))
             }
             Action::QmStatus(a) => {
                 let m = machines.get(&a.vmid.get()).ok_or_else(absent)?;
