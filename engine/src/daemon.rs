@@ -461,6 +461,18 @@ async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), Outbo
             context.outbox.park(job.id, &reason)?;
             log::error("job parked", &[("job", &job.id), ("reason", &reason)]);
         }
+        Err(StepError::Wait(reason)) => {
+            let pause = retry.wait(job.waits, jitter());
+            context.outbox.wait(job.id, pause, &reason)?;
+            log::warn(
+                "job waits",
+                &[
+                    ("job", &job.id),
+                    ("in_s", &pause.as_secs()),
+                    ("reason", &reason),
+                ],
+            );
+        }
         Err(StepError::Retry(reason)) => match retry.pause(job.attempt, jitter()) {
             Some(pause) => {
                 context.outbox.postpone(job.id, pause, &reason)?;

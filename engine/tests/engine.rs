@@ -98,6 +98,31 @@ async fn a_failing_provisioner_is_tried_again_and_parked_at_last_and_nothing_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_gas_is_too_dear_a_job_waits_for_longer_than_its_attempts_and_goes_on_by_itself() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.set_engine("max_fee_gwei: 0");
+    world.buy(30, world.user_encrypted()).await;
+    let engine = world.engine(&[]);
+    let deadline = Instant::now() + LIMIT;
+    // As many as park a job that fails for a reason of its own (engine.max_attempts in this world).
+    while world.log().matches("job waits").count() < 3 {
+        assert!(Instant::now() < deadline, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_ne!(world.state_of("SubscriptionCreated"), "parked");
+    drop(engine);
+    world.set_engine("max_fee_gwei: 1000");
+    let _engine = world.engine(&[]);
+    while world.state_of("SubscriptionCreated") != "done" {
+        assert!(Instant::now() < deadline + LIMIT, "{}", world.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.minted().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purchase_becomes_one_machine_and_a_credential_that_only_the_buyer_can_read() {
     let Some(world) = World::new().await else {
         return;

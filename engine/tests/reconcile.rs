@@ -271,6 +271,58 @@ async fn an_expiry_that_is_not_the_contracts_is_mended_and_a_paid_machine_resume
     assert!(world.effects().contains(&format!("resume {NAME}")));
 }
 
+/// What garbage collection looks at is the recorded time alone: with it behind the paid one, the machine is destroyed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_that_was_paid_while_a_job_is_parked_is_entered_and_the_job_stays_parked() {
+    let Some(world) = sold().await else { return };
+    let first = world.engine(&[]);
+    until_sold(&world).await;
+    let old = world.machine(NAME)["expires_at"].clone();
+    // Parked, as its machine is gone; then somebody puts that back.
+    world.change_machine(NAME, "status", json!("destroyed"));
+    world.extend(1, 10).await;
+    let extensions = || -> Vec<Value> {
+        let of = |job: &Value| job["event"] == "SubscriptionExtended";
+        let jobs = world.jobs().into_iter().filter(of);
+        jobs.map(|job| job["state"].clone()).collect()
+    };
+    until(&world, "the parked job", async || {
+        extensions() == ["parked"]
+    })
+    .await;
+    world.extend(1, 5).await;
+    until(&world, "the second extension", async || {
+        extensions() == ["parked", "pending"]
+    })
+    .await;
+    drop(first);
+    world.change_machine(NAME, "status", json!("suspended"));
+    let _engine = world.engine(&[]);
+    let seconds = |text: &Value| {
+        let time: jiff::Timestamp = text.as_str().unwrap().parse().unwrap();
+        time.as_second()
+    };
+    until(&world, "the paid time", async || {
+        let machine = world.machine(NAME);
+        seconds(&machine["expires_at"]) - seconds(&old) == 15 * 86_400
+            && machine["status"] == "active"
+    })
+    .await;
+    assert_eq!(extensions(), ["parked", "pending"]);
+    // The parked one, let go, does not take the time of the second one back.
+    let parked = world.jobs();
+    let parked = parked.iter().find(|job| job["state"] == "parked").unwrap();
+    world.operator(&["jobs", "retry", &parked["id"].to_string()]);
+    until(&world, "the end of both", async || {
+        world.jobs().iter().all(|job| job["state"] == "done")
+    })
+    .await;
+    assert_eq!(
+        seconds(&world.machine(NAME)["expires_at"]) - seconds(&old),
+        15 * 86_400
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_a_person_can_decide_is_reported_and_nothing_is_destroyed_or_made() {
     let Some(world) = sold().await else { return };

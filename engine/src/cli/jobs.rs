@@ -16,7 +16,9 @@ pub struct JobsArgs {
 }
 
 const EXAMPLES: &str = "\
-A job is parked when it was tried engine.max_attempts times (blockhost.yaml), or when only a person can decide.
+A job is parked when it was tried engine.max_attempts times (blockhost.yaml), or when only a person can decide. Attempts that
+failed because no node answers, gas is too dear, or database or agent are away do not count: they are repeated, at most 15
+minutes apart.
 
 Exit codes: 0 done; 1 failed, or there is no such job, or it is not parked; 2 wrong usage.
 
@@ -165,7 +167,11 @@ fn print_job(job: &JobView) {
         job.tx_hash,
         job.block_number
     );
-    say!("attempts      {}", job.attempts);
+    let waits = match job.waits {
+        0 => String::new(),
+        waits => format!(", {waits} of them waited for something else and do not count"),
+    };
+    say!("attempts      {}{waits}", job.attempts);
     say!(
         "steps done    {}",
         if job.steps.is_empty() {

@@ -206,9 +206,9 @@ pub(super) fn positive<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Err
 pub struct EngineSection {
     /// Jobs of different subscriptions at the same time.
     pub workers: usize,
-    /// Attempts before a job is parked.
+    /// Attempts before a job is parked. What fails for want of chain, gas, database or agent is no attempt.
     pub max_attempts: u32,
-    /// Seconds before the first retry; doubles each time.
+    /// Seconds before the first retry; doubles each time, up to 15 minutes.
     pub first_retry_s: u64,
     /// Seconds that a create may take.
     pub create_timeout_s: u64,

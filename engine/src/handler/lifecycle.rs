@@ -15,13 +15,16 @@ pub(super) async fn extended(
     let name = machine_name(id);
     if context.outbox.step::<i64>(job.id, "expiry")?.is_none() {
         let record = context.machines.get(&name).await?;
-        if record.is_none_or(|record| record.status == Status::Destroyed) {
+        let Some(record) = record.filter(|record| record.status != Status::Destroyed) else {
             return Err(StepError::Park(format!(
                 "subscription {id} was extended, but its machine {name} is gone; make a new one or refund"
             )));
+        };
+        // Never back: while this job stood still, a later extension may have been entered.
+        if record.expires_at.unix() < until {
+            // Before the resume: the other way round, a collection in between would suspend it again.
+            context.machines.set_expiry(&name, until).await?;
         }
-        // Before the resume: the other way round, a collection in between would suspend it again.
-        context.machines.set_expiry(&name, until).await?;
         context.outbox.record_step(job.id, "expiry", &until)?;
     }
     if context.outbox.step::<bool>(job.id, "resumed")?.is_none() {

@@ -16,7 +16,9 @@ use crate::machines::{Machines, MachinesError};
 use crate::manifest::Manifest;
 use crate::outbox::{Job, Outbox, OutboxError};
 use crate::sending::{SendError, Sender, Sending};
+use blockhost_proto::client::CallError;
 use blockhost_proto::layout::Layout;
+use blockhost_proto::response::ErrorCode;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -140,6 +142,10 @@ pub enum StepError {
     /// lets nothing be done twice.
     #[error("{0}")]
     Waiting(String),
+    /// Trying again helps as soon as something else is well again: no node answers, gas is too dear, the database or the
+    /// agent is away. It is not the job's fault, so the attempt does not count.
+    #[error("{0}")]
+    Wait(String),
     /// Trying again cannot help; somebody has to decide.
     #[error("{0}")]
     Park(String),
@@ -149,15 +155,59 @@ pub enum StepError {
 }
 
 macro_rules! retry_on {
-    ($($error:ty),*) => {$(
+    ($($error:ty: $waits:expr),* $(,)?) => {$(
         impl From<$error> for StepError {
             fn from(error: $error) -> Self {
-                Self::Retry(error.to_string())
+                let waits: fn(&$error) -> bool = $waits;
+                if waits(&error) {
+                    Self::Wait(error.to_string())
+                } else {
+                    Self::Retry(error.to_string())
+                }
             }
         }
     )*};
 }
-retry_on!(ExecError, MachinesError, ChainError, OutboxError);
+retry_on!(
+    ExecError: |e| matches!(e, ExecError::Failed { status, .. } if status.code().is_some_and(|code| NOT_THE_MACHINE.contains(&code))),
+    MachinesError: machines_wait,
+    ChainError: chain_waits,
+    OutboxError: |e| matches!(e, OutboxError::Database { .. }),
+);
+
+/// Exit codes of the provisioner's commands for what is not about one machine: database or configuration, and the agent.
+const NOT_THE_MACHINE: [i32; 2] = [3, 6];
+
+fn chain_waits(error: &ChainError) -> bool {
+    matches!(error, ChainError::NoEndpoint { .. })
+}
+
+fn machines_wait(error: &MachinesError) -> bool {
+    use blockhost_provisioner::store::StoreError;
+    match error {
+        MachinesError::Config(_) => true,
+        MachinesError::Store(e) => matches!(
+            e,
+            StoreError::Damaged { .. }
+                | StoreError::Io { .. }
+                | StoreError::Locked { .. }
+                | StoreError::Unsupported { .. }
+                | StoreError::Stranger { .. }
+                | StoreError::Server { .. }
+        ),
+        MachinesError::Value(_) | MachinesError::Broken(_) => false,
+    }
+}
+
+/// Whether the agent is away, has too much to do, or cannot write its ledger now: for a record there is no other failure.
+fn agent_waits(error: &CallError) -> bool {
+    match error {
+        CallError::Connect { .. } | CallError::Timeout { .. } | CallError::Protocol { .. } => true,
+        CallError::Refused { code, .. } => {
+            matches!(code, ErrorCode::Busy | ErrorCode::Failed | ErrorCode::Timeout)
+        }
+    }
+}
 
 impl From<SendError> for StepError {
     fn from(error: SendError) -> Self {
@@ -165,15 +215,21 @@ impl From<SendError> for StepError {
             SendError::Stopped => Self::Stopped,
             SendError::Waiting { .. } => Self::Waiting(error.to_string()),
             SendError::Empty { .. } => Self::Park(error.to_string()),
-            _ => Self::Retry(error.to_string()),
+            SendError::Chain(e) => e.into(),
+            SendError::Outbox(e) => e.into(),
+            SendError::TooDear { .. } | SendError::Poor { .. } | SendError::NoReceipt { .. } => {
+                Self::Wait(error.to_string())
+            }
+            SendError::Lock(_) | SendError::Reverted { .. } => Self::Retry(error.to_string()),
         }
     }
 }
 
 impl From<RecordError> for StepError {
     fn from(error: RecordError) -> Self {
-        match error {
+        match &error {
             RecordError::Event { .. } => Self::Park(error.to_string()),
+            RecordError::Call(e) if agent_waits(e) => Self::Wait(error.to_string()),
             RecordError::Call(_) => Self::Retry(error.to_string()),
         }
     }
@@ -235,6 +291,79 @@ fn kebab(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    /// What is wrong with the world outside must never cost a job its attempts: after eight of them, within minutes, it
+    /// would be parked, and each of many customers be in an operator's hands.
+    #[test]
+    fn what_is_not_the_jobs_fault_costs_it_no_attempt_and_what_is_does() {
+        use blockhost_provisioner::store::StoreError;
+        let exited = |code: i32| {
+            StepError::from(ExecError::Failed {
+                path: "/usr/bin/blockhost-vm-create".into(),
+                status: std::process::ExitStatus::from_raw(code << 8),
+                stderr: String::new(),
+            })
+        };
+        let refused = |code| {
+            StepError::from(RecordError::Call(CallError::Refused {
+                code,
+                message: String::new(),
+            }))
+        };
+        let nobody = || ChainError::NoEndpoint {
+            what: "asking",
+            chain_id: 1,
+            reasons: String::new(),
+        };
+        let said_no = || ChainError::Refused {
+            what: "asking",
+            host: String::new(),
+            message: String::new(),
+            code: 3,
+        };
+        let server = StoreError::Server {
+            server: String::new(),
+            problem: String::new(),
+        };
+        let unknown = StoreError::UnknownVm {
+            name: String::new(),
+        };
+        let waits: Vec<StepError> = vec![
+            nobody().into(),
+            SendError::Chain(nobody()).into(),
+            SendError::TooDear { asked: 2, limit: 1 }.into(),
+            MachinesError::Store(server).into(),
+            MachinesError::Config(String::new()).into(),
+            exited(3),
+            exited(6),
+            refused(ErrorCode::Busy),
+            RecordError::Call(CallError::Protocol {
+                what: String::new(),
+            })
+            .into(),
+        ];
+        for error in waits {
+            assert!(matches!(error, StepError::Wait(_)), "{error:?}");
+        }
+        let counted: Vec<StepError> = vec![
+            said_no().into(),
+            SendError::Chain(said_no()).into(),
+            MachinesError::Store(unknown).into(),
+            exited(1),
+            exited(5),
+            refused(ErrorCode::BadParams),
+        ];
+        for error in counted {
+            assert!(matches!(error, StepError::Retry(_)), "{error:?}");
+        }
+        assert!(matches!(
+            StepError::from(SendError::Stopped),
+            StepError::Stopped
+        ));
+    }
+
     #[test]
     fn event_names_become_ledger_names() {
         assert_eq!(

@@ -67,8 +67,10 @@ pub struct Job {
     pub tx_hash: B256,
     /// What happened.
     pub event: Event,
-    /// Which attempt this is, from 1.
+    /// Which attempt this is, from 1; those that only waited are not counted.
     pub attempt: u32,
+    /// How often it waited.
+    pub waits: u32,
 }
 
 /// A job as operators see it.
@@ -92,6 +94,8 @@ pub struct JobView {
     pub tx_hash: String,
     /// Attempts so far.
     pub attempts: u32,
+    /// Those of them that failed for a reason that was not the job's: they do not count.
+    pub waits: u32,
     /// A reorganisation took its event away.
     pub orphaned: bool,
     /// Why the last attempt failed.
@@ -120,17 +124,20 @@ impl Retry {
     /// fifth to both sides, so that jobs that failed together do not return together.
     #[must_use]
     pub fn pause(&self, attempt: u32, jitter: f64) -> Option<Duration> {
-        if attempt >= self.max_attempts {
-            return None;
-        }
-        let doubled = self
-            .first
-            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-        Some(
-            doubled
-                .min(LONGEST_PAUSE)
-                .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0)),
-        )
+        (attempt < self.max_attempts).then(|| self.grown(attempt, jitter))
+    }
+
+    /// The pause of a job that has waited `waits` times before for what is not its own: the same, without an end.
+    #[must_use]
+    pub fn wait(&self, waits: u32, jitter: f64) -> Duration {
+        self.grown(waits.saturating_add(1), jitter)
+    }
+
+    fn grown(&self, number: u32, jitter: f64) -> Duration {
+        self.first
+            .saturating_mul(2_u32.saturating_pow(number.saturating_sub(1)))
+            .min(LONGEST_PAUSE)
+            .mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
     }
 }
 
@@ -162,13 +169,13 @@ impl Outbox {
                             (other.state = 'pending' AND other.orphaned = 0)
                             OR (other.state IN ('pending', 'parked') AND job.event <> 'SubscriptionCancelled')))
                     ) ORDER BY id LIMIT 1
-                ) RETURNING id, contract, block_number, tx_hash, payload, attempts",
+                ) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits",
                 params![now_ms()],
-                |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?, row.get(5)?)),
+                |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?, row.get(5)?, row.get(6)?)),
             )
             .optional()
         })?;
-        let Some((id, contract, block_number, tx_hash, payload, attempt)) = found else {
+        let Some((id, contract, block_number, tx_hash, payload, attempt, waits)) = found else {
             return Ok(None);
         };
         let parsed = (|| {
@@ -182,6 +189,7 @@ impl Outbox {
                 tx_hash,
                 event,
                 attempt,
+                waits,
             })
         })();
         match parsed {
@@ -220,6 +228,21 @@ impl Outbox {
         self.write(|t| {
             t.execute(
                 "UPDATE jobs SET state = 'pending', not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
+                params![at, error, now_ms(), id],
+            )
+            .map(drop)
+        })
+    }
+
+    /// The same for a job that failed for a reason that is not its own: the attempt does not count.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn wait(&self, id: i64, pause: Duration, error: &str) -> Result<(), OutboxError> {
+        let at = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+        self.write(|t| {
+            t.execute(
+                "UPDATE jobs SET state = 'pending', waits = waits + 1, not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
                 params![at, error, now_ms(), id],
             )
             .map(drop)
@@ -278,7 +301,7 @@ impl Outbox {
                 .optional()?;
             if state.as_deref() == Some("parked") {
                 t.execute(
-                    "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?",
+                    "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?",
                     params![now_ms(), id],
                 )?;
             }
@@ -376,7 +399,7 @@ impl Outbox {
     ) -> Result<Vec<JobView>, OutboxError> {
         let sql = format!(
             "SELECT id, state, event, subscription_id, chain_id, contract, block_number, tx_hash, attempts, orphaned, last_error,
-             not_before_ms, created_ms, updated_ms, (SELECT json_group_array(name) FROM (SELECT name FROM steps WHERE job_id = jobs.id ORDER BY done_ms, name))
+             not_before_ms, created_ms, updated_ms, (SELECT json_group_array(name) FROM (SELECT name FROM steps WHERE job_id = jobs.id ORDER BY done_ms, name)), waits
              FROM jobs WHERE {condition} ORDER BY id DESC LIMIT ?2"
         );
         let rows: Vec<(String, String, JobView)> =
@@ -403,6 +426,7 @@ fn view(row: &Row<'_>) -> rusqlite::Result<(String, String, JobView)> {
         block_number: unsigned(row.get(6)?),
         tx_hash: row.get(7)?,
         attempts: row.get(8)?,
+        waits: row.get(15)?,
         orphaned: row.get(9)?,
         last_error: row.get(10)?,
         not_before_ms: row.get(11)?,

@@ -85,7 +85,7 @@ pub enum OutboxError {
 }
 
 /// What leads to each format.
-const FORMATS: [&str; 3] = [SCHEMA, SCHEMA_2, SCHEMA_3];
+const FORMATS: [&str; 4] = [SCHEMA, SCHEMA_2, SCHEMA_3, SCHEMA_4];
 
 /// How often a lock that somebody has is asked for again, and how long apart.
 const LOCK_TRIES: u32 = 5;
@@ -181,6 +181,9 @@ CREATE INDEX order_steps_unrecorded ON order_steps (order_id) WHERE state = 'don
 /// What format 3 has more: the block that a transaction is in, as long as a reorganisation may take it back. What was mined
 /// before is taken to be deep enough.
 const SCHEMA_3: &str = "ALTER TABLE txs ADD COLUMN block INTEGER;";
+
+/// What format 4 has more: how many of a job's attempts failed for a reason that was not the job's.
+const SCHEMA_4: &str = "ALTER TABLE jobs ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;";
 
 /// The open database. Operations are short; one lock serves the whole process.
 #[derive(Debug)]

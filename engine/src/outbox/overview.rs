@@ -3,7 +3,7 @@
 
 use super::{JobState, Outbox, OutboxError, int, now_ms, unsigned};
 use crate::chain::{Address, B256};
-use crate::reconcile::plan::OpenJob;
+use crate::reconcile::plan::{OpenJob, Stands};
 use rusqlite::params;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,8 @@ pub struct Purchase {
 }
 
 impl Outbox {
-    /// The oldest open job of each subscription that has one; a parked one only where nothing else is open.
+    /// The oldest open job of each subscription that has one; one that waits, or stands behind one that does, only where
+    /// none can run.
     ///
     /// # Errors
     /// [`OutboxError::Database`].
@@ -40,22 +41,35 @@ impl Outbox {
         contract: Address,
     ) -> Result<BTreeMap<u64, OpenJob>, OutboxError> {
         // What waits for an event that is gone waits for a person.
-        let rows: Vec<(i64, i64, bool)> = self.read(|c| {
+        let rows: Vec<(i64, i64, bool, bool, bool)> = self.read(|c| {
             c.prepare_cached(
-                "SELECT subscription_id, id, state = 'parked' OR (state = 'pending' AND orphaned = 1) AS waits FROM jobs
+                "SELECT subscription_id, id, state = 'parked' OR (state = 'pending' AND orphaned = 1),
+                 state = 'pending' AND waits > 0, state = 'pending' AND event <> 'SubscriptionCancelled' FROM jobs
                  WHERE chain_id = ? AND contract = ? AND subscription_id > 0 AND state IN ('pending', 'running', 'parked')
-                 ORDER BY waits DESC, id DESC",
+                 ORDER BY id",
             )?
             .query_map(params![int(chain_id), contract.to_string()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
             })?
             .collect()
         })?;
-        // Later rows replace earlier ones: the oldest that is not parked comes last.
-        Ok(rows
-            .into_iter()
-            .map(|(subscription, id, parked)| (unsigned(subscription), OpenJob { id, parked }))
-            .collect())
+        let mut open = BTreeMap::new();
+        for (subscription, id, parked, waits, follows) in rows {
+            let job = OpenJob {
+                id,
+                stands: match (parked, waits) {
+                    (true, _) => Stands::Parked,
+                    (false, true) => Stands::Waits,
+                    (false, false) => Stands::Runs,
+                },
+            };
+            let first = open.entry(unsigned(subscription)).or_insert(job);
+            // What stands behind one that does not go on does not go on either (see `claim`).
+            if first.stands != Stands::Runs && job.stands == Stands::Runs && !follows {
+                *first = job;
+            }
+        }
+        Ok(open)
     }
 
     /// The purchases that are done, by subscription, with the transactions that minted.
@@ -130,7 +144,7 @@ impl Outbox {
     pub fn mint_again(&self, job: i64) -> Result<(), OutboxError> {
         self.write(|t| {
             let opened = t.execute(
-                "UPDATE jobs SET state = 'pending', attempts = 0, not_before_ms = 0, updated_ms = ? WHERE id = ? AND state = 'done'",
+                "UPDATE jobs SET state = 'pending', attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ? WHERE id = ? AND state = 'done'",
                 params![now_ms(), job],
             )?;
             if opened == 1 {

@@ -234,6 +234,60 @@ fn stopping_does_not_cost_an_attempt() {
 }
 
 #[test]
+fn waiting_for_what_is_not_the_jobs_own_costs_no_attempt_however_often() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1))]);
+    for waits in 0..20 {
+        let job = world.outbox.claim().unwrap().unwrap();
+        assert_eq!((job.attempt, job.waits), (1, waits));
+        world
+            .outbox
+            .wait(job.id, Duration::ZERO, "nobody answers")
+            .unwrap();
+    }
+    // One that counts, in between, does.
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.postpone(1, Duration::ZERO, "no").unwrap();
+    assert_eq!(world.outbox.claim().unwrap().unwrap().attempt, 2);
+    let shown = world.outbox.show(1).unwrap();
+    assert_eq!((shown.attempts, shown.waits), (22, 20));
+    world.outbox.park(1, "why").unwrap();
+    world.outbox.retry(1).unwrap();
+    let again = world.outbox.claim().unwrap().unwrap();
+    assert_eq!((again.attempt, again.waits), (1, 0));
+}
+
+/// What a customer pays for while an earlier job stands still has a job of its own, which does not run either: it must not
+/// be taken for one that is at work.
+#[test]
+fn what_stands_behind_a_job_that_stands_still_does_not_count_as_at_work() {
+    use crate::reconcile::plan::{OpenJob, Stands};
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1)), at(2, 0, 0, 2, extended(1))]);
+    let open = || world.outbox.open_jobs(CHAIN, CONTRACT).unwrap().remove(&1);
+    let first = |stands| Some(OpenJob { id: 1, stands });
+    assert_eq!(open(), first(Stands::Runs));
+    world.outbox.claim().unwrap().unwrap();
+    assert_eq!(open(), first(Stands::Runs));
+    world
+        .outbox
+        .wait(1, Duration::ZERO, "gas is too dear")
+        .unwrap();
+    assert_eq!(open(), first(Stands::Waits));
+    world.outbox.claim().unwrap().unwrap();
+    assert_eq!(open(), first(Stands::Runs));
+    world.outbox.park(1, "no").unwrap();
+    assert_eq!(open(), first(Stands::Parked));
+    // Nothing holds up a cancellation.
+    world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
+    let end = OpenJob {
+        id: 3,
+        stands: Stands::Runs,
+    };
+    assert_eq!(open(), Some(end));
+}
+
+#[test]
 fn a_reorganisation_removes_what_has_not_begun_and_reports_what_has() {
     let world = World::new();
     world.ingest(&[at(1, 0, 0, 1, created(1))]);
@@ -504,6 +558,7 @@ proptest! {
             Some(pause) => {
                 prop_assert!(attempt < max);
                 prop_assert!(pause >= Duration::from_secs(4) && pause <= Duration::from_secs(1080), "{pause:?}");
+                prop_assert_eq!(pause, retry.wait(attempt - 1, jitter), "waiting grows alike, and has no end");
                 if let Some(next) = retry.pause(attempt + 1, jitter) {
                     prop_assert!(next >= pause);
                 }

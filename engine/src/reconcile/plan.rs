@@ -57,8 +57,19 @@ pub struct Machine {
 pub struct OpenJob {
     /// Its number.
     pub id: i64,
-    /// It waits for a person.
-    pub parked: bool,
+    /// Whether it goes on.
+    pub stands: Stands,
+}
+
+/// Whether a job goes on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// It runs, or does so soon.
+    Runs,
+    /// It, or one before it, waits for the chain, for cheaper gas, for a server: nobody knows how long.
+    Waits,
+    /// It, or one before it, waits for a person.
+    Parked,
 }
 
 /// Everything that is compared, all of one block.
@@ -163,6 +174,37 @@ impl Finding {
         )
     }
 
+    /// Whether it is mended although a job of the subscription stands still: the paid time must not run out meanwhile. It
+    /// gives and takes nothing, whatever becomes of the job.
+    #[must_use]
+    pub const fn cannot_wait(&self) -> bool {
+        match self.problem {
+            Problem::ExpiryDiffers {
+                recorded,
+                expires_at,
+                ..
+            } => expires_at > recorded,
+            _ => false,
+        }
+    }
+
+    /// Whether it is left to a job of its subscription.
+    #[must_use]
+    pub fn is_left_to(&self, job: OpenJob) -> bool {
+        match job.stands {
+            Stands::Runs => true,
+            Stands::Waits => !self.cannot_wait(),
+            // What waits for a person is not mended behind their back.
+            Stands::Parked => {
+                !self.cannot_wait()
+                    && !matches!(
+                        self.problem,
+                        Problem::Cancelled | Problem::NoSubscription | Problem::NoMachine { .. }
+                    )
+            }
+        }
+    }
+
     /// One sentence for a person: what it is and, where the engine leaves it alone, what to do.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -220,7 +262,7 @@ fn moment(seconds: i64) -> String {
     blockhost_provisioner::time::Time::from_unix(seconds).to_string()
 }
 
-/// All that does not fit, by subscription. A subscription that a job is busy with is left to the job.
+/// All that does not fit, by subscription, but for what is left to a job.
 #[must_use]
 pub fn compare(seen: &Observed) -> Vec<Finding> {
     let ids: BTreeSet<u64> = seen
@@ -231,9 +273,6 @@ pub fn compare(seen: &Observed) -> Vec<Finding> {
         .collect();
     let mut findings = Vec::new();
     for id in ids {
-        if seen.open.get(&id).is_some_and(|job| !job.parked) {
-            continue;
-        }
         let living = seen
             .machines
             .get(&id)
@@ -242,11 +281,13 @@ pub fn compare(seen: &Observed) -> Vec<Finding> {
             Some(machine) => of_machine(seen, id, machine),
             None => of_nothing(seen, id),
         };
-        findings.extend(problems.into_iter().map(|problem| Finding {
+        let found = problems.into_iter().map(|problem| Finding {
             subscription: id,
             vm_name: machine_name(id),
             problem,
-        }));
+        });
+        let job = seen.open.get(&id);
+        findings.extend(found.filter(|finding| job.is_none_or(|job| !finding.is_left_to(*job))));
     }
     findings
 }
@@ -274,10 +315,6 @@ fn of_machine(seen: &Observed, id: u64, machine: &Machine) -> Vec<Problem> {
     };
     if subscription.cancelled {
         return vec![Problem::Cancelled];
-    }
-    // What waits for a person is not mended behind their back.
-    if seen.open.contains_key(&id) {
-        return Vec::new();
     }
     let mut problems = Vec::new();
     if subscription.expires_at != machine.expires_at {

@@ -38,8 +38,10 @@ pub async fn repair(
         .outbox
         .open_jobs(context.chain.chain_id(), contract)?;
     let record = context.machines.get(&finding.vm_name).await?;
-    let Some(record) = record.filter(|record| exists(Some(record)) && !open.contains_key(&id))
-    else {
+    if open.get(&id).is_some_and(|job| finding.is_left_to(*job)) {
+        return Ok(Mended::NotNow);
+    }
+    let Some(record) = record.filter(|record| exists(Some(record))) else {
         return Ok(Mended::NotNow);
     };
     let now = observe::machine(&record);

@@ -158,28 +158,47 @@ fn nothing_is_destroyed_or_mended_while_somebody_else_is_at_it() {
     };
     let found = with(|seen| _ = seen.subscriptions.insert(1, cancelled));
     assert_eq!(found, [Problem::Cancelled]);
-    for (parked, expected) in [(false, 0), (true, 1)] {
+    for (stands, expected) in [(Stands::Runs, 0), (Stands::Waits, 0), (Stands::Parked, 1)] {
         let found = with(|seen| {
             seen.subscriptions.insert(1, cancelled);
-            seen.open.insert(1, OpenJob { id: 8, parked });
+            seen.open.insert(1, OpenJob { id: 8, stands });
         });
         assert_eq!(found.len(), expected);
     }
-    let found = with(|seen| {
-        seen.open.insert(
-            1,
-            OpenJob {
-                id: 8,
-                parked: true,
-            },
+    let moved = Credential::Minted {
+        token: 5,
+        owner: Some(wallet(2)),
+    };
+    for stands in [Stands::Runs, Stands::Waits, Stands::Parked] {
+        let found = with(|seen| {
+            seen.open.insert(1, OpenJob { id: 8, stands });
+            seen.credentials.insert(1, moved);
+            seen.machines.get_mut(&1).unwrap().expires_at = NOW + 2000;
+        });
+        assert_eq!(
+            found,
+            [],
+            "a machine waits for the same decision as its job ({stands:?})"
         );
-        seen.machines.get_mut(&1).unwrap().expires_at = 0;
-    });
-    assert_eq!(
-        found,
-        [],
-        "a parked job's machine waits for the same decision"
-    );
+    }
+}
+
+#[test]
+fn paid_time_is_entered_although_a_job_stands_still_and_nothing_else_is() {
+    for (stands, expected) in [(Stands::Runs, 0), (Stands::Waits, 1), (Stands::Parked, 1)] {
+        let found = with(|seen| {
+            seen.open.insert(1, OpenJob { id: 8, stands });
+            seen.machines.get_mut(&1).unwrap().expires_at = NOW - 5;
+            seen.machines.get_mut(&1).unwrap().wallet = Some(wallet(9));
+        });
+        assert_eq!(found.len(), expected, "{stands:?}: {found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|problem| matches!(problem, Problem::ExpiryDiffers { .. })),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]
@@ -192,7 +211,7 @@ fn a_paid_subscription_without_a_machine_is_reported_with_the_job_that_waits() {
             1,
             OpenJob {
                 id: 8,
-                parked: true,
+                stands: Stands::Parked,
             },
         );
     });
