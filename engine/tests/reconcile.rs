@@ -271,6 +271,30 @@ async fn an_expiry_that_is_not_the_contracts_is_mended_and_a_paid_machine_resume
     assert!(world.effects().contains(&format!("resume {NAME}")));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_that_failed_is_tried_until_the_paid_machine_runs() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    let fails = world.dir.path().join("fail-resume");
+    std::fs::write(&fails, "no memory").unwrap();
+    let paid = world.machine(NAME)["expires_at"].clone();
+    world.change_machine(NAME, "expires_at", json!("2020-01-01T00:00:00Z"));
+    world.change_machine(NAME, "status", json!("suspended"));
+    until(&world, "the paid time and what is left to do", async || {
+        world.machine(NAME)["expires_at"] == paid && problems(&world) == ["not-resumed"]
+    })
+    .await;
+    assert_eq!(recorded(&world, "not-resumed"), 0, "nothing was mended yet");
+    std::fs::remove_file(&fails).unwrap();
+    until(&world, "the machine", async || {
+        world.machine(NAME)["status"] == "active" && problems(&world).is_empty()
+    })
+    .await;
+    assert_eq!(recorded(&world, "not-resumed"), 1);
+    assert_eq!(recorded(&world, "expiry-differs"), 1);
+}
+
 /// What garbage collection looks at is the recorded time alone: with it behind the paid one, the machine is destroyed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_that_was_paid_while_a_job_is_parked_is_entered_and_the_job_stays_parked() {

@@ -56,10 +56,12 @@ pub async fn observe(
     let (node, head) = context.chain.select().await?;
     if cursor.number > head
         || head - cursor.number > confirmations.saturating_add(MAX_LAG)
-        || !is_there(node, cursor).await?
     {
         return Ok(None);
     }
+    let Some(block_time) = time_of(node, cursor).await? else {
+        return Ok(None);
+    };
     let at = BlockId::number(cursor.number);
     // The database after the jobs: one that ended in between is then in the database.
     let open: BTreeMap<u64, OpenJob> = context.outbox.open_jobs(chain_id, contract)?;
@@ -92,7 +94,8 @@ pub async fn observe(
     .await?
     .into_iter()
     .collect();
-    let now = now_ms() / 1000;
+    // A clock that is behind makes nothing paid that is not.
+    let now = block_time.max(now_ms() / 1000);
     for (id, subscription) in &subscriptions {
         if !living(id) && (subscription.cancelled || subscription.expires_at <= now) {
             known.over.insert(*id);
@@ -121,7 +124,7 @@ pub async fn observe(
     .into_iter()
     .collect();
     // A history that moved while it was read would be a mixture.
-    if !is_there(node, cursor).await? {
+    if time_of(node, cursor).await?.is_none() {
         return Ok(None);
     }
     let seen = Observed {
@@ -286,13 +289,16 @@ async fn owner(
     }
 }
 
-async fn is_there(node: &Endpoint, cursor: Cursor) -> Result<bool, ReconcileError> {
+/// When the block up to which was read was made, seconds since 1970; none where the node has another one there.
+async fn time_of(node: &Endpoint, cursor: Cursor) -> Result<Option<i64>, ReconcileError> {
     let block = node
         .provider()
         .get_block_by_number(cursor.number.into())
         .await
         .map_err(|e| node_failed("reading a block", node, &e))?;
-    Ok(block.is_some_and(|block| block.header.hash == cursor.hash))
+    Ok(block
+        .filter(|block| block.header.hash == cursor.hash)
+        .map(|block| i64::try_from(block.header.timestamp).unwrap_or(i64::MAX)))
 }
 
 /// Asks for each of many things, some at a time, all of one node.

@@ -75,7 +75,7 @@ pub enum Stands {
 /// Everything that is compared, all of one block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Now, seconds since 1970.
+    /// Now, seconds since 1970: by this host's clock or by the block, as which is later. What is paid by both is paid.
     pub now: i64,
     /// How many subscriptions were ever bought: ids run from 1 to this.
     pub bought: u64,
@@ -142,6 +142,11 @@ pub enum Problem {
         /// Whether the machine is suspended although it is paid.
         resume: bool,
     },
+    /// A machine is suspended although it is paid, and the database says so: a resume failed.
+    NotResumed {
+        /// Until when it is paid, seconds since 1970.
+        expires_at: i64,
+    },
     /// A machine runs that nobody holds a credential of.
     NoCredential,
     /// The credential was burnt.
@@ -171,6 +176,7 @@ impl Finding {
                 | Problem::MintTakenBack { .. }
                 | Problem::TokenDiffers { .. }
                 | Problem::ExpiryDiffers { .. }
+                | Problem::NotResumed { .. }
         )
     }
 
@@ -184,6 +190,7 @@ impl Finding {
                 expires_at,
                 ..
             } => expires_at > recorded,
+            Problem::NotResumed { .. } => true,
             _ => false,
         }
     }
@@ -234,6 +241,10 @@ impl Finding {
             } => format!(
                 "{name} is recorded as paid until {}, the contract says {}",
                 moment(*recorded),
+                moment(*expires_at)
+            ),
+            Problem::NotResumed { expires_at } => format!(
+                "{name} is suspended although it is paid until {}: it is resumed; where that fails, the log of blockhost-engine says why",
                 moment(*expires_at)
             ),
             Problem::NoCredential => format!(
@@ -322,6 +333,10 @@ fn of_machine(seen: &Observed, id: u64, machine: &Machine) -> Vec<Problem> {
             recorded: machine.expires_at,
             expires_at: subscription.expires_at,
             resume: machine.status == Status::Suspended && subscription.expires_at > seen.now,
+        });
+    } else if machine.status == Status::Suspended && subscription.expires_at > seen.now {
+        problems.push(Problem::NotResumed {
+            expires_at: subscription.expires_at,
         });
     }
     let running = machine.status == Status::Active;

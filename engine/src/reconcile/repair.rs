@@ -8,6 +8,7 @@ use crate::chain::Address;
 use crate::failpoint;
 use crate::handler::{Context, StepError};
 use crate::machines::{exists, subscription_of};
+use blockhost_provisioner::record::Status;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -103,6 +104,14 @@ pub async fn repair(
             if *resume {
                 context.command("resume", &[name]).await?;
             }
+        }
+        Problem::NotResumed { expires_at } => {
+            if now.status != Status::Suspended || now.expires_at != *expires_at {
+                return Ok(Mended::NotNow);
+            }
+            context.command("resume", &[name]).await?;
+            // After it: one that fails is tried again with every look, and is not to fill the ledger.
+            note(context, finding).await?;
         }
         Problem::NoCredential
         | Problem::Burnt { .. }

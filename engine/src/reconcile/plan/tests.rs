@@ -72,6 +72,7 @@ fn a_machine_follows_its_credential_and_the_guest_is_told_when_it_runs() {
     };
     for (status, running) in [(Status::Active, true), (Status::Suspended, false)] {
         let found = with(|seen| {
+            seen.now = NOW + 2000;
             seen.credentials.insert(1, moved);
             seen.machines.get_mut(&1).unwrap().status = status;
         });
@@ -92,7 +93,9 @@ fn a_machine_follows_its_credential_and_the_guest_is_told_when_it_runs() {
             wallet: wallet(1)
         }]
     );
-    let asleep = of_record(|machine| {
+    let asleep = with(|seen| {
+        seen.now = NOW + 2000;
+        let machine = seen.machines.get_mut(&1).unwrap();
         machine.guest_knows = false;
         machine.status = Status::Suspended;
     });
@@ -148,6 +151,26 @@ fn the_contract_says_until_when_a_machine_runs() {
         matches!(found[..], [Problem::ExpiryDiffers { resume: true, .. }]),
         "{found:?}"
     );
+}
+
+/// After a resume that failed, both say the same, and the customer has no machine.
+#[test]
+fn a_paid_machine_that_stayed_suspended_is_found_and_one_that_is_over_is_not() {
+    let found = of_record(|machine| machine.status = Status::Suspended);
+    let expires_at = NOW + 1000;
+    assert_eq!(found, [Problem::NotResumed { expires_at }]);
+    for (stands, expected) in [(Stands::Runs, 0), (Stands::Waits, 1), (Stands::Parked, 1)] {
+        let found = with(|seen| {
+            seen.open.insert(1, OpenJob { id: 8, stands });
+            seen.machines.get_mut(&1).unwrap().status = Status::Suspended;
+        });
+        assert_eq!(found.len(), expected, "{stands:?}: {found:?}");
+    }
+    let over = with(|seen| {
+        seen.now = NOW + 1000;
+        seen.machines.get_mut(&1).unwrap().status = Status::Suspended;
+    });
+    assert_eq!(over, []);
 }
 
 #[test]
