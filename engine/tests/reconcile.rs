@@ -4,9 +4,9 @@
 mod common;
 
 use alloy::primitives::U256;
-use blockhost_engine::chain::bindings::AccessCredentialNFT;
-use common::address;
+use blockhost_engine::chain::bindings::{AccessCredentialNFT, MockUSD};
 use common::world::World;
+use common::{address, done};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -269,6 +269,49 @@ async fn an_expiry_that_is_not_the_contracts_is_mended_and_a_paid_machine_resume
     .await;
     assert_eq!(recorded(&world, "expiry-differs"), 1);
     assert!(world.effects().contains(&format!("resume {NAME}")));
+}
+
+/// One receipt that proves nothing must not end the comparison of all the others, nor a time beyond what the database can
+/// hold be mended for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mint_that_proves_no_token_and_a_time_without_end_keep_nobody_from_being_mended() {
+    let Some(world) = sold().await else { return };
+    let other = "blockhost-002";
+    let usd = MockUSD::new(world.usd, world.owner.clone());
+    done(usd.mint(address(1), U256::from(10_u64.pow(13))).send()).await;
+    world.buy(3_000_000, world.user_encrypted()).await;
+    let first = world.engine(&[]);
+    until(&world, "both purchases", async || {
+        world.minted().await == 2 && world.jobs().iter().all(|job| job["state"] == "done")
+    })
+    .await;
+    drop(first);
+    let paid = world.machine(other)["expires_at"].clone();
+    assert!(paid.as_str().unwrap().starts_with("9999"), "{paid}");
+    // A transaction that is on the chain and minted nothing.
+    let outbox = rusqlite::Connection::open(world.layout.state().join("outbox.db")).unwrap();
+    let changed = outbox.execute(
+        "UPDATE txs SET hash = (SELECT tx_hash FROM jobs WHERE id = job_id) WHERE purpose = 'mint' AND job_id =
+         (SELECT min(id) FROM jobs WHERE event = 'SubscriptionCreated')",
+        [],
+    );
+    assert_eq!(changed, Ok(1));
+    drop(outbox);
+    world.change_machine(other, "expires_at", json!("2020-01-01T00:00:00Z"));
+    let _engine = world.engine(&[]);
+    until(&world, "the paid time", async || {
+        world.machine(other)["expires_at"] == paid && problems(&world).is_empty()
+    })
+    .await;
+    for _ in 0..3 {
+        let looked = report(&world)["looked_at"].clone();
+        until(&world, "another look", async || {
+            report(&world)["looked_at"] != looked
+        })
+        .await;
+    }
+    assert_eq!(recorded(&world, "expiry-differs"), 1);
+    assert_eq!(world.log().matches("proves no token").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ use alloy::eips::BlockId;
 use alloy::network::Ethereum;
 use alloy::providers::{Provider, RootProvider};
 use blockhost_provisioner::record::{Status, VmRecord};
+use blockhost_provisioner::time::Time;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use tokio::task::JoinSet;
@@ -34,6 +35,8 @@ pub struct Known {
     minted: HashMap<i64, u64>,
     /// Mints that are in a block deep in the chain, and of which the node has no receipt.
     bare: HashSet<B256>,
+    /// Mints whose receipt names no token; said once.
+    unproven: HashSet<B256>,
     /// Subscriptions without a machine that are over: what brings one back is an event, and events make jobs.
     over: HashSet<u64>,
 }
@@ -213,14 +216,27 @@ async fn mints(
             // Taken into another block, where the contract undid it: as good as gone.
             Some(receipt) if !receipt.status() => Mint::TakenBack { job },
             Some(receipt) => {
-                let token = minted_token(nft, &receipt).map_err(ReconcileError::Absurd)?;
-                if receipt
+                let deep = receipt
                     .block_number
-                    .is_some_and(|n| cursor.number - n >= FINAL_DEPTH)
-                {
-                    known.minted.insert(job, token);
+                    .is_some_and(|n| cursor.number - n >= FINAL_DEPTH);
+                match minted_token(nft, &receipt) {
+                    Ok(token) => {
+                        if deep {
+                            known.minted.insert(job, token);
+                        }
+                        Mint::Of(token)
+                    }
+                    // As where a node lies, or the contract was exchanged: of the others it says nothing.
+                    Err(problem) => {
+                        if known.unproven.insert(hash) {
+                            log::warn(
+                                "a mint proves no token",
+                                &[("job", &job), ("problem", &problem)],
+                            );
+                        }
+                        Mint::Unproven
+                    }
                 }
-                Mint::Of(token)
             }
         };
         mints.push((id, mint));
@@ -262,11 +278,15 @@ async fn subscription(
     Ok((
         id,
         Subscription {
-            // Beyond what a clock can say is for ever.
-            expires_at: i64::try_from(found.expiresAt).unwrap_or(i64::MAX),
+            expires_at: recordable(found.expiresAt),
             cancelled: found.cancelled,
         },
     ))
+}
+
+/// As the database can hold it: beyond what it can say is for ever, and no difference.
+fn recordable(expires_at: U256) -> i64 {
+    Time::from_unix(i64::try_from(expires_at).unwrap_or(i64::MAX)).unix()
 }
 
 /// Whose a token is; none when there is no such token.
