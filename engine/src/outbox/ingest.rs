@@ -8,6 +8,10 @@ use rusqlite::{OptionalExtension, params};
 /// Blocks whose hashes are kept to find where two histories part.
 const KEPT_BLOCKS: u64 = 4096;
 
+/// The job of an event that a reorganisation took away.
+pub(super) const ORPHAN: &str = "SELECT id FROM jobs
+    WHERE chain_id = ? AND contract = ? AND subscription_id = ? AND event = ? AND tx_hash = ? AND orphaned = 1 ORDER BY id LIMIT 1";
+
 /// How far the chain was processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
@@ -144,8 +148,7 @@ fn take(
     // The same event of the same transaction, moved to another block by a reorganisation: the job goes on.
     let orphan: Option<i64> = t
         .query_row(
-            "SELECT id FROM jobs WHERE chain_id = ? AND contract = ? AND subscription_id = ? AND event = ? AND tx_hash = ? AND orphaned = 1
-             ORDER BY id LIMIT 1",
+            ORPHAN,
             params![chain, contract, subscription, name, position.tx_hash.to_string()],
             |row| row.get(0),
         )

@@ -12,6 +12,23 @@ use std::time::Duration;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 
+/// Takes the next job whose turn it is.
+pub(super) const CLAIM: &str = "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
+    SELECT id FROM jobs AS job WHERE state IN ('pending', 'running') AND state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
+        SELECT 1 FROM jobs AS other WHERE other.state IN ('pending', 'running', 'parked') AND other.subscription_id = job.subscription_id
+        AND other.contract = job.contract AND other.chain_id = job.chain_id
+        AND (other.state = 'running' OR other.id < job.id AND (
+            (other.state = 'pending' AND other.orphaned = 0)
+            OR (other.state IN ('pending', 'parked') AND job.event <> 'SubscriptionCancelled')))
+    ) ORDER BY id LIMIT 1
+) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits";
+/// When the next job that waits is due.
+pub(super) const NEXT_DUE: &str = "SELECT min(not_before_ms) FROM jobs WHERE state IN ('pending', 'running') AND state = 'pending' AND orphaned = 0";
+/// What a cancellation closes with itself.
+pub(super) const SUPERSEDE: &str = "UPDATE jobs SET state = 'superseded', updated_ms = ?1
+    WHERE state IN ('pending', 'running', 'parked') AND state <> 'running' AND id < ?2 AND (chain_id, contract, subscription_id) =
+    (SELECT c.chain_id, c.contract, c.subscription_id FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled')";
+
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -161,15 +178,7 @@ impl Outbox {
     pub fn claim(&self) -> Result<Option<Job>, OutboxError> {
         let found = self.write(|t| {
             t.query_row(
-                "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
-                    SELECT id FROM jobs AS job WHERE state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
-                        SELECT 1 FROM jobs AS other WHERE other.subscription_id = job.subscription_id
-                        AND other.contract = job.contract AND other.chain_id = job.chain_id
-                        AND (other.state = 'running' OR other.id < job.id AND (
-                            (other.state = 'pending' AND other.orphaned = 0)
-                            OR (other.state IN ('pending', 'parked') AND job.event <> 'SubscriptionCancelled')))
-                    ) ORDER BY id LIMIT 1
-                ) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits",
+                CLAIM,
                 params![now_ms()],
                 |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?, row.get(5)?, row.get(6)?)),
             )
@@ -209,13 +218,7 @@ impl Outbox {
         self.write(|t| {
             let now = now_ms();
             t.execute("UPDATE jobs SET state = 'done', last_error = NULL, updated_ms = ? WHERE id = ?", params![now, id])?;
-            t.execute(
-                "UPDATE jobs SET state = 'superseded', updated_ms = ?1 WHERE state IN ('parked', 'pending') AND id < ?2 AND EXISTS (
-                    SELECT 1 FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled' AND c.subscription_id = jobs.subscription_id
-                    AND c.contract = jobs.contract AND c.chain_id = jobs.chain_id)",
-                params![now, id],
-            )?;
-            Ok(())
+            t.execute(SUPERSEDE, params![now, id]).map(drop)
         })
     }
 
@@ -361,13 +364,7 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Database`].
     pub fn next_due(&self) -> Result<Option<Duration>, OutboxError> {
-        let at: Option<i64> = self.read(|c| {
-            c.query_row(
-                "SELECT min(not_before_ms) FROM jobs WHERE state = 'pending' AND orphaned = 0",
-                [],
-                |row| row.get(0),
-            )
-        })?;
+        let at: Option<i64> = self.read(|c| c.query_row(NEXT_DUE, [], |row| row.get(0)))?;
         Ok(at.map(|at| Duration::from_millis(unsigned(at.saturating_sub(now_ms())))))
     }
 

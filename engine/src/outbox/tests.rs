@@ -434,6 +434,43 @@ fn a_started_job_whose_event_is_gone_waits_for_a_decision_and_holds_up_no_cancel
     assert_eq!(world.outbox.claim().unwrap().unwrap().id, 2);
 }
 
+/// What is asked for each event and each job must not read all that ever were: a word changed in a query is enough for that.
+#[test]
+fn nothing_that_is_asked_for_each_event_or_job_reads_all_that_ever_were() {
+    let world = World::new();
+    let connection = world.outbox.connection();
+    let plan = |sql: &str| -> Vec<String> {
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        let rows = statement.raw_query();
+        rows.mapped(|row| row.get::<_, String>(3))
+            .collect::<rusqlite::Result<_>>()
+            .unwrap()
+    };
+    let unsettled = format!("SELECT hash FROM txs WHERE {}", young::UNSETTLED);
+    let queries: [(&str, &[&str]); 5] = [
+        (ingest::ORPHAN, &["jobs_orphaned"]),
+        (jobs::CLAIM, &["jobs_open", "jobs_waiting"]),
+        (jobs::NEXT_DUE, &["jobs_open"]),
+        (jobs::SUPERSEDE, &["jobs_waiting"]),
+        (&unsettled, &["txs_by_nonce"]),
+    ];
+    for (sql, indices) in queries {
+        let plan = plan(sql);
+        assert!(
+            !plan.iter().any(|line| line.starts_with("SCAN")),
+            "{sql}: {plan:?}"
+        );
+        for index in indices {
+            assert!(
+                plan.iter().any(|line| line.contains(index)),
+                "{sql}: {plan:?} without {index}"
+            );
+        }
+    }
+}
+
 #[test]
 fn old_block_hashes_are_forgotten_but_for_one() {
     let world = World::new();

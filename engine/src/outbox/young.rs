@@ -6,6 +6,10 @@ use super::{JournalTx, Outbox, OutboxError, TxState, int, now_ms, unsigned};
 use crate::chain::{Address, B256};
 use rusqlite::params;
 
+/// What may still be mined, or mined again.
+pub(super) const UNSETTLED: &str = "chain_id = ? AND sender = ? AND nonce >= ?
+    AND (state = 'live' OR (state = 'mined' AND block IS NOT NULL)) ORDER BY nonce, signed_ms";
+
 /// The step of an order that a transaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepKey {
@@ -103,10 +107,7 @@ impl Outbox {
         sender: Address,
         from: u64,
     ) -> Result<Vec<JournalTx>, OutboxError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM txs WHERE chain_id = ? AND sender = ? AND nonce >= ?
-             AND (state = 'live' OR (state = 'mined' AND block IS NOT NULL)) ORDER BY nonce, signed_ms"
-        );
+        let sql = format!("SELECT {COLUMNS} FROM txs WHERE {UNSETTLED}");
         let rows: Vec<_> = self.read(|c| {
             c.prepare_cached(&sql)?
                 .query_map(
