@@ -26,7 +26,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 const DEFAULT_POLL: Duration = Duration::from_secs(5);
-const DEFAULT_LOG_RANGE: u64 = 2000;
 /// An operator's retry comes from another process: the outbox is looked at again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// How long running jobs may go on after the signal; the unit waits a little longer.
@@ -130,7 +129,7 @@ fn prepare(
         None if chain.chain_id == LOCAL_CHAIN_ID => Start::Block(0),
         None => Start::Deployment,
     };
-    let range = chain.max_log_range.unwrap_or(DEFAULT_LOG_RANGE);
+    let range = chain.log_range();
     let contract = config.subscription_contract()?;
     let monitor = Watched {
         monitor: Monitor::new(

@@ -1,6 +1,10 @@
 //! Watches the chain: from the last processed block to the newest one with enough confirmations, in pieces, into the
 //! outbox. Notices when the history below the cursor was replaced. Decides nothing about machines.
 
+mod again;
+
+pub use again::{Again, read_again};
+
 use crate::chain::logs::{self, ChunkSize};
 use crate::chain::rpc::{Endpoint, MAX_LAG_BLOCKS, TransportError, describe};
 use crate::chain::{Address, B256, Chain, ChainError, events};
@@ -50,6 +54,27 @@ pub enum MonitorError {
         contract: Address,
         /// The chain.
         chain_id: u64,
+    },
+    /// Somebody wants to read again what was not read yet.
+    #[error(
+        "block {from} was not read yet ({}), so there is nothing to read again: the engine comes to it by itself",
+        match .read { Some(block) => format!("the engine has read up to {block}"), None => "the engine has read nothing so far".to_owned() }
+    )]
+    NotYet {
+        /// The first block that was wanted.
+        from: u64,
+        /// The last that was read.
+        read: Option<u64>,
+    },
+    /// A node does not have the block up to which was read.
+    #[error(
+        "{host} has another block {block} than the one that was read, or none: it is behind or on another history. Nothing was taken over from there on; try again later, or with another node first in blockchain.rpc_urls"
+    )]
+    OtherHistory {
+        /// Which node.
+        host: String,
+        /// Which block.
+        block: u64,
     },
 }
 
@@ -355,7 +380,7 @@ impl Monitor {
                 Err(e) => {
                     // A node without old states. Events from before it forgot are missed, so somebody has to know.
                     log::warn(
-                        "the node does not know where the contract begins; set blockchain.start_block in web3-defaults.yaml to see older purchases",
+                        "the node does not know where the contract begins; older purchases are not seen. With an archive node in blockchain.rpc_urls: blockhost jobs read --from BLOCK",
                         &[
                             ("beginning_at", &with),
                             ("host", &node.host()),

@@ -255,6 +255,90 @@ async fn extending_a_machine_that_is_gone_is_parked_for_a_decision() {
     assert_eq!(world.state_of("SubscriptionExtended"), "parked");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_job_that_can_never_succeed_is_closed_on_record_and_frees_those_behind_it() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, vec![4; 200]).await;
+    world.extend(1, 10).await;
+    assert!(!once(&world));
+    let id = |event: &str| {
+        let jobs = world.jobs();
+        let job = jobs.iter().find(|job| job["event"] == event).unwrap();
+        job["id"].to_string()
+    };
+    let (purchase, extension) = (id("SubscriptionCreated"), id("SubscriptionExtended"));
+    let close = |id: &str, why: &str| world.operator(&["jobs", "close", id, "--why", why]);
+    // One that is not parked, one without a reason, and with nobody to record it.
+    close(&extension, "no machine");
+    close(&purchase, " ");
+    let socket = world.layout.agent_socket();
+    std::fs::rename(&socket, socket.with_extension("away")).unwrap();
+    close(&purchase, "refunded");
+    std::fs::rename(socket.with_extension("away"), &socket).unwrap();
+    assert_eq!(world.state_of("SubscriptionCreated"), "parked");
+    assert_eq!(world.state_of("SubscriptionExtended"), "pending");
+    assert!(!world.recorded().contains(&"job-closed".to_owned()));
+
+    close(&purchase, "refunded by hand");
+    assert_eq!(world.state_of("SubscriptionCreated"), "superseded");
+    let events = world.recorded_events();
+    let closed: Vec<_> = events
+        .iter()
+        .filter(|event| event["action"] == "job-closed")
+        .collect();
+    assert_eq!(closed.len(), 1);
+    assert_eq!(closed[0]["resource"], "subscription:1");
+    assert_eq!(closed[0]["data"]["why"], "refunded by hand");
+    assert!(!once(&world), "the extension has no machine");
+    assert_eq!(world.state_of("SubscriptionExtended"), "parked");
+    close(&extension, "refunded by hand");
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.effects(), Vec::<String>::new());
+}
+
+/// A node that left a purchase out, or a first block that was too late: the customer has paid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purchase_that_was_not_seen_is_read_again_and_served_and_one_that_is_over_is_not() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    world.buy(30, world.user_encrypted()).await;
+    world.cancel(2).await;
+    world.anvil.ask("anvil_mine", serde_json::json!([2])).await;
+    let head = world
+        .anvil
+        .ask("eth_blockNumber", serde_json::json!([]))
+        .await;
+    let head = u64::from_str_radix(head.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+    let path = world.layout.etc().join("web3-defaults.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let late = format!("  poll_interval_s: 1\n  start_block: {head}\n");
+    std::fs::write(&path, text.replace("  poll_interval_s: 1\n", &late)).unwrap();
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.jobs(), Vec::<serde_json::Value>::new());
+
+    let read = |from: &str| {
+        let text = world.operator(&["jobs", "read", "--from", from, "--json"]);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()
+    };
+    let again = read("0");
+    assert_eq!(again["over"], serde_json::json!([2]), "{again}");
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.state_of("SubscriptionCreated"), "done");
+    let buyer = address(1).to_string();
+    assert_eq!(world.effects()[0], format!("create {VM} {buyer} 30"));
+    assert_eq!(world.effects().len(), 2, "{:?}", world.effects());
+    assert_eq!(world.minted().await, 1);
+    // What is known stays as it is, and what is not read yet is not taken over here.
+    let jobs = world.jobs();
+    assert_eq!(read("0")["new"], 0);
+    assert_eq!(world.jobs(), jobs);
+    assert_eq!(read(&(head + 1000).to_string()), serde_json::Value::Null);
+}
+
 /// Waits until the log says so.
 async fn until_log(world: &World, text: &str) {
     let deadline = Instant::now() + LIMIT;

@@ -1,8 +1,15 @@
 //! `blockhost jobs`: what the engine has done, does and gave up.
 
+use super::{fail, runtime};
+use crate::agent::{self, RecordError};
+use crate::chain::ChainError;
+use crate::config::{Config, SetupError};
+use crate::monitor::{Again, MonitorError, read_again};
 use crate::outbox::{JobState, JobView, Outbox, OutboxError};
 use blockhost_proto::layout::Layout;
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use std::process::ExitCode;
 
 /// The engine's jobs.
 #[derive(Debug, Args)]
@@ -26,7 +33,12 @@ Examples:
   blockhost jobs
   blockhost jobs list --state parked --json
   blockhost jobs show 17
-  blockhost jobs retry 17";
+  blockhost jobs retry 17
+  blockhost jobs close 17 --why 'refunded by hand'
+  blockhost jobs read --from 5201000 --to 5202000";
+
+/// A reason is a sentence, not a document.
+const LONGEST_WHY: usize = 500;
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -52,6 +64,52 @@ enum Verb {
         /// Its number
         id: i64,
     },
+    /// Close a parked job that is not to be done: those behind it go on. It is on record; what the job did stays
+    #[command(after_help = EXAMPLES)]
+    Close {
+        /// Its number
+        id: i64,
+        /// Why, for those who read the job or the ledger later
+        #[arg(long, value_parser = reason)]
+        why: String,
+    },
+    /// Read blocks of the chain again, for a purchase that was not seen: what is known already stays as it is, and what is
+    /// about subscriptions that are over is left out
+    #[command(after_help = EXAMPLES)]
+    Read {
+        /// The first block
+        #[arg(long)]
+        from: u64,
+        /// The last block; without it, the last one that the engine has read
+        #[arg(long)]
+        to: Option<u64>,
+    },
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > LONGEST_WHY || text.chars().any(char::is_control) {
+        return Err(format!(
+            "it is one line of 1 to {LONGEST_WHY} bytes, without control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    #[error("the job was not closed: {0}")]
+    Record(#[from] RecordError),
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -76,10 +134,15 @@ impl From<StateArg> for JobState {
 }
 
 /// Runs the command.
-///
-/// # Errors
-/// [`OutboxError`].
-pub fn run(args: JobsArgs, layout: &Layout) -> Result<(), OutboxError> {
+#[must_use]
+pub fn run(args: JobsArgs, layout: &Layout) -> ExitCode {
+    match act(args, layout) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail("blockhost", &e),
+    }
+}
+
+fn act(args: JobsArgs, layout: &Layout) -> Result<(), Failure> {
     let outbox = Outbox::open_beside(&Outbox::path(layout))?;
     match args.verb.unwrap_or(Verb::List {
         state: None,
@@ -109,8 +172,67 @@ pub fn run(args: JobsArgs, layout: &Layout) -> Result<(), OutboxError> {
                 eprintln!("job {id} will run again")
             }
         }
+        Verb::Close { id, why } => {
+            close(&outbox, layout, id, &why)?;
+            if args.json {
+                print_json(&outbox.show(id)?)
+            } else {
+                eprintln!("job {id} is closed")
+            }
+        }
+        Verb::Read { from, to } => {
+            let config = Config::load(layout).map_err(SetupError::from)?;
+            let (chain, contract) = (config.chain()?, config.subscription_contract()?);
+            let range = config.web3.blockchain.log_range();
+            let reading = read_again(&chain, &outbox, contract, (from, to), range);
+            let again = runtime()?.block_on(reading)?;
+            if args.json {
+                print_json(&again)
+            } else {
+                print_again(&again)
+            }
+        }
     }
     Ok(())
+}
+
+/// First the record: what is closed without one would be gone without a trace of who wanted it.
+fn close(outbox: &Outbox, layout: &Layout, id: i64, why: &str) -> Result<(), Failure> {
+    let job = outbox.show(id)?;
+    if !job.is_parked() {
+        let state = job.state;
+        return Err(OutboxError::NotParked { id, state }.into());
+    }
+    let resource = match job.subscription_id {
+        0 => format!("contract:{}", job.contract),
+        subscription => format!("subscription:{subscription}"),
+    };
+    let data = json!({
+        "job": id,
+        "event": job.event,
+        "event_tx": job.tx_hash,
+        "chain_id": job.chain_id,
+        "contract": job.contract,
+        "steps": job.steps,
+        "why": why,
+    });
+    let recording = agent::record(layout, "job-closed", &resource, data);
+    runtime()?.block_on(recording)?;
+    Ok(outbox.close(id, why)?)
+}
+
+fn print_again(again: &Again) {
+    say!(
+        "blocks {} to {}: {} events, {} new jobs",
+        again.from,
+        again.to,
+        again.events,
+        again.new
+    );
+    if !again.over.is_empty() {
+        let over: Vec<String> = again.over.iter().map(u64::to_string).collect();
+        say!("over, left out: subscriptions {}", over.join(", "));
+    }
 }
 
 fn print_json(value: &impl serde::Serialize) {

@@ -13,7 +13,7 @@ use super::reconcile::ReconcileArgs;
 use super::state::{ApplyArgs, DiffArgs, QueryArgs, ShowDiffArgs};
 use super::status::StatusArgs;
 use super::{
-    admin, agent, anchors, broker, config, fail, funds, jobs, ledger, net, reconcile, state, status,
+    admin, agent, anchors, broker, config, funds, jobs, ledger, net, reconcile, state, status,
 };
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -113,10 +113,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => state::apply(&args, &layout),
         Command::Query(args) => state::query(&args, &layout),
         Command::ShowDiff(args) => state::show_diff(&args, &layout),
-        Command::Jobs(args) => match jobs::run(args, &layout) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => fail("blockhost", &e),
-        },
+        Command::Jobs(args) => jobs::run(args, &layout),
     }
 }
 

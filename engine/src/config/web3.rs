@@ -75,7 +75,15 @@ pub struct Blockchain {
     pub max_log_range: Option<u64>,
 }
 
+const DEFAULT_LOG_RANGE: u64 = 2000;
+
 impl Blockchain {
+    /// Most blocks in one request for logs.
+    #[must_use]
+    pub fn log_range(&self) -> u64 {
+        self.max_log_range.unwrap_or(DEFAULT_LOG_RANGE)
+    }
+
     /// All endpoints, each once, in order of preference.
     #[must_use]
     pub fn urls(&self) -> Vec<String> {

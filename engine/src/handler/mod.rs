@@ -204,7 +204,10 @@ fn agent_waits(error: &CallError) -> bool {
     match error {
         CallError::Connect { .. } | CallError::Timeout { .. } | CallError::Protocol { .. } => true,
         CallError::Refused { code, .. } => {
-            matches!(code, ErrorCode::Busy | ErrorCode::Failed | ErrorCode::Timeout)
+            matches!(
+                code,
+                ErrorCode::Busy | ErrorCode::Failed | ErrorCode::Timeout
+            )
         }
     }
 }

@@ -105,6 +105,46 @@ impl Outbox {
         })
     }
 
+    /// Takes over events of blocks that were read before; how far was read stays as it is.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn ingest_again(
+        &self,
+        chain_id: u64,
+        contract: Address,
+        events: &[Located],
+    ) -> Result<Ingested, OutboxError> {
+        self.write(|t| {
+            let mut ingested = Ingested::default();
+            for located in events {
+                take(t, chain_id, contract, located, &mut ingested)?;
+            }
+            Ok(ingested)
+        })
+    }
+
+    /// Whether the purchase of a subscription was ever seen.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`].
+    pub fn knows(
+        &self,
+        chain_id: u64,
+        contract: Address,
+        subscription: u64,
+    ) -> Result<bool, OutboxError> {
+        self.read(|c| {
+            c.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM jobs WHERE chain_id = ? AND contract = ? AND subscription_id = ? AND event = 'SubscriptionCreated')",
+            )?
+            .query_row(
+                params![int(chain_id), contract.to_string(), int(subscription)],
+                |row| row.get(0),
+            )
+        })
+    }
+
     /// Forgets everything above the block `ancestor`: the chain has another history from there on. `None` forgets all.
     ///
     /// # Errors
@@ -149,7 +189,13 @@ fn take(
     let orphan: Option<i64> = t
         .query_row(
             ORPHAN,
-            params![chain, contract, subscription, name, position.tx_hash.to_string()],
+            params![
+                chain,
+                contract,
+                subscription,
+                name,
+                position.tx_hash.to_string()
+            ],
             |row| row.get(0),
         )
         .optional()?;

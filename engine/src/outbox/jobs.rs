@@ -41,7 +41,7 @@ pub enum JobState {
     Done,
     /// Given up until somebody retries it.
     Parked,
-    /// Parked, then made pointless by a cancellation.
+    /// Parked, then made pointless by a cancellation or closed by somebody.
     Superseded,
 }
 
@@ -127,6 +127,14 @@ pub struct JobView {
     pub steps: Vec<String>,
 }
 
+impl JobView {
+    /// Whether nothing becomes of it until somebody decides: it is parked, or its event is no longer on the chain.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.state == JobState::Parked || self.state == JobState::Pending && self.orphaned
+    }
+}
+
 /// When to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -177,11 +185,17 @@ impl Outbox {
     /// [`OutboxError::Database`]; [`OutboxError::Content`] for a job that cannot be read, which is parked.
     pub fn claim(&self) -> Result<Option<Job>, OutboxError> {
         let found = self.write(|t| {
-            t.query_row(
-                CLAIM,
-                params![now_ms()],
-                |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?, row.get(5)?, row.get(6)?)),
-            )
+            t.query_row(CLAIM, params![now_ms()], |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get(2)?,
+                    row.get::<_, String>(3)?,
+                    row.get::<_, String>(4)?,
+                    row.get(5)?,
+                    row.get(6)?,
+                ))
+            })
             .optional()
         })?;
         let Some((id, contract, block_number, tx_hash, payload, attempt, waits)) = found else {
@@ -217,7 +231,10 @@ impl Outbox {
     pub fn finish(&self, id: i64) -> Result<(), OutboxError> {
         self.write(|t| {
             let now = now_ms();
-            t.execute("UPDATE jobs SET state = 'done', last_error = NULL, updated_ms = ? WHERE id = ?", params![now, id])?;
+            t.execute(
+                "UPDATE jobs SET state = 'done', last_error = NULL, updated_ms = ? WHERE id = ?",
+                params![now, id],
+            )?;
             t.execute(SUPERSEDE, params![now, id]).map(drop)
         })
     }
@@ -297,16 +314,39 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
+        self.decide(
+            id,
+            "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ?2 WHERE id = ?1",
+            params![id, now_ms()],
+        )
+    }
+
+    /// Closes a parked job for good: somebody decided that it is not to be done.
+    ///
+    /// # Errors
+    /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
+    pub fn close(&self, id: i64, why: &str) -> Result<(), OutboxError> {
+        self.decide(
+            id,
+            "UPDATE jobs SET state = 'superseded', last_error = ?3, updated_ms = ?2 WHERE id = ?1",
+            params![id, now_ms(), format!("closed by hand: {why}")],
+        )
+    }
+
+    /// Changes a job that waits for a decision.
+    fn decide(
+        &self,
+        id: i64,
+        change: &str,
+        params: &[&dyn rusqlite::ToSql],
+    ) -> Result<(), OutboxError> {
         let state: Option<String> = self.write(|t| {
             // One that waits for an event that is gone is as good as parked.
             let state: Option<String> = t
                 .query_row("SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state) FROM jobs WHERE id = ?", [id], |row| row.get(0))
                 .optional()?;
             if state.as_deref() == Some("parked") {
-                t.execute(
-                    "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ? WHERE id = ?",
-                    params![now_ms(), id],
-                )?;
+                t.execute(change, params)?;
             }
             Ok(state)
         })?;

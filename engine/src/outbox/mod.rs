@@ -75,7 +75,7 @@ pub enum OutboxError {
     #[error("there is no job {0}")]
     NoJob(i64),
     /// It is not parked.
-    #[error("job {id} is {state}, only parked jobs can be retried")]
+    #[error("job {id} is {state}; only parked jobs can be retried or closed")]
     NotParked {
         /// Which job.
         id: i64,

@@ -57,9 +57,7 @@ pub async fn observe(
         return Ok(None);
     };
     let (node, head) = context.chain.select().await?;
-    if cursor.number > head
-        || head - cursor.number > confirmations.saturating_add(MAX_LAG)
-    {
+    if cursor.number > head || head - cursor.number > confirmations.saturating_add(MAX_LAG) {
         return Ok(None);
     }
     let Some(block_time) = time_of(node, cursor).await? else {

@@ -263,7 +263,7 @@ impl Finding {
                 "subscription {id} is paid and has no machine; job {job} waits for you: blockhost jobs show {job}"
             ),
             Problem::NoMachine { job: None } => format!(
-                "subscription {id} is paid and has no machine, and no job will make one; if its purchase is older than blockchain.start_block, set that to an earlier block, else refund"
+                "subscription {id} is paid and has no machine, and no job will make one; where `blockhost jobs` does not know its purchase, read that again: blockhost jobs read --from BLOCK, with the block of the purchase; else refund"
             ),
         }
     }
