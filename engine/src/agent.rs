@@ -1,11 +1,12 @@
 //! What the engine asks of the root agent itself: one record in the ledger per event, deed and anchor.
 
 use blockhost_ledger::plugin::{Registry, redact};
-use blockhost_proto::action::Action;
+use blockhost_proto::action::{Action, QmList};
 use blockhost_proto::client::CallError;
 use blockhost_proto::client::tokio::Client;
 use blockhost_proto::layout::Layout;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Why an event could not be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,32 @@ pub async fn anchored(layout: &Layout, params: &Value) -> Result<Option<u64>, Re
     ask(layout, action).await
 }
 
+/// Numbers of the machines that run on this host.
+///
+/// # Errors
+/// One sentence: the agent is not reached, or its answer is not the agreed one.
+pub async fn running(layout: &Layout) -> Result<BTreeSet<u32>, String> {
+    let mut client = Client::connect_layout(layout)
+        .await
+        .map_err(|e| e.to_string())?;
+    let reply = client
+        .call(&QmList {}.into())
+        .await
+        .map_err(|e| e.to_string())?;
+    running_in(&reply.output)
+}
+
+fn running_in(output: &str) -> Result<BTreeSet<u32>, String> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        vmid: u32,
+        status: String,
+    }
+    let rows: Vec<Row> = serde_json::from_str(output).map_err(|e| format!("qm-list: {e}"))?;
+    let running = rows.into_iter().filter(|row| row.status == "running");
+    Ok(running.map(|row| row.vmid).collect())
+}
+
 async fn ask(layout: &Layout, action: Action) -> Result<Option<u64>, RecordError> {
     let mut client = Client::connect_layout(layout).await?;
     let reply = client.call(&action).await?;
@@ -114,6 +141,20 @@ fn event(kind: Kind, action: &str, resource: &str, mut data: Value) -> Result<Ac
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_runs_is_read_from_the_list_and_a_list_of_another_shape_is_not_believed() {
+        let list = r#"[{"vmid":100,"name":"a","status":"running"},{"vmid":101,"name":"b","status":"stopped"}]"#;
+        assert_eq!(running_in(list), Ok(BTreeSet::from([100])));
+        for odd in [
+            "",
+            "{}",
+            r#"[{"vmid":"100","status":"running"}]"#,
+            r#"[{"vmid":100}]"#,
+        ] {
+            assert!(running_in(odd).is_err(), "{odd}");
+        }
+    }
 
     #[test]
     fn an_event_says_what_the_engine_said_and_a_secret_never_leaves_it() {

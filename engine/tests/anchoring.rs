@@ -263,6 +263,11 @@ async fn a_ledger_that_was_put_back_or_rewritten_raises_the_alarm_and_is_not_anc
         log.contains("ALARM") && log.contains("8 were anchored"),
         "{log}"
     );
+    let stands = |ground: &Ground| {
+        let status = ground.world.operator(&["status", "--json"]);
+        status.contains("ALARM since")
+    };
+    assert!(stands(&ground));
     let event = ground.world.recorded_events().pop().unwrap();
     assert_eq!(event["action"], "anchor-alarm");
     let (code, report) = ground.judge("verify", &[]);
@@ -289,6 +294,7 @@ async fn a_ledger_that_was_put_back_or_rewritten_raises_the_alarm_and_is_not_anc
     std::fs::rename(&new, ground.path()).unwrap();
     assert!(ground.look(), "{}", ground.world.log());
     assert_eq!(ground.judge("verify", &[]).0, 0);
+    assert!(!stands(&ground));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -338,6 +338,23 @@ async fn a_resume_that_failed_is_tried_until_the_paid_machine_runs() {
     assert_eq!(recorded(&world, "expiry-differs"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_active_machine_that_does_not_run_needs_somebody_until_it_runs() {
+    let Some(world) = sold().await else { return };
+    let _engine = world.engine(&[]);
+    until_sold(&world).await;
+    let stopped = world.dir.path().join("stopped");
+    std::fs::write(&stopped, NAME).unwrap();
+    until(&world, "the finding", async || {
+        problems(&world) == ["not-running"]
+    })
+    .await;
+    let status = world.operator(&["status", "--json"]);
+    assert!(status.contains("active and does not run"), "{status}");
+    std::fs::remove_file(&stopped).unwrap();
+    until(&world, "quiet", async || problems(&world).is_empty()).await;
+}
+
 /// What garbage collection looks at is the recorded time alone: with it behind the paid one, the machine is destroyed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_that_was_paid_while_a_job_is_parked_is_entered_and_the_job_stays_parked() {

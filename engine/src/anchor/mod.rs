@@ -4,6 +4,7 @@
 //! Nothing has to be remembered: what was anchored is asked of the contract, what was recorded of the ledger, what was
 //! signed of the journal. So a crash anywhere leads back to a look, and the contract takes every head only once.
 
+pub mod alarm;
 pub mod local;
 pub mod onchain;
 pub mod plan;
@@ -14,6 +15,7 @@ use crate::config::LedgerAnchorSection;
 use crate::handler::Context;
 use crate::sending::{SendError, Sending};
 use crate::{log, notify};
+use alarm::Standing;
 use blockhost_ledger::merkle::{Hash, hex};
 use blockhost_ledger::note::Checkpoint;
 use blockhost_proto::response::ErrorCode;
@@ -95,6 +97,8 @@ pub struct Anchorer {
     /// Size of the newest anchor on record in the ledger, once it was looked for.
     recorded: Option<u64>,
     raised: Option<(Alarm, Instant)>,
+    /// True once `blockhost status` was told that no alarm stands; one of an earlier engine may.
+    calm: bool,
     /// The alarm that is on record, so that it is recorded once.
     alarm_recorded: Option<Alarm>,
 }
@@ -116,6 +120,7 @@ impl Anchorer {
             believed: None,
             recorded: None,
             raised: None,
+            calm: false,
             alarm_recorded: None,
         }
     }
@@ -195,6 +200,12 @@ impl Anchorer {
             self.believed = None;
             self.raise(alarm, id).await?;
             return Ok(Looked::Alarm(alarm));
+        }
+        if !self.calm {
+            match Standing::clear(&self.context.layout) {
+                Ok(()) => self.calm = true,
+                Err(e) => log::warn("the alarm that is over", &[("error", &e)]),
+            }
         }
         if self.raised.take().is_some() {
             self.alarm_recorded = None;
@@ -395,6 +406,10 @@ impl Anchorer {
                 ],
             );
             notify::state(&format!("STATUS=ALARM: {alarm}"));
+            self.calm = false;
+            if let Err(e) = Standing::raise(&self.context.layout, &alarm.to_string()) {
+                log::warn("the alarm is not in blockhost status", &[("error", &e)]);
+            }
             self.raised = Some((alarm, Instant::now()));
         }
         if self.alarm_recorded != Some(alarm) {

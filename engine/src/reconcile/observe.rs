@@ -3,6 +3,7 @@
 
 use super::ReconcileError;
 use super::plan::{Credential, Machine, Observed, OpenJob, Subscription};
+use crate::agent;
 use crate::chain::bindings::{AccessCredentialNFT, BlockhostSubscriptions};
 use crate::chain::nonce::{self, Holder};
 use crate::chain::rpc::{Endpoint, TransportError};
@@ -17,7 +18,7 @@ use alloy::network::Ethereum;
 use alloy::providers::{Provider, RootProvider};
 use blockhost_provisioner::record::{Status, VmRecord};
 use blockhost_provisioner::time::Time;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use tokio::task::JoinSet;
 
@@ -25,6 +26,8 @@ use tokio::task::JoinSet;
 const AT_ONCE: usize = 8;
 /// A mint this deep below the head is not asked for again.
 const FINAL_DEPTH: u64 = 256;
+/// The agent is asked what runs with every so many looks: each question is in the ledger.
+const LIST_EVERY: u32 = 3;
 /// The outbox may be so many blocks behind what is confirmed and still be compared.
 const MAX_LAG: u64 = 64;
 
@@ -37,8 +40,32 @@ pub struct Known {
     bare: HashSet<B256>,
     /// Mints whose receipt names no token; said once.
     unproven: HashSet<B256>,
+    /// How often it was looked.
+    looks: u32,
+    /// Active machines that the agent's last list did not show as running.
+    stopped_then: BTreeSet<u32>,
+    /// Those that neither of the last two did.
+    stopped: BTreeSet<u32>,
     /// Subscriptions without a machine that are over: what brings one back is an event, and events make jobs.
     over: HashSet<u64>,
+}
+
+impl Known {
+    /// Which of these machines did not run, by the last two lists of the agent.
+    async fn stopped(&mut self, context: &Context, active: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let is_due = self.looks % LIST_EVERY == 0;
+        self.looks = self.looks.wrapping_add(1);
+        if is_due && !active.is_empty() {
+            // An agent that is away has a line of its own in `blockhost status`.
+            let stopped = match agent::running(&context.layout).await {
+                Ok(running) => active.difference(&running).copied().collect(),
+                Err(_) => BTreeSet::new(),
+            };
+            self.stopped = stopped.intersection(&self.stopped_then).copied().collect();
+            self.stopped_then = stopped;
+        }
+        self.stopped.intersection(active).copied().collect()
+    }
 }
 
 /// Looks. `None` when this is no moment for it: nothing was read yet, the outbox is behind, or the node is on another
@@ -68,9 +95,21 @@ pub async fn observe(
     let open: BTreeMap<u64, OpenJob> = context.outbox.open_jobs(chain_id, contract)?;
     let purchases = context.outbox.purchases(chain_id, contract)?;
     let records = context.machines.all().await?;
+    let active = records
+        .iter()
+        .filter(|record| record.status == Status::Active && !record.mock);
+    let active = active.map(|record| record.vmid.get()).collect();
+    let stopped = known.stopped(context, &active).await;
     let machines: BTreeMap<u64, Machine> = records
         .iter()
-        .filter_map(|record| Some((subscription_of(record.vm_name.as_str())?, machine(record))))
+        .filter_map(|record| {
+            let down = stopped.contains(&record.vmid.get());
+            let found = Machine {
+                down,
+                ..machine(record)
+            };
+            Some((subscription_of(record.vm_name.as_str())?, found))
+        })
         .collect();
     let pos = BlockhostSubscriptions::new(contract, node.provider());
     let bought = pos
@@ -151,6 +190,7 @@ pub fn machine(record: &VmRecord) -> Machine {
             .and_then(|wallet| wallet.to_string().parse().ok()),
         token: record.nft_token_id,
         guest_knows: record.gecos_synced.unwrap_or(true),
+        down: false,
     }
 }
 

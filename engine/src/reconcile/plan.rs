@@ -50,6 +50,8 @@ pub struct Machine {
     pub token: Option<u64>,
     /// Whether the guest was told wallet and token.
     pub guest_knows: bool,
+    /// It did not run, by two lists of the agent in a row, although it is recorded as active.
+    pub down: bool,
 }
 
 /// A job that is not closed.
@@ -147,6 +149,8 @@ pub enum Problem {
         /// Until when it is paid, seconds since 1970.
         expires_at: i64,
     },
+    /// An active machine does not run.
+    NotRunning,
     /// A machine runs that nobody holds a credential of.
     NoCredential,
     /// The credential was burnt.
@@ -206,7 +210,10 @@ impl Finding {
                 !self.cannot_wait()
                     && !matches!(
                         self.problem,
-                        Problem::Cancelled | Problem::NoSubscription | Problem::NoMachine { .. }
+                        Problem::Cancelled
+                            | Problem::NoSubscription
+                            | Problem::NoMachine { .. }
+                            | Problem::NotRunning
                     )
             }
         }
@@ -246,6 +253,9 @@ impl Finding {
             Problem::NotResumed { expires_at } => format!(
                 "{name} is suspended although it is paid until {}: it is resumed; where that fails, the log of blockhost-engine says why",
                 moment(*expires_at)
+            ),
+            Problem::NotRunning => format!(
+                "{name} is recorded as active and does not run: blockhost-vm-start {name}, or see its console log"
             ),
             Problem::NoCredential => format!(
                 "nobody holds a credential of {name}; see `blockhost jobs` for its purchase, or mint one with blockhost-mint-nft"
@@ -340,6 +350,9 @@ fn of_machine(seen: &Observed, id: u64, machine: &Machine) -> Vec<Problem> {
         });
     }
     let running = machine.status == Status::Active;
+    if running && machine.down {
+        problems.push(Problem::NotRunning);
+    }
     match seen.credentials.get(&id) {
         Some(Credential::TakenBack { job }) => problems.push(Problem::MintTakenBack { job: *job }),
         Some(Credential::Minted { token, .. }) if machine.token != Some(*token) => {

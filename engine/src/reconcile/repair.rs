@@ -113,7 +113,8 @@ pub async fn repair(
             // After it: one that fails is tried again with every look, and is not to fill the ledger.
             note(context, finding).await?;
         }
-        Problem::NoCredential
+        Problem::NotRunning
+        | Problem::NoCredential
         | Problem::Burnt { .. }
         | Problem::Cancelled
         | Problem::NoSubscription

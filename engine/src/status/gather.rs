@@ -2,8 +2,9 @@
 
 use super::{
     AccountPart, AgentPart, BrokerPart, ChainPart, HeadsPart, JobsPart, LedgerPart, Part,
-    ReconcilePart, Status,
+    ReconcilePart, SpacePart, Status,
 };
+use crate::anchor::alarm::Standing;
 use crate::anchor::local;
 use crate::broker::kept::Kept;
 use crate::broker::run;
@@ -64,6 +65,13 @@ pub async fn status(layout: &Layout) -> Status {
     let heads = config
         .as_ref()
         .map_or(Ok(None), |config| heads_part(config, layout));
+    // What an engine of before left is no alarm where nothing is anchored any more.
+    let anchored = (config.as_ref())
+        .is_ok_and(|config| config.web3.blockchain.ledger_anchor_contract.is_some());
+    let anchor = match anchored {
+        true => Standing::load(layout),
+        false => Ok(None),
+    };
     Status {
         at: jiff::Timestamp::now().to_string(),
         version: blockhost_proto::VERSION,
@@ -75,6 +83,8 @@ pub async fn status(layout: &Layout) -> Status {
         jobs: outbox.map_err(Clone::clone).and_then(jobs).into(),
         machines,
         ledger: ledger(layout).into(),
+        anchor: anchor.into(),
+        space: space(layout).into(),
         broker: broker(layout).into(),
         reconcile: Report::load(layout)
             .map(|report| {
@@ -238,6 +248,31 @@ fn broker(layout: &Layout) -> Result<Option<BrokerPart>, String> {
         },
         complaint: kept.complaint(run::now(), lease_s),
     }))
+}
+
+/// The file systems of all that grows. What is not there, or not ours to see, does not fill up under us.
+fn space(layout: &Layout) -> Result<Vec<SpacePart>, String> {
+    use rustix::io::Errno;
+    let places = [
+        ("state", layout.state()),
+        ("ledger", layout.ledger()),
+        ("machines", layout.state().join("qm-storage")),
+        ("containers", layout.containers()),
+    ];
+    let mut all = Vec::new();
+    for (name, path) in places {
+        match rustix::fs::statvfs(&path) {
+            Ok(found) => all.push(SpacePart {
+                name,
+                path: path.display().to_string(),
+                size_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+                free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            }),
+            Err(Errno::NOENT | Errno::ACCESS) => {}
+            Err(e) => return Err(format!("{}: {e}", path.display())),
+        }
+    }
+    Ok(all)
 }
 
 fn ledger(layout: &Layout) -> Result<LedgerPart, String> {

@@ -7,6 +7,7 @@ pub mod prometheus;
 pub mod serve;
 pub mod text;
 
+use crate::anchor::alarm::Standing;
 use crate::monitor::Shorter;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,6 +20,12 @@ const BEHIND: u64 = 50;
 const UNTOLD_S: i64 = 900;
 /// Ether, in wei, below which the account that mints needs somebody: a mint costs a tenth of it in dear times.
 const LOW_WEI: u128 = 10_000_000_000_000_000;
+
+/// Seconds that a job is open before it is said: no step takes as long, and what waits says for what.
+const OLD_JOB_S: u64 = 3600;
+/// A file system with less free than one part in so many, and less than this, needs somebody.
+const SCARCE_SPACE: u64 = 20;
+const LOW_SPACE: u64 = 10 << 30;
 
 /// Something that could be read, or why it could not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,6 +84,10 @@ pub struct Status {
     pub machines: Part<MachinesPart>,
     /// The ledger, as published.
     pub ledger: Part<LedgerPart>,
+    /// An alarm of its anchoring that stands; none where all is well or nothing is anchored.
+    pub anchor: Part<Option<Standing>>,
+    /// The file systems that must not run full.
+    pub space: Part<Vec<SpacePart>>,
     /// The host's IPv6 network; none where it has none.
     pub broker: Part<Option<BrokerPart>>,
     /// The last comparison with the chain; none yet.
@@ -197,6 +208,27 @@ pub struct LedgerPart {
     pub root: String,
 }
 
+/// The file system of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SpacePart {
+    /// What is there: `state`, `ledger`, `machines`, `containers`.
+    pub name: &'static str,
+    /// The directory.
+    pub path: String,
+    /// Its file system.
+    pub size_bytes: u64,
+    /// What is free of it for us.
+    pub free_bytes: u64,
+}
+
+impl SpacePart {
+    /// Whether it is about to be full.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.free_bytes < (self.size_bytes / SCARCE_SPACE).min(LOW_SPACE)
+    }
+}
+
 /// The network that machines draw their IPv6 addresses from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BrokerPart {
@@ -224,6 +256,12 @@ impl Status {
     #[must_use]
     pub fn attention(&self) -> Vec<String> {
         let mut wanted = Vec::new();
+        if let Some(Some(standing)) = self.anchor.known() {
+            wanted.push(format!(
+                "ALARM since {}: {}: see anchor.md, keep a copy of the ledger first",
+                standing.since, standing.alarm
+            ));
+        }
         let mut unknown = |what: &str, error: &str| wanted.push(format!("{what}: {error}"));
         if let Part::Unknown { error } = &self.agent {
             unknown("root agent", error);
@@ -242,6 +280,12 @@ impl Status {
         }
         if let Part::Unknown { error } = &self.ledger {
             unknown("ledger", error);
+        }
+        if let Part::Unknown { error } = &self.anchor {
+            unknown("anchor", error);
+        }
+        if let Part::Unknown { error } = &self.space {
+            unknown("space", error);
         }
         if let Part::Unknown { error } = &self.account {
             unknown("account", error);
@@ -289,6 +333,25 @@ impl Status {
             wanted.push(format!(
                 "{parked} jobs are parked: blockhost jobs list --state parked"
             ));
+        }
+        if let Some(oldest) = self.jobs.known().and_then(|jobs| jobs.oldest_open_s)
+            && oldest > OLD_JOB_S
+        {
+            wanted.push(format!(
+                "the oldest open job is {} h old: blockhost jobs list --state pending says for what it waits",
+                oldest / 3600
+            ));
+        }
+        for space in self.space.known().map_or(&[][..], |space| space) {
+            if space.is_low() {
+                wanted.push(format!(
+                    "{} of {} MiB are free of the file system of {} ({}): see recover.md, \"A full disk\"",
+                    space.free_bytes >> 20,
+                    space.size_bytes >> 20,
+                    space.path,
+                    space.name
+                ));
+            }
         }
         if let Some(account) = self.account.known()
             && account.balance_wei < LOW_WEI

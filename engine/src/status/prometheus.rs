@@ -66,12 +66,15 @@ pub fn render(status: &Status) -> String {
     for (name, value) in [
         ("account", up(&status.account)),
         ("agent", up(&status.agent)),
+        ("anchor", up(&status.anchor)),
+        ("broker", up(&status.broker)),
         ("chain", up(&status.chain)),
         ("heads", up(&status.heads)),
         ("jobs", up(&status.jobs)),
         ("ledger", up(&status.ledger)),
         ("machines", up(&status.machines)),
         ("reconcile", up(&status.reconcile)),
+        ("space", up(&status.space)),
     ] {
         page.sample("blockhost_part_up", &[("part", name)], value);
     }
@@ -211,6 +214,40 @@ pub fn render(status: &Status) -> String {
             ledger.size,
         );
     }
+    if let Some(standing) = status.anchor.known() {
+        page.one(
+            "blockhost_anchor_alarm",
+            "gauge",
+            "Whether the ledger is not the one that was anchored.",
+            u8::from(standing.is_some()),
+        );
+    }
+    if let Some(space) = status.space.known() {
+        page.family(
+            "blockhost_space_size_bytes",
+            "gauge",
+            "File systems that must not run full.",
+        );
+        for one in space {
+            page.sample(
+                "blockhost_space_size_bytes",
+                &[("of", one.name)],
+                one.size_bytes,
+            );
+        }
+        page.family(
+            "blockhost_space_free_bytes",
+            "gauge",
+            "What is free of them.",
+        );
+        for one in space {
+            page.sample(
+                "blockhost_space_free_bytes",
+                &[("of", one.name)],
+                one.free_bytes,
+            );
+        }
+    }
     if let Some(Some(report)) = status.reconcile.known() {
         page.one(
             "blockhost_reconcile_findings",
@@ -257,6 +294,33 @@ mod tests {
             page.contains("blockhost_pool_free{pool=\"vmid\"} 98"),
             "{page}"
         );
+    }
+
+    /// A rule about a metric that has another name never fires, and nobody notices.
+    #[test]
+    fn the_shipped_rules_are_yaml_and_speak_of_metrics_that_there_are() {
+        let rules = include_str!("../../../docs/alerts/blockhost.rules.yml");
+        let parsed: serde_json::Value = serde_saphyr::from_str(rules).unwrap();
+        let alerts = parsed["groups"][0]["rules"].as_array().unwrap();
+        let mut status = good();
+        status.reconcile = Part::Known(Some(super::super::ReconcilePart {
+            looked_at: "2026-01-01T00:00:00Z".into(),
+            findings: Vec::new(),
+        }));
+        let page = render(&status);
+        for alert in alerts {
+            let expr = alert["expr"].as_str().unwrap();
+            let mut named = 0;
+            for word in expr.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+                if word.starts_with("blockhost_") {
+                    named += 1;
+                    assert!(page.contains(&format!("# TYPE {word} ")), "{expr}");
+                }
+            }
+            assert!(named > 0 || expr.starts_with("up{"), "{expr}");
+            assert!(alert["annotations"]["summary"].is_string(), "{alert}");
+        }
+        assert!(alerts.len() > 5);
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub(crate) fn good() -> Status {
             size: 42,
             root: "ab".repeat(32),
         }),
+        anchor: Part::Known(None),
+        space: Part::Known(vec![SpacePart {
+            name: "ledger",
+            path: "/var/lib/blockhost-ledger".into(),
+            size_bytes: 100 << 30,
+            free_bytes: 6 << 30,
+        }]),
         broker: Part::Known(Some(BrokerPart {
             prefix: "2001:db8:b10c::/64".into(),
             lease_until: Some("2026-02-01T00:00:00Z".into()),
@@ -65,7 +72,42 @@ pub(crate) fn good() -> Status {
 fn a_good_day_needs_nobody_and_each_trouble_is_named() {
     assert_eq!(good().attention(), Vec::<String>::new());
     type Change = fn(&mut Status);
-    let cases: [(Change, &str); 12] = [
+    let cases: [(Change, &str); 16] = [
+        (
+            |s| {
+                s.anchor = Part::Known(Some(Standing {
+                    since: "t".into(),
+                    alarm: "the ledger is shorter".into(),
+                }));
+            },
+            "ALARM since t: the ledger is shorter",
+        ),
+        (
+            |s| {
+                let Part::Known(space) = &mut s.space else {
+                    return;
+                };
+                space[0].free_bytes = 4 << 30;
+            },
+            "4096 of 102400 MiB are free of the file system of /var/lib/blockhost-ledger",
+        ),
+        (
+            |s| {
+                let Part::Known(jobs) = &mut s.jobs else {
+                    return;
+                };
+                jobs.oldest_open_s = Some(7300);
+            },
+            "the oldest open job is 2 h old",
+        ),
+        (
+            |s| {
+                s.space = Part::Unknown {
+                    error: "no such device".into(),
+                };
+            },
+            "no such device",
+        ),
         (
             |s| s.engine_running = Part::Known(false),
             "systemctl status",

@@ -93,6 +93,20 @@ pub fn render(status: &Status) -> String {
         }),
     );
     line(
+        "space",
+        &part(&status.space, |space| {
+            let parts: Vec<String> = space
+                .iter()
+                .map(|one| {
+                    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+                    let (free, size) = (gib(one.free_bytes), gib(one.size_bytes));
+                    format!("{} {free:.1} of {size:.1} GiB free", one.name)
+                })
+                .collect();
+            parts.join(", ")
+        }),
+    );
+    line(
         "broker",
         &part(&status.broker, |broker| match broker {
             None => "no IPv6 network".to_owned(),

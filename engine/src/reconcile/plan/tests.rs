@@ -13,6 +13,7 @@ fn machine() -> Machine {
         wallet: Some(wallet(1)),
         token: Some(5),
         guest_knows: true,
+        down: false,
     }
 }
 
@@ -174,6 +175,18 @@ fn a_paid_machine_that_stayed_suspended_is_found_and_one_that_is_over_is_not() {
 }
 
 #[test]
+fn an_active_machine_that_does_not_run_is_reported_and_one_that_is_suspended_is_not() {
+    let found = of_record(|machine| machine.down = true);
+    assert_eq!(found, [Problem::NotRunning]);
+    let asleep = with(|seen| {
+        seen.now = NOW + 2000;
+        let machine = seen.machines.get_mut(&1).unwrap();
+        (machine.down, machine.status) = (true, Status::Suspended);
+    });
+    assert_eq!(asleep, []);
+}
+
+#[test]
 fn nothing_is_destroyed_or_mended_while_somebody_else_is_at_it() {
     let cancelled = Subscription {
         expires_at: NOW + 1000,
@@ -264,6 +277,7 @@ fn only_what_takes_nothing_from_anybody_is_repaired() {
         problem,
     };
     for problem in [
+        Problem::NotRunning,
         Problem::NoCredential,
         Problem::Burnt { token: 1 },
         Problem::Cancelled,

@@ -158,6 +158,12 @@ fn answer(
                 send(&mut client, &info)?;
                 continue;
             }
+            Some("qm-list") => {
+                let list =
+                    serde_json::json!({"ok": true, "output": machines(etc), "id": request["id"]});
+                send(&mut client, &list)?;
+                continue;
+            }
             Some("ledger-append") => {}
             Some(action @ ("ledger-anchored" | "iptables-open" | "iptables-close")) => {
                 event["action"] = action.into();
@@ -191,6 +197,22 @@ fn answer(
         }
         send(&mut client, &answer)?;
     }
+}
+
+/// What is active runs, but for the machine whose name is in the file `stopped` of the world.
+fn machines(etc: &Path) -> String {
+    let root = etc.join("../..");
+    let text = std::fs::read_to_string(root.join("var/lib/blockhost/vms.json"));
+    let all: serde_json::Value =
+        serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+    let stopped = std::fs::read_to_string(root.join("stopped")).unwrap_or_default();
+    let vms = all["vms"].as_object().cloned().unwrap_or_default();
+    let rows = vms.iter().map(|(name, vm)| {
+        let runs = vm["status"] == "active" && *name != stopped;
+        let status = if runs { "running" } else { "stopped" };
+        serde_json::json!({"vmid": vm["vmid"], "name": name, "status": status})
+    });
+    serde_json::Value::from_iter(rows).to_string()
 }
 
 /// What the agent does with wallets, read by the catalog's own types. Its rules are tested with the agent.
