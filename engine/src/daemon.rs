@@ -1,6 +1,7 @@
 //! The daemon: one task watches the chain, up to so many work on jobs, and a signal ends both in good order.
 
 use crate::admin::{AdminError, Administration, Ground};
+use crate::alone::{self, NotAlone};
 use crate::anchor::{AnchorError, Anchorer};
 use crate::chain::ChainError;
 use crate::config::{Config, LOCAL_CHAIN_ID, SetupError};
@@ -43,6 +44,9 @@ pub enum DaemonError {
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    /// Another engine works with the machines' database.
+    #[error(transparent)]
+    NotAlone(#[from] NotAlone),
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -91,7 +95,10 @@ pub async fn run(config: Config, once: bool) -> Result<(), DaemonError> {
     );
     notify::state("READY=1");
     let ended = if once {
-        process_once(context, monitor, anchorer).await
+        match alone::take(&context.machines, &mut stop.clone()).await {
+            Ok(_held) => process_once(context, monitor, anchorer).await,
+            Err(e) => Err(e.into()),
+        }
     } else {
         serve(context, monitor, anchorer, &config, stopping).await
     };
@@ -278,7 +285,20 @@ async fn serve(
     });
     let funds = Manager::new(config.clone(), context.outbox.clone(), stop.clone())?;
     let funds = tokio::spawn(funds.run());
-    let worked = work(&context, &news, stop).await;
+    let worked = match alone::take(&context.machines, &mut stop.clone()).await {
+        Ok(held) => {
+            let keeping = held.map(|held| {
+                let machines = context.machines.clone();
+                tokio::spawn(alone::keep(machines, held, stopping.clone()))
+            });
+            let worked = work(&context, &news, stop).await;
+            if let Some(keeping) = keeping {
+                keeping.abort();
+            }
+            worked
+        }
+        Err(e) => Err(e.into()),
+    };
     // Also where it ended without a signal, by an error.
     let _ = stopping.send(true);
     watching.abort();

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod agent;
+pub mod alone;
 pub mod anchor;
 pub mod broker;
 pub mod bus;

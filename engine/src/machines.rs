@@ -1,13 +1,14 @@
 //! The engine's view of the machines' database: what the steps of a job read and set. The database itself is the
 //! provisioner's; here it is opened per call, away from the runtime's threads, because it waits for file locks.
 
+use crate::alone::Held;
 use crate::chain::Address;
 use crate::status::{MachinesPart, Pool};
 use blockhost_proto::layout::Layout;
 use blockhost_proto::value::{EthAddress, VmName};
 use blockhost_provisioner::config::Config;
 use blockhost_provisioner::record::{Reservation, Status, VmRecord};
-use blockhost_provisioner::store::{self, Pools, Store, StoreError};
+use blockhost_provisioner::store::{self, Identity, Pools, PostgresStore, Store, StoreError};
 use blockhost_provisioner::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -27,6 +28,17 @@ pub enum MachinesError {
     /// The thread that asked it ended early.
     #[error("asking the machines' database broke off: {0}")]
     Broken(#[from] tokio::task::JoinError),
+}
+
+/// Whether this engine may work with the database.
+#[derive(Debug)]
+pub enum Place {
+    /// It is this host's alone.
+    NotShared,
+    /// Several hosts share it, and this engine is the one.
+    Ours(Held),
+    /// Another engine is.
+    Taken,
 }
 
 /// The database of one world.
@@ -98,6 +110,43 @@ impl Machines {
         .await
     }
 
+    /// The place of the one engine where several hosts share the database; the inner `None` while another one has it.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn alone(&self) -> Result<Place, MachinesError> {
+        let layout = self.layout.clone();
+        tokio::task::spawn_blocking(move || {
+            let config = Config::load(&layout).map_err(|e| MachinesError::Config(e.to_string()))?;
+            let Some(address) = &config.db.server else {
+                return Ok(Place::NotShared);
+            };
+            let own = Identity::of(&config)?;
+            let store = PostgresStore::open_as(own, address.clone(), Pools::of(&config))?;
+            Ok(store
+                .alone()?
+                .map_or(Place::Taken, |alone| Place::Ours(Held::new(alone))))
+        })
+        .await?
+    }
+
+    /// All machines, those that are gone too, and whether each is on this host.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn all_with_place(&self) -> Result<Vec<(VmRecord, bool)>, MachinesError> {
+        self.open(|config, store| {
+            let records = store.list(None)?.into_iter();
+            Ok(records
+                .map(|record| {
+                    let here = config.is_here(record.node.as_deref());
+                    (record, here)
+                })
+                .collect())
+        })
+        .await
+    }
+
     /// All machines, those that are gone too.
     ///
     /// # Errors
@@ -135,6 +184,21 @@ impl Machines {
             Ok(record) => Ok(Some(record)),
             Err(StoreError::UnknownVm { .. }) => Ok(None),
             Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// The same, and whether the machine is on this host.
+    ///
+    /// # Errors
+    /// [`MachinesError`].
+    pub async fn find(&self, name: &str) -> Result<Option<(VmRecord, bool)>, MachinesError> {
+        let Some(record) = self.get(name).await? else {
+            return Ok(None);
+        };
+        self.open(|config, _| {
+            let here = config.is_here(record.node.as_deref());
+            Ok(Some((record, here)))
         })
         .await
     }

@@ -192,6 +192,26 @@ async fn a_lost_outbox_neither_creates_nor_mints_again() {
     );
 }
 
+/// Two engines on one database would each sell the other's machines.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_on_another_host_is_not_taken_over_for_a_purchase() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    world.buy(30, world.user_encrypted()).await;
+    assert!(once(&world), "{}", world.log());
+    let effects = world.effects();
+    for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+        let _ = std::fs::remove_file(world.layout.state().join(name));
+    }
+    world.change_machine(VM, "node", "elsewhere".into());
+    assert!(!once(&world));
+    assert_eq!(world.state_of("SubscriptionCreated"), "parked");
+    assert!(world.log().contains("on the host elsewhere"));
+    assert_eq!(world.effects(), effects);
+    assert_eq!(world.minted().await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn extension_and_cancellation_follow_the_purchase_in_order() {
     let Some(world) = World::new().await else {

@@ -408,6 +408,27 @@ async fn time_that_was_paid_while_a_job_is_parked_is_entered_and_the_job_stays_p
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_on_another_host_is_left_as_it_is() {
+    let Some(world) = sold().await else { return };
+    let first = world.engine(&[]);
+    until_sold(&world).await;
+    drop(first);
+    world.change_machine(NAME, "node", json!("elsewhere"));
+    world.change_machine(NAME, "expires_at", json!("2020-01-01T00:00:00Z"));
+    let record = world.machine(NAME);
+    let _engine = world.engine(&[]);
+    for _ in 0..3 {
+        let looked = report(&world)["looked_at"].clone();
+        until(&world, "another look", async || {
+            report(&world)["looked_at"] != looked
+        })
+        .await;
+    }
+    assert_eq!(problems(&world), Vec::<String>::new());
+    assert_eq!(world.machine(NAME), record);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_only_a_person_can_decide_is_reported_and_nothing_is_destroyed_or_made() {
     let Some(world) = sold().await else { return };
     let _engine = world.engine(&[]);

@@ -161,6 +161,36 @@ fn two_machines_of_one_name_are_not_taken_for_one() {
 }
 
 #[test]
+fn one_engine_has_its_place_at_a_server_and_the_next_one_when_it_is_gone() {
+    let Some(shared) = Shared::new() else { return };
+    let (one, two) = (host("one", 'a'), host("two", 'b'));
+    let (first, second) = (shared.come(&one).unwrap(), shared.come(&two).unwrap());
+    let mut held = first.alone().unwrap().expect("nobody has it");
+    assert!(held.is_held());
+    assert!(second.alone().unwrap().is_none());
+    assert!(first.alone().unwrap().is_none(), "nor a second one here");
+    // The server ends the connection: whoever lost it knows, and it is free.
+    shared
+        .server
+        .session()
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'",
+            &[],
+        )
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let next = loop {
+        if let Some(next) = second.alone().unwrap() {
+            break next;
+        }
+        assert!(Instant::now() < deadline, "the place is not free");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(!held.is_held());
+    drop(next);
+}
+
+#[test]
 fn a_host_that_shows_life_is_not_given_up() {
     let Some(shared) = Shared::new() else { return };
     let (one, two) = (host("one", 'a'), host("two", 'b'));

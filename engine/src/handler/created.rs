@@ -126,8 +126,16 @@ async fn create(
         return Ok(made);
     }
     // The machine may stand already: this engine died between the end of `create` and writing that down.
-    let found = context.machines.get(name).await?;
-    let made = if let Some(record) = found.filter(|record| machines::exists(Some(record))) {
+    let found = context.machines.find(name).await?;
+    let made = if let Some((record, here)) =
+        found.filter(|(found, _)| machines::exists(Some(found)))
+    {
+        if !here {
+            return Err(StepError::Park(format!(
+                "a machine named {name} exists already on the host {}; it is not touched: several hosts that share a database have one engine",
+                record.node.as_deref().unwrap_or("?")
+            )));
+        }
         take_over(&record, purchase.subscriber)?
     } else {
         let days = days_left(purchase.expires_at, now_ms() / 1000).to_string();

@@ -53,7 +53,7 @@ pub struct Known {
 impl Known {
     /// Which of these machines did not run, by the last two lists of the agent.
     async fn stopped(&mut self, context: &Context, active: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let is_due = self.looks % LIST_EVERY == 0;
+        let is_due = self.looks.is_multiple_of(LIST_EVERY);
         self.looks = self.looks.wrapping_add(1);
         if is_due && !active.is_empty() {
             // An agent that is away has a line of its own in `blockhost status`.
@@ -94,18 +94,19 @@ pub async fn observe(
     // The database after the jobs: one that ended in between is then in the database.
     let open: BTreeMap<u64, OpenJob> = context.outbox.open_jobs(chain_id, contract)?;
     let purchases = context.outbox.purchases(chain_id, contract)?;
-    let records = context.machines.all().await?;
+    let records = context.machines.all_with_place().await?;
     let active = records
         .iter()
-        .filter(|record| record.status == Status::Active && !record.mock);
-    let active = active.map(|record| record.vmid.get()).collect();
+        .filter(|(record, here)| *here && record.status == Status::Active && !record.mock);
+    let active = active.map(|(record, _)| record.vmid.get()).collect();
     let stopped = known.stopped(context, &active).await;
     let machines: BTreeMap<u64, Machine> = records
         .iter()
-        .filter_map(|record| {
+        .filter_map(|(record, here)| {
             let down = stopped.contains(&record.vmid.get());
             let found = Machine {
-                down,
+                down: down && *here,
+                here: *here,
                 ..machine(record)
             };
             Some((subscription_of(record.vm_name.as_str())?, found))
@@ -143,7 +144,7 @@ pub async fn observe(
     }
     let of_living: Vec<(u64, Option<Purchase>)> = machines
         .iter()
-        .filter(|(_, machine)| machine.status != Status::Destroyed)
+        .filter(|(_, machine)| machine.here && machine.status != Status::Destroyed)
         .map(|(id, _)| (*id, purchases.get(id).copied()))
         .collect();
     let mints = mints(context, node, cursor, &of_living, known).await?;
@@ -190,6 +191,7 @@ pub fn machine(record: &VmRecord) -> Machine {
             .and_then(|wallet| wallet.to_string().parse().ok()),
         token: record.nft_token_id,
         guest_knows: record.gecos_synced.unwrap_or(true),
+        here: true,
         down: false,
     }
 }

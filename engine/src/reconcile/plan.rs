@@ -50,6 +50,8 @@ pub struct Machine {
     pub token: Option<u64>,
     /// Whether the guest was told wallet and token.
     pub guest_knows: bool,
+    /// It is on this host. What is on another one of those that share the database is left to that one.
+    pub here: bool,
     /// It did not run, by two lists of the agent in a row, although it is recorded as active.
     pub down: bool,
 }
@@ -299,7 +301,8 @@ pub fn compare(seen: &Observed) -> Vec<Finding> {
             .get(&id)
             .filter(|machine| machine.status != Status::Destroyed);
         let problems = match living {
-            Some(machine) => of_machine(seen, id, machine),
+            Some(machine) if machine.here => of_machine(seen, id, machine),
+            Some(_) => Vec::new(),
             None => of_nothing(seen, id),
         };
         let found = problems.into_iter().map(|problem| Finding {

@@ -38,7 +38,8 @@ pub async fn repair(
     let open = context
         .outbox
         .open_jobs(context.chain.chain_id(), contract)?;
-    let record = context.machines.get(&finding.vm_name).await?;
+    let found = context.machines.find(&finding.vm_name).await?;
+    let record = found.and_then(|(record, here)| here.then_some(record));
     if open.get(&id).is_some_and(|job| finding.is_left_to(*job)) {
         return Ok(Mended::NotNow);
     }
@@ -137,7 +138,7 @@ async fn give_back(
     let Some(_held) = context.holds.try_hold(id) else {
         return Ok(false);
     };
-    let Some(record) = context.machines.get(holder).await? else {
+    let Some((record, true)) = context.machines.find(holder).await? else {
         return Ok(false);
     };
     // Else it is only a promise that was left behind, or the machine is gone.

@@ -13,6 +13,7 @@ fn machine() -> Machine {
         wallet: Some(wallet(1)),
         token: Some(5),
         guest_knows: true,
+        here: true,
         down: false,
     }
 }
@@ -184,6 +185,17 @@ fn an_active_machine_that_does_not_run_is_reported_and_one_that_is_suspended_is_
         (machine.down, machine.status) = (true, Status::Suspended);
     });
     assert_eq!(asleep, []);
+}
+
+#[test]
+fn what_is_on_another_host_is_neither_mended_nor_missed() {
+    let found = of_record(|machine| {
+        machine.here = false;
+        machine.expires_at = NOW - 5;
+        machine.wallet = Some(wallet(9));
+        machine.down = true;
+    });
+    assert_eq!(found, []);
 }
 
 #[test]

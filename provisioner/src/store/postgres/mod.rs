@@ -1,6 +1,7 @@
 //! The database of several hosts that share their pools: the operations of [`Store`] as transactions of a PostgreSQL server.
 //! What must never be given out twice is decided by its constraints; each host judges only its own dead processes.
 
+mod alone;
 mod connect;
 mod hosts;
 mod import;
@@ -21,6 +22,7 @@ use crate::record::{Holder, Reservation, Status, Step, VmRecord};
 use crate::throttle::Change as ThrottleChange;
 use crate::time::Time;
 
+pub use alone::Alone;
 pub use connect::{Address, Unusable};
 pub use hosts::{GivenUp, Host, Identity};
 use rows::{

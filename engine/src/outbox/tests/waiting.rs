@@ -1,0 +1,94 @@
+//! Jobs that wait, what stands behind them, and what asking for the next one costs.
+
+use super::*;
+
+#[test]
+fn waiting_for_what_is_not_the_jobs_own_costs_no_attempt_however_often() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1))]);
+    for waits in 0..20 {
+        let job = world.outbox.claim().unwrap().unwrap();
+        assert_eq!((job.attempt, job.waits), (1, waits));
+        world
+            .outbox
+            .wait(job.id, Duration::ZERO, "nobody answers")
+            .unwrap();
+    }
+    // One that counts, in between, does.
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.postpone(1, Duration::ZERO, "no").unwrap();
+    assert_eq!(world.outbox.claim().unwrap().unwrap().attempt, 2);
+    let shown = world.outbox.show(1).unwrap();
+    assert_eq!((shown.attempts, shown.waits), (22, 20));
+    world.outbox.park(1, "why").unwrap();
+    world.outbox.retry(1).unwrap();
+    let again = world.outbox.claim().unwrap().unwrap();
+    assert_eq!((again.attempt, again.waits), (1, 0));
+}
+
+/// What a customer pays for while an earlier job stands still has a job of its own, which does not run either: it must not
+/// be taken for one that is at work.
+#[test]
+fn what_stands_behind_a_job_that_stands_still_does_not_count_as_at_work() {
+    use crate::reconcile::plan::{OpenJob, Stands};
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1)), at(2, 0, 0, 2, extended(1))]);
+    let open = || world.outbox.open_jobs(CHAIN, CONTRACT).unwrap().remove(&1);
+    let first = |stands| Some(OpenJob { id: 1, stands });
+    assert_eq!(open(), first(Stands::Runs));
+    world.outbox.claim().unwrap().unwrap();
+    assert_eq!(open(), first(Stands::Runs));
+    world
+        .outbox
+        .wait(1, Duration::ZERO, "gas is too dear")
+        .unwrap();
+    assert_eq!(open(), first(Stands::Waits));
+    world.outbox.claim().unwrap().unwrap();
+    assert_eq!(open(), first(Stands::Runs));
+    world.outbox.park(1, "no").unwrap();
+    assert_eq!(open(), first(Stands::Parked));
+    // Nothing holds up a cancellation.
+    world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
+    let end = OpenJob {
+        id: 3,
+        stands: Stands::Runs,
+    };
+    assert_eq!(open(), Some(end));
+}
+
+/// What is asked for each event and each job must not read all that ever were: a word changed in a query is enough for that.
+#[test]
+fn nothing_that_is_asked_for_each_event_or_job_reads_all_that_ever_were() {
+    let world = World::new();
+    let connection = world.outbox.connection();
+    let plan = |sql: &str| -> Vec<String> {
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        let rows = statement.raw_query();
+        rows.mapped(|row| row.get::<_, String>(3))
+            .collect::<rusqlite::Result<_>>()
+            .unwrap()
+    };
+    let unsettled = format!("SELECT hash FROM txs WHERE {}", young::UNSETTLED);
+    let queries: [(&str, &[&str]); 5] = [
+        (ingest::ORPHAN, &["jobs_orphaned"]),
+        (jobs::CLAIM, &["jobs_open", "jobs_waiting"]),
+        (jobs::NEXT_DUE, &["jobs_open"]),
+        (jobs::SUPERSEDE, &["jobs_waiting"]),
+        (&unsettled, &["txs_by_nonce"]),
+    ];
+    for (sql, indices) in queries {
+        let plan = plan(sql);
+        assert!(
+            !plan.iter().any(|line| line.starts_with("SCAN")),
+            "{sql}: {plan:?}"
+        );
+        for index in indices {
+            assert!(
+                plan.iter().any(|line| line.contains(index)),
+                "{sql}: {plan:?} without {index}"
+            );
+        }
+    }
+}
