@@ -410,6 +410,29 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
         &["ssu", "vi100", "web-1", "100"],
     );
     assert_eq!(again["ofport"], made["ofport"]);
+    // Nor does it take a VLAN from a port, which would be in all of them then; who may only add ports gets it neither way.
+    let vlan = "Port veth100i0 tag";
+    stage.switch.vsctl("set Port veth100i0 tag=7");
+    asked(
+        As::Root,
+        "CreateContainerInterface",
+        &["ssu", "vi100", "web-1", "100"],
+    );
+    assert_eq!(stage.switch.vsctl(&format!("get {vlan}")), "7");
+    let refused = refusal(As::Blockhost, "AddPort", &["ovsbr0", "veth100i0"]);
+    assert!(refused.contains("Error.Conflict"), "{refused}");
+    assert_eq!(stage.switch.vsctl(&format!("get {vlan}")), "7");
+    assert_eq!(
+        stage
+            .switch
+            .vsctl("get Interface veth100i0 external_ids:vm-id"),
+        "\"100\""
+    );
+    // One that has nothing to lose is attached again, and stays what it is.
+    assert_eq!(
+        asked(As::Blockhost, "AddPort", &["ss", "ovsbr0", "veth100i9"]),
+        json!(1)
+    );
     // What is another's is refused with its own name.
     for (arguments, name) in [
         (["veth100i0", "web-2", "101"], "Conflict"),
@@ -454,6 +477,8 @@ fn what_changes_anything_needs_polkit_and_is_on_record_with_who_wanted_it() {
         ("AddPort", uid),
         ("CreateContainerInterface", 0),
         ("CreateContainerInterface", 0),
+        ("CreateContainerInterface", 0),
+        ("AddPort", uid),
         ("RemoveContainerInterface", 0),
         ("DelPort", uid),
         ("AddPort", 0),

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use blockhost_ledger::index;
 use blockhost_ledger::service::Service;
-use blockhost_proto::action::{Action, AgentInfo, OvsAddPort, OvsDelPort, OvsList};
+use blockhost_proto::action::{Action, AgentInfo, OvsDelPort, OvsList};
 use blockhost_proto::client::tokio::call_once;
 use blockhost_proto::client::{CallError, Reply};
 use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::{EventName, PortKind, SwitchIfName, Vmid};
+use blockhost_proto::value::{EventName, SwitchIfName, Vmid};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use zbus::Connection;
@@ -229,10 +229,14 @@ impl Desk {
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
         let uid = self.authorise(&caller, Permission::ManagePorts).await?;
+        let _one_at_a_time = self.attaching.lock().await;
+        self.look_again().await;
+        let add = attach::plain(bridge, port, &self.switch().await?)?;
+        let (bridge, port) = (&add.bridge, &add.port);
         let arguments = json!({"bridge": bridge.as_str(), "port": port.as_str()});
         self.on_behalf(uid, "AddPort", &format!("ovs:{bridge}/{port}"), arguments)
             .await?;
-        let reply = self.act(plain_port(bridge, port)).await?;
+        let reply = self.act(add).await?;
         Ok(ofport(&reply)
             .and_then(|number| i64::try_from(number).ok())
             .unwrap_or(-1))
@@ -450,19 +454,6 @@ async fn agent_backend(asked: impl Future<Output = Result<Reply, CallError>>) ->
 
 fn no_switch() -> BusError {
     BusError::Unavailable("there is no switch: Open vSwitch is not running".to_owned())
-}
-
-fn plain_port(bridge: SwitchIfName, port: SwitchIfName) -> OvsAddPort {
-    OvsAddPort {
-        bridge,
-        port,
-        tag: None,
-        trunks: None,
-        vmid: None,
-        kind: PortKind::System,
-        attached_mac: None,
-        iface_id: None,
-    }
 }
 
 fn ofport(reply: &Reply) -> Option<u64> {

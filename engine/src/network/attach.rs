@@ -3,10 +3,12 @@
 
 use blockhost_proto::action::{OvsAddPort, VethRename};
 use blockhost_proto::qm::MacAddress;
-use blockhost_proto::value::{EventName, IfIndex, Integer as _, PortKind, SwitchIfName, Vmid};
+use blockhost_proto::value::{
+    EventName, IfIndex, Integer as _, Param as _, PortKind, SwitchIfName, Trunks, VlanTag, Vmid,
+};
 
 use super::bindings::{self, Binding};
-use super::observe::{Link, Observed, Port};
+use super::observe::{Link, Observed, Port, Switch};
 
 /// The bridge where nothing else says which.
 const USUAL_BRIDGE: &str = "ovsbr0";
@@ -134,6 +136,10 @@ pub fn plan(
         Some((bridge, _)) => named(&bridge.name)?,
         None => bridge_for(observed)?,
     };
+    let (tag, trunks, attached_mac) = match port {
+        Some((_, port)) => kept(port)?,
+        None => (None, None, None),
+    };
     Ok(Attachment {
         rename: (managed_name(&link.name).is_some() && !link.is_called(&name)).then_some(
             VethRename {
@@ -144,15 +150,83 @@ pub fn plan(
         add: OvsAddPort {
             bridge,
             port: first,
-            tag: None,
-            trunks: None,
+            tag,
+            trunks,
             vmid: Some(*vmid),
             kind: PortKind::System,
-            attached_mac: None::<MacAddress>,
+            attached_mac,
             iface_id: Some(container.clone()),
         },
         attached_before: port.is_some(),
         index,
+    })
+}
+
+/// What a port keeps that is on the switch already: the agent empties what it is not told, and a port without its VLAN is in
+/// all of them.
+fn kept(port: &Port) -> Result<(Option<VlanTag>, Option<Trunks>, Option<MacAddress>), AttachError> {
+    let name = port.name.as_deref().unwrap_or_default();
+    let strange = |what: &str| {
+        AttachError::Unsuitable(format!(
+            "port {} has {what}, which is not set here and would be lost; take it off the switch first",
+            blockhost_proto::escape::shown(name)
+        ))
+    };
+    let vlan = |tag: i64| u64::try_from(tag).ok().and_then(VlanTag::from_checked);
+    let tag = port
+        .tag
+        .map(|tag| vlan(tag).ok_or_else(|| strange(&format!("the VLAN tag {tag}"))))
+        .transpose()?;
+    let trunks = (!port.trunks.is_empty())
+        .then(|| {
+            let trunks = Trunks::from_json(&port.trunks.as_slice().into());
+            trunks.map_err(|_| strange("trunks of another kind"))
+        })
+        .transpose()?;
+    let mac = port.attached_mac.as_deref().map(|mac| {
+        MacAddress::read(mac).ok_or_else(|| strange("a hardware address of another form"))
+    });
+    Ok((tag, trunks, mac.transpose()?))
+}
+
+/// What attaches a device that is no container's, with nothing of its own.
+///
+/// # Errors
+/// [`AttachError::Taken`] where it is a port already, unless it is one like that: it would lose its VLAN and whose it is.
+pub fn plain(
+    bridge: SwitchIfName,
+    port: SwitchIfName,
+    switch: &Switch,
+) -> Result<OvsAddPort, AttachError> {
+    // Of a bridge's own port the agent says what is wrong with it.
+    if port != bridge
+        && let Some((on, there)) = switch.port(port.as_str())
+    {
+        let shown = blockhost_proto::escape::shown(&on.name);
+        if on.name != bridge.as_str() {
+            let what = format!("port {port} is on bridge {shown} already; nothing was changed");
+            return Err(AttachError::Taken(what));
+        }
+        let bare = there.tag.is_none()
+            && there.trunks.is_empty()
+            && there.vmid.is_none()
+            && there.iface_id.is_none()
+            && there.attached_mac.is_none();
+        if !bare {
+            return Err(AttachError::Taken(format!(
+                "port {port} is on bridge {shown} already, with a VLAN or as a machine's, which it would lose; nothing was changed"
+            )));
+        }
+    }
+    Ok(OvsAddPort {
+        bridge,
+        port,
+        tag: None,
+        trunks: None,
+        vmid: None,
+        kind: PortKind::System,
+        attached_mac: None,
+        iface_id: None,
     })
 }
 
@@ -235,7 +309,6 @@ fn bridge_for(observed: &Observed) -> Result<SwitchIfName, AttachError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::observe::Switch;
     use serde_json::json;
 
     fn observed(links: &serde_json::Value, switch: &serde_json::Value) -> Observed {
@@ -332,6 +405,73 @@ mod tests {
             );
         }
         assert!(matches!(refused("nothing"), AttachError::NotFound(_)));
+    }
+
+    #[test]
+    fn a_port_that_is_attached_again_keeps_its_vlan_and_its_address() {
+        let port = json!({"name": "vi100", "vmid": 100, "tag": 7, "trunks": [8, 9], "attached_mac": "02:00:00:00:01:64"});
+        let with = |port: serde_json::Value| {
+            let bridges = json!([{"name": "ovsbr0", "ports": [port]}]);
+            plan(
+                &wanted("vi100"),
+                &observed(&json!([{"name": "vi100"}]), &bridges),
+                &[],
+            )
+        };
+        let add = with(port.clone()).expect("a plan").add;
+        assert_eq!(add.tag, VlanTag::from_checked(7));
+        let trunks = add
+            .trunks
+            .as_ref()
+            .map(|trunks| trunks.iter().map(|tag| tag.get()).collect());
+        assert_eq!(trunks, Some(vec![8, 9]));
+        assert_eq!(add.attached_mac, MacAddress::read("02:00:00:00:01:64"));
+        // What cannot be said again would be lost, so nothing is done.
+        for (key, value) in [
+            ("tag", json!(0)),
+            ("tag", json!(-7)),
+            ("trunks", json!([0])),
+            ("trunks", json!([7, 5000])),
+            ("attached_mac", json!("somewhere")),
+        ] {
+            let mut port = port.clone();
+            port[key] = value;
+            assert!(
+                matches!(with(port.clone()), Err(AttachError::Unsuitable(_))),
+                "{port}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_plain_port_takes_nothing_from_one_that_is_there() {
+        let at = |bridge: &str, port: &serde_json::Value| {
+            let bridges = json!([{"name": "ovsbr0", "ports": [port]}, {"name": "ovsbr1"}]);
+            let seen = observed(&json!([]), &bridges);
+            let names = (
+                bridge.parse().expect("a name"),
+                "vi100".parse().expect("a name"),
+            );
+            plain(names.0, names.1, seen.switch.as_ref().expect("a switch"))
+        };
+        let bare = json!({"name": "vi100"});
+        at("ovsbr0", &bare).expect("the same again");
+        at("ovsbr0", &json!({"name": "vi101", "tag": 7})).expect("another one's");
+        assert!(matches!(at("ovsbr1", &bare), Err(AttachError::Taken(_))));
+        for (key, value) in [
+            ("tag", json!(7)),
+            ("trunks", json!([7])),
+            ("vmid", json!(100)),
+            ("iface_id", json!("web-1")),
+            ("attached_mac", json!("02:00:00:00:01:64")),
+        ] {
+            let mut port = bare.clone();
+            port[key] = value;
+            assert!(
+                matches!(at("ovsbr0", &port), Err(AttachError::Taken(_))),
+                "{port}"
+            );
+        }
     }
 
     #[test]
