@@ -165,16 +165,13 @@ fn a_policy_that_changes_sends_only_the_difference_and_one_that_fails_is_taken_b
     assert_ne!(first, second);
     assert_eq!(ground.blockhost(&["diff", &file]).code, 0);
 
-    // Much of it can be done before it turns out that there is no such port.
+    // Much of it can be done before it turns out that there is no such port to the world.
     let broken = |policy: &mut Value| {
         rule(policy);
         policy["outside"][0]["qos"]["max_kbps"] = 77_000.into();
         policy["containers"][0]["rate"]["out"]["kbps"] = 7.into();
-        let new = json!({"id": "102", "port": "int7", "mac": "02:00:00:00:01:66", "tenant": "acme", "addresses": ["10.0.1.102"]});
-        policy["containers"]
-            .as_array_mut()
-            .expect("a list")
-            .push(new);
+        let outside = policy["outside"].as_array_mut().expect("a list");
+        outside.push(json!({"port": "int7"}));
     };
     let broken = ground.document("broken.json", &document(broken));
     let failed = ground.blockhost(&["apply", "--yes", "--json", &broken]);
@@ -217,6 +214,47 @@ fn a_policy_that_changes_sends_only_the_difference_and_one_that_fails_is_taken_b
     );
     ground.converge(&file, &["--prune"]);
     assert_eq!(ground.switch.flows("ovsbr0"), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_that_is_not_there_takes_no_flows_from_the_others() {
+    const TEST: &str = "a_container_that_is_not_there_takes_no_flows_from_the_others";
+    let Some(ground) = ground(TEST) else { return };
+    let absent = document(|policy| {
+        policy["containers"][1]["port"] = "vi101".into();
+        policy["containers"][1]["rate"] = json!({"in": {"kbps": 1000}});
+        policy["containers"][1]["qos"] = json!({"max_kbps": 1000});
+    });
+    let file = ground.document("state.json", &absent);
+    let report = ground
+        .blockhost(&["apply", "--yes", "--json", &file])
+        .json();
+    let outcomes = report["outcomes"].as_array().expect("a list");
+    let policy = outcomes.iter().find(|one| one["resource"] == "ovsflows/ovsbr0");
+    let policy = policy.unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(policy["fate"], "done", "{report}");
+    assert!(policy["remarks"].to_string().contains("vi101"), "{report}");
+    let again = ground.blockhost(&["apply", "--yes", &file]);
+    assert_eq!(again.code, 0, "{again:?}");
+    let of_it = || {
+        let query = ground.blockhost(&["query", "--plugin", "ovsflows", "--json"]).json();
+        query["plugins"]["ovsflows"]["ovsbr0"]["flows"]["net.ct.101"].clone()
+    };
+    let before = of_it();
+    // A row whose device is missing is no port either, and does not stand in the way.
+    ground.switch.vsctl("--no-wait add-port ovsbr0 vi101 -- set port vi101 external_ids:blockhost-owner=root-agent");
+    let report = ground.blockhost(&["apply", "--yes", "--json", &file]);
+    assert_eq!(report.code, 0, "{report:?}");
+    assert_eq!(of_it(), before);
+
+    ground.switch.vsctl("set interface vi101 type=internal");
+    ground.converge(&file, &[]);
+    assert_ne!(of_it(), before, "it has its flows");
+    // And it goes again.
+    ground.switch.vsctl("del-port ovsbr0 vi101");
+    let report = ground.blockhost(&["apply", "--yes", &file]);
+    assert_eq!(report.code, 0, "{report:?}");
+    assert_eq!(of_it(), before);
 }
 
 #[test]

@@ -117,7 +117,12 @@ impl Engine<'_> {
             .and_then(|()| plugin.verify(self.host, change, &part.desired, &part.known));
         outcome.steps = checkpoint.done.clone();
         let error = match result {
-            Ok(remarks) => {
+            Ok(mut remarks) => {
+                // What was waited for may be there now, and what was said of it no longer so.
+                if !change.awaits.is_empty() {
+                    outcome.remarks.clear();
+                }
+                remarks.retain(|remark| !outcome.remarks.contains(remark));
                 outcome.remarks.extend(remarks);
                 return false;
             }

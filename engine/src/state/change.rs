@@ -183,6 +183,8 @@ pub struct Planned {
     pub blocked: Option<String>,
     /// It was made through this agent, so it may be changed, and deleted later.
     pub ours: bool,
+    /// What is not there yet: when it is, there is more to do.
+    pub awaits: Vec<ResourceRef>,
     /// All steps are one change that could cut the operator off.
     pub careful: Option<Careful>,
 }
@@ -257,6 +259,12 @@ pub struct Change {
     /// What has to be right before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<ResourceRef>,
+    /// What comes before it where it is made, and is no obstacle where it is not.
+    #[serde(skip)]
+    pub after: Vec<ResourceRef>,
+    /// What is not there yet: when it is, there is more to do.
+    #[serde(skip)]
+    pub awaits: Vec<ResourceRef>,
     /// As it should be, without secrets.
     #[serde(skip)]
     pub wanted: Option<Value>,
@@ -270,6 +278,12 @@ impl Change {
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.verdict != Verdict::NoOp
+    }
+
+    /// Whether the other one goes after it, and not under it.
+    #[must_use]
+    pub fn stands_on(&self, other: &ResourceRef) -> bool {
+        self.needs.contains(other) || self.after.contains(other)
     }
 
     /// In the form of the ledger: `{"Create": {"resource", "config"}}`.

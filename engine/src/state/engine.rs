@@ -172,7 +172,8 @@ impl<'a> Engine<'a> {
     pub fn diff(&mut self, document: &Document, prune: bool) -> Result<DiffReport, StateError> {
         let desired = document.desired(&self.plugins)?;
         let record = Record::load(&self.layout)?;
-        let (parts, errors) = self.plan(desired, &record, prune);
+        let (mut parts, errors) = self.plan(desired, &record, prune);
+        wake(&mut parts);
         Ok(self.report(parts, errors))
     }
 
@@ -190,7 +191,8 @@ impl<'a> Engine<'a> {
                 (plugin.name(), plugin.recorded(&record.of(plugin.name())))
             })
             .collect();
-        let (parts, errors) = self.plan(desired, &record, false);
+        let (mut parts, errors) = self.plan(desired, &record, false);
+        wake(&mut parts);
         Ok(self.report(parts, errors))
     }
 
@@ -277,7 +279,8 @@ impl<'a> Engine<'a> {
         let desired = document.desired(&self.plugins)?;
         let lock = Lock::take(&self.layout)?;
         let before = Record::load(&self.layout)?;
-        let (parts, errors) = self.plan(desired, &before, options.prune);
+        let (mut parts, errors) = self.plan(desired, &before, options.prune);
+        wake(&mut parts);
         let gone: Vec<(&'static str, String)> = parts.iter().flat_map(|p| self.gone(p)).collect();
         let plan = Plan {
             parts,
@@ -418,7 +421,7 @@ fn keep_what_is_needed(parts: &mut [Part]) {
     let mut needed: BTreeMap<ResourceRef, ResourceRef> = BTreeMap::new();
     let stays = parts.iter().flat_map(|part| &part.changes);
     for change in stays.filter(|c| c.verdict != Verdict::Delete && c.wanted.is_some()) {
-        for need in &change.needs {
+        for need in change.needs.iter().chain(&change.after) {
             needed.insert(need.clone(), change.resource.clone());
         }
     }
@@ -429,6 +432,21 @@ fn keep_what_is_needed(parts: &mut [Part]) {
             let why = format!("{by} of this document needs it");
             change.blocked.get_or_insert(why);
             change.steps.clear();
+        }
+    }
+}
+
+/// What waits for something that this very plan makes has its turn after it.
+pub(super) fn wake(parts: &mut [Part]) {
+    let all = parts.iter().flat_map(|part| &part.changes);
+    let made = all.filter(|c| {
+        matches!(c.verdict, Verdict::Create | Verdict::Modify) && c.blocked.is_none()
+    });
+    let made: BTreeSet<ResourceRef> = made.map(|change| change.resource.clone()).collect();
+    for change in parts.iter_mut().flat_map(|part| &mut part.changes) {
+        let waits = change.awaits.iter().any(|other| made.contains(other));
+        if waits && change.verdict == Verdict::NoOp && change.wanted.is_some() {
+            change.verdict = Verdict::Modify;
         }
     }
 }

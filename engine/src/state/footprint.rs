@@ -262,6 +262,8 @@ mod tests {
                     notes: Vec::new(),
                     blocked: None,
                     needs: Vec::new(),
+                    after: Vec::new(),
+                    awaits: Vec::new(),
                     wanted: Some(config.clone()),
                     ours: true,
                 };

@@ -146,6 +146,11 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What comes before it where it is made, and is no obstacle where it is not.
+    fn after(&self, _id: &str, _wanted: &Self::Wanted) -> Vec<ResourceRef> {
+        Vec::new()
+    }
+
     /// Whether what was found is the resource itself, and not only something that stands in its place.
     fn is_there(&self, _found: &Self::Found) -> bool {
         true

@@ -42,7 +42,7 @@ fn in_order<'a>(changes: impl Iterator<Item = &'a Change>) -> Vec<&'a Change> {
             if next == 0 && std::mem::replace(&mut seen[index], true) {
                 continue;
             }
-            match change.needs.get(next) {
+            match change.needs.iter().chain(&change.after).nth(next) {
                 Some(need) => {
                     open.push((index, next + 1));
                     match by_name.get(need) {
@@ -68,7 +68,7 @@ pub fn obstacle<'a>(
     if change.verdict == Verdict::Delete {
         return failed.iter().find(|other| {
             all.iter()
-                .any(|c| c.resource == **other && c.needs.contains(&change.resource))
+                .any(|c| c.resource == **other && c.stands_on(&change.resource))
         });
     }
     failed.iter().find(|other| change.needs.contains(other))
@@ -96,6 +96,8 @@ mod tests {
                 .iter()
                 .map(|(plugin, id)| ResourceRef::new(plugin, *id))
                 .collect(),
+            after: Vec::new(),
+            awaits: Vec::new(),
             wanted: None,
             ours: true,
         }
@@ -165,6 +167,23 @@ mod tests {
         ];
         let failed = BTreeSet::from([ResourceRef::new("lxc", "100")]);
         assert!(obstacle(&delete[0], &failed, &delete).is_some());
+    }
+
+    #[test]
+    fn what_only_comes_before_is_made_before_and_stops_nothing_but_its_own_end() {
+        let of = |verdict| {
+            let mut flows = change("ovsflows", "br", verdict, &[]);
+            flows.after = vec![ResourceRef::new("lxc", "100")];
+            [flows, change("lxc", "100", verdict, &[])]
+        };
+        let create = of(Verdict::Create);
+        assert_eq!(names(&create), ["lxc/100", "ovsflows/br"]);
+        assert_eq!(names(&of(Verdict::Delete)), ["ovsflows/br", "lxc/100"]);
+        let failed = BTreeSet::from([ResourceRef::new("lxc", "100")]);
+        assert!(obstacle(&create[0], &failed, &create).is_none());
+        let delete = of(Verdict::Delete);
+        let failed = BTreeSet::from([ResourceRef::new("ovsflows", "br")]);
+        assert!(obstacle(&delete[1], &failed, &delete).is_some());
     }
 
     proptest! {

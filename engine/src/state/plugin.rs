@@ -304,8 +304,10 @@ impl<K: Kind> StatePlugin for Adapter<K> {
             if verdict == Verdict::Create {
                 planned.fields = all_new(shown.as_ref().unwrap_or(&Value::Null));
             }
-            let needs = self.0.needs(id, one);
-            changes.push(change(K::NAME, id, verdict, planned, needs, shown));
+            let mut change = change(K::NAME, id, verdict, planned, shown);
+            change.needs = self.0.needs(id, one);
+            change.after = self.0.after(id, one);
+            changes.push(change);
         }
         for (id, entry) in known {
             let there = found.get(id).filter(|there| self.0.is_there(there));
@@ -325,12 +327,12 @@ impl<K: Kind> StatePlugin for Adapter<K> {
                 Verdict::NoOp
             };
             // What it stood on may only go after it.
-            let needs = self
-                .0
-                .revive(id, &entry.wanted)
-                .map(|before| self.0.needs(id, &before))
-                .unwrap_or_default();
-            changes.push(change(K::NAME, id, verdict, planned, needs, None));
+            let mut change = change(K::NAME, id, verdict, planned, None);
+            if let Some(before) = self.0.revive(id, &entry.wanted) {
+                change.needs = self.0.needs(id, &before);
+                change.after = self.0.after(id, &before);
+            }
+            changes.push(change);
         }
         changes
     }
@@ -464,7 +466,6 @@ fn change(
     id: &str,
     verdict: Verdict,
     planned: Planned,
-    needs: Vec<ResourceRef>,
     wanted: Option<Value>,
 ) -> Change {
     Change {
@@ -474,7 +475,9 @@ fn change(
         steps: planned.steps,
         notes: planned.notes,
         blocked: planned.blocked,
-        needs,
+        needs: Vec::new(),
+        after: Vec::new(),
+        awaits: planned.awaits,
         wanted,
         ours: planned.ours,
     }

@@ -130,6 +130,9 @@ pub struct ApplyReport {
     /// What somebody should know of resources that did not change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Ports that are not there yet and may come by themselves, such as those of machines that are just starting.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub awaited: Vec<String>,
     /// All resources, counted as they were before.
     pub counts: Counts,
     /// What it left in the ledger.

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Change, ResourceRef, Verdict};
-use super::engine::{Engine, Event, Plan, StateError};
+use super::engine::{Engine, Event, Plan, StateError, wake};
 use super::footprint;
 use super::kind::{Entry, Kind as _, Known};
-use super::lxc::Lxc;
+use super::lxc::{Lxc, owner_of};
+use super::net::Net;
 use super::plugin::Desired;
 use super::record::{Lock, Record};
 use super::report::{ApplyReport, DiffReport};
@@ -66,9 +67,32 @@ fn left_out(plugin: &'static str, id: &str, why: &str) -> Change {
         notes: Vec::new(),
         blocked: Some(why.to_owned()),
         needs: Vec::new(),
+        after: Vec::new(),
+        awaits: Vec::new(),
         wanted: None,
         ours: false,
     }
+}
+
+/// Ports that are not there although nothing says that they should not be: of those of our own containers the containers
+/// say it, of those of others their subscription.
+fn awaited(plan: &Plan, off: &Off) -> Vec<String> {
+    let changes = || plan.parts.iter().flat_map(|part| &part.changes);
+    let known = |container: &ResourceRef| {
+        changes().any(|change| change.resource == *container) || off.holds(&container.id).is_some()
+    };
+    let mut ports = BTreeSet::new();
+    for change in changes() {
+        let waits = change.awaits.iter().filter(|other| other.plugin == Net::NAME);
+        for port in waits {
+            let name = port.id.split_once('/').map_or("", |(_, name)| name);
+            let owner = owner_of(name).map(|id| ResourceRef::new(Lxc::NAME, id));
+            if !owner.as_ref().is_some_and(known) {
+                ports.insert(port.id.clone());
+            }
+        }
+    }
+    ports.into_iter().collect()
 }
 
 impl Engine<'_> {
@@ -105,6 +129,7 @@ impl Engine<'_> {
             part.changes
                 .extend(missing.extract_if(.., |change| of_it(change)));
         }
+        wake(&mut parts);
         Plan {
             parts,
             errors,
@@ -140,6 +165,12 @@ impl Engine<'_> {
         let lock = Lock::take(&self.layout)?;
         let before = Record::load(&self.layout)?;
         let plan = self.restoration(&before, off);
-        self.make(&lock, &before, plan, tell)
+        let waits = !awaited(&plan, off).is_empty();
+        let mut report = self.make(&lock, &before, plan, tell)?;
+        if waits {
+            let after = Record::load(&self.layout)?;
+            report.awaited = awaited(&self.restoration(&after, off), off);
+        }
+        Ok(report)
     }
 }

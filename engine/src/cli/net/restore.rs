@@ -69,6 +69,9 @@ pub(super) fn run(args: &RestoreArgs, layout: &Layout) -> ExitCode {
         show::applied(report);
     }
     complain(&firewall, state.as_ref().err());
+    for port in state.iter().flat_map(|report| &report.awaited) {
+        eprintln!("blockhost: port {port} is not there yet, so it has no flows");
+    }
     let failed = firewall.is_err() || state.as_ref().is_ok_and(may_pass) || state.is_err();
     let incomplete = firewall.as_ref().is_ok_and(is_incomplete)
         || state.as_ref().is_ok_and(|report| !report.is_good());
@@ -104,7 +107,7 @@ fn code(failed: bool, incomplete: bool) -> ExitCode {
 /// Whether something failed that may succeed another time: what it takes may come up later.
 fn may_pass(report: &ApplyReport) -> bool {
     let failed = |fate: Fate| matches!(fate, Fate::Failed | Fate::RolledBack);
-    !report.errors.is_empty() || report.outcomes.iter().any(|outcome| failed(outcome.fate))
+    !(report.errors.is_empty() && report.awaited.is_empty()) || report.outcomes.iter().any(|outcome| failed(outcome.fate))
 }
 
 fn is_incomplete(firewall: &Restored) -> bool {

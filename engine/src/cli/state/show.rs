@@ -261,6 +261,8 @@ mod tests {
             notes: Vec::new(),
             blocked: None,
             needs: Vec::new(),
+            after: Vec::new(),
+            awaits: Vec::new(),
             wanted: None,
             ours: true,
         }

@@ -4,6 +4,7 @@
 //! Table 0 port security, 1 connection tracking, 2 access control, 3 treatment, 4 and behind delivery. See
 //! `docs/network.md`.
 
+mod absent;
 mod access;
 mod check;
 mod deliver;
@@ -28,7 +29,7 @@ pub use read::{PolicyError, Problem};
 pub use seen::{Observed, ObservedBridge, ObservedOwner};
 pub use wish::Wish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blockhost_proto::action::Action;
 use blockhost_proto::value::{FlowOwner, SwitchIfName};
@@ -48,6 +49,8 @@ pub struct Compiled {
     pub meters: BTreeMap<u32, Action>,
     /// `ovs-set-flows`, by owner, in the order in which they are to be set.
     pub flows: Vec<(FlowOwner, Action)>,
+    /// The containers' ports: what is left is set without those that are not there.
+    pub guests: BTreeSet<SwitchIfName>,
 }
 
 impl Compiled {
@@ -119,6 +122,9 @@ fn compile_bridge(bridge: &Bridge) -> Result<Compiled, PolicyError> {
         qos: qos(bridge)?,
         meters,
         flows,
+        guests: (bridge.containers.iter())
+            .map(|container| container.port.clone())
+            .collect(),
     })
 }
 

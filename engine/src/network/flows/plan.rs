@@ -163,6 +163,7 @@ pub fn removal(
         qos: Vec::new(),
         meters: BTreeMap::new(),
         flows: Vec::new(),
+        guests: BTreeSet::new(),
     };
     differences(&nothing, before, seen)
 }

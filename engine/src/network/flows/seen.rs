@@ -1,7 +1,7 @@
 //! What `ovs-list` says of bridges, as far as policies are about it, and whether that is what is wanted. Pure; what is to be
 //! done about it is in `plan`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blockhost_proto::action::{Action, OvsSetFlows, OvsSetQos};
 use blockhost_proto::value::SwitchIfName;
@@ -21,6 +21,8 @@ pub struct Observed {
 pub struct ObservedBridge {
     /// Its ports, with the numbers that they have.
     pub(super) ports: BTreeMap<String, Option<u16>>,
+    /// Ports of which the switch says that their devices are not there.
+    dead: BTreeSet<String>,
     pub(super) owners: BTreeMap<String, ObservedOwner>,
     /// Unit, rate, burst.
     pub(super) meters: BTreeMap<u32, (String, u64, u64)>,
@@ -67,6 +69,9 @@ impl ObservedBridge {
             if !port["limits"].is_null() {
                 seen.limits.insert(name.clone(), port["limits"].clone());
             }
+            if port["ofport"].as_i64().is_some_and(|number| number < 0) {
+                seen.dead.insert(name.clone());
+            }
             seen.ports.insert(name, number.filter(|number| *number > 0));
         }
         // A bridge that does not answer has neither.
@@ -98,6 +103,15 @@ impl ObservedBridge {
     #[must_use]
     pub const fn owners(&self) -> &BTreeMap<String, ObservedOwner> {
         &self.owners
+    }
+
+    pub(super) fn has_port(&self, port: &SwitchIfName) -> bool {
+        self.ports.contains_key(port.as_str())
+    }
+
+    /// Whether no flow can name this port. One that was just attached has no number yet, which the agent waits for.
+    pub(super) fn lacks(&self, port: &SwitchIfName) -> bool {
+        !self.has_port(port) || self.dead.contains(port.as_str())
     }
 
     /// Whether there is anything on it that a policy made.

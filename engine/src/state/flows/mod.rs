@@ -5,6 +5,7 @@
 
 mod section;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -156,7 +157,9 @@ impl Kind for Flows {
             return Planned::nothing(true);
         };
         let old = revived(Some(before));
-        planned(&bridge, removal(&bridge, &policies(&old), &found.bridge))
+        let old = policies(&old, &found.bridge);
+        let old: Vec<&Compiled> = old.iter().map(AsRef::as_ref).collect();
+        planned(&bridge, removal(&bridge, &old, &found.bridge))
     }
 
     fn needs(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
@@ -165,20 +168,29 @@ impl Kind for Flows {
                 &set.bridge,
                 set.flows.port_names().into_iter().cloned().collect(),
             ),
-            Wanted::Policy { compiled, .. } => (&compiled.bridge, compiled.ports()),
+            Wanted::Policy { compiled, .. } => {
+                let ports = compiled.ports().into_iter();
+                let others = ports.filter(|port| !compiled.guests.contains(port));
+                (&compiled.bridge, others.collect())
+            }
         };
         let mut needs = vec![ResourceRef::new("net", bridge.as_str())];
-        // Ports of the bridge that the document may have, too.
-        let names = || {
-            ports
-                .iter()
-                .map(SwitchIfName::as_str)
-                .filter(|port| *port != bridge.as_str())
-        };
-        needs.extend(names().map(|port| ResourceRef::new("net", format!("{bridge}/{port}"))));
-        let containers: BTreeSet<String> = names().filter_map(owner_of).collect();
-        needs.extend(containers.into_iter().map(|id| ResourceRef::new("lxc", id)));
+        needs.extend(behind(bridge, &ports));
         needs
+    }
+
+    fn after(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
+        match wanted {
+            Wanted::Owner(_) => Vec::new(),
+            Wanted::Policy { compiled, .. } => behind(&compiled.bridge, &compiled.guests),
+        }
+    }
+
+    fn remarks(&self, wanted: &Wanted, found: &Found) -> Vec<String> {
+        match wanted {
+            Wanted::Owner(_) => Vec::new(),
+            Wanted::Policy { compiled, .. } => notes(compiled, &found.bridge),
+        }
     }
 
     fn is_there(&self, found: &Found) -> bool {
@@ -197,15 +209,26 @@ impl Found {
     }
 }
 
+/// What the document may have that makes these ports.
+fn behind(bridge: &SwitchIfName, ports: &BTreeSet<SwitchIfName>) -> Vec<ResourceRef> {
+    let names = ports.iter().map(SwitchIfName::as_str);
+    let names: Vec<&str> = names.filter(|port| *port != bridge.as_str()).collect();
+    let containers: BTreeSet<String> = names.iter().copied().filter_map(owner_of).collect();
+    let ports = names.iter().map(|port| ResourceRef::new("net", format!("{bridge}/{port}")));
+    let containers = containers.into_iter().map(|id| ResourceRef::new("lxc", id));
+    ports.chain(containers).collect()
+}
+
 /// What may be there by the record, as far as that can be read: an apply that was killed leaves the one or the other.
 fn revived(before: Option<&Entry>) -> Vec<Wanted> {
     let known = before.into_iter().flat_map(Entry::may_be_there);
     known.filter_map(section::revive).collect()
 }
 
-fn policies(known: &[Wanted]) -> Vec<&Compiled> {
+/// As far as they can be set again on the bridge as it is.
+fn policies<'a>(known: &'a [Wanted], seen: &ObservedBridge) -> Vec<Cow<'a, Compiled>> {
     let policies = known.iter().filter_map(|wanted| match wanted {
-        Wanted::Policy { compiled, .. } => Some(&**compiled),
+        Wanted::Policy { compiled, .. } => Some(compiled.as_far_as_possible(seen)),
         Wanted::Owner(_) => None,
     });
     policies.collect()
@@ -294,6 +317,26 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
     planned
 }
 
+/// What somebody should know of a policy on the bridge as it is.
+fn notes(wanted: &Compiled, seen: &ObservedBridge) -> Vec<String> {
+    let absent = wanted.absent(seen).into_iter();
+    let mut notes: Vec<String> = absent
+        .map(|port| format!("{port} is not on the bridge: its flows are set by the next apply that finds it there"))
+        .collect();
+    let strangers = strangers(wanted, seen);
+    if !strangers.is_empty() {
+        let names = strangers
+            .iter()
+            .map(|name| blockhost_proto::escape::shown(name));
+        let names: Vec<String> = names.collect();
+        notes.push(format!(
+            "nothing passes at {}: the policy does not name it",
+            names.join(", ")
+        ));
+    }
+    notes
+}
+
 fn plan_policy(
     given: &Value,
     wanted: &Compiled,
@@ -305,23 +348,20 @@ fn plan_policy(
     // Compiling takes time, and most often it is the same policy.
     let same = before.is_some_and(|entry| entry.may_be_there().all(|known| known == given));
     let revived = if same { Vec::new() } else { revived(before) };
-    let mut known = policies(&revived);
+    // Of a bridge that is just to be made nobody knows yet which ports it will have.
+    let possible = match found {
+        Some(_) => wanted.as_far_as_possible(seen),
+        None => Cow::Borrowed(wanted),
+    };
+    let mut known = policies(&revived, seen);
     if same {
-        known.push(wanted);
+        known.push(Cow::Borrowed(&possible));
     }
-    let mut planned = planned(&wanted.bridge, differences(wanted, &known, seen));
+    let known: Vec<&Compiled> = known.iter().map(AsRef::as_ref).collect();
+    let mut planned = planned(&wanted.bridge, differences(&possible, &known, seen));
     if found.is_some() {
-        let strangers = strangers(wanted, seen);
-        if !strangers.is_empty() {
-            let names = strangers
-                .iter()
-                .map(|name| blockhost_proto::escape::shown(name));
-            let names: Vec<String> = names.collect();
-            planned.notes.push(format!(
-                "nothing passes at {}: the policy does not name it",
-                names.join(", ")
-            ));
-        }
+        planned.awaits = behind(&wanted.bridge, &wanted.absent(seen));
+        planned.notes = notes(wanted, seen);
     }
     planned
 }

@@ -205,15 +205,97 @@ fn what_was_being_taken_away_when_an_apply_was_killed_has_a_way_back_the_next_ti
 }
 
 #[test]
-fn flows_need_their_bridge_and_the_containers_that_they_name() {
-    for wanted in [two(), policy_of(&["vi100", "eth1"])] {
-        let needs = Flows.needs("", &wanted);
-        let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
-        for need in ["net/br", "net/br/eth1", "lxc/100"] {
-            assert!(needs.contains(&need.to_owned()), "{needs:?}");
+fn flows_need_their_bridge_and_what_they_name_and_a_policy_comes_after_its_containers() {
+    let names = |list: Vec<ResourceRef>| -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    };
+    let needs = names(Flows.needs("", &two()));
+    assert_eq!(needs, ["net/br", "net/br/eth1", "net/br/vi100", "lxc/100"]);
+    assert!(Flows.after("", &two()).is_empty());
+
+    let policy = json!({"bridge": "br", "outside": [{"port": "eth1"}, {"port": "br"}], "tenants": [{"name": "a", "zone": 7}],
+        "containers": [{"id": "100", "port": "vi100", "mac": "02:00:00:00:00:01", "tenant": "a", "addresses": ["10.0.0.1"]}]});
+    let all = section(&json!({"bridges": [policy]})).expect("good");
+    assert_eq!(names(Flows.needs("", &all["br"])), ["net/br", "net/br/eth1"]);
+    assert_eq!(names(Flows.after("", &all["br"])), ["net/br/vi100", "lxc/100"]);
+}
+
+#[test]
+fn a_container_that_is_not_there_takes_nothing_from_the_others_and_gets_its_flows_when_it_comes() {
+    let both = policy_of(&["vi100", "vi101"]);
+    let Wanted::Policy { compiled, .. } = &both else {
+        panic!("a policy")
+    };
+    let without = |change: &dyn Fn(&mut Vec<Value>)| {
+        let mut bridge = told(&[], 5);
+        change(bridge["ports"].as_array_mut().expect("a list"));
+        bridge
+    };
+    let unplugged = without(&|ports| ports.retain(|port| port["name"] != "vi101"));
+    let dead = without(&|ports| ports[2]["ofport"] = (-1).into());
+    for bridge in [unplugged, dead] {
+        let planned = Flows.plan("br", &both, Some(&seen(&bridge, None)), None);
+        let sets: Vec<&OvsSetFlows> = planned
+            .steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::OvsSetFlows(set) => Some(set),
+                _ => None,
+            })
+            .collect();
+        // All owners, and nothing that the switch could not take.
+        assert_eq!(sets.len(), compiled.flows.len());
+        let named: BTreeSet<&SwitchIfName> =
+            sets.iter().flat_map(|set| set.flows.port_names()).collect();
+        let named: Vec<&str> = named.into_iter().map(SwitchIfName::as_str).collect();
+        assert_eq!(named, ["vi100"]);
+        let alone = sets.iter().find(|set| set.owner.as_str() == "net.ct.101");
+        let flows = alone.expect("its owner").flows.to_json().expect("flows");
+        let to_it = flows.as_array().into_iter().flatten().filter(|flow| {
+            flow["table"] == 4 && flow["match"].get("reg1").is_some()
+        });
+        let actions: Vec<&Value> = to_it.map(|flow| &flow["actions"]).collect();
+        assert_eq!(actions, [&json!(["drop"]), &json!(["drop"])], "{flows}");
+        assert!(planned.notes.iter().any(|note| note.contains("vi101")), "{planned:?}");
+        let awaits: Vec<String> = planned.awaits.iter().map(ToString::to_string).collect();
+        assert_eq!(awaits, ["net/br/vi101", "lxc/101"]);
+
+        // Set like that, it is as good as it gets; with the port there, the rest is set, and can be taken back.
+        let mut there = bridge.clone();
+        let mut set = told(&[], 5);
+        set["owners"] = sets
+            .iter()
+            .map(|set| {
+                let asked = set.flows.fingerprint(|_| Some(5)).expect("numbers");
+                json!({"owner": set.owner, "flows": set.flows.len(), "as_set": true, "asked": asked.as_str()})
+            })
+            .collect();
+        let full = told(&[&both], 5);
+        for bridge in [&mut there, &mut set] {
+            bridge["meters"] = full["meters"].clone();
         }
-        assert!(!needs.contains(&"net/br/br".to_owned()), "{needs:?}");
+        there["owners"] = set["owners"].clone();
+        for port in there["ports"].as_array_mut().expect("a list") {
+            if port["name"] == "vi100" {
+                port["limits"] = json!({"max_kbps": 5000});
+            }
+            if port["name"] == "vi101" {
+                port["limits"] = json!({"max_kbps": 5000});
+            }
+        }
+        let entry = entry(&both, true);
+        let planned = Flows.plan("br", &both, Some(&seen(&there, None)), Some(&entry));
+        assert!(planned.is_settled(), "{planned:?}");
+        set["ports"] = full["ports"].clone();
+        let planned = Flows.plan("br", &both, Some(&seen(&set, None)), Some(&entry));
+        let fields = kinds(&planned);
+        assert_eq!(fields, ["flows.net.base", "flows.net.tenant.a", "flows.net.ct.101"]);
+        assert!(planned.steps.iter().all(|step| step.undo.len() == 1), "{planned:?}");
     }
+    // One that was just attached has no number yet: the agent waits for it.
+    let fresh = without(&|ports| ports[2]["ofport"] = Value::Null);
+    let planned = Flows.plan("br", &both, Some(&seen(&fresh, None)), None);
+    assert!(planned.awaits.is_empty(), "{planned:?}");
 }
 
 #[test]

@@ -390,9 +390,20 @@ impl Model {
                 }
             }
             "ovs-set-flows" => {
-                let Some(bridge) = self.things.bridges.get_mut(&text("bridge")) else {
+                let (names, on) = (self.names(), text("bridge"));
+                let Some(bridge) = self.things.bridges.get_mut(&on) else {
                     return missing("there is no bridge");
                 };
+                let flows = FlowSet::from_json(&params["flows"]).expect("the catalog's form");
+                let lost = |port: &&blockhost_proto::value::SwitchIfName| {
+                    let name = port.as_str();
+                    let known = name == on || bridge.ports.contains_key(name);
+                    !known || !names.contains(name)
+                };
+                if let Some(port) = flows.port_names().into_iter().find(lost) {
+                    let what = format!("the bridge has no port {port} that works");
+                    return Err(refuse(ErrorCode::Failed, &what));
+                }
                 if params["flows"].as_array().is_some_and(Vec::is_empty) {
                     bridge.flows.remove(&text("owner"));
                 } else {

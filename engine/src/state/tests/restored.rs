@@ -181,6 +181,56 @@ fn what_was_being_changed_when_the_machine_went_down_is_as_it_was_before_and_wha
 }
 
 #[test]
+fn one_container_that_does_not_come_back_takes_no_flows_from_the_others() {
+    let container = |id: u32| {
+        json!({"id": id, "bridge": "br0", "properties": {
+            "template": "local:vztmpl/d.tar.zst", "storage": "local", "rootfs_size": 4}})
+    };
+    let guest = |id: u32| {
+        json!({"id": id.to_string(), "port": format!("vi{id}"), "mac": format!("02:00:00:00:01:{}", id - 90), "tenant": "a",
+            "addresses": [format!("10.0.0.{id}")]})
+    };
+    // 102 is a machine of somebody else's.
+    let policy = json!({"bridge": "br0", "tenants": [{"name": "a", "zone": 7}],
+        "containers": [guest(100), guest(101), guest(102)]});
+    let document = json!({"version": 1, "plugins": {
+        "net": {"interfaces": [{"name": "br0", "ports": [{"name": "vi102"}]}]},
+        "lxc": {"containers": [container(100), container(101)]},
+        "ovsflows": {"bridges": [policy]}}});
+    let mut world = World::new();
+    world.model.things.devices = ["vi102".to_owned()].into();
+    world.converge(&document, false);
+    let owners = |world: &World| -> BTreeSet<String> {
+        let flows = &world.model.things.bridges["br0"].flows;
+        flows.keys().cloned().collect()
+    };
+    let all = owners(&world);
+    assert!(all.contains("net.ct.101") && all.contains("net.base"), "{all:?}");
+    let whole = world.model.things.clone();
+
+    world.start_again(false);
+    world.model.things.devices.clear();
+    let off = Off {
+        numbers: ["101".to_owned()].into(),
+        unknown: None,
+    };
+    let report = world.restore_but(&off);
+    assert!(
+        fates(&report).contains(&("ovsflows/br0".to_owned(), Fate::Done)),
+        "{report:#?}"
+    );
+    assert_eq!(owners(&world), all);
+    // The machine may come yet; of the suspended one it is known why it does not.
+    assert_eq!(report.awaited, ["br0/vi102"]);
+    // Both are there in the end, and what was left out is set.
+    world.model.things.devices = ["vi102".to_owned()].into();
+    let report = world.restore();
+    assert!(report.is_good() && report.awaited.is_empty(), "{report:#?}");
+    assert_eq!(plain(world.model.things.clone()), plain(whole));
+    world.is_restored();
+}
+
+#[test]
 fn a_container_that_is_gone_is_not_made_anew_and_one_that_is_suspended_is_not_started() {
     let container = |id: u32| {
         json!({"id": id, "bridge": "br0", "properties": {
