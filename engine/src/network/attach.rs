@@ -172,10 +172,12 @@ fn kept(port: &Port) -> Result<(Option<VlanTag>, Option<Trunks>, Option<MacAddre
             blockhost_proto::escape::shown(name)
         ))
     };
-    let vlan = |tag: i64| u64::try_from(tag).ok().and_then(VlanTag::from_checked);
     let tag = port
         .tag
-        .map(|tag| vlan(tag).ok_or_else(|| strange(&format!("the VLAN tag {tag}"))))
+        .map(|tag| {
+            let vlan = VlanTag::from_json(&tag.into());
+            vlan.map_err(|_| strange(&format!("the VLAN tag {tag}")))
+        })
         .transpose()?;
     let trunks = (!port.trunks.is_empty())
         .then(|| {
