@@ -405,6 +405,65 @@ fn counting<T>(switch: &Switch, change: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
+fn a_bridge_that_becomes_secure_or_open_again_keeps_its_flows_and_meters() {
+    let test = "a_bridge_that_becomes_secure_or_open_again_keeps_its_flows_and_meters";
+    with_switch(test, |switch| {
+        switch.bridge("br0");
+        let meters = [
+            json!({"bridge": "br0", "meter": 1, "rate": 1000, "burst": 100}),
+            json!({"bridge": "br0", "meter": 2, "rate": 7, "unit": "pktps"}),
+        ];
+        for meter in &meters {
+            switch.must("ovs-set-meter", meter);
+        }
+        veth("one");
+        switch.must("ovs-add-port", &json!({"bridge": "br0", "port": "one"}));
+        let all = json!({"bridge": "br0", "owner": "zoo", "flows": zoo()});
+        switch.must("ovs-set-flows", &all);
+        let more = json!({"bridge": "br0", "owner": "more", "flows": moved_fields()});
+        switch.must("ovs-set-flows", &more);
+        // What somebody else has set is kept as well.
+        switch.ofctl(&[
+            "add-flow",
+            "br0",
+            "cookie=0x77,priority=99,tcp,actions=normal",
+        ]);
+        let seen = |switch: &Switch| {
+            let list = switch.list(&json!({"bridge": "br0"}));
+            let bridge = &list["bridges"][0];
+            let owners = bridge["owners"].as_array().expect("owners").iter();
+            let owners: Vec<Value> = owners
+                .map(|owner| json!([owner["owner"], owner["flows"], owner["as_set"]]))
+                .collect();
+            let meters = bridge["meters"].as_array().expect("meters").iter();
+            let meters: Vec<Value> = meters
+                .map(|meter| json!([meter["meter"], meter["unit"], meter["rate"], meter["burst"]]))
+                .collect();
+            (with_owner(switch.flows("br0")), owners, meters)
+        };
+        let before = seen(switch);
+        assert!(before.1.iter().any(|owner| owner[2] == true), "{before:?}");
+        for mode in ["secure", "standalone", "secure"] {
+            let options = json!({"bridge": "br0", "options": {"fail_mode": mode}});
+            switch.must("ovs-add-br", &options);
+            assert_eq!(switch.vsctl("get Bridge br0 fail_mode"), mode);
+            assert_eq!(seen(switch), before, "{mode}");
+        }
+        // Without flows of anybody a bridge that stands alone is a learning switch, and a secure one passes nothing.
+        for owner in ["zoo", "more"] {
+            let nothing = json!({"bridge": "br0", "owner": owner, "flows": []});
+            switch.must("ovs-set-flows", &nothing);
+        }
+        switch.ofctl(&["del-flows", "br0"]);
+        for (mode, flows) in [("standalone", 1), ("secure", 0), ("standalone", 1)] {
+            let options = json!({"bridge": "br0", "options": {"fail_mode": mode}});
+            switch.must("ovs-add-br", &options);
+            assert_eq!(switch.flows("br0").len(), flows, "{mode}");
+        }
+    });
+}
+
+#[test]
 fn ten_thousand_flows_arrive_and_a_change_of_ten_sends_ten() {
     with_switch(
         "ten_thousand_flows_arrive_and_a_change_of_ten_sends_ten",

@@ -230,19 +230,25 @@ fn a_container_that_is_not_there_takes_no_flows_from_the_others() {
         .blockhost(&["apply", "--yes", "--json", &file])
         .json();
     let outcomes = report["outcomes"].as_array().expect("a list");
-    let policy = outcomes.iter().find(|one| one["resource"] == "ovsflows/ovsbr0");
+    let policy = outcomes
+        .iter()
+        .find(|one| one["resource"] == "ovsflows/ovsbr0");
     let policy = policy.unwrap_or_else(|| panic!("{report}"));
     assert_eq!(policy["fate"], "done", "{report}");
     assert!(policy["remarks"].to_string().contains("vi101"), "{report}");
     let again = ground.blockhost(&["apply", "--yes", &file]);
     assert_eq!(again.code, 0, "{again:?}");
     let of_it = || {
-        let query = ground.blockhost(&["query", "--plugin", "ovsflows", "--json"]).json();
+        let query = ground
+            .blockhost(&["query", "--plugin", "ovsflows", "--json"])
+            .json();
         query["plugins"]["ovsflows"]["ovsbr0"]["flows"]["net.ct.101"].clone()
     };
     let before = of_it();
     // A row whose device is missing is no port either, and does not stand in the way.
-    ground.switch.vsctl("--no-wait add-port ovsbr0 vi101 -- set port vi101 external_ids:blockhost-owner=root-agent");
+    ground.switch.vsctl(
+        "--no-wait add-port ovsbr0 vi101 -- set port vi101 external_ids:blockhost-owner=root-agent",
+    );
     let report = ground.blockhost(&["apply", "--yes", "--json", &file]);
     assert_eq!(report.code, 0, "{report:?}");
     assert_eq!(of_it(), before);
@@ -255,6 +261,67 @@ fn a_container_that_is_not_there_takes_no_flows_from_the_others() {
     let report = ground.blockhost(&["apply", "--yes", &file]);
     assert_eq!(report.code, 0, "{report:?}");
     assert_eq!(of_it(), before);
+}
+
+#[test]
+fn a_bridge_with_a_policy_is_secure_and_passes_nothing_when_its_flows_are_gone() {
+    const TEST: &str =
+        "a_bridge_with_a_policy_is_secure_and_passes_nothing_when_its_flows_are_gone";
+    let Some(mut ground) = ground(TEST) else {
+        return;
+    };
+    let with_mode = |mode: Option<&str>, policy: bool| {
+        let mut whole: Value = serde_json::from_str(&document(|_| {})).expect("JSON");
+        let bridge = &mut whole["plugins"]["net"]["interfaces"][0];
+        match mode {
+            Some(mode) => bridge["fail_mode"] = mode.into(),
+            None => drop(
+                bridge
+                    .as_object_mut()
+                    .expect("an object")
+                    .remove("fail_mode"),
+            ),
+        }
+        if !policy {
+            whole["plugins"]["ovsflows"] = json!({});
+        }
+        whole.to_string()
+    };
+    let refused = ground.document("open.json", &with_mode(Some("standalone"), true));
+    let refused = ground.blockhost(&["diff", &refused]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.error.contains("fail_mode: ") && refused.error.contains("has a policy"),
+        "{refused:?}"
+    );
+
+    // The bridge stands alone first; in the end it does not.
+    let file = ground.document("state.json", &with_mode(None, true));
+    ground.converge(&file, &[]);
+    assert_eq!(ground.switch.vsctl("get bridge ovsbr0 fail_mode"), "secure");
+    let good = all_of_it(&ground);
+    assert!(good.len() > 60, "{good:#?}");
+    ground.switch.kill_daemon();
+    ground.switch.start_daemon();
+    // It is told that it answers; and then it has nothing.
+    ground.switch.vsctl("set bridge ovsbr0 other_config:x=1");
+    assert_eq!(ground.switch.flows("ovsbr0"), Vec::<String>::new());
+    let restored = ground.blockhost(&["net", "restore"]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(all_of_it(&ground), good);
+
+    // Taken away it leaves nothing that everything passes by; that has to be asked for.
+    let open = ground.document("open.json", &with_mode(Some("standalone"), false));
+    let first = ground.blockhost(&["apply", "--yes", &open]);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert_eq!(
+        ground.switch.vsctl("get bridge ovsbr0 fail_mode"),
+        "standalone"
+    );
+    assert_eq!(all_of_it(&ground), good, "the flows are kept");
+    ground.converge(&open, &["--prune"]);
+    let flows = ground.switch.flows("ovsbr0");
+    assert!(flows.len() == 1 && flows[0].contains("NORMAL"), "{flows:?}");
 }
 
 #[test]

@@ -424,3 +424,94 @@ fn what_was_applied_is_so_again_after_a_start_inside_the_units_sandbox() {
         said.contains("Nothing to do: 1 as they should be.")
     });
 }
+
+/// The switch's services, with the relations that Debian's have, and nothing of its start-up scripts.
+const SWITCH: [(&str, &[u8]); 3] = [
+    (
+        "/units/ovsdb-server.service",
+        b"[Service]\nType=forking\nRuntimeDirectory=openvswitch\nRuntimeDirectoryPreserve=yes\n\
+          PIDFile=/run/openvswitch/ovsdb-server.pid\n\
+          ExecStartPre=/usr/bin/ovsdb-tool create /run/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema\n\
+          ExecStart=/usr/sbin/ovsdb-server /run/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --no-chdir --detach --pidfile\n\
+          ExecStartPost=/usr/bin/ovs-vsctl --no-wait init\n",
+    ),
+    (
+        "/units/ovs-vswitchd.service",
+        b"[Unit]\nRequires=ovsdb-server.service\nAfter=ovsdb-server.service\nBefore=network.target\nPartOf=openvswitch-switch.service\n\
+          [Service]\nType=forking\nRestart=on-failure\nPIDFile=/run/openvswitch/ovs-vswitchd.pid\n\
+          ExecStart=/usr/sbin/ovs-vswitchd --no-chdir --detach --pidfile\n",
+    ),
+    (
+        "/units/openvswitch-switch.service",
+        b"[Unit]\nBefore=network.target\nAfter=ovs-vswitchd.service\nRequires=ovs-vswitchd.service\n\
+          [Service]\nType=oneshot\nExecStart=/bin/true\nRemainAfterExit=yes\n",
+    ),
+];
+
+#[test]
+fn a_switch_that_is_started_again_gets_its_flows_and_passes_nothing_before() {
+    const RESTORE: &str = "blockhost-net-restore.service";
+    if !blockhost_tests::switch::installed() {
+        println!("skipped: needs the package openvswitch-switch");
+        return;
+    }
+    let policy = json!({"bridge": "ovsbr0", "outside": [{"port": "ovsbr0"}], "tenants": [{"name": "a", "zone": 7}]});
+    let document = json!({"version": 1, "plugins": {
+        "net": {"interfaces": [{"name": "ovsbr0", "datapath": "netdev"}]}, "ovsflows": {"bridges": [policy]}}});
+    let document = document.to_string();
+    let file = |path, bytes| File {
+        path,
+        bytes,
+        mode: 0o644,
+    };
+    let mut files = vec![file("/etc/blockhost/document.json", document.as_bytes())];
+    files.extend(SWITCH.map(|(path, bytes)| file(path, bytes)));
+    let Some(booted) = booted(&["blockhost-root-agent.socket"], &files) else {
+        return;
+    };
+    let tool = |words: &str| booted.output(&words.split(' ').collect::<Vec<_>>());
+    let _ = tool("systemctl enable blockhost-net-restore.service");
+    let _ = tool("systemctl start openvswitch-switch.service");
+    assert_eq!(
+        booted.property(RESTORE, "Result"),
+        "success",
+        "{}",
+        booted.journal()
+    );
+    let _ = tool("runuser -u blockhost -- blockhost apply --yes /etc/blockhost/document.json");
+    let flows = || -> Vec<String> {
+        let text = tool("ovs-ofctl -O OpenFlow15 --no-stats dump-flows ovsbr0");
+        let flows = text.lines().filter(|line| line.contains("actions="));
+        let mut flows: Vec<String> = flows.map(|line| line.trim().to_owned()).collect();
+        flows.sort();
+        flows
+    };
+    let all = flows();
+    assert!(all.len() > 10, "{all:#?}");
+    assert_eq!(
+        tool("ovs-vsctl get bridge ovsbr0 fail_mode").trim(),
+        "secure"
+    );
+    // By whatever name it is restarted, and where it only dies.
+    for words in [
+        "systemctl restart ovs-vswitchd.service",
+        "systemctl restart openvswitch-switch.service",
+        "systemctl kill --signal=KILL ovs-vswitchd.service",
+    ] {
+        let before = booted.property(RESTORE, "InvocationID");
+        let _ = tool(words);
+        wait_for(
+            &format!("nothing is restored after: {words}"),
+            &booted,
+            || {
+                booted.property(RESTORE, "InvocationID") != before
+                    && booted.property(RESTORE, "ActiveState") == "active"
+            },
+        );
+        assert_eq!(flows(), all, "{words}");
+    }
+    // Until then nothing passes: an empty table drops.
+    let _ = tool("systemctl mask --runtime blockhost-net-restore.service");
+    let _ = tool("systemctl restart ovs-vswitchd.service");
+    assert_eq!(flows(), Vec::<String>::new());
+}

@@ -166,7 +166,32 @@ impl Document {
         }
         sections.finish()?;
         top.finish()?;
+        self.policies_are_kept()?;
         Ok(desired)
+    }
+
+    /// A bridge with a policy is secure: `standalone` would have everything pass there whenever the switch is started.
+    fn policies_are_kept(&self) -> Result<(), Wrong> {
+        let list = |path: &str| self.value.pointer(path).and_then(Value::as_array);
+        let policies = list("/plugins/ovsflows/bridges");
+        let named = |name: &Value| {
+            let mut policies = policies.into_iter().flatten();
+            policies.any(|policy| policy["bridge"] == *name)
+        };
+        let bridges = list("/plugins/net/interfaces").into_iter().flatten();
+        for (at, bridge) in bridges.enumerate() {
+            if bridge["fail_mode"] == "standalone" && named(&bridge["name"]) {
+                let place = Place::top()
+                    .key("plugins")
+                    .key("net")
+                    .key("interfaces")
+                    .at(at);
+                let problem = "the section ovsflows has a policy for this bridge, which is secure then: without flows nothing \
+                               passes; leave the key out, or the policy";
+                return Err(Wrong::new(place.key("fail_mode"), problem));
+            }
+        }
+        Ok(())
     }
 
     fn at(&self, wrong: Wrong) -> DocumentError {

@@ -439,9 +439,8 @@ fn keep_what_is_needed(parts: &mut [Part]) {
 /// What waits for something that this very plan makes has its turn after it.
 pub(super) fn wake(parts: &mut [Part]) {
     let all = parts.iter().flat_map(|part| &part.changes);
-    let made = all.filter(|c| {
-        matches!(c.verdict, Verdict::Create | Verdict::Modify) && c.blocked.is_none()
-    });
+    let made = all
+        .filter(|c| matches!(c.verdict, Verdict::Create | Verdict::Modify) && c.blocked.is_none());
     let made: BTreeSet<ResourceRef> = made.map(|change| change.resource.clone()).collect();
     for change in parts.iter_mut().flat_map(|part| &mut part.changes) {
         let waits = change.awaits.iter().any(|other| made.contains(other));

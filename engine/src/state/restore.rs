@@ -83,7 +83,10 @@ fn awaited(plan: &Plan, off: &Off) -> Vec<String> {
     };
     let mut ports = BTreeSet::new();
     for change in changes() {
-        let waits = change.awaits.iter().filter(|other| other.plugin == Net::NAME);
+        let waits = change
+            .awaits
+            .iter()
+            .filter(|other| other.plugin == Net::NAME);
         for port in waits {
             let name = port.id.split_once('/').map_or("", |(_, name)| name);
             let owner = owner_of(name).map(|id| ResourceRef::new(Lxc::NAME, id));

@@ -107,7 +107,8 @@ fn code(failed: bool, incomplete: bool) -> ExitCode {
 /// Whether something failed that may succeed another time: what it takes may come up later.
 fn may_pass(report: &ApplyReport) -> bool {
     let failed = |fate: Fate| matches!(fate, Fate::Failed | Fate::RolledBack);
-    !(report.errors.is_empty() && report.awaited.is_empty()) || report.outcomes.iter().any(|outcome| failed(outcome.fate))
+    !(report.errors.is_empty() && report.awaited.is_empty())
+        || report.outcomes.iter().any(|outcome| failed(outcome.fate))
 }
 
 fn is_incomplete(firewall: &Restored) -> bool {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use blockhost_proto::Action;
-use blockhost_proto::value::{InterfaceAddress, SwitchIfName, Text};
+use blockhost_proto::value::{BridgeOptions, InterfaceAddress, SwitchIfName, Text};
 use serde_json::Value;
 
 use super::plan::{Expect, ExpectLink, ExpectRoute, Plan, PlanError, Step, gateways};
@@ -68,7 +68,10 @@ pub fn plan(observed: &Observed, change: &Reshape) -> Result<Plan, PlanError> {
     // Where nothing leads out of the host by this bridge, nobody outside can tell whether it works. Flows change no device: where
     // no gateway answers before, as after a start, they are set all the same, and are what it takes.
     let leads_out = gateways(observed).iter().any(|(_, dev)| dev == bridge);
-    let leads_out = leads_out && !change.steps.iter().all(|step| is_of_flows(&step.forward.0));
+    let actions = || change.steps.iter().map(|step| &step.forward.0);
+    let of_flows = actions().any(is_of_flows)
+        && actions().all(|action| is_of_flows(action) || is_fail_mode(action));
+    let leads_out = leads_out && !of_flows;
     Ok(Plan {
         what: change.what.clone(),
         steps: change.steps.clone(),
@@ -83,6 +86,18 @@ fn is_of_flows(action: &Action) -> bool {
         action,
         Action::OvsSetFlows(_) | Action::OvsSetMeter(_) | Action::OvsSetQos(_)
     )
+}
+
+/// What becomes of a bridge without flows, and nothing else of it.
+fn is_fail_mode(action: &Action) -> bool {
+    let Action::OvsAddBr(action) = action else {
+        return false;
+    };
+    let others = BridgeOptions {
+        fail_mode: None,
+        ..action.options.clone()
+    };
+    others == BridgeOptions::default()
 }
 
 /// All that a step leaves on the bridge, where it is about that.

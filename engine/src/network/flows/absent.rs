@@ -56,7 +56,9 @@ fn leave_out(set: &mut OvsSetFlows, absent: &BTreeSet<SwitchIfName>) {
         let name = port.as_str();
         name.is_some_and(|name| absent.iter().any(|port| port.as_str() == name))
     };
-    let rest = flows.into_iter().filter(|flow| !named(&flow["match"]["in_port"]));
+    let rest = flows
+        .into_iter()
+        .filter(|flow| !named(&flow["match"]["in_port"]));
     let rest = rest.map(|mut flow| {
         if let Some(actions) = flow["actions"].as_array_mut() {
             let all = actions.len();

@@ -19,6 +19,10 @@ pub struct Observed {
 /// What a host says of one bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObservedBridge {
+    /// Whether everything passes once its flows are gone, as after a restart of the switch; unknown where it does not answer.
+    standalone: bool,
+    /// Whether the root agent made it.
+    ours: bool,
     /// Its ports, with the numbers that they have.
     pub(super) ports: BTreeMap<String, Option<u16>>,
     /// Ports of which the switch says that their devices are not there.
@@ -62,7 +66,11 @@ impl Observed {
 
 impl ObservedBridge {
     fn read(bridge: &Value) -> Result<Self, ObservedError> {
-        let mut seen = Self::default();
+        let mut seen = Self {
+            standalone: bridge["fail_mode"] == "standalone",
+            ours: bridge["ours"] == true,
+            ..Self::default()
+        };
         for port in list(bridge, "ports")? {
             let name = text(port, "name")?;
             let number = port["ofport"].as_u64().and_then(|n| u16::try_from(n).ok());
@@ -103,6 +111,18 @@ impl ObservedBridge {
     #[must_use]
     pub const fn owners(&self) -> &BTreeMap<String, ObservedOwner> {
         &self.owners
+    }
+
+    /// Whether everything passes once its flows are gone, as after a restart of the switch.
+    #[must_use]
+    pub const fn is_standalone(&self) -> bool {
+        self.standalone
+    }
+
+    /// Whether the root agent made it, and so may change it.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        self.ours
     }
 
     pub(super) fn has_port(&self, port: &SwitchIfName) -> bool {

@@ -159,7 +159,14 @@ impl Kind for Flows {
         let old = revived(Some(before));
         let old = policies(&old, &found.bridge);
         let old: Vec<&Compiled> = old.iter().map(AsRef::as_ref).collect();
-        planned(&bridge, removal(&bridge, &old, &found.bridge))
+        let mut planned = planned(&bridge, removal(&bridge, &old, &found.bridge));
+        if !found.bridge.is_standalone() {
+            // Tenants are not to be in one network because somebody took their rules away.
+            planned.notes.push(format!(
+                "{bridge} stays secure: nothing passes there until it has other flows, or `fail_mode: standalone` in the section net"
+            ));
+        }
+        planned
     }
 
     fn needs(&self, _id: &str, wanted: &Wanted) -> Vec<ResourceRef> {
@@ -214,7 +221,9 @@ fn behind(bridge: &SwitchIfName, ports: &BTreeSet<SwitchIfName>) -> Vec<Resource
     let names = ports.iter().map(SwitchIfName::as_str);
     let names: Vec<&str> = names.filter(|port| *port != bridge.as_str()).collect();
     let containers: BTreeSet<String> = names.iter().copied().filter_map(owner_of).collect();
-    let ports = names.iter().map(|port| ResourceRef::new("net", format!("{bridge}/{port}")));
+    let ports = names
+        .iter()
+        .map(|port| ResourceRef::new("net", format!("{bridge}/{port}")));
     let containers = containers.into_iter().map(|id| ResourceRef::new("lxc", id));
     ports.chain(containers).collect()
 }
@@ -317,12 +326,36 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
     planned
 }
 
+const SECURE: &str = "secure";
+const STANDALONE: &str = "standalone";
+
+/// The switch forgets flows when it is started again. Without them nothing is to pass.
+fn secure(bridge: &SwitchIfName) -> Result<Step, String> {
+    let with = |say: String, mode: &str| {
+        let params = json!({"bridge": bridge, "options": {"fail_mode": mode}});
+        super::change::step(say, "ovs-add-br", &params)
+    };
+    let made = with(
+        format!("Made bridge {bridge} secure: nothing passes without its flows"),
+        SECURE,
+    )?;
+    let undo = with(format!("make bridge {bridge} standalone again"), STANDALONE)?;
+    Ok(made.undone_by(undo))
+}
+
 /// What somebody should know of a policy on the bridge as it is.
 fn notes(wanted: &Compiled, seen: &ObservedBridge) -> Vec<String> {
     let absent = wanted.absent(seen).into_iter();
     let mut notes: Vec<String> = absent
         .map(|port| format!("{port} is not on the bridge: its flows are set by the next apply that finds it there"))
         .collect();
+    if seen.is_standalone() && !seen.is_ours() {
+        notes.push(format!(
+            "whenever the switch is started, everything passes until the flows are set again; it was not made here, so make it \
+             secure by hand: ovs-vsctl set-fail-mode {} secure, then apply once more",
+            wanted.bridge
+        ));
+    }
     let strangers = strangers(wanted, seen);
     if !strangers.is_empty() {
         let names = strangers
@@ -359,6 +392,12 @@ fn plan_policy(
     }
     let known: Vec<&Compiled> = known.iter().map(AsRef::as_ref).collect();
     let mut planned = planned(&wanted.bridge, differences(&possible, &known, seen));
+    if seen.is_standalone() && seen.is_ours() {
+        // After the flows: before them nothing would pass.
+        planned.differs("fail_mode", STANDALONE, SECURE);
+        planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
+        planned.step(secure(&wanted.bridge));
+    }
     if found.is_some() {
         planned.awaits = behind(&wanted.bridge, &wanted.absent(seen));
         planned.notes = notes(wanted, seen);

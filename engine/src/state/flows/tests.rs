@@ -206,9 +206,8 @@ fn what_was_being_taken_away_when_an_apply_was_killed_has_a_way_back_the_next_ti
 
 #[test]
 fn flows_need_their_bridge_and_what_they_name_and_a_policy_comes_after_its_containers() {
-    let names = |list: Vec<ResourceRef>| -> Vec<String> {
-        list.iter().map(ToString::to_string).collect()
-    };
+    let names =
+        |list: Vec<ResourceRef>| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
     let needs = names(Flows.needs("", &two()));
     assert_eq!(needs, ["net/br", "net/br/eth1", "net/br/vi100", "lxc/100"]);
     assert!(Flows.after("", &two()).is_empty());
@@ -216,8 +215,14 @@ fn flows_need_their_bridge_and_what_they_name_and_a_policy_comes_after_its_conta
     let policy = json!({"bridge": "br", "outside": [{"port": "eth1"}, {"port": "br"}], "tenants": [{"name": "a", "zone": 7}],
         "containers": [{"id": "100", "port": "vi100", "mac": "02:00:00:00:00:01", "tenant": "a", "addresses": ["10.0.0.1"]}]});
     let all = section(&json!({"bridges": [policy]})).expect("good");
-    assert_eq!(names(Flows.needs("", &all["br"])), ["net/br", "net/br/eth1"]);
-    assert_eq!(names(Flows.after("", &all["br"])), ["net/br/vi100", "lxc/100"]);
+    assert_eq!(
+        names(Flows.needs("", &all["br"])),
+        ["net/br", "net/br/eth1"]
+    );
+    assert_eq!(
+        names(Flows.after("", &all["br"])),
+        ["net/br/vi100", "lxc/100"]
+    );
 }
 
 #[test]
@@ -251,12 +256,17 @@ fn a_container_that_is_not_there_takes_nothing_from_the_others_and_gets_its_flow
         assert_eq!(named, ["vi100"]);
         let alone = sets.iter().find(|set| set.owner.as_str() == "net.ct.101");
         let flows = alone.expect("its owner").flows.to_json().expect("flows");
-        let to_it = flows.as_array().into_iter().flatten().filter(|flow| {
-            flow["table"] == 4 && flow["match"].get("reg1").is_some()
-        });
+        let to_it = flows
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|flow| flow["table"] == 4 && flow["match"].get("reg1").is_some());
         let actions: Vec<&Value> = to_it.map(|flow| &flow["actions"]).collect();
         assert_eq!(actions, [&json!(["drop"]), &json!(["drop"])], "{flows}");
-        assert!(planned.notes.iter().any(|note| note.contains("vi101")), "{planned:?}");
+        assert!(
+            planned.notes.iter().any(|note| note.contains("vi101")),
+            "{planned:?}"
+        );
         let awaits: Vec<String> = planned.awaits.iter().map(ToString::to_string).collect();
         assert_eq!(awaits, ["net/br/vi101", "lxc/101"]);
 
@@ -289,8 +299,14 @@ fn a_container_that_is_not_there_takes_nothing_from_the_others_and_gets_its_flow
         set["ports"] = full["ports"].clone();
         let planned = Flows.plan("br", &both, Some(&seen(&set, None)), Some(&entry));
         let fields = kinds(&planned);
-        assert_eq!(fields, ["flows.net.base", "flows.net.tenant.a", "flows.net.ct.101"]);
-        assert!(planned.steps.iter().all(|step| step.undo.len() == 1), "{planned:?}");
+        assert_eq!(
+            fields,
+            ["flows.net.base", "flows.net.tenant.a", "flows.net.ct.101"]
+        );
+        assert!(
+            planned.steps.iter().all(|step| step.undo.len() == 1),
+            "{planned:?}"
+        );
     }
     // One that was just attached has no number yet: the agent waits for it.
     let fresh = without(&|ports| ports[2]["ofport"] = Value::Null);
@@ -342,6 +358,48 @@ fn a_policy_that_is_in_place_needs_nothing_and_one_container_more_only_what_that
     assert!(
         planned.steps.iter().all(|step| step.undo.len() == 1),
         "{planned:?}"
+    );
+}
+
+#[test]
+fn a_bridge_with_a_policy_becomes_secure_after_its_flows_are_set_and_only_where_it_is_ours() {
+    let one = policy_of(&["vi100"]);
+    let bridge = |told_of: &[&Wanted], mode: &str, ours: bool| {
+        let mut bridge = told(told_of, 5);
+        bridge["fail_mode"] = mode.into();
+        bridge["ours"] = ours.into();
+        seen(&bridge, None)
+    };
+    let plan = |found: &Found| Flows.plan("br", &one, Some(found), None);
+    let planned = plan(&bridge(&[], "standalone", true));
+    let (last, others) = planned.steps.split_last().expect("steps");
+    assert_eq!(
+        (
+            last.action.name(),
+            last.action.params()["options"]["fail_mode"].as_str()
+        ),
+        ("ovs-add-br", Some("secure"))
+    );
+    assert_eq!(last.undo.len(), 1, "{last:?}");
+    assert!(others.len() > 3 && others.iter().all(|step| step.action.name() != "ovs-add-br"));
+    // That alone where the flows are there, and with care: it decides what passes.
+    let planned = plan(&bridge(&[&one], "standalone", true));
+    assert_eq!(kinds(&planned), ["fail_mode"]);
+    assert_eq!(
+        planned.careful,
+        Some(Careful::Flows("br".parse().expect("a name")))
+    );
+    assert!(plan(&bridge(&[&one], "secure", true)).is_settled());
+    let foreign = plan(&bridge(&[&one], "standalone", false));
+    assert!(
+        foreign.is_settled() && foreign.notes[0].contains("set-fail-mode"),
+        "{foreign:?}"
+    );
+    // Taken away, it is no open switch.
+    let gone = Flows.plan_delete("br", &bridge(&[&one], "secure", true), &entry(&one, true));
+    assert!(
+        gone.notes.iter().any(|note| note.contains("stays secure")),
+        "{gone:?}"
     );
 }
 

@@ -205,7 +205,10 @@ fn one_container_that_does_not_come_back_takes_no_flows_from_the_others() {
         flows.keys().cloned().collect()
     };
     let all = owners(&world);
-    assert!(all.contains("net.ct.101") && all.contains("net.base"), "{all:?}");
+    assert!(
+        all.contains("net.ct.101") && all.contains("net.base"),
+        "{all:?}"
+    );
     let whole = world.model.things.clone();
 
     world.start_again(false);

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use blockhost_proto::action::{OvsAddBr, OvsDelBr};
 use blockhost_proto::response::ErrorCode;
-use blockhost_proto::value::BridgeOptions;
+use blockhost_proto::value::{BridgeOptions, FailMode};
 use serde_json::{Map, Value, json};
 
 use super::carried::Carried;
 use super::error::SwitchError;
+use super::kept::Kept;
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
@@ -31,7 +32,19 @@ pub fn add(switch: &Switch, action: &OvsAddBr, ctx: &JobCtx<'_>) -> Result<Done,
             Some((_, row)) if !is_ours(&row) => Err(conflict(format!(
                 "bridge {name} exists and was not made by this agent; nothing was changed"
             ))),
-            Some((uuid, row)) => change(db, &name, &uuid, &row, &action.options, ctx.deadline),
+            Some((uuid, row)) => {
+                let fail_mode = row.text("fail_mode").unwrap_or("standalone");
+                let other = |mode: FailMode| mode.as_str() != fail_mode;
+                let kept = match action.options.fail_mode {
+                    Some(mode) if other(mode) => Some(Kept::of(switch, &name, ctx.deadline)?),
+                    _ => None,
+                };
+                let done = change(db, &name, &uuid, &row, &action.options, ctx.deadline)?;
+                if let Some(kept) = kept {
+                    kept.put_back(switch, &name, ctx.deadline)?;
+                }
+                Ok(done)
+            }
             None => make(db, &name, &action.options, ctx.deadline),
         }
     })

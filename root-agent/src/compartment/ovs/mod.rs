@@ -8,6 +8,7 @@ mod flows;
 pub mod framer;
 #[cfg(any(test, feature = "fuzz"))]
 pub(super) mod fuzz;
+mod kept;
 mod line;
 mod list;
 mod meters;
