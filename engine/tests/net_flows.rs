@@ -243,6 +243,47 @@ fn a_deletion_of_flows_that_is_killed_at_any_step_is_taken_back_and_keeps_its_wa
     );
 }
 
+#[test]
+fn flows_of_the_way_out_are_not_changed_where_nobody_knows_the_way_back() {
+    in_world(
+        "flows_of_the_way_out_are_not_changed_where_nobody_knows_the_way_back",
+        |world| {
+            let wanted = document(world, &["10.1.0.0/16"]);
+            let bridge = world.layout.root().join("state-bridge.json");
+            let text = json!({"version": 1, "plugins": {"net": {"interfaces": [
+                {"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev"}]}}});
+            std::fs::write(&bridge, text.to_string()).expect("a document");
+            let (report, code) = world.json(&apply(&bridge, &[]));
+            assert_eq!(code, 0, "{report}");
+            // Somebody's, past any document.
+            let by_hand = json!({"bridge": "ovsbr0", "owner": "web", "flows": [{"priority": 3, "actions": ["drop"]}]});
+            let by_hand = by_hand.to_string();
+            let set = world.blockhost(&["agent", "call", "ovs-set-flows", &by_hand]);
+            assert!(set.status.success(), "{set:?}");
+            run("ip link set ovsbr0 up");
+            run("ip addr add 10.9.0.1/24 dev ovsbr0");
+            run("ip route add default via 10.9.0.254 dev ovsbr0 metric 7");
+            let (report, code) = world.json(&apply(&wanted, &[]));
+            assert_eq!(code, 1, "{report}");
+            let outcomes = report["outcomes"].as_array().expect("a list").iter();
+            let of = |id: &str| {
+                let mut all = outcomes.clone();
+                all.find(|one| one["resource"] == id)
+                    .unwrap_or_else(|| panic!("{report}"))
+            };
+            let web = of("ovsflows/ovsbr0/web");
+            let why = web["error"].to_string();
+            assert!(why.contains("nobody knows what was set before"), "{report}");
+            assert_eq!(of("ovsflows/ovsbr0/db")["fate"], "done", "{report}");
+            assert!(flows(world).iter().any(|flow| flow.contains("priority=3")));
+            // Elsewhere it is made as ever.
+            run("ip route del default via 10.9.0.254 dev ovsbr0 metric 7");
+            let (report, code) = world.json(&apply(&wanted, &[]));
+            assert_eq!(code, 0, "{report}");
+        },
+    );
+}
+
 /// A policy for a bridge that has no ports but its own, beside the two owners: several owners' flows in one change.
 fn policy(world: &World) -> PathBuf {
     let text = std::fs::read_to_string(document(world, &["10.1.0.0/16"])).expect("a document");

@@ -18,8 +18,14 @@ pub(super) fn make_carefully(
     let made = match careful {
         Careful::Uplink(uplink) => confirm::Change::Attach(uplink.clone()),
         Careful::Flows(_) if steps.iter().any(|step| step.undo.is_empty()) => {
-            let why = "nobody knows what was set before, so it could not be taken back; apply it once without \
-                       --confirm-within and --probe";
+            let lost = steps.iter().filter(|step| step.undo.is_empty());
+            let lost: Vec<&str> = lost.map(|step| step.say.as_str()).collect();
+            let why = format!(
+                "nobody knows what was set before, so it could not be taken back ({}); take away what stands there, from where you \
+                 are not cut off (`blockhost agent call ovs-set-flows` without flows), or, on a bridge that the default route does \
+                 not lead over, apply without --confirm-within and --probe",
+                lost.join(", ")
+            );
             return Err(error(change, why));
         }
         Careful::Bridge(bridge) | Careful::Flows(bridge) => {

@@ -15,7 +15,7 @@ use blockhost_proto::layout::Layout;
 use blockhost_proto::response::ErrorCode;
 use serde_json::Value;
 
-use super::change::{Careful, Step};
+use super::change::Careful;
 use crate::network::confirm::probe::Target;
 use crate::network::confirm::{self, Change, ChangeError, Options, Report, Stage};
 
@@ -112,8 +112,8 @@ pub trait Host {
     /// Whether a setting of the whole host outweighs that a device believes no source that it would not answer there.
     fn is_loose(&mut self) -> bool;
 
-    /// Whether these steps are made so that they are taken back unless they are confirmed or all is well.
-    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool;
+    /// Whether a change is made so that it is taken back unless it is confirmed or all is well.
+    fn watches_over(&mut self, careful: &Careful) -> bool;
 
     /// Makes a change that could cut the operator off, or takes it back.
     ///
@@ -290,14 +290,13 @@ impl Host for AgentHost {
         runtime.block_on(confirm::run(&self.layout, change, &options, &mut tell))
     }
 
-    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool {
+    fn watches_over(&mut self, careful: &Careful) -> bool {
         let Careful::Flows(bridge) = careful else {
             return true;
         };
         let asked = self.care.confirm_within.is_some() || !self.care.probes.is_empty();
-        // Where nobody asked, what cannot be taken back is made as ever.
-        let can = steps.iter().all(|step| !step.undo.is_empty());
-        asked || can && self.leads_out(bridge.as_str()).unwrap_or(false)
+        // Where nobody can tell, it is what the host is reached by.
+        asked || self.leads_out(bridge.as_str()).unwrap_or(true)
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {

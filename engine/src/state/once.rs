@@ -8,7 +8,7 @@ use blockhost_netlink::{Address, Link, Route};
 use blockhost_proto::action::Action;
 use blockhost_proto::client::{CallError, Reply};
 
-use super::change::{Careful, Step};
+use super::change::Careful;
 use super::host::{Host, HostError};
 use crate::network::confirm::{Change, ChangeError, Report};
 
@@ -82,8 +82,8 @@ impl Host for Once<'_> {
         self.host.is_loose()
     }
 
-    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool {
-        self.host.watches_over(careful, steps)
+    fn watches_over(&mut self, careful: &Careful) -> bool {
+        self.host.watches_over(careful)
     }
 
     fn carefully(&mut self, change: &Change) -> Result<Report, ChangeError> {

@@ -384,7 +384,7 @@ impl<K: Kind> StatePlugin for Adapter<K> {
                 }
             }
             if let Some(careful) = &planned.careful
-                && host.watches_over(careful, &planned.steps)
+                && host.watches_over(careful)
             {
                 if last.as_ref() == Some(&planned.steps) {
                     return Err(error(change, "what was done does not take effect"));

@@ -15,7 +15,7 @@ use blockhost_proto::value::Param;
 use serde_json::{Map, Value, json};
 
 use crate::network::confirm::{self, ChangeError};
-use crate::state::change::{Careful, Step};
+use crate::state::change::Careful;
 use crate::state::host::{Host, HostError};
 
 /// What goes wrong, once.
@@ -731,9 +731,9 @@ impl Host for Model {
             .collect())
     }
 
-    fn watches_over(&mut self, careful: &Careful, steps: &[Step]) -> bool {
+    fn watches_over(&mut self, careful: &Careful) -> bool {
         match careful {
-            Careful::Flows(_) => self.watch_flows && steps.iter().all(|step| !step.undo.is_empty()),
+            Careful::Flows(_) => self.watch_flows,
             _ => true,
         }
     }
