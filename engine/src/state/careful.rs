@@ -17,7 +17,9 @@ pub(super) fn make_carefully(
 ) -> Result<(), StepError> {
     let made = match careful {
         Careful::Uplink(uplink) => confirm::Change::Attach(uplink.clone()),
-        Careful::Flows(_) if steps.iter().any(|step| step.undo.is_empty()) => {
+        Careful::Flows(_) | Careful::FirstFlows(_)
+            if steps.iter().any(|step| step.undo.is_empty()) =>
+        {
             let lost = steps.iter().filter(|step| step.undo.is_empty());
             let lost: Vec<&str> = lost.map(|step| step.say.as_str()).collect();
             let why = format!(
@@ -28,7 +30,7 @@ pub(super) fn make_carefully(
             );
             return Err(error(change, why));
         }
-        Careful::Bridge(bridge) | Careful::Flows(bridge) => {
+        Careful::Bridge(bridge) | Careful::Flows(bridge) | Careful::FirstFlows(bridge) => {
             let with_way_back = |step: &Step| confirm::plan::Step {
                 requires: Vec::new(),
                 forward: confirm::plan::Call(step.action.clone()),
@@ -44,7 +46,9 @@ pub(super) fn make_carefully(
             confirm::Change::Reshape(Reshape {
                 bridge: bridge.clone(),
                 what: match careful {
-                    Careful::Flows(_) => format!("change the flows of {bridge}"),
+                    Careful::Flows(_) | Careful::FirstFlows(_) => {
+                        format!("change the flows of {bridge}")
+                    }
                     _ => format!("change {bridge}"),
                 },
                 steps: steps.iter().map(with_way_back).collect(),

@@ -86,6 +86,8 @@ pub enum Careful {
     Bridge(SwitchIfName),
     /// The steps change flows, meters and queues of this bridge, which decide what passes.
     Flows(SwitchIfName),
+    /// The steps set flows of this bridge, and nothing passes there before: nothing of what passes can be lost.
+    FirstFlows(SwitchIfName),
 }
 
 /// A look that has to succeed before a step that cannot be taken back.

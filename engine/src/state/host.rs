@@ -291,12 +291,13 @@ impl Host for AgentHost {
     }
 
     fn watches_over(&mut self, careful: &Careful) -> bool {
-        let Careful::Flows(bridge) = careful else {
-            return true;
-        };
         let asked = self.care.confirm_within.is_some() || !self.care.probes.is_empty();
-        // Where nobody can tell, it is what the host is reached by.
-        asked || self.leads_out(bridge.as_str()).unwrap_or(true)
+        match careful {
+            // Where nobody can tell, it is what the host is reached by.
+            Careful::Flows(bridge) => asked || self.leads_out(bridge.as_str()).unwrap_or(true),
+            Careful::FirstFlows(_) => asked,
+            Careful::Uplink(_) | Careful::Bridge(_) => true,
+        }
     }
 
     fn routes(&mut self) -> Result<Vec<Route>, HostError> {

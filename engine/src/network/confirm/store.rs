@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::record::{Ended, Known, Note, Phase, Record, RecordError, VERSION, is_id};
 
-/// A record longer than this is nobody's.
-const MAX_RECORD: u64 = 4 << 20;
+/// A record longer than this is nobody's. A policy for a thousand containers and the one before it fit.
+const MAX_RECORD: u64 = 64 << 20;
 
 /// Nobody but this user could have written it.
 fn is_ours_alone(about: &std::fs::Metadata) -> bool {

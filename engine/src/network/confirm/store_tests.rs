@@ -31,6 +31,29 @@ fn what_was_noted_is_there_and_a_torn_line_is_not() {
     assert!(known.started(0) && !known.started(1));
 }
 
+/// A record of about so many bytes.
+fn of_size(bytes: usize) -> Record {
+    let mut plan = Plan::default();
+    plan.notes.push("x".repeat(bytes));
+    Record::new(plan, Duration::from_secs(60)).expect("a record")
+}
+
+#[test]
+fn a_large_policy_has_a_way_back_and_one_without_end_is_refused_before_anything_is_touched() {
+    let (_root, store) = store();
+    let large = of_size(30 << 20);
+    store.write(&large).expect("written");
+    let known = store.read(Phase::Pending, &large.id).expect("read");
+    assert_eq!(known.record, large);
+    let endless = of_size((32 << 20) + 1);
+    let refused = store.write(&endless).map(drop);
+    assert!(
+        matches!(refused, Err(RecordError::Large { .. })),
+        "{refused:?}"
+    );
+    assert!(store.read(Phase::Pending, &endless.id).is_err());
+}
+
 #[test]
 fn what_somebody_else_could_have_written_is_not_carried_out() {
     use std::os::unix::fs::{PermissionsExt as _, chown};

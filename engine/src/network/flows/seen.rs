@@ -23,6 +23,8 @@ pub struct ObservedBridge {
     standalone: bool,
     /// Whether the root agent made it.
     ours: bool,
+    /// Whether it has no flows of anybody, and drops everything without.
+    passes_nothing: bool,
     /// Its ports, with the numbers that they have.
     pub(super) ports: BTreeMap<String, Option<u16>>,
     /// Ports of which the switch says that their devices are not there.
@@ -86,7 +88,10 @@ impl ObservedBridge {
         if bridge.get("error").is_some() {
             return Ok(seen);
         }
-        for owner in list(bridge, "owners")? {
+        let owners = list(bridge, "owners")?;
+        let secure = bridge["fail_mode"] == "secure";
+        seen.passes_nothing = secure && owners.iter().all(|owner| owner["flows"] == 0);
+        for owner in owners {
             let Some(name) = owner["owner"].as_str() else {
                 continue;
             };
@@ -117,6 +122,12 @@ impl ObservedBridge {
     #[must_use]
     pub const fn is_standalone(&self) -> bool {
         self.standalone
+    }
+
+    /// Whether nothing passes on it: it has no flows, and drops everything without.
+    #[must_use]
+    pub const fn passes_nothing(&self) -> bool {
+        self.passes_nothing
     }
 
     /// Whether the root agent made it, and so may change it.

@@ -287,6 +287,15 @@ fn step(action: Action, undo: Option<Action>) -> Step {
     }
 }
 
+/// How much care flows take on a bridge as it is.
+fn careful(bridge: &SwitchIfName, seen: &ObservedBridge) -> Careful {
+    let bridge = bridge.clone();
+    match seen.passes_nothing() {
+        true => Careful::FirstFlows(bridge),
+        false => Careful::Flows(bridge),
+    }
+}
+
 fn planned(bridge: &SwitchIfName, differences: Vec<Difference>) -> Planned {
     let mut planned = Planned::nothing(true);
     if !differences.is_empty() {
@@ -319,7 +328,9 @@ fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry
         }),
         Some(found) => before.and_then(|entry| owners(found, entry)),
     };
-    planned.careful = Some(Careful::Flows(wanted.bridge.clone()));
+    let nothing = ObservedBridge::default();
+    let seen = found.map_or(&nothing, |found| &*found.bridge);
+    planned.careful = Some(careful(&wanted.bridge, seen));
     planned
         .steps
         .push(step(wanted.clone().into(), old.map(Action::from)));
@@ -392,6 +403,9 @@ fn plan_policy(
     }
     let known: Vec<&Compiled> = known.iter().map(AsRef::as_ref).collect();
     let mut planned = planned(&wanted.bridge, differences(&possible, &known, seen));
+    if !planned.steps.is_empty() {
+        planned.careful = Some(careful(&wanted.bridge, seen));
+    }
     if seen.is_standalone() && seen.is_ours() {
         // After the flows: before them nothing would pass.
         planned.differs("fail_mode", STANDALONE, SECURE);

@@ -404,6 +404,32 @@ fn a_bridge_with_a_policy_becomes_secure_after_its_flows_are_set_and_only_where_
 }
 
 #[test]
+fn flows_are_watched_over_unless_nothing_passes_before_them() {
+    let bridge = |mode: &str, owners: Value| {
+        let mut bridge = told(&[], 5);
+        bridge["fail_mode"] = mode.into();
+        bridge["ours"] = true.into();
+        bridge["owners"] = owners;
+        seen(&bridge, None)
+    };
+    let strange = json!([{"owner": null, "cookie": "0x0", "flows": 1}]);
+    let another = json!([{"owner": "extra", "flows": 1, "as_set": true}]);
+    for (mode, owners, first) in [
+        ("secure", json!([]), true),
+        ("standalone", json!([]), false),
+        ("secure", strange, false),
+        ("secure", another, false),
+    ] {
+        for wanted in [two(), policy_of(&["vi100"])] {
+            let planned = Flows.plan("br", &wanted, Some(&bridge(mode, owners.clone())), None);
+            let is_first = matches!(planned.careful, Some(Careful::FirstFlows(_)));
+            assert_eq!(is_first, first, "{mode} {owners} {:?}", planned.careful);
+            assert!(planned.careful.is_some());
+        }
+    }
+}
+
+#[test]
 fn what_somebody_did_to_a_policy_by_hand_is_made_right() {
     let one = policy_of(&["vi100"]);
     let good = told(&[&one], 5);
