@@ -161,6 +161,49 @@ fn a_bridge_that_the_host_is_reached_by_or_leaves_by_is_not_deleted() {
 }
 
 #[test]
+fn an_uplink_stays_on_its_bridge_while_the_way_out_leads_over_that() {
+    let test = "an_uplink_stays_on_its_bridge_while_the_way_out_leads_over_that";
+    with_switch(test, |switch| {
+        switch.world.policy.allow.uplinks = vec!["up0".to_owned()];
+        switch.bridge("br0");
+        for device in ["up0", "other"] {
+            veth(device);
+            switch.must("ovs-add-port", &json!({"bridge": "br0", "port": device}));
+        }
+        tool("ip link set br0 up");
+        tool("ip addr add 198.51.100.3/24 dev br0");
+        let off = |port: &str| switch.ask("ovs-del-port", &json!({"bridge": "br0", "port": port}));
+        let on = |port: &str| switch.must("ovs-add-port", &json!({"bridge": "br0", "port": port}));
+        tool("ip route add default via 198.51.100.1 dev br0");
+        failed(
+            off("up0"),
+            ErrorCode::Conflict,
+            "the default route by 198.51.100.1 of br0",
+        );
+        assert!(switch.vsctl("list-ports br0").contains("up0"));
+        // What nobody named as an uplink goes, and the uplink where there is another way out, as in the middle of a move.
+        off("other")
+            .map_err(|failure| failure.message)
+            .expect("off");
+        tool("ip addr add 203.0.113.3/24 dev other");
+        tool("ip route append default via 203.0.113.1 dev other metric 7");
+        off("up0").map_err(|failure| failure.message).expect("off");
+        on("up0");
+        tool("ip route del default via 203.0.113.1 dev other");
+        failed(off("up0"), ErrorCode::Conflict, "default route");
+        // A VLAN of the bridge leads over the uplink as well.
+        tool("ip route del default");
+        tool("ip link add link br0 name br0.7 type vlan id 7");
+        tool("ip addr add 192.0.2.3/24 dev br0.7");
+        tool("ip link set br0.7 up");
+        tool("ip route add default via 192.0.2.1 dev br0.7");
+        failed(off("up0"), ErrorCode::Conflict, "of br0.7");
+        tool("ip route del default");
+        off("up0").map_err(|failure| failure.message).expect("off");
+    });
+}
+
+#[test]
 fn a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows() {
     with_switch(
         "a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows",

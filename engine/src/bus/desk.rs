@@ -252,6 +252,9 @@ impl Desk {
         let bridge: SwitchIfName = read("bridge", &bridge)?;
         let port: SwitchIfName = read("port", &port)?;
         let uid = self.authorise(&caller, Permission::ManagePorts).await?;
+        let _one_at_a_time = self.attaching.lock().await;
+        self.look_again().await;
+        attach::is_free_to_go(&bridge, &port, &self.observe().await)?;
         let arguments = json!({"bridge": bridge.as_str(), "port": port.as_str()});
         self.on_behalf(uid, "DelPort", &format!("ovs:{bridge}/{port}"), arguments)
             .await?;

@@ -110,6 +110,9 @@ pub struct FoundPort {
     pub trunks: Vec<u64>,
     /// What the switch minds.
     pub error: Option<String>,
+    /// Whether the host may be reached by it: its bridge has addresses of the host, and it is no machine's.
+    #[serde(skip)]
+    pub leads_here: bool,
 }
 
 /// A device that could become a port.
@@ -188,17 +191,21 @@ impl Kind for Net {
         for bridge in list["bridges"].as_array().into_iter().flatten() {
             let text = |key: &str| bridge[key].as_str().unwrap_or_default().to_owned();
             let name = text("name");
+            let device = named(&links, &name);
+            let own = addresses(host, device)?;
             let (mut ports, mut machines) = (Vec::new(), Vec::new());
             for port in bridge["ports"].as_array().into_iter().flatten() {
                 let Some(port_name) = port["name"].as_str().filter(|port| *port != name) else {
                     continue;
                 };
+                let mut about = found_port(&name, port);
                 if owner_of(port_name).is_none() && port["vmid"].is_null() {
+                    about.leads_here = !own.is_empty();
                     ports.push(port_name.to_owned());
                 } else {
                     machines.push(port_name.to_owned());
                 }
-                by_port.insert(port_name.to_owned(), found_port(&name, port));
+                by_port.insert(port_name.to_owned(), about);
             }
             if matches!(scope, Scope::Everything) {
                 for port in &ports {
@@ -208,14 +215,13 @@ impl Kind for Net {
                 }
             }
             if scope.holds(&name) {
-                let device = named(&links, &name);
                 let about = FoundBridge {
                     ours: bridge["ours"] == true,
                     datapath: text("datapath_type"),
                     fail_mode: text("fail_mode"),
                     mtu: device.map(|link| link.mtu),
                     up: device.is_some_and(|link| link.up),
-                    addresses: addresses(host, device)?,
+                    addresses: own,
                     ports,
                     machines,
                 };
@@ -306,5 +312,6 @@ fn found_port(bridge: &str, port: &Value) -> FoundPort {
             .filter_map(Value::as_u64)
             .collect(),
         error: error.map(str::to_owned),
+        leads_here: false,
     }
 }

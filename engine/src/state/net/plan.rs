@@ -2,7 +2,7 @@
 //! confirmed or taken back: a device with addresses becomes a port only as the bridge's uplink, a bridge that carries
 //! addresses of the host is changed with care, and one that carries something of others is not deleted.
 
-use blockhost_proto::value::{Param, SwitchIfName};
+use blockhost_proto::value::{Param, SwitchIfName, Text as _};
 use serde_json::{Map, Value, json};
 
 use super::{Bridge, Found, FoundBridge, FoundPort, Port};
@@ -215,6 +215,7 @@ pub(super) fn port(wanted: &Port, found: Option<&Found>) -> Planned {
                     &params,
                 );
                 planned.step(set.and_then(|step| Ok(step.undone_by(undo?))));
+                with_care(&wanted.bridge, there, &mut planned);
             }
         }
         None | Some(Found::Device(_)) => {
@@ -237,6 +238,13 @@ pub(super) fn port(wanted: &Port, found: Option<&Found>) -> Planned {
         }
     }
     planned
+}
+
+/// What the host may be reached by is not changed without a way back that somebody watches over.
+fn with_care(bridge: &SwitchIfName, port: &FoundPort, planned: &mut Planned) {
+    if port.leads_here && port.ours && planned.blocked.is_none() {
+        planned.careful = Some(Careful::Bridge(bridge.clone()));
+    }
 }
 
 fn json_of(port: &Port) -> Value {
@@ -324,6 +332,9 @@ pub(super) fn delete(id: &str, found: &Found) -> Planned {
                 &json_as_it_is(name, port),
             );
             planned.step(gone.and_then(|step| Ok(step.undone_by(undo?))));
+            if let Some(bridge) = SwitchIfName::read(bridge) {
+                with_care(&bridge, port, &mut planned);
+            }
         }
         _ => {}
     }

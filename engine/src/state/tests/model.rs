@@ -105,6 +105,8 @@ pub struct Model {
     pub proxmox: bool,
     /// Changes of flows are watched over.
     pub watch_flows: bool,
+    /// How many changes were watched over.
+    pub watched: usize,
     /// Shared keys as the agent keeps them, by tunnel and peer; a start of the machine does not take them.
     kept: BTreeMap<(String, String), Value>,
 }
@@ -733,12 +735,13 @@ impl Host for Model {
 
     fn watches_over(&mut self, careful: &Careful) -> bool {
         match careful {
-            Careful::Flows(_) => self.watch_flows,
+            Careful::Flows(_) | Careful::FirstFlows(_) => self.watch_flows,
             _ => true,
         }
     }
 
     fn carefully(&mut self, change: &confirm::Change) -> Result<confirm::Report, ChangeError> {
+        self.watched += 1;
         // Killed, refused or not: whoever made it, it happens whole or not at all. That it does is tested with the real one.
         let plan = match change {
             confirm::Change::Reshape(reshape) => reshape.steps.clone(),

@@ -104,6 +104,33 @@ proptest! {
 }
 
 #[test]
+fn a_port_that_the_host_may_be_reached_by_is_changed_with_care_and_a_machines_is_not() {
+    let of = |ports: &Value, addresses: &[&str]| {
+        json!({"version": 1, "plugins": {"net": {"interfaces": [
+            {"name": "br0", "ipv4": {"addresses": addresses}, "ports": ports}]}}})
+    };
+    for (addresses, expected) in [(&["10.0.0.1/24"][..], [1, 2, 2, 3]), (&[], [0; 4])] {
+        let mut world = World::new();
+        world.model.things.devices = ["eth1", "eth2", "vi102"].map(str::to_owned).into();
+        let first =
+            json!([{"name": "eth1", "tag": 2}, {"name": "eth2"}, {"name": "vi102", "tag": 2}]);
+        world.converge(&of(&first, addresses), false);
+        assert_eq!(world.model.watched, 0, "what comes takes nothing away");
+        let mut seen = Vec::new();
+        for ports in [
+            json!([{"name": "eth1", "tag": 3}, {"name": "eth2"}, {"name": "vi102", "tag": 2}]),
+            json!([{"name": "eth1", "tag": 3}, {"name": "eth2", "trunks": [4, 5]}, {"name": "vi102", "tag": 2}]),
+            json!([{"name": "eth1", "tag": 3}, {"name": "eth2", "trunks": [4, 5]}, {"name": "vi102", "tag": 7}]),
+            json!([{"name": "eth1", "tag": 3}]),
+        ] {
+            world.converge(&of(&ports, addresses), true);
+            seen.push(world.model.watched);
+        }
+        assert_eq!(seen, expected, "{addresses:?}");
+    }
+}
+
+#[test]
 fn a_step_that_fails_takes_back_the_steps_before_it_and_leaves_no_trace() {
     for proxmox in [false, true] {
         let mut world = World::new();

@@ -32,6 +32,31 @@ impl Carried {
         devices: &[&str],
         allow: &Allowlists,
     ) -> Result<(), Failure> {
+        self.judge(goes, |netlink| {
+            let going = going(netlink, devices)?;
+            match own_address(netlink, &going, allow)? {
+                None => way_out(netlink, &going),
+                found => Ok(found),
+            }
+        })
+    }
+
+    /// Insists that the host has a way out beside the one over this device of a bridge, whose uplink goes.
+    ///
+    /// # Errors
+    /// `conflict` with the way out that it would lose and what to do before.
+    pub fn another_way_out(&self, goes: &str, device: &str) -> Result<(), Failure> {
+        self.judge(goes, |netlink| {
+            let going = going(netlink, &[device])?;
+            way_out(netlink, &going)
+        })
+    }
+
+    fn judge(
+        &self,
+        goes: &str,
+        lost: impl FnOnce(&mut Netlink) -> Result<Option<(String, String)>, NetlinkError>,
+    ) -> Result<(), Failure> {
         let unknown = |error: &NetlinkError| {
             let message = format!(
                 "{goes} was not deleted: what of this host hangs on it could not be looked at: {error}"
@@ -42,7 +67,7 @@ impl Carried {
             Ok(netlink) => netlink.lock().unwrap_or_else(PoisonError::into_inner),
             Err(error) => return Err(unknown(error)),
         };
-        match lost(&mut netlink, devices, allow).map_err(|error| unknown(&error))? {
+        match lost(&mut netlink).map_err(|error| unknown(&error))? {
             None => Ok(()),
             Some((device, what)) => {
                 let message = format!(
@@ -77,29 +102,40 @@ fn with_what_stands_on_them(mut going: Vec<Link>, all: &[Device]) -> Vec<Link> {
     }
 }
 
-/// Of which device what, in words.
-fn lost(
-    netlink: &mut Netlink,
-    devices: &[&str],
-    allow: &Allowlists,
-) -> Result<Option<(String, String)>, NetlinkError> {
+/// These devices with what stands on them; none for a bridge that the switch could not make.
+fn going(netlink: &mut Netlink, devices: &[&str]) -> Result<Vec<Link>, NetlinkError> {
     let all = netlink.devices()?;
     let links = all.iter().map(|device| &device.link);
     let going: Vec<Link> = links
         .filter(|link| devices.contains(&link.name.as_str()))
         .cloned()
         .collect();
-    if going.is_empty() {
-        // A bridge that the switch could not make has no device.
-        return Ok(None);
-    }
-    let going = with_what_stands_on_them(going, &all);
-    for link in &going {
+    Ok(with_what_stands_on_them(going, &all))
+}
+
+/// The first address of the host on them: of which device what, in words.
+fn own_address(
+    netlink: &mut Netlink,
+    going: &[Link],
+    allow: &Allowlists,
+) -> Result<Option<(String, String)>, NetlinkError> {
+    for link in going {
         let own = addresses::of_the_host(netlink, link.index, allow)?;
         if let Some(own) = own.first() {
             let address = format!("{}/{}", own.address, own.length);
             return Ok(Some((link.name.clone(), address)));
         }
+    }
+    Ok(None)
+}
+
+/// A way out of the host that leads over them and no other device: by which one what, in words.
+fn way_out(
+    netlink: &mut Netlink,
+    going: &[Link],
+) -> Result<Option<(String, String)>, NetlinkError> {
+    if going.is_empty() {
+        return Ok(None);
     }
     for any in [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -227,7 +227,8 @@ fn change(
 /// Detaches a port.
 ///
 /// # Errors
-/// `not_found`, `forbidden` for one that this agent did not attach, `conflict` for one whose device the host is reached by.
+/// `not_found`, `forbidden` for one that this agent did not attach, `conflict` for one whose device the host is reached by,
+/// and for an uplink while the way out leads over its bridge.
 pub fn delete(
     switch: &Switch,
     carried: &Carried,
@@ -248,6 +249,10 @@ pub fn delete(
                 ErrorCode::Forbidden,
                 format!("port {name} was not attached by ovs-add-port, so it is not detached here"),
             ));
+        }
+        if ctx.allow.names_uplink(&name) {
+            let device = action.bridge.as_str();
+            carried.another_way_out(&format!("port {name}"), device)?;
         }
         if internal {
             carried.nothing_of_the_host(&format!("port {name}"), &[&name], ctx.allow)?;
