@@ -34,9 +34,13 @@ impl Used {
 }
 
 pub(super) fn policy(policy: &Policy) -> Result<(), PolicyError> {
-    let mut names = Used::default();
+    // Bridges of one datapath share the tables of connections: a zone is one tenant's on one bridge of them all.
+    let mut all = Used::default();
     for bridge in &policy.bridges {
-        names.take(format!("bridge {}", bridge.name), &bridge.place)?;
+        all.take(format!("bridge {}", bridge.name), &bridge.place)?;
+        for tenant in &bridge.tenants {
+            all.take(format!("zone {}", tenant.zone), &tenant.place)?;
+        }
         self::bridge(bridge)?;
     }
     Ok(())
@@ -52,7 +56,6 @@ fn bridge(bridge: &Bridge) -> Result<(), PolicyError> {
     }
     for tenant in &bridge.tenants {
         used.take(format!("tenant {}", tenant.name), &tenant.place)?;
-        used.take(format!("zone {}", tenant.zone), &tenant.place)?;
         if let Some(vlan) = tenant.vlan {
             used.take(format!("VLAN {vlan}"), &tenant.place)?;
         }

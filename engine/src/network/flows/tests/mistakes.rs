@@ -104,6 +104,30 @@ fn what_a_switch_cannot_do_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_zone_is_one_tenants_on_one_bridge_of_them_all() {
+    // One table of connections serves every bridge of a datapath.
+    let mut two = example();
+    let mut second = json!({"bridge": "ovsbr1", "tenants": [{"name": "acme", "zone": 12}]});
+    bridges_push(&mut two, &second);
+    read(&two).expect("zones of their own");
+    second["tenants"][0]["zone"] = json!(11);
+    two["bridges"][1] = second;
+    let error = read(&two).expect_err("the zone of another");
+    assert_eq!(error.place, "ovsflows.bridges[1].tenants[0]");
+    assert!(
+        error
+            .to_string()
+            .contains("zone 11 is also at ovsflows.bridges[0].tenants[1]"),
+        "{error}"
+    );
+}
+
+fn bridges_push(document: &mut Value, bridge: &Value) {
+    let bridges = document["bridges"].as_array_mut().expect("a list");
+    bridges.push(bridge.clone());
+}
+
+#[test]
 fn every_mistake_names_its_place() {
     let container = |at: usize, key: &str| format!("/bridges/0/containers/{at}/{key}");
     for (pointer, value, place, words) in [
