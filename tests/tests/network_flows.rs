@@ -458,6 +458,25 @@ fn tenants_do_not_reach_each_other_by_any_address() {
         between(0x64, 0x66)
     );
     ground.trace("vi100", &arp, &[]).is_dropped();
+    // What is for one container does not come to it around its rules and its rate, with what goes to all: new or known.
+    for state in ["trk,new", "trk,est"] {
+        for group in [
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+            "33:33:00:00:00:01",
+        ] {
+            for packet in [
+                ip(0x64, 0x65, "10.0.1.100", "10.0.1.101"),
+                ip6(0x64, 0x65, "fd77::100", "fd77::101"),
+                ip6(0x64, 0x65, "fd77::100", "fe80::ff:fe00:165"),
+            ] {
+                let packet = packet.replace("dl_dst=02:00:00:00:01:65", &format!("dl_dst={group}"));
+                for packet in [packet.replace(",tcp", ",udp"), packet] {
+                    ground.trace("vi100", &packet, &[state]).is_dropped();
+                }
+            }
+        }
+    }
     let shouts = "dl_src=02:00:00:00:01:64,dl_dst=ff:ff:ff:ff:ff:ff,udp,nw_src=10.0.1.100,nw_dst=10.0.1.255,tp_dst=9";
     ground
         .trace("vi100", shouts, new)
@@ -657,6 +676,17 @@ fn a_container_gives_nobody_addresses_from_any_port() {
         !fate.ports.is_empty()
     });
     assert_eq!(bad, Vec::<String>::new(), "they leave");
+    // What comes in pieces shows its port only where they are put together: as if it had none before.
+    for (kind, port) in [("udp", 68), ("udp6", 546)] {
+        let flow = format!(
+            "table=0,priority=49999,in_port={},{kind},tp_dst={port},actions=set_field:100->reg0,set_field:10->reg1,set_field:1->reg2,goto_table:1",
+            ground.number("vi100")
+        );
+        ground.switch.ofctl(&["add-flow", "ovsbr0", &flow]);
+    }
+    for packet in answers(40000, 68, 546) {
+        ground.trace("vi100", &packet, &["trk,new"]).is_dropped();
+    }
     // Ports beside it, and a lease that is asked for again, from the server alone.
     for packet in answers(40000, 69, 545) {
         let fate = ground.trace("vi100", &packet, &["trk,new"]);

@@ -7,15 +7,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Value, json};
 
 use super::ground::{
-    BASE, Draft, FAMILIES, Family, and, container_owner, drop, flag, goto, reg, table,
+    BASE, Draft, FAMILIES, Family, MULTICAST, and, container_owner, drop, flag, goto, reg, table,
 };
 use super::policy::{Container, Internal, Network, Peer, Proto, Rule, Service, Tenant};
 use super::ports::masks;
 use super::read::PolicyError;
+use super::security::{addresses_v6, to_client};
 
+const TO_ALL: u32 = 31_000;
 const BROKEN: u32 = 30_000;
 const RELATED: u32 = 21_000;
 const KNOWN: u32 = 20_000;
+const TO_CLIENTS: u32 = 19_000;
 const PUBLISHED: u32 = 16_500;
 const INTERNAL: u32 = 15_000;
 const TO_OTHERS: u32 = 14_000;
@@ -141,7 +144,18 @@ pub(super) fn base(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
         put(RELATED, json!({"trk": true, "rel": true}), on())?;
         put(KNOWN, json!({"trk": true, "est": true}), on())?;
     }
+    // As in table 0, for what came in pieces whose first one does not show a port.
+    let inside = json!({reg::FLAGS: {"value": flag::INSIDE, "mask": flag::INSIDE}});
+    for answer in to_clients() {
+        let matching = new(and(inside.clone(), answer));
+        draft.put(BASE, table::ACCESS, TO_CLIENTS, matching, drop())?;
+    }
     draft.put(BASE, table::ACCESS, 0, json!({}), drop())
+}
+
+/// What somebody who asks for addresses takes for an answer.
+fn to_clients() -> [Value; 2] {
+    [("ip", 68), ("ipv6", 546)].map(|(family, port)| to_client(family, port))
 }
 
 /// What is spoken, in each family; of TCP, UDP and SCTP with the ports that it goes to.
@@ -179,6 +193,7 @@ pub(super) fn container(draft: &mut Draft<'_>, container: &Container) -> Result<
     let tenant = draft.tenant(container)?;
     let owner = container_owner(container);
     let mac = container.mac.to_string();
+    not_to_all(draft, container, tenant)?;
     let inside = json!({reg::FLAGS: {"value": flag::INSIDE, "mask": flag::INSIDE}});
     let to = json!({reg::ZONE: tenant.zone, "dl_dst": mac});
     let from = json!({reg::SOURCE: draft.tag(container)});
@@ -204,6 +219,27 @@ pub(super) fn container(draft: &mut Draft<'_>, container: &Container) -> Result<
         }
     }
     put(TO_OTHERS, and(inside, json!({"dl_dst": mac})), drop())
+}
+
+/// What is for the container alone comes to its hardware address, where its rules and its rate hold, and not with what goes to all.
+fn not_to_all(
+    draft: &mut Draft<'_>,
+    container: &Container,
+    tenant: &Tenant,
+) -> Result<(), PolicyError> {
+    let owner = container_owner(container);
+    let v4 = container.addresses.iter().filter(|own| own.is_ipv4());
+    let v4 = v4.map(|own| json!({"dl_type": "ip", "nw_dst": own}));
+    let v6 = addresses_v6(container).into_iter();
+    let v6 = v6.map(|own| json!({"dl_type": "ipv6", "ipv6_dst": own}));
+    for address in v4.chain(v6) {
+        let matching = and(
+            json!({reg::ZONE: tenant.zone, "dl_dst": MULTICAST}),
+            address,
+        );
+        draft.put(&owner, table::ACCESS, TO_ALL, matching, drop())?;
+    }
+    Ok(())
 }
 
 /// The translation of what the container begins, for the family that has one.

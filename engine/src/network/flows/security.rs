@@ -305,7 +305,7 @@ fn to_group(kind: u8, from: Ipv6Addr) -> Value {
 }
 
 /// To those who ask for addresses: they take an answer from whatever port it comes.
-fn to_client(dl_type: &str, port: u16) -> Value {
+pub(super) fn to_client(dl_type: &str, port: u16) -> Value {
     json!({"dl_type": dl_type, "nw_proto": "udp", "tp_dst": port})
 }
 
