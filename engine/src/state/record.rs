@@ -58,10 +58,10 @@ pub fn path(layout: &Layout) -> PathBuf {
     layout.state().join("applied/state.json")
 }
 
-/// `/run/blockhost/state-apply.lock`.
+/// `/var/lib/blockhost/applied/apply.lock`: whoever can open it can hold it, so it lies where the services' group makes nothing.
 #[must_use]
 pub fn lock_path(layout: &Layout) -> PathBuf {
-    layout.run().join("state-apply.lock")
+    layout.state().join("applied/apply.lock")
 }
 
 fn at(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> RecordError {
@@ -193,13 +193,7 @@ impl Record {
     /// [`RecordError::File`].
     pub fn save(&self, _held: &Lock, layout: &Layout) -> Result<(), RecordError> {
         let path = path(layout);
-        let directory = layout.state().join("applied");
-        match std::fs::create_dir(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(at("make", &directory)(error));
-            }
-            _ => {}
-        }
+        let directory = directory(layout)?;
         let temporary = path.with_extension("json.new");
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -207,7 +201,7 @@ impl Record {
             }
             _ => {}
         }
-        let mut file = make(&temporary).map_err(at("write", &temporary))?;
+        let mut file = make(&temporary, 0o640).map_err(at("write", &temporary))?;
         file.write_all(&self.to_bytes())
             .and_then(|()| file.sync_all())
             .map_err(at("write", &temporary))?;
@@ -218,13 +212,24 @@ impl Record {
     }
 }
 
+/// The directory of record and lock, made where nobody has.
+fn directory(layout: &Layout) -> Result<PathBuf, RecordError> {
+    let directory = layout.state().join("applied");
+    match std::fs::create_dir(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(at("make", &directory)(error))
+        }
+        _ => Ok(directory),
+    }
+}
+
 /// Makes a file that was not there, never through a link. What root makes here belongs to whom the directory belongs to:
 /// an operator's one command as root must not take it away from the services.
-fn make(path: &Path) -> std::io::Result<File> {
+fn make(path: &Path, mode: u32) -> std::io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o640)
+        .mode(mode)
         .open(path)?;
     if rustix::process::geteuid().is_root() {
         let owner = std::fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
@@ -246,21 +251,17 @@ impl Lock {
     /// [`RecordError::Locked`], [`RecordError::File`].
     pub fn take(layout: &Layout) -> Result<Self, RecordError> {
         let path = lock_path(layout);
-        let open_to = |write: bool| {
+        directory(layout)?;
+        let open = || {
             OpenOptions::new()
                 .read(true)
-                .write(write)
+                .write(true)
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)
         };
-        // One that root made can be locked by the services, too, if not written to.
-        let open = || match open_to(true) {
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => open_to(false),
-            opened => opened,
-        };
         let mut file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                match make(&path) {
+                match make(&path, 0o600) {
                     // Somebody was quicker.
                     Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                         return Err(at("make", &path)(error));
@@ -313,6 +314,10 @@ mod tests {
         );
         drop(first);
         Lock::take(&layout).expect("free again");
+        // Who may open it may keep everybody from ever applying: nobody else may, and nobody else makes one in its place.
+        let about = std::fs::metadata(lock_path(&layout)).expect("there");
+        assert_eq!(about.mode() & 0o7777, 0o600);
+        assert_eq!(lock_path(&layout).parent(), path(&layout).parent());
     }
 
     #[test]
