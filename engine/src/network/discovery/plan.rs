@@ -135,7 +135,10 @@ pub fn plan(
         let has = of(candidate).is_some();
         (!has, candidate.addresses.is_none(), candidate.id.clone())
     });
-    let mut taken = BTreeMap::new();
+    let mut taken: BTreeMap<String, BTreeSet<IpAddr>> = networks
+        .iter()
+        .map(|(name, network)| (name.clone(), not_for_containers(network, links)))
+        .collect();
     let mut rows: Vec<Row> = order
         .into_iter()
         .filter_map(|candidate| {
@@ -157,6 +160,14 @@ pub fn plan(
     };
     let removals = removals(&wires, switch, stays);
     Plan { rows, removals }
+}
+
+/// What no container gets: its routers' addresses, and those of the host itself, on whatever device.
+fn not_for_containers(network: &ContainerNetwork, links: &[Link]) -> BTreeSet<IpAddr> {
+    let routers = [network.gateway4, network.gateway6].into_iter().flatten();
+    let own = links.iter().flat_map(|link| &link.addresses);
+    let own = own.filter_map(|text| text.split('/').next()?.parse().ok());
+    routers.map(|hop| hop.address()).chain(own).collect()
 }
 
 /// The name of the end on the host: it is the same in every life of the container.
@@ -218,14 +229,7 @@ fn fate(
     if bridge.is_none() {
         return Fate::Not(format!("there is no bridge {}", network.bridge));
     }
-    let used = taken.entry(candidate.network.clone()).or_insert_with(|| {
-        let routers = [network.gateway4, network.gateway6];
-        routers
-            .into_iter()
-            .flatten()
-            .map(|hop| hop.address())
-            .collect()
-    });
+    let used = taken.entry(candidate.network.clone()).or_default();
     let has = wire.map_or(&[][..], |wire| &wire.addresses);
     let addresses = match addresses(candidate, network, has, used) {
         Ok(addresses) => addresses,

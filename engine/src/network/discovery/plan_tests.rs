@@ -222,6 +222,67 @@ fn a_full_network_says_so() {
 }
 
 #[test]
+fn no_container_gets_an_address_of_the_host_itself() {
+    let mut bridge = link("ovsbr1", "");
+    bridge.addresses = ["10.101.0.6/29", "fd0a:101::6/64", "fe80::1/64"]
+        .map(str::to_owned)
+        .into();
+    let hosts: [IpAddr; 2] = [
+        "10.101.0.6".parse().unwrap(),
+        "fd0a:101::6".parse().unwrap(),
+    ];
+    // Of six, one is the router's and one the host's.
+    let many: Vec<Candidate> = (1..=6).map(running).collect();
+    let there = switch(&json!([]));
+    let plan_of = |candidates: &[Candidate], links: &[Link]| {
+        plan(&networks(), candidates, links, Some(&there))
+    };
+    let plan = plan_of(&many, std::slice::from_ref(&bridge));
+    let given = plan.rows.iter().flat_map(|row| &row.addresses);
+    let given: Vec<IpAddr> = given.map(|address| address.address()).collect();
+    assert!(
+        given.iter().all(|address| !hosts.contains(address)),
+        "{given:?}"
+    );
+    assert_eq!(given.iter().filter(|address| address.is_ipv4()).count(), 4);
+    let asks = Candidate {
+        addresses: Some("10.101.0.6".to_owned()),
+        ..running(1)
+    };
+    assert!(why(&plan_of(&[asks], std::slice::from_ref(&bridge)), 1).contains("taken"));
+    // One that has it from before gets another.
+    let first = plan_of(&[running(1)], &[]);
+    let (mut links, _) = done(&first);
+    bridge.addresses = first.rows[0]
+        .addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    links.push(bridge);
+    let again = plan_of(&[running(1)], &links);
+    assert!(
+        again.rows[0]
+            .addresses
+            .iter()
+            .all(|own| !first.rows[0].addresses.contains(own)),
+        "{again:?}"
+    );
+    // Nor the router's, whoever comes before.
+    let (links, _) = done(&first);
+    let unknown = Candidate {
+        state: State::Unknown("it does not answer".to_owned()),
+        ..running(1)
+    };
+    let others: Vec<Candidate> = (2..=6).map(running).collect();
+    let plan = plan_of(&[vec![unknown], others].concat(), &links);
+    let given = plan.rows.iter().flat_map(|row| &row.addresses);
+    assert!(
+        given.clone().all(|own| own.to_string() != "10.101.0.1/29"),
+        "{plan:?}"
+    );
+}
+
+#[test]
 fn what_nothing_is_known_about_stays_and_what_has_no_place_goes() {
     let first = plan(&networks(), &[running(1)], &[], Some(&switch(&json!([]))));
     let (links, there) = done(&first);
