@@ -253,8 +253,11 @@ fn flows_of_the_way_out_are_not_changed_where_nobody_knows_the_way_back() {
             let text = json!({"version": 1, "plugins": {"net": {"interfaces": [
                 {"name": "ovsbr0", "type": "ovs-bridge", "datapath": "netdev"}]}}});
             std::fs::write(&bridge, text.to_string()).expect("a document");
-            let (report, code) = world.json(&apply(&bridge, &[]));
-            assert_eq!(code, 0, "{report}");
+            // A new bridge is nothing that could be watched over, and that is said to whoever asked for it.
+            let made = world.blockhost(&apply(&bridge, &ASKED));
+            assert!(made.status.success(), "{made:?}");
+            let said = String::from_utf8(made.stderr).expect("text");
+            assert!(said.contains("net/ovsbr0 is not watched over"), "{said}");
             // Somebody's, past any document.
             let by_hand = json!({"bridge": "ovsbr0", "owner": "web", "flows": [{"priority": 3, "actions": ["drop"]}]});
             let by_hand = by_hand.to_string();

@@ -273,6 +273,9 @@ pub struct Change {
     /// It may be deleted later.
     #[serde(skip)]
     pub ours: bool,
+    /// It is one that can be watched over, and taken back where it cuts the operator off.
+    #[serde(skip)]
+    pub watched: bool,
 }
 
 impl Change {

@@ -266,6 +266,7 @@ mod tests {
                     awaits: Vec::new(),
                     wanted: Some(config.clone()),
                     ours: true,
+                    watched: false,
                 };
                 let outcome = Outcome {
                     resource,

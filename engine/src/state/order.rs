@@ -100,6 +100,7 @@ mod tests {
             awaits: Vec::new(),
             wanted: None,
             ours: true,
+            watched: false,
         }
     }
 

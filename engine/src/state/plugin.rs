@@ -480,5 +480,6 @@ fn change(
         awaits: planned.awaits,
         wanted,
         ours: planned.ours,
+        watched: planned.careful.is_some(),
     }
 }

@@ -71,6 +71,7 @@ fn left_out(plugin: &'static str, id: &str, why: &str) -> Change {
         awaits: Vec::new(),
         wanted: None,
         ours: false,
+        watched: false,
     }
 }
 

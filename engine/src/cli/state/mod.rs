@@ -81,6 +81,9 @@ Examples:
 A change that could cut you off (an uplink, addresses of a bridge that this host is reached by) stays only if the default
 gateways and every --probe answer afterwards, and is taken back otherwise, also when this command is killed.
 
+Tunnels, routes, forwarding, containers and public addresses are not watched over, whatever is asked for: each that is changed
+with --confirm-within or --probe is named before.
+
 Plugins that the document does not name are not touched. What fails is taken back, resource by resource; what does not need
 it goes on. Interrupted, run it again: it completes what was begun.
 
@@ -247,11 +250,21 @@ fn try_apply(args: &ApplyArgs, layout: &Layout) -> Result<ExitCode, StateError> 
         probes: args.probe.clone(),
         tell: Some(Arc::new(tell_stage)),
     };
-    let report = on_runtime(state::apply(layout, text, options, care, move |event| {
-        if !json && let Event::Ended(outcome) = event {
-            show::outcome(outcome, paint);
-        }
-    }))?;
+    let asked = care.confirm_within.is_some() || !care.probes.is_empty();
+    let report = on_runtime(state::apply(
+        layout,
+        text,
+        options,
+        care,
+        move |event| match event {
+            Event::Begun(change) if asked && !change.watched => eprintln!(
+                "{PROGRAM}: {} is not watched over: --confirm-within and --probe do not take it back",
+                change.resource
+            ),
+            Event::Ended(outcome) if !json => show::outcome(outcome, paint),
+            _ => {}
+        },
+    ))?;
     if args.json {
         print_json(&report);
     } else {

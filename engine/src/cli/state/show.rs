@@ -265,6 +265,7 @@ mod tests {
             awaits: Vec::new(),
             wanted: None,
             ours: true,
+            watched: false,
         }
     }
 
