@@ -191,13 +191,13 @@ fn an_uplink_stays_on_its_bridge_while_the_way_out_leads_over_that() {
         on("up0");
         tool("ip route del default via 203.0.113.1 dev other");
         failed(off("up0"), ErrorCode::Conflict, "default route");
-        // A VLAN of the bridge leads over the uplink as well.
+        // A device that stands on the bridge leads over the uplink as well.
         tool("ip route del default");
-        tool("ip link add link br0 name br0.7 type vlan id 7");
-        tool("ip addr add 192.0.2.3/24 dev br0.7");
-        tool("ip link set br0.7 up");
-        tool("ip route add default via 192.0.2.1 dev br0.7");
-        failed(off("up0"), ErrorCode::Conflict, "of br0.7");
+        tool("ip link add link br0 name above type macvlan");
+        tool("ip addr add 192.0.2.3/24 dev above");
+        tool("ip link set above up");
+        tool("ip route add default via 192.0.2.1 dev above");
+        failed(off("up0"), ErrorCode::Conflict, "of above");
         tool("ip route del default");
         off("up0").map_err(|failure| failure.message).expect("off");
     });
