@@ -20,6 +20,7 @@ const PROGRAMS: &[&str] = &[
     "blockhost-pct",
     "blockhost-containers",
     "blockhost",
+    "blockhost-net-revert",
 ];
 
 /// What makes the containers.
