@@ -162,9 +162,12 @@ pub fn plan(
     })
 }
 
+/// VLAN, trunks and hardware address of a port.
+type Kept = (Option<VlanTag>, Option<Trunks>, Option<MacAddress>);
+
 /// What a port keeps that is on the switch already: the agent empties what it is not told, and a port without its VLAN is in
 /// all of them.
-fn kept(port: &Port) -> Result<(Option<VlanTag>, Option<Trunks>, Option<MacAddress>), AttachError> {
+fn kept(port: &Port) -> Result<Kept, AttachError> {
     let name = port.name.as_deref().unwrap_or_default();
     let strange = |what: &str| {
         AttachError::Unsuitable(format!(
