@@ -252,6 +252,56 @@ fn a_container_that_restarts_itself_has_ended() {
 }
 
 #[test]
+fn what_a_container_that_restarts_itself_has_run_outside_is_the_installed_program_whoever_has_which_number()
+ {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.container("100", &[]);
+    let (bin, program) = (world.path("bin"), world.path("bin/blockhost-containers"));
+    std::fs::set_permissions(&bin, PermissionsExt::from_mode(0o777)).unwrap();
+    let said = world.fails(7, &["start", "100"]);
+    assert!(said.contains("may be written by others"), "{said}");
+    std::fs::set_permissions(&bin, PermissionsExt::from_mode(0o755)).unwrap();
+    world.ok(&["start", "100"]);
+    let config = std::fs::read_to_string(world.directory("100").join("config")).unwrap();
+    let line = format!("lxc.hook.start-host = {} hook\n", program.display());
+    assert!(config.contains(&line), "{config}");
+    // The service is gone, and its number free for anybody: what the monitor then runs says its name here.
+    world.shell(
+        "100",
+        "(while [ ! -e /var/go ]; do sleep 0.1; done; reboot -f) >/dev/null 2>&1 </dev/null &",
+    );
+    world.end_service();
+    let (kept, seen) = (world.path("bin/kept"), world.path("run/blockhost-ct/seen"));
+    std::fs::rename(&program, &kept).unwrap();
+    let script = format!("#!/bin/sh\necho \"$0 $1\" >>{}\nexit 1\n", seen.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(world.directory("100").join("rootfs/var/go"), "").unwrap();
+    until("the hook of the installed program is run", || {
+        std::fs::read_to_string(&seen).is_ok_and(|text| text.ends_with('\n'))
+    });
+    assert_eq!(
+        std::fs::read_to_string(&seen).unwrap(),
+        format!("{} hook\n", program.display())
+    );
+    std::fs::rename(&kept, &program).unwrap();
+    world.serve();
+    until("it ends", || {
+        world.ok(&["status", "100"]) == "status: stopped\n"
+    });
+    // And with a service that was restarted: it knows of no such start.
+    world.ok(&["start", "100"]);
+    world.end_service();
+    world.serve();
+    world.tried("100", "reboot -f");
+    until("it ends again", || {
+        world.ok(&["status", "100"]) == "status: stopped\n"
+    });
+}
+
+#[test]
 fn who_asks_while_too_many_are_served_is_told_so() {
     let Some(world) = World::new() else { return };
     world.container("100", &[]);

@@ -70,7 +70,7 @@ pub fn filter_text(spec: &StartSpec) -> String {
 pub struct Places<'a> {
     /// The container's own directory.
     pub directory: &'a Path,
-    /// This program, for the hook.
+    /// This program, for the hook: a name that leads to it as long as the container lives.
     pub program: &'a Path,
 }
 
@@ -301,7 +301,7 @@ mod tests {
     fn text(spec: &StartSpec) -> Result<String> {
         let places = Places {
             directory: Path::new("/var/lib/blockhost-ct/100"),
-            program: Path::new("/proc/7/exe"),
+            program: Path::new("/usr/lib/blockhost/blockhost-containers"),
         };
         config_text(spec, 1_000_000, &places)
     }
@@ -335,7 +335,10 @@ mod tests {
             assert!(!place.join(&outside).starts_with(&limited), "{outside}");
         }
         assert_eq!(of("lxc.cgroup.relative = "), "1");
-        assert_eq!(of("lxc.hook.start-host = "), "/proc/7/exe hook");
+        assert_eq!(
+            of("lxc.hook.start-host = "),
+            "/usr/lib/blockhost/blockhost-containers hook"
+        );
     }
 
     #[test]
@@ -367,7 +370,8 @@ mod tests {
         };
         let wide = text(&open).unwrap();
         assert!(
-            wide.contains("lxc.hook.start-host = /proc/7/exe hook\n") && wide.contains("/dev/fuse")
+            wide.contains("lxc.hook.start-host = /usr/lib/blockhost/blockhost-containers hook\n")
+                && wide.contains("/dev/fuse")
         );
         let filter = filter_text(&open);
         assert!(

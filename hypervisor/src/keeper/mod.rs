@@ -8,6 +8,7 @@ pub mod inside;
 pub mod lxc;
 pub mod names;
 pub mod processes;
+pub mod program;
 pub mod rootfs;
 mod serve;
 pub mod slots;
@@ -107,6 +108,7 @@ pub fn main() -> ExitCode {
 pub(crate) struct Keeper {
     roots: RootFileSystems,
     groups: Delegated,
+    program: std::path::PathBuf,
     socket: std::path::PathBuf,
     desk: serve::Desk,
 }
@@ -167,6 +169,7 @@ fn run() -> Result<()> {
             own,
         },
         groups: Delegated::take_over(),
+        program: program::installed()?,
         socket,
         desk: serve::Desk::default(),
     };

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use super::lxc::{Places, SOCKET_VARIABLE, START_VARIABLE, config_text, filter_text};
-use super::names;
 use super::serve::{gone, not_in_force};
 use super::wire::{Answer, Ask, Line, StartSpec};
+use super::{names, program};
 use crate::config::write_atomically;
 use crate::error::{Error, IoContext, Result};
 use crate::exec::{self, Run, kill_group};
@@ -66,10 +66,10 @@ impl Keeper {
         self.end_all(vmid, true)?;
         self.roots
             .settle(vmid, first_id, spec.settings.clone(), asker)?;
-        let program = format!("/proc/{}/exe", std::process::id());
+        program::check(&self.program)?;
         let places = Places {
             directory: &directory,
-            program: program.as_ref(),
+            program: &self.program,
         };
         let config = config_text(spec, first_id, &places)?;
         write_atomically(&directory.join("config"), config.as_bytes(), 0o600)?;
