@@ -5,14 +5,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use crate::host::Host;
 use crate::machine::Vmid;
 
 /// Puts a process into a group of its own below the caller's; where it is now, or why nowhere.
-pub fn place(vmid: Vmid, pid: i32) -> String {
+pub fn place(host: &Host, vmid: Vmid, pid: i32) -> String {
     match own_group() {
         Err(why) => why,
         Ok(own) => {
-            let group = own.join(format!("vm-{vmid}"));
+            let group = own.join(name(host, vmid));
             let moved = match fs::create_dir(&group) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
                 _ => fs::write(group.join("cgroup.procs"), pid.to_string()),
@@ -26,11 +29,23 @@ pub fn place(vmid: Vmid, pid: i32) -> String {
 }
 
 /// What [`place`] would do.
-pub fn plan(vmid: Vmid) -> String {
+pub fn plan(host: &Host, vmid: Vmid) -> String {
     own_group().map_or_else(
         |why| why,
-        |own| own.join(format!("vm-{vmid}")).display().to_string(),
+        |own| own.join(name(host, vmid)).display().to_string(),
     )
+}
+
+/// Name of a machine's group. What is not the host itself but a directory on it has names of its own: a group is ended as
+/// a whole.
+fn name(host: &Host, vmid: Vmid) -> String {
+    if host.layout.is_host() {
+        return format!("vm-{vmid}");
+    }
+    let root = host.layout.root().as_os_str().as_encoded_bytes();
+    let digest = Sha256::digest(root);
+    let word: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
+    format!("vm-{vmid}-{word}")
 }
 
 /// Sets the limits on the processor of a machine that [`place`] put there.
@@ -195,6 +210,13 @@ pub fn populated(group: &Path) -> Result<bool, String> {
 /// Ends every process in a group and below it, where the kernel can do that.
 pub fn end(group: &Path) {
     let _ = fs::write(group.join("cgroup.kill"), "1");
+}
+
+/// Ends every process where [`place`] put a machine.
+pub fn end_placed(placed: &str) {
+    if placed.starts_with('/') {
+        end(Path::new(placed));
+    }
 }
 
 /// Removes a group with those below it; whether it is gone.

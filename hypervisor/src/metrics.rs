@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use blockhost_proto::qm::{Ip4Config, Ip6Config, QmOption};
 use qapi::qmp;
-use rustix::process::{Gid, Uid};
 use serde::Serialize;
 
 use crate::config::{Props, VmConfig};
@@ -21,7 +20,7 @@ use crate::machine::Vmid;
 use crate::monitor::{Agent, Monitor};
 use crate::runtime::{self, Process, State};
 use crate::storage::{Storages, Volume};
-use crate::{hardware, image, net, power};
+use crate::{hardware, image, net, power, sys};
 
 /// How long QEMU may take to greet.
 const QMP_LIMIT: Duration = Duration::from_secs(2);
@@ -249,29 +248,14 @@ fn ask_qemu(host: &Host, row: &mut Row) -> String {
 /// Processor time and memory of each machine's process. A unit's ProtectProc= hides from root what belongs to others, unless
 /// root may trace them, and so a thread looks that belongs to the machines' user.
 fn processes(host: &Host, rows: &mut [Row]) {
-    let user = host.machine_user().ok();
-    let look = || {
-        if let Some(user) = user {
-            // Not root, or no such user: what can be seen then is seen.
-            let _ = set_user(user.uid, user.gid);
-        }
+    sys::seen_by(host.machine_user().ok(), || {
         for row in rows.iter_mut().filter(|row| row.started != 0) {
             // Nobody else's number, whatever the record of its start says.
             if runtime::start_time(row.pid) == Some(row.started) {
                 (row.cpu_ms, row.memory_used) = usage(row.pid);
             }
         }
-    };
-    std::thread::scope(|scope| {
-        let _ = scope.spawn(look).join();
     });
-}
-
-fn set_user(uid: u32, gid: u32) -> rustix::io::Result<()> {
-    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    set_thread_res_gid(gid, gid, gid)?;
-    set_thread_res_uid(uid, uid, uid)
 }
 
 /// Milliseconds of processor time, and bytes of memory that are present.

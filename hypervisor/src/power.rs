@@ -59,15 +59,17 @@ pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
     // QEMU may close the connection before it has answered; only its end counts.
     let asked =
         Monitor::open(host, vmid, QMP_LIMIT).and_then(|mut monitor| monitor.run(&qmp::quit {}));
-    let wait = if asked.is_ok() || process.is_none() {
+    let wait = if asked.is_ok() {
         QUIT_LIMIT
     } else {
         Duration::from_millis(500)
     };
     if !runtime::wait_stopped(host, vmid, wait)? {
-        if let Some(process) = &process {
-            eprintln!("VM still running - terminating now with SIGKILL");
-            runtime::kill(process)?;
+        eprintln!("VM still running - terminating now with SIGKILL");
+        match &process {
+            Some(process) => runtime::kill(host, process)?,
+            // Started, and nothing was written down: whatever is where it was to be put.
+            None => cgroup::end_placed(&cgroup::plan(host, vmid)),
         }
         if !runtime::wait_stopped(host, vmid, QMP_LIMIT)? {
             return Err(Error::Failed(format!("VM {vmid}: QEMU cannot be ended")));
@@ -111,9 +113,10 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
 }
 
 fn after_stop(host: &Host, vmid: Vmid, process: Option<&runtime::Process>) {
-    if let Some(process) = process {
-        cgroup::remove(&process.cgroup);
-    }
+    cgroup::remove(&match process {
+        Some(process) => process.cgroup.clone(),
+        None => cgroup::plan(host, vmid),
+    });
     runtime::clean(host, vmid);
 }
 
@@ -220,7 +223,7 @@ pub fn showcmd(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
             choice.kind.as_str(),
             choice.reason
         ));
-        text.push_str(&format!("# control group: {}\n", cgroup::plan(vmid)));
+        text.push_str(&format!("# control group: {}\n", cgroup::plan(host, vmid)));
         text.push_str("# at a start, files, taps and sockets are handed over as descriptors\n");
     }
     Ok(text)

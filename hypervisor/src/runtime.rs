@@ -17,6 +17,7 @@ use crate::config;
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::machine::Vmid;
+use crate::sys;
 
 /// What is remembered about a started QEMU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,11 @@ pub fn start_time(pid: i32) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     (fields.next()? != "Z").then_some(())?;
     fields.nth(18)?.parse().ok()
+}
+
+/// The same, also of a machine's process that is hidden from root.
+pub fn start_time_of_machine(host: &Host, pid: i32) -> Option<u64> {
+    start_time(pid).or_else(|| sys::seen_by(host.machine_user().ok(), || start_time(pid)).flatten())
 }
 
 /// Seconds since the epoch.
@@ -138,12 +144,17 @@ pub fn recorded(host: &Host, vmid: Vmid) -> Option<Process> {
 
 fn read_record(host: &Host, vmid: Vmid) -> Option<Process> {
     let record = recorded(host, vmid)?;
-    let lives = match start_time(record.pid) {
-        Some(time) => time == record.start_time,
-        // Gone, or hidden from us (a unit's ProtectProc=); nobody but this machine is in its control group.
-        None => cgroup::holds(&record.cgroup, record.pid),
-    };
-    (lives && record.boot_id == boot_id().ok()?).then_some(record)
+    (is_it(host, &record) && record.boot_id == boot_id().ok()?).then_some(record)
+}
+
+/// Whether what has the number of a record is the process that it was written for.
+fn is_it(host: &Host, record: &Process) -> bool {
+    match start_time_of_machine(host, record.pid) {
+        Some(time) if record.start_time != 0 => time == record.start_time,
+        // It was hidden when it was started, or is now: gone, or by a unit's ProtectProc= and a Landlock domain that is older
+        // than ours, as after the agent was restarted. Nobody but this machine is in its control group.
+        _ => cgroup::holds(&record.cgroup, record.pid),
+    }
 }
 
 /// Remembers a started QEMU.
@@ -172,12 +183,11 @@ pub fn wait_stopped(host: &Host, vmid: Vmid, limit: Duration) -> Result<bool> {
     }
 }
 
-/// Kills the QEMU of a record. The process is pinned by a pidfd before its start time is compared, so the signal can
-/// reach no other.
+/// Kills the QEMU of a record. The process is pinned by a pidfd before it is looked at, so the signal can reach no other.
 ///
 /// # Errors
 /// When the kernel refuses; a process that is gone is fine.
-pub fn kill(process: &Process) -> Result<()> {
+pub fn kill(host: &Host, process: &Process) -> Result<()> {
     let Some(pid) = Pid::from_raw(process.pid) else {
         return Ok(());
     };
@@ -185,7 +195,7 @@ pub fn kill(process: &Process) -> Result<()> {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         other => other.at("cannot open process", process.pid.to_string())?,
     };
-    if start_time(process.pid) != Some(process.start_time) {
+    if !is_it(host, process) {
         return Ok(());
     }
     match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -246,6 +256,16 @@ mod tests {
             state(&host, vmid).unwrap(),
             State::Running(Some(process.clone()))
         );
+        let group = root.path().join("group");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("cgroup.procs"), format!("{pid}\n")).unwrap();
+        let unseen = Process {
+            start_time: 0,
+            cgroup: group.display().to_string(),
+            ..process.clone()
+        };
+        write_record(&host, vmid, &unseen).unwrap();
+        assert_eq!(state(&host, vmid).unwrap(), State::Running(Some(unseen)));
         process.start_time -= 1;
         write_record(&host, vmid, &process).unwrap();
         assert_eq!(

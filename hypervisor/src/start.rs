@@ -55,11 +55,11 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     let pid = i32::try_from(child.id()).map_err(|e| Error::Failed(e.to_string()))?;
     let process = Process {
         pid,
-        start_time: runtime::start_time(pid).unwrap_or(0),
+        start_time: runtime::start_time_of_machine(host, pid).unwrap_or(0),
         boot_id: runtime::boot_id()?,
         accel: choice.kind.as_str().to_owned(),
         accel_reason: choice.reason,
-        cgroup: cgroup::place(vmid, pid),
+        cgroup: cgroup::place(host, vmid, pid),
         started: runtime::now(),
     };
     limits::at_start(vmid, config, &process);

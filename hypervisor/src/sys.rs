@@ -8,6 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::process::{Gid, Uid};
+
+use crate::host::Ids;
 
 /// Opens `name` below `dir`; no component may be a link or leave the tree.
 ///
@@ -164,6 +167,25 @@ pub fn node_name() -> String {
         .next()
         .unwrap_or("localhost")
         .to_owned()
+}
+
+/// Looks at something in a thread that belongs to this user, or to the caller where it may not become that. A unit's
+/// ProtectProc= hides from root the processes of others, unless it may trace them.
+///
+/// # Panics
+/// Never; what panics in the thread is `None`.
+pub fn seen_by<T: Send>(user: Option<Ids>, look: impl FnOnce() -> T + Send) -> Option<T> {
+    let change = |ids: Ids| {
+        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+    };
+    let as_user = || {
+        // Not root, or no such user: what can be seen then is seen.
+        let _: Option<rustix::io::Result<()>> = user.map(change);
+        look()
+    };
+    std::thread::scope(|scope| scope.spawn(as_user).join().ok())
 }
 
 /// Creates (or attaches to) the tap device `name` and returns the descriptor that keeps it alive. The device is not

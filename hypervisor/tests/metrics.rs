@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "not all of it is used here")]
 mod common;
 
+use blockhost_hypervisor::exec::Finished;
+use blockhost_hypervisor::runtime;
 use common::World;
 use serde_json::{Value, json};
 
@@ -136,28 +138,64 @@ fn a_process_that_proc_hides_from_root_is_counted_all_the_same() {
     world.guest("100", &image);
     world.ok(&["start", "100"]);
     let pid = world.field("100", "pid");
-    let hidden = |command: &str| {
-        let script = format!(
-            "mount -t proc -o hidepid=invisible proc /proc && exec setpriv --regid=64999 --clear-groups --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace {command}"
-        );
-        world.inside("unshare", &["--mount", "sh", "-c", &script])
-    };
-    let looked = hidden(&format!("cat /proc/{pid}/statm"));
+    let looked = hidden(&world, &format!("cat /proc/{pid}/statm"));
     if looked.status.success() {
         eprintln!("skipped: this kernel's hidepid hides nothing from root");
         world.ok(&["stop", "100"]);
         return;
     }
     assert!(looked.errors.contains("No such file"), "{}", looked.errors);
-    let done = hidden(&format!(
-        "{} metrics 100",
-        env!("CARGO_BIN_EXE_blockhost-qm")
-    ));
-    assert!(done.status.success(), "{}", done.errors);
-    let rows: Value = serde_json::from_str(&done.output).unwrap();
+    let done = hidden_qm(&world, "metrics 100");
+    let rows: Value = serde_json::from_str(&done).unwrap();
     assert!(
         number(&rows[0], "cpu_ms") > 0 && number(&rows[0], "memory_used") > 1 << 20,
         "{rows}"
     );
     world.ok(&["stop", "100"]);
+}
+
+/// Runs a command where /proc shows it nothing of the machines.
+fn hidden(world: &World, command: &str) -> Finished {
+    let script = format!(
+        "mount -t proc -o hidepid=invisible proc /proc && exec setpriv --regid=64999 --clear-groups --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace {command}"
+    );
+    world.inside("unshare", &["--mount", "sh", "-c", &script])
+}
+
+/// Runs our program there; what it printed.
+fn hidden_qm(world: &World, words: &str) -> String {
+    let done = hidden(
+        world,
+        &format!("{} {words}", env!("CARGO_BIN_EXE_blockhost-qm")),
+    );
+    assert!(done.status.success(), "{words}: {}", done.errors);
+    done.output
+}
+
+#[test]
+fn a_machine_that_does_not_answer_is_ended_also_where_its_process_is_hidden_from_root() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(world) = World::new() else { return };
+    world.ok(&["create", "100", "--memory", "64", "--scsi0", "local:1"]);
+    let record = world.path("run/blockhost/qm/100/process.json");
+    for recorded in [true, false] {
+        hidden_qm(&world, "start 100");
+        let number_of: i32 = world.field("100", "pid").parse().unwrap();
+        let pid = Pid::from_raw(number_of).unwrap();
+        let group = world.field("100", "cgroup");
+        let rows: Value = serde_json::from_str(&hidden_qm(&world, "metrics 100")).unwrap();
+        assert!(number(&rows[0], "started") > 0, "{rows}");
+        if !recorded {
+            std::fs::remove_file(&record).unwrap();
+        }
+        kill_process(pid, Signal::STOP).unwrap();
+        if !recorded && !group.starts_with('/') {
+            eprintln!("skipped: without a record: {group}");
+            kill_process(pid, Signal::KILL).unwrap();
+            continue;
+        }
+        hidden_qm(&world, "stop 100");
+        assert_eq!(runtime::start_time(number_of), None, "it lives");
+        assert_eq!(world.ok(&["status", "100"]), "status: stopped\n");
+    }
 }

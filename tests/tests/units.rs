@@ -149,7 +149,13 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     wait_for("the guest's agent answers no more", &booted, || {
         call(&booted, "qm-guest-ping", &json!({"vmid": 100}))["ok"] == true
     });
+    // One that hangs and whose process the unit hides from the agent, which is not the one that started it any more.
+    let _ = booted.output(&["kill", "-STOP", machine.trim()]);
     succeeds(&booted, "qm-stop", &json!({"vmid": 100}));
+    let state = format!("{}", call(&booted, "qm-status", &json!({"vmid": 100})));
+    assert!(state.contains("stopped"), "{state}");
+    let left = booted.output(&["sh", "-c", &format!("cat {group} 2>/dev/null; true")]);
+    assert!(left.trim().is_empty(), "QEMU is still in its group: {left}");
 }
 
 #[test]
