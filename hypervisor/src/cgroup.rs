@@ -124,6 +124,22 @@ pub fn limit_memory(group: &Path, limits: Memory) -> Result<(), String> {
     }
 }
 
+/// What bounds a group has, for people.
+pub fn bounds_of(placed: &str) -> String {
+    let read = |file: &str| {
+        placed
+            .starts_with('/')
+            .then(|| fs::read_to_string(Path::new(placed).join(file)).ok())
+            .flatten()
+            .map_or_else(|| "not bounded".to_owned(), |text| text.trim().to_owned())
+    };
+    format!(
+        "memory {}, threads {}",
+        read("memory.max"),
+        read("pids.max")
+    )
+}
+
 /// The group of a service, delegated to it, with the service itself moved into a leaf: groups with limits can then be made
 /// beside it.
 #[derive(Debug, Clone)]

@@ -1,10 +1,13 @@
 //! What a machine's process does before it becomes QEMU: a session of its own, and a Landlock domain of its own. All
-//! machines run as one user; the domain keeps each from the memory and the open files of the others, and leaves it no
-//! file to open for writing but the descriptors it was given.
+//! machines run as one user; the domain keeps each from the memory and the open files of the others and from signalling
+//! them, and leaves it no file to open for writing but the descriptors it was given.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::limits::THREADS_OF_ALL;
 use crate::{exec, sys};
 
 /// Hidden command under which the program runs as the launcher.
@@ -18,6 +21,15 @@ pub fn run(words: &[String]) -> ExitCode {
         eprintln!("{what}: {e}");
         ExitCode::from(7)
     };
+    let now = getrlimit(Resource::Nproc).maximum;
+    let most = Some(now.unwrap_or(THREADS_OF_ALL).min(THREADS_OF_ALL));
+    let threads = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    if let Err(e) = setrlimit(Resource::Nproc, threads) {
+        return failed("the number of threads", &e);
+    }
     if let Err(e) = sys::own_domain() {
         return failed("Landlock", &e);
     }

@@ -1,12 +1,15 @@
 //! Limits of a machine that runs: operations of its disks in QEMU, its share of the processor in its control group. What
-//! is stored holds from the next start in any case; what cannot be in force now is said.
+//! is stored holds from the next start in any case; what cannot be in force now is said. And bounds that nobody asked for:
+//! what a QEMU that was taken over may have of the host's memory and threads.
 #![forbid(unsafe_code)]
+
+use std::path::Path;
 
 use blockhost_proto::qm::QmOption;
 use qapi::qmp;
 use serde_json::json;
 
-use crate::cgroup::{self, Processor};
+use crate::cgroup::{self, Memory, Processor};
 use crate::config::{Props, VmConfig};
 use crate::error::Result;
 use crate::hardware;
@@ -20,8 +23,37 @@ pub fn group(drive: &str) -> String {
     format!("limits-{drive}")
 }
 
-/// Puts the processor limits of a machine that has just been started in force.
+/// What QEMU may have beside the guest's memory: for its devices, its worker threads, caches of its disks' tables.
+const BESIDE_MEMORY: u64 = 512 << 20;
+/// What it may have on top where it translates: as much translated code as it keeps.
+const TRANSLATED: u64 = 1 << 30;
+/// Threads beside one for each processor: 64 for the disks at once, one for each card, a few more, and as many again.
+const THREADS: u32 = 256;
+/// Processes and threads that all machines have together, less than the agent's unit may have (TasksMax=): whatever they
+/// do, the agent can still start one. Enforced by the kernel for the machines' user, with or without control groups.
+pub const THREADS_OF_ALL: u64 = 7168;
+
+/// Bounds on what a machine's process may have, far above what it needs: the kernel ends a QEMU that needs more memory.
+pub fn bounds(config: &VmConfig, accel: &str) -> Memory {
+    let guest = config.number("memory", 512) << 20;
+    let translated = if accel == "tcg" { TRANSLATED } else { 0 };
+    let bytes = guest + guest / 8 + BESIDE_MEMORY + translated;
+    let processors = config.number("cores", 1) * config.number("sockets", 1);
+    Memory {
+        bytes,
+        // The host's to swap, but never more than it could have had.
+        swap_bytes: bytes,
+        processes: THREADS + u32::try_from(processors).unwrap_or(THREADS),
+    }
+}
+
+/// Puts the bounds and the processor limits of a machine that has just been started in force. Bounds that cannot be are no
+/// more than a line of `qm status --verbose`: nobody asked for them.
 pub fn at_start(vmid: Vmid, config: &VmConfig, process: &Process) {
+    if process.cgroup.starts_with('/') {
+        let group = Path::new(&process.cgroup);
+        let _ = cgroup::limit_memory(group, bounds(config, &process.accel));
+    }
     let wanted = processor(config);
     if wanted != Processor::FREE
         && let Err(why) = cgroup::limit(&process.cgroup, wanted)
@@ -93,4 +125,40 @@ fn disks(host: &Host, vmid: Vmid, before: &VmConfig, after: &VmConfig) -> Result
         })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_machine_is_bounded_from_its_start_in_memory_swap_and_threads() {
+        let place = tempfile::tempdir().unwrap();
+        for file in ["memory.max", "memory.swap.max", "pids.max"] {
+            fs::write(place.path().join(file), "max").unwrap();
+        }
+        let mut config = VmConfig::default();
+        for (key, value) in [("memory", "1024"), ("cores", "2"), ("sockets", "2")] {
+            config.set(key, value);
+        }
+        let process = Process {
+            pid: 1,
+            start_time: 0,
+            boot_id: String::new(),
+            accel: "kvm".to_owned(),
+            accel_reason: String::new(),
+            cgroup: place.path().display().to_string(),
+            started: 0,
+        };
+        at_start("100".parse().unwrap(), &config, &process);
+        let read = |file: &str| fs::read_to_string(place.path().join(file)).unwrap();
+        let bytes = (1024_u64 + 128 + 512) << 20;
+        assert_eq!(read("memory.max"), bytes.to_string());
+        assert_eq!(read("memory.swap.max"), bytes.to_string());
+        assert_eq!(read("pids.max"), "260");
+        assert_eq!(bounds(&config, "tcg").bytes, bytes + (1 << 30));
+        let shown = cgroup::bounds_of(&process.cgroup);
+        assert_eq!(shown, format!("memory {bytes}, threads 260"));
+    }
 }

@@ -179,6 +179,7 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
                     process.accel, process.accel_reason
                 ));
                 lines.push(format!("cgroup: {}", process.cgroup));
+                lines.push(format!("bounds: {}", cgroup::bounds_of(&process.cgroup)));
             }
         }
     }

@@ -253,8 +253,9 @@ mod tap {
 }
 
 /// Puts this process and what it becomes into a Landlock domain of its own, in which no file can be opened for writing,
-/// made, removed or renamed. A process of a domain cannot look into one of another. Without Landlock in the kernel
-/// nothing happens: whether that is acceptable is the agent's policy.
+/// made, removed or renamed. A process of a domain cannot look into one of another, nor, from ABI 6 on, signal anything or
+/// reach an abstract socket outside of it. Without Landlock in the kernel nothing happens: whether that is acceptable is
+/// the agent's policy.
 ///
 /// # Errors
 /// The kernel's, other than that it has no Landlock.
@@ -267,21 +268,58 @@ pub fn own_domain() -> io::Result<()> {
     unsafe_code,
     reason = "rustix has no Landlock calls; they take plain structs that the kernel only reads"
 )]
-mod landlock {
+pub mod landlock {
+    //! Landlock's calls.
+
     use std::io;
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
     /// Write file, remove directory and file, make anything: what the first version of Landlock knows of changing.
     const CHANGES: u64 = 1 << 1 | 0b1_1111_1111 << 4;
 
+    /// Abstract Unix sockets and signals, which ABI 6 knows to keep within a domain.
+    const SCOPES: u64 = 0b11;
+    const VERSION: u32 = 1;
+
+    /// `struct landlock_ruleset_attr` of ABI 6.
+    #[repr(C)]
+    struct Attributes {
+        files: u64,
+        net: u64,
+        scoped: u64,
+    }
+
+    /// Newest version of Landlock's interface in this kernel; 0 without Landlock.
+    pub fn abi() -> i64 {
+        // SAFETY: with this flag the call takes no memory and makes nothing.
+        let version = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_create_ruleset,
+                std::ptr::null::<Attributes>(),
+                0usize,
+                VERSION,
+            )
+        };
+        version.max(0)
+    }
+
     pub(super) fn restrict() -> io::Result<()> {
-        let handled: u64 = CHANGES;
-        // SAFETY: `handled` is the first field of landlock_ruleset_attr, whose size is given as that field's.
+        let attributes = Attributes {
+            files: CHANGES,
+            net: 0,
+            scoped: SCOPES,
+        };
+        let size = if abi() < 6 {
+            size_of_val(&attributes.files)
+        } else {
+            size_of_val(&attributes)
+        };
+        // SAFETY: the attributes are landlock_ruleset_attr as ABI 6 has it, of which the first field is all of ABI 1.
         let raw = unsafe {
             libc::syscall(
                 libc::SYS_landlock_create_ruleset,
-                &raw const handled,
-                size_of_val(&handled),
+                &raw const attributes,
+                size,
                 0u32,
             )
         };

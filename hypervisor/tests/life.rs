@@ -288,22 +288,10 @@ fn two_starts_at_once_make_one_qemu() {
     assert_eq!(mine.count(), 1);
 }
 
-#[test]
-fn no_machine_looks_into_another_and_none_opens_a_file_for_writing() {
-    let Some(world) = World::new() else { return };
+/// Runs a script as the machines' user. `$0` is our program, where that user can reach it, and `$1` a directory of theirs.
+fn as_machine(world: &World, script: &str) -> blockhost_hypervisor::exec::Finished {
     let scratch = world.path("scratch");
     std::fs::create_dir(&scratch).unwrap();
-    let script = r#"
-        sleep 1000 & other=$!
-        "$0" machine-launcher /bin/sleep 1000 & machine=$!
-        until grep -q sleep /proc/$machine/comm; do sleep 0.01; done
-        "$0" machine-launcher /bin/sh -c '
-            seen=$(ls -l /proc/self/fd) && echo reads
-            seen=$(ls -l /proc/$0/fd) && echo sees a machine
-            seen=$(ls -l /proc/$1/fd) && echo sees a stranger
-            (echo x > $2/file) && echo writes
-            echo end' $machine $other "$1"
-        kill $machine $other"#;
     let user = blockhost_hypervisor::host::MACHINE_USER;
     let (uid, gid) = blockhost_hypervisor::sys::lookup_user(user)
         .unwrap()
@@ -319,20 +307,66 @@ fn no_machine_looks_into_another_and_none_opens_a_file_for_writing() {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     }
     let (place, scratch) = (place.display().to_string(), scratch.display().to_string());
-    let done = world.inside(
-        "setpriv",
-        &[
-            "--reuid",
-            &uid,
-            "--regid",
-            &gid,
-            "--clear-groups",
-            "sh",
-            "-c",
-            script,
-            &place,
-            &scratch,
-        ],
-    );
+    let words = ["--reuid", &uid, "--regid", &gid, "--clear-groups", "sh"];
+    let script = ["-c", script, &place, &scratch];
+    let words: Vec<&str> = words.into_iter().chain(script).collect();
+    world.inside("setpriv", &words)
+}
+
+#[test]
+fn no_machine_looks_into_another_and_none_opens_a_file_for_writing() {
+    let Some(world) = World::new() else { return };
+    let script = r#"
+        sleep 1000 & other=$!
+        "$0" machine-launcher /bin/sleep 1000 & machine=$!
+        until grep -q sleep /proc/$machine/comm; do sleep 0.01; done
+        "$0" machine-launcher /bin/sh -c '
+            seen=$(ls -l /proc/self/fd) && echo reads
+            seen=$(ls -l /proc/$0/fd) && echo sees a machine
+            seen=$(ls -l /proc/$1/fd) && echo sees a stranger
+            (echo x > $2/file) && echo writes
+            echo end' $machine $other "$1"
+        kill $machine $other"#;
+    let done = as_machine(&world, script);
     assert_eq!(done.output, "reads\nend\n", "{}", done.errors);
+}
+
+#[test]
+fn no_machine_signals_another_or_speaks_to_an_abstract_socket_of_the_host() {
+    let Some(world) = World::new() else { return };
+    let abi = blockhost_hypervisor::sys::landlock::abi();
+    if abi < 6 {
+        eprintln!(
+            "skipped: Landlock of this kernel is version {abi}; signals and abstract sockets need 6"
+        );
+        return;
+    }
+    // A connection from where the machine's process was started shows that the name is right.
+    let script = r#"
+        listens="import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\0' + '$1'); s.listen(); time.sleep(1000)"
+        connects="import socket; socket.socket(socket.AF_UNIX).connect('\0' + '$1')"
+        /usr/bin/python3 -ISBc "$listens" & other=$!
+        until /usr/bin/python3 -ISBc "$connects" 2>/dev/null; do sleep 0.01; done
+        "$0" machine-launcher /bin/sleep 1000 & machine=$!
+        until grep -q sleep /proc/$machine/comm; do sleep 0.01; done
+        "$0" machine-launcher /bin/sh -c '
+            grep -q "^Max processes  *7168  *7168 " /proc/self/limits && echo bounded
+            kill -0 $$ && echo itself
+            sleep 1000 & kill $! && echo its own
+            for of in $0 $1; do kill -STOP $of && echo signals; kill -KILL $of && echo ends; done
+            /usr/bin/python3 -ISBc "$2" && echo connects
+            echo end' $machine $other "$connects"
+        kill -0 $machine && kill -0 $other && echo both live
+        kill $machine $other"#;
+    let done = as_machine(&world, script);
+    assert_eq!(
+        done.output, "bounded\nitself\nits own\nend\nboth live\n",
+        "{}",
+        done.errors
+    );
+    assert!(
+        done.errors.contains("PermissionError"),
+        "the connection: {}",
+        done.errors
+    );
 }
