@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use crate::config::VmConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::machine::Vmid;
+use crate::metrics::AT_ONCE;
 use crate::runtime::{self, State};
 use crate::storage::Storages;
-use crate::{hardware, image, options};
+use crate::{hardware, image, options, power};
 
 /// The table; empty text without machines, as in Proxmox.
 ///
@@ -14,7 +16,9 @@ use crate::{hardware, image, options};
 /// When the configurations cannot be listed. A damaged one is a row with that word, not an error.
 pub fn table(host: &Host) -> Result<String> {
     let mut text = String::new();
-    for vmid in VmConfig::all(host)? {
+    let vmids = VmConfig::all(host)?;
+    for (vmid, state) in vmids.iter().zip(states(host, &vmids)) {
+        let vmid = *vmid;
         if text.is_empty() {
             text = row("VMID", "NAME", "STATUS", "MEM(MB)", "BOOTDISK(GB)", "PID");
         }
@@ -26,10 +30,7 @@ pub fn table(host: &Host) -> Result<String> {
                 continue;
             }
         };
-        let (status, pid) = match runtime::state(host, vmid)? {
-            State::Stopped => ("stopped", 0),
-            State::Running(process) => ("running", process.map_or(0, |process| process.pid)),
-        };
+        let (status, pid) = state?;
         let name = config
             .get("name")
             .map_or_else(|| format!("VM {vmid}"), str::to_owned);
@@ -39,13 +40,41 @@ pub fn table(host: &Host) -> Result<String> {
         text.push_str(&row(
             &vmid.to_string(),
             &name,
-            status,
+            &status,
             &memory,
             &disk,
             &pid.to_string(),
         ));
     }
     Ok(text)
+}
+
+/// Word and process of each machine. All that run are asked at once: one that hangs is waited for.
+fn states(host: &Host, vmids: &[Vmid]) -> Vec<Result<(String, i32)>> {
+    let ask = |vmid: Vmid| {
+        let state = runtime::state(host, vmid)?;
+        let pid = match &state {
+            State::Running(Some(process)) => process.pid,
+            _ => 0,
+        };
+        Ok((power::told(host, vmid, &state), pid))
+    };
+    let mut all = Vec::new();
+    for some in vmids.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = some
+                .iter()
+                .map(|vmid| scope.spawn(move || ask(*vmid)))
+                .collect();
+            let lost = || Err(Error::Failed("a thread ended".to_owned()));
+            all.extend(
+                asked
+                    .into_iter()
+                    .map(|one| one.join().unwrap_or_else(|_| lost())),
+            );
+        });
+    }
+    all
 }
 
 fn row(vmid: &str, name: &str, status: &str, memory: &str, disk: &str, pid: &str) -> String {

@@ -27,7 +27,7 @@ const QMP_LIMIT: Duration = Duration::from_secs(2);
 /// How long a guest's agent may take: one that needs longer is not responsive, and many silent ones are waited for at once.
 const AGENT_LIMIT: Duration = Duration::from_millis(250);
 /// Machines that are looked at at one time; nearly all of it is waiting.
-const AT_ONCE: usize = 64;
+pub(crate) const AT_ONCE: usize = 64;
 /// Of the kernel's list of connections, which may be long, so many lines are read.
 const CONNECTIONS_LIMIT: usize = 1 << 18;
 

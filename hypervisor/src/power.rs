@@ -25,7 +25,17 @@ const QUIT_LIMIT: Duration = Duration::from_secs(15);
 /// How long a guest agent may take to say that it is there, before ACPI is tried instead.
 const AGENT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Starts a machine. One that runs already is left alone, with a note.
+/// How long QEMU is waited for where its word for a machine's state is only told.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// QEMU's word for a machine that it stopped at a write that found no space.
+const NO_SPACE: &str = "io-error";
+/// In its place where it says none.
+const SILENT: &str = "unresponsive";
+/// How long a machine that goes on is watched: it stops again at once where there still is no space.
+const WATCHED: Duration = Duration::from_secs(1);
+
+/// Starts a machine. One that runs already is left alone, with a note; one that QEMU stopped because a write found no space
+/// goes on with that write.
 ///
 /// # Errors
 /// When it is a template or cannot be started.
@@ -38,11 +48,31 @@ pub fn start(host: &Host, vmid: Vmid) -> Result<()> {
         ));
     }
     if runtime::is_running(host, vmid)? {
-        eprintln!("VM {vmid} already running");
-        return Ok(());
+        return go_on(host, vmid);
     }
     Storages::load(host)?.sweep(vmid);
     start::start(host, vmid, &config).map(drop)
+}
+
+fn go_on(host: &Host, vmid: Vmid) -> Result<()> {
+    let stopped = |monitor: &mut Monitor| state_word(monitor) == NO_SPACE;
+    let monitor = Monitor::open(host, vmid, LOOK_LIMIT).ok();
+    let Some(mut monitor) = monitor.and_then(|mut one| stopped(&mut one).then_some(one)) else {
+        eprintln!("VM {vmid} already running");
+        return Ok(());
+    };
+    monitor.run(&qmp::cont {})?;
+    let end = Instant::now() + WATCHED;
+    while Instant::now() < end {
+        if stopped(&mut monitor) {
+            return Err(Error::Conflict(format!(
+                "VM {vmid} was stopped because a write found no space on the host, and there still is none: free some, then start it again"
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("VM {vmid} had been stopped because a write found no space; it goes on");
+    Ok(())
 }
 
 /// Ends a machine as pulling the plug does: QEMU quits in order, or is killed when it does not.
@@ -145,14 +175,14 @@ pub fn reset(host: &Host, vmid: Vmid) -> Result<()> {
 pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     let config = VmConfig::load(host, vmid)?;
     let state = runtime::state(host, vmid)?;
+    if !verbose {
+        return Ok(format!("status: {}\n", told(host, vmid, &state)));
+    }
     let word = if state == State::Stopped {
         "stopped"
     } else {
         "running"
     };
-    if !verbose {
-        return Ok(format!("status: {word}\n"));
-    }
     let mut lines = vec![
         format!(
             "cpus: {}",
@@ -167,7 +197,8 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     match &state {
         State::Stopped => lines.extend(["qmpstatus: stopped".to_owned(), "uptime: 0".to_owned()]),
         State::Running(process) => {
-            lines.push(format!("qmpstatus: {}", qmp_status(host, vmid)));
+            let word = qmp_status(host, vmid, QMP_LIMIT);
+            lines.push(format!("qmpstatus: {}", word.as_deref().unwrap_or(SILENT)));
             if let Some(process) = process {
                 lines.push(format!("pid: {}", process.pid));
                 lines.push(format!(
@@ -187,12 +218,20 @@ pub fn status(host: &Host, vmid: Vmid, verbose: bool) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-/// QEMU's own word for its state.
-fn qmp_status(host: &Host, vmid: Vmid) -> String {
-    match Monitor::open(host, vmid, QMP_LIMIT) {
-        Ok(mut monitor) => state_word(&mut monitor),
-        Err(_) => "unresponsive".to_owned(),
+/// A machine's state as one word, as Proxmox tells it: QEMU's own word (`running`, `paused`, `io-error`...) where it says one.
+pub(crate) fn told(host: &Host, vmid: Vmid, state: &State) -> String {
+    match state {
+        State::Stopped => "stopped".to_owned(),
+        State::Running(_) => {
+            qmp_status(host, vmid, LOOK_LIMIT).unwrap_or_else(|| "running".to_owned())
+        }
     }
+}
+
+/// QEMU's own word for its state, if it says one in time.
+fn qmp_status(host: &Host, vmid: Vmid, limit: Duration) -> Option<String> {
+    let mut monitor = Monitor::open(host, vmid, limit).ok()?;
+    Some(state_word(&mut monitor)).filter(|word| word != SILENT)
 }
 
 /// QEMU's own word for its state, over an open session.
@@ -203,7 +242,7 @@ pub(crate) fn state_word(monitor: &mut Monitor) -> String {
             word.and_then(|word| word.as_str().map(str::to_owned))
                 .unwrap_or_else(|| "running".to_owned())
         }
-        Err(_) => "unresponsive".to_owned(),
+        Err(_) => SILENT.to_owned(),
     }
 }
 

@@ -288,6 +288,73 @@ fn two_starts_at_once_make_one_qemu() {
     assert_eq!(mine.count(), 1);
 }
 
+#[test]
+fn a_guest_that_stands_because_the_disk_is_full_is_told_and_goes_on_when_there_is_space() {
+    let Some(world) = World::new() else { return };
+    let Some(image) = world.guest_image() else {
+        return;
+    };
+    let etc = world.path("etc/blockhost");
+    std::fs::create_dir_all(&etc).unwrap();
+    let storage = "storages: {small: {type: dir, path: /small}}\n";
+    std::fs::write(etc.join("storage.yaml"), storage).unwrap();
+    let place = world.path("small");
+    std::fs::create_dir(&place).unwrap();
+    let place = place.display().to_string();
+    let mount = |options: &str| {
+        let done = world.inside("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &place]);
+        assert!(done.status.success(), "{}", done.errors);
+    };
+    mount("size=8m");
+    world.guest("100", &image);
+    world.ok(&["set", "100", "--scsi1", "small:1"]);
+    world.ok(&["start", "100"]);
+    world.wait_agent("100");
+    // Disks get their letters in the order in which they answer.
+    let write = "sleep 1; while read a b blocks name; do [ $blocks = 1048576 ] && disk=$name; done </proc/partitions
+        dd if=/dev/zero of=/dev/$disk bs=1M count=24 conv=notrunc && sync && echo whole >/tmp/done";
+    let background = format!("({write}) >/dev/null 2>&1 </dev/null &");
+    let words = ["guest", "exec", "100", "--", "/bin/sh", "-c", &background];
+    world.ok(&words);
+    let end = Instant::now() + Duration::from_secs(300);
+    while world.ok(&["status", "100"]) != "status: io-error\n" {
+        assert!(Instant::now() < end, "{}", world.ok(&["status", "100"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let row = world.ok(&["list"]);
+    assert!(row.contains(" io-error "), "{row}");
+    assert!(
+        world
+            .ok(&["metrics", "100"])
+            .contains("\"state\":\"io-error\"")
+    );
+    let said = world.fails(3, &["start", "100"]);
+    assert!(said.contains("no space"), "{said}");
+    mount("remount,size=200m");
+    let said = world.ok(&["start", "100"]);
+    assert!(said.contains("goes on"), "{said}");
+    assert_eq!(world.ok(&["status", "100"]), "status: running\n");
+    world.wait_agent("100");
+    let end = Instant::now() + Duration::from_secs(300);
+    loop {
+        let words = [
+            "guest",
+            "exec",
+            "100",
+            "--",
+            "/bin/sh",
+            "-c",
+            "cat /tmp/done; true",
+        ];
+        if world.ok(&words).contains("whole") {
+            break;
+        }
+        assert!(Instant::now() < end, "what was being written is not whole");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    world.ok(&["stop", "100"]);
+}
+
 /// Runs a script as the machines' user. `$0` is our program, where that user can reach it, and `$1` a directory of theirs.
 fn as_machine(world: &World, script: &str) -> blockhost_hypervisor::exec::Finished {
     let scratch = world.path("scratch");
