@@ -302,6 +302,21 @@ fn what_a_container_that_restarts_itself_has_run_outside_is_the_installed_progra
 }
 
 #[test]
+fn a_change_that_cannot_be_told_of_is_not_stored() {
+    let Some(mut world) = World::new() else {
+        return;
+    };
+    world.container("100", &["--memory", "256"]);
+    world.end_service();
+    let change = ["set", "100", "--memory", "300"];
+    world.fails(7, &change);
+    assert!(world.ok(&["config", "100"]).contains("memory: 256\n"));
+    world.serve();
+    world.ok(&change);
+    assert!(world.ok(&["config", "100"]).contains("memory: 300\n"));
+}
+
+#[test]
 fn who_asks_while_too_many_are_served_is_told_so() {
     let Some(world) = World::new() else { return };
     world.container("100", &[]);

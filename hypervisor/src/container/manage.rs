@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::config::{VmConfig, VmLock, remove};
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
+use crate::keeper::not_in_force;
 use crate::keeper::wire::{Ask, Packing};
 use crate::machine::Vmid;
 use crate::storage::{Storages, is_storage_name};
@@ -130,8 +131,10 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<Vec<String>>
     };
     let restart = others(&after)? != others(&before).unwrap_or_else(|_| Default::default())
         || after.get("features") != before.get("features");
+    // Asked before anything is stored: an error says that nothing was.
+    let running = (changed || restart) && client::state(host, vmid)?.pid.is_some();
     after.store(host, vmid)?;
-    if !(changed || restart) || client::state(host, vmid)?.pid.is_none() {
+    if !running {
         return Ok(Vec::new());
     }
     let mut notes = Vec::new();
@@ -140,7 +143,10 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<Vec<String>>
             vmid: vmid.get(),
             limits,
         };
-        notes.extend(client::ask(host, &ask, &[])?);
+        match client::ask(host, &ask, &[]) {
+            Ok(said) => notes.extend(said),
+            Err(e) => notes.push(not_in_force(vmid.get(), &e.to_string())),
+        }
     }
     if restart {
         notes.push(format!(

@@ -32,6 +32,7 @@ use crate::host::Ids;
 use crate::sys;
 use lxc::Lxc;
 use rootfs::RootFileSystems;
+pub(crate) use serve::not_in_force;
 use slots::Pool;
 use wire::Line;
 

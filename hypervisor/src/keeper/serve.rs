@@ -419,7 +419,7 @@ impl Keeper {
     }
 }
 
-pub(super) fn not_in_force(vmid: u32, why: &str) -> String {
+pub(crate) fn not_in_force(vmid: u32, why: &str) -> String {
     format!("limits of CT {vmid} are stored but not in force: {why}")
 }
 
