@@ -65,8 +65,8 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
         match change {
             Change::Delete(key) if key.starts_with("unused") => {
                 let base = config.get(key).and_then(options::volume_of);
-                if let Some(volume) = base {
-                    refuse_base_in_use(host, &volume)?;
+                if let Some(volume) = base.filter(Volume::is_base) {
+                    refuse_bases_in_use(host, &Storages::load(host)?, &[volume])?;
                 }
                 if running {
                     return Err(Error::Conflict(format!(
@@ -94,49 +94,62 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
     Ok(())
 }
 
-/// Removes a machine with its volumes.
+/// Removes a machine with its volumes, and what a creation that was cut off has left of one that is not there.
 ///
 /// # Errors
-/// When it runs or others are cloned from it.
+/// When it runs or others are cloned from it; [`Error::NotFound`] when it was not there.
 pub fn destroy(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
-    match VmConfig::load(host, vmid) {
-        Err(Error::Config { .. }) => eprintln!(
-            "warning: the configuration of VM {vmid} is damaged; removing it all the same"
-        ),
-        Err(e) => return Err(e),
-        Ok(config) => {
-            for (_, value) in config.drives() {
-                if let Some(volume) = options::volume_of(value) {
-                    refuse_base_in_use(host, &volume)?;
-                }
-            }
+    let absent = match VmConfig::load(host, vmid) {
+        Ok(_) => None,
+        Err(e) if e.is_damage() => {
+            eprintln!(
+                "warning: the configuration of VM {vmid} is damaged; removing it all the same"
+            );
+            None
         }
-    }
+        Err(e @ Error::NotFound { .. }) => Some(e),
+        Err(e) => return Err(e),
+    };
+    let storages = Storages::load(host)?;
+    refuse_bases_in_use(host, &storages, &storages.bases(vmid))?;
     if runtime::is_running(host, vmid)? {
         return Err(Error::Conflict(format!(
             "VM {vmid} is running - destroy failed"
         )));
     }
     // Volumes first: while the configuration stands, an interrupted destroy can be repeated.
-    Storages::load(host)?.free_all(vmid)?;
-    remove(host, vmid)?;
-    runtime::forget(host, vmid);
-    Ok(())
+    storages.free_all(vmid)?;
+    match absent {
+        Some(e) => Err(e),
+        None => {
+            remove(host, vmid)?;
+            runtime::forget(host, vmid);
+            Ok(())
+        }
+    }
 }
 
-/// Refuses to lose a volume that linked clones read from.
-fn refuse_base_in_use(host: &Host, volume: &Volume) -> Result<()> {
+/// Refuses to lose volumes that linked clones read from.
+fn refuse_bases_in_use(host: &Host, storages: &Storages, bases: &[Volume]) -> Result<()> {
+    if bases.is_empty() {
+        return Ok(());
+    }
     for vmid in VmConfig::all(host)? {
-        let config = VmConfig::load(host, vmid)?;
-        let uses = |value: &str| {
-            options::volume_of(value)
-                .and_then(|other| other.backing())
-                .is_some_and(|base| base == *volume)
+        let read: Vec<Volume> = match VmConfig::load(host, vmid) {
+            Ok(config) => config
+                .iter()
+                .filter_map(|(_, value)| options::volume_of(value)?.backing())
+                .collect(),
+            // Destroyed since it was listed.
+            Err(Error::NotFound { .. }) => continue,
+            // Its disks themselves say what they are based on.
+            Err(e) if e.is_damage() => image::backings(storages, vmid),
+            Err(e) => return Err(e),
         };
-        if config.iter().any(|(_, value)| uses(value)) {
+        if let Some(base) = bases.iter().find(|base| read.contains(base)) {
             return Err(Error::Conflict(format!(
-                "base volume '{volume}' is still in use by linked clone {vmid}"
+                "base volume '{base}' is still in use by linked clone {vmid}"
             )));
         }
     }

@@ -140,6 +140,15 @@ impl Error {
         }
     }
 
+    /// Whether this is a configuration that is there and cannot be understood.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Config { .. } => true,
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::InvalidData,
+            _ => false,
+        }
+    }
+
     /// An [`Error::Option`] from anything printable.
     pub fn option(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Error::Option {

@@ -138,6 +138,36 @@ pub fn header_of(fd: impl AsFd, name: &str) -> Result<Header> {
     })
 }
 
+/// What a machine's disks say that they are based on. They belong to the machines' user: a QEMU that was taken over can
+/// have them say something else, and is then itself without its base.
+pub fn backings(storages: &Storages, vmid: Vmid) -> Vec<Volume> {
+    let based_on = |volume: Volume| {
+        let fd = storages.open(&volume, rustix::fs::OFlags::RDONLY).ok()?;
+        let mut bytes = [0; 20];
+        let file = File::from(fd);
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let (offset, length) = backing_name(&bytes)?;
+        let mut name = vec![0; length];
+        file.read_exact_at(&mut name, offset).ok()?;
+        let name = String::from_utf8(name).ok()?;
+        Volume::parse(&format!("{}:{}", volume.storage, name.strip_prefix("../")?))
+    };
+    storages
+        .volumes(vmid)
+        .into_iter()
+        .filter_map(based_on)
+        .collect()
+}
+
+/// Where the name of a qcow2 image's backing file stands in it, and how long it is.
+fn backing_name(header: &[u8]) -> Option<(u64, usize)> {
+    let offset = u64::from_be_bytes(header.get(8..16)?.try_into().ok()?);
+    let length = u32::from_be_bytes(header.get(16..20)?.try_into().ok()?);
+    let length = usize::try_from(length).ok()?;
+    let named = header.starts_with(&QCOW2_MAGIC) && offset != 0 && length <= NAME_LIMIT;
+    named.then_some((offset, length))
+}
+
 /// Size of a volume's disk in bytes.
 ///
 /// # Errors
@@ -196,7 +226,9 @@ pub fn detect(file: &File, name: &str) -> Result<Format> {
     })
 }
 
-/// Copies and converts a foreign image into a new volume of a machine.
+/// Copies and converts a foreign image into a new volume of a machine. Until it is whole it has a name that is swept. A
+/// small image may say that it holds any amount of data: this process and what it starts can write no file from here on that
+/// would take the last of the space.
 ///
 /// # Errors
 /// When the image is refused or anything fails; nothing of it stays then.

@@ -81,7 +81,10 @@ fn go_on(host: &Host, vmid: Vmid) -> Result<()> {
 /// When QEMU survives both.
 pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
-    VmConfig::load(host, vmid)?;
+    // Nothing of it is needed here.
+    VmConfig::load(host, vmid)
+        .map(drop)
+        .or_else(|e| e.is_damage().then_some(()).ok_or(e))?;
     let State::Running(process) = runtime::state(host, vmid)? else {
         runtime::clean(host, vmid);
         return Ok(());

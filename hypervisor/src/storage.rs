@@ -196,6 +196,27 @@ impl Storages {
         Ok(())
     }
 
+    /// A machine's volumes as they lie in its directories, whatever a configuration says.
+    pub fn volumes(&self, vmid: Vmid) -> Vec<Volume> {
+        let mut found = Vec::new();
+        for (storage, root) in &self.roots {
+            let entries = fs::read_dir(root.join("images").join(vmid.to_string()));
+            for entry in entries.into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let name = name.to_str().unwrap_or_default();
+                found.extend(Volume::parse(&format!("{storage}:{vmid}/{name}")));
+            }
+        }
+        found
+    }
+
+    /// Those that linked clones may be based on.
+    pub fn bases(&self, vmid: Vmid) -> Vec<Volume> {
+        let mut bases = self.volumes(vmid);
+        bases.retain(Volume::is_base);
+        bases
+    }
+
     /// Removes what an interrupted import or clone left in a machine's directory.
     pub fn sweep(&self, vmid: Vmid) {
         for root in self.roots.values() {
@@ -292,6 +313,11 @@ impl Volume {
             file,
             ..self.clone()
         }
+    }
+
+    /// Whether it is a disk of a template.
+    pub fn is_base(&self) -> bool {
+        self.file.starts_with("base-")
     }
 
     /// Whether it is a cloud-init drive, whose content is made at every start.

@@ -294,6 +294,36 @@ fn a_template_is_destroyed_only_when_a_template_is_meant() {
 }
 
 #[test]
+fn what_a_creation_that_was_cut_off_has_left_is_destroyed_whatever_its_configuration_says() {
+    let Some(vm) = Vm::new() else { return };
+    let absent =
+        "echo \"Configuration file 'nodes/x/qemu-server/100.conf' does not exist\" >&2; exit 2";
+    vm.answers(absent);
+    let params = json!({"vmid": 100});
+    assert_eq!(
+        code(vm.ask("qm-destroy", params.clone())),
+        ErrorCode::NotFound
+    );
+    assert_eq!(vm.calls().last().unwrap(), &["destroy", "100", "--purge"]);
+    vm.answers("[ $1 = config ] || exit 0; echo '/x/100.conf: line 1: nonsense; the file was left as it is' >&2; exit 1");
+    vm.ask("qm-destroy", params.clone()).expect("destroyed");
+    assert_eq!(vm.calls().last().unwrap(), &["destroy", "100", "--purge"]);
+    // What cannot be told for another reason is not taken for that.
+    vm.answers("[ $1 = config ] || exit 0; echo 'cannot read /x/100.conf' >&2; exit 1");
+    assert_eq!(
+        code(vm.ask("qm-destroy", params.clone())),
+        ErrorCode::Failed
+    );
+    assert_eq!(vm.calls().len(), 1, "destroy was never called");
+    let Some(vm) = Vm::on(Backend::Proxmox) else {
+        return;
+    };
+    vm.answers(absent);
+    assert_eq!(code(vm.ask("qm-destroy", params)), ErrorCode::NotFound);
+    assert_eq!(vm.calls().len(), 1, "of others' programs nothing is known");
+}
+
+#[test]
 fn status_config_and_list_come_as_json() {
     let Some(vm) = Vm::new() else { return };
     vm.answers("case $1 in status) echo 'status: stopped';; config) printf 'boot: order=scsi0\\nname: a\\n';; list) printf '      VMID NAME                 STATUS     MEM(MB)    BOOTDISK(GB) PID       \\n       100 a                    running    512                2.00 77        \\n';; esac");

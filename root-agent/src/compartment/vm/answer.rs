@@ -226,6 +226,12 @@ pub(super) fn failure(kind: Kind, verb: &str, vmid: Option<u32>, output: &Output
     )
 }
 
+/// Whether a configuration could not be told because there is none, or because our own program calls it damaged.
+pub(super) fn is_left_over(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::NotFound)
+        || failure.message.ends_with("; the file was left as it is")
+}
+
 /// Whether the program stopped because that machine does not exist. That is its first word or none at all: what comes later,
 /// or in the middle of a line, may be an agent's error, and a guest must not be able to make its machine look gone.
 fn says_absent(vmid: u32, output: &Output) -> bool {

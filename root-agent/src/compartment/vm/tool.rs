@@ -168,14 +168,22 @@ impl Tool {
         Err(failure)
     }
 
-    /// Destroys it, unless it is a template and none was meant.
+    /// Destroys it, unless it is a template and none was meant. Where there is none, what is left of one goes all the same.
     pub(super) fn destroy(
         &self,
         vmid: Vmid,
         template: bool,
         ctx: &JobCtx<'_>,
     ) -> Result<Done, Failure> {
-        let config = self.config(vmid, ctx)?;
+        let destroy = Command::new("destroy").vm(vmid).word("--purge");
+        let config = match self.config(vmid, ctx) {
+            // A creation that was cut off has left something without a configuration, or with half of one: our own programs
+            // take that away, keep what others rest on, and say themselves that there was nothing.
+            Err(failure) if self.backend == Backend::Embedded && answer::is_left_over(&failure) => {
+                return self.done(&destroy, ctx);
+            }
+            other => other?,
+        };
         let is_template = config
             .get("template")
             .and_then(Value::as_str)
@@ -187,7 +195,7 @@ impl Tool {
             );
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
-        self.done(&Command::new("destroy").vm(vmid).word("--purge"), ctx)
+        self.done(&destroy, ctx)
     }
 
     /// The state as one word.
