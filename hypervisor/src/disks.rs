@@ -184,21 +184,12 @@ pub fn importdisk(
         None => image::detect(&file, &name)?,
     };
     println!("importing disk '{name}' to VM {vmid} ...");
-    let volume = storages.allocate(host, storage, vmid)?;
-    let imported = (|| {
-        image::import(host, &storages, &file, format, &name, &volume)?;
-        // Sizes are told in MiB; the odd end of a raw image becomes a whole one.
-        let bytes = image::virtual_size(&storages, &volume)?;
-        if !bytes.is_multiple_of(1 << 20) {
-            image::resize(host, &storages, &volume, bytes.next_multiple_of(1 << 20))?;
-        }
-        let key = config.free_unused();
-        config.set(&key, volume.to_string());
-        config.store(host, vmid)?;
-        Ok(key)
-    })();
-    match imported {
-        Ok(key) => {
+    let place = (storage, vmid);
+    let volume = image::import(host, &storages, &file, format, &name, place)?;
+    let key = config.free_unused();
+    config.set(&key, volume.to_string());
+    match config.store(host, vmid) {
+        Ok(()) => {
             println!("{key}: successfully imported disk '{volume}'");
             Ok(())
         }
@@ -410,7 +401,7 @@ pub fn resize(host: &Host, vmid: Vmid, disk: &str, size: &str) -> Result<()> {
         None => options::parse_size(size),
     };
     let new = new
-        .filter(|new| *new > 0 && *new <= 64 << 40 && new.is_multiple_of(512))
+        .filter(|new| *new > 0 && *new <= image::DISK_LIMIT && new.is_multiple_of(512))
         .ok_or_else(wrong)?;
     if new < old {
         return Err(Error::option(

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -16,7 +16,9 @@ use rustix::fs::SeekFrom as Hole;
 use crate::error::{Error, IoContext, Result};
 use crate::exec::{self, Run};
 use crate::host::Host;
+use crate::machine::Vmid;
 use crate::storage::{self, Storages, Volume};
+use crate::sys;
 
 /// The two formats that may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,12 @@ impl fmt::Display for Format {
     }
 }
 
+/// Largest disk that comes in or grows.
+pub const DISK_LIMIT: u64 = 64 << 40;
+/// What an import leaves free at least, on a large file system.
+const RESERVE: u64 = 10 << 30;
+/// Longest name of a backing file, as in QEMU.
+const NAME_LIMIT: usize = 1023;
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Incompatible features we accept: dirty (bit 0) and compression type (bit 3). Corrupt, data file, extended L2: no.
 const QCOW2_KNOWN_INCOMPATIBLE: u64 = 0b1001;
@@ -193,6 +201,7 @@ pub fn check(file: &File, format: Format, name: &str) -> Result<()> {
     if meta.len() == 0 {
         return Err(refuse("it is empty"));
     }
+    let mut size = meta.len();
     match format {
         Format::Raw => {
             let mut magic = [0; 4];
@@ -204,10 +213,18 @@ pub fn check(file: &File, format: Format, name: &str) -> Result<()> {
             }
         }
         Format::Qcow2 => {
-            if header_of(file, name)?.backed {
+            let header = header_of(file, name)?;
+            if header.backed {
                 return Err(refuse("it names a backing file"));
             }
+            size = header.virtual_size;
         }
+    }
+    if size > DISK_LIMIT {
+        return Err(refuse(&format!(
+            "it is a disk of {size} bytes, and none is larger than {} TiB",
+            DISK_LIMIT >> 40
+        )));
     }
     Ok(())
 }
@@ -238,20 +255,70 @@ pub fn import(
     source: &File,
     format: Format,
     name: &str,
-    target: &Volume,
-) -> Result<()> {
+    (storage, vmid): (&str, Vmid),
+) -> Result<Volume> {
     check(source, format, name)?;
-    let dir = storages.machine_dir(&target.storage, target.vmid)?;
+    let dir = storages.machine_dir(storage, vmid)?;
     let staged = format!(".import-{}", std::process::id());
+    let whole = format!("{staged}-disk");
+    let refuse = |problem: String| Error::Image {
+        image: name.to_owned(),
+        problem,
+    };
     let result = (|| {
+        let data = source.metadata().at("cannot inspect", name)?.blocks() * 512;
+        let free = room(&dir, name)?;
+        if data > free {
+            return Err(refuse(format!(
+                "it holds {data} bytes, and there is space for {free} on storage '{storage}'"
+            )));
+        }
         let copy = File::from(storage::create_owned(host, &dir, &staged)?);
         copy_sparse(source, &copy).at("cannot copy", name)?;
         // Checked again on the copy, which no one outside can change any more.
         check(&copy, format, name)?;
-        convert(host, &dir, format, &staged, &target.file)
+        drop(storage::create_owned(host, &dir, &whole)?);
+        let free = room(&dir, name)?;
+        sys::limit_file_size(free).at("cannot bound", name)?;
+        convert(host, &dir, format, &staged, &whole).map_err(|e| match e {
+            Error::Program { problem, .. } if too_long(&problem) => refuse(format!(
+                "it holds more than {free} bytes, which is what there is space for on storage '{storage}'"
+            )),
+            other => other,
+        })?;
+        // Sizes are told in MiB; the odd end of a raw image becomes a whole one.
+        let bytes = header_of(beneath(&dir, &whole)?, name)?.virtual_size;
+        if !bytes.is_multiple_of(1 << 20) {
+            resize_in(host, &dir, &whole, bytes.next_multiple_of(1 << 20))?;
+        }
+        let target = storages.allocate(host, storage, vmid)?;
+        rustix::fs::renameat(&dir, whole.as_str(), &dir, target.file.as_str())
+            .at("cannot rename", name)?;
+        Ok(target)
     })();
-    let _ = rustix::fs::unlinkat(&dir, staged.as_str(), rustix::fs::AtFlags::empty());
+    for left in [&staged, &whole] {
+        let _ = rustix::fs::unlinkat(&dir, left.as_str(), rustix::fs::AtFlags::empty());
+    }
     result
+}
+
+/// Whether a program met the limit on the length of files: it is ended by that, or told where the signal is ignored.
+fn too_long(problem: &str) -> bool {
+    problem.contains("SIGXFSZ") || problem.contains("File too large")
+}
+
+fn beneath(dir: &OwnedFd, file: &str) -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDONLY;
+    sys::open_beneath(dir, Path::new(file), flags, rustix::fs::Mode::empty())
+        .at("cannot open", file)
+}
+
+/// Bytes that an import may take of the file system: what is free but a twentieth of the whole, or 10 GiB where that is less.
+/// Machines that run write there, and stop when it is full.
+fn room(dir: &OwnedFd, name: &str) -> Result<u64> {
+    let all = rustix::fs::fstatvfs(dir).at("cannot ask for the space for", name)?;
+    let kept = (all.f_blocks * all.f_frsize / 20).min(RESERVE);
+    Ok((all.f_bavail * all.f_frsize).saturating_sub(kept))
 }
 
 /// `qemu-img convert` inside one directory, from a declared format to qcow2.
@@ -309,18 +376,12 @@ pub fn create(host: &Host, storages: &Storages, volume: &Volume, bytes: Option<u
 /// [`Error::Program`] with qemu-img's words.
 pub fn resize(host: &Host, storages: &Storages, volume: &Volume, bytes: u64) -> Result<()> {
     let dir = storages.machine_dir(&volume.storage, volume.vmid)?;
-    qemu_img(
-        host,
-        &dir,
-        &[
-            "resize",
-            "-q",
-            "-f",
-            "qcow2",
-            &volume.file,
-            &bytes.to_string(),
-        ],
-    )
+    resize_in(host, &dir, &volume.file, bytes)
+}
+
+fn resize_in(host: &Host, dir: &OwnedFd, file: &str, bytes: u64) -> Result<()> {
+    let bytes = bytes.to_string();
+    qemu_img(host, dir, &["resize", "-q", "-f", "qcow2", file, &bytes])
 }
 
 /// Full copy of one volume into another, through the whole backing chain.

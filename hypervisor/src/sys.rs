@@ -103,6 +103,21 @@ pub fn keep_from_children() -> io::Result<()> {
     }
 }
 
+/// From now on this process and what it starts can make no file longer than this; whoever tries is ended (SIGXFSZ).
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_file_size(bytes: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Fsize).maximum;
+    let most = Some(now.unwrap_or(bytes).min(bytes));
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    Ok(setrlimit(Resource::Fsize, limit)?)
+}
+
 /// Leaves this thread, and what it starts, without a network and without a way to more privileges by a setuid program.
 ///
 /// # Errors

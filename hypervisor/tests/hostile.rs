@@ -130,6 +130,110 @@ fn an_image_that_reaches_outside_itself_is_refused_and_leaves_nothing() {
     assert!(!world.ok(&["config", "100"]).contains("unused"));
 }
 
+/// A qcow2 image of five clusters that all of a disk of 64 GiB leads to: each of its tables' entries names the same.
+fn image_of_one_cluster_again_and_again() -> Vec<u8> {
+    const CLUSTER: usize = 1 << 16;
+    let mut bytes = vec![0; 5 * CLUSTER];
+    let mut put = |at: usize, part: &[u8]| {
+        bytes.splice(at..at + part.len(), part.iter().copied());
+    };
+    put(0, b"QFI\xfb");
+    put(4, &3u32.to_be_bytes());
+    put(20, &16u32.to_be_bytes());
+    put(24, &(64u64 << 30).to_be_bytes());
+    let entries = 128;
+    put(36, &u32::try_from(entries).unwrap().to_be_bytes());
+    put(40, &(2 * CLUSTER as u64).to_be_bytes());
+    put(48, &(CLUSTER as u64).to_be_bytes());
+    put(56, &1u32.to_be_bytes());
+    put(96, &4u32.to_be_bytes());
+    put(100, &104u32.to_be_bytes());
+    for entry in 0..entries {
+        put(2 * CLUSTER + 8 * entry, &(3 * CLUSTER as u64).to_be_bytes());
+    }
+    for entry in 0..CLUSTER / 8 {
+        put(3 * CLUSTER + 8 * entry, &(4 * CLUSTER as u64).to_be_bytes());
+    }
+    put(4 * CLUSTER, &[b'x'; CLUSTER]);
+    bytes
+}
+
+#[test]
+fn an_image_that_is_larger_than_it_looks_is_refused_before_the_disk_is_full_and_leaves_nothing() {
+    let Some(world) = World::new() else { return };
+    world.ok(&["create", "100"]);
+    let images = world.path("var/lib/blockhost/images");
+    let at = |name: &str| images.join(name).display().to_string();
+    std::fs::create_dir_all(world.path("etc/blockhost")).unwrap();
+    let storage = "storages: {small: {type: dir, path: /small}}\n";
+    std::fs::write(world.path("etc/blockhost/storage.yaml"), storage).unwrap();
+    let place = world.path("small").display().to_string();
+    std::fs::create_dir(&place).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=40m", "tmpfs", &place];
+    assert!(world.inside("mount", &options).status.success());
+    let left = || world.inside("ls", &["-A", &format!("{place}/images/100")]);
+    std::fs::write(at("bomb.qcow2"), image_of_one_cluster_again_and_again()).unwrap();
+    std::fs::write(at("full.raw"), vec![b'x'; 39 << 20]).unwrap();
+    let sparse = ["create", "-q", "-f", "qcow2", &at("wide.qcow2"), "65T"];
+    assert!(world.inside("qemu-img", &sparse).status.success());
+    // What an import that was killed has left goes with the next one.
+    std::fs::create_dir_all(world.path("var/lib/blockhost/qm-storage/local/images/100")).unwrap();
+    let killed = world.path("var/lib/blockhost/qm-storage/local/images/100/.import-1-disk");
+    std::fs::write(&killed, "x").unwrap();
+    for (name, why) in [
+        ("bomb.qcow2", "it holds more than"),
+        ("full.raw", "there is space for"),
+        ("wide.qcow2", "none is larger than 64 TiB"),
+    ] {
+        let said = world.fails(1, &["importdisk", "100", &at(name), "small"]);
+        assert!(said.contains(why), "{name}: {said}");
+        assert_eq!(left().output, "", "{name}");
+    }
+    assert!(!killed.exists());
+    std::fs::write(at("fits.raw"), vec![b'x'; (10 << 20) + 512]).unwrap();
+    world.ok(&["importdisk", "100", &at("fits.raw"), "small"]);
+    assert_eq!(left().output, "vm-100-disk-0.qcow2\n");
+    world.ok(&["set", "100", "--scsi0", "small:100/vm-100-disk-0.qcow2"]);
+    let config = world.ok(&["config", "100"]);
+    assert!(config.contains("size=11M"), "{config}");
+}
+
+#[test]
+fn what_a_creation_that_was_cut_off_has_left_goes_with_destroy_and_nothing_that_others_need() {
+    let Some(world) = World::new() else { return };
+    let conf = |vmid: &str| world.path(&format!("var/lib/blockhost/qm/{vmid}.conf"));
+    let disks =
+        |vmid: &str| world.path(&format!("var/lib/blockhost/qm-storage/local/images/{vmid}"));
+    world.ok(&["create", "100", "--scsi0", "local:1"]);
+    std::fs::remove_file(conf("100")).unwrap();
+    world.fails(2, &["destroy", "100", "--purge"]);
+    assert!(!disks("100").exists());
+    world.ok(&["create", "9000", "--scsi0", "local:1"]);
+    world.ok(&["create", "9001", "--scsi0", "local:1"]);
+    world.ok(&["template", "9000"]);
+    world.ok(&["template", "9001"]);
+    world.ok(&["clone", "9000", "101"]);
+    world.ok(&["create", "102", "--scsi0", "local:1"]);
+    // One damaged configuration keeps nobody but its own base.
+    std::fs::write(conf("101"), "nonsense\n").unwrap();
+    world.ok(&["destroy", "102"]);
+    world.ok(&["destroy", "9001"]);
+    // Nor does a template lose its clones' base because it, too, is damaged, or gone.
+    for damage in [false, true] {
+        if damage {
+            std::fs::write(conf("9000"), "nonsense\n").unwrap();
+        }
+        let said = world.fails(3, &["destroy", "9000"]);
+        assert!(said.contains("still in use by linked clone 101"), "{said}");
+    }
+    std::fs::remove_file(conf("9000")).unwrap();
+    world.fails(3, &["destroy", "9000"]);
+    assert!(disks("9000").join("base-9000-disk-0.qcow2").exists());
+    world.ok(&["destroy", "101"]);
+    world.fails(2, &["destroy", "9000"]);
+    assert!(!disks("9000").exists());
+}
+
 #[test]
 fn a_link_planted_among_the_volumes_is_not_followed() {
     let Some(world) = World::new() else { return };
