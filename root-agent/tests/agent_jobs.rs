@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Agent, World, signal_process, wait_for};
+use common::{Agent, World, own_kib, signal_process, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -298,4 +298,54 @@ fn who_asks_and_hangs_up_again_and_again_does_not_fill_the_agent_with_requests()
     go(&agent.world);
     wait_for(|| (under_way() == 0).then_some(()));
     assert_eq!(agent.client().call(&start(100))["ok"], true, "room again");
+}
+
+#[test]
+fn large_answers_behind_one_that_does_not_come_cost_bounded_memory_and_nobody_else_an_answer() {
+    const CLIENTS: u32 = 3;
+    const BEHIND: u64 = 30;
+    let script = format!("if [ $1 = config ]; then exec cat \"$BLOCKHOST_ROOT/var/lib/blockhost/big\"; fi\n{HELD}");
+    let world = World::with_qm(&script, "");
+    let big = format!("args: {}\n", "a".repeat(900 << 10));
+    std::fs::write(world.layout.state().join("big"), big).expect("a large configuration");
+    let agent = Agent::start_in(world);
+    let front = agent.pid("front").expect("front");
+    let mut watch = agent.client();
+    let mut counter = |name: &str| {
+        let answer = watch.call(&json!({"action": "agent-info"}));
+        answer["counters"][name].as_u64().expect("a number")
+    };
+    let before = own_kib(front);
+    // The first request of each does not end, so that all later answers wait for their turn.
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| agent.client()).collect();
+    for (vmid, client) in (100..).zip(&mut clients) {
+        client.request(&start(vmid));
+        for _ in 0..BEHIND {
+            client.request(&json!({"action": "qm-config", "params": {"vmid": 200}, "id": "big"}));
+        }
+    }
+    let all = u64::from(CLIENTS) * BEHIND;
+    wait_for(|| (counter("succeeded") == all).then_some(()));
+    // Together they are 80 MiB; one user may have 48 waiting.
+    let after = own_kib(front);
+    assert!(
+        after < before + (64 << 10),
+        "{before} KiB before, {after} KiB after"
+    );
+    go(&agent.world);
+    let mut kept = 0;
+    for client in &mut clients {
+        let Some(first) = client.answer() else {
+            continue;
+        };
+        assert_eq!(first["ok"], true, "{first}");
+        for _ in 0..BEHIND {
+            let answer = client.answer().expect("all the others, too");
+            assert_eq!(answer["id"], "big", "{}", answer["error"]);
+        }
+        kept += 1;
+    }
+    assert!((1..CLIENTS).contains(&kept), "{kept} of {CLIENTS} kept");
+    assert_eq!(agent.pid("front"), Some(front), "{}", agent.world.log());
+    assert!(agent.world.log().contains("unread answers of yours"));
 }

@@ -16,6 +16,8 @@ use crate::policy::authority::Rights;
 
 /// A peer that lets more than this pile up is not read any further until it takes some.
 pub const HIGH_WATER: usize = 1 << 20;
+/// Answers that are small together are written together.
+const PIECE: usize = 32 << 10;
 
 /// Whether the supervisor has told who is behind the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +46,12 @@ pub struct Conn {
     slots: VecDeque<Option<Vec<u8>>>,
     /// Sequence number of `slots[0]`.
     first_slot: u64,
-    out: Vec<u8>,
+    /// What may be written, in pieces, so that what the peer took is not held any longer.
+    out: VecDeque<Vec<u8>>,
+    /// Of the first piece.
     written: usize,
+    /// Bytes of answers that are on its user's account.
+    pub charged: usize,
     /// The peer will send no more, or we will read no more.
     pub closing: bool,
     /// When the frame that is arriving began.
@@ -80,8 +86,9 @@ impl Conn {
             identified: Identified::No,
             slots: VecDeque::new(),
             first_slot: 0,
-            out: Vec::new(),
+            out: VecDeque::new(),
             written: 0,
+            charged: 0,
             closing: false,
             frame_since: None,
             active: now,
@@ -132,45 +139,44 @@ impl Conn {
         let Ok(frame) = encode_frame(payload, payload.len()) else {
             return;
         };
-        if self.slots.len() == 1 && slot == self.first_slot && self.out.is_empty() {
-            // The common case: one request, one answer, no copy.
-            self.slots.clear();
-            self.first_slot += 1;
-            self.out = frame;
-            return;
-        }
         let index = slot
             .checked_sub(self.first_slot)
             .and_then(|i| usize::try_from(i).ok());
         if let Some(place) = index.and_then(|i| self.slots.get_mut(i)) {
             *place = Some(frame);
         }
-        while let Some(Some(_)) = self.slots.front() {
-            if let Some(Some(frame)) = self.slots.pop_front() {
-                self.out.extend_from_slice(&frame);
-            }
+        while let Some(Some(frame)) = self.slots.front_mut().map(Option::take) {
+            self.slots.pop_front();
             self.first_slot += 1;
+            match self.out.back_mut() {
+                Some(last) if last.len() + frame.len() <= PIECE => last.extend_from_slice(&frame),
+                _ => self.out.push_back(frame),
+            }
         }
     }
 
     /// Bytes the peer has not taken, answers waiting for their turn included.
     pub fn backlog(&self) -> usize {
-        self.out.len() - self.written + self.slots.iter().flatten().map(Vec::len).sum::<usize>()
+        self.unsent() + self.slots.iter().flatten().map(Vec::len).sum::<usize>()
     }
 
     /// Bytes that could be written now.
     pub fn unsent(&self) -> usize {
-        self.out.len() - self.written
+        self.out.iter().map(Vec::len).sum::<usize>() - self.written
     }
 
     /// Writes what the peer takes.
     pub fn flush(&mut self, now: Instant) -> Flushed {
-        while self.written < self.out.len() {
-            match send(&self.socket, &self.out[self.written..], SendFlags::NOSIGNAL) {
+        while let Some(piece) = self.out.front() {
+            match send(&self.socket, &piece[self.written..], SendFlags::NOSIGNAL) {
                 Ok(n) => {
                     self.written += n;
                     self.active = now;
                     self.stalled = None;
+                    if self.written == piece.len() {
+                        self.out.pop_front();
+                        self.written = 0;
+                    }
                 }
                 Err(Errno::AGAIN) => {
                     self.stalled.get_or_insert(now);
@@ -179,12 +185,6 @@ impl Conn {
                 Err(Errno::INTR) => {}
                 Err(_) => return Flushed::Gone,
             }
-        }
-        self.written = 0;
-        if self.out.capacity() > 64 << 10 {
-            self.out = Vec::new();
-        } else {
-            self.out.clear();
         }
         Flushed::All
     }

@@ -321,6 +321,10 @@ impl Front {
             self.drop_connection(number);
             return;
         }
+        self.charge(number, now);
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
         let wanted = conn.wanted();
         if wanted != conn.interest {
             conn.interest = wanted;
@@ -334,12 +338,40 @@ impl Front {
         }
     }
 
+    /// Puts what the connection has of unwritten answers on its user's account. Whoever has too much loses the connection
+    /// that holds most of it: every other one, of the same user too, is left in peace.
+    fn charge(&mut self, number: u64, now: Instant) {
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
+        let (uid, held) = (conn.caller.uid, conn.backlog());
+        let charged = std::mem::replace(&mut conn.charged, held);
+        self.shares.charge(uid, charged, held);
+        while let Some((debtor, bytes)) = self.shares.debtor(uid) {
+            let theirs = self.connections.iter();
+            let worst = theirs
+                .filter(|(_, conn)| conn.caller.uid == debtor)
+                .max_by_key(|(_, conn)| conn.charged);
+            let Some((&worst, conn)) = worst else {
+                return;
+            };
+            let message = format!(
+                "unread answers of yours hold {} KiB: closed the connection that most of them are for; what became of its requests is in the ledger",
+                bytes >> 10
+            );
+            let caller = conn.caller.clone();
+            self.drop_connection(worst);
+            self.record_refusal(caller, "", ErrorCode::Busy, &message, now);
+        }
+    }
+
     fn drop_connection(&mut self, number: u64) {
         // Closing the descriptor takes it out of epoll; jobs that are under way finish without a listener.
         let Some(conn) = self.connections.remove(&number) else {
             return;
         };
         let uid = conn.caller.uid;
+        self.shares.charge(uid, conn.charged, 0);
         if let Some(count) = self.per_uid.get_mut(&uid) {
             *count -= 1;
             if *count == 0 {
