@@ -286,8 +286,8 @@ fn who_asks_and_hangs_up_again_and_again_does_not_fill_the_agent_with_requests()
     // Four connections with two requests each are all that this user could wait for.
     for round in 1..=8 {
         let mut client = agent.client();
-        client.request(&start(100));
-        wait_for(|| (under_way() >= round).then_some(()));
+        client.request(&start(100 + round));
+        wait_for(|| (under_way() >= u64::from(round)).then_some(()));
     }
     wait_for(|| {
         let answer = agent.client().try_call(&start(100))?;
@@ -304,7 +304,9 @@ fn who_asks_and_hangs_up_again_and_again_does_not_fill_the_agent_with_requests()
 fn large_answers_behind_one_that_does_not_come_cost_bounded_memory_and_nobody_else_an_answer() {
     const CLIENTS: u32 = 3;
     const BEHIND: u64 = 30;
-    let script = format!("if [ $1 = config ]; then exec cat \"$BLOCKHOST_ROOT/var/lib/blockhost/big\"; fi\n{HELD}");
+    let script = format!(
+        "if [ $1 = config ]; then exec cat \"$BLOCKHOST_ROOT/var/lib/blockhost/big\"; fi\n{HELD}"
+    );
     let world = World::with_qm(&script, "");
     let big = format!("args: {}\n", "a".repeat(900 << 10));
     std::fs::write(world.layout.state().join("big"), big).expect("a large configuration");
@@ -348,4 +350,97 @@ fn large_answers_behind_one_that_does_not_come_cost_bounded_memory_and_nobody_el
     assert!((1..CLIENTS).contains(&kept), "{kept} of {CLIENTS} kept");
     assert_eq!(agent.pid("front"), Some(front), "{}", agent.world.log());
     assert!(agent.world.log().contains("unread answers of yours"));
+}
+
+fn under_way(agent: &Agent) -> u64 {
+    let answer = agent.client().call(&json!({"action": "agent-info"}));
+    answer["counters"]["in_flight"].as_u64().expect("a number")
+}
+
+fn stop(vmid: u32) -> Value {
+    json!({"action": "qm-stop", "params": {"vmid": vmid}})
+}
+
+#[test]
+fn what_waits_for_its_turn_ends_with_its_connection_and_not_when_its_client_has_said_all() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let (mut first, mut half, mut gone) = (agent.client(), agent.client(), agent.client());
+    first.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    gone.request(&json!({"action": "qm-destroy", "params": {"vmid": 100}}));
+    gone.request(&json!({"action": "qm-destroy", "params": {"vmid": 100}}));
+    half.request(&stop(100));
+    let shut = half.stream.shutdown(std::net::Shutdown::Write);
+    shut.expect("shutdown");
+    wait_for(|| (under_way(&agent) == 4).then_some(()));
+    drop(gone);
+    wait_for(|| (under_way(&agent) == 2).then_some(()));
+    go(&agent.world);
+    assert_eq!(first.answer().expect("an answer")["ok"], true);
+    assert_eq!(half.answer().expect("an answer")["ok"], true);
+    assert_eq!(
+        phases(&agent.world, "qm-stop"),
+        ["intent vm:100", "outcome vm:100"]
+    );
+    assert!(phases(&agent.world, "qm-destroy").is_empty());
+    let records = agent.world.records();
+    let refused = records.iter().filter(|record| {
+        let text = record.to_string();
+        record["action"] == "request-refused"
+            && text.contains("qm-destroy")
+            && text.contains("the connection ended while this waited")
+    });
+    assert_eq!(refused.count(), 2, "{records:?}");
+}
+
+#[test]
+fn what_waits_for_longer_than_it_may_take_is_told_that_it_did_not_happen() {
+    let agent = Agent::start_in(World::with_qm(HELD, "time_limits: {qm-stop: 1}\n"));
+    let (mut first, mut late) = (agent.client(), agent.client());
+    first.request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    let answer = late.call(&stop(100));
+    assert_eq!(answer["code"], "busy", "{answer}");
+    let error = answer["error"].as_str().expect("a sentence");
+    assert!(error.contains("nothing was executed"), "{answer}");
+    // What it stood in the way of comes next, on the same connection.
+    late.request(&json!({"action": "qm-destroy", "params": {"vmid": 100}}));
+    wait_for(|| (under_way(&agent) == 2).then_some(()));
+    go(&agent.world);
+    assert_eq!(first.answer().expect("an answer")["ok"], true);
+    assert_eq!(late.answer().expect("an answer")["ok"], true);
+    assert!(phases(&agent.world, "qm-stop").is_empty());
+}
+
+#[test]
+fn one_user_cannot_queue_up_at_one_machine_without_end() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let mut clients: Vec<_> = (0..3).map(|_| agent.client()).collect();
+    clients[0].request(&start(100));
+    wait_for_call(&agent.world, "start 100");
+    for client in &mut clients {
+        (0..25).for_each(|_| client.request(&stop(100)));
+    }
+    // One runs and 64 wait; eleven were refused, and other machines have room.
+    wait_for(|| (under_way(&agent) == 65).then_some(()));
+    clients[0].request(&start(101));
+    wait_for_call(&agent.world, "start 101");
+    go(&agent.world);
+    let answers = clients.iter_mut().zip([27, 25, 25]);
+    let answers: Vec<Value> = answers
+        .flat_map(|(client, count)| {
+            let answer = |_| client.answer().expect("an answer");
+            (0..count).map(answer).collect::<Vec<_>>()
+        })
+        .collect();
+    let refused: Vec<&Value> = answers.iter().filter(|a| a["ok"] == false).collect();
+    assert_eq!(refused.len(), 11, "{refused:?}");
+    for answer in refused {
+        let error = answer["error"].as_str().expect("a sentence");
+        assert!(
+            answer["code"] == "busy" && error.contains("wait for vm:100"),
+            "{answer}"
+        );
+    }
+    assert_eq!(agent.client().call(&stop(100))["ok"], true, "room again");
 }

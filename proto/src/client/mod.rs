@@ -44,8 +44,9 @@ pub enum CallError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// No answer in time. Whether the action happened is unknown; the ledger says.
-    #[error("no answer from the root agent within {} s; whether it happened is in the ledger", after.as_secs())]
+    /// No answer in time. Whether the action happened is unknown: one that began is in the ledger, with what became of it; one
+    /// that waits for its turn has no record, and begins only while this connection is open.
+    #[error("no answer from the root agent within {} s; the ledger tells whether it began and what became of it", after.as_secs())]
     Timeout {
         /// The limit.
         after: Duration,

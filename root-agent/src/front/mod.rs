@@ -8,6 +8,7 @@ pub mod meter;
 mod neighbours;
 pub mod requests;
 mod share;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -22,6 +23,7 @@ use self::conn::{Conn, Flushed};
 use self::info::Counters;
 use self::meter::Meter;
 use self::share::Shares;
+use self::waiting::Crowds;
 use crate::compartment::Failure;
 use crate::control::ControlSocket;
 use crate::ipc::{Caller, Channel, ChannelError, Start};
@@ -55,8 +57,12 @@ pub struct Job {
     action: &'static str,
     params: serde_json::Value,
     limit_ms: u64,
+    /// Given up when it has not had its turn by then.
+    until: Instant,
     /// Its turn on all resources.
     runnable: bool,
+    /// Until then, what it is counted at.
+    waits_for: Vec<ResourceKey>,
     sent: bool,
 }
 
@@ -78,6 +84,7 @@ pub struct Front {
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
     shares: Shares,
+    crowds: Crowds,
     /// Jobs that the gate did not take, and why.
     not_taken: Vec<(u64, Failure)>,
     queues: ResourceQueues<ResourceKey>,
@@ -140,6 +147,7 @@ impl Front {
             jobs: BTreeMap::new(),
             next_job: 1,
             shares: Shares::default(),
+            crowds: Crowds::default(),
             not_taken: Vec::new(),
             queues: ResourceQueues::default(),
             refusals: Meter::default(),
@@ -228,7 +236,7 @@ impl Front {
                 .get(&number)
                 .is_none_or(|conn| conn.closing);
         if gone && read_out {
-            self.drop_connection(number);
+            self.drop_connection(number, now);
             return;
         }
         self.settle(number, now);
@@ -247,7 +255,7 @@ impl Front {
                 self.frames(number, now);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.drop_connection(number),
+            Err(_) => self.drop_connection(number, now),
         }
         self.buffer = buffer;
     }
@@ -318,7 +326,7 @@ impl Front {
             Flushed::All
         };
         if flushed == Flushed::Gone || conn.finished() {
-            self.drop_connection(number);
+            self.drop_connection(number, now);
             return;
         }
         self.charge(number, now);
@@ -329,7 +337,7 @@ impl Front {
         if wanted != conn.interest {
             conn.interest = wanted;
             if epoll::modify(&self.epoll, &*conn, EventData::new_u64(number), wanted).is_err() {
-                self.drop_connection(number);
+                self.drop_connection(number, now);
                 return;
             }
         }
@@ -360,12 +368,12 @@ impl Front {
                 bytes >> 10
             );
             let caller = conn.caller.clone();
-            self.drop_connection(worst);
+            self.drop_connection(worst, now);
             self.record_refusal(caller, "", ErrorCode::Busy, &message, now);
         }
     }
 
-    fn drop_connection(&mut self, number: u64) {
+    fn drop_connection(&mut self, number: u64, now: Instant) {
         // Closing the descriptor takes it out of epoll; jobs that are under way finish without a listener.
         let Some(conn) = self.connections.remove(&number) else {
             return;
@@ -378,6 +386,7 @@ impl Front {
                 self.per_uid.remove(&uid);
             }
         }
+        self.abandon(number, now);
     }
 
     fn sweep_before(&mut self, at: Instant) {
@@ -387,11 +396,12 @@ impl Front {
     /// Closes what is late and finds out when to look again.
     fn sweep(&mut self, now: Instant) {
         self.sweep_at = None;
+        let waiting = self.expire(now);
         let limits = self.policy.limits;
         let stall = Duration::from_secs(limits.write_stall_s);
         let mut late_frames = Vec::new();
         let mut idle = Vec::new();
-        let mut next: Option<Instant> = None;
+        let mut next = waiting;
         for (&number, conn) in &self.connections {
             // A frame that we do not read any further ourselves is not late.
             let frame = conn.frame_since.filter(|_| conn.reads());
@@ -420,7 +430,7 @@ impl Front {
             self.settle(number, now);
         }
         for number in idle {
-            self.drop_connection(number);
+            self.drop_connection(number, now);
         }
     }
 }

@@ -11,7 +11,7 @@ use blockhost_proto::response::{Body, ErrorCode, Receipt, Response};
 
 use super::conn::Identified;
 use super::info::{Counters, Facts, Head};
-use super::{Front, Job};
+use super::{Front, Job, waiting};
 use crate::compartment::{Backend, Done, Failure};
 use crate::failpoint;
 use crate::ipc::{Caller, ChannelError, Report, ToGate};
@@ -75,7 +75,7 @@ impl Front {
             self.refuse(number, slot, request.id, name, failure, now);
             return;
         }
-        self.enqueue(number, slot, request.id, &request.action, bytes);
+        self.enqueue(number, slot, request.id, &request.action, bytes, now);
     }
 
     /// Whether a rule permits it now: any one that does and has not been used up by this user.
@@ -131,16 +131,32 @@ impl Front {
         id: Option<String>,
         action: &Action,
         bytes: usize,
+        now: Instant,
     ) {
         let spec = action.spec();
-        let Some(conn) = self.connections.get_mut(&number) else {
+        let Some(uid) = self.connections.get(&number).map(|conn| conn.caller.uid) else {
             return;
         };
         let job_id = self.next_job;
         self.next_job += 1;
+        let mut waits_for = action.resources();
         let runnable = self
             .queues
-            .arrive(job_id, action.resources(), spec.read_only);
+            .arrive(job_id, waits_for.clone(), spec.read_only);
+        if runnable {
+            waits_for.clear();
+        } else if let Err(key) = self.crowds.join(uid, &waits_for) {
+            // The last to arrive: nobody waits for it.
+            self.queues.leave(job_id);
+            self.shares.give_back(uid, bytes);
+            self.refuse(number, slot, id, spec.name, waiting::crowded(&key), now);
+            return;
+        }
+        let Some(conn) = self.connections.get_mut(&number) else {
+            return;
+        };
+        let limit_ms = limit_ms(action, self.policy.time_limits.get(spec.name).copied());
+        let until = waiting::patience(limit_ms, now);
         let job = Job {
             connection: number,
             slot,
@@ -152,8 +168,10 @@ impl Front {
             bytes,
             action: spec.name,
             params: action.params(),
-            limit_ms: limit_ms(action, self.policy.time_limits.get(spec.name).copied()),
+            limit_ms,
+            until,
             runnable,
+            waits_for,
             sent: false,
         };
         if conn.identified == Identified::No {
@@ -173,6 +191,9 @@ impl Front {
             }
         }
         let identified = conn.identified == Identified::Yes;
+        if !runnable {
+            self.sweep_before(until);
+        }
         self.jobs.insert(job_id, job);
         self.send_if_ready(job_id, identified);
     }
@@ -213,10 +234,9 @@ impl Front {
         receipt: Option<Receipt>,
         now: Instant,
     ) {
-        let Some(job) = self.jobs.remove(&job_id) else {
+        let Some(job) = self.take_job(job_id) else {
             return;
         };
-        self.shares.give_back(job.caller.uid, job.bytes);
         match &result {
             Ok(_) => self.counters.succeeded += 1,
             Err(_) => self.counters.failed += 1,
@@ -225,11 +245,39 @@ impl Front {
         self.answer(job.connection, job.slot, job.id, result, receipt);
         self.settle(job.connection, now);
         failpoint::reach("front-answered", job.action.as_bytes());
+        self.let_next(job_id);
+    }
+
+    /// Ends a job that waits for its turn, with an answer and a record of its own.
+    pub(super) fn give_up(&mut self, job_id: u64, message: &str, now: Instant) {
+        let Some(job) = self.take_job(job_id) else {
+            return;
+        };
+        self.record_refusal(job.caller, job.action, ErrorCode::Busy, message, now);
+        let failure = Failure::new(ErrorCode::Busy, message);
+        self.answer(job.connection, job.slot, job.id, Err(failure), None);
+        self.settle(job.connection, now);
+        self.let_next(job_id);
+    }
+
+    /// Takes a job from all books but that of the queues.
+    fn take_job(&mut self, job_id: u64) -> Option<Job> {
+        let mut job = self.jobs.remove(&job_id)?;
+        self.shares.give_back(job.caller.uid, job.bytes);
+        let waited_for = std::mem::take(&mut job.waits_for);
+        self.crowds.leave(job.caller.uid, waited_for);
+        Some(job)
+    }
+
+    /// Whoever waited for this job only may begin.
+    fn let_next(&mut self, job_id: u64) {
         for next in self.queues.leave(job_id) {
             let Some(waiting) = self.jobs.get_mut(&next) else {
                 continue;
             };
             waiting.runnable = true;
+            let waited_for = std::mem::take(&mut waiting.waits_for);
+            self.crowds.leave(waiting.caller.uid, waited_for);
             let identified = self
                 .connections
                 .get(&waiting.connection)
