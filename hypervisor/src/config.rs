@@ -262,7 +262,7 @@ pub fn remove(host: &Host, vmid: Vmid) -> Result<()> {
     rustix::fs::fsync(&dir_fd).at("cannot sync", &dir)
 }
 
-/// The exclusive right to change one machine; released when dropped (or when the process dies).
+/// The exclusive right to change one machine, or one of several to read it; released when dropped (or when the process dies).
 #[derive(Debug)]
 pub struct VmLock {
     _file: OwnedFd,
@@ -277,11 +277,25 @@ impl VmLock {
         Self::take_file(host, &format!("{vmid}.lock"), LOCK_WAIT)
     }
 
+    /// As [`VmLock::take`], beside others that only read the machine: nobody changes it meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn share(host: &Host, vmid: Vmid) -> Result<Self> {
+        let name = format!("{vmid}.lock");
+        let shared = FlockOperation::NonBlockingLockShared;
+        Self::lock(host, &name, LOCK_WAIT, shared)
+    }
+
     /// As [`VmLock::take`] for a lock file of any name below the run directory.
     ///
     /// # Errors
     /// As there.
     pub fn take_file(host: &Host, name: &str, wait: Duration) -> Result<Self> {
+        Self::lock(host, name, wait, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock(host: &Host, name: &str, wait: Duration, operation: FlockOperation) -> Result<Self> {
         let dir = host.run_dir();
         fs::create_dir_all(&dir).at("cannot create", &dir)?;
         let path = dir.join(name);
@@ -290,7 +304,7 @@ impl VmLock {
             rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
         let end = Instant::now() + wait;
         loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match rustix::fs::flock(&file, operation) {
                 Ok(()) => return Ok(VmLock { _file: file }),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,7 @@
 //! create, set, destroy, importdisk, template, clone, resize: everything that changes a configuration or its volumes.
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -273,13 +274,19 @@ pub struct Clone {
 /// # Errors
 /// When the source runs, the number is taken or a volume cannot be made; nothing stays then.
 pub fn clone(host: &Host, vmid: Vmid, newid: Vmid, request: &Clone) -> Result<()> {
-    // Always in the same order, so that two clones cannot wait for each other.
-    let _locks = (
-        VmLock::take(host, vmid.min(newid))?,
-        (vmid != newid)
-            .then(|| VmLock::take(host, vmid.max(newid)))
-            .transpose()?,
-    );
+    // Any number of clones may read one source; what would change or end it waits for them. Always in the same order, so
+    // that no two can wait for each other.
+    let source = || VmLock::share(host, vmid);
+    let target = || VmLock::take(host, newid);
+    let _locks = match vmid.cmp(&newid) {
+        Ordering::Less => (source()?, Some(target()?)),
+        // Refused below.
+        Ordering::Equal => (source()?, None),
+        Ordering::Greater => {
+            let target = target()?;
+            (source()?, Some(target))
+        }
+    };
     let source = VmConfig::load(host, vmid)?;
     host.refuse_existing(newid)?;
     let full = request.full.unwrap_or(!source.is_template());

@@ -5,6 +5,11 @@ mod common;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use blockhost_hypervisor::config::VmLock;
+use blockhost_hypervisor::error::Error;
+use blockhost_hypervisor::host::{Family, Host};
+use blockhost_hypervisor::machine::Vmid;
+use blockhost_proto::layout::Layout;
 use common::World;
 
 fn world_with_guest() -> Option<(World, std::path::PathBuf)> {
@@ -436,4 +441,24 @@ fn no_machine_signals_another_or_speaks_to_an_abstract_socket_of_the_host() {
         "the connection: {}",
         done.errors
     );
+}
+
+#[test]
+fn a_machine_is_cloned_while_others_read_it_and_nobody_may_change_it_meanwhile() {
+    let Some(world) = World::new() else { return };
+    world.ok(&["create", "100", "--name", "source", "--memory", "128"]);
+    let host = Host {
+        family: Family::Machines,
+        layout: Layout::new(world.path("")),
+        node: "test".to_owned(),
+        pins: None,
+    };
+    let reader = VmLock::share(&host, Vmid::try_from(100u32).unwrap()).unwrap();
+    world.ok(&["clone", "100", "101", "--full", "1"]);
+    world.ok(&["clone", "100", "99100", "--full", "1"]);
+    let change = || VmLock::take_file(&host, "100.lock", Duration::ZERO);
+    assert!(matches!(change(), Err(Error::LockTimeout { .. })));
+    drop(reader);
+    drop(change().expect("nobody reads it any more"));
+    world.ok(&["destroy", "100"]);
 }

@@ -1,6 +1,6 @@
 //! First come, first served per resource; used by the front, which keeps the order of arrival, and by the gate, which
 //! does not take a front's word for it. A job waits until nothing ahead of it on any of its resources is in its way;
-//! readers do not wait for readers. Places on all resources are taken at once on arrival, so no cycle can arise.
+//! readers of a resource do not wait for its readers. Places on all resources are taken at once on arrival, so no cycle can arise.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -15,8 +15,8 @@ pub struct ResourceQueues<K> {
 
 #[derive(Debug)]
 struct Job<K> {
-    resources: Vec<K>,
-    shared: bool,
+    /// Each with whether readers may be at it meanwhile.
+    resources: Vec<(K, bool)>,
     running: bool,
 }
 
@@ -33,10 +33,11 @@ impl Queue {
     }
 
     fn lets(&self, job: u64, shared: bool) -> bool {
+        // Nobody stands in their own way, who named a thing twice.
         if shared {
-            job < self.first_exclusive()
+            job <= self.first_exclusive()
         } else {
-            job == self.first_exclusive() && self.shared.first().is_none_or(|&other| other > job)
+            job == self.first_exclusive() && self.shared.first().is_none_or(|&other| other >= job)
         }
     }
 }
@@ -51,11 +52,12 @@ impl<K> Default for ResourceQueues<K> {
 }
 
 impl<K: Hash + Eq + Clone> ResourceQueues<K> {
-    /// Takes a place on each resource; `job` is greater than every number before it. True when it may run at once.
-    pub fn arrive(&mut self, job: u64, resources: Vec<K>, shared: bool) -> bool {
-        for resource in &resources {
+    /// Takes a place on each resource, beside other readers where it only reads; `job` is greater than every number before it.
+    /// True when it may run at once.
+    pub fn arrive(&mut self, job: u64, resources: Vec<(K, bool)>) -> bool {
+        for (resource, shared) in &resources {
             let queue = self.queues.entry(resource.clone()).or_default();
-            if shared {
+            if *shared {
                 queue.shared.insert(job);
             } else {
                 queue.exclusive.insert(job);
@@ -63,7 +65,6 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
         }
         let entry = Job {
             resources,
-            shared,
             running: false,
         };
         self.jobs.insert(job, entry);
@@ -76,7 +77,7 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
             return Vec::new();
         };
         let mut next = BTreeSet::new();
-        for resource in &left.resources {
+        for (resource, shared) in &left.resources {
             let Some(queue) = self.queues.get_mut(resource) else {
                 continue;
             };
@@ -87,7 +88,7 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
                 next.insert(first);
             }
             // Readers wait for no reader.
-            if !left.shared {
+            if !shared {
                 next.extend(queue.shared.range(..first));
             }
             if queue.shared.is_empty() && queue.exclusive.is_empty() {
@@ -105,10 +106,10 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
             return false;
         };
         let queues = &self.queues;
-        let lets = |resource| {
+        let lets = |(resource, shared): &(K, bool)| {
             queues
                 .get(resource)
-                .is_none_or(|queue: &Queue| queue.lets(job, entry.shared))
+                .is_none_or(|queue: &Queue| queue.lets(job, *shared))
         };
         if entry.running || !entry.resources.iter().all(lets) {
             return false;
@@ -132,12 +133,19 @@ impl<K: Hash + Eq + Clone> ResourceQueues<K> {
 mod tests {
     use super::*;
 
+    type Queues = ResourceQueues<&'static str>;
+
+    fn arrive(queues: &mut Queues, job: u64, names: &[&'static str], shared: bool) -> bool {
+        let claims = names.iter().map(|&name| (name, shared));
+        queues.arrive(job, claims.collect())
+    }
+
     #[test]
     fn a_job_waits_for_every_one_of_its_resources() {
         let mut queues = ResourceQueues::default();
-        assert!(queues.arrive(1, vec!["vm:100"], false));
-        assert!(queues.arrive(2, vec!["vm:101"], false));
-        assert!(!queues.arrive(3, vec!["vm:100", "vm:101"], false));
+        assert!(arrive(&mut queues, 1, &["vm:100"], false));
+        assert!(arrive(&mut queues, 2, &["vm:101"], false));
+        assert!(!arrive(&mut queues, 3, &["vm:100", "vm:101"], false));
         assert!(queues.leave(1).is_empty(), "vm:101 is still taken");
         assert_eq!(queues.leave(2), [3]);
     }
@@ -145,9 +153,9 @@ mod tests {
     #[test]
     fn arrival_order_holds_on_one_resource() {
         let mut queues = ResourceQueues::default();
-        assert!(queues.arrive(1, vec!["firewall"], false));
-        assert!(!queues.arrive(2, vec!["firewall"], false));
-        assert!(!queues.arrive(3, vec!["firewall"], false));
+        assert!(arrive(&mut queues, 1, &["firewall"], false));
+        assert!(!arrive(&mut queues, 2, &["firewall"], false));
+        assert!(!arrive(&mut queues, 3, &["firewall"], false));
         assert_eq!(queues.leave(1), [2]);
         assert_eq!(queues.leave(2), [3]);
         assert!(queues.leave(3).is_empty());
@@ -160,20 +168,45 @@ mod tests {
     #[test]
     fn readers_share_but_do_not_overtake_a_writer() {
         let mut queues = ResourceQueues::default();
-        assert!(queues.arrive(1, vec!["vm:100"], true));
-        assert!(queues.arrive(2, vec!["vm:100"], true));
-        assert!(!queues.arrive(3, vec!["vm:100"], false));
-        assert!(!queues.arrive(4, vec!["vm:100"], true));
+        assert!(arrive(&mut queues, 1, &["vm:100"], true));
+        assert!(arrive(&mut queues, 2, &["vm:100"], true));
+        assert!(!arrive(&mut queues, 3, &["vm:100"], false));
+        assert!(!arrive(&mut queues, 4, &["vm:100"], true));
         assert!(queues.leave(1).is_empty());
         assert_eq!(queues.leave(2), [3]);
         assert_eq!(queues.leave(3), [4]);
     }
 
     #[test]
+    fn readers_of_one_thing_that_change_others_run_at_once_and_what_changes_that_one_waits_for_all()
+    {
+        let mut queues = Queues::default();
+        let clone = |newid| vec![("vm:9000", true), (newid, false)];
+        assert!(queues.arrive(1, clone("vm:100")));
+        assert!(queues.arrive(2, clone("vm:101")));
+        assert!(!arrive(&mut queues, 3, &["vm:9000"], false), "destroyed");
+        assert!(!arrive(&mut queues, 4, &["vm:101"], false), "started");
+        assert!(!queues.arrive(5, clone("vm:102")), "behind the end of it");
+        assert_eq!(queues.leave(2), [4]);
+        assert_eq!(queues.leave(1), [3]);
+        assert_eq!(queues.leave(3), [5]);
+        assert!(queues.leave(4).is_empty() && queues.leave(5).is_empty());
+        assert!(queues.is_empty() && queues.queues.is_empty());
+    }
+
+    #[test]
+    fn who_reads_and_changes_one_thing_does_not_wait_for_itself() {
+        let mut queues = Queues::default();
+        assert!(queues.arrive(1, vec![("a", true), ("a", false)]));
+        assert!(!arrive(&mut queues, 2, &["a"], true));
+        assert_eq!(queues.leave(1), [2]);
+    }
+
+    #[test]
     fn thousands_of_jobs_on_one_machine_do_not_slow_each_other_down() {
         let mut queues = ResourceQueues::default();
         let jobs = 20_000u64;
-        let begun = (1..=jobs).filter(|&job| queues.arrive(job, vec!["vm:100"], job % 3 == 0));
+        let begun = (1..=jobs).filter(|&job| arrive(&mut queues, job, &["vm:100"], job % 3 == 0));
         assert_eq!(begun.collect::<Vec<_>>(), [1]);
         // Searching a queue for each of them would take minutes.
         let mut running = BTreeSet::from([1]);
@@ -188,9 +221,9 @@ mod tests {
     #[test]
     fn a_job_is_let_in_once() {
         let mut queues = ResourceQueues::default();
-        assert!(queues.arrive(1, vec!["a"], false));
-        assert!(!queues.arrive(2, vec!["a"], true));
-        assert!(!queues.arrive(3, vec!["a"], true));
+        assert!(arrive(&mut queues, 1, &["a"], false));
+        assert!(!arrive(&mut queues, 2, &["a"], true));
+        assert!(!arrive(&mut queues, 3, &["a"], true));
         assert_eq!(queues.leave(1), [2, 3]);
         assert!(queues.leave(2).is_empty(), "3 runs already");
         assert!(queues.leave(2).is_empty(), "gone");
@@ -199,15 +232,15 @@ mod tests {
     #[test]
     fn the_same_resource_named_twice_does_not_block_the_job_itself() {
         let mut queues = ResourceQueues::default();
-        assert!(queues.arrive(1, vec!["vm:100", "vm:100"], false));
-        assert!(!queues.arrive(2, vec!["vm:100"], false));
+        assert!(arrive(&mut queues, 1, &["vm:100", "vm:100"], false));
+        assert!(!arrive(&mut queues, 2, &["vm:100"], false));
         assert_eq!(queues.leave(1), [2]);
     }
 
     #[test]
     fn a_job_without_resources_never_waits() {
         let mut queues: ResourceQueues<&str> = ResourceQueues::default();
-        assert!(queues.arrive(1, Vec::new(), false));
+        assert!(arrive(&mut queues, 1, &[], false));
         assert!(queues.leave(1).is_empty());
     }
 }

@@ -444,3 +444,29 @@ fn one_user_cannot_queue_up_at_one_machine_without_end() {
     }
     assert_eq!(agent.client().call(&stop(100))["ok"], true, "room again");
 }
+
+#[test]
+fn a_template_is_cloned_by_many_at_once_and_what_would_end_it_waits_for_all() {
+    let agent = Agent::start_in(World::with_qm(HELD, ""));
+    let clone = |newid: u32| json!({"action": "qm-clone", "params": {"vmid": 9000, "newid": newid, "name": "a"}});
+    let mut clones: Vec<_> = (0..3).map(|_| agent.client()).collect();
+    for (newid, client) in (100..).zip(&mut clones) {
+        client.request(&clone(newid));
+    }
+    for newid in 100..103 {
+        wait_for_call(&agent.world, &format!("clone 9000 {newid}"));
+    }
+    let mut destroys = agent.client();
+    destroys.request(&json!({"action": "qm-destroy", "params": {"vmid": 9000, "template": true}}));
+    wait_for(|| (under_way(&agent) == 4).then_some(()));
+    assert!(phases(&agent.world, "qm-destroy").is_empty());
+    go(&agent.world);
+    for client in &mut clones {
+        assert_eq!(client.answer().expect("an answer")["ok"], true);
+    }
+    assert!(destroys.answer().is_some());
+    let records = agent.world.records();
+    let last_clone = records.iter().rposition(|r| r["action"] == "qm-clone");
+    let destroy = records.iter().position(|r| r["action"] == "qm-destroy");
+    assert!(destroy.is_some() && last_clone < destroy, "{records:?}");
+}

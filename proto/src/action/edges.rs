@@ -239,6 +239,28 @@ fn each_action_locks_the_things_that_it_names() {
         let found: Vec<&str> = found.iter().map(ResourceKey::as_str).collect();
         assert_eq!(found, keys, "{name}");
     }
+    // A template is read by any number of clones at once; what an action changes is its alone.
+    let clone = changed("qm-clone", &json!({})).expect("an example");
+    let claims = clone.claims();
+    let claims: Vec<_> = claims
+        .iter()
+        .map(|(key, shared)| (key.as_str(), *shared))
+        .collect();
+    assert_eq!(claims, [("vm:9000", true), ("vm:100", false)]);
+    for spec in catalog::CATALOG
+        .iter()
+        .filter(|spec| spec.name != "qm-clone")
+    {
+        let action = changed(spec.name, &json!({})).expect("an example");
+        assert!(
+            action
+                .claims()
+                .iter()
+                .all(|(_, shared)| *shared == spec.read_only),
+            "{}",
+            spec.name
+        );
+    }
     // One key for all that is done to one switch, and to one tunnel.
     for (names, mark) in [
         (

@@ -185,6 +185,8 @@ pub trait ActionParams: Sized {
     fn encode(&self) -> Map<String, Value>;
     /// What must not be touched by another action meanwhile.
     fn resources(&self) -> Vec<ResourceKey>;
+    /// What of that it only reads, while it changes the rest: others may read it, too.
+    fn sources(&self) -> Vec<ResourceKey>;
     /// The `resource` field of its ledger records.
     fn ledger_resource(&self) -> String;
     /// Names of parameters whose values are secret in this request.
@@ -205,6 +207,7 @@ macro_rules! action {
         }
         $(check $check:expr,)?
         $(resources $resources:expr,)?
+        $(sources $sources:expr,)?
         $(resource $resource:expr,)?
         $(secrets $secrets:expr,)?
         $(duration $duration:expr,)?
@@ -266,6 +269,11 @@ macro_rules! action {
 
             fn resources(&self) -> Vec<$crate::action::ResourceKey> {
                 let f: fn(&Self) -> Vec<$crate::action::ResourceKey> = $crate::action::either!($($resources)?, |_| Vec::new());
+                f(self)
+            }
+
+            fn sources(&self) -> Vec<$crate::action::ResourceKey> {
+                let f: fn(&Self) -> Vec<$crate::action::ResourceKey> = $crate::action::either!($($sources)?, |_| Vec::new());
                 f(self)
             }
 
@@ -393,6 +401,18 @@ macro_rules! actions {
             #[must_use]
             pub fn resources(&self) -> Vec<ResourceKey> {
                 match self { $( Self::$Name(action) => action.resources(), )+ }
+            }
+
+            fn sources(&self) -> Vec<ResourceKey> {
+                match self { $( Self::$Name(action) => action.sources(), )+ }
+            }
+
+            /// The same, each with whether others that only read it may do so meanwhile.
+            #[must_use]
+            pub fn claims(&self) -> Vec<(ResourceKey, bool)> {
+                let (reads, sources) = (self.spec().read_only, self.sources());
+                let claim = |key| (reads || sources.contains(&key), key);
+                self.resources().into_iter().map(claim).map(|(shared, key)| (key, shared)).collect()
             }
 
             /// The `resource` field of its ledger records.

@@ -235,6 +235,7 @@ action! {
         Ok(())
     },
     resources |a| vec![ResourceKey::vm(a.vmid), ResourceKey::vm(a.newid)],
+    sources |a| vec![ResourceKey::vm(a.vmid)],
     resource |a| format!("vm:{}", a.newid),
     example r#"{"vmid": 9000, "newid": 100, "name": "web-1", "full": true}"#,
 }

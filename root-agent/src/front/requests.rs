@@ -139,10 +139,8 @@ impl Front {
         };
         let job_id = self.next_job;
         self.next_job += 1;
+        let runnable = self.queues.arrive(job_id, action.claims());
         let mut waits_for = action.resources();
-        let runnable = self
-            .queues
-            .arrive(job_id, waits_for.clone(), spec.read_only);
         if runnable {
             waits_for.clear();
         } else if let Err(key) = self.crowds.join(uid, &waits_for) {

@@ -21,9 +21,7 @@ use crate::{log_error, log_info};
 impl Gate {
     /// Admits the job as soon as nothing that arrived before it touches the same things.
     pub(super) fn take_turn(&mut self, pending: Pending) {
-        let spec = pending.action.spec();
-        let resources = pending.action.resources();
-        if self.turns.arrive(pending.turn, resources, spec.read_only) {
+        if self.turns.arrive(pending.turn, pending.action.claims()) {
             self.admit(pending);
         } else {
             self.held.insert(pending.turn, pending);
