@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -406,4 +407,44 @@ fn a_damaged_ledger_keeps_the_agent_shut_until_root_accepts_exactly_what_is_lost
 
 fn world_file(agent: &Agent, name: &str) -> Vec<u8> {
     std::fs::read(agent.world.layout.ledger().join(name)).expect(name)
+}
+
+/// The child's end of its control socket, as the child has it: the only one of its sockets that keeps messages apart.
+fn control_of(pid: i32) -> std::io::Result<OwnedFd> {
+    use rustix::net::{SocketType, sockopt::socket_type};
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pidfd = pidfd_open(Pid::from_raw(pid).expect("a pid"), PidfdFlags::empty())?;
+    let own = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    for number in own.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()) {
+        let fd = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?;
+        if socket_type(&fd) == Ok(SocketType::SEQPACKET) {
+            return Ok(fd);
+        }
+    }
+    panic!("{pid} has no control socket");
+}
+
+#[test]
+fn a_child_that_hangs_up_on_the_supervisor_and_lives_on_is_killed_and_comes_back() {
+    let agent = Agent::start("");
+    for role in ["keys", "front", "ledger"] {
+        let old = agent.pid(role).expect(role);
+        let control = match control_of(old) {
+            Ok(control) => control,
+            Err(error) => {
+                println!("skipped: the descriptors of another process are out of reach: {error}");
+                return;
+            }
+        };
+        // The supervisor reads its end, and the child notices nothing.
+        rustix::net::shutdown(&control, rustix::net::Shutdown::Write).expect("shutdown");
+        drop(control);
+        agent.wait_for_new(role, old);
+        wait_for(|| {
+            let answer = agent.client().try_call(&info())?;
+            (answer["ok"] == true).then_some(())
+        });
+        let said = format!("{role} closed its control socket; killed");
+        assert!(agent.world.log().contains(&said), "{}", agent.world.log());
+    }
 }

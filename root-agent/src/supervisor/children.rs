@@ -8,7 +8,7 @@ use blockhost_ledger::{keys, loss};
 use blockhost_proto::layout::Layout;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::{Supervisor, who};
+use super::{LAST_WORDS, Supervisor, who};
 use crate::control::ControlSocket;
 use crate::ipc::{self, ChannelError, Control, Report, Role};
 use crate::{log_error, log_info};
@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub control: ControlSocket,
     pub started: Instant,
     pub ready: bool,
+    /// When it is killed: it hung up on us, and has not ended.
+    pub hung_up: Option<Instant>,
 }
 
 /// How a process ended.
@@ -50,7 +52,12 @@ impl Supervisor {
         for _ in 0..REPORTS_AT_ONCE {
             let (report, descriptor) = match running.control.receive::<Report>(false) {
                 Ok(Some(message)) => message,
-                Ok(None) | Err(ChannelError::Closed) => return,
+                Ok(None) => return,
+                // Who ends says so, or why, and is gone. The socket has nothing more to say, and would wake us for ever.
+                Err(ChannelError::Closed) => {
+                    running.hung_up = Some(Instant::now() + LAST_WORDS);
+                    return;
+                }
                 Err(error) => {
                     log_error!("{}: {error}; killed", role.as_str());
                     let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
@@ -120,6 +127,17 @@ impl Supervisor {
                     let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
                     return;
                 }
+            }
+        }
+    }
+
+    /// Kills who hung up and lives on: nobody could tell it anything any more.
+    pub(super) fn end_silent(&mut self, now: Instant) {
+        for (role, running) in &mut self.running {
+            if running.hung_up.is_some_and(|at| at <= now) {
+                log_error!("{} closed its control socket; killed", role.as_str());
+                let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+                running.hung_up = Some(now + LAST_WORDS);
             }
         }
     }

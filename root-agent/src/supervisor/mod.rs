@@ -30,7 +30,8 @@ use crate::{log_error, log_info};
 
 /// How long all children together may take to become ready at start.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long the process that stopped a start gets to say why, when another ended because of it first.
+/// How long the process that stopped a start gets to say why, when another ended because of it first; and how long one that
+/// closed its control socket gets to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Time the ledger gets to write its last records.
 const LEDGER_STOP: Duration = Duration::from_secs(10);
@@ -303,6 +304,7 @@ impl Supervisor {
             control,
             started: Instant::now(),
             ready: false,
+            hung_up: None,
         };
         self.running.insert(role, running);
         Ok(())
@@ -325,18 +327,20 @@ impl Supervisor {
         }
     }
 
-    fn wait(&self, until: Option<Instant>) -> Vec<Event> {
-        let roles: Vec<(Role, &Running)> = self
-            .running
-            .iter()
-            .map(|(&role, running)| (role, running))
-            .collect();
+    fn wait(&mut self, until: Option<Instant>) -> Vec<Event> {
+        self.end_silent(Instant::now());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        for (_, running) in &roles {
-            fds.push(PollFd::new(&running.control, PollFlags::IN));
+        let mut of = Vec::new();
+        for (&role, running) in &self.running {
+            if running.hung_up.is_none() {
+                fds.push(PollFd::new(&running.control, PollFlags::IN));
+                of.push(Event::Told(role));
+            }
             fds.push(PollFd::new(&running.pidfd, PollFlags::IN));
+            of.push(Event::Died(role));
         }
-        let timeout = until.and_then(|at| {
+        let silent = self.running.values().filter_map(|running| running.hung_up);
+        let timeout = silent.chain(until).min().and_then(|at| {
             let wait = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             Timespec::try_from(wait).ok()
         });
@@ -351,12 +355,9 @@ impl Supervisor {
                     .map(Event::Signal),
             );
         }
-        for (pair, (role, _)) in fds[1..].chunks_exact(2).zip(&roles) {
-            if pair[0].revents().contains(PollFlags::IN) {
-                events.push(Event::Told(*role));
-            }
-            if !pair[1].revents().is_empty() {
-                events.push(Event::Died(*role));
+        for (fd, event) in fds[1..].iter().zip(of) {
+            if !fd.revents().is_empty() {
+                events.push(event);
             }
         }
         if events.is_empty() {
