@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Agent, PATIENCE, World, signal_process, wait_for};
+use common::{Agent, PATIENCE, World, signal_process, status, wait_for};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -447,4 +447,54 @@ fn a_child_that_hangs_up_on_the_supervisor_and_lives_on_is_killed_and_comes_back
         let said = format!("{role} closed its control socket; killed");
         assert!(agent.world.log().contains(&said), "{}", agent.world.log());
     }
+}
+
+#[test]
+fn a_burst_of_connections_does_not_cost_the_front_its_life() {
+    const MANY: u64 = 400;
+    let agent = Agent::start("limits: {connections_per_uid: 450, connections: 450}\n");
+    let front = agent.pid("front").expect("front");
+    let mut crowd: Vec<_> = (0..MANY).map(|_| agent.client()).collect();
+    let mut watch = agent.client();
+    let before = wait_for(|| {
+        let counters = &watch.call(&info())["counters"];
+        let open = counters["open_connections"].as_u64()?;
+        (open > MANY).then(|| counters["requests"].as_u64())?
+    });
+    // The supervisor is held up while it is asked who they all are, and then the front while it is told.
+    let supervisor = agent.supervisor();
+    let state = |pid, letter| wait_for(|| status(pid, "State").starts_with(letter).then_some(()));
+    signal_process(supervisor, Signal::STOP);
+    state(supervisor, 'T');
+    for client in &mut crowd {
+        client.request(&json!({"action": "ledger-append",
+            "params": {"category": "chain", "action": "marker", "data": {}}}));
+    }
+    // Each look is a request as well.
+    let mut looks = 0;
+    wait_for(|| {
+        looks += 1;
+        let answer = watch.call(&info());
+        let asked = answer["counters"]["requests"].as_u64()?;
+        (asked >= before + MANY + looks).then_some(())
+    });
+    signal_process(front, Signal::STOP);
+    state(front, 'T');
+    // There has to be room for another word, too.
+    signal_process(supervisor, Signal::HUP);
+    signal_process(supervisor, Signal::CONT);
+    wait_for(|| {
+        let log = agent.world.log();
+        log.contains("policy reloaded").then_some(())
+    });
+    // It has answered what it was asked when it sleeps again.
+    for _ in 0..3 {
+        state(supervisor, 'S');
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    signal_process(front, Signal::CONT);
+    for client in &mut crowd {
+        assert_eq!(client.answer().expect("an answer")["ok"], true);
+    }
+    assert_eq!(agent.pid("front"), Some(front), "{}", agent.world.log());
 }

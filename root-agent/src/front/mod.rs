@@ -10,7 +10,7 @@ pub mod requests;
 mod share;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,9 @@ pub struct Front {
     began: Instant,
     connections: BTreeMap<u64, Conn>,
     per_uid: HashMap<u32, usize>,
+    /// To the supervisor, who is behind a connection: those that wait for an answer, and those that are not asked yet.
+    questions: usize,
+    unasked: VecDeque<u64>,
     next_connection: u64,
     jobs: BTreeMap<u64, Job>,
     next_job: u64,
@@ -143,6 +146,8 @@ impl Front {
             began: Instant::now(),
             connections: BTreeMap::new(),
             per_uid: HashMap::new(),
+            questions: 0,
+            unasked: VecDeque::new(),
             next_connection: FIRST_CONNECTION,
             jobs: BTreeMap::new(),
             next_job: 1,

@@ -1,15 +1,20 @@
 //! What the front hears from its two neighbours, supervisor and gate.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::conn::Identified;
 use super::meter::Meter;
 use super::{Front, FrontError};
-use crate::ipc::{ChannelError, Control, FromGate};
-use crate::log_info;
+use crate::ipc::{ChannelError, Control, FromGate, Report};
 use crate::policy::Policy;
 use crate::policy::authority::ResolvedRule;
 use crate::policy::sockets::SocketName;
+use crate::{log_info, sys};
+
+/// Questions to the supervisor that wait for its answer. Answers to all of them fit into the socket between us, whatever
+/// holds this process up: a front that lets it run full is taken for one that hangs.
+const MOST_QUESTIONS: usize = 32;
 
 impl Front {
     pub(super) fn hear_control(&mut self, now: Instant) -> Result<(), FrontError> {
@@ -32,7 +37,7 @@ impl Front {
                     connection,
                     exe,
                     unit,
-                } => self.identified(connection, exe, unit),
+                } => self.told_who(connection, exe, unit),
                 Control::Start(_)
                 | Control::Channel { .. }
                 | Control::NextKey { .. }
@@ -97,6 +102,41 @@ impl Front {
             }
         }
         Ok(())
+    }
+
+    /// Has the supervisor look who is behind a connection, now or when other questions are answered.
+    pub(super) fn ask_who(&mut self, number: u64) {
+        if self.questions >= MOST_QUESTIONS {
+            self.unasked.push_back(number);
+            return;
+        }
+        let asked = self.connections.get(&number).is_some_and(|conn| {
+            let report = Report::Who {
+                connection: number,
+                pid: conn.caller.pid.unwrap_or(0),
+                uid: conn.caller.uid,
+                gid: conn.caller.gid,
+            };
+            let pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
+            let pidfd = pidfd.as_ref().map(AsFd::as_fd);
+            self.control.send(&report, pidfd).is_ok()
+        });
+        if asked {
+            self.questions += 1;
+        } else {
+            // Names in a record are decoration: where nobody can be asked, or is there any more, requests go without.
+            self.identified(number, None, None);
+        }
+    }
+
+    fn told_who(&mut self, number: u64, exe: Option<String>, unit: Option<String>) {
+        self.questions = self.questions.saturating_sub(1);
+        self.identified(number, exe, unit);
+        while self.questions < MOST_QUESTIONS
+            && let Some(next) = self.unasked.pop_front()
+        {
+            self.ask_who(next);
+        }
     }
 
     /// Who is behind a connection is known now (or will never be): its requests may go.

@@ -1,6 +1,5 @@
 //! The life of one request in the front: decode, authorise, check, queue, hand over, answer.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use blockhost_proto::action::Action;
@@ -14,10 +13,10 @@ use super::info::{Counters, Facts, Head};
 use super::{Front, Job, waiting};
 use crate::compartment::{Backend, Done, Failure};
 use crate::failpoint;
-use crate::ipc::{Caller, ChannelError, Report, ToGate};
+use crate::ipc::{Caller, ChannelError, ToGate};
+use crate::log_warning;
 use crate::policy::authority::forbidden;
 use crate::policy::rates::{Class, Rate};
-use crate::{log_warning, sys};
 
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
@@ -172,28 +171,20 @@ impl Front {
             waits_for,
             sent: false,
         };
-        if conn.identified == Identified::No {
+        let identified = conn.identified;
+        if identified == Identified::No {
             conn.identified = Identified::Asked;
-            let report = Report::Who {
-                connection: number,
-                pid: conn.caller.pid.unwrap_or(0),
-                uid: conn.caller.uid,
-                gid: conn.caller.gid,
-            };
-            // The kernel keeps who connected with the socket, so this is asked only for connections that do something.
-            let pidfd = sys::peer_pidfd(conn.as_fd()).unwrap_or(None);
-            let pidfd = pidfd.as_ref().map(AsFd::as_fd);
-            // Names in a record are decoration: where nobody can be asked, the request goes without.
-            if self.control.send(&report, pidfd).is_err() {
-                conn.identified = Identified::Yes;
-            }
         }
-        let identified = conn.identified == Identified::Yes;
         if !runnable {
             self.sweep_before(until);
         }
         self.jobs.insert(job_id, job);
-        self.send_if_ready(job_id, identified);
+        match identified {
+            // The kernel keeps who connected with the socket, so this is asked only for connections that do something.
+            Identified::No => self.ask_who(number),
+            Identified::Asked => {}
+            Identified::Yes => self.send_if_ready(job_id, true),
+        }
     }
 
     /// Hands the job to the gate when it is its turn and its caller has a name.
