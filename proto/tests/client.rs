@@ -257,4 +257,33 @@ mod asynchronous {
         drop(client);
         server.join().unwrap();
     }
+
+    #[tokio::test]
+    async fn an_agent_that_has_no_room_for_a_connection_at_first_is_waited_for() {
+        let (_directory, layout, listener) = world();
+        // It keeps as many as it can, and none is accepted before somebody else has been sent away.
+        rustix::net::listen(&listener, 1).unwrap();
+        let waiting: Vec<_> = std::iter::from_fn(|| {
+            let socket = rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::STREAM,
+                rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC,
+                None,
+            )
+            .unwrap();
+            let address = rustix::net::SocketAddrUnix::new(layout.agent_socket()).unwrap();
+            rustix::net::connect(&socket, &address)
+                .ok()
+                .map(|()| socket)
+        })
+        .collect();
+        let accepting = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            listener.accept().unwrap();
+            listener
+        });
+        Client::connect_layout(&layout).await.unwrap();
+        accepting.join().unwrap();
+        drop(waiting);
+    }
 }

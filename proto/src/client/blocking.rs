@@ -5,7 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{CallError, MAX_ANSWER, Reply, default_timeout, frame, result_of, short_path};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::{
+    CONNECT_TIMEOUT, CallError, MAX_ANSWER, Reply, default_timeout, frame, not_taken, result_of,
+    short_path,
+};
 use crate::action::Action;
 use crate::layout::Layout;
 use crate::wire::FrameDecoder;
@@ -20,15 +27,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`, within [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
     /// [`CallError::Connect`].
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, CallError> {
-        let path = path.as_ref();
+        Self::connect_within(path.as_ref(), CONNECT_TIMEOUT)
+    }
+
+    fn connect_within(path: &Path, limit: Duration) -> Result<Self, CallError> {
         let connect = || {
             let (short, _directory) = short_path(path)?;
-            UnixStream::connect(short)
+            stream_to(&short, limit)
         };
         let stream = connect().map_err(|source| CallError::connect(path, source))?;
         Ok(Self {
@@ -197,6 +207,32 @@ impl Client {
     }
 }
 
+/// Connects. With a full backlog the kernel has everybody wait, for as long as they say.
+fn stream_to(path: &Path, limit: Duration) -> std::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
+    let socket = socket_with(unix, stream, SocketFlags::CLOEXEC, None)?;
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(not_taken(limit));
+        }
+        // Never zero: the kernel takes zero for "no limit".
+        set_socket_timeout(
+            &socket,
+            Timeout::Send,
+            Some(left.max(Duration::from_millis(1))),
+        )?;
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket.into()),
+            // The time is over, or a signal came; how much is left is looked at above.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// One call on a connection of its own.
 ///
 /// # Errors
@@ -240,4 +276,44 @@ fn retry(error: &std::io::Error) -> bool {
 
 fn io(error: &std::io::Error) -> CallError {
     CallError::protocol(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{SocketFlags, bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_takes_no_connection_is_given_up_and_one_that_takes_it_in_time_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = |flags| {
+            let (unix, stream) = (AddressFamily::UNIX, SocketType::STREAM);
+            socket_with(unix, stream, SocketFlags::CLOEXEC | flags, None).unwrap()
+        };
+        let listener = socket(SocketFlags::empty());
+        bind(&listener, &address).unwrap();
+        listen(&listener, 1).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = socket(SocketFlags::NONBLOCK);
+            match connect(&client, &address) {
+                Ok(()) => waiting.push(client),
+                Err(error) => {
+                    assert_eq!(error, Errno::AGAIN);
+                    break;
+                }
+            }
+        }
+        let error = Client::connect_within(&path, Duration::from_millis(50)).unwrap_err();
+        assert!(
+            matches!(&error, CallError::Connect { source, .. } if source.kind() == ErrorKind::TimedOut),
+            "{error}"
+        );
+        let accepting = std::thread::spawn(move || rustix::net::accept(&listener).unwrap());
+        Client::connect_within(&path, Duration::from_secs(60)).unwrap();
+        accepting.join().unwrap();
+    }
 }

@@ -125,6 +125,12 @@ fn result_of(payload: &[u8], id: u64) -> Result<Result<Reply, CallError>, CallEr
     }
 }
 
+/// Nobody accepted the connection in time. Nothing was asked.
+fn not_taken(limit: Duration) -> std::io::Error {
+    let text = format!("it took no connection within {} s", limit.as_secs());
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text)
+}
+
 /// Paths longer than this do not fit into a socket address.
 const SUN_PATH_MAX: usize = 107;
 

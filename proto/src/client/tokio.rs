@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use ::tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use ::tokio::net::UnixStream;
-use ::tokio::time::timeout as within;
+use ::tokio::time::{sleep, timeout as within};
 
 use super::{
-    CONNECT_TIMEOUT, CallError, MAX_ANSWER, Reply, default_timeout, frame, result_of, short_path,
+    CONNECT_TIMEOUT, CallError, MAX_ANSWER, Reply, default_timeout, frame, not_taken, result_of,
+    short_path,
 };
 use crate::action::Action;
 use crate::layout::Layout;
 use crate::wire::FrameDecoder;
+
+/// Between two attempts to connect to an agent that has more to accept than it can keep.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 
 /// One connection to the agent.
 #[derive(Debug)]
@@ -25,19 +29,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`, within [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// [`CallError::Connect`], [`CallError::Timeout`].
+    /// [`CallError::Connect`].
     pub async fn connect(path: impl AsRef<Path>) -> Result<Self, CallError> {
         let path = path.as_ref();
         let (short, _directory) =
             short_path(path).map_err(|source| CallError::connect(path, source))?;
-        let stream = within(CONNECT_TIMEOUT, UnixStream::connect(short))
+        let stream = within(CONNECT_TIMEOUT, stream_to(&short))
             .await
-            .map_err(|_| CallError::Timeout {
-                after: CONNECT_TIMEOUT,
-            })?
+            .unwrap_or_else(|_| Err(not_taken(CONNECT_TIMEOUT)))
             .map_err(|source| CallError::connect(path, source))?;
         Ok(Self {
             stream,
@@ -50,7 +52,7 @@ impl Client {
     /// Connects to the agent of this world.
     ///
     /// # Errors
-    /// [`CallError::Connect`], [`CallError::Timeout`].
+    /// [`CallError::Connect`].
     pub async fn connect_layout(layout: &Layout) -> Result<Self, CallError> {
         Self::connect(layout.agent_socket()).await
     }
@@ -127,6 +129,18 @@ impl Client {
                 Ok(n) => self.decoder.feed(&buffer[..n]),
                 Err(error) => return Err(CallError::protocol(error.to_string())),
             }
+        }
+    }
+}
+
+/// Connects. With a full backlog the kernel has nobody wait who does not block, and tells nobody when there is room.
+async fn stream_to(path: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                sleep(CONNECT_AGAIN).await;
+            }
+            other => return other,
         }
     }
 }
