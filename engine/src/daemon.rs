@@ -473,14 +473,14 @@ async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), Outbo
         Err(StepError::Waiting(reason)) => {
             // Meanwhile others have their turn; then it is looked for, and replaced where that is due.
             let pause = Duration::from_secs(context.settings.replace_after_s);
-            context.outbox.put_off(job.id, pause, &reason)?;
+            context.outbox.wait(job.id, pause, &reason)?;
             log::warn("job waits", &[("job", &job.id), ("reason", &reason)]);
         }
         Err(StepError::Park(reason)) => {
             context.outbox.park(job.id, &reason)?;
             log::error("job parked", &[("job", &job.id), ("reason", &reason)]);
         }
-        Err(StepError::Wait(reason)) => {
+        Err(StepError::NotNow(reason)) => {
             let pause = retry.wait(job.waits, jitter());
             context.outbox.wait(job.id, pause, &reason)?;
             log::warn(

@@ -145,7 +145,7 @@ pub enum StepError {
     /// Trying again helps as soon as something else is well again: no node answers, gas is too dear, the database or the
     /// agent is away. It is not the job's fault, so the attempt does not count.
     #[error("{0}")]
-    Wait(String),
+    NotNow(String),
     /// Trying again cannot help; somebody has to decide.
     #[error("{0}")]
     Park(String),
@@ -160,7 +160,7 @@ macro_rules! retry_on {
             fn from(error: $error) -> Self {
                 let waits: fn(&$error) -> bool = $waits;
                 if waits(&error) {
-                    Self::Wait(error.to_string())
+                    Self::NotNow(error.to_string())
                 } else {
                     Self::Retry(error.to_string())
                 }
@@ -221,7 +221,7 @@ impl From<SendError> for StepError {
             SendError::Chain(e) => e.into(),
             SendError::Outbox(e) => e.into(),
             SendError::TooDear { .. } | SendError::Poor { .. } | SendError::NoReceipt { .. } => {
-                Self::Wait(error.to_string())
+                Self::NotNow(error.to_string())
             }
             SendError::Lock(_) | SendError::Reverted { .. } => Self::Retry(error.to_string()),
         }
@@ -232,7 +232,7 @@ impl From<RecordError> for StepError {
     fn from(error: RecordError) -> Self {
         match &error {
             RecordError::Event { .. } => Self::Park(error.to_string()),
-            RecordError::Call(e) if agent_waits(e) => Self::Wait(error.to_string()),
+            RecordError::Call(e) if agent_waits(e) => Self::NotNow(error.to_string()),
             RecordError::Call(_) => Self::Retry(error.to_string()),
         }
     }
@@ -348,7 +348,7 @@ mod tests {
             .into(),
         ];
         for error in waits {
-            assert!(matches!(error, StepError::Wait(_)), "{error:?}");
+            assert!(matches!(error, StepError::NotNow(_)), "{error:?}");
         }
         let counted: Vec<StepError> = vec![
             said_no().into(),

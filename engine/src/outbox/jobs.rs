@@ -279,21 +279,6 @@ impl Outbox {
         })
     }
 
-    /// Puts a job back for later, as if this attempt had not been.
-    ///
-    /// # Errors
-    /// [`OutboxError::Database`].
-    pub fn put_off(&self, id: i64, pause: Duration, why: &str) -> Result<(), OutboxError> {
-        let at = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-        self.write(|t| {
-            t.execute(
-                "UPDATE jobs SET state = 'pending', attempts = max(attempts - 1, 0), not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ? AND state = 'running'",
-                params![at, why, now_ms(), id],
-            )
-            .map(drop)
-        })
-    }
-
     /// Gives a job up until somebody retries it.
     ///
     /// # Errors
