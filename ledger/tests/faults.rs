@@ -270,11 +270,11 @@ fn what_a_start_reads_is_durable_before_anything_rests_on_it() {
     assert!(said.contains("published"), "{said}");
     let (before, after) = trace.split_once("(INJECTED)").expect("a sync that failed");
     let log = |line: &&str| line.contains(".log>");
-    let lost = before
+    let mut lost = before
         .lines()
         .filter(log)
         .filter(|line| line.contains("pwrite64("));
-    let (offset, length) = lost.last().and_then(written).expect("the batch");
+    let (offset, length) = lost.next_back().and_then(written).expect("the batch");
     // Its pages count as clean now: they have to be written anew and synced, and only then may a head be published.
     let settled = after.lines().take_while(|line| !line.contains("renameat("));
     let settled: Vec<&str> = settled.filter(log).collect();
