@@ -140,6 +140,9 @@ pub fn bounds_of(placed: &str) -> String {
     )
 }
 
+/// The service's own leaf.
+const LEAF: &str = "service";
+
 /// The group of a service, delegated to it, with the service itself moved into a leaf: groups with limits can then be made
 /// beside it.
 #[derive(Debug, Clone)]
@@ -149,7 +152,12 @@ impl Delegated {
     /// Takes the caller's group over.
     pub fn take_over() -> Self {
         Self(own_group().and_then(|own| {
-            let leaf = own.join("service");
+            // Where it is already, after it became another program or where systemd put it there (DelegateSubgroup=).
+            let own = match own.file_name() {
+                Some(name) if name == LEAF => own.parent().map_or(own.clone(), Path::to_owned),
+                _ => own,
+            };
+            let leaf = own.join(LEAF);
             let moved = match fs::create_dir(&leaf) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
                 _ => fs::write(leaf.join("cgroup.procs"), "0"),

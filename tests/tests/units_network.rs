@@ -118,6 +118,18 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
         assert_eq!(done["stdout"], "unit\nNoNewPrivs:\t0\n", "{done}");
         let name = succeeds(&booted, "veth-rename", &json!({"vmid": 100}));
         assert_eq!(name["name"], "vi100");
+        // As an upgrade does it, then as an operator does.
+        let main = booted.property(CONTAINERS, "MainPID");
+        let _ = booted.output(&["systemctl", "reload", CONTAINERS]);
+        let again = succeeds(
+            &booted,
+            "pct-exec",
+            &json!({"vmid": 100, "command": "hostname"}),
+        );
+        assert_eq!(again["stdout"], "unit\n", "{again}");
+        assert_eq!(booted.property(CONTAINERS, "MainPID"), main);
+        let group = booted.output(&["cat", &format!("/proc/{main}/cgroup")]);
+        assert!(!group.contains("service/service/service"), "{group}");
         let _ = booted.output(&["systemctl", "restart", CONTAINERS]);
         let _ = booted.output(&["systemctl", "restart", AGENT]);
         assert_eq!(

@@ -42,6 +42,7 @@ pub const USER: &str = "blockhost-ct";
 const EXAMPLES: &str = "\
 Examples:
   systemctl start blockhost-containers                          the ordinary way
+  systemctl reload blockhost-containers                         blockhost-containers renew: the program as it is installed now
   setpriv --reuid blockhost-ct --regid blockhost-ct --clear-groups blockhost-containers run     where there is no systemd
 
 It listens on /run/blockhost-ct/keeper.sock for blockhost-pct, run by root, and keeps containers in /var/lib/blockhost-ct.
@@ -62,6 +63,12 @@ enum Verb {
     /// Serve until a signal ends it
     #[command(after_help = EXAMPLES)]
     Run,
+    /// Have the service that runs become the program that is installed now
+    ///
+    /// Containers and their limits stay, requests under way have a minute to end. An upgrade does this: while containers
+    /// live, systemd before version 254 cannot start the service in a process of its own again.
+    #[command(after_help = EXAMPLES)]
+    Renew,
     /// Gives a starting container its addresses; run by LXC
     #[command(hide = true, name = hook::COMMAND)]
     Hook {
@@ -95,13 +102,31 @@ pub fn main() -> ExitCode {
         Verb::Hook { .. } => hook::run(),
         Verb::Inside => inside::run(),
         Verb::Launch { words } => start::launch(&words),
-        Verb::Run => match run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("blockhost-containers: {e}");
-                ExitCode::from(e.exit_code())
-            }
-        },
+        Verb::Run => ended(run()),
+        Verb::Renew => ended(renew()),
+    }
+}
+
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("blockhost-containers: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// Asks the service that runs.
+fn renew() -> Result<()> {
+    let socket = wire::socket_path(&Layout::from_env());
+    let line = Line::connect(&socket).at("cannot connect to", &socket)?;
+    line.send(&wire::Ask::Renew, &[])
+        .at("cannot ask", &socket)?;
+    match line.receive().at("no answer from", &socket)? {
+        (wire::Answer::Done { .. }, _) => Ok(()),
+        (wire::Answer::Refused { message, .. }, _) => Err(Error::Failed(message)),
+        _ => Err(Error::Failed("an answer to something else".to_owned())),
     }
 }
 

@@ -9,16 +9,16 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::processes::{self, Process};
 use super::wire::{Answer, Ask, Limits, Line, Refusal, State};
-use super::{Keeper, names, slots};
+use super::{Keeper, names, program, slots};
 use crate::cgroup::{self, Processor};
 use crate::error::{Error, IoContext, Result};
-use crate::exec::kill_group;
+use crate::exec::{self, kill_group};
 
 /// Requests at one time; root needs no more, and a mistake of its scripts shall not end in thousands of threads.
 const MOST_AT_ONCE: usize = 128;
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const ASKED_AT_ONCE: usize = 16;
 /// Processes and threads of one container.
 const PROCESSES: u32 = 8192;
+/// How long requests may hold up the program's renewal; those that take longer are cut off.
+const RENEWED_WITHIN: Duration = Duration::from_secs(60);
 /// What a program inside finds in its environment.
 const PATH_INSIDE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -140,6 +142,11 @@ fn one(keeper: &Keeper, line: Line) {
         }
         return;
     }
+    // Its unit asks as its user; whoever else runs as that user could as well end the service.
+    if let Ask::Renew = ask {
+        renew(keeper, &line);
+        return;
+    }
     // Its own user is who containers' monitors run as, and those have a hook and nothing else.
     if peer != 0 {
         return;
@@ -148,6 +155,27 @@ fn one(keeper: &Keeper, line: Line) {
         .answer(ask, descriptors, &line)
         .unwrap_or_else(refused);
     let _ = line.send(&answer, &[]);
+}
+
+/// Becomes the program that is installed now. A new process would not do: the unit's control group hands controllers on to
+/// containers, and systemd before version 254 cannot put the first process of a unit into such a group (no processes beside
+/// groups, cgroups(7)) while a container lives there.
+fn renew(keeper: &Keeper, line: &Line) {
+    if let Err(e) = program::check(&keeper.program) {
+        let _ = line.send(&refused(e), &[]);
+        return;
+    }
+    // Who is served now is served to the end, if that is not too far away. One is this request.
+    let end = Instant::now() + RENEWED_WITHIN;
+    while keeper.desk.at_once.load(Ordering::SeqCst) > 1 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = line.send(&done(Vec::new()), &[]);
+    let name = keeper.program.display().to_string();
+    let error = exec::become_program(&name, &["run".to_owned()]);
+    eprintln!(
+        "<3>blockhost-containers: cannot become {name}: {error}; the program of before serves on"
+    );
 }
 
 fn refused(error: Error) -> Answer {
@@ -238,7 +266,7 @@ impl Keeper {
                 Ok(group) => self.limit(&group, limits),
                 Err(why) => vec![not_in_force(vmid, &why)],
             })),
-            Ask::Plugged { .. } | Ask::Hook { .. } | Ask::HookFailed { .. } => {
+            Ask::Plugged { .. } | Ask::Renew | Ask::Hook { .. } | Ask::HookFailed { .. } => {
                 Err(Error::Failed("not asked for".to_owned()))
             }
         }

@@ -176,6 +176,8 @@ pub enum Ask {
         /// To these.
         limits: Limits,
     },
+    /// Begin again with the program that is installed now, in the same process.
+    Renew,
     /// From the hook of a starting container, with its network name space.
     Hook {
         /// Which start it belongs to: the word that only this start was given.
