@@ -114,7 +114,7 @@ install -d "$out/blockhost/usr/lib/systemd/system" "$out/blockhost/usr/share/blo
 install -m 0644 packaging/systemd/blockhost-{engine,bus,witness,ledger-submit,net-recover,net-restore,onboot,stop-all,containers-watch}.service packaging/systemd/blockhost-{broker,gc}.{service,timer} "$out/blockhost/usr/lib/systemd/system/"
 install -m 0644 provisioner/provisioner.json "$out/blockhost/usr/share/blockhost/"
 install -d "$out/blockhost/usr/share/doc/blockhost"
-install -m 0644 packaging/sysctl.d/blockhost-ipv6.conf "$out/blockhost/usr/share/doc/blockhost/"
+install -m 0644 packaging/sysctl.d/blockhost-ipv6.conf docs/alerts/blockhost.rules.yml "$out/blockhost/usr/share/doc/blockhost/"
 install -m 0755 packaging/share/knock-login "$out/blockhost/usr/share/blockhost/"
 install -d "$out/blockhost/usr/share/dbus-1/system.d" "$out/blockhost/usr/share/dbus-1/system-services" "$out/blockhost/usr/share/polkit-1/actions" "$out/blockhost/usr/share/polkit-1/rules.d"
 install -m 0644 packaging/dbus/dev.ovs.PortAgent1.conf "$out/blockhost/usr/share/dbus-1/system.d/"

@@ -470,6 +470,12 @@ async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), Outbo
             );
         }
         Err(StepError::Stopped) => context.outbox.put_back(job.id)?,
+        Err(StepError::Waiting(reason)) => {
+            // Meanwhile others have their turn; then it is looked for, and replaced where that is due.
+            let pause = Duration::from_secs(context.settings.replace_after_s);
+            context.outbox.wait(job.id, pause, &reason)?;
+            log::warn("job waits", &[("job", &job.id), ("reason", &reason)]);
+        }
         Err(StepError::Park(reason)) => {
             context.outbox.park(job.id, &reason)?;
             log::error("job parked", &[("job", &job.id), ("reason", &reason)]);

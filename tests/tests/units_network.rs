@@ -128,8 +128,8 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
         );
         assert_eq!(again["stdout"], "unit\n", "{again}");
         assert_eq!(booted.property(CONTAINERS, "MainPID"), main);
-        let group = booted.output(&["cat", &format!("/proc/{main}/cgroup")]);
-        assert!(!group.contains("service/service/service"), "{group}");
+        let lives = booted.output(&["cat", &format!("/proc/{main}/cgroup")]);
+        assert!(!lives.contains("service/service/service"), "{lives}");
         let _ = booted.output(&["systemctl", "restart", CONTAINERS]);
         let _ = booted.output(&["systemctl", "restart", AGENT]);
         assert_eq!(

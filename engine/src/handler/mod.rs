@@ -138,8 +138,12 @@ pub enum StepError {
     /// Trying again can help.
     #[error("{0}")]
     Retry(String),
-    /// Trying again helps as soon as something else is well again: no node answers, gas is too dear, what was
-    /// sent is in no block for long, the database or the agent is away. It is not the job's fault, so the attempt does not count.
+    /// What was sent is in no block for long. It is gone on with after a while; the attempt does not count, since the journal
+    /// lets nothing be done twice.
+    #[error("{0}")]
+    Waiting(String),
+    /// Trying again helps as soon as something else is well again: no node answers, gas is too dear, the database or the
+    /// agent is away. It is not the job's fault, so the attempt does not count.
     #[error("{0}")]
     NotNow(String),
     /// Trying again cannot help; somebody has to decide.
@@ -212,14 +216,13 @@ impl From<SendError> for StepError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Stopped => Self::Stopped,
+            SendError::Waiting { .. } => Self::Waiting(error.to_string()),
             SendError::Empty { .. } => Self::Park(error.to_string()),
             SendError::Chain(e) => e.into(),
             SendError::Outbox(e) => e.into(),
-            // What was sent is in the journal, which lets nothing be done twice.
-            SendError::TooDear { .. }
-            | SendError::Poor { .. }
-            | SendError::NoReceipt { .. }
-            | SendError::Waiting { .. } => Self::NotNow(error.to_string()),
+            SendError::TooDear { .. } | SendError::Poor { .. } | SendError::NoReceipt { .. } => {
+                Self::NotNow(error.to_string())
+            }
             SendError::Lock(_) | SendError::Reverted { .. } => Self::Retry(error.to_string()),
         }
     }

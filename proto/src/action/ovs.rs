@@ -14,7 +14,8 @@ fn bridge_key(bridge: &SwitchIfName) -> Vec<ResourceKey> {
 }
 
 action! {
-    /// Makes a bridge and waits until the switch has it; one that this agent made already is a success.
+    /// Makes a bridge and waits until the switch has it; one that this agent made already is a success, and is changed to these
+    /// options. Its flows and meters stay when `fail_mode` changes, with which the switch alone would drop them.
     OvsAddBr = "ovs-add-br", family "ovs", compartment Ovs, capabilities &[],
     time_limit_s 30, read_only false, ledger "ovs" / "network" / "create",
     {
@@ -72,7 +73,7 @@ action! {
 
 action! {
     /// Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal one whose device has
-    /// the host's own addresses or way out.
+    /// the host's own addresses or way out, and for one of `allow.uplinks` that the host's only way out leads over.
     OvsDelPort = "ovs-del-port", family "ovs", compartment Ovs, capabilities &[],
     time_limit_s 30, read_only false, ledger "ovs" / "network" / "delete",
     {

@@ -820,7 +820,9 @@ export function linkSet(dev: string, up?: boolean, mtu?: number, addresses?: rea
 export function linkHandover(from: string, to: string, keep?: readonly string[], callOptions?: CallOptions): Promise<LinkHandoverReply>;
 
 /**
- * Makes a bridge and waits until the switch has it; one that this agent made already is a success.
+ * Makes a bridge and waits until the switch has it; one that this agent made already is a success, and is
+ * changed to these options. Its flows and meters stay when `fail_mode` changes, with which the switch alone
+ * would drop them.
  *
  * @param bridge The bridge.
  * @param options How it is made. Without it `{}`.
@@ -851,7 +853,8 @@ export function ovsAddPort(bridge: string, port: string, tag?: number, trunks?: 
 
 /**
  * Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal one
- * whose device has the host's own addresses or way out.
+ * whose device has the host's own addresses or way out, and for one of `allow.uplinks` that the host's only way
+ * out leads over.
  *
  * @param bridge The bridge.
  * @param port The device.

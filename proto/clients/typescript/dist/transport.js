@@ -388,7 +388,7 @@ export class RootAgentClient {
         until.abort(
           asked
             ? new RootAgentTimeoutError(
-                `no answer from the root agent within ${seconds} s; whether it happened is in the ledger`,
+                `no answer from the root agent within ${seconds} s; if it began, the ledger has what became of it`,
                 true,
               )
             : new RootAgentTimeoutError(`no connection to the root agent became free within ${seconds} s`),

@@ -1058,7 +1058,9 @@ class Actions:
         call_timeout: Optional[float] = None,
         dry_run: bool = False,
     ) -> t.Reply:
-        """Makes a bridge and waits until the switch has it; one that this agent made already is a success.
+        """Makes a bridge and waits until the switch has it; one that this agent made already is a success, and is
+        changed to these options. Its flows and meters stay when `fail_mode` changes, with which the switch
+        alone would drop them.
 
         :param bridge: The bridge.
         :param options: How it is made. Without it `{}`.
@@ -1124,7 +1126,8 @@ class Actions:
         dry_run: bool = False,
     ) -> t.Reply:
         """Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal
-        one whose device has the host's own addresses or way out.
+        one whose device has the host's own addresses or way out, and for one of `allow.uplinks` that the host's
+        only way out leads over.
 
         :param bridge: The bridge.
         :param port: The device.

@@ -179,7 +179,7 @@ class RootAgentClient(AsyncActions):
                 raise
             if progress.begun:
                 raise RootAgentTimeoutError(
-                    f"no answer from the root agent within {limit:g} s; whether it happened is in the ledger",
+                    f"no answer from the root agent within {limit:g} s; if it began, the ledger has what became of it",
                     maybe_executed=True,
                 ) from None
             raise RootAgentTimeoutError(f"the root agent accepted no connection within {limit:g} s") from None

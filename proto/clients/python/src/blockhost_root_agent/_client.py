@@ -94,7 +94,7 @@ class _Connection:
 
 def _late(limit: float) -> RootAgentTimeoutError:
     return RootAgentTimeoutError(
-        f"no answer from the root agent within {limit:g} s; whether it happened is in the ledger",
+        f"no answer from the root agent within {limit:g} s; if it began, the ledger has what became of it",
         maybe_executed=True,
     )
 
