@@ -312,7 +312,11 @@ mod tests {
             matches!(&error, CallError::Connect { source, .. } if source.kind() == ErrorKind::TimedOut),
             "{error}"
         );
-        let accepting = std::thread::spawn(move || rustix::net::accept(&listener).unwrap());
+        // It goes on listening: who waits for room in its queue is refused when it ends.
+        let accepting = std::thread::spawn(move || {
+            let accepted = rustix::net::accept(&listener).unwrap();
+            (listener, accepted)
+        });
         Client::connect_within(&path, Duration::from_secs(60)).unwrap();
         accepting.join().unwrap();
     }

@@ -284,7 +284,7 @@ class Reaching(Both):
         for behaviour in (lambda talk: talk.hang(), in_the_answer, in_the_request):
 
             def check(client: Any, server: FakeAgent) -> None:
-                with self.assertRaisesRegex(RootAgentTimeoutError, "in the ledger") as caught:
+                with self.assertRaisesRegex(RootAgentTimeoutError, "if it began, the ledger has") as caught:
                     client.call("ledger-append", timeout=0.2, data={"text": "x" * (8 * MIB)})
                 self.assertTrue(caught.exception.maybe_executed)
                 self.assertIsInstance(caught.exception, TimeoutError)
