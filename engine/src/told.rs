@@ -1,5 +1,6 @@
 //! Small JSON files in the state directory in which the engine tells commands how something stands: it alone writes them,
-//! whole each time, and nothing is decided by them. What is in them is known by [`crate::heads`] and [`crate::reconcile`].
+//! whole each time, and nothing is decided by them. What is in them is known by
+//! [`crate::heads`], [`crate::reconcile`] and [`crate::anchor`].
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

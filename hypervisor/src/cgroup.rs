@@ -48,15 +48,17 @@ fn name(host: &Host, vmid: Vmid) -> String {
     format!("vm-{vmid}-{word}")
 }
 
+/// The group that [`place`] named, where there is one.
+pub fn placed_in(placed: &str) -> Option<&Path> {
+    placed.starts_with('/').then(|| Path::new(placed))
+}
+
 /// Sets the limits on the processor of a machine that [`place`] put there.
 ///
 /// # Errors
 /// Why they are not in force.
 pub fn limit(placed: &str, limits: Processor) -> Result<(), String> {
-    if !placed.starts_with('/') {
-        return Err(placed.to_owned());
-    }
-    let group = Path::new(placed);
+    let group = placed_in(placed).ok_or_else(|| placed.to_owned())?;
     control(group, "cpu", "cpu.max", "the processor")?;
     write(group, "cpu.max", &limits.max())?;
     write(group, "cpu.weight", &limits.weight())
@@ -127,10 +129,8 @@ pub fn limit_memory(group: &Path, limits: Memory) -> Result<(), String> {
 /// What bounds a group has, for people.
 pub fn bounds_of(placed: &str) -> String {
     let read = |file: &str| {
-        placed
-            .starts_with('/')
-            .then(|| fs::read_to_string(Path::new(placed).join(file)).ok())
-            .flatten()
+        placed_in(placed)
+            .and_then(|group| fs::read_to_string(group.join(file)).ok())
             .map_or_else(|| "not bounded".to_owned(), |text| text.trim().to_owned())
     };
     format!(
@@ -238,8 +238,8 @@ pub fn end(group: &Path) {
 
 /// Ends every process where [`place`] put a machine.
 pub fn end_placed(placed: &str) {
-    if placed.starts_with('/') {
-        end(Path::new(placed));
+    if let Some(group) = placed_in(placed) {
+        end(group);
     }
 }
 
@@ -258,9 +258,7 @@ pub fn remove_tree(group: &Path) -> bool {
 
 /// Whether a process is in the group where [`place`] put one.
 pub fn holds(placed: &str, pid: i32) -> bool {
-    let members = placed
-        .starts_with('/')
-        .then(|| fs::read_to_string(Path::new(placed).join("cgroup.procs")));
+    let members = placed_in(placed).map(|group| fs::read_to_string(group.join("cgroup.procs")));
     matches!(members, Some(Ok(list)) if list.lines().any(|line| line == pid.to_string()))
 }
 
@@ -297,8 +295,8 @@ impl Processor {
 
 /// Removes the group of a machine that has stopped.
 pub fn remove(placed: &str) {
-    if placed.starts_with('/') {
-        let _ = fs::remove_dir(Path::new(placed));
+    if let Some(group) = placed_in(placed) {
+        let _ = fs::remove_dir(group);
     }
 }
 

@@ -5,6 +5,7 @@
 //! The only unsafe code is one ioctl, the Landlock calls and close_range in [`sys`].
 
 pub mod accel;
+pub mod beside;
 pub mod cgroup;
 pub mod cli;
 pub mod cloudinit;

@@ -3,8 +3,6 @@
 //! what a QEMU that was taken over may have of the host's memory and threads.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
-
 use blockhost_proto::qm::QmOption;
 use qapi::qmp;
 use serde_json::json;
@@ -50,8 +48,7 @@ pub fn bounds(config: &VmConfig, accel: &str) -> Memory {
 /// Puts the bounds and the processor limits of a machine that has just been started in force. Bounds that cannot be are no
 /// more than a line of `qm status --verbose`: nobody asked for them.
 pub fn at_start(vmid: Vmid, config: &VmConfig, process: &Process) {
-    if process.cgroup.starts_with('/') {
-        let group = Path::new(&process.cgroup);
+    if let Some(group) = cgroup::placed_in(&process.cgroup) {
         let _ = cgroup::limit_memory(group, bounds(config, &process.accel));
     }
     let wanted = processor(config);

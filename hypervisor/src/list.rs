@@ -1,6 +1,7 @@
 //! `qm list`: the table of machines, in Proxmox's columns.
 #![forbid(unsafe_code)]
 
+use crate::beside::side_by_side;
 use crate::config::VmConfig;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -59,22 +60,8 @@ fn states(host: &Host, vmids: &[Vmid]) -> Vec<Result<(String, i32)>> {
         };
         Ok((power::told(host, vmid, &state), pid))
     };
-    let mut all = Vec::new();
-    for some in vmids.chunks(AT_ONCE) {
-        std::thread::scope(|scope| {
-            let asked: Vec<_> = some
-                .iter()
-                .map(|vmid| scope.spawn(move || ask(*vmid)))
-                .collect();
-            let lost = || Err(Error::Failed("a thread ended".to_owned()));
-            all.extend(
-                asked
-                    .into_iter()
-                    .map(|one| one.join().unwrap_or_else(|_| lost())),
-            );
-        });
-    }
-    all
+    let lost = || Err(Error::Failed("a thread ended".to_owned()));
+    side_by_side(vmids, AT_ONCE, ask, lost)
 }
 
 fn row(vmid: &str, name: &str, status: &str, memory: &str, disk: &str, pid: &str) -> String {

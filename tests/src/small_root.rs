@@ -15,6 +15,18 @@ pub fn missing() -> Option<&'static str> {
         .then_some("lxc and busybox-static are missing; run the setup script")
 }
 
+/// The bytes of a `.tar.gz` of it.
+///
+/// # Panics
+/// As [`pack`].
+#[must_use]
+pub fn archive() -> Vec<u8> {
+    let place = tempfile::tempdir().expect("a directory");
+    let made = place.path().join("small.tar.gz");
+    pack(place.path(), &made);
+    fs::read(&made).expect("the archive")
+}
+
 /// Packs it into a `.tar.gz`; `scratch` is a directory to work in.
 ///
 /// # Panics

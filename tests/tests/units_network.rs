@@ -75,10 +75,7 @@ fn containers_run_inside_their_units_sandbox_and_survive_a_restart_of_both() {
         println!("skipped: {why}");
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    let made = place.path().join("small.tar.gz");
-    small_root::pack(place.path(), &made);
-    let archive = std::fs::read(&made).expect("the archive");
+    let archive = small_root::archive();
     let files = [File {
         path: "/units/small.tar.gz",
         bytes: &archive,

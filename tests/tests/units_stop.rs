@@ -19,10 +19,7 @@ fn containers_are_shut_down_with_their_host_and_by_nothing_else() {
         println!("skipped: {why}");
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    let made = place.path().join("small.tar.gz");
-    small_root::pack(place.path(), &made);
-    let archive = std::fs::read(&made).expect("the archive");
+    let archive = small_root::archive();
     let cache = "/var/lib/blockhost/pct-storage/local/template/cache";
     let file = |path, bytes| File {
         path,

@@ -244,14 +244,7 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Database`].
     pub fn postpone(&self, id: i64, pause: Duration, error: &str) -> Result<(), OutboxError> {
-        let at = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-        self.write(|t| {
-            t.execute(
-                "UPDATE jobs SET state = 'pending', not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
-                params![at, error, now_ms(), id],
-            )
-            .map(drop)
-        })
+        self.later(id, pause, error, 0)
     }
 
     /// The same for a job that failed for a reason that is not its own: the attempt does not count.
@@ -259,11 +252,15 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Database`].
     pub fn wait(&self, id: i64, pause: Duration, error: &str) -> Result<(), OutboxError> {
+        self.later(id, pause, error, 1)
+    }
+
+    fn later(&self, id: i64, pause: Duration, error: &str, waits: u32) -> Result<(), OutboxError> {
         let at = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
         self.write(|t| {
             t.execute(
-                "UPDATE jobs SET state = 'pending', waits = waits + 1, not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
-                params![at, error, now_ms(), id],
+                "UPDATE jobs SET state = 'pending', waits = waits + ?, not_before_ms = ?, last_error = ?, updated_ms = ? WHERE id = ?",
+                params![waits, at, error, now_ms(), id],
             )
             .map(drop)
         })

@@ -172,8 +172,7 @@ impl<'a> Engine<'a> {
     pub fn diff(&mut self, document: &Document, prune: bool) -> Result<DiffReport, StateError> {
         let desired = document.desired(&self.plugins)?;
         let record = Record::load(&self.layout)?;
-        let (mut parts, errors) = self.plan(desired, &record, prune);
-        wake(&mut parts);
+        let (parts, errors) = self.plan_whole(desired, &record, prune);
         Ok(self.report(parts, errors))
     }
 
@@ -191,9 +190,20 @@ impl<'a> Engine<'a> {
                 (plugin.name(), plugin.recorded(&record.of(plugin.name())))
             })
             .collect();
-        let (mut parts, errors) = self.plan(desired, &record, false);
-        wake(&mut parts);
+        let (parts, errors) = self.plan_whole(desired, &record, false);
         Ok(self.report(parts, errors))
+    }
+
+    /// [`Self::plan`], with what waits for something of it.
+    fn plan_whole(
+        &mut self,
+        desired: BTreeMap<&'static str, Desired>,
+        record: &Record,
+        prune: bool,
+    ) -> (Vec<Part>, Vec<PluginError>) {
+        let (mut parts, errors) = self.plan(desired, record, prune);
+        wake(&mut parts);
+        (parts, errors)
     }
 
     pub(super) fn plan(
@@ -279,8 +289,7 @@ impl<'a> Engine<'a> {
         let desired = document.desired(&self.plugins)?;
         let lock = Lock::take(&self.layout)?;
         let before = Record::load(&self.layout)?;
-        let (mut parts, errors) = self.plan(desired, &before, options.prune);
-        wake(&mut parts);
+        let (parts, errors) = self.plan_whole(desired, &before, options.prune);
         let gone: Vec<(&'static str, String)> = parts.iter().flat_map(|p| self.gone(p)).collect();
         let plan = Plan {
             parts,

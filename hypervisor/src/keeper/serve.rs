@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::processes::{self, Process};
 use super::wire::{Answer, Ask, Limits, Line, Refusal, State};
 use super::{Keeper, names, program, slots};
+use crate::beside::side_by_side;
 use crate::cgroup::{self, Processor};
 use crate::error::{Error, IoContext, Result};
 use crate::exec::{self, kill_group};
@@ -282,23 +283,17 @@ impl Keeper {
     /// What containers do. One that cannot be asked hides nothing of the others.
     fn states(&self, vmids: &[u32]) -> Result<Vec<State>> {
         let all = processes::all()?;
-        let mut states = Vec::new();
+        let lost = || State {
+            problem: Some("the service failed".to_owned()),
+            ..State::default()
+        };
         // Somebody may have seen to it that each takes as long as it may.
-        for some in vmids.chunks(ASKED_AT_ONCE) {
-            std::thread::scope(|scope| {
-                let asked: Vec<_> = some
-                    .iter()
-                    .map(|vmid| scope.spawn(|| self.state(*vmid, &all)))
-                    .collect();
-                states.extend(asked.into_iter().map(|one| {
-                    one.join().unwrap_or_else(|_| State {
-                        problem: Some("the service failed".to_owned()),
-                        ..State::default()
-                    })
-                }));
-            });
-        }
-        Ok(states)
+        Ok(side_by_side(
+            vmids,
+            ASKED_AT_ONCE,
+            |vmid| self.state(vmid, &all),
+            lost,
+        ))
     }
 
     fn state(&self, vmid: u32, all: &[Process]) -> State {

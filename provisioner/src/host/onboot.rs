@@ -80,13 +80,14 @@ pub fn start_all(
             vec!["the machines' routes and limits".to_owned()]
         }
     };
-    if let Some(other) = foreign {
+    if let Some(other) = &foreign {
         say(&format!("{other} starts its own"));
-        failed.extend(stop_suspended(agent, records, say));
+    }
+    failed.extend(stop_suspended(agent, records, say));
+    if foreign.is_some() {
         failed.extend(limit_running(agent, records, say));
         return Ok(failed);
     }
-    failed.extend(stop_suspended(agent, records, say));
     let mut fail = |what: String, say: &mut dyn FnMut(&str), why: &dyn std::fmt::Display| {
         say(&format!("{what}: {why}"));
         failed.push(what);
