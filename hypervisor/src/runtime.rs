@@ -19,6 +19,12 @@ use crate::host::Host;
 use crate::machine::Vmid;
 use crate::sys;
 
+/// How long a start waits for those who hold the lock of a machine that does not run: who asks for its state takes it for
+/// a moment.
+const LOOKS_END: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
 /// What is remembered about a started QEMU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -98,12 +104,19 @@ pub fn claim(host: &Host, vmid: Vmid) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
         rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::Conflict(format!("VM {vmid} already running")))
+    let end = Instant::now() + LOOKS_END;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // Perhaps somebody only looks at it, or a program of ours is about to let go of what it inherited.
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
+                std::thread::sleep(LOOK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::Conflict(format!("VM {vmid} already running")));
+            }
+            Err(e) => return Err(e).at("cannot lock", &path),
         }
-        Err(e) => Err(e).at("cannot lock", &path),
     }
 }
 
@@ -228,19 +241,43 @@ mod tests {
     use super::*;
     use blockhost_proto::layout::Layout;
 
+    fn host_below(root: &std::path::Path) -> Host {
+        Host {
+            family: crate::host::Family::Machines,
+            layout: Layout::new(root),
+            node: "n".to_owned(),
+            pins: None,
+        }
+    }
+
+    #[test]
+    fn a_start_goes_on_beside_somebody_who_looks_and_never_beside_a_qemu() {
+        let root = tempfile::tempdir().unwrap();
+        let host = host_below(root.path());
+        let vmid: Vmid = "100".parse().unwrap();
+        fs::create_dir_all(host.run_dir()).unwrap();
+        drop(claim(&host, vmid).unwrap());
+        let looking = fs::File::open(alive_path(&host, vmid)).unwrap();
+        rustix::fs::flock(&looking, FlockOperation::LockShared).unwrap();
+        let running = std::thread::scope(|scope| {
+            let start = scope.spawn(|| claim(&host, vmid));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(looking);
+            start.join().unwrap().unwrap()
+        });
+        assert!(matches!(claim(&host, vmid), Err(Error::Conflict(_))));
+        drop(running);
+    }
+
     #[test]
     fn a_qemu_that_lets_go_of_its_lock_still_runs() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host {
-            family: crate::host::Family::Machines,
-            layout: Layout::new(root.path()),
-            node: "n".to_owned(),
-            pins: None,
-        };
+        let host = host_below(root.path());
         let vmid: Vmid = "100".parse().unwrap();
         fs::create_dir_all(host.machine_run_dir(vmid)).unwrap();
         drop(claim(&host, vmid).unwrap());
-        assert_eq!(state(&host, vmid).unwrap(), State::Stopped);
+        // What other tests start meanwhile has the lock until it becomes another program.
+        assert!(wait_stopped(&host, vmid, Duration::from_secs(10)).unwrap());
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let mut process = Process {
             pid,
