@@ -19,6 +19,7 @@ pub mod funds;
 pub mod handler;
 pub mod heads;
 pub mod holds;
+mod locked;
 pub mod log;
 pub mod machines;
 pub mod manifest;

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -265,7 +265,14 @@ pub fn remove(host: &Host, vmid: Vmid) -> Result<()> {
 /// The exclusive right to change one machine, or one of several to read it; released when dropped (or when the process dies).
 #[derive(Debug)]
 pub struct VmLock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for VmLock {
+    fn drop(&mut self) {
+        // Closing alone would not free it, as long as a program that another thread is starting has a copy of the descriptor.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl VmLock {
@@ -302,17 +309,10 @@ impl VmLock {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
-        let end = Instant::now() + wait;
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(VmLock { _file: file }),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::LockTimeout { path }),
-                Err(e) => return Err(e).at("cannot lock", &path),
-            }
+        if !crate::sys::lock_within(&file, operation, wait).at("cannot lock", &path)? {
+            return Err(Error::LockTimeout { path });
         }
+        Ok(VmLock { file })
     }
 }
 

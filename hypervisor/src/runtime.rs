@@ -22,8 +22,6 @@ use crate::sys;
 /// How long a start waits for those who hold the lock of a machine that does not run: who asks for its state takes it for
 /// a moment.
 const LOOKS_END: Duration = Duration::from_millis(500);
-/// Between two tries.
-const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What is remembered about a started QEMU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,20 +102,11 @@ pub fn claim(host: &Host, vmid: Vmid) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
         rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).at("cannot open", &path)?;
-    let end = Instant::now() + LOOKS_END;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            // Perhaps somebody only looks at it, or a program of ours is about to let go of what it inherited.
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < end => {
-                std::thread::sleep(LOOK_PAUSE);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Error::Conflict(format!("VM {vmid} already running")));
-            }
-            Err(e) => return Err(e).at("cannot lock", &path),
-        }
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    if !sys::lock_within(&file, exclusive, LOOKS_END).at("cannot lock", &path)? {
+        return Err(Error::Conflict(format!("VM {vmid} already running")));
     }
+    Ok(file)
 }
 
 /// Reads the state of a machine.

@@ -6,11 +6,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::host::Ids;
+
+/// Between two tries to lock a file.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens `name` below `dir`; no component may be a link or leave the tree.
 ///
@@ -39,6 +44,24 @@ pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
         OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Asks for a lock on a file again and again for as long as `wait`; whether it was had. What somebody has for a moment only is
+/// no reason to give up: who looks whether a file is locked, and a program that is being started and still has a copy of what a
+/// process had open that was killed.
+///
+/// # Errors
+/// As `flock`.
+pub fn lock_within(file: impl AsFd, operation: FlockOperation, wait: Duration) -> io::Result<bool> {
+    let end = Instant::now() + wait;
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// A path that leads to the directory behind a descriptor, whatever its name is now.

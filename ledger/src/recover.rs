@@ -76,8 +76,19 @@ pub(crate) struct Found {
     pub blobs: BlobIndex,
 }
 
+/// The lock of the one writer. Dropping it unlocks the file at once: closing alone would not, as long as a program that another
+/// thread is starting has a copy of the descriptor.
+#[derive(Debug)]
+pub(crate) struct WriterLock(OwnedFd);
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Takes the lock, or says that somebody has it. The file is 0600: who may only read cannot keep the writer out.
-pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
+pub(crate) fn lock(ledger: &LedgerDir) -> Result<WriterLock, OpenError> {
     let fd = ledger.file(dir::WRITER_LOCK, OFlags::RDWR | OFlags::CREATE, 0o600)?;
     // A writer that was killed a moment ago may not be gone yet; one that lives will still be there.
     let mut tries = 0;
@@ -97,7 +108,7 @@ pub(crate) fn lock(ledger: &LedgerDir) -> Result<OwnedFd, OpenError> {
     if ledger.identity(dir::WRITER_LOCK)? != Some((stat.st_dev, stat.st_ino)) {
         return Err(OpenError::Locked);
     }
-    Ok(fd)
+    Ok(WriterLock(fd))
 }
 
 /// A head that was published: the log may not be smaller, nor another.
@@ -339,5 +350,22 @@ pub(crate) fn recovery_draft(torn_bytes: u64, kept: u64, segment: &str) -> Draft
         exe: None,
         unit: None,
         metadata,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_was_let_go_of_is_free_although_a_copy_of_the_locks_descriptor_lives() {
+        let place = tempfile::tempdir().expect("a directory");
+        let ledger = LedgerDir::open(place.path()).expect("a directory");
+        let held = lock(&ledger).expect("free");
+        let copy = rustix::io::dup(&held.0).expect("as a program has it that is being started");
+        assert!(matches!(lock(&ledger), Err(OpenError::Locked)));
+        drop(held);
+        drop(lock(&ledger).expect("free again"));
+        drop(copy);
     }
 }

@@ -14,14 +14,14 @@ use crate::keys::{Signer, Signers};
 use crate::loss::{self, Loss};
 use crate::merkle::Hash;
 use crate::record::{Draft, GENESIS_PREV, Phase};
-use crate::recover::{self, OpenIntent};
+use crate::recover::{self, OpenIntent, WriterLock};
 pub use crate::refusal::{AppendError, OpenError};
 use crate::scan::Body;
 pub use crate::seal::SealError;
 use crate::seal::{self, Full, Sealing};
 use crate::segment::{self, Commit};
 use crate::trust::Witnessed;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 
@@ -113,7 +113,7 @@ pub struct Writer {
     pub(crate) poisoned: Option<String>,
     pub(crate) epochs: Epochs,
     pub(crate) witnessed: Witnessed,
-    _lock: OwnedFd,
+    _lock: WriterLock,
 }
 
 impl Writer {

@@ -154,7 +154,18 @@ pub struct Store {
     /// The lines of [`KNOWN`].
     known: Mutex<BTreeSet<String>>,
     directory: PathBuf,
-    _lock: File,
+    _lock: Locked,
+}
+
+/// A file that this process has locked. Closing it would not free it as long as a program that another thread is starting has
+/// a copy of the descriptor.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 impl Store {
@@ -179,6 +190,7 @@ impl Store {
         if lock.try_lock().is_err() {
             return Err(StoreError::Locked(directory.to_owned()));
         }
+        let lock = Locked(lock);
         let mut known = read_known(directory)?;
         let listed = known.len();
         let mut kept = HashMap::new();

@@ -20,6 +20,7 @@ pub use orders::{Order, OrderState, StepRow, StepState};
 pub use overview::{Counts, Purchase};
 pub use young::{StepKey, Young};
 
+use crate::locked::Locked;
 use crate::sqlite::{self, Unusable};
 use rusqlite::Connection;
 use std::fs::File;
@@ -86,10 +87,6 @@ pub enum OutboxError {
 
 /// What leads to each format.
 const FORMATS: [&str; 5] = [SCHEMA, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5];
-
-/// How often a lock that somebody has is asked for again, and how long apart.
-const LOCK_TRIES: u32 = 5;
-const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 const SCHEMA: &str = "
 CREATE TABLE jobs (
@@ -198,7 +195,7 @@ CREATE INDEX txs_by_nonce ON txs (chain_id, sender, nonce);
 pub struct Outbox {
     path: PathBuf,
     connection: Mutex<Connection>,
-    _lock: Option<File>,
+    _lock: Option<Locked>,
 }
 
 impl Outbox {
@@ -248,7 +245,7 @@ impl Outbox {
         Self::prepare(path, Connection::open_in_memory().map_err(fail)?, None)
     }
 
-    fn connect(path: &Path, lock: Option<File>) -> Result<Self, OutboxError> {
+    fn connect(path: &Path, lock: Option<Locked>) -> Result<Self, OutboxError> {
         let flags =
             rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let create = if lock.is_some() {
@@ -268,7 +265,7 @@ impl Outbox {
     fn prepare(
         path: &Path,
         connection: Connection,
-        lock: Option<File>,
+        lock: Option<Locked>,
     ) -> Result<Self, OutboxError> {
         let connection = sqlite::prepare(connection, &FORMATS).map_err(|e| match e {
             Unusable::Database(source) => OutboxError::Database {
@@ -300,7 +297,11 @@ impl Outbox {
             Err(source) => return Err(OutboxError::Lock { path, source }),
         };
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                // Closing may be too late, for a daemon that starts now: see `crate::locked`.
+                let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock);
+                Ok(false)
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
             Err(e) => Err(OutboxError::Lock {
                 path,
@@ -361,7 +362,7 @@ impl Outbox {
     }
 }
 
-fn lock(path: &Path) -> Result<File, OutboxError> {
+fn lock(path: &Path) -> Result<Locked, OutboxError> {
     let fail = |source| OutboxError::Lock {
         path: path.to_owned(),
         source,
@@ -372,23 +373,11 @@ fn lock(path: &Path) -> Result<File, OutboxError> {
         .write(true)
         .open(path)
         .map_err(fail)?;
-    let mut tries = 0;
-    loop {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            // Perhaps somebody only looks whether it is in use, which takes a moment.
-            Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
-                tries += 1;
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(OutboxError::Locked {
-                    path: path.to_owned(),
-                });
-            }
-            Err(e) => return Err(fail(e.into())),
-        }
-    }
+    // Perhaps somebody only looks whether it is in use.
+    let locked = Locked::soon(file).map_err(fail)?;
+    locked.map_err(|_| OutboxError::Locked {
+        path: path.to_owned(),
+    })
 }
 
 /// Milliseconds since 1970.

@@ -9,10 +9,10 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use blockhost_proto::layout::Layout;
-use rustix::fs::FlockOperation;
 use serde_json::{Map, Value, json};
 
 use super::kind::{Entry, Known};
+use crate::locked::Locked;
 
 /// Why the record or the lock cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +241,7 @@ fn make(path: &Path, mode: u32) -> std::io::Result<File> {
 /// While it lives no other apply runs. The kernel lets go of it when its process ends, however that ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    _file: Locked,
 }
 
 impl Lock {
@@ -259,7 +259,7 @@ impl Lock {
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)
         };
-        let mut file = match open() {
+        let file = match open() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 match make(&path, 0o600) {
                     // Somebody was quicker.
@@ -272,20 +272,20 @@ impl Lock {
             }
             opened => opened.map_err(at("open", &path))?,
         };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+        let locked = match Locked::soon(file).map_err(at("lock", &path))? {
+            Ok(locked) => locked,
+            Err(file) => {
                 let mut text = String::new();
-                let _ = (&file).take(32).read_to_string(&mut text);
+                let _ = file.take(32).read_to_string(&mut text);
                 let by = text.trim().parse().ok();
                 return Err(RecordError::Locked { by });
             }
-            Err(errno) => return Err(at("lock", &path)(errno.into())),
-        }
+        };
         // For whoever finds it locked; nothing depends on it.
+        let mut file = locked.file();
         let _ = file.set_len(0);
         let _ = writeln!(file, "{}", std::process::id());
-        Ok(Self { _file: file })
+        Ok(Self { _file: locked })
     }
 }
 

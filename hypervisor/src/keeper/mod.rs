@@ -19,6 +19,7 @@ pub mod wire;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -130,6 +131,9 @@ fn renew() -> Result<()> {
     }
 }
 
+/// How long what a service that was killed was just starting may have its lock.
+const LEAVING: Duration = Duration::from_secs(2);
+
 /// What every request needs.
 pub(crate) struct Keeper {
     roots: RootFileSystems,
@@ -172,15 +176,12 @@ fn run() -> Result<()> {
     let containers = own_directory(&layout.containers(), 0o711)?;
     let run_dir = own_directory(&layout.containers_run(), 0o700)?;
     let socket = wire::socket_path(&layout);
-    match rustix::fs::flock(&containers, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(Error::Conflict(format!(
-                "another service has {}",
-                layout.containers().display()
-            )));
-        }
-        Err(e) => return Err(e).at("cannot lock", layout.containers()),
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    if !sys::lock_within(&containers, exclusive, LEAVING).at("cannot lock", layout.containers())? {
+        return Err(Error::Conflict(format!(
+            "another service has {}",
+            layout.containers().display()
+        )));
     }
     // Whoever listened there held the lock.
     let _ = std::fs::remove_file(&socket);

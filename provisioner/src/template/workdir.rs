@@ -61,7 +61,7 @@ impl WorkDir {
             crate::cloudinit::Nonce::fresh().map_err(file_error(Path::new("/dev/urandom")))?;
         let path = build_directory().join(format!("{PREFIX}{}", nonce.as_str()));
         std::fs::create_dir(&path).map_err(file_error(&path))?;
-        let lock = lock(&path).map_err(file_error(&path))?;
+        let lock = lock_new(&path).map_err(file_error(&path))?;
         let this = Self { path, _lock: lock };
         set_mode(&this.path, 0o711)?;
         Ok(this)
@@ -106,10 +106,17 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), BuildError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(file_error(path))
 }
 
+/// The lock on a directory that was just made, before anybody sees that there is one: see [`sweep`].
+fn lock_new(directory: &Path) -> std::io::Result<File> {
+    let file = lock(directory, "lock.new")?;
+    std::fs::rename(directory.join("lock.new"), directory.join("lock"))?;
+    Ok(file)
+}
+
 /// The lock on a build's directory; it ends with the process.
-fn lock(directory: &Path) -> std::io::Result<File> {
+fn lock(directory: &Path, name: &str) -> std::io::Result<File> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(directory.join("lock"), flags, Mode::from_raw_mode(0o600))?;
+    let file = rustix::fs::open(directory.join(name), flags, Mode::from_raw_mode(0o600))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(File::from(file))
 }
@@ -152,8 +159,34 @@ fn sweep(place: &Path) {
             .is_some_and(|name| name.starts_with(PREFIX))
             && std::fs::symlink_metadata(entry.path()).is_ok_and(|m| m.is_dir() && m.uid() == uid);
         // Without a lock file it may be one that is just being made.
-        if ours && entry.path().join("lock").exists() && lock(&entry.path()).is_ok() {
+        if ours && entry.path().join("lock").exists() && lock(&entry.path(), "lock").is_ok() {
             remove(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_build_left_goes_and_what_lives_or_is_being_made_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let made = |name: &str| {
+            let directory = place.path().join(format!("{PREFIX}{name}"));
+            std::fs::create_dir(&directory).unwrap();
+            directory
+        };
+        let (killed, living, young) = (made("killed"), made("living"), made("young"));
+        std::fs::write(killed.join("lock"), "").unwrap();
+        let held = lock_new(&living).unwrap();
+        // A moment before it is locked.
+        std::fs::write(young.join("lock.new"), "").unwrap();
+        sweep(place.path());
+        assert_eq!(
+            [&killed, &living, &young].map(|directory| directory.exists()),
+            [false, true, true]
+        );
+        drop(held);
     }
 }

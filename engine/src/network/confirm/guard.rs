@@ -167,7 +167,7 @@ pub async fn watch(
     // A terminal that closes is the rule rather than the exception here.
     let _hangup = signal(SignalKind::hangup()).map_err(GuardError::Signals)?;
     let _interrupt = signal(SignalKind::interrupt()).map_err(GuardError::Signals)?;
-    let _held = store.lock_guard()?;
+    let _held = store.lock_guard_soon().await?;
     let mut known = store.read(Phase::Pending, id)?;
     ready(READY);
     let (why, maker) = match until_due(&store, id, &mut known, &mut ended).await {

@@ -244,7 +244,7 @@ pub async fn run(
 async fn alone(store: &Store, layout: &Layout) -> Result<Held, ChangeError> {
     store.create()?;
     for _ in 0..2 {
-        let held = store.lock_maker()?;
+        let held = store.lock_maker_soon().await?;
         let Some((phase, id)) = store.open_changes()?.into_iter().next() else {
             store.tidy();
             return Ok(held);

@@ -89,7 +89,7 @@ async fn one(layout: &Layout, store: &Store, id: &str) -> Result<Option<Found>, 
         Err(RecordError::Busy) => return looked_after(),
         other => other?,
     };
-    let maker = match store.lock_maker() {
+    let maker = match store.lock_maker_soon().await {
         Err(RecordError::Busy) => return looked_after(),
         other => other?,
     };
@@ -129,8 +129,8 @@ pub async fn abandon(layout: &Layout, id: &str) -> Result<Option<Ended>, RecordE
     if !is_id(id) || !store.is(Phase::Stuck, id) {
         return Ok(None);
     }
-    let _guard = store.lock_guard()?;
-    let _maker = store.lock_maker()?;
+    let _guard = store.lock_guard_soon().await?;
+    let _maker = store.lock_maker_soon().await?;
     let what = store
         .read(Phase::Stuck, id)
         .map(|known| known.record.plan.what);

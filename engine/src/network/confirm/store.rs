@@ -5,17 +5,35 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use blockhost_ledger::failpoint;
 use blockhost_proto::layout::Layout;
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use super::record::{Ended, Known, Note, Phase, Record, RecordError, VERSION, is_id};
+use crate::locked::{Locked, MOMENT, PAUSE};
 
 /// A record longer than this is nobody's. A policy for a thousand containers and the one before it fit.
 const MAX_RECORD: u64 = 64 << 20;
+
+/// How long a process that watched over a change that is over may take to end, on a slow host.
+const LEAVING: Duration = Duration::from_secs(5);
+
+/// Asks again for a lock that is in use, for so long.
+async fn soon(
+    lock: impl Fn() -> Result<Held, RecordError>,
+    patience: Duration,
+) -> Result<Held, RecordError> {
+    let end = Instant::now() + patience;
+    loop {
+        match lock() {
+            Err(RecordError::Busy) if Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            ended => return ended,
+        }
+    }
+}
 
 /// Nobody but this user could have written it.
 fn is_ours_alone(about: &std::fs::Metadata) -> bool {
@@ -30,7 +48,7 @@ pub struct Store {
 
 /// A lock that ends with whoever holds it. Never inherited.
 #[derive(Debug)]
-pub struct Held(#[expect(dead_code, reason = "closing it gives the lock back")] File);
+pub struct Held(#[expect(dead_code, reason = "dropping it gives the lock back")] Locked);
 
 impl Store {
     /// `/var/lib/blockhost/net-change` of this world; need not exist.
@@ -111,11 +129,28 @@ impl Store {
             .custom_flags(nofollow())
             .open(&path)
             .map_err(failed("open", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Held(file)),
-            Err(Errno::WOULDBLOCK) => Err(RecordError::Busy),
-            Err(error) => Err(failed("lock", &path)(error.into())),
+        match Locked::now(file).map_err(failed("lock", &path))? {
+            Ok(locked) => Ok(Held(locked)),
+            Err(_) => Err(RecordError::Busy),
         }
+    }
+
+    /// As [`Store::lock_maker`], for who is not to be kept off by somebody who only looks: every process that watches does
+    /// that all the time.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lock_maker_soon(&self) -> Result<Held, RecordError> {
+        soon(|| self.lock_maker(), MOMENT).await
+    }
+
+    /// As [`Store::lock_guard`], for who is not to be kept off by the process that watched over a change that is over: it
+    /// learns of that a look later.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lock_guard_soon(&self) -> Result<Held, RecordError> {
+        soon(|| self.lock_guard(), LEAVING).await
     }
 
     /// Every change that is not over.

@@ -161,6 +161,25 @@ fn a_lock_is_held_by_one_and_ends_with_it() {
     store.lock_maker().expect("free again");
 }
 
+#[tokio::test]
+async fn who_is_to_watch_waits_until_the_one_before_has_gone() {
+    let (root, store) = store();
+    let before = store.lock_guard().expect("free");
+    let leaves = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(before);
+    };
+    let layout = Layout::new(root.path());
+    let id = record().id;
+    let (watched, ()) = tokio::join!(
+        crate::network::confirm::guard::watch(&layout, &id, |_| ()),
+        leaves
+    );
+    let error = watched.expect_err("there is no such change").to_string();
+    assert!(!error.contains(&RecordError::Busy.to_string()), "{error}");
+    assert!(error.contains(&id), "it looked for its record: {error}");
+}
+
 #[test]
 fn a_link_in_the_place_of_a_file_is_not_followed() {
     let (root, store) = store();

@@ -275,7 +275,7 @@ mod tests {
             }
         });
         let mut manager = Manager::new(&socket).expect("a way");
-        manager.patience = Duration::from_secs(5);
+        manager.patience = Duration::from_secs(60);
         manager
     }
 
