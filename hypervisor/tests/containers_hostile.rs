@@ -276,8 +276,7 @@ fn what_a_container_that_restarts_itself_has_run_outside_is_the_installed_progra
     let (kept, seen) = (world.path("bin/kept"), world.path("run/blockhost-ct/seen"));
     std::fs::rename(&program, &kept).unwrap();
     let script = format!("#!/bin/sh\necho \"$0 $1\" >>{}\nexit 1\n", seen.display());
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    world.script("bin/blockhost-containers", &script);
     std::fs::write(world.directory("100").join("rootfs/var/go"), "").unwrap();
     until("the hook of the installed program is run", || {
         std::fs::read_to_string(&seen).is_ok_and(|text| text.ends_with('\n'))

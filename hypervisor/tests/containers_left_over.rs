@@ -151,7 +151,7 @@ fn what_decompresses_an_archive_has_no_network_nothing_of_the_services_open_and_
     std::fs::write(path, packed).unwrap();
     // In its place a program that looks around, and unpacks all the same.
     let real = world.path("bin/real");
-    std::fs::copy(exec::find("bzip2", "bzip2").unwrap(), &real).unwrap();
+    container_world::install(&exec::find("bzip2", "bzip2").unwrap(), &real).unwrap();
     let script = format!(
         "#!/bin/sh\n\
          {} -dc || exit 40\n\
@@ -161,8 +161,7 @@ fn what_decompresses_an_archive_has_no_network_nothing_of_the_services_open_and_
         real.display()
     );
     let look = world.path("bin/look");
-    std::fs::write(&look, script).unwrap();
-    std::fs::set_permissions(&look, PermissionsExt::from_mode(0o755)).unwrap();
+    world.script("bin/look", &script);
     let bzip2 = exec::find("bzip2", "bzip2").unwrap().display().to_string();
     let mounted = world.inside("mount", &["--bind", &look.display().to_string(), &bzip2]);
     assert!(mounted.status.success(), "{}", mounted.errors);

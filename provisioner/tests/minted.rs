@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use blockhost_provisioner::create::create;
@@ -52,15 +51,32 @@ fn helper_that_mints_when_it_is_a_child() {
     println!("seen through");
 }
 
+/// Another process writes the program: a descriptor of ours would be in whatever another thread starts meanwhile, until that
+/// is another program, and nobody runs a file that is open for writing.
+fn install(from: &std::path::Path, to: &std::path::Path) {
+    let mut install = Command::new("install");
+    let installed = install
+        .args(["--mode=755", "--"])
+        .arg(from)
+        .arg(to)
+        .status();
+    assert!(installed.unwrap().success(), "{}", to.display());
+}
+
 #[test]
 fn a_token_that_the_database_cannot_note_is_told_of_and_nothing_is_undone() {
     let place = tempfile::tempdir().unwrap();
     let program = place.path().join("minted");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    install(&std::env::current_exe().unwrap(), &program);
     for (name, prints) in [("bhcrypt", "0x00"), ("blockhost-mint-nft", "7")] {
         let path = place.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\ncat >/dev/null\necho {prints}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let draft = place.path().join("draft");
+        std::fs::write(
+            &draft,
+            format!("#!/bin/sh\ncat >/dev/null\necho {prints}\n"),
+        )
+        .unwrap();
+        install(&draft, &path);
     }
     let output = Command::new(&program)
         .args([

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::os::unix::fs::PermissionsExt;
-
 use common::{Agent, World};
 use serde_json::{Value, json};
 
@@ -28,9 +26,7 @@ fn agent() -> Option<Agent> {
     let world = World::new("");
     let mut programs = Vec::new();
     for name in ["qm", "pct"] {
-        let path = world.layout.root().join(name);
-        std::fs::write(&path, BACKEND).expect("a script");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("a mode");
+        let path = world.script(name, BACKEND);
         programs.push(format!("{name}: {}", path.display()));
     }
     world.write_policy(&format!(

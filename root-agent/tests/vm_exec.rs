@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blockhost_root_agent::exec::{Ended, OUTPUT_CAP, Output, Program, Run, fd_path};
-use compartment_world::{World, is_root, set_mode};
+use compartment_world::{World, install, is_root, set_mode};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(120)
@@ -246,7 +246,7 @@ fn what_was_checked_is_what_runs_even_after_the_file_was_replaced() {
         return;
     };
     let copy = world.path().join("binary");
-    std::fs::copy("/usr/bin/true", &copy).expect("a copy");
+    install(Path::new("/usr/bin/true"), &copy);
     let binary = program(&copy);
     for name in ["script", "binary"] {
         std::fs::remove_file(world.path().join(name)).expect("removed");

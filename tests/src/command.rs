@@ -75,6 +75,33 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
+/// Puts a program into a place of ours, for everybody to run. Another process writes it: a descriptor of ours would be in
+/// whatever another thread starts meanwhile, until that is another program, and nobody runs a file that is open for writing.
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn install(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut install = command("install");
+    install.args(["--mode=755", "--"]).arg(from).arg(to);
+    let output = install.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = output.stderr.escape_ascii().to_string();
+    Err(std::io::Error::other(said))
+}
+
+/// The same for a script.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn install_script(text: &str, to: &Path) -> std::io::Result<()> {
+    let draft = to.with_extension("draft");
+    std::fs::write(&draft, text)?;
+    install(&draft, to)?;
+    std::fs::remove_file(&draft)
+}
+
 /// A command from a program and its arguments.
 #[must_use]
 pub fn with_args(program: &str, args: &[&str]) -> Command {

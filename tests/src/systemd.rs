@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::command::{BUSY, Output, RunError, command, run, tail_of_file};
+use crate::command::{BUSY, Output, RunError, command, install, run, tail_of_file};
 use crate::namespace::find;
 
 /// Targets and services of systemd itself that a booted system needs for ours.
@@ -315,13 +315,12 @@ fn stage(root: &Path, installation: &Installation<'_>) {
     }
     for (path, from) in installation.programs {
         let to = place(path);
-        fs::copy(from, &to).unwrap_or_else(|e| {
+        install(from, &to).unwrap_or_else(|e| {
             panic!(
                 "{}: {e}; build it with: cargo build --workspace --bins",
                 from.display()
             )
         });
-        fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).expect("mode");
     }
     // The kernel's messages are the host's, not this system's.
     let journal = place("/etc/systemd/journald.conf.d/private.conf");

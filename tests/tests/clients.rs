@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use blockhost_proto::catalog;
-use blockhost_tests::command::{RunError, command, run, with_args};
+use blockhost_tests::command::{RunError, command, install_script, run, with_args};
 use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::world::services::{Service, start_agent};
 use blockhost_tests::world::{World, built_programs, repository};
@@ -260,8 +259,7 @@ fn ground(test: &str) -> Option<Ground> {
     let world = World::create(directory.path(), &built_programs(), programs).expect("a world");
     world.network().expect("a bridge");
     let qm = world.bin.join("qm");
-    fs::write(&qm, QM).expect("written");
-    fs::set_permissions(&qm, PermissionsExt::from_mode(0o755)).expect("executable");
+    install_script(QM, &qm).expect("installed");
     let policy = format!(
         "backend: embedded\nprograms: {{qm: {}}}\nlimits: {{response_bytes: 32768}}\n",
         qm.display()

@@ -147,8 +147,7 @@ impl World {
                 node.display(),
                 script.display()
             );
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            super::install_script(&text, &path);
             commands.insert(verb.into(), path.display().to_string().into());
         }
         let manifest = serde_json::json!({"name": "scripts", "version": "1", "display_name": "Test", "commands": commands, "setup": {}, "root_agent_actions": [], "config_keys": []});

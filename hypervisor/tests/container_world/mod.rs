@@ -22,6 +22,15 @@ const KEEPER: &str = env!("CARGO_BIN_EXE_blockhost-containers");
 /// Options without which nothing is made.
 pub const NEW: [&str; 4] = ["--unprivileged", "1", "--rootfs", "local:1"];
 
+/// Puts a program into its place. Another process writes it: a descriptor of ours would be in whatever another thread starts
+/// meanwhile, until that is another program, and nobody runs a file that is open for writing.
+pub fn install(from: &Path, to: &Path) -> Result<(), String> {
+    let (from, to) = (from.display().to_string(), to.display().to_string());
+    let install = exec::find("install", "coreutils").map_err(|e| e.to_string())?;
+    let run = Run::new(install, ["--mode=755", "--", &from, &to]);
+    run.output().map(drop).map_err(|e| e.to_string())
+}
+
 /// Waits for something that has to happen.
 pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(180);
@@ -103,10 +112,18 @@ impl World {
         }
         world.ids()?;
         // The build directory need not be open to that user.
-        std::fs::copy(KEEPER, world.path("bin/blockhost-containers")).map_err(|e| e.to_string())?;
+        install(Path::new(KEEPER), &world.path("bin/blockhost-containers"))?;
         world.group = world.delegate(uid, gid);
         world.serve();
         Ok(world)
+    }
+
+    /// Puts a script among the programs of this world.
+    pub fn script(&self, name: &str, text: &str) {
+        let draft = self.path("draft");
+        std::fs::write(&draft, text).unwrap();
+        install(&draft, &self.path(name)).unwrap();
+        std::fs::remove_file(&draft).unwrap();
     }
 
     /// Gives this world ids that no other one has: a service takes whatever runs under its ids for its own.

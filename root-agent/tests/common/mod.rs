@@ -88,12 +88,24 @@ impl World {
         hidden(etc.join("unfinished")) + hidden(etc)
     }
 
+    /// An executable script of root's in the world. Another process writes it: a descriptor of ours would be in whatever
+    /// another thread starts meanwhile, until that is another program, and nobody runs a file that is open for writing.
+    #[expect(clippy::disallowed_methods, reason = "a tool of the host")]
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let root = self.layout.root();
+        let (path, draft) = (root.join(name), root.join("draft"));
+        std::fs::write(&draft, text).expect("a script");
+        let mut install = Command::new("install");
+        install.args(["--mode=755", "--"]).arg(&draft).arg(&path);
+        assert!(install.status().expect("install").success(), "{name}");
+        std::fs::remove_file(&draft).expect("a script");
+        path
+    }
+
     /// A world whose `qm` is this shell script; `$BLOCKHOST_ROOT` is the world's root.
     pub fn with_qm(script: &str, policy: &str) -> Self {
         let world = Self::new("");
-        let path = world.layout.root().join("qm");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("script");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("mode");
+        let path = world.script("qm", &format!("#!/bin/sh\n{script}\n"));
         world.write_policy(&format!(
             "backend: embedded\nprograms: {{qm: {}}}\n{policy}",
             path.display()

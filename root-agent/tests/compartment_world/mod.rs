@@ -80,11 +80,13 @@ impl World {
         self.layout.root()
     }
 
-    /// An executable script of root's in the world.
+    /// An executable script of root's in the world. Another process writes it: a descriptor of ours would be in whatever
+    /// another thread starts meanwhile, until that is another program, and nobody runs a file that is open for writing.
     pub fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path().join(name);
-        std::fs::write(&path, text).expect("a script");
-        set_mode(&path, 0o755);
+        let (path, draft) = (self.path().join(name), self.path().join("draft"));
+        std::fs::write(&draft, text).expect("a script");
+        install(&draft, &path);
+        std::fs::remove_file(&draft).expect("a script");
         path
     }
 
@@ -188,6 +190,13 @@ pub fn try_tool(words: &str) -> (bool, String) {
         output.status.success(),
         String::from_utf8(text).expect("text"),
     )
+}
+
+/// Puts a program into its place, for the reason of [`World::script`].
+pub fn install(from: &Path, to: &Path) {
+    let words = format!("install --mode=755 -- {} {}", from.display(), to.display());
+    let (good, said) = try_tool(&words);
+    assert!(good, "{words}: {said}");
 }
 
 pub fn is_root() -> bool {

@@ -2,7 +2,6 @@
 //! with its ledger, the real provisioner with `--mock`: there is no machine behind its records, everything else is as always.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::row::{Results, Row};
+use crate::command::install_script;
 use crate::namespace;
 use crate::scenario::{CENTS_PER_DAY, Contracts, ScenarioError, deploy, ensure, owner};
 use crate::world::config::{self, CHAIN_ID, Deployed, RPC_URL};
@@ -104,13 +104,7 @@ fn provision_nothing(world: &World) -> Result<(), ScenarioError> {
     let create = world.bin.join("bench-create");
     let real = world.bin.join("blockhost-vm-create");
     let text = format!("#!/bin/sh\nexec '{}' --mock \"$@\"\n", real.display());
-    at("writing", &create, fs::write(&create, text))?;
-    let mode = fs::Permissions::from_mode(0o755);
-    at(
-        "making executable",
-        &create,
-        fs::set_permissions(&create, mode),
-    )?;
+    at("installing", &create, install_script(&text, &create))?;
     let path = world.layout.provisioner_manifest();
     let text = at("reading", &path, fs::read_to_string(&path))?;
     let mut manifest: Value =

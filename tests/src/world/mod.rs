@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use blockhost_proto::layout::{Layout, ROOT_VARIABLE};
 
-use crate::command::{Output, RunError, command, run, with_args};
+use crate::command::{Output, RunError, command, install, run, with_args};
 use accounts::{Account, account};
 
 /// The programs of the product, as `cargo build` names them.
@@ -220,12 +220,7 @@ impl World {
                 return Err(WorldError::NotBuilt { path: from });
             }
             let to = self.bin.join(program);
-            at("installing", &to, fs::copy(&from, &to))?;
-            at(
-                "making executable",
-                &to,
-                fs::set_permissions(&to, fs::Permissions::from_mode(0o755)),
-            )?;
+            at("installing", &to, install(&from, &to))?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::config::CHAIN_ID;
 use super::{World, WorldError, at, repository};
-use crate::command::{BUSY, RunError, command, tail_of_file};
+use crate::command::{BUSY, RunError, command, install, tail_of_file};
 
 /// One running program of the world.
 pub struct Service {
@@ -189,7 +189,7 @@ pub fn start_anvil(world: &World, more: &[&str]) -> Result<Service, WorldError> 
     }
     // Copied, because a clone in a home directory is not readable for the user it runs as.
     let program = world.bin.join("anvil");
-    at("installing", &program, fs::copy(&anvil, &program))?;
+    at("installing", &program, install(&anvil, &program))?;
     let mut start = command("setpriv");
     start
         .args([

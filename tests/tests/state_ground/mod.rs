@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use blockhost_tests::command::{Output, RunError, command, run, with_args};
+use blockhost_tests::command::{Output, RunError, command, install_script, run, with_args};
 use blockhost_tests::namespace::{find, test_ran_inside};
 use blockhost_tests::switch::{self, Switch};
 use blockhost_tests::world::services::{Service, start_agent, start_containers};
@@ -65,8 +65,7 @@ pub fn ground_with(test: &str, backend: Backend) -> Option<Ground> {
         .expect("a directory");
     let world = World::create(dir.path(), &built_programs(), PROGRAMS).expect("a world");
     let pct = world.bin.join("pct");
-    std::fs::write(&pct, include_str!("pct.sh")).expect("a program");
-    std::fs::set_permissions(&pct, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    install_script(include_str!("pct.sh"), &pct).expect("a program");
     let policy = world.layout.agent_policy();
     let mut text = std::fs::read_to_string(&policy).expect("a policy");
     if backend == Backend::Miniature {
