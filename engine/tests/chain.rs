@@ -16,7 +16,7 @@ use common::{Anvil, done};
 use std::sync::Arc;
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const DEAD: &str = "http://127.0.0.1:1";
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use blockhost_engine::heads::pace::LEAST_PAUSE;
 use blockhost_engine::heads::socket::{Broken, Limits, Listener, listen};
 use common::tap::{Mode, Tap};
 use common::world::World;
-use common::{Anvil, program};
+use common::{Anvil, free_port, program};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -241,15 +241,30 @@ impl Listener for Ear {
     }
 }
 
+const BEAT: Duration = Duration::from_millis(100);
+/// For what comes to its end by itself, on a slow machine too.
+const PATIENT: Limits = Limits {
+    answer: LIMIT,
+    beat: BEAT,
+    silence: LIMIT,
+};
+/// For a node from which nothing is to come.
 const SHORT: Limits = Limits {
     answer: Duration::from_millis(1500),
-    beat: Duration::from_millis(100),
+    beat: BEAT,
     silence: Duration::from_millis(1500),
 };
+/// For one that lives, and is to be found dead when it no longer does.
+const SILENCE: Duration = Duration::from_secs(5);
+const WATCHFUL: Limits = Limits {
+    answer: LIMIT,
+    beat: BEAT,
+    silence: SILENCE,
+};
 
-async fn heard_of(port: u16, ear: &mut Ear) -> Broken {
+async fn heard_of(port: u16, limits: Limits, ear: &mut Ear) -> Broken {
     let url = ws(port);
-    let ended = listen(&url, 31337, SHORT, ear);
+    let ended = listen(&url, 31337, limits, ear);
     tokio::time::timeout(LIMIT, ended)
         .await
         .expect("it comes to an end")
@@ -259,7 +274,10 @@ async fn heard_of(port: u16, ear: &mut Ear) -> Broken {
 async fn messages_that_are_too_large_or_that_nobody_asked_for_end_the_connection() {
     let large = node_that(|_| Message::text("x".repeat(300_000))).await;
     let mut ear = Ear::default();
-    assert!(matches!(heard_of(large, &mut ear).await, Broken::TooLarge));
+    assert!(matches!(
+        heard_of(large, PATIENT, &mut ear).await,
+        Broken::TooLarge
+    ));
     assert_eq!((ear.subscribed, ear.told), (1, vec![]));
     for foreign in [
         Message::text("no json"),
@@ -272,7 +290,7 @@ async fn messages_that_are_too_large_or_that_nobody_asked_for_end_the_connection
     ] {
         let node = node_that(move |_| foreign.clone()).await;
         let mut ear = Ear::default();
-        let broken = heard_of(node, &mut ear).await;
+        let broken = heard_of(node, PATIENT, &mut ear).await;
         assert!(broken.to_string().contains("nobody asked for"), "{broken}");
         assert!(ear.told.len() <= 1, "{:?}", ear.told);
     }
@@ -300,17 +318,18 @@ fn raw(after: &'static [u8]) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_never_answers_goes_or_is_no_websocket_is_left() {
     let mut ear = Ear::default();
-    let silent = heard_of(raw(b""), &mut ear).await;
+    let silent = heard_of(raw(b""), SHORT, &mut ear).await;
     assert!(matches!(silent, Broken::Late), "{silent}");
     let page = heard_of(
         raw(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"),
+        PATIENT,
         &mut ear,
     )
     .await;
     assert!(matches!(page, Broken::Http(302)), "{page}");
-    let junk = heard_of(raw(b"SSH-2.0-OpenSSH\r\n\r\n"), &mut ear).await;
+    let junk = heard_of(raw(b"SSH-2.0-OpenSSH\r\n\r\n"), PATIENT, &mut ear).await;
     assert!(matches!(junk, Broken::Transport(_)), "{junk}");
-    let gone = heard_of(1, &mut ear).await.to_string();
+    let gone = heard_of(1, PATIENT, &mut ear).await.to_string();
     assert!(gone.contains("cannot be reached"), "{gone}");
     assert_eq!(ear.subscribed, 0);
 }
@@ -326,7 +345,7 @@ async fn a_subscription_that_is_dead_is_noticed_whether_the_line_is_dead_too_or_
         head: 1,
         ..Ear::default()
     };
-    let stalled = heard_of(anvil.port, &mut ear).await;
+    let stalled = heard_of(anvil.port, PATIENT, &mut ear).await;
     assert!(matches!(stalled, Broken::Stalled), "{stalled}");
     assert_eq!(ear.subscribed, 1);
     // Nothing is answered any more.
@@ -336,7 +355,7 @@ async fn a_subscription_that_is_dead_is_noticed_whether_the_line_is_dead_too_or_
         ear: Ear::default(),
         tap,
     };
-    let silent = tokio::time::timeout(LIMIT, listen(&ws(line.port), 31337, SHORT, &mut ear))
+    let silent = tokio::time::timeout(LIMIT, listen(&ws(line.port), 31337, WATCHFUL, &mut ear))
         .await
         .expect("it comes to an end");
     assert!(matches!(silent, Broken::Silent), "{silent}");
@@ -344,8 +363,9 @@ async fn a_subscription_that_is_dead_is_noticed_whether_the_line_is_dead_too_or_
     // A chain that stands still is no dead subscription: it ends with the node.
     let mut ear = Ear::default();
     let port = anvil.port;
-    let living = tokio::spawn(async move { (heard_of(port, &mut ear).await, ear.subscribed) });
-    tokio::time::sleep(SHORT.silence * 2).await;
+    let living =
+        tokio::spawn(async move { (heard_of(port, WATCHFUL, &mut ear).await, ear.subscribed) });
+    tokio::time::sleep(SILENCE * 2).await;
     assert!(!living.is_finished());
     drop(anvil);
     let (ended, times) = living.await.unwrap();
@@ -406,9 +426,7 @@ impl Encrypted {
             eprintln!("skipped: no openssl");
             return None;
         }
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port();
         let mut child = program("openssl")
             .args(["s_server", "-quiet", "-naccept", "1000", "-accept"])
             .arg(format!("127.0.0.1:{port}"))

@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::program;
 use common::world::World;
+use common::{free_port, program};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,11 +19,6 @@ fn get(port: u16, request: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -153,12 +153,9 @@ fn the_witness_says_which_log_showed_another_history_and_ends_when_it_is_told() 
         grow(&ledger, what);
         grow(&fork, &format!("another {what}"));
     }
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = port.local_addr().expect("bound");
-    drop(port);
     let config = root.path().join("witness.yaml");
     let text = format!(
-        "listen: \"{address}\"\nlogs:\n- keys: [\"{}\"]\n",
+        "listen: \"127.0.0.1:0\"\nlogs:\n- keys: [\"{}\"]\n",
         signer().vkey()
     );
     std::fs::write(&config, text).expect("written");
@@ -177,7 +174,8 @@ fn the_witness_says_which_log_showed_another_history_and_ends_when_it_is_told() 
         .expect("runs");
     let mut lines = BufReader::new(witness.stderr.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
-    assert!(line().contains("witnesses 1 logs"));
+    let serves = line();
+    let (_, address) = serves.split_once(" witnesses 1 logs on ").expect("it says");
     let key = blockhost_witness::store::read_key(&state.join("witness.key")).expect("reads");
     let policy = format!("witness A {} http://{address}\nquorum A\n", key.key());
     let policy = Policy::parse(&policy).expect("a policy");

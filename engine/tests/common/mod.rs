@@ -17,6 +17,7 @@ use blockhost_engine::crypto::keys::PrivateKey;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// Private keys of the accounts that every local chain starts with.
@@ -33,6 +34,34 @@ pub const KEYS: [&str; 3] = [
 )]
 pub fn program(path: impl AsRef<std::ffi::OsStr>) -> Command {
     Command::new(path)
+}
+
+/// A port for a program that has to be told one: below those that the kernel gives away, so that nobody gets it who asks for
+/// any, and another one for each process and each call.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let own = u16::try_from(std::process::id() % 1000).unwrap() * 20;
+        let port = 10_000 + own + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Puts a script into a place. Another process writes it: a descriptor of ours would be in whatever another thread starts
+/// meanwhile, until that is another program, and nobody runs a file that is open for writing.
+pub fn install_script(text: &str, to: &Path) {
+    let draft = to.with_extension("draft");
+    std::fs::write(&draft, text).unwrap();
+    let mut install = program("install");
+    let installed = install
+        .args(["--mode=755", "--"])
+        .arg(&draft)
+        .arg(to)
+        .status();
+    assert!(installed.unwrap().success(), "{}", to.display());
+    std::fs::remove_file(&draft).unwrap();
 }
 
 /// A local chain.

@@ -10,6 +10,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use blockhost_provisioner::store::postgres::Address;
@@ -139,9 +140,7 @@ impl Server {
     /// Starts it anew on a port of the loopback, with this key and certificate if with any; the port.
     pub fn on_the_network(&mut self, certificate: Option<&(PathBuf, PathBuf)>) -> u16 {
         self.crash();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port();
         self.settings = vec![
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={port}"),
@@ -239,4 +238,17 @@ fn user_of_the_server() -> Result<(u32, u32), String> {
     let uid = ids.next().ok_or("odd /etc/passwd")??;
     let gid = ids.next().ok_or("odd /etc/passwd")??;
     Ok((uid, gid))
+}
+
+/// A port for a program that has to be told one: below those that the kernel gives away, so that nobody gets it who asks for
+/// any, and another one for each process and each call.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let own = u16::try_from(std::process::id() % 1000).unwrap() * 20;
+        let port = 10_000 + own + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
