@@ -5,8 +5,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::config::VmConfig;
 use crate::error::{IoContext, Result};
@@ -16,9 +19,10 @@ use crate::machine::Vmid;
 
 use super::client::{self, Request};
 
-/// How long the last words of a program that has ended may take. What it left running inside may hold its output open
-/// for ever.
+/// How long nothing may come of a program that has ended. What it left running inside may hold its output open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// What a pipe holds at most: more does not come of a program that has ended.
+const PIPE: usize = 64 << 10;
 
 /// Runs a program in a container, with our input and output; its exit code.
 ///
@@ -40,18 +44,21 @@ pub fn exec(host: &Host, vmid: Vmid, words: Vec<String>) -> Result<u8> {
     )?;
     // The other ends are the container's now; kept here, ours would never end.
     drop((input, print, complain));
+    let (over, running) = pipe()?;
+    let another = over.try_clone().at("cannot copy", "a pipe")?;
     let copies = [
-        copy(File::from(output), std::io::stdout()),
-        copy(File::from(errors), std::io::stderr()),
+        copy(output, std::io::stdout(), over),
+        copy(errors, std::io::stderr(), another),
     ];
     // Not waited for: it may be at a terminal that nobody types on.
-    let _typed = copy(std::io::stdin(), File::from(feed));
+    std::thread::spawn(move || std::io::copy(&mut std::io::stdin(), &mut File::from(feed)));
     let (answer, _) = request.answer()?;
     let Answer::Exited { code } = answer else {
         return Err(client::unexpected());
     };
+    drop(running);
     for copied in copies {
-        let _ = copied.recv_timeout(LAST_WORDS);
+        let _ = copied.join();
     }
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
@@ -60,13 +67,25 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("cannot make", "a pipe")
 }
 
-/// Copies what comes as it comes, until either side ends; the receiver hears of that.
-fn copy(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) -> Receiver<()> {
-    let (ended, hear) = channel();
+/// Copies what comes as it comes, until either side ends; or, once nobody has the other end of `over` any more, until nothing
+/// comes any longer: what was written before is in the pipe then, however long it takes to pass it on.
+fn copy(from: OwnedFd, mut to: impl Write + Send + 'static, over: OwnedFd) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        let _ended = ended;
+        let mut from = File::from(from);
         let mut chunk = [0u8; 16 << 10];
-        loop {
+        let (mut over, mut left) = (Some(over), PIPE);
+        while left > 0 {
+            let comes = match over.as_ref().map(|over| either(&from, over)) {
+                Some(Next::Over) => {
+                    over = None;
+                    continue;
+                }
+                Some(Next::Comes) => true,
+                None => comes_within(&from, LAST_WORDS),
+            };
+            if !comes {
+                return;
+            }
             match from.read(&mut chunk) {
                 Ok(0) => return,
                 Ok(count) => {
@@ -74,11 +93,92 @@ fn copy(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'stati
                     if to.write_all(part).and_then(|()| to.flush()).is_err() {
                         return;
                     }
+                    if over.is_none() {
+                        left = left.saturating_sub(count);
+                    }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
         }
-    });
-    hear
+    })
+}
+
+enum Next {
+    Comes,
+    Over,
+}
+
+/// Which of the two is the case first; of both, that something comes.
+fn either(from: &File, over: &OwnedFd) -> Next {
+    let mut fds = [
+        PollFd::new(from, PollFlags::IN),
+        PollFd::new(over, PollFlags::IN),
+    ];
+    loop {
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => {}
+            // Reading says what is wrong.
+            Err(_) => return Next::Comes,
+            Ok(_) if !fds[0].revents().is_empty() => return Next::Comes,
+            Ok(_) => return Next::Over,
+        }
+    }
+}
+
+fn comes_within(from: &File, time: Duration) -> bool {
+    let wait = Timespec::try_from(time).ok();
+    let mut fds = [PollFd::new(from, PollFlags::IN)];
+    !matches!(poll(&mut fds, wait.as_ref()), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// Whoever reads takes a while over each piece.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            std::thread::sleep(LAST_WORDS / 2);
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_program_wrote_before_its_end_is_passed_on_whole_although_another_holds_its_output() {
+        let (output, print) = pipe().unwrap();
+        let (over, running) = pipe().unwrap();
+        let seen = Slow::default();
+        let copied = copy(output, seen.clone(), over);
+        let mut left_running = File::from(print);
+        left_running.write_all(&[b'x'; 60_000]).unwrap();
+        drop(running);
+        copied.join().unwrap();
+        assert_eq!(seen.0.lock().unwrap().len(), 60_000);
+        drop(left_running);
+    }
+
+    #[test]
+    fn what_goes_on_writing_after_the_end_holds_nobody_up() {
+        let (output, print) = pipe().unwrap();
+        let (over, running) = pipe().unwrap();
+        let writes = std::thread::spawn(move || {
+            let mut print = File::from(print);
+            while print.write_all(&[b'y'; 1000]).is_ok() {}
+        });
+        let copied = copy(output, std::io::sink(), over);
+        drop(running);
+        copied.join().unwrap();
+        // Nobody reads any more.
+        writes.join().unwrap();
+    }
 }
