@@ -37,6 +37,10 @@ const KILL_GRACE: Duration = Duration::from_millis(500);
 /// How long output is awaited after the program itself has ended: a daemon it left behind may hold the pipe open.
 const DRAIN_GRACE: Duration = Duration::from_millis(200);
 
+/// What a pipe holds at most, and what is taken of it at once.
+const PIPE: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
+
 /// What every child finds its own helpers by.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -362,6 +366,7 @@ impl<'a> Watched<'a> {
             let now = Instant::now();
             if now >= next {
                 if ended {
+                    self.take_what_is_there()?;
                     break;
                 }
                 let signal = if timed_out {
@@ -417,8 +422,16 @@ impl<'a> Watched<'a> {
         Ok(ended || fds.first().is_some_and(|fd| !fd.revents().is_empty()))
     }
 
+    /// Of what the program printed before its end nothing is missing, also where there was no time to take it until now.
+    fn take_what_is_there(&mut self) -> std::io::Result<()> {
+        for _ in 0..PIPE.div_ceil(PIECE) {
+            self.transfer()?;
+        }
+        Ok(())
+    }
+
     fn transfer(&mut self) -> std::io::Result<()> {
-        let mut buffer = [0u8; 16 * 1024];
+        let mut buffer = [0u8; PIECE];
         for (file, captured) in &mut self.outputs {
             let Some(open) = file else { continue };
             match open.read(&mut buffer) {
@@ -449,4 +462,34 @@ fn would_block(error: &std::io::Error) -> bool {
         error.kind(),
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_printed_is_taken_whole_also_when_the_time_for_it_is_over() {
+        #[expect(clippy::disallowed_methods, reason = "a child as it is watched here")]
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "sleep 1000 & head -c 60000 /dev/zero"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let input = child.stdin.take().expect("a pipe").into();
+        let mut watched = Watched::new(&mut child, input, &[], OUTPUT_CAP).expect("watched");
+        // Nobody took anything while it ran; what it left running has its output open.
+        while !watched.wait(Duration::ZERO, false).expect("looked") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        watched.take_what_is_there().expect("taken");
+        kill_group(watched.child, Signal::KILL);
+        let [(open, captured), _] = watched.outputs;
+        assert!(open.is_some(), "no end of it was to be seen");
+        assert_eq!(captured.whole().map(|bytes| bytes.len()), Some(60_000));
+        child.wait().expect("its end");
+    }
 }
