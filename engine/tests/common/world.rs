@@ -10,7 +10,6 @@ use blockhost_engine::chain::bindings::{AccessCredentialNFT, BlockhostSubscripti
 use blockhost_engine::crypto::ecies;
 use blockhost_engine::crypto::keys::PrivateKey;
 use blockhost_proto::layout::Layout;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
