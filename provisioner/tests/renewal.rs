@@ -45,6 +45,10 @@ fn a_template_that_machines_stand_on_is_left_alone_and_another_number_is_the_way
     let mut host = world.config.host.clone();
     host.template_vmid = "9001".parse().unwrap();
     register(&backend, &host, &image, digest, true, &mut progress).unwrap();
+    // Every machine gets a network card of its own; one of the template's would be on the host's bridge, unguarded.
+    let created = world.recorder.created.take();
+    assert_eq!(created.len(), 1);
+    assert!(!created[0].to_string().contains("net"), "{created:?}");
     world.config.host = host;
     let third = world
         .with(|w| create(w, &request("web-3"), &mut Progress::silent()))

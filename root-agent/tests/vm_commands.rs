@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
+use blockhost_root_agent::allow::{Allowlists, Only};
 use blockhost_root_agent::compartment::{Backend, vm};
 use compartment_world::{World, code, set_mode};
 use recorded::{Vm, output};
@@ -42,16 +43,6 @@ fn every_action_becomes_the_one_command_line_that_it_should() {
             "set 100 --cores 2",
         ),
         (
-            "qm-clone",
-            json!({"vmid": 100, "newid": 101, "name": "b"}),
-            "clone 100 101 --name b --full 0",
-        ),
-        (
-            "qm-clone",
-            json!({"vmid": 100, "newid": 101, "name": "b", "full": true}),
-            "clone 100 101 --name b --full 1",
-        ),
-        (
             "qm-resize",
             json!({"vmid": 100, "disk": "scsi0", "size": "+10G"}),
             "resize 100 scsi0 +10G",
@@ -67,6 +58,61 @@ fn every_action_becomes_the_one_command_line_that_it_should() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn a_machine_is_cloned_after_a_look_at_what_the_clone_would_have() {
+    let Some(vm) = Vm::new() else { return };
+    for (full, word) in [(false, "0"), (true, "1")] {
+        let params = json!({"vmid": 100, "newid": 101, "name": "b", "full": full});
+        vm.ask("qm-clone", params).expect("cloned");
+        let clone = ["clone", "100", "101", "--name", "b", "--full", word];
+        assert_eq!(vm.calls(), [&["config", "100"][..], &clone]);
+    }
+}
+
+#[test]
+fn a_clone_does_not_bring_a_bridge_or_storage_past_the_lists_of_the_rule() {
+    let Some(mut vm) = Vm::new() else { return };
+    let hosts = "{bridges: [vmbr0, vmbr1], storages: [local, fast], snippet_storages: [local]}";
+    let hosts: Allowlists = serde_saphyr::from_str(hosts).expect("lists");
+    let rule = "{bridges: [vmbr1, vmbr9], storages: [fast], vmids: {first: 200, last: 299}, clone_from: {first: 100, last: 100}}";
+    let rule: Only = serde_saphyr::from_str(rule).expect("a rule");
+    let clone = json!({"vmid": 100, "newid": 201, "name": "b"});
+    for (config, by_rule, by_host) in [
+        ("net0: virtio=02:00:00:00:00:01,bridge=vmbr1", true, true),
+        ("net0: virtio=02:00:00:00:00:01,bridge=vmbr0", false, true),
+        // On the rule's list and not on the host's.
+        ("net0: virtio=02:00:00:00:00:01,bridge=vmbr9", false, false),
+        ("scsi0: fast:100/base-100-disk-0.qcow2,size=8G", true, true),
+        (
+            "scsi0: local:100/base-100-disk-0.qcow2,size=8G",
+            false,
+            true,
+        ),
+        (
+            "scsi0: slow:100/base-100-disk-0.qcow2,size=8G",
+            false,
+            false,
+        ),
+        ("cicustom: user=local:snippets/a.yaml", false, true),
+        ("unused0: slow:100/vm-100-disk-0.qcow2", true, true),
+    ] {
+        vm.answers(&format!("[ \"$1\" = config ] && echo 'name: a\n{config}'"));
+        for (lists, allowed) in [(rule.over(&hosts), by_rule), (hosts.clone(), by_host)] {
+            vm.world.policy.allow = lists;
+            let result = vm.ask("qm-clone", clone.clone());
+            let cloned = vm.calls().iter().any(|call| call[0] == "clone");
+            assert_eq!(cloned, allowed, "{config}");
+            if !allowed {
+                assert_eq!(code(result), ErrorCode::Forbidden, "{config}");
+            }
+        }
+    }
+    // What cannot be read is not cloned.
+    vm.answers("[ \"$1\" = config ] && exit 1");
+    assert_eq!(code(vm.ask("qm-clone", clone)), ErrorCode::Failed);
+    assert_eq!(vm.calls().len(), 1);
 }
 
 #[test]

@@ -187,7 +187,8 @@ pub fn register(
     ] {
         options.add(key, value)?;
     }
-    options.add("net0", &format!("virtio,bridge={}", config.bridge))?;
+    // No network card: every machine gets its own with its addresses, and a clone that somebody starts as it is stays off the
+    // network.
     options.add("description", &mark(digest))?;
     backend.create(vmid, &name, options)?;
     let made = finish(backend, config, vmid, image);

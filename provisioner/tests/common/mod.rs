@@ -57,6 +57,8 @@ pub struct Recorder {
     /// Raised when this action was done.
     pub interrupt_after: RefCell<Option<(&'static str, Interrupt)>>,
     pub snippets: std::path::PathBuf,
+    /// Machines that were made and not cloned, as they stand in the request.
+    pub created: RefCell<Vec<serde_json::Value>>,
     /// Limits that were asked for, as they stand in the request.
     pub limits: RefCell<Vec<serde_json::Value>>,
     /// How often counters were asked for: one second passes between two.
@@ -116,6 +118,7 @@ impl Agent for &Recorder {
                 )
             }
             Action::QmCreate(a) => {
+                self.created.borrow_mut().push(action.params());
                 machines.insert(
                     a.vmid.get(),
                     FakeMachine {

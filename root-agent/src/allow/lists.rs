@@ -52,7 +52,8 @@ macro_rules! lists {
             }
 
             /// What may be named under the rule. A name without a directory is looked for in the directories of this list
-            /// and of no other, so that these have to be the host's, too.
+            /// and of no other, and what a clone brings with it is asked for on these lists and no others, so that they
+            /// have to be the host's, too.
             pub fn over(&self, allow: &Allowlists) -> Allowlists {
                 let mut lists = self.in_place_of(allow);
                 // A rule that says which machines means no others by what stands for them: another one's disk as a source,
@@ -64,6 +65,13 @@ macro_rules! lists {
                     if self.snippet_storages.is_none() {
                         lists.snippet_storages.clear();
                     }
+                }
+                for (list, host) in [
+                    (&mut lists.bridges, &allow.bridges),
+                    (&mut lists.storages, &allow.storages),
+                    (&mut lists.snippet_storages, &allow.snippet_storages),
+                ] {
+                    list.retain(|name| host.contains(name));
                 }
                 lists.image_dirs = common(&lists.image_dirs, &allow.image_dirs);
                 lists.template_dirs = common(&lists.template_dirs, &allow.template_dirs);
@@ -256,10 +264,10 @@ mod tests {
     #[test]
     fn a_list_left_out_is_the_hosts_own_and_a_null_one_is_a_mistake() {
         let allow = Allowlists::default();
-        let only: Only = serde_saphyr::from_str("storages: [ssd]\n").expect("valid");
+        let only: Only = serde_saphyr::from_str("storages: [ssd, local]\n").expect("valid");
         assert_eq!(only.keys(), ["storages"]);
         let narrowed = only.over(&allow);
-        assert_eq!(narrowed.storages, ["ssd"]);
+        assert_eq!(narrowed.storages, ["local"], "ssd is not the host's");
         assert_eq!(narrowed.bridges, allow.bridges);
         for text in [
             "vmids: null\n",

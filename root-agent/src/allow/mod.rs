@@ -1,8 +1,9 @@
 //! Allowlists: which bridges, storages, devices, files and numbers an action may name, on this host (`allow:`) and for
 //! the caller of one rule (`only:`). Checked in the front, at the gate and in each compartment by the one function here.
 //! The lists themselves and their defaults stand in [`lists`], the ranges they are made of in [`range`], how a name is found on
-//! one in [`names`].
+//! one in [`names`], what a clone has that nobody names in [`brought`].
 
+mod brought;
 mod lists;
 mod names;
 mod range;
@@ -37,6 +38,18 @@ pub struct NotAllowed {
 }
 
 impl NotAllowed {
+    /// As an answer about a clone of that machine, which nobody gave the value to.
+    pub fn brought(&self, source: Vmid) -> Failure {
+        Failure::new(
+            ErrorCode::Forbidden,
+            format!(
+                "VM {source} has what a clone of it must not have: {} ({} of root-agent.yaml); change it there, or have another \
+                 machine cloned",
+                self.sentence, self.key
+            ),
+        )
+    }
+
     /// As an answer; `place` is where the list stands in the policy file.
     pub fn at(&self, place: &str) -> Failure {
         Failure::new(

@@ -38,13 +38,24 @@ pub(super) fn run(
         Action::QmConfig(a) => qm.config(a.vmid, ctx).map(super::object),
         Action::QmList(_) => qm.list(answer::list, ctx),
         Action::QmGuestExec(a) => guest_exec(qm, a, ctx),
-        other => {
-            let command = argv::plain(other)
-                .map_err(|error| cannot_prepare(&error))?
-                .ok_or_else(|| misplaced(other))?;
-            qm.done(&command, ctx)
+        Action::QmClone(a) => {
+            // The request names two machines; what the new one is attached to and lies on is the source's to say.
+            let source = qm.config(a.vmid, ctx)?;
+            ctx.allow
+                .lets_bring(&source)
+                .map_err(|denied| denied.brought(a.vmid))?;
+            plain(qm, action, ctx)
         }
+        other => plain(qm, other, ctx),
     }
+}
+
+/// What is one run of `qm` and nothing else.
+fn plain(qm: &Tool, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+    let command = argv::plain(action)
+        .map_err(|error| cannot_prepare(&error))?
+        .ok_or_else(|| misplaced(action))?;
+    qm.done(&command, ctx)
 }
 
 fn import_disk(
