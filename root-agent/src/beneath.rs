@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -33,4 +33,16 @@ pub fn open_beneath(
         Mode::empty(),
         resolve,
     )
+}
+
+/// Opens what is there already under this name in the directory itself, for a process whose filter leaves it no `openat2`.
+///
+/// # Errors
+/// `EINVAL` for what is more than a name, `ELOOP` for a link, else as `open`.
+pub fn open_entry(directory: impl AsFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    if matches!(name, "" | "." | "..") || name.contains('/') {
+        return Err(Errno::INVAL);
+    }
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
 }

@@ -139,7 +139,6 @@ pub(super) const FILES: &[Call] = calls![
     SYS_getuid,
     SYS_getegid,
     SYS_getgid,
-    SYS_umask,
     SYS_dup,
     SYS_dup3,
     SYS_uname,
@@ -293,12 +292,25 @@ pub(super) const THREADS: &[Judged] = judged![
     SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
 ];
 
-/// The same, and modes of files that at most their owner writes, and everybody else reads.
+/// `O_CREAT` and what makes `O_TMPFILE` of `O_DIRECTORY`.
+const O_MAKES: u64 = 0o2000_0100;
+/// Bits that no file of the keys process has: others write, anybody executes, or whoever does is another then.
+const IMMODEST_FILE: u64 = 0o7777 & !0o644;
+/// The same of its directories.
+const IMMODEST_DIRECTORY: u64 = 0o7777 & !0o755;
+
+/// The same, and modes of files that at most their owner writes, and everybody else reads. That is the whole mode, so that no
+/// mask has to take something from it; and no `openat2`, whose modes are in memory, where no filter looks.
 pub(super) const MODEST_FILES: &[Judged] = judged![
     SYS_clone "clone (threads)":
         &[&[Condition::Masked(0, CLONE_NEW | CLONE_THREAD, CLONE_THREAD)]],
     SYS_prctl "prctl (names)": &[&[Condition::Is(0, PR_SET_NAME)]],
-    SYS_fchmod "fchmod (within 0644)": &[&[Condition::Masked(1, !0o644 & 0o7777, 0)]],
+    SYS_fchmod "fchmod (within 0644)": &[&[Condition::Masked(1, IMMODEST_FILE, 0)]],
+    SYS_openat "openat (new files within 0644)": &[
+        &[Condition::Masked(2, O_MAKES, 0)],
+        &[Condition::Masked(3, IMMODEST_FILE, 0)],
+    ],
+    SYS_mkdirat "mkdirat (within 0755)": &[&[Condition::Masked(2, IMMODEST_DIRECTORY, 0)]],
 ];
 
 /// Sockets for devices, addresses and routes; the network namespace of another process and no other of its namespaces; and

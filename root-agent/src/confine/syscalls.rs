@@ -100,11 +100,14 @@ impl Filter {
 
     /// Keys: the same, and no file is made writable for others, a program, or another user's when it runs.
     pub fn modest_files_only() -> Self {
+        const WITH_MODES: [&str; 5] = ["open", "openat", "openat2", "mkdir", "mkdirat"];
         let mut filter = Self {
             judged: MODEST_FILES,
             ..Self::files_only()
         };
-        filter.calls.retain(|call| call.number != libc::SYS_fchmod);
+        filter
+            .calls
+            .retain(|call| call.number != libc::SYS_fchmod && !WITH_MODES.contains(&call.name()));
         filter
     }
 

@@ -272,6 +272,34 @@ pub const ATTEMPTS: &[Attempt] = &[
             sys!(libc::SYS_fchmod, fd, 0o666).map(drop)
         },
     },
+    // Files that others may change then, or that make another of whoever runs them.
+    Attempt {
+        name: "take-off-mask",
+        run: |_| sys!(libc::SYS_umask, 0).map(drop),
+    },
+    Attempt {
+        name: "make-file-for-all",
+        run: |c| make(c, "attempt-for-all", 0o666),
+    },
+    Attempt {
+        name: "make-file-for-all-by-openat2",
+        run: |c| {
+            let path = c_path(&c.own.join("attempt-for-all-too"));
+            let how = [u64::from((O_CREAT | O_WRONLY).unsigned_abs()), 0o666, 0];
+            sys!(libc::SYS_openat2, AT_FDCWD, &*path, &how[..], 24).map(drop)
+        },
+    },
+    Attempt {
+        name: "make-setuid-file",
+        run: |c| make(c, "attempt-setuid", 0o4755),
+    },
+    Attempt {
+        name: "make-directory-for-all",
+        run: |c| {
+            let path = c_path(&c.own.join("attempt-directory"));
+            sys!(libc::SYS_mkdirat, AT_FDCWD, &*path, 0o777).map(drop)
+        },
+    },
     Attempt {
         name: "move-policy-into-own",
         run: |c| rename(&policy(c), &c.own.join("attempt-policy")),
@@ -366,6 +394,11 @@ fn open(path: impl AsRef<Path>, flags: i32) -> Tried {
         0o600
     )
     .map(drop)
+}
+
+fn make(context: &Context, name: &str, mode: u32) -> Tried {
+    let path = c_path(&context.own.join(name));
+    sys!(libc::SYS_openat, AT_FDCWD, &*path, O_WRONLY | O_CREAT, mode).map(drop)
 }
 
 fn read(path: impl AsRef<Path>) -> Tried {

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::beneath::{READ_FOREIGN, open_beneath};
+use crate::beneath::{READ_FOREIGN, open_beneath, open_entry};
 use crate::compartment::Identity;
 use crate::failpoint;
 
@@ -133,7 +133,7 @@ impl Store {
             path: self.path_of(name),
             why: why.to_owned(),
         };
-        let file = match open_beneath(&self.directory, name, READ_FOREIGN) {
+        let file = match open_entry(&self.directory, name, READ_FOREIGN) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP) => return Err(suspicious("is a symbolic link")),
