@@ -44,8 +44,9 @@ pub enum CallError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// No answer in time. Whether the action happened is unknown: one that began is in the ledger, with what became of it; one
-    /// that waits for its turn has no record, and begins only while this connection is open.
+    /// No answer in time. Whether the action happened is unknown. One that waits for others of its machine or device has no
+    /// record yet, and begins only while this connection is open. One that has a record begins whatever becomes of the
+    /// connection, and perhaps has to wait for room in its process first; its outcome says what became of it.
     #[error("no answer from the root agent within {} s; the ledger tells whether it began and what became of it", after.as_secs())]
     Timeout {
         /// The limit.
