@@ -26,7 +26,8 @@ Examples:
   blockhost-qm template 9000 && blockhost-qm clone 9000 101 --name copy
 
 Exit codes: 0 done, 1 failed, 2 no such machine, 3 its state forbids it (exists, runs, is in use), 4 not in time,
-5 not running or guest agent silent, 6 wrong option or argument, 7 the host lacks something.";
+5 not running or guest agent silent, 6 wrong option or argument, 7 the host lacks something,
+8 its configuration is damaged.";
 
 /// Virtual machines on any Debian with QEMU, by the commands of Proxmox's qm.
 #[derive(Debug, Parser)]
@@ -121,6 +122,9 @@ enum Verb {
         /// Accepted for compatibility; all disks of the machine are removed
         #[arg(long = "destroy-unreferenced-disks", num_args = 0..=1)]
         destroy_unreferenced_disks: Option<Option<u8>>,
+        /// Also a template whose configuration is damaged or gone
+        #[arg(long)]
+        template: bool,
     },
     /// Print whether it runs
     #[command(
@@ -338,7 +342,7 @@ fn run(host: &Host, verb: Verb) -> Result<String> {
             force_stop != 0,
         )),
         Verb::Reset { vmid } => silent(power::reset(host, vmid)),
-        Verb::Destroy { vmid, .. } => silent(disks::destroy(host, vmid)),
+        Verb::Destroy { vmid, template, .. } => silent(disks::destroy(host, vmid, template)),
         Verb::Status { vmid, verbose } => power::status(host, vmid, verbose != 0),
         Verb::List => list::table(host),
         Verb::Metrics { vmid } => metrics::counters(host, vmid),

@@ -182,12 +182,18 @@ impl VmConfig {
             Err(rustix::io::Errno::NOENT) => return Err(host.not_found(vmid)),
             other => other.at("cannot open", &path)?,
         };
-        let bytes = crate::sys::read_limited(file, FILE_LIMIT).at("cannot read", &path)?;
-        let text = String::from_utf8(bytes).map_err(|_| Error::Config {
+        let damage = |problem: String| Error::Config {
             path: path.clone(),
             line: 1,
-            problem: "not UTF-8".to_owned(),
-        })?;
+            problem,
+        };
+        let bytes = match crate::sys::read_limited(file, FILE_LIMIT) {
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(damage(e.to_string()));
+            }
+            other => other.at("cannot read", &path)?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| damage("not UTF-8".to_owned()))?;
         Self::parse(&text, &path)
     }
 

@@ -98,22 +98,27 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
 /// Removes a machine with its volumes, and what a creation that was cut off has left of one that is not there.
 ///
 /// # Errors
-/// When it runs or others are cloned from it; [`Error::NotFound`] when it was not there.
-pub fn destroy(host: &Host, vmid: Vmid) -> Result<()> {
+/// When it runs or others are cloned from it; when only its disks say still that it is a template, and `template` does not;
+/// [`Error::NotFound`] when it was not there.
+pub fn destroy(host: &Host, vmid: Vmid, template: bool) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
-    let absent = match VmConfig::load(host, vmid) {
-        Ok(_) => None,
-        Err(e) if e.is_damage() => {
-            eprintln!(
-                "warning: the configuration of VM {vmid} is damaged; removing it all the same"
-            );
-            None
-        }
-        Err(e @ Error::NotFound { .. }) => Some(e),
+    let (unread, absent) = match VmConfig::load(host, vmid) {
+        Ok(_) => (None, None),
+        Err(e) if e.is_damage() => (Some("damaged"), None),
+        Err(e @ Error::NotFound { .. }) => (Some("gone"), Some(e)),
         Err(e) => return Err(e),
     };
     let storages = Storages::load(host)?;
-    refuse_bases_in_use(host, &storages, &storages.bases(vmid))?;
+    let bases = storages.bases(vmid);
+    refuse_bases_in_use(host, &storages, &bases)?;
+    if let Some(state) = unread.filter(|_| !bases.is_empty() && !template) {
+        return Err(Error::Conflict(format!(
+            "VM {vmid} is a template by its disks, and its configuration is {state}; to remove it all the same say that it is one (--template, to the agent \"template\": true)"
+        )));
+    }
+    if unread == Some("damaged") {
+        eprintln!("warning: the configuration of VM {vmid} is damaged; removing it all the same");
+    }
     if runtime::is_running(host, vmid)? {
         return Err(Error::Conflict(format!(
             "VM {vmid} is running - destroy failed"

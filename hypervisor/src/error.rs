@@ -122,7 +122,7 @@ pub enum Error {
 
 impl Error {
     /// Exit code of `blockhost-qm` and `blockhost-pct`. 2 absent machine, 3 conflict, 4 time-out, 5 guest agent, 6 usage, 7 host not set up,
-    /// 1 everything else.
+    /// 8 damaged configuration of the machine, 1 everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NotFound { .. } => 2,
@@ -131,8 +131,8 @@ impl Error {
             Error::NotRunning { .. } | Error::Agent(_) => 5,
             Error::Option { .. } => 6,
             Error::Environment(_) => 7,
-            Error::Config { .. }
-            | Error::Image { .. }
+            Error::Config { .. } => 8,
+            Error::Image { .. }
             | Error::Program { .. }
             | Error::Qmp { .. }
             | Error::Io { .. }
@@ -142,11 +142,7 @@ impl Error {
 
     /// Whether this is a configuration that is there and cannot be understood.
     pub fn is_damage(&self) -> bool {
-        match self {
-            Error::Config { .. } => true,
-            Error::Io { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-            _ => false,
-        }
+        matches!(self, Error::Config { .. })
     }
 
     /// An [`Error::Option`] from anything printable.

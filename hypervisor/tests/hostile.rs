@@ -230,8 +230,18 @@ fn what_a_creation_that_was_cut_off_has_left_goes_with_destroy_and_nothing_that_
     world.fails(3, &["destroy", "9000"]);
     assert!(disks("9000").join("base-9000-disk-0.qcow2").exists());
     world.ok(&["destroy", "101"]);
-    world.fails(2, &["destroy", "9000"]);
-    assert!(!disks("9000").exists());
+    // Only its disks say still that it is a template, which is not destroyed by mistake.
+    for damage in [false, true] {
+        if damage {
+            std::fs::write(conf("9000"), "nonsense\n").unwrap();
+        }
+        let said = world.fails(3, &["destroy", "9000"]);
+        assert!(said.contains("is a template by its disks"), "{said}");
+        assert!(disks("9000").join("base-9000-disk-0.qcow2").exists());
+    }
+    world.ok(&["destroy", "9000", "--template"]);
+    assert!(!disks("9000").exists() && !conf("9000").exists());
+    world.fails(2, &["destroy", "9000", "--template"]);
 }
 
 #[test]
@@ -261,7 +271,7 @@ fn a_damaged_configuration_is_reported_with_its_line_and_kept() {
     std::fs::write(&path, "memory: 64\nnonsense\n").unwrap();
     assert!(
         world
-            .fails(1, &["set", "100", "--memory", "128"])
+            .fails(8, &["set", "100", "--memory", "128"])
             .contains("line 2")
     );
     assert_eq!(
@@ -269,6 +279,10 @@ fn a_damaged_configuration_is_reported_with_its_line_and_kept() {
         "memory: 64\nnonsense\n"
     );
     assert!(world.ok(&["list"]).contains("damaged"));
+    // So is one that is not read to its end.
+    std::fs::write(&path, "#x\n".repeat(100_000)).unwrap();
+    assert!(world.fails(8, &["config", "100"]).contains("longer than"));
+    world.ok(&["destroy", "100"]);
 }
 
 #[test]

@@ -351,11 +351,28 @@ fn what_a_creation_that_was_cut_off_has_left_is_destroyed_whatever_its_configura
         ErrorCode::NotFound
     );
     assert_eq!(vm.calls().last().unwrap(), &["destroy", "100", "--purge"]);
-    vm.answers("[ $1 = config ] || exit 0; echo '/x/100.conf: line 1: nonsense; the file was left as it is' >&2; exit 1");
+    // However long the line is that is damaged.
+    vm.answers("[ $1 = config ] || exit 0; printf '/x/100.conf: line 1: %0999d; the file was left as it is' 0 >&2; exit 8");
     vm.ask("qm-destroy", params.clone()).expect("destroyed");
     assert_eq!(vm.calls().last().unwrap(), &["destroy", "100", "--purge"]);
-    // What cannot be told for another reason is not taken for that.
-    vm.answers("[ $1 = config ] || exit 0; echo 'cannot read /x/100.conf' >&2; exit 1");
+    // Whether it was a template its disks say: only who means one says so to the program.
+    vm.ask("qm-destroy", json!({"vmid": 100, "template": true}))
+        .expect("destroyed");
+    assert_eq!(
+        vm.calls().last().unwrap(),
+        &["destroy", "100", "--purge", "--template"]
+    );
+    vm.ask("pct-destroy", json!({"vmid": 100, "template": true}))
+        .expect("destroyed");
+    assert_eq!(vm.calls().last().unwrap(), &["destroy", "100", "--purge"]);
+    vm.answers("[ $1 = config ] && exit 8; echo 'VM 100 is a template by its disks, and its configuration is damaged' >&2; exit 3");
+    assert_eq!(
+        code(vm.ask("qm-destroy", params.clone())),
+        ErrorCode::Conflict
+    );
+    vm.calls();
+    // What cannot be told for another reason is not taken for that, whatever the words.
+    vm.answers("[ $1 = config ] || exit 0; echo 'cannot read /x/100.conf; the file was left as it is' >&2; exit 1");
     assert_eq!(
         code(vm.ask("qm-destroy", params.clone())),
         ErrorCode::Failed

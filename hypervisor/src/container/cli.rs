@@ -28,7 +28,7 @@ Archives of a storage lie in its template/cache; that of 'local' is /var/lib/blo
 in the service blockhost-containers.
 
 Exit codes: 0 done, 1 failed, 2 no such container, 3 its state forbids it (exists, runs, does not run), 4 not in time,
-6 wrong option or argument, 7 the host lacks something. exec: that of the program, 255 at most.";
+6 wrong option or argument, 7 the host lacks something, 8 its configuration is damaged. exec: that of the program, 255 at most.";
 
 /// Containers on any Debian with LXC, by the commands of Proxmox's pct.
 #[derive(Debug, Parser)]

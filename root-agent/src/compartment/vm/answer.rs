@@ -16,6 +16,8 @@ pub(super) struct Kind {
     pub(super) thing: &'static str,
     /// What is missing without it.
     pub(super) backend: &'static str,
+    /// Whether others may rest on its disks when it is a template.
+    pub(super) has_bases: bool,
 }
 
 /// Virtual machines.
@@ -23,6 +25,7 @@ pub(super) const QM: Kind = Kind {
     program: "qm",
     thing: "VM",
     backend: "virtual machine",
+    has_bases: true,
 };
 
 /// Containers.
@@ -30,6 +33,7 @@ pub(super) const PCT: Kind = Kind {
     program: "pct",
     thing: "CT",
     backend: "container",
+    has_bases: false,
 };
 
 /// `status: running` as its last word.
@@ -212,6 +216,7 @@ pub(super) fn failure(kind: Kind, verb: &str, vmid: Option<u32>, output: &Output
         ("is running - destroy failed", ErrorCode::Conflict),
         ("can't lock file", ErrorCode::Busy),
         ("container is running", ErrorCode::Conflict),
+        ("is a template by its disks", ErrorCode::Conflict),
         ("VM is locked", ErrorCode::Conflict),
         ("CT is locked", ErrorCode::Conflict),
         ("not running", ErrorCode::Conflict),
@@ -226,10 +231,12 @@ pub(super) fn failure(kind: Kind, verb: &str, vmid: Option<u32>, output: &Output
     )
 }
 
-/// Whether a configuration could not be told because there is none, or because our own program calls it damaged.
-pub(super) fn is_left_over(failure: &Failure) -> bool {
-    matches!(failure.code, ErrorCode::NotFound)
-        || failure.message.ends_with("; the file was left as it is")
+/// Exit code of our own programs, and of no others', for a configuration that is there and cannot be understood.
+const DAMAGED: i32 = 8;
+
+/// Whether one of our own programs could not tell a configuration because there is none, or because it is damaged.
+pub(super) fn is_left_over(failure: &Failure, output: &Output) -> bool {
+    matches!(failure.code, ErrorCode::NotFound) || output.ended == Ended::Exited(DAMAGED)
 }
 
 /// Whether the program stopped because that machine does not exist. That is its first word or none at all: what comes later,

@@ -176,13 +176,23 @@ impl Tool {
         ctx: &JobCtx<'_>,
     ) -> Result<Done, Failure> {
         let destroy = Command::new("destroy").vm(vmid).word("--purge");
-        let config = match self.config(vmid, ctx) {
+        let look = Command::new("config").vm(vmid).parsed();
+        let output = self.run(&look, ctx)?;
+        let ours = self.backend == Backend::Embedded;
+        let config = match self.whole(&look, &output) {
             // A creation that was cut off has left something without a configuration, or with half of one: our own programs
-            // take that away, keep what others rest on, and say themselves that there was nothing.
-            Err(failure) if self.backend == Backend::Embedded && answer::is_left_over(&failure) => {
+            // take that away, keep what others rest on, and say themselves that there was nothing. What was a template then,
+            // its disks say.
+            Err(failure) if ours && answer::is_left_over(&failure, &output) => {
+                let meant = template && self.kind.has_bases;
+                let destroy = if meant {
+                    destroy.word("--template")
+                } else {
+                    destroy
+                };
                 return self.done(&destroy, ctx);
             }
-            other => other?,
+            other => answer::config(&other?),
         };
         let is_template = config
             .get("template")
@@ -236,9 +246,13 @@ impl Tool {
 
     /// Runs a command and returns its whole output as text.
     pub(super) fn parsed(&self, command: &Command, ctx: &JobCtx<'_>) -> Result<String, Failure> {
-        let output = self.run(command, ctx)?;
+        self.whole(command, &self.run(command, ctx)?)
+    }
+
+    /// The whole output of a command that was run, as text.
+    fn whole(&self, command: &Command, output: &Output) -> Result<String, Failure> {
         if !output.ok() {
-            return Err(self.failure(command, &output));
+            return Err(self.failure(command, output));
         }
         let whole = output
             .stdout
