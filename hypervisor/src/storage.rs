@@ -1,50 +1,22 @@
-//! Directory storages: volume names, where they lie, allocating and freeing. `local` is always there; the file
-//! `/etc/blockhost/storage.yaml` may add others. Volume files belong to the machine user, directories to root, so that
-//! a taken-over QEMU cannot plant names that root would open.
+//! Directory storages: volume names, where they lie, allocating and freeing. Which there are is said in [`defined`]. Volume
+//! files belong to the machine user, directories to root, so that a taken-over QEMU cannot plant names that root would open.
 #![forbid(unsafe_code)]
+
+mod defined;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use serde::Deserialize;
 
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::machine::Vmid;
 use crate::sys;
-
-/// The file in `/etc/blockhost` that defines further storages.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageFile {
-    /// Storages by name.
-    #[serde(default)]
-    pub storages: BTreeMap<String, StorageEntry>,
-}
-
-/// One storage of the file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageEntry {
-    /// Kind; directories only.
-    #[serde(rename = "type")]
-    pub kind: StorageKind,
-    /// Absolute path, below `BLOCKHOST_ROOT`.
-    pub path: PathBuf,
-}
-
-/// Kinds of storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StorageKind {
-    /// Files in a directory.
-    Dir,
-}
 
 /// All storages of the host.
 #[derive(Debug)]
@@ -53,39 +25,6 @@ pub struct Storages {
 }
 
 impl Storages {
-    /// `local` and what the file adds.
-    ///
-    /// # Errors
-    /// [`Error::Environment`] naming file, line and key.
-    pub fn load(host: &Host) -> Result<Self> {
-        let mut roots = BTreeMap::from([("local".to_owned(), host.storage_dir().join("local"))]);
-        let path = host.layout.etc().join("storage.yaml");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Storages { roots }),
-            Err(e) => return Err(e).at("cannot read", &path),
-        };
-        let bad = |problem: String| Error::Environment(format!("{}: {problem}", path.display()));
-        let file: StorageFile = serde_saphyr::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        for (name, entry) in file.storages {
-            if !is_storage_name(&name) {
-                return Err(bad(format!(
-                    "storages: '{}' is no storage name",
-                    name.escape_default()
-                )));
-            }
-            let StorageKind::Dir = entry.kind;
-            if !entry.path.is_absolute() {
-                return Err(bad(format!(
-                    "storages.{name}.path: '{}' is not absolute",
-                    entry.path.display()
-                )));
-            }
-            roots.insert(name, host.layout.join(&entry.path));
-        }
-        Ok(Storages { roots })
-    }
-
     /// Directory of a storage.
     ///
     /// # Errors
@@ -109,6 +48,13 @@ impl Storages {
         // Closed at the top: machines share one user, and none may reach another's disks by path. Its own come as
         // descriptors, and qemu-img works from inside this directory.
         let root = self.root(storage)?;
+        let owner = fs::symlink_metadata(root).at("cannot inspect", root)?;
+        if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Error::Environment(format!(
+                "storage '{storage}': {} is no directory of root's",
+                root.display()
+            )));
+        }
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("cannot close", root)?;
         sys::open_dir(&path).at("cannot open", &path)
     }

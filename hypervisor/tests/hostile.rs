@@ -164,11 +164,11 @@ fn an_image_that_is_larger_than_it_looks_is_refused_before_the_disk_is_full_and_
     world.ok(&["create", "100"]);
     let images = world.path("var/lib/blockhost/images");
     let at = |name: &str| images.join(name).display().to_string();
-    std::fs::create_dir_all(world.path("etc/blockhost")).unwrap();
-    let storage = "storages: {small: {type: dir, path: /small}}\n";
-    std::fs::write(world.path("etc/blockhost/storage.yaml"), storage).unwrap();
-    let place = world.path("small").display().to_string();
-    std::fs::create_dir(&place).unwrap();
+    std::fs::create_dir_all(world.path("etc/blockhost/storage.d")).unwrap();
+    let storage = "storages: {small: {type: dir, path: /var/lib/blockhost/small}}\n";
+    std::fs::write(world.path("etc/blockhost/storage.d/small.yaml"), storage).unwrap();
+    let place = world.path("var/lib/blockhost/small").display().to_string();
+    std::fs::create_dir_all(&place).unwrap();
     let options = ["-t", "tmpfs", "-o", "size=40m", "tmpfs", &place];
     assert!(world.inside("mount", &options).status.success());
     let left = || world.inside("ls", &["-A", &format!("{place}/images/100")]);

@@ -299,12 +299,12 @@ fn a_guest_that_stands_because_the_disk_is_full_is_told_and_goes_on_when_there_i
     let Some(image) = world.guest_image() else {
         return;
     };
-    let etc = world.path("etc/blockhost");
+    let etc = world.path("etc/blockhost/storage.d");
     std::fs::create_dir_all(&etc).unwrap();
-    let storage = "storages: {small: {type: dir, path: /small}}\n";
-    std::fs::write(etc.join("storage.yaml"), storage).unwrap();
-    let place = world.path("small");
-    std::fs::create_dir(&place).unwrap();
+    let storage = "storages: {small: {type: dir, path: /var/lib/blockhost/small}}\n";
+    std::fs::write(etc.join("small.yaml"), storage).unwrap();
+    let place = world.path("var/lib/blockhost/small");
+    std::fs::create_dir_all(&place).unwrap();
     let place = place.display().to_string();
     let mount = |options: &str| {
         let done = world.inside("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &place]);

@@ -115,6 +115,13 @@ impl Layout {
         self.etc().join("root-agent.yaml")
     }
 
+    /// `/etc/blockhost/storage.d`: further storages of the embedded backend, in files of root's. A directory of their own, because
+    /// the process that runs machines may read what is there and nothing else of [`Self::etc`], and editors replace files.
+    #[must_use]
+    pub fn storage_files(&self) -> PathBuf {
+        self.etc().join("storage.d")
+    }
+
     /// `/etc/blockhost/addressbook.json`.
     #[must_use]
     pub fn addressbook(&self) -> PathBuf {

@@ -223,7 +223,10 @@ fn an_import_reaches_disks_and_neither_device_nor_socket_nor_another_file() {
         ("unix", "EAFNOSUPPORT"),
         ("read shadow", "EACCES"),
         ("read configuration", "EACCES"),
-        ("read given", "EACCES"),
+        // Where storages are defined.
+        ("read given", "done"),
+        ("write given", "EACCES"),
+        ("read outside", "EACCES"),
         ("write outside", "EACCES"),
         ("write temporary", "EACCES"),
         ("internet", "EAFNOSUPPORT"),

@@ -342,6 +342,7 @@ fn vm_files(inputs: &Inputs<'_>) -> Ruleset {
     for directory in [layout.state(), layout.run()] {
         add(&directory, READ_WRITE);
     }
+    add(&layout.storage_files(), READ);
     // Account names, for handing files to the machines' user.
     for file in [
         "/etc/passwd",

@@ -103,6 +103,7 @@ pub static IMPORT: Row = Row {
         (Place::Path("/proc"), READ),
         (Place::Path("/sys/devices/system"), READ),
         (Place::Path("/dev/urandom"), READ_FILE),
+        (Place::Given, READ),
         (Place::Scratch, READ_WRITE),
     ]],
     connect: &[],
@@ -230,18 +231,20 @@ impl Row {
         }
     }
 
-    /// Prepares the sandbox of a program that writes to the same places in every run.
+    /// Prepares the sandbox of a program that reads from and writes to the same places in every run.
     ///
     /// # Errors
     /// [`OpenError::Sandbox`] with the kernel's reason.
     pub fn for_program(
         &self,
         program: &Program,
+        given: &[PathBuf],
         scratch: &[PathBuf],
     ) -> Result<Sandbox, OpenError> {
         let files = program.files();
         let places = Places {
             program: &files,
+            given,
             scratch,
             ..Places::default()
         };

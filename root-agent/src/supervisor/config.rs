@@ -302,6 +302,7 @@ pub fn make_directories(layout: &Layout, identities: &Identities) -> Result<(), 
     // directory likewise. Images are the services', and replaced whole by the process that customises them.
     for (path, uid, gid, mode) in [
         (layout.etc(), 0, group, 0o750),
+        (layout.storage_files(), 0, 0, 0o755),
         (layout.run(), 0, group, 0o1775),
         (layout.ledger(), 0, group, 0o750),
         (layout.ledger_keys(), 0, 0, 0o700),

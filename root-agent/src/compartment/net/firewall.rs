@@ -96,7 +96,7 @@ pub(super) fn too_many_given(given: usize, most: usize) -> Failure {
 impl Firewall {
     pub(super) fn open(configured: Option<&Path>, root: &Path) -> Result<Self, OpenError> {
         let xtables = Program::open(configured.unwrap_or(Path::new(XTABLES)))?;
-        let sandbox = FIREWALL.for_program(&xtables, &[])?;
+        let sandbox = FIREWALL.for_program(&xtables, &[], &[])?;
         Ok(Firewall {
             xtables,
             sandbox,

@@ -72,7 +72,11 @@ impl Tool {
         let import = match (backend, &program) {
             (Backend::Embedded, Ok(program)) => Some(
                 IMPORT
-                    .for_program(program, &[layout.state(), layout.run()])
+                    .for_program(
+                        program,
+                        &[layout.storage_files()],
+                        &[layout.state(), layout.run()],
+                    )
                     .map_err(|error| error.to_string())?,
             ),
             _ => None,
