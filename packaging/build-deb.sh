@@ -99,7 +99,7 @@ install -d "$out/$hypervisor/usr/sbin" "$out/$hypervisor/usr/lib/systemd/system"
 for program in blockhost-qm blockhost-pct; do
   ln -s "../lib/blockhost/$program" "$out/$hypervisor/usr/sbin/$program"
 done
-install -m 0644 packaging/systemd/blockhost-containers{,-network}.service "$out/$hypervisor/usr/lib/systemd/system/"
+install -m 0644 packaging/systemd/blockhost-containers{,-network}.service packaging/systemd/blockhost-machines.service "$out/$hypervisor/usr/lib/systemd/system/"
 # Users, directories and subordinate ids come with the agent.
 control $hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "blockhost-root-agent, lxc, uidmap, bzip2, xz-utils, zstd" \
   "BlockHost embedded backend" "The qm and pct command lines on any Debian with QEMU and LXC, for hosts that are not Proxmox VE."

@@ -1,39 +1,94 @@
-//! A machine's or container's own control group (v2), where this process's group is delegated to it. Elsewhere they run in
-//! the caller's group; the reason is kept for `showcmd --verbose` and `status --verbose`.
+//! A machine's or container's own control group (v2): a machine's in the group of the unit that is there for them, or where
+//! this process's group is delegated to it. Elsewhere they run in the caller's group; the reason is kept for
+//! `showcmd --verbose` and `status --verbose`.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use blockhost_proto::layout::MACHINES_GROUP;
 use sha2::{Digest, Sha256};
 
 use crate::host::Host;
 use crate::machine::Vmid;
 
-/// Puts a process into a group of its own below the caller's; where it is now, or why nowhere.
-pub fn place(host: &Host, vmid: Vmid, pid: i32) -> String {
-    match own_group() {
-        Err(why) => why,
-        Ok(own) => {
-            let group = own.join(name(host, vmid));
+/// Where a machine's process was put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its group, or why it has none.
+    pub group: String,
+    /// Why that is not the best place there could be.
+    pub astray: Option<String>,
+}
+
+/// Puts a process into a group of its own, in the first of [`parents`] that takes it.
+pub fn place(host: &Host, vmid: Vmid, pid: i32) -> Placed {
+    put_below(parents(host), &name(host, vmid), pid)
+}
+
+fn put_below(parents: Vec<Result<PathBuf, String>>, name: &str, pid: i32) -> Placed {
+    let mut refused = Vec::new();
+    for parent in parents {
+        let group = parent.and_then(|parent| {
+            hand_on(&parent);
+            let group = parent.join(name);
             let moved = match fs::create_dir(&group) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
                 _ => fs::write(group.join("cgroup.procs"), pid.to_string()),
             };
-            match moved {
-                Ok(()) => group.display().to_string(),
-                Err(e) => format!("none: {} is not delegated ({e})", own.display()),
+            moved
+                .map(|()| group.display().to_string())
+                .map_err(|e| format!("none: {} is not delegated ({e})", parent.display()))
+        });
+        match group {
+            Ok(group) => {
+                let astray = refused.into_iter().next();
+                return Placed { group, astray };
             }
+            Err(why) => refused.push(why),
         }
     }
+    let group = refused.pop().unwrap_or_default();
+    let astray = refused.into_iter().next();
+    Placed { group, astray }
 }
 
 /// What [`place`] would do.
 pub fn plan(host: &Host, vmid: Vmid) -> String {
-    own_group().map_or_else(
-        |why| why,
-        |own| own.join(name(host, vmid)).display().to_string(),
-    )
+    let mut parents = parents(host);
+    let last = parents.pop();
+    let there = |parent: &Result<PathBuf, String>| parent.as_ref().is_ok_and(|at| at.is_dir());
+    match parents.into_iter().find(there).or(last) {
+        Some(Ok(parent)) => parent.join(name(host, vmid)).display().to_string(),
+        Some(Err(why)) => why,
+        None => String::new(),
+    }
+}
+
+/// Groups where a machine of which there is no record may have been put.
+pub fn unrecorded(host: &Host, vmid: Vmid) -> Vec<PathBuf> {
+    let there = parents(host).into_iter().flatten();
+    there.map(|parent| parent.join(name(host, vmid))).collect()
+}
+
+/// Groups that a machine's may be made in, the best one first, or why not there: on a host that of the unit for machines, which
+/// may hand on what limits are made of; and the caller's own, which may not, as the caller lives in it.
+fn parents(host: &Host) -> Vec<Result<PathBuf, String>> {
+    let unit = host
+        .layout
+        .is_host()
+        .then(|| Ok(mount()?.join(MACHINES_GROUP)));
+    unit.into_iter().chain([own_group()]).collect()
+}
+
+/// Has a group hand on what limits are made of. What it cannot is said by whoever sets a limit.
+fn hand_on(group: &Path) {
+    for controller in ["cpu", "memory", "pids"] {
+        let _ = fs::write(
+            group.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
+    }
 }
 
 /// Name of a machine's group. What is not the host itself but a directory on it has names of its own: a group is ended as
@@ -175,11 +230,8 @@ impl Delegated {
     /// Why there is none.
     pub fn group(&self, vmid: u32) -> Result<PathBuf, String> {
         let group = self.path(vmid)?;
-        // What is not handed on here cannot be further down; whoever sets a limit then says so.
         if let Ok(own) = &self.0 {
-            for controller in ["cpu", "memory", "pids"] {
-                let _ = fs::write(own.join("cgroup.subtree_control"), format!("+{controller}"));
-            }
+            hand_on(own);
         }
         for made in [&group, &group.join(LIMITED)] {
             match fs::create_dir(made) {
@@ -236,13 +288,6 @@ pub fn end(group: &Path) {
     let _ = fs::write(group.join("cgroup.kill"), "1");
 }
 
-/// Ends every process where [`place`] put a machine.
-pub fn end_placed(placed: &str) {
-    if let Some(group) = placed_in(placed) {
-        end(group);
-    }
-}
-
 /// Removes a group with those below it; whether it is gone.
 pub fn remove_tree(group: &Path) -> bool {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
@@ -294,13 +339,12 @@ impl Processor {
 }
 
 /// Removes the group of a machine that has stopped.
-pub fn remove(placed: &str) {
-    if let Some(group) = placed_in(placed) {
-        let _ = fs::remove_dir(group);
-    }
+pub fn remove(group: &Path) {
+    let _ = fs::remove_dir(group);
 }
 
-fn own_group() -> Result<PathBuf, String> {
+/// Where control groups v2 are mounted.
+fn mount() -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("none: {e}"))?;
     let mount = mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
@@ -309,7 +353,13 @@ fn own_group() -> Result<PathBuf, String> {
             .then(|| left.split(' ').nth(4))
             .flatten()
     });
-    let mount = mount.ok_or("none: no cgroup v2 is mounted")?;
+    mount
+        .map(PathBuf::from)
+        .ok_or_else(|| "none: no cgroup v2 is mounted".to_owned())
+}
+
+fn own_group() -> Result<PathBuf, String> {
+    let mount = mount()?;
     let groups = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("none: {e}"))?;
     let own = groups
         .lines()
@@ -319,7 +369,7 @@ fn own_group() -> Result<PathBuf, String> {
     if own.is_empty() || own.contains("..") {
         return Err("none: the caller has no control group of its own".to_owned());
     }
-    Ok(Path::new(mount).join(own))
+    Ok(mount.join(own))
 }
 
 #[cfg(test)]
@@ -357,6 +407,51 @@ mod tests {
         ] {
             assert!(!holds(placed, pid), "{placed} {pid}");
         }
+    }
+
+    #[test]
+    fn a_machine_whose_place_is_missing_is_put_in_the_next_one_and_that_is_said() {
+        let place = tempfile::tempdir().unwrap();
+        let missing = place.path().join("unit");
+        let own = place.path().join("own");
+        fs::create_dir(&own).unwrap();
+        let both = || vec![Ok(missing.clone()), Ok(own.clone())];
+        let placed = put_below(both(), "vm-100", 12);
+        assert_eq!(placed.group, own.join("vm-100").display().to_string());
+        let why = placed.astray.unwrap();
+        assert!(why.contains(missing.to_str().unwrap()), "{why}");
+        assert!(holds(&placed.group, 12));
+
+        fs::create_dir(&missing).unwrap();
+        let placed = put_below(both(), "vm-100", 13);
+        assert_eq!(placed.group, missing.join("vm-100").display().to_string());
+        assert_eq!(placed.astray, None);
+        let handed = fs::read_to_string(missing.join("cgroup.subtree_control")).unwrap();
+        assert_eq!(handed, "+pids", "the last one that was asked for");
+
+        let nowhere = vec![Ok(place.path().join("a/b")), Err("none: at all".to_owned())];
+        let placed = put_below(nowhere, "vm-100", 14);
+        assert_eq!(placed.group, "none: at all");
+        assert!(placed.astray.is_some_and(|why| why.contains("a/b")));
+    }
+
+    #[test]
+    fn only_the_host_itself_puts_machines_below_the_unit_for_them() {
+        let vmid: Vmid = "100".parse().unwrap();
+        let host = |root: &str| Host {
+            family: crate::host::Family::Machines,
+            layout: blockhost_proto::layout::Layout::new(root),
+            node: "n".to_owned(),
+            pins: None,
+        };
+        let below = |host: &Host| {
+            let groups = unrecorded(host, vmid);
+            groups
+                .iter()
+                .any(|group| group.ends_with(Path::new(MACHINES_GROUP).join("vm-100")))
+        };
+        assert!(!below(&host("/var/tmp/world")));
+        assert!(below(&host("/")) || mount().is_err());
     }
 
     #[test]

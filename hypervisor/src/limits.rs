@@ -76,6 +76,14 @@ pub fn follow(host: &Host, vmid: Vmid, before: &VmConfig, after: &VmConfig) {
     }
 }
 
+/// Says that a machine that has just been started is not where the host has a place for its limits.
+pub fn astray(vmid: Vmid, why: &str) {
+    println!(
+        "VM {vmid} is bound by no limit on processor, memory and threads: it is not below blockhost-machines.service ({why}); \
+         before its next start: systemctl restart blockhost-machines.service blockhost-root-agent.service"
+    );
+}
+
 fn not_in_force(vmid: Vmid, what: &str, why: &str) {
     println!("limits on the {what} of VM {vmid} are stored but not in force: {why}");
 }

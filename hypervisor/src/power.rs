@@ -102,7 +102,9 @@ pub fn stop(host: &Host, vmid: Vmid) -> Result<()> {
         match &process {
             Some(process) => runtime::kill(host, process)?,
             // Started, and nothing was written down: whatever is where it was to be put.
-            None => cgroup::end_placed(&cgroup::plan(host, vmid)),
+            None => cgroup::unrecorded(host, vmid)
+                .iter()
+                .for_each(|group| cgroup::end(group)),
         }
         if !runtime::wait_stopped(host, vmid, QMP_LIMIT)? {
             return Err(Error::Failed(format!("VM {vmid}: QEMU cannot be ended")));
@@ -146,10 +148,14 @@ pub fn shutdown(host: &Host, vmid: Vmid, limit: Duration, force: bool) -> Result
 }
 
 fn after_stop(host: &Host, vmid: Vmid, process: Option<&runtime::Process>) {
-    cgroup::remove(&match process {
-        Some(process) => process.cgroup.clone(),
-        None => cgroup::plan(host, vmid),
-    });
+    match process {
+        Some(process) => cgroup::placed_in(&process.cgroup)
+            .into_iter()
+            .for_each(cgroup::remove),
+        None => cgroup::unrecorded(host, vmid)
+            .iter()
+            .for_each(|group| cgroup::remove(group)),
+    }
     runtime::clean(host, vmid);
 }
 

@@ -53,13 +53,17 @@ pub fn start(host: &Host, vmid: Vmid, config: &VmConfig) -> Result<Process> {
     // From here on the descriptors are QEMU's alone.
     drop(plan);
     let pid = i32::try_from(child.id()).map_err(|e| Error::Failed(e.to_string()))?;
+    let placed = cgroup::place(host, vmid, pid);
+    if let Some(why) = placed.astray {
+        limits::astray(vmid, &why);
+    }
     let process = Process {
         pid,
         start_time: runtime::start_time_of_machine(host, pid).unwrap_or(0),
         boot_id: runtime::boot_id()?,
         accel: choice.kind.as_str().to_owned(),
         accel_reason: choice.reason,
-        cgroup: cgroup::place(host, vmid, pid),
+        cgroup: placed.group,
         started: runtime::now(),
     };
     limits::at_start(vmid, config, &process);

@@ -7,6 +7,9 @@ use std::path::{Component, Path, PathBuf};
 /// The environment variable that names the root of a world; unset or empty means `/`.
 pub const ROOT_VARIABLE: &str = "BLOCKHOST_ROOT";
 
+/// The control group of the unit that machines of a host live in, below the place where control groups v2 are mounted.
+pub const MACHINES_GROUP: &str = "system.slice/blockhost-machines.service";
+
 /// The paths of one world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {

@@ -23,6 +23,7 @@ const SCORES: &[(&str, u32)] = &[
     // An ordinary user with name spaces; what it is made of stands in CONTAINERS_NEED.
     ("blockhost-containers.service", 45),
     ("blockhost-containers-network.service", 15),
+    ("blockhost-machines.service", 15),
     ("blockhost-onboot.service", 15),
     ("blockhost-stop-all.service", 15),
     ("blockhost-net-recover.service", 15),

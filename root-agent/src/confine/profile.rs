@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use blockhost_proto::layout::Layout;
+use blockhost_proto::layout::{Layout, MACHINES_GROUP};
 use rustix::thread::CapabilitySet;
 
 use super::programs::{APPLIANCE, CUSTOMIZE, CUSTOMIZE_ONLINE, Places};
@@ -369,6 +369,9 @@ fn vm_files(inputs: &Inputs<'_>) -> Ruleset {
     ] {
         add(Path::new(tree), READ);
     }
+    if layout.is_host() {
+        add(&Path::new(CONTROL_GROUPS).join(MACHINES_GROUP), READ_WRITE);
+    }
     if let Some(group) = own_control_group() {
         add(&group, READ_WRITE);
     }
@@ -380,10 +383,14 @@ fn vm_files(inputs: &Inputs<'_>) -> Ruleset {
     }
 }
 
-/// The agent's own control group, below which machines get theirs; `None` in the host's root group.
+/// Where control groups v2 are mounted by systemd, and by whoever has no other hierarchy.
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
+
+/// The agent's own control group, below which machines get theirs where there is no unit for them; `None` in the host's root
+/// group.
 fn own_control_group() -> Option<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let plain = !own.is_empty() && !own.split('/').any(|part| part == "..");
-    plain.then(|| Path::new("/sys/fs/cgroup").join(own))
+    plain.then(|| Path::new(CONTROL_GROUPS).join(own))
 }
