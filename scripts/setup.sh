@@ -17,7 +17,7 @@ readonly PACKAGES=(
     iproute2 iptables util-linux procps             # namespaces, bridge, the agent's firewall, unshare and setpriv
     mmdebstrap uidmap gpgv debian-archive-keyring   # the guest template, built by an ordinary user
     e2fsprogs grub-common grub-pc-bin genisoimage   # its file system, boot loader and the NoCloud seed
-    cpio zstd                                       # the small test guest's initramfs
+    cpio zstd                                       # first roots of the small test guest and of a booted kernel
     openssh-client iputils-ping                     # the demo logs in to the guest, tests reach it
     openvswitch-switch                              # a switch for each test of the agent's that needs one
     ethtool                                         # checksums by the kernel: the userspace switch looks at them

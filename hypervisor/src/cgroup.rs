@@ -81,8 +81,17 @@ fn parents(host: &Host) -> Vec<Result<PathBuf, String>> {
     unit.into_iter().chain([own_group()]).collect()
 }
 
+/// Whether no process lives in a group itself. Only such a one may hand controllers on: others are refused some, and with the
+/// rest that they are not (processor, threads) no process can be put into a group below them any more.
+fn empty(group: &Path) -> bool {
+    fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|list| list.is_empty())
+}
+
 /// Has a group hand on what limits are made of. What it cannot is said by whoever sets a limit.
 fn hand_on(group: &Path) {
+    if !empty(group) {
+        return;
+    }
     for controller in ["cpu", "memory", "pids"] {
         let _ = fs::write(
             group.join("cgroup.subtree_control"),
@@ -125,16 +134,15 @@ fn control(group: &Path, controller: &str, file: &str, what: &str) -> Result<(),
         return Ok(());
     }
     let parent = group.parent().unwrap_or(group);
-    // Only a group without processes of its own may hand the controller on.
-    fs::write(
-        parent.join("cgroup.subtree_control"),
-        format!("+{controller}"),
-    )
-    .map_err(|e| {
-        format!(
-            "none: {} has no control over {what} ({e})",
-            parent.display()
-        )
+    let handed = if empty(parent) {
+        let order = format!("+{controller}");
+        fs::write(parent.join("cgroup.subtree_control"), order).map_err(|e| e.to_string())
+    } else {
+        Err("processes live in it".to_owned())
+    };
+    handed.map_err(|why| {
+        let parent = parent.display();
+        format!("none: {parent} has no control over {what} ({why})")
     })
 }
 
@@ -423,11 +431,18 @@ mod tests {
         assert!(holds(&placed.group, 12));
 
         fs::create_dir(&missing).unwrap();
+        fs::write(missing.join("cgroup.procs"), "").unwrap();
         let placed = put_below(both(), "vm-100", 13);
         assert_eq!(placed.group, missing.join("vm-100").display().to_string());
         assert_eq!(placed.astray, None);
         let handed = fs::read_to_string(missing.join("cgroup.subtree_control")).unwrap();
         assert_eq!(handed, "+pids", "the last one that was asked for");
+        // One that processes live in is not even asked.
+        fs::write(own.join("cgroup.procs"), "1\n").unwrap();
+        let placed = put_below(vec![Ok(own.clone())], "vm-100", 13);
+        assert_eq!(placed.group, own.join("vm-100").display().to_string());
+        assert!(limit(&placed.group, Processor::FREE).is_err());
+        assert!(!own.join("cgroup.subtree_control").exists());
 
         let nowhere = vec![Ok(place.path().join("a/b")), Err("none: at all".to_owned())];
         let placed = put_below(nowhere, "vm-100", 14);

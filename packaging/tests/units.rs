@@ -71,6 +71,17 @@ fn an_upgrade_starts_anew_what_goes_on_running() {
     }
 }
 
+#[test]
+fn the_containers_service_is_started_again_for_as_long_as_containers_keep_it_from_it() {
+    let text = &units()["blockhost-containers.service"];
+    let pause = text
+        .lines()
+        .find_map(|line| line.strip_prefix("RestartSec=")?.strip_suffix('s'));
+    let pause: u32 = pause.unwrap().parse().unwrap();
+    // systemd's own limit, which the unit leaves as it is: five starts in ten seconds.
+    assert!(pause * 5 > 10 && !text.contains("StartLimit"), "{text}");
+}
+
 /// What a host does by itself, and what it would do it with.
 #[test]
 fn a_retired_host_begins_nothing_on_its_old_ledger() {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod booted_kernel;
 pub mod command;
 pub mod customer;
 pub mod demo;

@@ -286,7 +286,7 @@ fn only_child(pid: u32) -> Option<u32> {
 }
 
 /// Lays the files out as they will be inside.
-fn stage(root: &Path, installation: &Installation<'_>) {
+pub(crate) fn stage(root: &Path, installation: &Installation<'_>) {
     let place = |inside: &str| {
         let path = root.join(inside.trim_start_matches('/'));
         fs::create_dir_all(path.parent().expect("a parent")).expect("directories");

@@ -130,8 +130,8 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     let options = json!({"scsi0": imported["volume"], "boot": "order=scsi0"});
     succeeds(&booted, "qm-set", &json!({"vmid": 100, "options": options}));
     succeeds(&booted, "qm-start", &json!({"vmid": 100}));
-    let group = format!("/sys/fs/cgroup/system.slice/{AGENT}/vm-100/cgroup.procs");
-    let machine = booted.output(&["cat", &group]);
+    let group = "/sys/fs/cgroup/system.slice/blockhost-machines.service/vm-100/cgroup.procs";
+    let machine = booted.output(&["cat", group]);
     assert!(!machine.trim().is_empty(), "QEMU is in its own group");
     wait_for("the guest's agent does not answer", &booted, || {
         call(&booted, "qm-guest-ping", &json!({"vmid": 100}))["ok"] == true
@@ -142,7 +142,7 @@ fn a_machine_lives_in_a_control_group_of_its_own_and_survives_the_agents_restart
     assert!(!limited.contains("its record is gone"), "{limited}");
     let _ = booted.output(&["systemctl", "restart", AGENT]);
     assert_eq!(
-        booted.output(&["cat", &group]),
+        booted.output(&["cat", group]),
         machine,
         "the same process still runs"
     );

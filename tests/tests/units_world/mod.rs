@@ -23,6 +23,17 @@ pub fn packaged(unit: &str) -> PathBuf {
         .join(unit)
 }
 
+/// Where the packages install a program.
+pub fn installed(name: &str) -> String {
+    match name {
+        "blockhost-root-agent" => format!("/usr/sbin/{name}"),
+        "blockhost-qm" | "blockhost-pct" | "blockhost-containers" => {
+            format!("/usr/lib/blockhost/{name}")
+        }
+        _ => format!("/usr/bin/{name}"),
+    }
+}
+
 /// A system with the product installed, or `None` where none can be had.
 pub fn booted(enabled: &[&str], files: &[File<'_>]) -> Option<Booted> {
     booted_with(enabled, files, &[])
@@ -35,17 +46,9 @@ pub fn booted_with(
     extra: &[(String, PathBuf)],
 ) -> Option<Booted> {
     let built = built_programs();
-    // As the packages have them.
-    let place = |name: &str| match name {
-        "blockhost-root-agent" => format!("/usr/sbin/{name}"),
-        "blockhost-qm" | "blockhost-pct" | "blockhost-containers" => {
-            format!("/usr/lib/blockhost/{name}")
-        }
-        _ => format!("/usr/bin/{name}"),
-    };
     let mut programs: Vec<(String, PathBuf)> = PROGRAMS
         .iter()
-        .map(|name| (place(name), built.join(name)))
+        .map(|name| (installed(name), built.join(name)))
         .collect();
     programs.extend_from_slice(extra);
     let installation = Installation {
