@@ -7,6 +7,7 @@ pub mod deploy;
 pub mod events;
 pub mod logs;
 pub mod nonce;
+pub mod plans;
 pub mod rpc;
 pub mod transport;
 pub mod tx;

@@ -1,7 +1,8 @@
 //! What `bw` was asked for, as steps. Nothing here sends anything.
 
+use super::plans::PlanVerb;
 use super::spend::Ground;
-use super::{ConfigKey, Failure, PlanVerb, Ratios, SetKey, Verb};
+use super::{ConfigKey, Failure, Ratios, SetKey, Verb};
 use crate::chain::bindings::{AccessCredentialNFT, BlockhostSubscriptions};
 use crate::chain::{Bytes, U256};
 use crate::crypto::decode_hex;
@@ -96,7 +97,7 @@ pub(super) async fn steps(ground: &Ground, verb: &Verb) -> Result<Vec<Step>, Fai
             verb: PlanVerb::Create { name, cents, .. },
         } => {
             let call = BlockhostSubscriptions::createPlanCall {
-                name: name.clone(),
+                name: name.as_str().to_owned(),
                 pricePerDayUsdCents: U256::from(*cents),
             };
             let contract = ground.config.subscription_contract()?;
@@ -113,7 +114,9 @@ pub(super) async fn steps(ground: &Ground, verb: &Verb) -> Result<Vec<Step>, Fai
             let contract = ground.config.nft_contract()?;
             ground.invoke(contract, call.abi_encode(), "bw set encrypt")
         }
-        Verb::Balance { .. } | Verb::Who { .. } | Verb::Config { .. } => Ok(Vec::new()),
+        Verb::Balance { .. } | Verb::Who { .. } | Verb::Config { .. } | Verb::Plan { .. } => {
+            Ok(Vec::new())
+        }
     }
 }
 

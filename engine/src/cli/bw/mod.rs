@@ -1,7 +1,8 @@
 //! `bw`: the host's wallets. [`asked`] turns what is asked into steps, [`spend`] checks, orders and does them, [`tell`] answers
-//! what needs none.
+//! what needs none; [`plans`] changes what is sold.
 
 mod asked;
+mod plans;
 mod spend;
 mod tell;
 
@@ -15,6 +16,7 @@ use crate::sending::PATIENCE;
 use crate::wallets::{AmountError, BookError, Decimal, Party, PartyError, TokenError, TokenName};
 use blockhost_proto::layout::Layout;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use plans::{PlanVerb, Wish};
 use spend::Ground;
 use std::process::ExitCode;
 
@@ -53,6 +55,7 @@ Examples:
   bw who 'some text' 0x5c1f...
   bw config stable 0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48
   bw plan create small 50
+  bw plan close --all
   bw set encrypt 17 0x8a1f...";
 
 #[derive(Debug, Subcommand)]
@@ -190,21 +193,6 @@ enum ConfigKey {
 }
 
 #[derive(Debug, Subcommand)]
-enum PlanVerb {
-    /// Offer a plan
-    #[command(after_help = "Examples:\n  bw plan create small 50        (half a dollar a day)")]
-    Create {
-        /// Its name
-        name: String,
-        /// US cents for a day
-        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
-        cents: u64,
-        #[command(flatten)]
-        how: How,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum SetKey {
     /// Replace the encrypted access details of a credential
     #[command(after_help = "Examples:\n  bw set encrypt 17 0x8a1f...")]
@@ -291,6 +279,8 @@ enum Failure {
     Usage(String),
     #[error("{0}; nothing was sent")]
     Refused(String),
+    #[error("in force is not what was asked for, somebody else has changed it: plan {0}")]
+    Overtaken(String),
     #[error("{who} has {has} {token} and needs {needs}")]
     Short {
         who: String,
@@ -355,6 +345,33 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
         Verb::Config {
             key: ConfigKey::Stable { address: None, how },
         } => tell::stable(&ground, how.json).await,
+        Verb::Plan {
+            verb: PlanVerb::List { json },
+        } => plans::list(&ground, *json).await,
+        Verb::Plan {
+            verb:
+                PlanVerb::Set {
+                    id,
+                    name,
+                    cents,
+                    how,
+                },
+        } => {
+            let (id, name, cents) = (*id, name.as_ref(), *cents);
+            plans::change(ground, &Wish::Named { id, name, cents }, *how).await
+        }
+        Verb::Plan {
+            verb: PlanVerb::Close { which, how },
+        } => {
+            let active = false;
+            plans::change(ground, &Wish::Sold { which, active }, *how).await
+        }
+        Verb::Plan {
+            verb: PlanVerb::Open { which, how },
+        } => {
+            let active = true;
+            plans::change(ground, &Wish::Sold { which, active }, *how).await
+        }
         Verb::Send { how, .. }
         | Verb::Split { how, .. }
         | Verb::Withdraw { how, .. }

@@ -4,7 +4,7 @@ use super::{Failure, How};
 use crate::chain::{Address, Bytes, Chain, U256, tx};
 use crate::config::{Config, SetupError};
 use crate::funds::step::{Account, Deed, Outcome, Step};
-use crate::funds::teller::{self, FundsError, Teller, kind};
+use crate::funds::teller::{self, Counter, FundsError, Teller, kind};
 use crate::outbox::{OrderState, Outbox, StepRow, StepState};
 use crate::sending::PATIENCE;
 use crate::wallets::{Book, BookError, Party, Token, TokenError, TokenName};
@@ -86,13 +86,29 @@ impl Ground {
 
     /// Checks, orders, does, tells.
     pub(super) async fn spend(self, steps: &[Step], how: How) -> Result<(), Failure> {
-        self.check(steps).await?;
+        check(&self.chain, steps).await?;
         if how.dry_run {
-            self.tell_plan(steps, how);
+            if how.json {
+                say!("{}", forecast_json(steps));
+            } else {
+                tell_forecast(&self.book, steps);
+            }
             return Ok(());
         }
+        let desk = self.desk(how).await?;
+        let done = desk.carry_out(steps).await?;
+        if how.json {
+            say!("{}", done.json());
+        } else {
+            done.tell(&desk.book);
+        }
+        done.result
+    }
+
+    /// Waits until nobody else of this host pays. What is looked at from there on, nobody else of this host changes.
+    pub(super) async fn desk(self, how: How) -> Result<Desk, Failure> {
         let state = self.config.layout.state();
-        let (_running, stop) = watch::channel(false);
+        let (running, stop) = watch::channel(false);
         let teller = Teller {
             outbox: Arc::new(Outbox::open_to_send(&state.join("outbox.db"))?),
             config: self.config,
@@ -107,76 +123,110 @@ impl Ground {
         };
         let limit = Duration::from_secs(how.wait);
         let counter = teller.counter_within(limit, tell_whose).await?;
+        Ok(Desk {
+            teller,
+            counter,
+            book: self.book,
+            _running: running,
+        })
+    }
+}
+
+/// Where this process pays, and no other of this host.
+pub(super) struct Desk {
+    pub teller: Teller,
+    pub book: Book,
+    counter: Counter,
+    _running: watch::Sender<bool>,
+}
+
+/// What became of some steps.
+pub(super) struct Done<'a> {
+    order: i64,
+    steps: &'a [Step],
+    rows: Vec<StepRow>,
+    pub result: Result<(), Failure>,
+}
+
+impl Desk {
+    /// Orders and does. An error means that nothing was ordered.
+    pub(super) async fn carry_out<'a>(&self, steps: &'a [Step]) -> Result<Done<'a>, Failure> {
+        let teller = &self.teller;
         let id = teller.order(kind::HAND, "all", steps)?;
         crate::failpoint::reach("funds", "ordered");
         let order = teller
             .outbox
             .order(id)?
             .ok_or_else(|| Failure::Usage("the order is gone".into()))?;
-        let done = tokio::time::timeout(PATIENCE, teller.carry_out(&counter, &order)).await;
+        let done = tokio::time::timeout(PATIENCE, teller.carry_out(&self.counter, &order)).await;
         let rows = teller.outbox.steps_of(id)?;
-        let done = match done {
+        let result = match done {
             Ok(Ok(())) => {
                 teller.outbox.end_order(id, OrderState::Done, None)?;
                 Ok(())
             }
             Ok(Err(e @ FundsError::Failed { .. })) => Err(e.into()),
-            Ok(Err(e)) => Err(stuck(&teller, id, &rows, e.to_string())?),
+            Ok(Err(e)) => Err(stuck(teller, id, &rows, e.to_string())?),
             Err(_) => {
                 let reason = format!("not all of it is in a block after {} s", PATIENCE.as_secs());
-                Err(stuck(&teller, id, &rows, reason)?)
+                Err(stuck(teller, id, &rows, reason)?)
             }
         };
-        tell(&self.book, id, steps, &rows, how, done.is_ok());
-        done
+        Ok(Done {
+            order: id,
+            steps,
+            rows,
+            result,
+        })
     }
+}
 
-    /// What can be known to fail before anything is ordered.
-    async fn check(&self, steps: &[Step]) -> Result<(), Failure> {
-        let mut sums: Vec<(Account, Token, U256)> = Vec::new();
-        for step in steps {
-            let (Deed::Transfer { token, amount, .. } | Deed::Swap { token, amount, .. }) =
-                &step.deed
-            else {
-                continue;
-            };
-            let known = sums
-                .iter_mut()
-                .find(|(from, of, _)| *from == step.from && of == token);
-            match known {
-                Some((_, _, sum)) => *sum = sum.saturating_add(*amount),
-                None => sums.push((step.from.clone(), *token, *amount)),
-            }
+/// What can be known to fail before anything is ordered.
+pub(super) async fn check(chain: &Chain, steps: &[Step]) -> Result<(), Failure> {
+    let mut sums: Vec<(Account, Token, U256)> = Vec::new();
+    for step in steps {
+        let (Deed::Transfer { token, amount, .. } | Deed::Swap { token, amount, .. }) = &step.deed
+        else {
+            continue;
+        };
+        let known = sums
+            .iter_mut()
+            .find(|(from, of, _)| *from == step.from && of == token);
+        match known {
+            Some((_, _, sum)) => *sum = sum.saturating_add(*amount),
+            None => sums.push((step.from.clone(), *token, *amount)),
         }
-        for (from, token, needs) in sums {
-            let has = token.balance(&self.chain, from.address).await?;
-            if has < needs {
-                return Err(Failure::Short {
-                    who: from.name,
-                    has: token.show(&has),
-                    needs: token.show(&needs),
-                    token: token.to_string(),
-                });
-            }
-        }
-        // The first as it will be: what would revert, reverts here. Those after it may depend on it.
-        if let Some(first) = steps.first()
-            && let Some(call) = first.call()
-        {
-            tx::estimate_gas(&self.chain, first.from.address, &call).await?;
-        }
-        Ok(())
     }
+    for (from, token, needs) in sums {
+        let has = token.balance(chain, from.address).await?;
+        if has < needs {
+            return Err(Failure::Short {
+                who: from.name,
+                has: token.show(&has),
+                needs: token.show(&needs),
+                token: token.to_string(),
+            });
+        }
+    }
+    // The first as it will be: what would revert, reverts here. Those after it may depend on it.
+    if let Some(first) = steps.first()
+        && let Some(call) = first.call()
+    {
+        tx::estimate_gas(chain, first.from.address, &call).await?;
+    }
+    Ok(())
+}
 
-    fn tell_plan(&self, steps: &[Step], how: How) {
-        if how.json {
-            let steps: Vec<Value> = steps.iter().map(Step::json).collect();
-            say!("{}", json!({"ok": true, "dry_run": true, "steps": steps}));
-            return;
-        }
-        for step in steps {
-            say!("would: {}", step.describe(&self.book));
-        }
+/// What would be done, for programs.
+pub(super) fn forecast_json(steps: &[Step]) -> Value {
+    let steps: Vec<Value> = steps.iter().map(Step::json).collect();
+    json!({"ok": true, "dry_run": true, "steps": steps})
+}
+
+/// The same for people.
+pub(super) fn tell_forecast(book: &Book, steps: &[Step]) {
+    for step in steps {
+        say!("would: {}", step.describe(book));
     }
 }
 
@@ -204,13 +254,23 @@ fn stuck(
     Ok(Failure::Refused(reason))
 }
 
-fn tell(book: &Book, order: i64, steps: &[Step], rows: &[StepRow], how: How, ok: bool) {
-    let outcome =
-        |row: &StepRow| -> Option<Outcome> { serde_json::from_str(row.outcome.as_deref()?).ok() };
-    if how.json {
-        let steps: Vec<Value> = steps
+impl Done<'_> {
+    fn outcome(row: &StepRow) -> Option<Outcome> {
+        serde_json::from_str(row.outcome.as_deref()?).ok()
+    }
+
+    /// The last block that something of it is in.
+    pub(super) fn last_block(&self) -> Option<u64> {
+        let outcomes = self.rows.iter().filter_map(Self::outcome);
+        outcomes.map(|outcome| outcome.block).max()
+    }
+
+    /// With its receipts, for programs.
+    pub(super) fn json(&self) -> Value {
+        let steps: Vec<Value> = self
+            .steps
             .iter()
-            .zip(rows)
+            .zip(&self.rows)
             .map(|(step, row)| {
                 let mut value = step.json();
                 value["state"] = row.state.name().into();
@@ -219,27 +279,30 @@ fn tell(book: &Book, order: i64, steps: &[Step], rows: &[StepRow], how: How, ok:
                 }
                 if let (Some(value), Some(Value::Object(more))) = (
                     value.as_object_mut(),
-                    outcome(row).map(|outcome| outcome.json()),
+                    Self::outcome(row).map(|outcome| outcome.json()),
                 ) {
                     value.extend(more);
                 }
                 value
             })
             .collect();
-        say!("{}", json!({"ok": ok, "order": order, "steps": steps}));
-        return;
+        json!({"ok": self.result.is_ok(), "order": self.order, "steps": steps})
     }
-    for (step, row) in steps.iter().zip(rows) {
-        say!("{}: {}", row.state.name(), step.describe(book));
-        if let Some(outcome) = outcome(row) {
-            say!(
-                "  transaction {} in block {}, fee {} eth",
-                outcome.tx,
-                outcome.block,
-                Token::ETH.show(&outcome.fee)
-            );
-            if let Some(received) = outcome.received {
-                say!("  brought {} eth", Token::ETH.show(&received));
+
+    /// The same for people.
+    pub(super) fn tell(&self, book: &Book) {
+        for (step, row) in self.steps.iter().zip(&self.rows) {
+            say!("{}: {}", row.state.name(), step.describe(book));
+            if let Some(outcome) = Self::outcome(row) {
+                say!(
+                    "  transaction {} in block {}, fee {} eth",
+                    outcome.tx,
+                    outcome.block,
+                    Token::ETH.show(&outcome.fee)
+                );
+                if let Some(received) = outcome.received {
+                    say!("  brought {} eth", Token::ETH.show(&received));
+                }
             }
         }
     }
