@@ -4,8 +4,10 @@
 use crate::chain::Address;
 use crate::config::SignupSection;
 use crate::crypto::keys::PublicKey;
+use blockhost_provisioner::config::{Size, Sizes};
 use reqwest::Url;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Bundled by `engine/signup/build.mjs`; its policy already names the hashes of the script and the style in it.
@@ -30,6 +32,8 @@ pub struct Page<'a> {
     pub public_secret: &'a str,
     /// Blocks on top of a payment before it counts.
     pub confirmations: u64,
+    /// What plans give.
+    pub sizes: &'a Sizes,
 }
 
 /// What the script reads, with the names of `engine/signup/src/config.ts`.
@@ -49,6 +53,8 @@ struct Config<'a> {
     public_secret: &'a str,
     confirmations: u64,
     hue: u16,
+    machines: BTreeMap<u64, Size>,
+    machine: Size,
 }
 
 /// The finished page. The same input gives the same bytes.
@@ -74,6 +80,8 @@ pub fn render(page: &Page<'_>) -> String {
         public_secret: page.public_secret,
         confirmations: page.confirmations,
         hue: section.hue,
+        machines: page.sizes.entries().collect(),
+        machine: page.sizes.otherwise(),
     };
     // A "<" could end the element that the data stands in.
     let data = serde_json::to_string(&config)
@@ -128,9 +136,12 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::crypto::keys::PrivateKey;
+    use blockhost_provisioner::config::Section;
 
     fn page(section: &SignupSection, endpoints: &[&str], secret: &str) -> String {
         let endpoints: Vec<Url> = endpoints.iter().map(|u| Url::parse(u).unwrap()).collect();
+        let text = "vm: {disk_gb: 20}\nplans: {3: {cores: 4, memory_mb: 8192}}\n";
+        let host = Section::parse("blockhost.yaml".as_ref(), text).unwrap();
         render(&Page {
             section,
             chain_id: 31337,
@@ -140,6 +151,7 @@ mod tests {
             server_key: &PrivateKey::from_bytes(&[7; 32]).unwrap().public_key(),
             public_secret: secret,
             confirmations: 12,
+            sizes: &Sizes::read(host).unwrap(),
         })
     }
 
@@ -174,6 +186,13 @@ mod tests {
         let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
         assert_eq!(data["title"], hostile);
         assert_eq!(data["public_secret"], hostile);
+        assert_eq!(
+            (data["machines"].to_string(), data["machine"].to_string()),
+            (
+                r#"{"3":{"cores":4,"disk_gb":20,"memory_mb":8192}}"#.into(),
+                r#"{"cores":1,"disk_gb":20,"memory_mb":1024}"#.into()
+            )
+        );
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::world::config::{PUBLIC_SECRET, RPC_URL, random_key};
 use crate::world::services::{self, Service};
 use crate::world::{PROGRAMS, World, WorldError, at};
 
-pub use machine::{GuestFacts, Record, any_machine_runs, backend_state, guest_facts, record};
+pub use machine::{
+    GuestFacts, Record, any_machine_runs, backend_config, backend_state, guest_facts, record,
+};
 pub use proof::LedgerFacts;
 pub use shop::{Contracts, deploy, owner};
 pub(crate) use template::ready as template_ready;

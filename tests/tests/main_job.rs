@@ -195,8 +195,19 @@ fn an_administrator_knocks(host: &Host) -> Result<(), ScenarioError> {
 }
 
 /// The engine is killed while the machine is being made; started again, it finishes with one machine and one
-/// credential. Then the customer cancels, and the machine goes at once.
+/// credential, as large as the plan was when it was bought. Then the customer cancels, and the machine goes at once.
 fn cancelled_after_a_crash(host: &mut Host) -> Result<(), ScenarioError> {
+    let contract = host.contracts.subscriptions;
+    let usual = host.plan;
+    host.plan = host.owner()?.make_plan(contract, "large", 250)?;
+    let settings = host.world.layout.etc().join("blockhost.yaml");
+    let before = std::fs::read_to_string(&settings).expect("readable");
+    let sell = |size: &str| {
+        let plans = format!("plans:\n  {}: {size}\n", host.plan);
+        std::fs::write(&settings, before.clone() + &plans).expect("written");
+    };
+    sell("{cores: 2, memory_mb: 1152, disk_gb: 11}");
+    assert_ne!(usual, host.plan);
     let customer = host.new_customer()?;
     let purchase = host.buy(&customer, DAYS)?;
     let name = format!("blockhost-{:03}", purchase.subscription);
@@ -210,6 +221,7 @@ fn cancelled_after_a_crash(host: &mut Host) -> Result<(), ScenarioError> {
         customer.credential(host.contracts.nft)?.is_none(),
         "it was finished before it could be killed"
     );
+    sell("{cores: 1, memory_mb: 640}");
     host.engine = start_engine(&host.world)?;
     let (token, _) = host.credential(&customer, Duration::from_secs(400))?;
     assert_eq!(token, 1);
@@ -224,8 +236,13 @@ fn cancelled_after_a_crash(host: &mut Host) -> Result<(), ScenarioError> {
         scenario::backend_state(&host.world, record.vmid)?.as_deref(),
         Some("running")
     );
+    for (key, bought) in [("cores", "2"), ("memory", "1152")] {
+        let has = scenario::backend_config(&host.world, record.vmid, key)?;
+        assert_eq!(has, bought, "{key}");
+    }
+    let disk = scenario::backend_config(&host.world, record.vmid, "scsi0")?;
+    assert!(disk.contains("size=11G"), "{disk}");
 
-    let contract = host.contracts.subscriptions;
     let refused = customer.cancel(contract, purchase.subscription);
     assert!(refused.is_err(), "cancelling is the contract owner's right");
     host.owner()?.cancel(contract, purchase.subscription)?;

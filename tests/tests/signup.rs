@@ -98,6 +98,8 @@ impl Host {
         let contracts = deploy(&world, &operator).expect("contracts");
         let section = "signup:\n  title: Northwind Machines\n  chain_name: Local test chain\n  terms_url: 'https://northwind.example/terms'\n  contact: 'mailto:help@northwind.example'\n";
         append(&world.layout.etc().join("blockhost.yaml"), section);
+        let sizes = "plans:\n  4: {cores: 4, memory_mb: 6500, disk_gb: 80}\n";
+        append(&world.layout.etc().join("blockhost.yaml"), sizes);
         let host = Self { world, contracts };
         (host, chain)
     }

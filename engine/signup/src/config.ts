@@ -1,6 +1,13 @@
 // What the host told the page. `blockhost-generate-signup` writes it (engine/src/signup.rs, struct `Page`) and has
 // checked it; nothing here comes from visitors.
 
+/** How large a machine is. */
+export interface Machine {
+  readonly cores: number;
+  readonly memory_mb: number;
+  readonly disk_gb: number;
+}
+
 export interface Config {
   readonly title: string;
   readonly chain_id: number;
@@ -23,6 +30,10 @@ export interface Config {
   readonly confirmations: number;
   /** Angle of the page's colour, in degrees. */
   readonly hue: number;
+  /** What plans give, by their number. */
+  readonly machines: Readonly<Record<string, Machine>>;
+  /** What every other plan gives. */
+  readonly machine: Machine;
 }
 
 export function readConfig(): Config {

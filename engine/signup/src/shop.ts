@@ -5,7 +5,7 @@ import { bytesToHex, hexToBytes } from "@noble/hashes/utils.js";
 import { createContract, events } from "micro-eth-signer/abi.js";
 import { CREDENTIALS, SUBSCRIPTION_CREATED, SUBSCRIPTIONS, TOKEN } from "./abi.ts";
 import type { Chain, Receipt } from "./chain.ts";
-import type { Config } from "./config.ts";
+import type { Config, Machine } from "./config.ts";
 import { short, tidy } from "./text.ts";
 
 const pos = createContract(SUBSCRIPTIONS);
@@ -30,6 +30,8 @@ export interface Plan {
   readonly name: string;
   readonly cents: bigint;
   readonly active: boolean;
+  /** What a purchase of it gives. */
+  readonly machine: Machine;
 }
 
 export interface Method {
@@ -58,11 +60,13 @@ export class Shop {
   readonly chain: Chain;
   readonly contract: string;
   readonly #credentials: string;
+  readonly #machine: (plan: bigint) => Machine;
 
   constructor(config: Config, chain: Chain) {
     this.chain = chain;
     this.contract = config.subscription_contract;
     this.#credentials = config.nft_contract;
+    this.#machine = (plan) => config.machines[String(plan)] ?? config.machine;
   }
 
   async #read<I, O>(to: string, method: Codec<I, O>, input: I): Promise<O> {
@@ -72,7 +76,7 @@ export class Shop {
 
   async plan(id: bigint): Promise<Plan> {
     const { name, pricePerDayUsdCents, active } = await this.#read(this.contract, pos.getPlan, id);
-    return { id, name: tidy(name, 60) || `Plan ${id}`, cents: pricePerDayUsdCents, active };
+    return { id, name: tidy(name, 60) || `Plan ${id}`, cents: pricePerDayUsdCents, active, machine: this.#machine(id) };
   }
 
   /** All plans, also those that are not sold any more: subscriptions name them. */

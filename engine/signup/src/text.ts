@@ -1,5 +1,7 @@
 // Numbers, amounts, dates and foreign text as people read them.
 
+import type { Machine } from "./config.ts";
+
 const CONTROL = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
 
 /** Text of the chain on one line: without characters that hide or turn other text around, and not longer than `most`. */
@@ -41,6 +43,12 @@ export function short(address: string): string {
 /** "1 day", "2 days". */
 export function count(number: number | bigint, noun: string): string {
   return `${number} ${noun}${Number(number) === 1 ? "" : "s"}`;
+}
+
+/** "2 CPUs, 4 GB memory, 40 GB disk". */
+export function size({ cores, memory_mb, disk_gb }: Machine): string {
+  const memory = memory_mb % 1024 === 0 ? `${memory_mb / 1024} GB` : `${memory_mb} MB`;
+  return `${count(cores, "CPU")}, ${memory} memory, ${disk_gb} GB disk`;
 }
 
 const MOMENT = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });

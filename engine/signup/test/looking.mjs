@@ -12,7 +12,8 @@ export const scenarios = {
     await visitor.plans();
     const names = await visitor.page.locator("#plan-list .card b").allTextContents();
     assert.equal(names.length, 3, names.join());
-    assert.match(await visitor.page.locator("#plan-list .card").first().textContent(), /Small.*\$0\.50 a day/);
+    assert.match(await visitor.page.locator("#plan-list .card").first().textContent(), /Small.*\$0\.50 a day1 CPU, 1 GB memory, 10 GB disk$/);
+    assert.match(await visitor.page.locator("#plan-list .card").last().textContent(), /4 CPUs, 6500 MB memory, 80 GB disk$/);
     await visitor.says("total", "15 MUSD");
     await visitor.page.locator('.preset[data-days="7"]').click();
     await visitor.says("total", "3.50 MUSD");

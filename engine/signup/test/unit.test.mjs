@@ -75,6 +75,8 @@ test("amounts keep every digit that counts", () => {
   }
   assert.equal(text.roughly(1n, 18), "0.000001", "rounded up, never to nothing");
   assert.equal(text.dollars(123_456n), "$1,234.56");
+  assert.equal(text.size({ cores: 1, memory_mb: 1024, disk_gb: 10 }), "1 CPU, 1 GB memory, 10 GB disk");
+  assert.equal(text.size({ cores: 16, memory_mb: 1536, disk_gb: 2 }), "16 CPUs, 1536 MB memory, 2 GB disk");
   assert.equal(text.moment(2n ** 255n), "the far future");
 });
 

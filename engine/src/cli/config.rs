@@ -2,6 +2,7 @@
 
 use crate::broker::kept::Kept;
 use crate::broker::run;
+use crate::chain::plans;
 use crate::config::{Config, NetworkConfig, SetupError};
 use crate::crypto::keys::PrivateKey;
 use crate::funds::shares;
@@ -10,10 +11,15 @@ use crate::heads;
 use crate::manifest::Manifest;
 use crate::wallets::Book;
 use blockhost_proto::layout::Layout;
+use blockhost_provisioner::config::Sizes;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the chain may take to say which plans there are.
+const CHAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The configuration.
 #[derive(Debug, Args)]
@@ -68,6 +74,19 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         }
         Err(e) => problems.push(e.to_string()),
     }
+    match Sizes::load(layout) {
+        Ok(sizes) => {
+            for (id, size) in sizes.entries() {
+                values.insert(format!("plans.{id}"), json!(size.to_string()));
+            }
+            let otherwise = json!(sizes.otherwise().to_string());
+            values.insert("plans.otherwise".into(), otherwise);
+            sold(layout, &sizes, &mut problems, &mut warnings);
+        }
+        // What is wrong with the rest of the file was said above.
+        Err(e) if problems.contains(&e.to_string()) => {}
+        Err(e) => problems.push(e.to_string()),
+    }
     match Kept::load(layout) {
         Ok(kept) => broker(layout, kept.as_ref(), &mut values, &mut problems),
         Err(e) => problems.push(e.to_string()),
@@ -94,6 +113,43 @@ pub fn run(args: &ConfigArgs, layout: &Layout) -> ExitCode {
         }
     }
     ExitCode::from(u8::from(!problems.is_empty()))
+}
+
+/// Whether the plans that have a size are plans of the contract. The next one may have its size before it is offered.
+fn sold(layout: &Layout, sizes: &Sizes, problems: &mut Vec<String>, warnings: &mut Vec<String>) {
+    // What is wrong with the rest was said above.
+    let Ok(config) = Config::load(layout) else {
+        return;
+    };
+    let (Ok(chain), Ok(contract)) = (config.chain(), config.subscription_contract()) else {
+        return;
+    };
+    if sizes.entries().next().is_none() {
+        return;
+    }
+    let asked = async { tokio::time::timeout(CHAIN_LIMIT, plans::count(&chain, contract)).await };
+    let counted = super::runtime().map(|runtime| runtime.block_on(asked));
+    let last = match counted {
+        Ok(Ok(Ok(last))) => Ok(last),
+        Ok(Ok(Err(e))) => Err(e.to_string()),
+        Ok(Err(_)) => Err(format!("no answer within {} s", CHAIN_LIMIT.as_secs())),
+        Err(e) => Err(e.to_string()),
+    };
+    match last {
+        Ok(last) => {
+            for (id, _) in sizes.entries().filter(|(id, _)| *id > last) {
+                let wrong = sizes.invalid(id, "the contract has no such plan (bw plan list)");
+                if id == last + 1 {
+                    warnings.push(format!("{wrong}; the next one that is offered gets it"));
+                } else {
+                    problems.push(wrong.to_string());
+                }
+            }
+        }
+        Err(e) => warnings.push(format!(
+            "whether the contract has the plans that have a size is not known: {e}"
+        )),
+    }
 }
 
 /// The broker, and whether the network that it gave is still this host's.

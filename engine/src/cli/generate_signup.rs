@@ -6,6 +6,7 @@ use crate::crypto::CryptoError;
 use crate::crypto::keys::PublicKey;
 use crate::signup::{self, Page};
 use blockhost_proto::layout::Layout;
+use blockhost_provisioner::config::{ConfigError as SizeError, Sizes};
 use clap::{CommandFactory, Parser};
 use reqwest::Url;
 use serde_json::json;
@@ -26,8 +27,8 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "\
-The page is made from web3-defaults.yaml and from blockhost.yaml (public_secret and the section signup), and has to be
-made again when they change. It needs no server code: put it on any web server, or give the file away. It asks the
+The page is made from web3-defaults.yaml and from blockhost.yaml (public_secret and the sections signup, plans and vm), and
+has to be made again when they change. It needs no server code: put it on any web server, or give the file away. It asks the
 chain's nodes named in it, which have to answer to browsers from anywhere (CORS), and the visitor's wallet.
 
 Exit codes: 0 written; 1 failed, and an earlier page is as it was; 2 wrong usage.
@@ -41,6 +42,8 @@ Examples:
 enum Failure {
     #[error(transparent)]
     Setup(#[from] SetupError),
+    #[error(transparent)]
+    Sizes(#[from] SizeError),
     #[error("{file}: blockchain.rpc_url: {problem}; set signup.rpc_urls in blockhost.yaml to endpoints for browsers", file = .file.display())]
     Endpoint { file: PathBuf, problem: String },
     #[error("cannot read {path}: {source}", path = .path.display())]
@@ -106,6 +109,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         server_key: &server_key,
         public_secret,
         confirmations: config.confirmations(),
+        sizes: &Sizes::load(&config.layout)?,
     });
     let Some(path) = &cli.output else {
         print_page(&page);

@@ -49,6 +49,7 @@ const KNOWN: &[&str] = &[
     // Of other programs and of issues to come.
     "proxmox",
     "vm",
+    "plans",
     "admin.wallet_address",
     "admin.destination_mode",
     "admin.destination_address",

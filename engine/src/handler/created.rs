@@ -6,10 +6,11 @@ use crate::chain::{Address, Bytes};
 use crate::crypto::buyer::BuyerKey;
 use crate::crypto::{CryptoError, SIGNATURE_LEN, decode_hex, ecies, keys::PrivateKey};
 use crate::machines::{self, machine_name};
-use crate::outbox::{Job, now_ms};
+use crate::outbox::{CREATED, Job, SIZE, now_ms};
+use blockhost_provisioner::config::{Size, Sizes};
 use blockhost_provisioner::record::VmRecord;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -18,9 +19,18 @@ const MOST_DAYS: i64 = 36_500;
 
 pub(super) struct Purchase<'a> {
     pub id: u64,
+    pub plan: &'a str,
     pub subscriber: Address,
     pub expires_at: i64,
     pub user_encrypted: &'a Bytes,
+}
+
+impl Purchase<'_> {
+    /// A number where JSON can hold it.
+    fn plan_json(&self) -> Value {
+        let number = self.plan.parse::<u32>();
+        number.map_or_else(|_| self.plan.into(), Value::from)
+    }
 }
 
 /// What the provisioner says about a machine it made.
@@ -80,8 +90,11 @@ pub(super) async fn run(
     };
     let token = mint_credential(context, job, purchase, &name, &key, &access).await?;
     tell_guest(context, job, purchase, &name, token).await?;
+    let size: Option<Size> = context.outbox.step(job.id, SIZE)?;
     let data = json!({
         "subscription": purchase.id,
+        "plan": purchase.plan_json(),
+        "size": size,
         "subscriber": purchase.subscriber.to_string(),
         "vm_name": name,
         "vmid": made.vmid,
@@ -122,7 +135,7 @@ async fn create(
     purchase: &Purchase<'_>,
     name: &str,
 ) -> Result<Made, StepError> {
-    if let Some(made) = context.outbox.step(job.id, "created")? {
+    if let Some(made) = context.outbox.step(job.id, CREATED)? {
         return Ok(made);
     }
     // The machine may stand already: this engine died between the end of `create` and writing that down.
@@ -138,6 +151,7 @@ async fn create(
         }
         take_over(&record, purchase.subscriber)?
     } else {
+        let size = size(context, job, purchase)?;
         let days = days_left(purchase.expires_at, now_ms() / 1000).to_string();
         let owner = purchase.subscriber.to_string();
         let done = context
@@ -149,6 +163,12 @@ async fn create(
                     &owner,
                     "--expiry-days",
                     &days,
+                    "--cpu",
+                    &size.cores.to_string(),
+                    "--memory",
+                    &size.memory_mb.to_string(),
+                    "--disk",
+                    &size.disk_gb.to_string(),
                     "--skip-mint",
                     "--apply",
                 ],
@@ -156,8 +176,22 @@ async fn create(
             .await?;
         read_answer(&done.stdout, name)?
     };
-    context.outbox.record_step(job.id, "created", &made)?;
+    context.outbox.record_step(job.id, CREATED, &made)?;
     Ok(made)
+}
+
+/// What was bought, by the settings of the first try: they may change before the next one. Kept until there is a machine, or
+/// until somebody has the job run again after it was given up.
+fn size(context: &Context, job: &Job, purchase: &Purchase<'_>) -> Result<Size, StepError> {
+    if let Some(size) = context.outbox.step(job.id, SIZE)? {
+        return Ok(size);
+    }
+    // What cannot be read will be mended; the defaults in its place would be another machine than was paid for.
+    let sizes = Sizes::load(&context.layout).map_err(|e| StepError::NotNow(e.to_string()))?;
+    // A number beyond all bounds has no entry.
+    let size = (purchase.plan.parse()).map_or(sizes.otherwise(), |plan| sizes.of(plan));
+    context.outbox.record_step(job.id, SIZE, &size)?;
+    Ok(size)
 }
 
 fn take_over(record: &VmRecord, subscriber: Address) -> Result<Made, StepError> {

@@ -247,6 +247,7 @@ pub async fn handle(context: &Context, job: &Job) -> Result<(), StepError> {
     match &job.event {
         Event::SubscriptionCreated {
             subscription_id,
+            plan_id,
             subscriber,
             expires_at,
             user_encrypted,
@@ -254,6 +255,7 @@ pub async fn handle(context: &Context, job: &Job) -> Result<(), StepError> {
         } => {
             let purchase = created::Purchase {
                 id: *subscription_id,
+                plan: plan_id,
                 subscriber: *subscriber,
                 expires_at: *expires_at,
                 user_encrypted,

@@ -3,12 +3,16 @@
 use super::{Outbox, OutboxError, int, now_ms, unsigned};
 use crate::chain::events::Event;
 use crate::chain::{Address, B256};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::time::Duration;
 
+/// The step that settles how large a bought machine is.
+pub const SIZE: &str = "size";
+/// The step after which there is a machine.
+pub const CREATED: &str = "created";
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 
@@ -296,11 +300,17 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
-        self.decide(
-            id,
-            "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ?2 WHERE id = ?1",
-            params![id, now_ms()],
-        )
+        self.decide(id, |t| {
+            // A size that could not be had would be tried for ever.
+            t.execute(
+                "DELETE FROM steps WHERE job_id = ?1 AND name = ?2 AND NOT EXISTS (SELECT 1 FROM steps WHERE job_id = ?1 AND name = ?3)",
+                params![id, SIZE, CREATED],
+            )?;
+            t.execute(
+                "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ?2 WHERE id = ?1",
+                params![id, now_ms()],
+            )
+        })
     }
 
     /// Closes a parked job for good: somebody decided that it is not to be done.
@@ -308,19 +318,19 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn close(&self, id: i64, why: &str) -> Result<(), OutboxError> {
-        self.decide(
-            id,
-            "UPDATE jobs SET state = 'superseded', last_error = ?3, updated_ms = ?2 WHERE id = ?1",
-            params![id, now_ms(), format!("closed by hand: {why}")],
-        )
+        self.decide(id, |t| {
+            t.execute(
+                "UPDATE jobs SET state = 'superseded', last_error = ?3, updated_ms = ?2 WHERE id = ?1",
+                params![id, now_ms(), format!("closed by hand: {why}")],
+            )
+        })
     }
 
     /// Changes a job that waits for a decision.
     fn decide(
         &self,
         id: i64,
-        change: &str,
-        params: &[&dyn rusqlite::ToSql],
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>,
     ) -> Result<(), OutboxError> {
         let state: Option<String> = self.write(|t| {
             // One that waits for an event that is gone is as good as parked.
@@ -328,7 +338,7 @@ impl Outbox {
                 .query_row("SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state) FROM jobs WHERE id = ?", [id], |row| row.get(0))
                 .optional()?;
             if state.as_deref() == Some("parked") {
-                t.execute(change, params)?;
+                change(t)?;
             }
             Ok(state)
         })?;

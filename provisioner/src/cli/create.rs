@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use blockhost_proto::value::{EthAddress, VmName, Vmid};
+use clap::builder::RangedI64ValueParser;
 use clap::{CommandFactory as _, Parser};
 
 use super::{EXIT_CODES, Failure, Setup, exit, print, say};
 use crate::cloudinit::Source;
+use crate::config::sizes::{CORES, DISK_GB, MEMORY_MB};
 use crate::create::{create, preview};
 use crate::plan::{CreateRequest, SignedSecret};
 use crate::progress::Progress;
@@ -44,13 +46,13 @@ struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36500))]
     expiry_days: Option<u32>,
     /// Virtual CPUs
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = within(CORES))]
     cpu: Option<u32>,
     /// Memory in MB
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(128..=4_194_304))]
+    #[arg(long, value_name = "MB", value_parser = within(MEMORY_MB))]
     memory: Option<u32>,
     /// Disk in GB
-    #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    #[arg(long, value_name = "GB", value_parser = within(DISK_GB))]
     disk: Option<u32>,
     /// What it is for, for people
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -82,6 +84,10 @@ struct Args {
     /// Print the plan as JSON
     #[arg(long, conflicts_with = "apply")]
     json: bool,
+}
+
+fn within(range: std::ops::RangeInclusive<u32>) -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 fn signature(text: &str) -> Result<String, String> {

@@ -1,11 +1,13 @@
 //! Our part of `blockhost.yaml`: the section `proxmox` (which backend objects to use; the embedded backend reads the
-//! same keys) and `vm` (what a machine gets when nobody says otherwise). The other sections belong to the engine.
+//! same keys) and `vm` (what a machine gets when nobody says otherwise). `plans` is read in [`super::sizes`]; the other
+//! sections belong to the engine.
 
 use std::net::IpAddr;
 
 use blockhost_proto::Layout;
 use blockhost_proto::value::{IfName, StorageName, Vmid};
 
+use super::sizes::{CORES, DISK_GB, MEMORY_MB, Size};
 use super::{ConfigError, Section, Warning};
 
 /// What a machine gets when the command line does not say otherwise.
@@ -25,6 +27,18 @@ pub struct VmDefaults {
     pub ready_timeout_s: u32,
     /// Name of the cloud-init template.
     pub cloud_init: String,
+}
+
+impl VmDefaults {
+    /// How large it is.
+    #[must_use]
+    pub const fn size(&self) -> Size {
+        Size {
+            cores: self.cores,
+            memory_mb: self.memory_mib,
+            disk_gb: self.disk_gib,
+        }
+    }
 }
 
 /// Our part of the file.
@@ -50,16 +64,7 @@ impl BlockhostConfig {
     /// # Errors
     /// [`ConfigError`], with file, line and key.
     pub fn load(layout: &Layout, warnings: &mut Vec<Warning>) -> Result<Self, ConfigError> {
-        let file = layout.etc().join("blockhost.yaml");
-        let top = match Section::load(&file) {
-            Err(ConfigError::Read { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Section::parse(&file, "")?
-            }
-            other => other?,
-        };
-        Self::read(top, warnings)
+        Self::read(open(layout)?, warnings)
     }
 
     /// Reads the parsed file.
@@ -108,6 +113,17 @@ impl BlockhostConfig {
     }
 }
 
+/// The file, parsed; an empty one where there is none.
+pub(super) fn open(layout: &Layout) -> Result<Section, ConfigError> {
+    let file = layout.etc().join("blockhost.yaml");
+    match Section::load(&file) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Section::parse(&file, "")
+        }
+        other => other,
+    }
+}
+
 fn read_vm(section: &mut Section, vm: &mut VmDefaults) -> Result<(), ConfigError> {
     if let Some((name, line)) = section.text("username")? {
         // The agent's rule for ciuser is the rule.
@@ -115,9 +131,9 @@ fn read_vm(section: &mut Section, vm: &mut VmDefaults) -> Result<(), ConfigError
             .map_err(|e| section.invalid("username", line, e.to_string()))?;
         vm.username = name;
     }
-    vm.memory_mib = section.u32_or("memory_mb", 128..=4_194_304, vm.memory_mib)?;
-    vm.cores = section.u32_or("cores", 1..=256, vm.cores)?;
-    vm.disk_gib = section.u32_or("disk_gb", 2..=65_536, vm.disk_gib)?;
+    vm.memory_mib = section.u32_or("memory_mb", MEMORY_MB, vm.memory_mib)?;
+    vm.cores = section.u32_or("cores", CORES, vm.cores)?;
+    vm.disk_gib = section.u32_or("disk_gb", DISK_GB, vm.disk_gib)?;
     vm.ready_timeout_s = section.u32_or("ready_timeout_s", 10..=3600, vm.ready_timeout_s)?;
     for text in section.texts("nameservers")? {
         let address = text.parse().map_err(|_| {

@@ -5,12 +5,14 @@ mod blockhost;
 mod broker;
 mod db;
 mod net;
+pub mod sizes;
 mod tree;
 
 pub use blockhost::{BlockhostConfig, VmDefaults};
 pub use broker::BrokerAllocation;
 pub use db::{DbConfig, Ip4Pool, Ip6Pool};
 pub use net::{Ipv4Net, Ipv6Net};
+pub use sizes::{Size, Sizes};
 pub use tree::{ConfigError, Section, Warning};
 
 use blockhost_proto::Layout;

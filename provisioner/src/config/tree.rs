@@ -274,6 +274,24 @@ impl Section {
         }
     }
 
+    /// The file that it is in.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub const fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The keys that nobody took yet, as they are written.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.entries.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// True when the section still holds `key`.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {

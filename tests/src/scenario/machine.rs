@@ -4,8 +4,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use blockhost_proto::action::{Action, QmList};
+use blockhost_proto::action::{Action, QmConfig, QmList};
 use blockhost_proto::client::blocking::Client;
+use blockhost_proto::value::Vmid;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -423,6 +424,24 @@ pub fn backend_state(world: &World, vmid: u32) -> Result<Option<String>, Scenari
     Ok(found
         .and_then(|machine| machine["status"].as_str())
         .map(str::to_owned))
+}
+
+/// What the backend has a machine configured with, such as `memory`.
+///
+/// # Errors
+/// [`ScenarioError`] when the agent does not answer.
+pub fn backend_config(world: &World, vmid: u32, key: &str) -> Result<String, ScenarioError> {
+    let wrong = |error: &dyn std::fmt::Display| ScenarioError::Wrong(format!("qm-config: {error}"));
+    let mut client = Client::connect_layout(&world.layout).map_err(|error| wrong(&error))?;
+    let vmid = Vmid::try_from(vmid).map_err(|error| wrong(&error))?;
+    let reply = client
+        .call(&Action::QmConfig(QmConfig { vmid }))
+        .map_err(|error| wrong(&error))?;
+    let config: Value = serde_json::from_str(&reply.output).map_err(|error| wrong(&error))?;
+    let value = &config[key];
+    Ok(value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned))
 }
 
 /// Whether the backend runs any machine.

@@ -3,7 +3,7 @@
 import { explain } from "../failure.ts";
 import { ceiling, type Order } from "../purchase.ts";
 import type { Method, Plan, Shop } from "../shop.ts";
-import { amount, dollars, roughly } from "../text.ts";
+import { amount, dollars, roughly, size } from "../text.ts";
 import { foreign, make, piece } from "./dom.ts";
 
 /** Ten years. The contract knows no limit; a slip of the finger should. */
@@ -104,5 +104,6 @@ function planCard(plan: Plan, chosen: boolean): HTMLElement {
   const radio = make("input", { type: "radio", name: "plan", value: String(plan.id) });
   radio.checked = chosen;
   const price = make("span", { class: "price" }, dollars(plan.cents), " ", make("small", {}, "a day"));
-  return make("label", { class: "card" }, radio, make("b", {}, foreign(plan.name)), price);
+  const gives = make("span", { class: "gives" }, size(plan.machine));
+  return make("label", { class: "card" }, radio, make("b", {}, foreign(plan.name)), price, gives);
 }

@@ -258,6 +258,8 @@ enum Failure {
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]
+    Sizes(#[from] blockhost_provisioner::config::ConfigError),
+    #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
     Token(#[from] TokenError),

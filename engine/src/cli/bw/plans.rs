@@ -11,6 +11,7 @@ use crate::funds::teller;
 use crate::outbox::StepState;
 use alloy::sol_types::SolCall;
 use blockhost_proto::escape::shown;
+use blockhost_provisioner::config::Sizes;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -25,9 +26,9 @@ A plan that is closed already is left alone.";
 /// What is done with plans.
 #[derive(Debug, Subcommand)]
 pub(super) enum PlanVerb {
-    /// All plans: what they cost, and which can be bought
+    /// All plans: what they cost, which can be bought, and which machine a purchase gives
     #[command(
-        after_help = "Examples:\n  bw plan list\n  bw plan list --json | jq -r '.plans[] | select(.active) | .id'"
+        after_help = "Machines are as the section plans of blockhost.yaml says now, which those that are sold already do not follow.\n\nExamples:\n  bw plan list\n  bw plan list --json | jq -r '.plans[] | select(.active) | .id'"
     )]
     List {
         /// Print a JSON object
@@ -236,15 +237,23 @@ fn entries(plans: &[Plan]) -> Value {
 pub(super) async fn list(ground: &Ground, as_json: bool) -> Result<(), Failure> {
     let contract = ground.config.subscription_contract()?;
     let all = plans::all(&ground.chain, contract).await?;
+    let sizes = Sizes::load(&ground.config.layout)?;
     if as_json {
+        let with_machine = |plan: &Plan| {
+            let mut one = entry(plan);
+            one["machine"] = json!(sizes.of(plan.id));
+            one
+        };
         let contract = contract.to_string();
-        say!("{}", json!({"contract": contract, "plans": entries(&all)}));
+        let all: Vec<Value> = all.iter().map(with_machine).collect();
+        say!("{}", json!({"contract": contract, "plans": all}));
         return Ok(());
     }
-    say!("ID\tNAME\tUSD/DAY\tSTATE");
+    say!("ID\tNAME\tUSD/DAY\tSTATE\tMACHINE");
     for plan in &all {
         let (name, price) = (shown(&plan.name), dollars(plan.cents));
-        say!("{}\t{name}\t{price}\t{}", plan.id, state(plan));
+        let (state, machine) = (state(plan), sizes.of(plan.id));
+        say!("{}\t{name}\t{price}\t{state}\t{machine}", plan.id);
     }
     Ok(())
 }
