@@ -101,6 +101,13 @@ async fn a_plan_is_listed_changed_closed_and_opened_and_the_rest_of_it_stays() {
     assert!(extend.call().await.is_err(), "it is closed");
     assert!(pos.isSubscriptionActive(one).call().await.unwrap());
 
+    let status = |answer: &[&str]| {
+        let done = bank.run(OPERATOR, &[&["status"], answer].concat());
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let before: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!(before["plans"], json!({"open": 1, "closed": 1}));
+    assert!(!before["attention"].to_string().contains("plan"));
     let all = plan(&["close", "--all"]);
     assert!(all.status.success(), "{}", complaint(&all));
     assert!(
@@ -113,6 +120,12 @@ async fn a_plan_is_listed_changed_closed_and_opened_and_the_rest_of_it_stays() {
         said.contains("in force: plan 1: \"small\", 0.50 usd a day, closed")
             && said.contains("in force: plan 2: \"huge\", 3.00 usd a day, closed"),
         "{said}"
+    );
+    let shown = status(&[]);
+    assert!(
+        shown.contains("plans       0 open, 2 closed")
+            && shown.contains("ATTENTION   no plan is open, nothing can be bought"),
+        "{shown}"
     );
     let sent = bank.sent(address(0)).await;
     answer(&plan(&["close", "--all", "--json"]));

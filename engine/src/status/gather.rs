@@ -2,13 +2,13 @@
 
 use super::{
     AccountPart, AgentPart, BrokerPart, ChainPart, HeadsPart, JobsPart, LedgerPart, Part,
-    ReconcilePart, SpacePart, Status,
+    PlansPart, ReconcilePart, SpacePart, Status,
 };
 use crate::anchor::alarm::Standing;
 use crate::anchor::local;
 use crate::broker::kept::Kept;
 use crate::broker::run;
-use crate::chain::Chain;
+use crate::chain::{Chain, plans};
 use crate::config::{Config, NetworkConfig, SetupError};
 use crate::heads::{self, state::State};
 use crate::machines::Machines;
@@ -45,14 +45,15 @@ pub async fn status(layout: &Layout) -> Status {
             Ok(config) => match config.chain() {
                 Ok(chain) => tokio::join!(
                     within(chain_part(config, &chain, &outbox)),
-                    within(account(config, &chain))
+                    within(account(config, &chain)),
+                    within(plans_part(config, &chain))
                 ),
-                Err(e) => both(&e.to_string()),
+                Err(e) => all_three(&e.to_string()),
             },
-            Err(e) => both(&e.to_string()),
+            Err(e) => all_three(&e.to_string()),
         }
     };
-    let ((chain, account), agent, machines) = tokio::join!(
+    let ((chain, account, plans), agent, machines) = tokio::join!(
         of_chain,
         within(agent(layout)),
         within(async {
@@ -77,6 +78,7 @@ pub async fn status(layout: &Layout) -> Status {
         version: blockhost_proto::VERSION,
         engine_running: Outbox::is_in_use(&Outbox::path(layout)).into(),
         chain,
+        plans,
         heads: heads.into(),
         account,
         agent,
@@ -101,9 +103,13 @@ pub async fn status(layout: &Layout) -> Status {
     }
 }
 
-fn both<A, B>(error: &str) -> (Part<A>, Part<B>) {
-    let (a, b) = (error.to_owned(), error.to_owned());
-    (Part::Unknown { error: a }, Part::Unknown { error: b })
+fn all_three<A, B, C>(error: &str) -> (Part<A>, Part<B>, Part<C>) {
+    let error = || error.to_owned();
+    (
+        Part::Unknown { error: error() },
+        Part::Unknown { error: error() },
+        Part::Unknown { error: error() },
+    )
 }
 
 /// The outbox; none before there ever was an engine.
@@ -137,6 +143,17 @@ async fn chain_part(
         head,
         confirmations: config.confirmations(),
         processed,
+    })
+}
+
+async fn plans_part(config: &Config, chain: &Chain) -> Result<PlansPart, String> {
+    let contract = config.subscription_contract().map_err(|e| e.to_string())?;
+    let all = plans::all(chain, contract).await;
+    let all = all.map_err(|e| e.to_string())?;
+    let open = all.iter().filter(|plan| plan.active).count();
+    Ok(PlansPart {
+        open,
+        closed: all.len() - open,
     })
 }
 

@@ -72,6 +72,8 @@ pub struct Status {
     pub engine_running: Part<bool>,
     /// The chain.
     pub chain: Part<ChainPart>,
+    /// What is sold.
+    pub plans: Part<PlansPart>,
     /// What tells of new blocks; none where no websocket is configured.
     pub heads: Part<Option<HeadsPart>>,
     /// The account that owns the contracts and mints.
@@ -116,6 +118,15 @@ impl ChainPart {
         let safe = self.head.saturating_sub(self.confirmations);
         safe.saturating_sub(self.processed.unwrap_or(0))
     }
+}
+
+/// The plans of the subscription contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PlansPart {
+    /// How many can be bought and extended.
+    pub open: usize,
+    /// How many cannot.
+    pub closed: usize,
 }
 
 /// What tells of new blocks.
@@ -269,6 +280,10 @@ impl Status {
         if let Part::Unknown { error } = &self.chain {
             unknown("chain", error);
         }
+        // Without a chain nobody knows, and that was said.
+        if let (Part::Unknown { error }, Some(_)) = (&self.plans, self.chain.known()) {
+            unknown("plans", error);
+        }
         if let Part::Unknown { error } = &self.heads {
             unknown("websocket", error);
         }
@@ -323,6 +338,15 @@ impl Status {
                 heads.since_s / 60,
                 heads.problem.as_deref().unwrap_or("no reason is known")
             ));
+        }
+        if let Some(plans) = self.plans.known()
+            && plans.open == 0
+        {
+            wanted.push(match plans.closed {
+                0 => "no plan is offered, nothing can be bought: bw plan create".to_owned(),
+                _ => "no plan is open, nothing can be bought and nothing extended: bw plan open"
+                    .to_owned(),
+            });
         }
         if let Some(parked) = self
             .jobs

@@ -73,6 +73,7 @@ pub fn render(status: &Status) -> String {
         ("jobs", up(&status.jobs)),
         ("ledger", up(&status.ledger)),
         ("machines", up(&status.machines)),
+        ("plans", up(&status.plans)),
         ("reconcile", up(&status.reconcile)),
         ("space", up(&status.space)),
     ] {
@@ -112,6 +113,16 @@ pub fn render(status: &Status) -> String {
                 "The last block that was read.",
                 block,
             );
+        }
+    }
+    if let Some(plans) = status.plans.known() {
+        page.family(
+            "blockhost_plans",
+            "gauge",
+            "Plans of the contract; those that are closed can be neither bought nor extended.",
+        );
+        for (state, count) in [("open", plans.open), ("closed", plans.closed)] {
+            page.sample("blockhost_plans", &[("state", state)], count);
         }
     }
     if let Some(Some(heads)) = status.heads.known() {

@@ -13,6 +13,7 @@ pub(crate) fn good() -> Status {
             confirmations: 12,
             processed: Some(988),
         }),
+        plans: Part::Known(PlansPart { open: 1, closed: 1 }),
         heads: Part::Known(Some(HeadsPart {
             connected: true,
             endpoint: "node.example".into(),
@@ -72,7 +73,7 @@ pub(crate) fn good() -> Status {
 fn a_good_day_needs_nobody_and_each_trouble_is_named() {
     assert_eq!(good().attention(), Vec::<String>::new());
     type Change = fn(&mut Status);
-    let cases: [(Change, &str); 16] = [
+    let cases: [(Change, &str); 19] = [
         (
             |s| {
                 s.anchor = Part::Known(Some(Standing {
@@ -107,6 +108,22 @@ fn a_good_day_needs_nobody_and_each_trouble_is_named() {
                 };
             },
             "no such device",
+        ),
+        (
+            |s| s.plans = Part::Known(PlansPart { open: 0, closed: 2 }),
+            "nothing can be bought and nothing extended: bw plan open",
+        ),
+        (
+            |s| s.plans = Part::Known(PlansPart { open: 0, closed: 0 }),
+            "no plan is offered, nothing can be bought: bw plan create",
+        ),
+        (
+            |s| {
+                s.plans = Part::Unknown {
+                    error: "no such contract".into(),
+                }
+            },
+            "no such contract",
         ),
         (
             |s| s.engine_running = Part::Known(false),

@@ -36,6 +36,12 @@ pub fn render(status: &Status) -> String {
             )
         }),
     );
+    line(
+        "plans",
+        &part(&status.plans, |plans| {
+            format!("{} open, {} closed", plans.open, plans.closed)
+        }),
+    );
     if status.heads != Part::Known(None) {
         line("websocket", &part(&status.heads, websocket));
     }
