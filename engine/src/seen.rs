@@ -1,5 +1,5 @@
-//! Notes how far the chain was read, with that block's time, for who judges machines by the clock: the garbage collector.
-//! The daemon calls it after each look.
+//! Notes how far the chain was read, with that block's time and the payments in it that are in no record yet, for who judges
+//! machines by the clock: the garbage collector. The daemon calls it after each look.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use blockhost_provisioner::time::Time;
 
 use crate::chain::{Address, Chain};
 use crate::log;
+use crate::machines::machine_name;
 use crate::outbox::Outbox;
 
 /// What is noted needs not be newer: machines are judged once a night.
@@ -74,10 +75,16 @@ impl Seen {
         let Some(block) = block.filter(|block| block.header.hash == cursor.hash) else {
             return Ok(false);
         };
+        // After the cursor: each payment up to there is among them, or in its record by now.
+        let owed = outbox.owed(chain.chain_id(), self.contract);
+        let owed = owed.map_err(|e| e.to_string())?.into_iter();
         let seen = ChainSeen {
             block: cursor.number,
             block_time: Time::from_unix(i64::try_from(block.header.timestamp).unwrap_or(i64::MAX)),
             at: Time::now(),
+            owed: owed
+                .map(|(id, until)| (machine_name(id), Time::from_unix(until)))
+                .collect(),
         };
         let layout = self.layout.clone();
         // It waits for the disk.

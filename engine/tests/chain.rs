@@ -12,6 +12,7 @@ use blockhost_engine::outbox::{JobState, Outbox};
 use blockhost_engine::seen::Seen;
 use blockhost_proto::Layout;
 use blockhost_provisioner::chain_seen::Reading;
+use blockhost_provisioner::time::Time;
 use common::{Anvil, done};
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,6 +225,15 @@ impl Shop {
         .await;
     }
 
+    /// Gives until when it is paid then.
+    async fn extend(&self, id: u64, days: u64) -> i64 {
+        let pos = BlockhostSubscriptions::new(self.pos, self.anvil.account(0));
+        let (id, days) = (U256::from(id), U256::from(days));
+        done(pos.extendSubscription(id, days, U256::from(1)).send()).await;
+        let now = pos.getSubscription(id).call().await.unwrap();
+        i64::try_from(now.expiresAt).unwrap()
+    }
+
     fn monitor(&self, confirmations: u64, range: u64) -> Monitor {
         Monitor::new(
             self.pos,
@@ -350,6 +360,15 @@ async fn how_far_the_chain_was_read_is_noted_with_that_blocks_own_time() {
     let made = block.unwrap().unwrap().header.timestamp;
     assert_eq!((seen.block, cursor.number), (head, head));
     assert_eq!(u64::try_from(seen.block_time.unix()), Ok(made));
+    assert!(seen.owed.is_empty(), "{seen:?}");
+    // A payment is read, and its job waits behind the purchase's; it is entered when that is done.
+    let until = shop.extend(1, 30).await;
+    shop.catch_up(&mut monitor).await;
+    let Reading::Upto(seen) = note().await else {
+        panic!("it was read");
+    };
+    let owed = [("blockhost-001".to_owned(), Time::from_unix(until))];
+    assert_eq!(seen.owed, owed.into());
     // What was read is no longer on the chain, and nothing was read anew.
     shop.anvil
         .ask("anvil_reorg", serde_json::json!([1, []]))

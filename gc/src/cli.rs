@@ -24,8 +24,8 @@ use crate::run::{Event, execute, observe};
 /// machines (gc_max_destroy_fraction in db.yaml; three are always allowed) stops and asks for --force.
 ///
 /// Where machines are sold on a chain, they are judged by the clock or by the time of the last block that the engine has
-/// read, whichever is earlier: what was paid after it is in no record yet. Nothing is destroyed while that reading is more
-/// than six hours old.
+/// read, whichever is earlier: what was paid after it is in no record yet. What the engine has read and not entered yet counts
+/// as paid. Nothing is destroyed while that reading is more than six hours old.
 #[derive(Parser, Debug)]
 #[command(
     name = "blockhost-vm-gc",
@@ -189,7 +189,7 @@ fn print_plan(plan: &Plan, wishes: &Wishes, execute: bool) {
     }
     if !plan.waiting.is_empty() {
         println!(
-            "held back until the chain is read further: {}",
+            "held back until the chain is read further, or what was read is entered: {}",
             plan.waiting.len()
         );
     }

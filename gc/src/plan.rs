@@ -79,6 +79,16 @@ impl Wishes {
         }
     }
 
+    /// Until when the machine is paid for: by its record, or by a payment that the engine has read and not entered yet.
+    #[must_use]
+    fn paid_until(&self, record: &VmRecord) -> Time {
+        let owed = match &self.chain {
+            Reading::Upto(seen) => seen.owed.get(record.vm_name.as_str()),
+            Reading::NoChain | Reading::Unknown(_) => None,
+        };
+        owed.map_or(record.expires_at, |owed| record.expires_at.max(*owed))
+    }
+
     /// Whether the reading is too old for anything that cannot be taken back.
     #[must_use]
     pub fn reading_is_old(&self) -> bool {
@@ -106,7 +116,7 @@ pub struct Plan {
     pub unknown: Vec<Vmid>,
     /// Suspended machines that run.
     pub stop: Vec<VmRecord>,
-    /// Due by the clock, and not by what was read of the chain: they wait.
+    /// Due by their record and the clock, and not by what was read of the chain: they wait.
     pub waiting: Vec<VmRecord>,
     /// Suspended, though they are paid for.
     pub paid: Vec<VmRecord>,
@@ -154,11 +164,13 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
     let expired = |r: &VmRecord, at: Time| r.status == Status::Active && r.expires_at <= at;
     let over = |r: &VmRecord, at: Time| r.is_due(at, wishes.grace_days);
     if wishes.suspend {
-        plan.suspend = pick(&ours, |r| judged.is_some_and(|at| expired(r, at)));
+        plan.suspend = pick(&ours, |r| {
+            judged.is_some_and(|at| expired(r, at) && wishes.paid_until(r) <= at)
+        });
         plan.stop = pick(&ours, |r| {
             r.status == Status::Suspended
                 && observed.running.contains(&r.vmid)
-                && judged.is_some_and(|at| r.expires_at <= at)
+                && judged.is_some_and(|at| wishes.paid_until(r) <= at)
         });
         plan.waiting = pick(&ours, |r| expired(r, wishes.now));
         plan.too_many = guard("suspended", plan.suspend.len(), ours.len(), wishes);
@@ -166,7 +178,9 @@ pub fn plan(observed: &Observed, wishes: &Wishes) -> Plan {
     if wishes.destroy {
         // What this very run suspends is not destroyed by it: the owner gets the grace, even of zero days.
         let may = wishes.force || !wishes.reading_is_old();
-        plan.destroy = pick(&ours, |r| may && judged.is_some_and(|at| over(r, at)));
+        plan.destroy = pick(&ours, |r| {
+            may && judged.is_some_and(|at| over(r, at) && wishes.paid_until(r) <= at)
+        });
         plan.waiting.extend(pick(&ours, |r| over(r, wishes.now)));
         let wiped = guard("destroyed", plan.destroy.len(), ours.len(), wishes);
         plan.too_many = wiped.or(plan.too_many);

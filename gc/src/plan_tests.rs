@@ -1,5 +1,7 @@
 //! The decisions, without a host.
 
+use std::collections::BTreeMap;
+
 use blockhost_provisioner::chain_seen::ChainSeen;
 use blockhost_provisioner::record::VmRecord;
 use proptest::prelude::*;
@@ -257,6 +259,7 @@ fn read_upto(day: i64, hours: i64) -> Reading {
         block: 7,
         block_time: at(day),
         at: Time::from_unix(at(0).unix() - hours * 3600),
+        owed: BTreeMap::new(),
     })
 }
 
@@ -314,6 +317,57 @@ fn what_may_have_been_paid_in_a_block_that_nobody_has_read_is_neither_suspended_
     let unknown = || Reading::Unknown("nobody says".into());
     assert_eq!(judged(unknown(), false), (vec![], vec![], vec![1, 2, 3, 4]));
     assert_eq!(judged(unknown(), true), all);
+}
+
+/// The payment's block was read, so that nothing is held back for it; its job waits behind others, or was parked.
+#[test]
+fn what_was_paid_and_read_and_is_in_no_record_yet_is_neither_suspended_nor_destroyed() {
+    let runs = 103..=104;
+    let observed = Observed {
+        records: vec![
+            record(1, "active", -3, None),
+            record(2, "suspended", -20, Some(-10)),
+            record(3, "suspended", -20, Some(-5)),
+            record(4, "suspended", -20, Some(-5)),
+            record(5, "suspended", -20, Some(-10)),
+            record(6, "active", -3, None),
+        ],
+        running: runs.map(|n: u32| Vmid::try_from(n).unwrap()).collect(),
+        ..Observed::default()
+    };
+    let read = |owed: &[(u32, i64)]| {
+        let name = |n: &u32| format!("blockhost-{n:03}");
+        Reading::Upto(ChainSeen {
+            block: 7,
+            block_time: at(-1),
+            at: at(0),
+            owed: owed.iter().map(|(n, day)| (name(n), at(*day))).collect(),
+        })
+    };
+    let judged = |owed: &[(u32, i64)]| {
+        let chain = read(owed);
+        let plan = plan(&observed, &Wishes { chain, ..wishes() });
+        [&plan.suspend, &plan.destroy, &plan.stop, &plan.waiting].map(|some| names(some).join(" "))
+    };
+    assert_eq!(
+        judged(&[]),
+        [
+            "blockhost-001 blockhost-006",
+            "blockhost-002 blockhost-005",
+            "blockhost-003 blockhost-004",
+            ""
+        ]
+    );
+    // What was paid for a time that is over by now keeps nothing, as in a record.
+    assert_eq!(
+        judged(&[(1, 30), (2, 1), (3, 30), (5, -2), (6, -1)]),
+        [
+            "blockhost-006",
+            "blockhost-005",
+            "blockhost-004",
+            "blockhost-001 blockhost-002"
+        ]
+    );
 }
 
 #[test]

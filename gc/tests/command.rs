@@ -1,5 +1,6 @@
 //! The real command on a private root, with records that were made with `--mock`: no agent is needed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -195,6 +196,7 @@ fn a_machine_that_may_have_been_paid_in_an_unread_block_runs_on_until_the_engine
         block: 42,
         block_time: "2026-01-31T00:00:00Z".parse().unwrap(),
         at: Time::now(),
+        owed: BTreeMap::new(),
     };
     seen.write(&layout).unwrap();
     let (now, said) = run();
@@ -204,14 +206,22 @@ fn a_machine_that_may_have_been_paid_in_an_unread_block_runs_on_until_the_engine
         "{said}"
     );
     assert!(
-        said.contains("held back until the chain is read further: 1\n  vm-1 (VM 101, active)"),
+        said.contains("or what was read is entered: 1\n  vm-1 (VM 101, active)"),
         "{said}"
     );
     assert!(
         said.contains("paid until 2099-01-01T00:00:00Z and suspended: vm-2 (VM 102)"),
         "{said}"
     );
+    // All of it is read, and a payment in it waits to be entered.
     seen.block_time = "2026-02-01T00:00:00Z".parse().unwrap();
+    let until = "2026-03-01T00:00:00Z".parse().unwrap();
+    seen.owed.insert("vm-1".into(), until);
+    seen.write(&layout).unwrap();
+    let (now, said) = run();
+    assert_eq!(now, "active", "{said}");
+    assert!(said.contains("is entered: 1\n  vm-1"), "{said}");
+    seen.owed.clear();
     seen.write(&layout).unwrap();
     assert_eq!(run().0, "suspended");
 }

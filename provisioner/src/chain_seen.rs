@@ -1,6 +1,7 @@
 //! How far the engine has read the chain: `/var/lib/blockhost/chain-seen.json`. The engine writes it, the garbage collector
-//! judges by it: what was paid in a block that nobody has read yet is in no record.
+//! judges by it: what was paid in a block that nobody has read yet is in no record, nor is what was read and waits.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use blockhost_proto::Layout;
@@ -10,7 +11,7 @@ use crate::store::{StoreError, file};
 use crate::time::Time;
 
 /// The last block that was read, events and all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainSeen {
     /// Its number.
     pub block: u64,
@@ -18,6 +19,10 @@ pub struct ChainSeen {
     pub block_time: Time,
     /// When this was noted, by this host's clock.
     pub at: Time,
+    /// Machines, by name, that were paid for up to then in blocks which were read, by payments that are in no record yet: a
+    /// job that waits its turn, or stands still.
+    #[serde(default)]
+    pub owed: BTreeMap<String, Time>,
 }
 
 /// What there is to know of it.
@@ -89,12 +94,22 @@ mod tests {
             block: 7,
             block_time: time("2026-01-01T00:00:00Z"),
             at: time("2026-01-01T00:00:09Z"),
+            owed: BTreeMap::new(),
         };
         for block in [7, 8] {
             seen.block = block;
             seen.write(&layout).unwrap();
-            assert_eq!(Reading::of(&layout), Reading::Upto(seen));
+            assert_eq!(Reading::of(&layout), Reading::Upto(seen.clone()));
+            let until = time("2027-01-01T00:00:00Z");
+            seen.owed.insert("blockhost-001".into(), until);
         }
+        // As an engine before this one wrote it.
+        let old =
+            r#"{"block": 7, "block_time": "2026-01-01T00:00:00Z", "at": "2026-01-01T00:00:09Z"}"#;
+        std::fs::write(ChainSeen::path(&layout), old).unwrap();
+        seen.block = 7;
+        seen.owed.clear();
+        assert_eq!(Reading::of(&layout), Reading::Upto(seen));
         std::fs::write(ChainSeen::path(&layout), "{\"block\": 9").unwrap();
         let Reading::Unknown(why) = Reading::of(&layout) else {
             panic!("half a note");

@@ -2,6 +2,7 @@
 //! way back for a mint that the chain has forgotten. [`crate::reconcile`] asks.
 
 use super::{JobState, Outbox, OutboxError, int, now_ms, unsigned};
+use crate::chain::events::Event;
 use crate::chain::{Address, B256};
 use crate::reconcile::plan::{OpenJob, Stands};
 use rusqlite::params;
@@ -102,6 +103,43 @@ impl Outbox {
                 Ok((unsigned(subscription), Purchase { job, mint }))
             })
             .collect()
+    }
+
+    /// What was paid for and is in no record yet: subscriptions, and until when, by extensions that wait, run or are parked.
+    /// One whose event is no longer on the chain pays for nothing.
+    ///
+    /// # Errors
+    /// [`OutboxError::Database`], [`OutboxError::Content`].
+    pub fn owed(
+        &self,
+        chain_id: u64,
+        contract: Address,
+    ) -> Result<BTreeMap<u64, i64>, OutboxError> {
+        let rows: Vec<(i64, String)> = self.read(|c| {
+            c.prepare_cached(
+                "SELECT id, payload FROM jobs WHERE chain_id = ? AND contract = ? AND event = 'SubscriptionExtended'
+                 AND orphaned = 0 AND state IN ('pending', 'running', 'parked')",
+            )?
+            .query_map(params![int(chain_id), contract.to_string()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .collect()
+        })?;
+        let mut owed = BTreeMap::new();
+        for (id, payload) in rows {
+            let event = serde_json::from_str(&payload)
+                .map_err(|e| self.bad(id, format!("payload: {e}")))?;
+            if let Event::SubscriptionExtended {
+                subscription_id,
+                new_expires_at,
+                ..
+            } = event
+            {
+                let until = owed.entry(subscription_id).or_insert(new_expires_at);
+                *until = new_expires_at.max(*until);
+            }
+        }
+        Ok(owed)
     }
 
     /// How many jobs there are in each state, and how old the oldest open one is.

@@ -56,6 +56,54 @@ fn what_stands_behind_a_job_that_stands_still_does_not_count_as_at_work() {
     assert_eq!(open(), Some(end));
 }
 
+/// What garbage collection must not take: an extension whose job waits its turn, runs, failed or is parked.
+#[test]
+fn what_was_paid_for_is_owed_until_it_is_entered_or_somebody_decides() {
+    let world = World::new();
+    let until = |id, until| Event::SubscriptionExtended {
+        subscription_id: id,
+        extended_by: Address::ZERO,
+        new_expires_at: until,
+        paid_amount: "1".into(),
+        payment_token: Address::ZERO,
+    };
+    let owed = || world.outbox.owed(CHAIN, CONTRACT).unwrap();
+    world.ingest(&[at(1, 0, 0, 1, created(1)), at(2, 0, 0, 2, created(2))]);
+    assert_eq!(owed(), [].into());
+    world.ingest(&[
+        at(3, 0, 0, 3, until(1, 2000)),
+        at(3, 0, 1, 4, until(1, 3000)),
+        at(3, 0, 2, 5, until(2, 5000)),
+    ]);
+    assert_eq!(owed(), [(1, 3000), (2, 5000)].into());
+    for id in [1, 2] {
+        world.outbox.claim().unwrap().unwrap();
+        world.outbox.finish(id).unwrap();
+    }
+    let first = world.outbox.claim().unwrap().unwrap().id;
+    assert_eq!(owed(), [(1, 3000), (2, 5000)].into(), "runs");
+    world.outbox.finish(first).unwrap();
+    assert_eq!(owed(), [(1, 3000), (2, 5000)].into(), "the later one");
+    let second = world.outbox.claim().unwrap().unwrap().id;
+    world.outbox.finish(second).unwrap();
+    assert_eq!(owed(), [(2, 5000)].into());
+    let last = world.outbox.claim().unwrap().unwrap().id;
+    world
+        .outbox
+        .wait(last, Duration::ZERO, "database away")
+        .unwrap();
+    assert_eq!(owed(), [(2, 5000)].into(), "waits");
+    world.outbox.park(last, "no").unwrap();
+    assert_eq!(owed(), [(2, 5000)].into(), "is parked");
+    world.outbox.close(last, "refunded").unwrap();
+    assert_eq!(owed(), [].into());
+    // One that the chain took back pays for nothing.
+    world.ingest(&[at(9, 0, 0, 9, until(1, 9000))]);
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.roll_back(CHAIN, CONTRACT, Some(8)).unwrap();
+    assert_eq!(owed(), [].into());
+}
+
 /// What is asked for each event and each job must not read all that ever were: a word changed in a query is enough for that.
 #[test]
 fn nothing_that_is_asked_for_each_event_or_job_reads_all_that_ever_were() {
