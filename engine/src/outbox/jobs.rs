@@ -21,9 +21,7 @@ pub(super) const CLAIM: &str = "UPDATE jobs SET state = 'running', started = 1, 
     SELECT id FROM jobs AS job WHERE state IN ('pending', 'running') AND state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
         SELECT 1 FROM jobs AS other WHERE other.state IN ('pending', 'running', 'parked') AND other.subscription_id = job.subscription_id
         AND other.contract = job.contract AND other.chain_id = job.chain_id
-        AND (other.state = 'running' OR other.id < job.id AND (
-            (other.state = 'pending' AND other.orphaned = 0)
-            OR (other.state IN ('pending', 'parked') AND job.event <> 'SubscriptionCancelled')))
+        AND (other.state = 'running' OR other.id < job.id AND job.event <> 'SubscriptionCancelled')
     ) ORDER BY id LIMIT 1
 ) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits";
 /// When the next job that waits is due.
@@ -45,7 +43,7 @@ pub enum JobState {
     Done,
     /// Given up until somebody retries it.
     Parked,
-    /// Parked, then made pointless by a cancellation or closed by somebody.
+    /// Made pointless by a cancellation, or parked and closed by somebody.
     Superseded,
 }
 
@@ -182,8 +180,8 @@ impl Outbox {
     }
 
     /// Takes the next job whose turn it is: the oldest that is due and has neither a running job of the same subscription
-    /// beside it nor an open one before it. A parked job, and one that waits although its event is no longer on the chain, blocks those behind it, except a
-    /// cancellation.
+    /// beside it nor an open one before it. A cancellation waits only for one that runs: whatever else is before it waits, for
+    /// its time, the chain or a person, and is closed by it.
     ///
     /// # Errors
     /// [`OutboxError::Database`]; [`OutboxError::Content`] for a job that cannot be read, which is parked.
@@ -228,7 +226,7 @@ impl Outbox {
         }
     }
 
-    /// Closes a job. A cancellation also closes what was parked before it.
+    /// Closes a job. A cancellation also closes what is open before it.
     ///
     /// # Errors
     /// [`OutboxError::Database`].

@@ -196,11 +196,6 @@ fn a_parked_purchase_holds_up_extensions_but_a_cancellation_closes_it() {
     world.outbox.claim().unwrap().unwrap();
     world.outbox.park(1, "undecryptable").unwrap();
     assert_eq!(world.outbox.claim().unwrap(), None);
-    world
-        .outbox
-        .connection()
-        .execute("UPDATE jobs SET state = 'parked' WHERE id = 2", [])
-        .unwrap();
     world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
     assert_eq!(world.outbox.claim().unwrap().unwrap().id, 3);
     world.outbox.finish(3).unwrap();

@@ -56,6 +56,30 @@ fn what_stands_behind_a_job_that_stands_still_does_not_count_as_at_work() {
     assert_eq!(open(), Some(end));
 }
 
+/// A purchase may wait for days, for cheaper gas or for the agent: who cancels meanwhile has their machine destroyed, also when
+/// an extension stands in between.
+#[test]
+fn a_cancellation_does_not_wait_behind_what_waits_and_closes_it() {
+    let put_off: [fn(&Outbox); 2] = [
+        |outbox| outbox.wait(1, Duration::from_secs(900), "no gas").unwrap(),
+        |outbox| outbox.postpone(1, Duration::from_secs(9), "no").unwrap(),
+    ];
+    for put_off in put_off {
+        let world = World::new();
+        world.ingest(&[at(1, 0, 0, 1, created(1))]);
+        world.outbox.claim().unwrap().unwrap();
+        world.ingest(&[at(2, 0, 0, 2, extended(1)), at(3, 0, 0, 3, cancelled(1))]);
+        assert_eq!(world.outbox.claim().unwrap(), None, "beside one that runs");
+        put_off(&world.outbox);
+        let end = world.outbox.claim().unwrap().expect("its turn");
+        assert_eq!(end.event, cancelled(1));
+        world.outbox.finish(end.id).unwrap();
+        let closed = [1, 2].map(|id| (id, JobState::Superseded));
+        assert_eq!(world.states()[..2], closed);
+        assert_eq!(world.outbox.claim().unwrap(), None);
+    }
+}
+
 /// What garbage collection must not take: an extension whose job waits its turn, runs, failed or is parked.
 #[test]
 fn what_was_paid_for_is_owed_until_it_is_entered_or_somebody_decides() {
