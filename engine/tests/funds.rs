@@ -231,6 +231,75 @@ async fn one_wallets_trouble_keeps_nothing_else_from_being_done() {
     assert_eq!(bank.has(bank.world.usd, ADMIN).await, usd(7));
 }
 
+/// Orders as they stand: kind, state, and how many steps.
+fn standing(bank: &Bank) -> Vec<(String, String, usize)> {
+    let told = answer(&bank.run(BLOCKHOST, &["funds", "status", "--json"]));
+    let mut orders: Vec<_> = told["orders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|order| {
+            let text = |key: &str| order[key].as_str().unwrap().to_owned();
+            let steps = order["steps"].as_array().unwrap().len();
+            (text("kind"), text("state"), steps)
+        })
+        .collect();
+    orders.reverse();
+    orders
+}
+
+/// A payment that waits for its block has left nothing: the balance that a round would share out still has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_payment_that_waits_is_to_move_is_not_shared_out_by_a_round() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    bank.make_hot(1);
+    let (token, hot) = (bank.world.usd, address(1));
+    let had = bank.has(token, hot).await;
+    // Begun by the first look, or by one before the payment was ordered.
+    for (begun, earlier) in [(false, 0), (true, 2)] {
+        if begun {
+            let run = ["funds", "run"];
+            assert!(bank.stopped_at(BLOCKHOST, &run, "funds:ordered").is_some());
+            bank.mint(token, hot, usd(500)).await;
+        }
+        bank.world
+            .anvil
+            .ask("evm_setAutomine", json!([false]))
+            .await;
+        let number = earlier + usize::from(begun) + 1;
+        let args = ["send", "100", "stable", "hot", "dev"];
+        let sent = format!("send:sent funds {number}.1.");
+        assert!(bank.stopped_at(BW, &args, &sent).is_some());
+        let before = standing(&bank);
+        assert_eq!(before.len(), number, "{before:?}");
+        // Whoever waits for a block is told to come back at once.
+        bank.world.set_engine("replace_after_s: 0");
+        let waits = bank.run(BLOCKHOST, &["funds", "run"]);
+        bank.world.set_engine("replace_after_s: 90");
+        assert_eq!(waits.status.code(), Some(1));
+        let words = complaint(&waits);
+        assert!(
+            words.contains(&format!("order {number} is not done")),
+            "{words}"
+        );
+        assert_eq!(standing(&bank), before);
+        bank.world.anvil.ask("evm_setAutomine", json!([true])).await;
+        bank.world.anvil.ask("evm_mine", json!([])).await;
+        run(&bank);
+        let after = standing(&bank);
+        assert!(
+            after.iter().all(|(_, state, _)| state == "done"),
+            "{after:?}"
+        );
+    }
+    assert_eq!(bank.has(token, hot).await, U256::ZERO);
+    assert_eq!(bank.has(token, DEV).await, usd(200));
+    assert_eq!(bank.has(token, address(0)).await, usd(50));
+    assert_eq!(bank.has(token, ADMIN).await, had + usd(500) - usd(250));
+}
+
 /// Points where a step's process is killed.
 const MOMENTS: [&str; 7] = [
     "funds:before 1.N",

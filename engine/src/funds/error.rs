@@ -91,6 +91,14 @@ pub enum FundsError {
         /// Which step.
         number: i64,
     },
+    /// What is there is not all the host's to share out.
+    #[error(
+        "order {order} is not done, and what it is to pay is still there: the daily round waits for it; see `blockhost funds status`"
+    )]
+    Promised {
+        /// Which order.
+        order: i64,
+    },
     /// More than one thing went wrong.
     #[error("{0}")]
     Several(String),

@@ -141,11 +141,13 @@ impl Manager {
         troubles.add("looking for what was taken back", undone)?;
         let mut round_open = false;
         let mut gas_open = false;
-        for order in self
+        let mut orders = self
             .teller
             .outbox
-            .open_orders(self.teller.chain.chain_id())?
-        {
+            .open_orders(self.teller.chain.chain_id())?;
+        // A round shares out what the others leave.
+        orders.sort_by_key(|order| order.kind == kind::ROUND);
+        for order in orders {
             round_open |= order.kind == kind::ROUND;
             gas_open |= order.kind == kind::GAS;
             let is_early = !now && order.not_before_ms > now_ms();
@@ -243,7 +245,8 @@ impl Manager {
         self.teller.carry_out(counter, &order).await?;
         if order.stage == WITHDRAW {
             let parties = self.parties()?;
-            let hot = parties.hot.ok_or(FundsError::NotSetUp(HOT))?;
+            let hot = (parties.hot.clone()).ok_or(FundsError::NotSetUp(HOT))?;
+            self.nothing_promised(&parties, Some(order.id))?;
             let seen = self.seen(&parties.server, &hot, parties.admin, &[]).await?;
             let steps = plan::payments(&seen, &self.rules()?)?;
             crate::failpoint::reach("funds", "planned");
@@ -259,9 +262,44 @@ impl Manager {
         Ok(())
     }
 
+    /// What is shared out is what the accounts have: a payment that waits for its block, or was not signed yet, is still in
+    /// that, and would be paid twice over. Nothing is begun before it is done or given up.
+    fn nothing_promised(&self, parties: &Parties, round: Option<i64>) -> Result<(), FundsError> {
+        let Teller { outbox, chain, .. } = &self.teller;
+        let chain_id = chain.chain_id();
+        let accounts: Vec<Address> = [Some(&parties.server), parties.hot.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|account| account.address)
+            .collect();
+        for order in outbox.open_orders(chain_id)? {
+            if Some(order.id) == round {
+                continue;
+            }
+            for row in outbox.steps_of(order.id)? {
+                if row.state == StepState::Planned
+                    && accounts.contains(&teller::parse(&row)?.from.address)
+                {
+                    return Err(FundsError::Promised { order: order.id });
+                }
+            }
+        }
+        // Of orders that were given up, too: what a reorganisation takes back may be mined again.
+        for account in accounts {
+            for row in outbox.live_txs(chain_id, account)? {
+                let order = undone::step_of(&row.purpose).map(|step| step.order);
+                if let Some(order) = order.filter(|order| Some(*order) != round) {
+                    return Err(FundsError::Promised { order });
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn begin_round(&self, counter: &teller::Counter) -> Result<(), FundsError> {
         // Before anything moves, everything is there that the round will need.
         let mut parties = self.parties()?;
+        self.nothing_promised(&parties, None)?;
         let rules = self.rules()?;
         if parties.hot.is_none() {
             let layout = &self.teller.config.layout;

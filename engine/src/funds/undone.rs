@@ -192,7 +192,7 @@ impl Teller {
 }
 
 /// The step of an order that a transaction is for, read from its purpose.
-fn step_of(purpose: &str) -> Option<StepKey> {
+pub(super) fn step_of(purpose: &str) -> Option<StepKey> {
     let mut parts = purpose.strip_prefix("funds ")?.split('.');
     let key = StepKey {
         order: parts.next()?.parse().ok()?,
