@@ -70,6 +70,21 @@ impl BackendError {
         self.is(ErrorCode::Timeout)
     }
 
+    /// Whether the agent is away, ended while it was asked, or has too much to do: it says nothing about the machine. What it
+    /// refused or failed to do does.
+    #[must_use]
+    pub fn is_agent_away(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => match source {
+                CallError::Connect { .. }
+                | CallError::Timeout { .. }
+                | CallError::Protocol { .. } => true,
+                CallError::Refused { code, .. } => *code == ErrorCode::Busy,
+            },
+            Self::Answer { .. } | Self::Value(_) | Self::Option(_) => false,
+        }
+    }
+
     fn is(&self, wanted: ErrorCode) -> bool {
         matches!(self, Self::Call { source, .. } if source.code() == Some(wanted))
     }

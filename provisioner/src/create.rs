@@ -257,8 +257,8 @@ fn take_back(world: &World<'_>, request: &CreateRequest, taken: bool) -> Report 
             None => Report::default(),
         },
         Err(e) => Report {
-            undone: Vec::new(),
             failed: vec![format!("the reservation could not be read: {e}")],
+            ..Report::default()
         },
     };
     if let Some(token) = request.nft_token_id

@@ -357,6 +357,7 @@ fn destroy_held(world: &World<'_>, name: &VmName) -> Result<Done> {
             return Err(LifecycleError::Partly {
                 name: name.clone(),
                 problems: report.failed,
+                agent_away: report.agent_away,
             });
         }
     }
@@ -368,13 +369,18 @@ fn destroy_held(world: &World<'_>, name: &VmName) -> Result<Done> {
     };
     here(world, &record)?;
     let mut problems = Vec::new();
+    let mut agent_away = false;
     if !record.mock {
         match destroy_machine(world, &record) {
             Ok(true) => done.push(format!("destroyed VM {}", record.vmid)),
             Ok(false) => done.push(format!("there was no VM {}", record.vmid)),
-            Err(e) => problems.push(e.to_string()),
+            Err(e) => {
+                agent_away |= e.is_agent_away();
+                problems.push(e.to_string());
+            }
         }
         if let Err(e) = remove_route(world, &record) {
+            agent_away |= e.is_agent_away();
             problems.push(e.to_string());
         }
     }
@@ -390,6 +396,7 @@ fn destroy_held(world: &World<'_>, name: &VmName) -> Result<Done> {
         return Err(LifecycleError::Partly {
             name: name.clone(),
             problems,
+            agent_away,
         });
     }
     world.store.mark_destroyed(name, Time::now())?;

@@ -18,6 +18,23 @@ pub struct Report {
     pub undone: Vec<String>,
     /// Not done, with the reason and what to do.
     pub failed: Vec<String>,
+    /// Whether some of it was not done for want of the agent.
+    pub agent_away: bool,
+}
+
+/// Why a step was not taken back.
+struct Problem {
+    text: String,
+    agent_away: bool,
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            agent_away: false,
+        }
+    }
 }
 
 impl Report {
@@ -70,7 +87,10 @@ pub fn undo(
         match result {
             Ok(Some(done)) => report.undone.push(done),
             Ok(None) => {}
-            Err(problem) => report.failed.push(problem),
+            Err(problem) => {
+                report.agent_away |= problem.agent_away;
+                report.failed.push(problem.text);
+            }
         }
     }
     if report.is_clean() {
@@ -88,12 +108,12 @@ pub fn undo(
     report
 }
 
-fn remove_snippet(snippets: &Path, reservation: &Reservation) -> Result<Option<String>, String> {
+fn remove_snippet(snippets: &Path, reservation: &Reservation) -> Result<Option<String>, Problem> {
     let path = snippets.join(snippet_name(&reservation.name));
     match std::fs::remove_file(&path) {
         Ok(()) => Ok(Some("removed its cloud-init file".into())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(format!("{} could not be removed: {e}", path.display())),
+        Err(e) => Err(format!("{} could not be removed: {e}", path.display()).into()),
     }
 }
 
@@ -101,14 +121,17 @@ fn remove_route(
     backend: &dyn Backend,
     config: &Config,
     reservation: &Reservation,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Problem> {
     let Some(address) = reservation.ipv6.and_then(|a| HostIpv6::try_from(a).ok()) else {
         return Ok(None);
     };
     match backend.route_del(address, &config.host.bridge) {
         Ok(()) => Ok(Some(format!("removed the route to {address}"))),
         Err(e) if e.is_not_found() => Ok(None),
-        Err(e) => Err(format!("the route to {address} could not be removed: {e}")),
+        Err(e) => Err(Problem {
+            text: format!("the route to {address} could not be removed: {e}"),
+            agent_away: e.is_agent_away(),
+        }),
     }
 }
 
@@ -116,9 +139,12 @@ fn remove_route(
 fn remove_machine(
     backend: &dyn Backend,
     reservation: &Reservation,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Problem> {
     let Reservation { vmid, name, .. } = reservation;
-    let fail = |e: BackendError| format!("VM {vmid} could not be destroyed: {e}");
+    let fail = |e: BackendError| Problem {
+        text: format!("VM {vmid} could not be destroyed: {e}"),
+        agent_away: e.is_agent_away(),
+    };
     let Some(config) = backend.config(*vmid).map_err(fail)? else {
         return Ok(None);
     };
@@ -126,7 +152,8 @@ fn remove_machine(
     if found != name.as_str() {
         return Err(format!(
             "VM {vmid} is called \"{found}\", not {name}: it was left alone; look at it yourself"
-        ));
+        )
+        .into());
     }
     backend.stop(*vmid).map_err(fail)?;
     match backend.destroy(*vmid, false) {

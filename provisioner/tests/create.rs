@@ -2,6 +2,9 @@
 
 mod common;
 
+use blockhost_proto::ErrorCode;
+use blockhost_proto::client::CallError;
+use blockhost_provisioner::cli::Failure;
 use blockhost_provisioner::create::{CreateError, create, preview};
 use blockhost_provisioner::lifecycle::{self, LifecycleError};
 use blockhost_provisioner::progress::Progress;
@@ -9,7 +12,8 @@ use blockhost_provisioner::record::{Holder, Status, Step};
 use blockhost_provisioner::store::{Store as _, StoreError, Wanted};
 use blockhost_provisioner::time::Time;
 use blockhost_provisioner::undo;
-use common::{FakeMachine, TestWorld, request};
+use common::{FakeMachine, TestWorld, refused, request};
+use std::time::Duration;
 
 fn run(
     world: &TestWorld,
@@ -96,6 +100,55 @@ fn what_cannot_be_undone_is_reported_and_its_number_is_not_given_out_again() {
     );
     world.recorder.broken.borrow_mut().clear();
     assert_eq!(run(&world, "web-2").unwrap().record.vmid.get(), 101);
+}
+
+/// Ways in which the agent does not serve, and whether that is for want of it: then exit code 6 says that this attempt
+/// is nobody's fault.
+const UNSERVED: [(bool, fn() -> CallError); 6] = [
+    (true, || CallError::Connect {
+        path: "/run/blockhost/root-agent.sock".into(),
+        source: std::io::ErrorKind::ConnectionRefused.into(),
+    }),
+    (true, || CallError::Timeout {
+        after: Duration::from_secs(9),
+    }),
+    (true, || CallError::Protocol {
+        what: "it ended in the middle".into(),
+    }),
+    (true, || refused(ErrorCode::Busy, "too much at once")),
+    (false, || refused(ErrorCode::Failed, "no space left")),
+    (false, || refused(ErrorCode::Timeout, "killed after 60 s")),
+];
+
+#[test]
+fn what_fails_for_want_of_the_agent_says_so_also_in_the_middle_and_what_the_agent_refuses_does_not()
+{
+    for (away, how) in UNSERVED {
+        let code = |error: Failure| assert_eq!(error.code == 6, away, "{:?}: {error:?}", how());
+        for action in ["qm-list", "qm-clone", "qm-config", "ip6-route-del"] {
+            let world = TestWorld::new();
+            *world.recorder.broken.borrow_mut() = vec![action];
+            *world.recorder.breaks_with.borrow_mut() = Some(how);
+            if matches!(action, "qm-config" | "ip6-route-del") {
+                // What an earlier one left cannot be taken back.
+                let steps = [Step::Snippet, Step::Clone, Step::Route];
+                leave_behind(&world, "web-1", &steps);
+            }
+            code(run(&world, "web-1").unwrap_err().into());
+        }
+        // A machine of which a part is left.
+        let world = TestWorld::new();
+        let made = run(&world, "web-1").unwrap().record;
+        *world.recorder.breaks_with.borrow_mut() = Some(how);
+        for broken in ["qm-destroy", "ip6-route-del"] {
+            *world.recorder.broken.borrow_mut() = vec![broken];
+            let error = world
+                .with(|w| lifecycle::destroy(w, &made.vm_name))
+                .unwrap_err();
+            assert!(matches!(error, LifecycleError::Partly { .. }), "{error}");
+            code(error.into());
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use blockhost_proto::Layout;
-use blockhost_proto::client::CallError;
 
 use crate::agent::SocketAgent;
 use crate::backend::{ActionsBackend, BackendError};
@@ -31,7 +30,10 @@ use crate::store::{self, AnyStore, StoreError};
 
 /// Exit codes, for the help texts.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 configuration or database unusable; 4 no such machine or host;
-5 name, number or address taken, pool exhausted or wrong status; 6 the root agent cannot be reached; 130 interrupted.";
+5 name, number or address taken, pool exhausted or wrong status; 6 the root agent is away or busy; 130 interrupted.";
+
+/// The one for an agent that is away, see [`BackendError::is_agent_away`]: who waits for it, like the engine, tries again.
+const AWAY: u8 = 6;
 
 /// Every command of this crate, for man pages and completions.
 #[must_use]
@@ -106,16 +108,9 @@ impl From<StoreError> for Failure {
 
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
-        let unreachable = matches!(
-            &error,
-            BackendError::Call {
-                source: CallError::Connect { .. },
-                ..
-            }
-        );
         Self {
             message: error.to_string(),
-            code: if unreachable { 6 } else { 1 },
+            code: if error.is_agent_away() { AWAY } else { 1 },
         }
     }
 }
@@ -124,7 +119,10 @@ impl From<LifecycleError> for Failure {
     fn from(error: LifecycleError) -> Self {
         match error {
             LifecycleError::Store(e) => e.into(),
-            LifecycleError::Backend(e) => e.into(),
+            other if other.is_agent_away() => Self {
+                message: other.to_string(),
+                code: AWAY,
+            },
             other => Self::new(other),
         }
     }
@@ -141,6 +139,10 @@ impl From<CreateError> for Failure {
             },
             CreateError::Undone { cause, report } => {
                 let mut failure = Self::from(*cause);
+                if report.agent_away {
+                    // Most of all where it is about what an earlier one left: that is tried again with each attempt.
+                    failure.code = AWAY;
+                }
                 for line in &report.undone {
                     failure.message.push_str(&format!("\n  undone: {line}"));
                 }

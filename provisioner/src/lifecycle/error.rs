@@ -45,6 +45,8 @@ pub enum LifecycleError {
         name: VmName,
         /// What failed.
         problems: Vec<String>,
+        /// Whether some of it failed for want of the agent.
+        agent_away: bool,
     },
     /// A command in the guest failed.
     #[error("in the guest of {name}: {what} ended with {exitcode}: {stderr}")]
@@ -94,4 +96,16 @@ pub enum LifecycleError {
         /// This host.
         here: String,
     },
+}
+
+impl LifecycleError {
+    /// Whether it failed for want of the agent, see [`BackendError::is_agent_away`].
+    #[must_use]
+    pub fn is_agent_away(&self) -> bool {
+        match self {
+            Self::Backend(source) | Self::Unlimited { source, .. } => source.is_agent_away(),
+            Self::Partly { agent_away, .. } => *agent_away,
+            _ => false,
+        }
+    }
 }

@@ -54,6 +54,8 @@ pub struct Recorder {
     pub asked: RefCell<Vec<&'static str>>,
     /// The action that fails, every time.
     pub broken: RefCell<Vec<&'static str>>,
+    /// How they fail; refused, unless something else is said here.
+    pub breaks_with: RefCell<Option<fn() -> CallError>>,
     /// Raised when this action was done.
     pub interrupt_after: RefCell<Option<(&'static str, Interrupt)>>,
     pub snippets: std::path::PathBuf,
@@ -65,7 +67,7 @@ pub struct Recorder {
     pub looks: std::cell::Cell<u64>,
 }
 
-fn refused(code: ErrorCode, message: &str) -> CallError {
+pub fn refused(code: ErrorCode, message: &str) -> CallError {
     CallError::Refused {
         code,
         message: message.to_owned(),
@@ -98,7 +100,8 @@ impl Agent for &Recorder {
         let name = action.name();
         self.asked.borrow_mut().push(name);
         if self.broken.borrow().contains(&name) {
-            return Err(refused(ErrorCode::Failed, "broken on purpose"));
+            let refused = || refused(ErrorCode::Failed, "broken on purpose");
+            return Err(self.breaks_with.borrow().map_or_else(refused, |how| how()));
         }
         let mut machines = self.machines.borrow_mut();
         let absent = || refused(ErrorCode::NotFound, "no such machine");
