@@ -275,6 +275,12 @@ impl Monitor {
                 &[("job", job)],
             );
         }
+        for job in &ingested.returned {
+            log::error(
+                "the event of a job that was closed by hand is on the chain again after a reorganisation; parked",
+                &[("job", job)],
+            );
+        }
         if ingested.new > 0 || ingested.adopted > 0 {
             log::info(
                 "events taken over",

@@ -27,7 +27,7 @@ A job is parked when it was tried engine.max_attempts times (blockhost.yaml), or
 failed because no node answers, gas is too dear, or database or agent are away do not count: they are repeated, at most 15
 minutes apart.
 
-Exit codes: 0 done; 1 failed, or there is no such job, or it is not parked; 2 wrong usage.
+Exit codes: 0 done; 1 failed, or there is no such job, or it is neither parked nor closed by hand; 2 wrong usage.
 
 Examples:
   blockhost jobs
@@ -58,7 +58,7 @@ enum Verb {
         /// Its number
         id: i64,
     },
-    /// Let a parked job run again, from the step where it stopped
+    /// Let a job run again that is parked or was closed by hand, from the step where it stopped
     #[command(after_help = EXAMPLES)]
     Retry {
         /// Its number

@@ -1,5 +1,6 @@
 //! From the chain into the outbox: events and cursor in one transaction, and what a reorganisation takes back.
 
+use super::jobs::ENDED;
 use super::{Outbox, OutboxError, int, now_ms, unsigned};
 use crate::chain::events::{Event, Located};
 use crate::chain::{Address, B256};
@@ -11,6 +12,10 @@ const KEPT_BLOCKS: u64 = 4096;
 /// The job of an event that a reorganisation took away.
 pub(super) const ORPHAN: &str = "SELECT id FROM jobs
     WHERE chain_id = ? AND contract = ? AND subscription_id = ? AND event = ? AND tx_hash = ? AND orphaned = 1 ORDER BY id LIMIT 1";
+
+/// Why a job that was closed by hand is parked.
+const RETURNED: &str = "it was closed by hand; the chain has changed its history since, and its event is in it (again): decide anew, \
+    with `blockhost jobs retry` or `blockhost jobs close`";
 
 /// How far the chain was processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct Ingested {
     pub adopted: usize,
     /// Jobs that contradict one that was started before a reorganisation: parked at once.
     pub contradicting: Vec<i64>,
+    /// Jobs that were closed by hand and whose event a reorganisation took away and brought back: parked at once.
+    pub returned: Vec<i64>,
 }
 
 /// What a reorganisation took back.
@@ -205,6 +212,14 @@ fn take(
             params![int(position.block_number), block, index, payload, now_ms(), id],
         )?;
         ingested.adopted += 1;
+        // Perhaps it was closed because it was gone: then nobody has decided about it as it is now.
+        let returned = t.execute(
+            &format!("UPDATE jobs AS job SET state = 'parked', last_error = ? WHERE id = ? AND state = 'superseded' AND NOT {ENDED}"),
+            params![RETURNED, id],
+        )?;
+        if returned == 1 {
+            ingested.returned.push(id);
+        }
         return Ok(());
     }
     // Ids are given once: a second purchase under one id means that the first one's history is gone.

@@ -31,6 +31,10 @@ pub(super) const SUPERSEDE: &str = "UPDATE jobs SET state = 'superseded', update
     WHERE state IN ('pending', 'running', 'parked') AND state <> 'running' AND id < ?2 AND (chain_id, contract, subscription_id) =
     (SELECT c.chain_id, c.contract, c.subscription_id FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled')";
 
+/// Whether a cancellation of its subscription came after `job`: what is closed then was not closed by hand.
+pub(super) const ENDED: &str = "EXISTS (SELECT 1 FROM jobs AS later WHERE later.chain_id = job.chain_id AND later.contract = job.contract
+    AND later.subscription_id = job.subscription_id AND later.id > job.id AND later.event = 'SubscriptionCancelled')";
+
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -292,13 +296,13 @@ impl Outbox {
         })
     }
 
-    /// Lets a parked job run again, from the step where it stopped, with all its attempts. Somebody decided so: also when
-    /// a reorganisation took its event away.
+    /// Lets a job run again that is parked or was closed by hand, from the step where it stopped, with all its attempts.
+    /// Somebody decided so: also when a reorganisation took its event away. What a cancellation closed stays closed.
     ///
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
-        self.decide(id, |t| {
+        self.decide(id, &[JobState::Parked, JobState::Superseded], |t| {
             // A size that could not be had would be tried for ever.
             t.execute(
                 "DELETE FROM steps WHERE job_id = ?1 AND name = ?2 AND NOT EXISTS (SELECT 1 FROM steps WHERE job_id = ?1 AND name = ?3)",
@@ -316,7 +320,7 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn close(&self, id: i64, why: &str) -> Result<(), OutboxError> {
-        self.decide(id, |t| {
+        self.decide(id, &[JobState::Parked], |t| {
             t.execute(
                 "UPDATE jobs SET state = 'superseded', last_error = ?3, updated_ms = ?2 WHERE id = ?1",
                 params![id, now_ms(), format!("closed by hand: {why}")],
@@ -324,25 +328,31 @@ impl Outbox {
         })
     }
 
-    /// Changes a job that waits for a decision.
+    /// Changes a job that waits for a decision: one in these states.
     fn decide(
         &self,
         id: i64,
+        open: &[JobState],
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize>,
     ) -> Result<(), OutboxError> {
-        let state: Option<String> = self.write(|t| {
+        let found: Option<(String, bool)> = self.write(|t| {
             // One that waits for an event that is gone is as good as parked.
-            let state: Option<String> = t
-                .query_row("SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state) FROM jobs WHERE id = ?", [id], |row| row.get(0))
+            let asked = format!(
+                "SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state), state = 'superseded' AND {ENDED} FROM jobs AS job WHERE id = ?"
+            );
+            let found: Option<(String, bool)> = t
+                .query_row(&asked, [id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
-            if state.as_deref() == Some("parked") {
+            if let Some((state, false)) = &found
+                && JobState::parse(state).is_some_and(|state| open.contains(&state))
+            {
                 change(t)?;
             }
-            Ok(state)
+            Ok(found)
         })?;
-        let state = state.ok_or(OutboxError::NoJob(id))?;
+        let (state, ended) = found.ok_or(OutboxError::NoJob(id))?;
         match JobState::parse(&state) {
-            Some(JobState::Parked) => Ok(()),
+            Some(state) if open.contains(&state) && !ended => Ok(()),
             Some(state) => Err(OutboxError::NotParked { id, state }),
             None => Err(self.bad(id, format!("state {state:?}"))),
         }

@@ -2,7 +2,7 @@
 //! is stored before the network sees it. What is here decides what may run; doing it is [`crate::handler`]'s.
 //!
 //! Invariants, each with a test: an event is one job however often it is seen; jobs of one subscription run in order;
-//! a step that was recorded is never done again; a parked job stays until somebody retries or supersedes it.
+//! a step that was recorded is never done again; a parked job stays until somebody retries or supersedes it; what was closed by hand comes back with its event.
 
 mod ingest;
 mod jobs;
@@ -76,7 +76,9 @@ pub enum OutboxError {
     #[error("there is no job {0}")]
     NoJob(i64),
     /// It is not parked.
-    #[error("job {id} is {state}; only parked jobs can be retried or closed")]
+    #[error(
+        "job {id} is {state}; only a parked job can be closed, and only one that is parked or was closed by hand be retried"
+    )]
     NotParked {
         /// Which job.
         id: i64,

@@ -269,7 +269,7 @@ fn a_purchase_that_a_reorganisation_moved_goes_on_as_the_same_job() {
         Ingested {
             new: 0,
             adopted: 1,
-            contradicting: vec![]
+            ..Ingested::default()
         }
     );
     assert!(!world.outbox.show(1).unwrap().orphaned);
@@ -281,6 +281,64 @@ fn a_purchase_that_a_reorganisation_moved_goes_on_as_the_same_job() {
             .as_deref(),
         Some("vm")
     );
+}
+
+#[test]
+fn what_was_closed_by_hand_while_its_event_was_gone_is_parked_when_it_comes_back() {
+    let world = World::new();
+    world.ingest(&[at(5, 0, 0, 2, created(1)), at(5, 0, 1, 3, extended(2))]);
+    for id in [(); 2].map(|()| world.outbox.claim().unwrap().unwrap().id) {
+        world.outbox.postpone(id, Duration::ZERO, "no").unwrap();
+    }
+    world.outbox.roll_back(CHAIN, CONTRACT, Some(1)).unwrap();
+    for id in [1, 2] {
+        world.outbox.close(id, "its event is gone").unwrap();
+    }
+    // In another block, and in the very same one, as where a node was wrong for a while.
+    let back = world.ingest(&[at(6, 1, 3, 2, created(1)), at(5, 0, 1, 3, extended(2))]);
+    assert_eq!((back.new, back.returned), (0, vec![1, 2]));
+    for id in [1, 2] {
+        let job = world.outbox.show(id).unwrap();
+        assert_eq!((job.state, job.orphaned), (JobState::Parked, false));
+        assert!(job.last_error.unwrap().contains("decide anew"));
+    }
+    assert_eq!(world.outbox.claim().unwrap(), None, "nobody has decided");
+    world.outbox.retry(1).unwrap();
+    assert_eq!(world.outbox.claim().unwrap().unwrap().id, 1);
+}
+
+#[test]
+fn what_a_cancellation_closed_stays_closed_when_both_come_back_and_cannot_be_retried() {
+    let world = World::new();
+    let end = || at(6, 0, 0, 3, cancelled(1));
+    world.ingest(&[at(5, 0, 0, 2, created(1)), end()]);
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.park(1, "no").unwrap();
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.finish(2).unwrap();
+    world.outbox.roll_back(CHAIN, CONTRACT, Some(1)).unwrap();
+    let back = world.ingest(&[at(6, 1, 3, 2, created(1)), end()]);
+    assert_eq!((back.adopted, back.returned), (2, vec![]));
+    let states = [(1, JobState::Superseded), (2, JobState::Done)];
+    assert_eq!(world.states(), states);
+    assert!(matches!(
+        world.outbox.retry(1),
+        Err(OutboxError::NotParked { id: 1, .. })
+    ));
+    assert_eq!(world.states(), states);
+}
+
+#[test]
+fn what_was_closed_by_hand_can_be_retried_and_not_closed_again() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1))]);
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.park(1, "no").unwrap();
+    world.outbox.close(1, "refunded").unwrap();
+    assert_eq!(world.outbox.claim().unwrap(), None);
+    assert!(world.outbox.close(1, "again").is_err());
+    world.outbox.retry(1).unwrap();
+    assert_eq!(world.outbox.claim().unwrap().unwrap().attempt, 1);
 }
 
 #[test]
