@@ -481,7 +481,9 @@ async fn attempt(context: &Context, job: &Job, retry: Retry) -> Result<(), Outbo
             log::error("job parked", &[("job", &job.id), ("reason", &reason)]);
         }
         Err(StepError::NotNow(reason)) => {
-            let pause = retry.wait(job.waits, jitter());
+            // As it is now: a step that was done since began to count anew.
+            let waits = context.outbox.show(job.id)?.waits;
+            let pause = retry.wait(waits, jitter());
             context.outbox.wait(job.id, pause, &reason)?;
             log::warn(
                 "job waits",

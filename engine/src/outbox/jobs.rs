@@ -391,11 +391,18 @@ impl Outbox {
         let text = serde_json::to_string(result)
             .map_err(|e| self.bad(job, format!("step {name}: {e}")))?;
         self.write(|t| {
-            t.execute(
+            let new = t.execute(
                 "INSERT OR IGNORE INTO steps VALUES (?, ?, ?, ?)",
                 params![job, name, text, now_ms()],
-            )
-            .map(drop)
+            )?;
+            if new == 1 {
+                // It goes on: what it waits for next is another thing, and its pauses begin small again.
+                t.execute(
+                    "UPDATE jobs SET attempts = max(attempts - waits, 0), waits = 0 WHERE id = ?",
+                    [job],
+                )?;
+            }
+            Ok(())
         })
     }
 

@@ -138,7 +138,8 @@ pub async fn observe(
     // A clock that is behind makes nothing paid that is not.
     let now = block_time.max(now_ms() / 1000);
     for (id, subscription) in &subscriptions {
-        if !living(id) && (subscription.cancelled || subscription.expires_at <= now) {
+        // By the block alone: this is kept, and a clock that leapt ahead for a moment would hide what is paid for good.
+        if !living(id) && (subscription.cancelled || subscription.expires_at <= block_time) {
             known.over.insert(*id);
         }
     }

@@ -26,6 +26,30 @@ fn waiting_for_what_is_not_the_jobs_own_costs_no_attempt_however_often() {
     assert_eq!((again.attempt, again.waits), (1, 0));
 }
 
+#[test]
+fn a_job_that_goes_on_waits_briefly_again_and_its_attempts_count_as_before() {
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1))]);
+    let attempt = || world.outbox.claim().unwrap().unwrap();
+    attempt();
+    world.outbox.postpone(1, Duration::ZERO, "no").unwrap();
+    for _ in 0..9 {
+        attempt();
+        world.outbox.wait(1, Duration::ZERO, "no gas").unwrap();
+    }
+    assert_eq!(
+        (attempt().attempt, world.outbox.show(1).unwrap().waits),
+        (2, 9)
+    );
+    world.outbox.record_step(1, "minted", &7).unwrap();
+    assert_eq!(world.outbox.show(1).unwrap().waits, 0);
+    // Recorded again is no progress.
+    world.outbox.wait(1, Duration::ZERO, "busy").unwrap();
+    world.outbox.record_step(1, "minted", &7).unwrap();
+    let next = attempt();
+    assert_eq!((next.attempt, next.waits), (2, 1));
+}
+
 /// What a customer pays for while an earlier job stands still has a job of its own, which does not run either: it must not
 /// be taken for one that is at work.
 #[test]
