@@ -4,6 +4,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// A job waits for as long as its action may take, and as long again, this at most. Clients wait longer, so that they
+/// hear of it.
+const GRACE: Duration = Duration::from_secs(30);
+/// No job waits longer than this, whatever the policy says about its action.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The answer to one that has waited for too long.
+pub const TOO_LONG: &str =
+    "others were at it for longer than this may wait; nothing was executed, try again";
+
+/// When a job that has not begun by then is given up.
+pub fn patience(limit: Duration, now: Instant) -> Instant {
+    let limit = limit.min(LONGEST);
+    now + limit + limit.min(GRACE)
+}
 
 /// Who waits for what. Jobs are numbers that grow with their arrival, so that order is a comparison and nothing is ever
 /// searched: thousands of jobs on one machine cost each other next to nothing.
@@ -138,6 +154,16 @@ mod tests {
     fn arrive(queues: &mut Queues, job: u64, names: &[&'static str], shared: bool) -> bool {
         let claims = names.iter().map(|&name| (name, shared));
         queues.arrive(job, claims.collect())
+    }
+
+    #[test]
+    fn what_waits_is_given_up_before_its_client_gives_up() {
+        let now = Instant::now();
+        let limit = Duration::from_secs(600);
+        let until = patience(limit, now);
+        assert!(until > now + limit);
+        assert!(until < now + limit + blockhost_proto::client::QUEUE_ALLOWANCE);
+        assert!(patience(Duration::MAX, now) <= now + LONGEST + GRACE);
     }
 
     #[test]

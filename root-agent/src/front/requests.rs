@@ -17,6 +17,7 @@ use crate::ipc::{Caller, ChannelError, ToGate};
 use crate::log_warning;
 use crate::policy::authority::forbidden;
 use crate::policy::rates::{Class, Rate};
+use crate::queue;
 
 impl Front {
     pub(super) fn request(&mut self, number: u64, frame: &[u8], now: Instant) {
@@ -153,7 +154,7 @@ impl Front {
             return;
         };
         let limit_ms = limit_ms(action, self.policy.time_limits.get(spec.name).copied());
-        let until = waiting::patience(limit_ms, now);
+        let until = queue::patience(Duration::from_millis(limit_ms), now);
         let job = Job {
             connection: number,
             slot,

@@ -1,22 +1,18 @@
-//! Jobs that wait for their turn: how many a user may have at one thing, how long they wait, and that they end with the
-//! connection that they came by. Nothing of them was executed or announced. What runs is no matter of this.
+//! Jobs that wait for their turn: how many a user may have at one thing, that they are given up, and that they end with
+//! the connection that they came by. Nothing of them was executed or announced. What runs is no matter of this.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use blockhost_proto::action::ResourceKey;
 use blockhost_proto::response::ErrorCode;
 
 use super::{Front, Job};
 use crate::compartment::Failure;
+use crate::queue::TOO_LONG;
 
 /// Requests of one user that may wait for one thing.
 const MOST: usize = 64;
-/// A request waits for as long as its action may take, and as long again, this at most. Clients wait longer, so that they
-/// hear of it.
-const GRACE: Duration = Duration::from_secs(30);
-/// No request waits longer than this, whatever the policy says about its action.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// How many wait, by user and thing.
 #[derive(Debug, Default)]
@@ -55,12 +51,6 @@ impl Crowds {
     }
 }
 
-/// When a request that has not begun by then is given up.
-pub fn patience(limit_ms: u64, now: Instant) -> Instant {
-    let limit = Duration::from_millis(limit_ms).min(LONGEST);
-    now + limit + limit.min(GRACE)
-}
-
 /// The answer to one request too many.
 pub fn crowded(key: &ResourceKey) -> Failure {
     let message = format!(
@@ -91,9 +81,7 @@ impl Front {
             .map(|(&id, job)| (job.until, id))
             .partition(|(until, _)| *until <= now);
         for (_, id) in late.into_iter().rev() {
-            let message =
-                "others were at it for longer than this may wait; nothing was executed, try again";
-            self.give_up_waiting(id, message, now);
+            self.give_up_waiting(id, TOO_LONG, now);
         }
         patient.into_iter().map(|(until, _)| until).min()
     }
@@ -133,15 +121,5 @@ mod tests {
         crowds.leave(1, vec![key("vm:3")]);
         crowds.leave(2, vec![key("vm:2")]);
         assert!(crowds.0.is_empty());
-    }
-
-    #[test]
-    fn what_waits_is_given_up_before_its_client_gives_up() {
-        let now = Instant::now();
-        let limit = Duration::from_secs(600);
-        let until = patience(600_000, now);
-        assert!(until > now + limit);
-        assert!(until < now + limit + blockhost_proto::client::QUEUE_ALLOWANCE);
-        assert!(patience(u64::MAX, now) <= now + LONGEST + GRACE);
     }
 }

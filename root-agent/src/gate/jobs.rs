@@ -16,15 +16,35 @@ use super::{
 use crate::compartment::{Done, Failure};
 use crate::failpoint;
 use crate::ipc::{Finished, FromCompartment, FromGate, Role, Work};
+use crate::queue::{TOO_LONG, patience};
 use crate::{log_error, log_info};
 
 impl Gate {
-    /// Admits the job as soon as nothing that arrived before it touches the same things.
+    /// Admits the job as soon as nothing that arrived before it touches the same things. It waits as long as it would in a
+    /// front: the one that sent it takes it for running, because it does not know what its predecessor's jobs hold.
     pub(super) fn take_turn(&mut self, pending: Pending) {
         if self.turns.arrive(pending.turn, pending.action.claims()) {
             self.admit(pending);
         } else {
-            self.held.insert(pending.turn, pending);
+            let until = patience(pending.limit, Instant::now());
+            self.held.insert(pending.turn, (until, pending));
+        }
+    }
+
+    /// Turns down what has waited for its turn for too long.
+    pub(super) fn give_up_held(&mut self, now: Instant) {
+        let held = self.held.iter();
+        let late = held.filter_map(|(&turn, (until, _))| (*until <= now).then_some(turn));
+        let mut late: Vec<u64> = late.collect();
+        // The last first, so that none gets its turn because another one leaves.
+        late.sort_unstable_by(|one, other| other.cmp(one));
+        for turn in late {
+            if let Some((_, pending)) = self.held.remove(&turn) {
+                let (name, code) = (pending.action.name(), ErrorCode::Busy.as_str());
+                let draft = records::refusal(&pending.caller, &self.names, name, code, TOO_LONG, 0);
+                self.batch.push(Entry::Note(draft));
+                self.turn_down(&pending, Failure::new(ErrorCode::Busy, TOO_LONG));
+            }
         }
     }
 
@@ -36,7 +56,7 @@ impl Gate {
             return;
         }
         while let Some(next) = self.released.pop_front() {
-            if let Some(pending) = self.held.remove(&next) {
+            if let Some((_, pending)) = self.held.remove(&next) {
                 self.admit(pending);
             }
         }

@@ -97,8 +97,8 @@ pub struct Gate {
     /// know what its predecessor's jobs hold, and for one that was taken over.
     turns: ResourceQueues<ResourceKey>,
     next_turn: u64,
-    /// Jobs that wait for their turn.
-    held: HashMap<u64, Pending>,
+    /// Jobs that wait for their turn, and until when.
+    held: HashMap<u64, (Instant, Pending)>,
     /// Those whose turn has come, while [`Gate::leave`] is at work.
     released: VecDeque<u64>,
     releasing: bool,

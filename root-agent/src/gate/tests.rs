@@ -290,6 +290,55 @@ fn what_waits_for_its_turn_is_let_go_with_its_front_and_with_the_lost_compartmen
 }
 
 #[test]
+fn what_a_new_front_sent_does_not_wait_for_ever_behind_a_job_of_the_one_before() {
+    let (mut gate, mut neighbours) = gate();
+    let job = |id, limit_ms| ask(id, "qm-start", json!({"vmid": 100}), limit_ms);
+    let hour = 3_600_000;
+    send(&mut neighbours.front, &job(1, hour));
+    turn(&mut gate, &[Role::Front]);
+    let work: Vec<Work> = told(&mut neighbours.vm);
+    let (front, theirs) = ipc::pair().expect("pair");
+    gate.lose(Role::Front, "test");
+    gate.connect(Role::Front, theirs).expect("connected");
+    neighbours.front = Channel::new(front).expect("channel");
+    let sent = Instant::now();
+    for (id, limit_ms) in [(7, 10_000), (8, 10_000), (9, hour)] {
+        send(&mut neighbours.front, &job(id, limit_ms));
+    }
+    turn(&mut gate, &[Role::Front]);
+    assert_eq!((gate.ops.len(), gate.held.len()), (1, 3));
+    // As long as the action may take is not too long.
+    gate.watch_time(sent + Duration::from_secs(19));
+    turn(&mut gate, &[]);
+    assert!(answers(&mut neighbours.front).is_empty());
+    let late = Instant::now() + Duration::from_secs(21);
+    assert_eq!(gate.wait_time(late), Some(Duration::from_millis(1)));
+    let before = gate.writer.head().size;
+    gate.watch_time(late);
+    turn(&mut gate, &[]);
+    let refused = answers(&mut neighbours.front);
+    let busy = |result: &Result<Done, Failure>| {
+        result.as_ref().err().map(|failure| failure.code) == Some(ErrorCode::Busy)
+    };
+    assert!(
+        matches!(&refused[..], [(8, late), (7, too)] if busy(late) && busy(too)),
+        "{refused:?}"
+    );
+    let said = gate.writer.head().size - before;
+    assert_eq!(said, 2, "they were not announced, and it is said why");
+    // Who has time goes on waiting, and gets its turn.
+    assert_eq!((gate.ops.len(), gate.held.len()), (1, 1));
+    let finished = FromCompartment::Finished(Finished {
+        op: work[0].op,
+        result: Ok(Done::default()),
+    });
+    send(&mut neighbours.vm, &finished);
+    turn(&mut gate, &[Role::Vm]);
+    assert_eq!(told::<Work>(&mut neighbours.vm).len(), 1);
+    assert!(gate.held.is_empty());
+}
+
+#[test]
 fn a_front_that_was_taken_over_gets_for_a_caller_what_that_caller_may_and_no_more() {
     let (mut gate, mut neighbours) = gate();
     let claim = |id: u64, uid: u32, gid: u32| match ask(id, "qm-list", json!({}), 1000) {

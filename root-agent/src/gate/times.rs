@@ -27,11 +27,13 @@ impl Gate {
             .lanes
             .values()
             .filter_map(|lane| lane.waiting.front().map(|(until, _)| *until));
+        let held = self.held.values().map(|(until, _)| *until);
         let publish = self
             .publish_at
             .map(|at| if at <= now { now + FRESH } else { at });
         let next = deadlines
             .chain(patience)
+            .chain(held)
             .chain(publish)
             .chain(self.retry_at)
             .chain(self.seal_at)
@@ -41,7 +43,7 @@ impl Gate {
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
-    /// Publishes, gives up on jobs without a compartment, reports compartments that do not answer.
+    /// Publishes, gives up on jobs without a compartment or their turn, reports compartments that do not answer.
     pub(super) fn watch_time(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -58,6 +60,7 @@ impl Gate {
         }
         self.seal(now);
         self.prune_step(now);
+        self.give_up_held(now);
         let mut given_up = Vec::new();
         for (role, lane) in &mut self.lanes {
             while lane.waiting.front().is_some_and(|(until, _)| *until <= now) {
