@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const SEGMENT: u64 = 512;
 const ALL: Order = Order {
     before: u64::MAX,
-    not_after: i64::MAX,
+    kept: std::time::Duration::ZERO,
 };
 
 fn open(dir: &Path, loss: Option<&Loss>) -> Result<(Writer, Recovery), OpenError> {

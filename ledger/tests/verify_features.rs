@@ -198,7 +198,7 @@ fn features_that_rest_on_pruned_records_are_a_note() {
     );
     let all = Order {
         before: u64::MAX,
-        not_after: i64::MAX,
+        kept: std::time::Duration::ZERO,
     };
     let heading = Draft {
         action: PRUNE.to_owned(),

@@ -40,21 +40,25 @@ pub struct Args {
     json: bool,
 }
 
-/// What of these the options cover: the oldest, up to the first that has to stay.
-fn covered<'a>(parts: &'a [Prunable], args: &Args) -> &'a [Prunable] {
+/// What of these the options cover: the oldest, up to the first that has to stay. A time that is yet to come says nothing: what
+/// has one is as old as what comes behind it, at least.
+fn covered<'a>(parts: &'a [Prunable], args: &Args, now: i64) -> &'a [Prunable] {
     let below = args.before.unwrap_or(u64::MAX);
     let not_after = args
         .older_than
         .map_or(i64::MAX, |us| us.div_euclid(1_000_000));
-    let stays = |part: &Prunable| part.last >= below || part.timestamp > not_after;
+    let is_old = |part: &Prunable| part.timestamp <= not_after;
+    let stays = |part: &Prunable| part.last >= below || !(is_old(part) || part.timestamp > now);
     let end = parts.iter().position(stays).unwrap_or(parts.len());
-    &parts[..end]
+    let last = parts[..end].iter().rposition(is_old);
+    &parts[..last.map_or(0, |last| last + 1)]
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let parts = prunable_segments(&context.ledger()?)
         .map_err(|error| Failure::Unreadable(error.to_string()))?;
-    let plan = covered(&parts, args);
+    let now = jiff::Timestamp::now().as_second();
+    let plan = covered(&parts, args, now);
     let records: u64 = plan.iter().map(|part| part.last - part.first + 1).sum();
     let bytes: u64 = plan.iter().map(|part| part.bytes).sum();
     if args.json && (args.dry_run || plan.is_empty()) {
@@ -152,6 +156,7 @@ mod tests {
             bytes: 1,
             timestamp,
         };
+        let now = 1_000_000_000;
         let parts = [part(1, 100), part(101, 200), part(201, 150), part(301, 400)];
         for (words, expected) in [
             (&["--before", "100"][..], 0),
@@ -164,8 +169,15 @@ mod tests {
             (&["--older-than", "1d", "--before", "250"], 2),
         ] {
             let args = parse(&[words, &["--dry-run"]].concat()).expect("valid");
-            assert_eq!(covered(&parts, &args).len(), expected, "{words:?}");
+            assert_eq!(covered(&parts, &args, now).len(), expected, "{words:?}");
         }
+        // One that was written while the clock was ahead, among others and behind them.
+        let args = parse(&["--older-than", "1970-01-01T00:03:20Z", "--dry-run"]).expect("valid");
+        let mut parts = [100, now + 5, 150, now + 5, 400].map(|time| part(1, time));
+        assert_eq!(covered(&parts, &args, now).len(), 3);
+        parts[4].timestamp = 170;
+        assert_eq!(covered(&parts, &args, now).len(), 5);
+        assert_eq!(covered(&parts[3..4], &args, now).len(), 0);
     }
 
     #[test]

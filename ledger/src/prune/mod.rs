@@ -1,6 +1,7 @@
 //! Pruning: the payloads of a whole sealed segment are deleted, its hashes and every proof stay. What a start needs of
 //! them goes into `.kept`, and a `prune` record says so before it is done. The root agent's ledger process prunes.
 
+mod age;
 mod work;
 
 use crate::blocks::{self, BLOCK_RECORDS};

@@ -3,7 +3,7 @@
 //! a kill interrupts behind the record is `finish`'s.
 
 use super::{
-    Gone, MAX_KEPT_BYTES, Pruned, blocks_of, delete, kept_name, remove, say, whole_blocks,
+    Gone, MAX_KEPT_BYTES, Pruned, age, blocks_of, delete, kept_name, remove, say, whole_blocks,
 };
 use crate::blocks::{self, BLOCK_RECORDS};
 use crate::dir::{self, FileError, LedgerDir, SHARED_FILE};
@@ -16,14 +16,15 @@ use crate::sealed_file::{Check, SealedError, SealedFile};
 use crate::segment;
 use crate::writer::{Appended, Writer};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is to be pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
     /// Only records below this height.
     pub before: u64,
-    /// Only segments whose last record is not younger than this, in seconds since 1970 UTC.
-    pub not_after: i64,
+    /// Only segments behind whose last record the ledger has lived through this much time.
+    pub kept: Duration,
 }
 
 /// Why nothing was pruned.
@@ -39,15 +40,16 @@ pub enum PruneError {
     },
     /// It has to be kept for longer.
     #[error(
-        "records {first} to {last} are too young to be pruned: the last is of {timestamp} (seconds since 1970); limits.ledger_retention_days says how long they are kept"
+        "records {first} to {last} are too young to be pruned: the ledger has seen {} days since the last of them, and limits.ledger_retention_days says how long they are kept. Days count that it was written in: none that the host was off for long, none that the clock leapt over",
+        passed.as_secs() / (24 * 3600)
     )]
     Young {
         /// Height of its first record.
         first: u64,
         /// Height of its last record.
         last: u64,
-        /// Time of its last record.
-        timestamp: i64,
+        /// What the ledger has lived through since.
+        passed: Duration,
     },
     /// Damage is not removed but looked at.
     #[error("seg/{0}: {1}; nothing was pruned, run `blockhost ledger verify`")]
@@ -196,7 +198,7 @@ impl Writer {
     /// See [`PruneError`]: there is none, or it has to be kept for longer.
     pub fn begin_pruning(&self, order: Order) -> Result<Pruning, PruneError> {
         let segments = Arc::new(self.ledger.sub(dir::SEGMENTS)?);
-        let file = choose(&segments, order)?;
+        let file = self.choose(&segments, order)?;
         Ok(Pruning {
             check: file.begin_check()?,
             segments,
@@ -239,32 +241,51 @@ impl Writer {
         Ok(deletion)
     }
 
-    /// How many segments could be pruned under `order`. Names say what there is; as times rise from segment to segment, a few
-    /// files say where those begin that are too young.
+    /// How many segments could be pruned under `order`. Names say what there is, the blocks how old it is.
     ///
     /// # Errors
-    /// The directory cannot be read, or a file that was looked into is damaged.
+    /// The directory cannot be read.
     pub fn prunable(&self, order: Order) -> Result<u64, PruneError> {
-        let segments = Arc::new(self.ledger.sub(dir::SEGMENTS)?);
-        let mut firsts = candidates(&segments.names()?);
-        firsts.retain(|(_, end)| *end < order.before);
-        let is_old = |at: usize| -> Result<bool, PruneError> {
-            let Some((first, _)) = firsts.get(at) else {
-                return Ok(true);
-            };
-            Ok(last_timestamp(&SealedFile::open(&segments, *first)?) <= order.not_after)
+        let segments = self.ledger.sub(dir::SEGMENTS)?;
+        let old = age::old(self.block_times(), order.kept) * BLOCK_RECORDS;
+        let parts = candidates(&segments.names()?).into_iter();
+        Ok(parts
+            .take_while(|(_, end)| *end < order.before && *end <= old)
+            .count() as u64)
+    }
+
+    /// Times of the last record of each block, the one that is being filled, too.
+    fn block_times(&self) -> impl DoubleEndedIterator<Item = i64> {
+        let open = self.chain.open().map(|block| block.timestamp);
+        let closed = self.chain.closed().iter();
+        closed.map(|block| block.timestamp).chain(open)
+    }
+
+    /// The oldest segment that has its payloads, if it may be pruned.
+    fn choose(&self, segments: &Arc<LedgerDir>, order: Order) -> Result<SealedFile, PruneError> {
+        let file = prunable(segments)?.next().transpose()?;
+        let Some(file) = file.filter(|file| last_height(file) < order.before) else {
+            return Err(PruneError::Nothing {
+                before: order.before,
+            });
         };
-        // Mostly all are.
-        let (mut old, mut young) = (0, firsts.len());
-        let mut at = young.saturating_sub(1);
-        while old < young {
-            match is_old(at)? {
-                true => old = at + 1,
-                false => young = at,
-            }
-            at = old + (young - old) / 2;
+        // A segment that may be pruned is of whole blocks: back to its last one.
+        let later = self.head.size.div_ceil(BLOCK_RECORDS) - last_height(&file) / BLOCK_RECORDS;
+        let blocks = usize::try_from(later)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
+        let mut lived = age::Lived::against(order.kept);
+        for time in self.block_times().rev().take(blocks) {
+            lived.back(time);
         }
-        Ok(old as u64)
+        if lived.passed() < order.kept {
+            return Err(PruneError::Young {
+                first: file.seal.first_height,
+                last: last_height(&file),
+                passed: lived.passed(),
+            });
+        }
+        Ok(file)
     }
 
     /// The whole of it at once.
@@ -281,25 +302,6 @@ impl Writer {
         deletion.run()?;
         Ok((deletion.pruned, deletion.record))
     }
-}
-
-/// The oldest segment that has its payloads, if it may be pruned.
-fn choose(segments: &Arc<LedgerDir>, order: Order) -> Result<SealedFile, PruneError> {
-    let file = prunable(segments)?.next().transpose()?;
-    let Some(file) = file.filter(|file| last_height(file) < order.before) else {
-        return Err(PruneError::Nothing {
-            before: order.before,
-        });
-    };
-    let timestamp = last_timestamp(&file);
-    if timestamp > order.not_after {
-        return Err(PruneError::Young {
-            first: file.seal.first_height,
-            last: last_height(&file),
-            timestamp,
-        });
-    }
-    Ok(file)
 }
 
 /// Where the segments begin and end that have payloads and may be pruned, oldest first, as the names in their directory say:
@@ -387,4 +389,104 @@ pub fn prunable_segments(ledger: &LedgerDir) -> Result<Vec<Prunable>, PruneError
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocks::BlockChain;
+    use crate::keys::Signer;
+    use crate::record::Phase;
+    use crate::writer::Options;
+
+    const DAY: i64 = 24 * 3600;
+    /// A block for each day since then.
+    const BEGAN: i64 = 20_000 * DAY;
+    const YEAR: Order = Order {
+        before: u64::MAX,
+        kept: Duration::from_secs(365 * 24 * 3600),
+    };
+
+    fn event() -> Draft {
+        Draft {
+            phase: Phase::Event,
+            op_id: String::new(),
+            plugin_id: "event".to_owned(),
+            category: "compute".to_owned(),
+            operation: "create".to_owned(),
+            action: "done".to_owned(),
+            resource: "vm:100".to_owned(),
+            user: "blockhost".to_owned(),
+            uid: 990,
+            pid: None,
+            exe: None,
+            unit: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+
+    /// A writer of a sealed segment for each block, that was told of these times.
+    fn writer_of(dir: &std::path::Path, times: &[i64]) -> Writer {
+        let signer = Signer::from_bytes("h/ledger", 1, &[42; 32]).expect("key");
+        let options = Options {
+            segment_records: BLOCK_RECORDS,
+            ..Options::default()
+        };
+        let ledger = LedgerDir::open(dir).expect("opens");
+        let (mut writer, _) = Writer::open(ledger, signer, "h", options).expect("opens");
+        let block = vec![event(); usize::try_from(BLOCK_RECORDS).expect("small")];
+        for _ in 0..5 {
+            writer.append(&block).expect("appended");
+        }
+        while writer.wants_sealing() {
+            writer.seal_step().expect("sealed");
+        }
+        told(&mut writer, times);
+        writer
+    }
+
+    /// What time it was at the end of each block.
+    fn told(writer: &mut Writer, times: &[i64]) {
+        writer.chain = BlockChain::default();
+        for time in times {
+            for _ in 0..BLOCK_RECORDS {
+                writer.chain.push([0; 32], *time);
+            }
+        }
+        writer.head.size = times.len() as u64 * BLOCK_RECORDS;
+    }
+
+    #[test]
+    fn what_the_clock_says_now_or_said_then_makes_no_segment_older_or_younger_than_it_is() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let day = |day: i64| BEGAN + day * DAY;
+        let mut days: Vec<i64> = (0..300).map(day).collect();
+        let mut writer = writer_of(dir.path(), &days);
+        let young = |writer: &Writer| match writer.begin_pruning(YEAR) {
+            Err(PruneError::Young { passed, last, .. }) => {
+                assert_eq!((last, writer.prunable(YEAR).expect("counted")), (256, 0));
+                passed.as_secs() / (24 * 3600)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(young(&writer), 299);
+        // A clock that is ten years ahead now, also for some days.
+        let mut ahead = days.clone();
+        ahead.extend([day(4000), day(4001)]);
+        told(&mut writer, &ahead);
+        assert_eq!(young(&writer), 300);
+        // One that was ahead then, and one that began anew in 1970.
+        days.extend((300..367).map(day));
+        days[0] = day(9000);
+        days[1] = day(-19_000);
+        told(&mut writer, &days);
+        assert_eq!(young(&writer), 364);
+        days.push(day(367));
+        told(&mut writer, &days);
+        let mut pruning = writer.begin_pruning(YEAR).expect("old enough");
+        assert_eq!(pruning.heights(), (1, 256));
+        assert_eq!(writer.prunable(YEAR).expect("counted"), 3);
+        assert!(!pruning.step().expect("as it was"));
+        assert!(pruning.step().expect("as it was"));
+    }
 }

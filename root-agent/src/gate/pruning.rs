@@ -2,7 +2,7 @@
 //! work; its record is durable before anything is deleted. What waits for the disk but the record itself does so at the desk.
 //! What the last life had begun is done, or was not begun.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use blockhost_ledger::OpenIntent;
 use blockhost_ledger::blobs::PLUGIN;
@@ -84,11 +84,9 @@ fn failure(error: &PruneError) -> Failure {
 
 impl Gate {
     fn order(&self, action: &LedgerPrune) -> Order {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let oldest = now.unwrap_or_default().saturating_sub(self.retention);
         Order {
             before: action.before.get(),
-            not_after: i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX),
+            kept: self.retention,
         }
     }
 
