@@ -5,9 +5,11 @@ mod compartment_world;
 mod ovs_world;
 
 use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
 
+use blockhost_ledger::failpoint::meanwhile;
 use blockhost_proto::response::ErrorCode;
 use blockhost_root_agent::compartment::{Backend, Handler, Identities, Identity, ovs};
 use blockhost_root_agent::confine::irrevocably_confine;
@@ -15,7 +17,7 @@ use blockhost_root_agent::confine::profile::{Inputs, profile};
 use blockhost_root_agent::ipc::Role;
 use blockhost_root_agent::policy::LandlockChoice;
 use compartment_world::{GROUP, USER, World, in_namespace, tool};
-use ovs_world::{Switch, eventually, veth, with_switch};
+use ovs_world::{Switch, eventually, failed, veth, with_switch};
 use serde_json::{Value, json};
 
 fn drop_all() -> Value {
@@ -122,6 +124,136 @@ fn a_switch_killed_in_the_middle_is_an_error_and_its_successor_serves() {
             assert_eq!(switch.flows("br0").len(), 2);
         },
     );
+}
+
+/// A bridge with a meter and the flows of two owners; the flows and meters of it, as text.
+fn with_flows(switch: &Switch) -> String {
+    let meter = json!({"bridge": "br0", "meter": 1, "rate": 1000});
+    switch.must("ovs-set-meter", &meter);
+    set_flows(switch, "a");
+    set_flows(switch, "b");
+    held(switch)
+}
+
+fn set_flows(switch: &Switch, owner: &str) {
+    let flows = match owner {
+        "a" => json!([{"priority": 5, "actions": [{"meter": 1}, "normal"]}]),
+        _ => json!([{"priority": 6, "match": {"dl_type": "arp"}, "actions": ["drop"]}]),
+    };
+    let params = json!({"bridge": "br0", "owner": owner, "flows": flows});
+    switch.must("ovs-set-flows", &params);
+}
+
+fn held(switch: &Switch) -> String {
+    let list = switch.list(&json!({"bridge": "br0"}));
+    let bridge = &list["bridges"][0];
+    let owners = bridge["owners"].as_array().expect("owners").iter();
+    let owners: Vec<Value> = owners
+        .filter(|owner| owner["owner"].is_string())
+        .map(|owner| json!([owner["owner"], owner["flows"], owner["as_set"]]))
+        .collect();
+    let meters = bridge["meters"].as_array().expect("meters").len();
+    json!([owners, meters, bridge["flows_lost"]]).to_string()
+}
+
+/// A request for the `fail_mode` that the bridge does not have.
+fn other_mode(switch: &Switch) -> Value {
+    let mode = match &*switch.vsctl("get Bridge br0 fail_mode") {
+        "secure" => "standalone",
+        _ => "secure",
+    };
+    json!({"bridge": "br0", "options": {"fail_mode": mode}})
+}
+
+#[test]
+fn flows_come_back_also_when_nobody_hears_of_the_end_of_a_change_of_fail_mode() {
+    let test = "flows_come_back_also_when_nobody_hears_of_the_end_of_a_change_of_fail_mode";
+    with_switch(test, |switch| {
+        switch.bridge("br0");
+        let daemon = switch.daemon_id();
+        // With more and more time, as a busy machine may need it before and after.
+        let mut last = String::new();
+        let times = [3, 9, 27, 60].map(Duration::from_secs);
+        let told = times.into_iter().any(|soon| {
+            assert_eq!(
+                with_flows(switch),
+                r#"[[["b",1,true],["a",1,true]],1,null]"#
+            );
+            let stopped = format!("kill -STOP {daemon}");
+            let on = format!("kill -CONT {daemon}");
+            meanwhile("ovs-fail-mode-kept", move || {
+                tool(&stopped);
+                meanwhile("ovs-fail-mode-awaited", move || {
+                    tool(&on);
+                });
+            });
+            let params = other_mode(switch);
+            let asked = switch
+                .world
+                .ask_within(&*switch.handler, "ovs-add-br", &params, soon);
+            let failure = asked.expect_err("nobody acts in time");
+            assert_eq!(failure.code, ErrorCode::Timeout, "{}", failure.message);
+            last = failure.message;
+            last.contains("its flows and meters were put back")
+        });
+        assert!(told, "{last}");
+        // The switch has acted on everything by then.
+        let mode = switch.vsctl("get Bridge br0 fail_mode");
+        assert_eq!(held(switch), r#"[[["b",1,true],["a",1,true]],1,true]"#);
+        // Whoever asks again hears that it was not seen through, until somebody has set flows.
+        let again = json!({"bridge": "br0", "options": {"fail_mode": mode}});
+        failed(
+            switch.ask("ovs-add-br", &again),
+            ErrorCode::Failed,
+            "may be lost",
+        );
+        set_flows(switch, "a");
+        switch.must("ovs-add-br", &again);
+        assert_eq!(held(switch), r#"[[["b",1,true],["a",1,true]],1,null]"#);
+    });
+}
+
+#[test]
+fn a_bridge_whose_flows_went_with_an_agent_that_was_killed_says_so_until_all_are_set_again() {
+    let test =
+        "a_bridge_whose_flows_went_with_an_agent_that_was_killed_says_so_until_all_are_set_again";
+    with_switch(test, |switch| {
+        switch.bridge("br0");
+        with_flows(switch);
+        let params = other_mode(switch);
+        // Nothing that follows this point is done, as after kill -9.
+        meanwhile("ovs-fail-mode-committed", || panic!("cut off"));
+        let cut = AssertUnwindSafe(|| switch.ask("ovs-add-br", &params));
+        assert!(std::panic::catch_unwind(cut).is_err(), "it went on");
+        // Returns when the switch has acted on everything.
+        switch.vsctl("set Bridge br0 external_ids:seen=1");
+        assert_eq!(held(switch), r#"[[["b",0,false],["a",0,false]],0,true]"#);
+        let lost = |switch: &Switch| {
+            failed(
+                switch.ask("ovs-add-br", &params),
+                ErrorCode::Failed,
+                "may be lost",
+            );
+        };
+        lost(switch);
+        let meter = json!({"bridge": "br0", "meter": 1, "rate": 1000});
+        switch.must("ovs-set-meter", &meter);
+        set_flows(switch, "a");
+        lost(switch);
+        // What is asked for beside the mode is no matter of the flows.
+        let snooping = json!({"bridge": "br0", "options": {"mcast_snooping": true}});
+        switch.must("ovs-add-br", &snooping);
+        // A change that is seen through does not bring back what an earlier one lost.
+        failed(
+            switch.ask("ovs-add-br", &other_mode(switch)),
+            ErrorCode::Failed,
+            "may be lost",
+        );
+        set_flows(switch, "b");
+        assert_eq!(held(switch), r#"[[["b",1,true],["a",1,true]],1,null]"#);
+        switch.must("ovs-add-br", &other_mode(switch));
+        assert_eq!(held(switch), r#"[[["b",1,true],["a",1,true]],1,null]"#);
+    });
 }
 
 /// Connections to the bridge's management socket that are not taken yet.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::carried::Carried;
 use super::error::SwitchError;
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::ovsdb::{Ovsdb, named};
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
@@ -19,6 +19,7 @@ use super::switch::{
 };
 use super::{done, qos};
 use crate::compartment::{Done, Failure, JobCtx, before_undo};
+use crate::failpoint;
 
 /// Makes a bridge.
 ///
@@ -33,17 +34,28 @@ pub fn add(switch: &Switch, action: &OvsAddBr, ctx: &JobCtx<'_>) -> Result<Done,
                 "bridge {name} exists and was not made by this agent; nothing was changed"
             ))),
             Some((uuid, row)) => {
+                same_datapath(&name, &row, &action.options)?;
                 let fail_mode = row.text("fail_mode").unwrap_or("standalone");
                 let other = |mode: FailMode| mode.as_str() != fail_mode;
                 let kept = match action.options.fail_mode {
                     Some(mode) if other(mode) => Some(Kept::of(switch, &name, ctx.deadline)?),
                     _ => None,
                 };
-                let done = change(db, &name, &uuid, &row, &action.options, ctx.deadline)?;
-                if let Some(kept) = kept {
-                    kept.put_back(switch, &name, ctx.deadline)?;
+                let there = (&uuid, &row);
+                match kept.filter(|kept| !kept.is_empty()) {
+                    Some(kept) => over(switch, db, action, there, kept, ctx.deadline)?,
+                    None => {
+                        let announced = change(db, action, there, false, ctx.deadline)?;
+                        settled(db, &name, announced, ctx.deadline)?;
+                    }
                 }
-                Ok(done)
+                if action.options.fail_mode.is_some() && kept::lost(&row) {
+                    return Err(kept::forgotten(&name));
+                }
+                Ok(done(
+                    format!("bridge {name} is there"),
+                    [("created", false.into())],
+                ))
             }
             None => make(db, &name, &action.options, ctx.deadline),
         }
@@ -139,6 +151,16 @@ pub(super) fn after_undo(mut failure: Failure, undone: Result<(), Failure>) -> F
 
 /// Waits for the switch; an error when the bridge does not work.
 fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result<(), Failure> {
+    acted(db, name, announced, until)?.map_or(Ok(()), Err)
+}
+
+/// Waits until the switch has acted; what is wrong with the bridge then.
+fn acted(
+    db: &mut Ovsdb,
+    name: &str,
+    announced: i64,
+    until: Instant,
+) -> Result<Option<Failure>, SwitchError> {
     let columns = interface_columns(db);
     let mut slots = None;
     let mut answers = db.await_switch(
@@ -151,20 +173,19 @@ fn settled(db: &mut Ovsdb, name: &str, announced: i64, until: Instant) -> Result
         until,
     )?;
     let (interface, bridge) = slots.map_or((None, None), |(i, b)| (answers.row(i), answers.row(b)));
-    if bridge
+    let message = if bridge
         .as_ref()
         .and_then(|row| row.text("datapath_id"))
         .is_none()
     {
-        let message = format!(
+        Some(format!(
             "the switch could not make bridge {name}; datapath_type system needs the kernel module openvswitch (netdev does not), and the log of ovs-vswitchd says more"
-        );
-        return Err(Failure::new(ErrorCode::Failed, message));
-    }
-    complaint(interface.as_ref()).map_or(Ok(()), |what| {
-        let message = format!("the switch could not make the interface of bridge {name}: {what}");
-        Err(Failure::new(ErrorCode::Failed, message))
-    })
+        ))
+    } else {
+        let what = complaint(interface.as_ref());
+        what.map(|what| format!("the switch could not make the interface of bridge {name}: {what}"))
+    };
+    Ok(message.map(|message| Failure::new(ErrorCode::Failed, message)))
 }
 
 /// Removes the bridge just made.
@@ -182,30 +203,76 @@ fn unlink(t: &mut Transaction, bridge: &Uuid) {
     t.mutate("Open_vSwitch", json!([]), "bridges", "delete", gone);
 }
 
-/// Brings a bridge that is there to the options given.
+/// Brings a bridge that is there to another `fail_mode`, and its flows and meters over it, whatever becomes of the change. Those of
+/// an agent that is killed meanwhile are marked as lost, by the same transaction.
+fn over(
+    switch: &Switch,
+    db: &mut Ovsdb,
+    action: &OvsAddBr,
+    (uuid, row): (&Uuid, &Row),
+    kept: Kept,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let name = action.bridge.as_str();
+    let until = before_undo(deadline);
+    failpoint::reach("ovs-fail-mode-kept", name.as_bytes());
+    let acted = match change(db, action, (uuid, row), kept.has_flows(), until) {
+        Ok(announced) => {
+            failpoint::reach("ovs-fail-mode-committed", name.as_bytes());
+            acted(db, name, announced, until)
+        }
+        // Nothing was changed.
+        Err(error @ (SwitchError::Raced | SwitchError::Refused(_))) => return Err(error.into()),
+        // The answer is missing, and the change may have been made.
+        Err(error) => Err(error),
+    };
+    failpoint::reach("ovs-fail-mode-awaited", name.as_bytes());
+    let back = kept.put_back(switch, name, deadline);
+    match (acted, back) {
+        (Ok(complaint), Ok(())) => {
+            // Those lost before are not back.
+            if !kept::lost(row) {
+                kept::found_again(db, uuid, deadline)?;
+            }
+            complaint.map_or(Ok(()), Err)
+        }
+        (Ok(complaint), Err(lost)) => Err(and_too(complaint, lost)),
+        (Err(error), Ok(())) => {
+            let mut failure = Failure::from(error);
+            failure.message.push_str(
+                "; its flows and meters were put back, but the switch may still forget them when it acts: look with ovs-list, and set them again",
+            );
+            Err(failure)
+        }
+        (Err(error), Err(lost)) => Err(and_too(Some(error.into()), lost)),
+    }
+}
+
+/// Both of two failures, as the first.
+fn and_too(first: Option<Failure>, second: Failure) -> Failure {
+    let Some(mut failure) = first else {
+        return second;
+    };
+    failure.message.push_str("; and ");
+    failure.message.push_str(&second.message);
+    failure
+}
+
+/// Has the options of a bridge that is there written down; the number by which the switch says that it has acted.
 fn change(
     db: &mut Ovsdb,
-    name: &str,
-    uuid: &Uuid,
-    row: &Row,
-    options: &BridgeOptions,
+    action: &OvsAddBr,
+    (uuid, row): (&Uuid, &Row),
+    forgets: bool,
     deadline: Instant,
-) -> Result<Done, Failure> {
-    let now = row
-        .text("datapath_type")
-        .filter(|kind| !kind.is_empty())
-        .unwrap_or("system");
-    if options
-        .datapath_type
-        .is_some_and(|kind| kind.to_string() != now)
-    {
-        return Err(conflict(format!(
-            "bridge {name} exists with another datapath_type; delete it first"
-        )));
-    }
+) -> Result<i64, SwitchError> {
+    let (name, options) = (action.bridge.as_str(), &action.options);
     let mut t = Transaction::new();
     unchanged(&mut t, "Bridge", uuid, row, &["external_ids"]);
     t.update("Bridge", is_row(uuid), columns(options).into());
+    if forgets {
+        kept::mark(&mut t, uuid);
+    }
     if let Some(address) = &options.hwaddr {
         let key = set([json!("hwaddr")]);
         t.mutate("Bridge", is_row(uuid), "other_config", "delete", key);
@@ -217,12 +284,21 @@ fn change(
         t.update("Interface", equals("name", name), row);
     }
     let announced = Ovsdb::announce(&mut t);
-    let announced = db.transact(t, deadline)?.announced(announced)?;
-    settled(db, name, announced, deadline)?;
-    Ok(done(
-        format!("bridge {name} is there"),
-        [("created", false.into())],
-    ))
+    db.transact(t, deadline)?.announced(announced)
+}
+
+/// Insists that a bridge has the datapath that is asked for: that is not changed.
+fn same_datapath(name: &str, row: &Row, options: &BridgeOptions) -> Result<(), Failure> {
+    let now = row
+        .text("datapath_type")
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or("system");
+    match options.datapath_type {
+        Some(kind) if kind.to_string() != now => Err(conflict(format!(
+            "bridge {name} exists with another datapath_type; delete it first"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Deletes a bridge.

@@ -11,7 +11,6 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::Sha256Hex;
 use serde_json::json;
 
-use super::done;
 use super::meters::torn;
 use super::openflow::connection::BundleError;
 use super::openflow::encode::Encoder;
@@ -20,12 +19,21 @@ use super::openflow::stats::{self, Meaning};
 use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, is_row, set, text_map};
 use super::switch::{BRIDGE, Switch, bridge, interfaces_of, unchanged};
+use super::{done, kept};
 use crate::compartment::{Done, Failure, JobCtx};
 
 /// Key in a bridge's `external_ids` under which the owner of a cookie stands.
 pub const COOKIE_KEY: &str = "blockhost-flows-";
 /// Key under which stands what this owner asked for last, and what became of it: [`FlowSet::fingerprint`] and [`digest`].
 pub const ASKED_KEY: &str = "blockhost-asked-";
+
+/// The cookies whose owners a bridge knows.
+pub fn known_cookies(bridge: &Row) -> impl Iterator<Item = u64> {
+    let keys = bridge.pairs("external_ids");
+    keys.filter_map(|(key, _)| {
+        u64::from_str_radix(key.as_str()?.strip_prefix(COOKIE_KEY)?, 16).ok()
+    })
+}
 
 /// How long the switch may take for a port that it was just given.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -264,6 +272,12 @@ pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Res
     if wanted.is_empty() {
         let nothing = [(&*key, None), (&*asked_key, None)];
         remember(switch, &uuid, &row, &nothing, ctx)?;
+    }
+    let has = |known: u64| known == cookie || observed.iter().any(|flow| flow.cookie == known);
+    if kept::lost(&row) && known_cookies(&row).all(has) {
+        switch.database(ctx.deadline, |db| {
+            Ok(kept::found_again(db, &uuid, ctx.deadline)?)
+        })?;
     }
     let Plan {
         added,

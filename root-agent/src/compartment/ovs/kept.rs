@@ -1,10 +1,13 @@
 //! A bridge's flows and meters over a change of its `fail_mode`, which the switch takes as an occasion to forget them all. Between
-//! the two nothing passes, or everything, for some milliseconds. Called by `bridges`.
+//! the two nothing passes, or everything, for some milliseconds. Where they do not come back the bridge says so until they are set
+//! again. Called by `bridges`, `flows` and `list`.
 
 use std::time::Instant;
 
 use blockhost_proto::response::ErrorCode;
+use serde_json::json;
 
+use super::error::SwitchError;
 use super::flows::default_flow;
 use super::meters::torn;
 use super::openflow::connection::BundleError;
@@ -12,8 +15,46 @@ use super::openflow::message::{
     Change, Entry, Meter, MeterChange, flow_mod, flow_request, kind, meter_request, part,
 };
 use super::openflow::stats;
+use super::ovsdb::Ovsdb;
+use super::rows::{Row, Transaction, Uuid, is_row, set, text_map};
 use super::switch::Switch;
 use crate::compartment::Failure;
+
+/// Key in a bridge's `external_ids` as long as its flows and meters may be lost by a change of its `fail_mode`.
+const LOST: (&str, &str) = ("blockhost-flows-lost", "1");
+
+/// Says in a transaction that the flows and meters of a bridge are lost by it, until [`found_again`].
+pub fn mark(t: &mut Transaction, bridge: &Uuid) {
+    // Inserting leaves a key that is there.
+    let pair = text_map([LOST]);
+    t.mutate("Bridge", is_row(bridge), "external_ids", "insert", pair);
+}
+
+/// Whether flows and meters of a bridge may be lost.
+pub fn lost(bridge: &Row) -> bool {
+    bridge.entry("external_ids", LOST.0).is_some()
+}
+
+/// Strikes out that they are.
+///
+/// # Errors
+/// [`SwitchError`]
+pub fn found_again(db: &mut Ovsdb, bridge: &Uuid, deadline: Instant) -> Result<(), SwitchError> {
+    let mut t = Transaction::new();
+    let key = set([json!(LOST.0)]);
+    t.mutate("Bridge", is_row(bridge), "external_ids", "delete", key);
+    db.transact(t, deadline)?;
+    Ok(())
+}
+
+/// What somebody hears who asks again for what lost them.
+pub fn forgotten(bridge: &str) -> Failure {
+    let message = format!(
+        "bridge {bridge} has its fail_mode, but the flows and meters that it had before may be lost: a change of fail_mode was cut off; set \
+         them again (ovs-set-meter, ovs-set-flows of each owner that ovs-list shows)"
+    );
+    Failure::new(ErrorCode::Failed, message)
+}
 
 /// What a bridge has before.
 #[derive(Debug)]
@@ -50,6 +91,16 @@ impl Kept {
         Ok(Self { flows, meters })
     }
 
+    /// Whether there is nothing to be lost.
+    pub const fn is_empty(&self) -> bool {
+        self.flows.is_empty() && self.meters.is_empty()
+    }
+
+    /// Whether there are flows that could be lost. Meters without any limit nothing.
+    pub const fn has_flows(&self) -> bool {
+        !self.flows.is_empty()
+    }
+
     /// Has the switch have it again, all flows or none.
     ///
     /// # Errors
@@ -61,17 +112,20 @@ impl Kept {
             );
             Failure::new(ErrorCode::Failed, message)
         };
-        let mut talk = switch.talk(bridge, deadline)?;
+        let broken = |error: SwitchError| lost(error.to_string());
+        let mut talk = switch.talk(bridge, deadline).map_err(broken)?;
         let mut there = Vec::new();
         talk.statistics(&meter_request(part::METER_CONFIG), |body| {
             stats::meters(body, |meter| there.push(meter.id)).map_err(torn)
-        })?;
+        })
+        .map_err(broken)?;
         for meter in self.meters {
             let change = match there.contains(&meter.id) {
                 true => MeterChange::Modify,
                 false => MeterChange::Add,
             };
-            talk.change(kind::METER_MOD, &meter.body(change))?
+            talk.change(kind::METER_MOD, &meter.body(change))
+                .map_err(broken)?
                 .map_err(|error| lost(format!("meter {}: {error}", meter.id)))?;
         }
         let flows = self.flows.iter();

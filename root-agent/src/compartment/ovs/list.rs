@@ -9,7 +9,8 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value, json};
 
 use super::error::SwitchError;
-use super::flows::{ASKED_KEY, COOKIE_KEY, digest};
+use super::flows::{ASKED_KEY, COOKIE_KEY, digest, known_cookies};
+use super::kept;
 use super::meters::torn;
 use super::openflow::connection::Conversation;
 use super::openflow::message::{flow_request, meter_request, part, port_request};
@@ -74,6 +75,9 @@ pub fn list(switch: &Switch, action: &OvsList, ctx: &JobCtx<'_>) -> Result<Done,
             "fail_mode": bridge.text("fail_mode").unwrap_or("standalone"),
             "ports": ports,
         });
+        if kept::lost(bridge) {
+            entry["flows_lost"] = true.into();
+        }
         match live {
             Ok(live) => live.show(bridge, action, &mut entry, &mut room),
             Err(error) => entry["error"] = error.to_string().into(),
@@ -192,6 +196,12 @@ impl Live {
         let mut owners: BTreeMap<u64, Vec<&FlowStats>> = BTreeMap::new();
         for flow in &self.flows {
             owners.entry(flow.entry.cookie).or_default().push(flow);
+        }
+        if kept::lost(bridge) {
+            // Whose they were, so that who set them sees that they are gone.
+            for cookie in known_cookies(bridge) {
+                owners.entry(cookie).or_default();
+            }
         }
         entry["owners"] = owners
             .into_iter()

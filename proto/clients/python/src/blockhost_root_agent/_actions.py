@@ -1060,7 +1060,9 @@ class Actions:
     ) -> t.Reply:
         """Makes a bridge and waits until the switch has it; one that this agent made already is a success, and is
         changed to these options. Its flows and meters stay when `fail_mode` changes, with which the switch
-        alone would drop them.
+        alone would drop them. Where they may be lost (the switch stands still, the agent is killed) it fails
+        and says so, also when it is asked for again, and `ovs-list` says `flows_lost`, until the flows are set
+        again.
 
         :param bridge: The bridge.
         :param options: How it is made. Without it `{}`.
