@@ -124,14 +124,25 @@ fn before_undo(deadline: Instant) -> Instant {
     now + left.saturating_sub(UNDO.min(left / 3))
 }
 
+/// Whose threads an action has, so that it holds up only those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// It ends when this host has done it, soon.
+    Host,
+    /// It ends when somebody in a machine pleases.
+    Guest,
+    /// It copies or unpacks a whole disk.
+    Bulk,
+}
+
 /// The work of one compartment. `run` is called from several threads for actions that are not quick.
 pub trait Handler: Send + Sync {
     /// Whether the action takes microseconds and may run on the thread that reads jobs.
     fn quick(&self, action: &Action) -> bool;
 
-    /// Whether the action ends when somebody in a machine pleases, so that it must not hold up those that do not.
-    fn waits_for_guest(&self, _action: &Action) -> bool {
-        false
+    /// With which others an action that is not quick waits for a thread.
+    fn share(&self, _action: &Action) -> Share {
+        Share::Host
     }
 
     /// Does it. Called for actions of this compartment only, after the intent record is durable.

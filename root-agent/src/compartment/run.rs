@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::{Done, Failure, Handler, Identities, JobCtx};
+use super::{Done, Failure, Handler, Identities, JobCtx, Share};
 use crate::control::ControlSocket;
 use crate::failpoint;
 use crate::ipc::{
@@ -32,6 +32,9 @@ const HOST_THREADS: usize = 16;
 /// The same for actions that end when a guest pleases. They have threads of their own: guests that never answer keep
 /// others waiting for their guests at worst, never for the host.
 const GUEST_THREADS: usize = 48;
+/// The same for actions that copy whole disks: half an hour each, so that a few clones would keep everybody's from being started or
+/// stopped. More at once would not be over earlier on the same disks.
+const BULK_THREADS: usize = 8;
 /// Stack of a thread that waits for a program.
 const THREAD_STACK: usize = 512 << 10;
 /// Longest `output` passed on, bytes; the wire cuts it further.
@@ -53,6 +56,7 @@ struct Shared {
     answers: Mutex<OwnedFd>,
     host: Mutex<Pool>,
     guests: Mutex<Pool>,
+    bulk: Mutex<Pool>,
 }
 
 /// What of the policy jobs are judged by.
@@ -110,6 +114,7 @@ impl Runner {
             answers,
             host: Mutex::new(Pool::new(HOST_THREADS)),
             guests: Mutex::new(Pool::new(GUEST_THREADS)),
+            bulk: Mutex::new(Pool::new(BULK_THREADS)),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -194,10 +199,10 @@ impl Runner {
         if self.shared.handler.quick(&action) {
             return self.shared.finish(&work, &action);
         }
-        let guest = self.shared.handler.waits_for_guest(&action);
+        let share = self.shared.handler.share(&action);
         let mut pool = self
             .shared
-            .pool(guest)
+            .pool(share)
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let op = work.op;
@@ -211,7 +216,7 @@ impl Runner {
             let shared = Arc::clone(&self.shared);
             let spawned = std::thread::Builder::new()
                 .stack_size(THREAD_STACK)
-                .spawn(move || shared.drain(guest));
+                .spawn(move || shared.drain(share));
             match spawned {
                 Ok(_) => pool.threads += 1,
                 // With no thread at all nobody would come to take it.
@@ -238,16 +243,20 @@ impl Runner {
 }
 
 impl Shared {
-    fn pool(&self, guest: bool) -> &Mutex<Pool> {
-        if guest { &self.guests } else { &self.host }
+    const fn pool(&self, share: Share) -> &Mutex<Pool> {
+        match share {
+            Share::Host => &self.host,
+            Share::Guest => &self.guests,
+            Share::Bulk => &self.bulk,
+        }
     }
 
     /// A thread's life: jobs of one kind until there are no more.
-    fn drain(&self, guest: bool) {
+    fn drain(&self, share: Share) {
         loop {
             let next = {
                 let mut pool = self
-                    .pool(guest)
+                    .pool(share)
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner);
                 let next = pool.queue.pop_front();

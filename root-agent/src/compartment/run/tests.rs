@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::event::Timespec;
 use serde_json::json;
 
 use super::*;
@@ -100,7 +101,12 @@ fn hear(gate: &mut Channel, count: usize) -> Vec<FromCompartment> {
     let mut heard = Vec::new();
     while heard.len() < count {
         let mut fds = [PollFd::new(&*gate, PollFlags::IN)];
-        poll(&mut fds, None).expect("poll");
+        let long = Timespec {
+            tv_sec: 120,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut fds, Some(&long)).expect("poll");
+        assert_eq!(ready, 1, "no more than {heard:?}");
         heard.extend(gate.receive(&mut [0; 4096]).expect("open"));
     }
     heard
@@ -189,6 +195,63 @@ fn more_slow_actions_than_threads_wait_and_say_so_before_they_count_as_hung() {
         });
         assert!(begun.is_some() && begun < finished, "{heard:?}");
     }
+    drop((gate, supervisor));
+    running.join().expect("thread").expect("an orderly end");
+}
+
+/// Copies end when they are told to, and all else at once.
+struct Copying(Arc<RwLock<()>>);
+
+impl Handler for Copying {
+    fn quick(&self, _action: &Action) -> bool {
+        false
+    }
+
+    fn share(&self, action: &Action) -> Share {
+        match action {
+            Action::QmClone(_) => Share::Bulk,
+            _ => Share::Host,
+        }
+    }
+
+    fn run(&self, action: &Action, _ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+        if matches!(action, Action::QmClone(_)) {
+            drop(self.0.read());
+        }
+        Ok(Done::default())
+    }
+}
+
+#[test]
+fn however_many_disks_are_copied_a_machine_is_started_meanwhile() {
+    let gate_of_time = Arc::new(RwLock::new(()));
+    let (mut gate, supervisor, running) = runner(Box::new(Copying(Arc::clone(&gate_of_time))));
+    let closed = gate_of_time.write().expect("lock");
+    let copies = (HOST_THREADS + BULK_THREADS) as u64;
+    for op in 1..=copies {
+        let params = json!({"vmid": 200, "newid": 200 + op, "name": "copy", "full": true});
+        let mut clone = work(op, 5, 200);
+        (clone.action, clone.params) = ("qm-clone".to_owned(), params);
+        gate.queue(&clone).expect("fits");
+    }
+    gate.queue(&work(copies + 1, 5, 299)).expect("fits");
+    assert!(gate.flush().expect("open"));
+    // Those that wait say so, and the start is done.
+    let heard = hear(&mut gate, HOST_THREADS + 1);
+    let done = |message: &FromCompartment| match message {
+        FromCompartment::Finished(finished) => {
+            assert!(finished.result.is_ok(), "{finished:?}");
+            Some(finished.op)
+        }
+        _ => None,
+    };
+    let finished: Vec<u64> = heard.iter().filter_map(done).collect();
+    assert_eq!(finished, [copies + 1], "{heard:?}");
+    drop(closed);
+    // The others' beginnings, and all copies' ends.
+    let heard = hear(&mut gate, HOST_THREADS + HOST_THREADS + BULK_THREADS);
+    let ended = heard.iter().filter_map(done).count();
+    assert_eq!(ended, HOST_THREADS + BULK_THREADS, "{heard:?}");
     drop((gate, supervisor));
     running.join().expect("thread").expect("an orderly end");
 }

@@ -20,7 +20,7 @@ use blockhost_proto::action::Action;
 use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value};
 
-use super::{Done, Failure, Handler, JobCtx, StartInfo};
+use super::{Done, Failure, Handler, JobCtx, Share, StartInfo};
 use taps::Devices;
 use tool::Tool;
 
@@ -61,16 +61,8 @@ impl Handler for Vm {
         false
     }
 
-    fn waits_for_guest(&self, action: &Action) -> bool {
-        matches!(
-            action,
-            Action::QmGuestExec(_)
-                | Action::QmGuestPing(_)
-                | Action::QmMetrics(_)
-                | Action::QmShutdown(_)
-                | Action::PctExec(_)
-                | Action::PctShutdown(_)
-        )
+    fn share(&self, action: &Action) -> Share {
+        share(action)
     }
 
     fn run(&self, action: &Action, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
@@ -88,6 +80,21 @@ impl Handler for Vm {
         let mut programs = self.qm.files();
         programs.extend(self.pct.files());
         programs
+    }
+}
+
+/// Whose threads an action has here.
+const fn share(action: &Action) -> Share {
+    match action {
+        Action::QmGuestExec(_)
+        | Action::QmGuestPing(_)
+        | Action::QmMetrics(_)
+        | Action::QmShutdown(_)
+        | Action::PctExec(_)
+        | Action::PctShutdown(_) => Share::Guest,
+        Action::QmClone(clone) if clone.full => Share::Bulk,
+        Action::QmImportdisk(_) | Action::PctCreate(_) => Share::Bulk,
+        _ => Share::Host,
     }
 }
 
@@ -126,4 +133,35 @@ fn misplaced(action: &Action) -> Failure {
             action.name()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn whatever_copies_a_whole_disk_has_no_thread_of_what_starts_and_stops_machines() {
+        let clone = |full: bool| json!({"vmid": 9000, "newid": 100, "name": "a", "full": full});
+        let number = || json!({"vmid": 100});
+        let import = json!({"vmid": 100, "disk_path": "a.qcow2", "storage": "local"});
+        for (name, params, expected) in [
+            ("qm-clone", clone(true), Share::Bulk),
+            ("qm-clone", clone(false), Share::Host),
+            ("qm-importdisk", import, Share::Bulk),
+            ("qm-start", number(), Share::Host),
+            ("qm-stop", number(), Share::Host),
+            ("qm-destroy", number(), Share::Host),
+            ("qm-shutdown", number(), Share::Guest),
+            ("pct-start", number(), Share::Host),
+            ("pct-destroy", number(), Share::Host),
+        ] {
+            let action = Action::from_parts(name, &params).expect("a valid action");
+            assert_eq!(share(&action), expected, "{name} {params}");
+        }
+        let create = blockhost_proto::catalog::find("pct-create").expect("in the catalog");
+        let create = Action::from_parts(create.name, &create.example_params());
+        assert_eq!(share(&create.expect("a valid action")), Share::Bulk);
+    }
 }
