@@ -204,6 +204,63 @@ fn an_uplink_stays_on_its_bridge_while_the_way_out_leads_over_that() {
 }
 
 #[test]
+fn an_uplink_goes_while_another_one_carries_on() {
+    with_switch("an_uplink_goes_while_another_one_carries_on", |switch| {
+        switch.world.policy.allow.uplinks = ["up0", "up1"].map(str::to_owned).to_vec();
+        switch.bridge("br0");
+        for device in ["up0", "up1", "other"] {
+            veth(device);
+        }
+        let on = |port: &str, tag: Option<u16>| {
+            let mut params = json!({"bridge": "br0", "port": port});
+            if let Some(tag) = tag {
+                params["tag"] = tag.into();
+            }
+            switch.must("ovs-add-port", &params);
+        };
+        let off = |port: &str| switch.ask("ovs-del-port", &json!({"bridge": "br0", "port": port}));
+        let stays = || failed(off("up0"), ErrorCode::Conflict, "the default route");
+        tool("ip link set br0 up");
+        tool("ip addr add 198.51.100.3/24 dev br0");
+        tool("ip route add default via 198.51.100.1 dev br0");
+        on("up0", None);
+        on("other", None);
+        stays();
+        on("up1", Some(7));
+        stays();
+        on("up1", None);
+        tool("ip link set up1-peer down");
+        assert!(eventually(|| {
+            switch.list(&json!({}))["bridges"][0]["ports"]
+                .as_array()
+                .is_some_and(|ports| {
+                    ports
+                        .iter()
+                        .any(|port| port["name"] == "up1" && port["link"] == "down")
+                })
+        }));
+        stays();
+        tool("ip link set up1-peer up");
+        tool("ip link set up1 down");
+        stays();
+        tool("ip link set up1 up");
+        let mut refused = None;
+        let gone = || match off("up0") {
+            Ok(_) => true,
+            Err(failure) => {
+                refused = Some(failure);
+                false
+            }
+        };
+        // Its carrier comes a moment after it is up.
+        assert!(eventually(gone), "{refused:?}");
+        assert_eq!(switch.vsctl("list-ports br0"), "other\nup1");
+        // It is the last one now.
+        failed(off("up1"), ErrorCode::Conflict, "the default route");
+    });
+}
+
+#[test]
 fn a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows() {
     with_switch(
         "a_bridge_that_the_switch_cannot_make_is_an_error_and_leaves_no_rows",

@@ -75,7 +75,8 @@ action! {
 
 action! {
     /// Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal one whose device has
-    /// the host's own addresses or way out, and for one of `allow.uplinks` that the host's only way out leads over.
+    /// the host's own addresses or way out, and for one of `allow.uplinks` that the host's only way out leads over, unless another
+    /// of them is on the same bridge and VLANs and has carrier.
     OvsDelPort = "ovs-del-port", family "ovs", compartment Ovs, capabilities &[],
     time_limit_s 30, read_only false, ledger "ovs" / "network" / "delete",
     {

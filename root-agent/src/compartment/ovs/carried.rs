@@ -41,12 +41,25 @@ impl Carried {
         })
     }
 
-    /// Insists that the host has a way out beside the one over this device of a bridge, whose uplink goes.
+    /// Insists that the host has a way out beside the one over this device of a bridge, whose uplink goes and leaves it these; one of
+    /// them is enough that is up and has carrier.
     ///
     /// # Errors
     /// `conflict` with the way out that it would lose and what to do before.
-    pub fn another_way_out(&self, goes: &str, device: &str) -> Result<(), Failure> {
+    pub fn another_way_out(
+        &self,
+        goes: &str,
+        device: &str,
+        left: &[String],
+    ) -> Result<(), Failure> {
         self.judge(goes, |netlink| {
+            let leads = |device: &Device| {
+                let link = &device.link;
+                left.contains(&link.name) && link.up && device.carrier == Some(true)
+            };
+            if !left.is_empty() && netlink.devices()?.iter().any(leads) {
+                return Ok(None);
+            }
             let going = going(netlink, &[device])?;
             way_out(netlink, &going)
         })

@@ -15,7 +15,7 @@ use super::error::SwitchError;
 use super::ovsdb::Ovsdb;
 use super::rows::{Row, Transaction, Uuid, equals, is_row, label, set, text_map};
 use super::switch::{
-    FoundPort, OWNER, Switch, absent, complaint, is_ours, place, port_on, present, unchanged,
+    FoundPort, OWNER, PORT, Switch, absent, complaint, is_ours, place, port_on, present, unchanged,
 };
 use crate::compartment::{Done, Failure, JobCtx, before_undo};
 
@@ -228,7 +228,7 @@ fn change(
 ///
 /// # Errors
 /// `not_found`, `forbidden` for one that this agent did not attach, `conflict` for one whose device the host is reached by,
-/// and for an uplink while the way out leads over its bridge.
+/// and for an uplink while the way out leads over its bridge, unless another uplink there carries on.
 pub fn delete(
     switch: &Switch,
     carried: &Carried,
@@ -251,8 +251,9 @@ pub fn delete(
             ));
         }
         if ctx.allow.names_uplink(&name) {
+            let left = uplinks_beside(db, &on, (&uuid, &row), ctx)?;
             let device = action.bridge.as_str();
-            carried.another_way_out(&format!("port {name}"), device)?;
+            carried.another_way_out(&format!("port {name}"), device, &left)?;
         }
         if internal {
             carried.nothing_of_the_host(&format!("port {name}"), &[&name], ctx.allow)?;
@@ -273,4 +274,38 @@ pub fn delete(
             [],
         ))
     })
+}
+
+/// The other uplinks of a bridge that work and are on the same VLANs as this port: what passed there passes by them as well.
+fn uplinks_beside(
+    db: &mut Ovsdb,
+    bridge: &Uuid,
+    (uuid, port): (&Uuid, &Row),
+    ctx: &JobCtx<'_>,
+) -> Result<Vec<String>, SwitchError> {
+    let mut t = Transaction::new();
+    let bridge = t.select("Bridge", is_row(bridge), &["ports"]);
+    let ports = t.select("Port", json!([]), PORT);
+    let interfaces = t.select("Interface", json!([]), &["_uuid", "name", "ofport"]);
+    let mut answers = db.transact(t, ctx.deadline)?;
+    let there = answers
+        .row(bridge)
+        .map_or_else(Vec::new, |row| row.references("ports"));
+    let mut beside = answers.rows(ports);
+    let vlans = ["tag", "trunks", "vlan_mode"];
+    beside.retain(|other| {
+        let is_other = |other: Uuid| other != *uuid && there.contains(&other);
+        other.uuid().is_some_and(is_other) && vlans.iter().all(|by| other.raw(by) == port.raw(by))
+    });
+    let mut devices = answers.rows(interfaces);
+    devices.retain(|device| {
+        device.integer("ofport").is_some_and(|number| number > 0)
+            // Alone on its port, not in a bond.
+            && device.uuid().is_some_and(|device| {
+                beside.iter().any(|other| other.references("interfaces") == [device.clone()])
+            })
+    });
+    let names = devices.iter().filter_map(|device| device.text("name"));
+    let uplinks = names.filter(|name| ctx.allow.names_uplink(name));
+    Ok(uplinks.map(str::to_owned).collect())
 }

@@ -1129,7 +1129,7 @@ class Actions:
     ) -> t.Reply:
         """Detaches a port that this agent attached; `not_found` where there is none, `conflict` for an internal
         one whose device has the host's own addresses or way out, and for one of `allow.uplinks` that the host's
-        only way out leads over.
+        only way out leads over, unless another of them is on the same bridge and VLANs and has carrier.
 
         :param bridge: The bridge.
         :param port: The device.
