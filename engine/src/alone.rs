@@ -1,5 +1,5 @@
 //! One engine for one database of machines: where several hosts share it, this one takes the place of the engine before it
-//! does any job, and ends when another one has it. [`crate::daemon`] asks.
+//! does any job or signs anything, and ends when another one has it. [`crate::daemon`] asks.
 
 use crate::log;
 use crate::machines::{Machines, Place};
@@ -63,7 +63,7 @@ pub async fn take(
                 if e.to_string() != said {
                     said = e.to_string();
                     log::error(
-                        "jobs wait until it is known that no other engine works with the machines' database",
+                        "jobs and payments wait until it is known that no other engine works with the machines' database",
                         &[("error", &said)],
                     );
                 }

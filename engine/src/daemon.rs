@@ -278,20 +278,30 @@ async fn serve(
         .map(|administration| tokio::spawn(administration.run(stop.clone())));
     let measuring = (config.host.metrics.listen)
         .map(|address| tokio::spawn(serve::run(address, context.layout.clone())));
-    let reconciling = tokio::spawn(reconciler.run(news.clone()));
-    let anchoring = anchorer.map(|anchorer| tokio::spawn(anchorer.run()));
     let accounting = config.network.flow_stats.map(|settings| {
         tokio::spawn(Accounts::new(context.layout.clone()).run(settings, stop.clone()))
     });
     let funds = Manager::new(config.clone(), context.outbox.clone(), stop.clone())?;
-    let funds = tokio::spawn(funds.run());
+    // Whatever signs, or changes what hosts may share, only in the one engine: two would pay out the same money and take each
+    // other's nonces. What is above only reads, or acts on this host alone.
     let worked = match alone::take(&context.machines, &mut stop.clone()).await {
         Ok(held) => {
             let keeping = held.map(|held| {
                 let machines = context.machines.clone();
                 tokio::spawn(alone::keep(machines, held, stopping.clone()))
             });
+            let reconciling = tokio::spawn(reconciler.run(news.clone()));
+            let anchoring = anchorer.map(|anchorer| tokio::spawn(anchorer.run()));
+            let funds = tokio::spawn(funds.run());
             let worked = work(&context, &news, stop).await;
+            // Like a crash, and as harmless: each repair is right at every step.
+            reconciling.abort();
+            // Like the rest: an order that is under way is gone on with at the next start.
+            funds.abort();
+            if let Some(anchoring) = anchoring {
+                // Like a crash, and as harmless: what is signed is in the journal.
+                anchoring.abort();
+            }
             if let Some(keeping) = keeping {
                 keeping.abort();
             }
@@ -305,20 +315,12 @@ async fn serve(
     if let Some(subscribing) = subscribing {
         subscribing.abort();
     }
-    // Like a crash, and as harmless: each repair is right at every step.
-    reconciling.abort();
     if let Some(measuring) = measuring {
         measuring.abort();
     }
     if let Some(accounting) = accounting {
         // What came since the last look is not recorded; the next start begins anew.
         accounting.abort();
-    }
-    // Like the rest: an order that is under way is gone on with at the next start.
-    funds.abort();
-    if let Some(anchoring) = anchoring {
-        // Like a crash, and as harmless: what is signed is in the journal.
-        anchoring.abort();
     }
     if let Some(administering) = administering {
         // It closes what it opened, within its own time.

@@ -300,6 +300,55 @@ async fn what_a_payment_that_waits_is_to_move_is_not_shared_out_by_a_round() {
     assert_eq!(bank.has(token, ADMIN).await, had + usd(500) - usd(250));
 }
 
+/// The engine of another host may be at work with the same keys: until the database that both use says that it is not, this
+/// one reads the chain and signs nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_paid_before_it_is_known_that_no_other_engine_works_with_the_database() {
+    let Some(bank) = Bank::new().await else {
+        return;
+    };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let path = bank.world.layout.etc().join("db.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let server = format!("db_url: 'postgres://blockhost@127.0.0.1:{port}/vms'\n");
+    std::fs::write(
+        &path,
+        text.replace("db_file: /var/lib/blockhost/vms.json\n", &server),
+    )
+    .unwrap();
+    bank.world
+        .set_engine("fund_manager: {enabled: true, look_every_s: 1}");
+    bank.mint(bank.world.usd, bank.world.pos, U256::from(PAID))
+        .await;
+    let mut engine = bank.world.engine(&[]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait_for = async |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < deadline, "{}", bank.world.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    wait_for(&|| bank.world.log().contains("payments wait until it is known")).await;
+    // It reads on, block after block.
+    for bought in 1..=2 {
+        bank.world.buy(30, vec![1; 65]).await;
+        wait_for(&|| {
+            let jobs = bank.world.jobs();
+            let purchases = jobs
+                .iter()
+                .filter(|job| job["event"] == "SubscriptionCreated");
+            purchases.filter(|job| job["state"] == "pending").count() == bought
+        })
+        .await;
+    }
+    engine.terminate();
+    assert!(engine.wait(Duration::from_secs(60)).success());
+    assert_eq!(standing(&bank), []);
+    assert!(bank.book()["hot"].is_null(), "nor is a wallet made");
+}
+
 /// Points where a step's process is killed.
 const MOMENTS: [&str; 7] = [
     "funds:before 1.N",
