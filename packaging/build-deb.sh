@@ -87,11 +87,9 @@ install -m 0644 packaging/sysusers.d/blockhost.conf "$out/$agent/usr/lib/sysuser
 install -d "$out/$agent/usr/share/doc/$agent"
 install -m 0644 packaging/systemd/drop-ins/*.conf "$out/$agent/usr/share/doc/$agent/"
 install -m 0644 packaging/tmpfiles.d/blockhost.conf "$out/$agent/usr/lib/tmpfiles.d/"
+packaging/units-and-scripts.sh $agent "$out/$agent"
 control $agent "systemd, iptables, uidmap" "blockhost-hypervisor | proxmox-ve, libguestfs-tools, wireguard-go" \
   "BlockHost root agent" "The one privileged process of BlockHost: a catalog of validated actions behind a Unix socket, recorded in a provable ledger."
-install -m 0755 packaging/debian/root-agent.postinst "$out/$agent/DEBIAN/postinst"
-install -m 0755 packaging/debian/root-agent.prerm "$out/$agent/DEBIAN/prerm"
-install -m 0755 packaging/debian/root-agent.postrm "$out/$agent/DEBIAN/postrm"
 
 hypervisor=blockhost-hypervisor
 stage $hypervisor usr/lib/blockhost blockhost-qm blockhost-pct blockhost-containers
@@ -101,10 +99,9 @@ for program in blockhost-qm blockhost-pct; do
 done
 install -m 0644 packaging/systemd/blockhost-containers{,-network}.service packaging/systemd/blockhost-machines.service "$out/$hypervisor/usr/lib/systemd/system/"
 # Users, directories and subordinate ids come with the agent.
+packaging/units-and-scripts.sh $hypervisor "$out/$hypervisor"
 control $hypervisor "qemu-system-x86, qemu-utils, genisoimage, iproute2" "blockhost-root-agent, lxc, uidmap, bzip2, xz-utils, zstd" \
   "BlockHost embedded backend" "The qm and pct command lines on any Debian with QEMU and LXC, for hosts that are not Proxmox VE."
-install -m 0755 packaging/debian/hypervisor.postinst "$out/$hypervisor/DEBIAN/postinst"
-install -m 0755 packaging/debian/hypervisor.prerm "$out/$hypervisor/DEBIAN/prerm"
 
 mapfile -t programs < <("$target/dist/blockhost-docs" --list | grep -vx -e blockhost-root-agent -e blockhost-qm -e blockhost-pct -e blockhost-containers)
 stage blockhost usr/bin "${programs[@]}"
@@ -121,10 +118,9 @@ install -m 0644 packaging/dbus/dev.ovs.PortAgent1.conf "$out/blockhost/usr/share
 install -m 0644 packaging/dbus/dev.ovs.PortAgent1.service "$out/blockhost/usr/share/dbus-1/system-services/"
 install -m 0644 packaging/polkit/dev.ovs.portagent1.policy "$out/blockhost/usr/share/polkit-1/actions/"
 install -m 0644 packaging/polkit/50-blockhost-networkmanager.rules "$out/blockhost/usr/share/polkit-1/rules.d/"
+packaging/units-and-scripts.sh blockhost "$out/blockhost"
 control blockhost "blockhost-root-agent (= $version)" "dbus, polkitd | policykit-1, python3 (>= 3.9), zstd, mmdebstrap, uidmap, qemu-utils, grub-common, grub-pc-bin, e2fsprogs" \
   "BlockHost engine and provisioner" "Sells machines of this host by subscriptions on an EVM chain: engine, provisioner, garbage collection, operator commands."
-install -m 0755 packaging/debian/blockhost.postinst "$out/blockhost/DEBIAN/postinst"
-install -m 0755 packaging/debian/blockhost.prerm "$out/blockhost/DEBIAN/prerm"
 
 python=python3-blockhost-root-agent
 install -d "$out/$python/usr/lib/python3/dist-packages/blockhost_root_agent"

@@ -103,24 +103,36 @@ fn a_retired_host_begins_nothing_on_its_old_ledger() {
     }
 }
 
+/// What is enabled says `deb-systemd-helper`, which remembers what the operator turned off; tests install packages with it.
 #[test]
-fn an_upgrade_enables_nothing_that_the_operator_turned_off() {
-    for script in ["root-agent", "hypervisor", "blockhost"] {
-        let path = packaging().join(format!("debian/{script}.postinst"));
-        let text = fs::read_to_string(path).unwrap();
-        let (mut first_time, mut found) = (false, 0);
-        for line in text.lines().map(str::trim) {
-            match line {
-                "if [ -z \"$2\" ]; then" => first_time = true,
-                "fi" | "else" => first_time = false,
-                _ => {}
-            }
-            if line.contains("systemctl enable") {
-                let here = first_time || line.starts_with("[ -n \"$2\" ] ||");
-                assert!(here, "{script}: {line}");
-                found += 1;
-            }
+fn no_script_enables_a_unit_and_presets_name_units_that_there_are() {
+    assert!(!scripts("postinst").contains("systemctl enable"));
+    let units = units();
+    let presets = fs::read_dir(packaging().join("presets")).unwrap();
+    let mut found = 0;
+    for preset in presets {
+        let text = fs::read_to_string(preset.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let unit = line.strip_prefix("disable ").unwrap();
+            assert!(units[unit].contains("\n[Install]\n"), "{unit}");
+            found += 1;
         }
-        assert!(found > 0, "{script}");
+    }
+    assert!(found > 0);
+}
+
+#[test]
+fn every_script_of_a_package_gets_the_names_of_its_units() {
+    let build = fs::read_to_string(packaging().join("build-deb.sh")).unwrap();
+    assert_eq!(
+        build.matches("\npackaging/units-and-scripts.sh ").count(),
+        3
+    );
+    for entry in fs::read_dir(packaging().join("debian")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name != "units.sh") {
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text.matches("\n#UNITS#\n").count(), 1, "{}", path.display());
+        }
     }
 }

@@ -1,9 +1,12 @@
-//! What packages do when they are installed, in a private root directory: which ids the users get.
+//! What packages do when they are installed, in a private root directory: which ids the users get, which units start with the
+//! host.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use blockhost_tests::command::{run, with_args};
+use blockhost_tests::command::{command, run, with_args};
 
 /// Users with ids that must stay theirs: one of a directory service is among those of containers.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nfar:x:17000000:17000000::/:/bin/sh\n";
@@ -12,6 +15,25 @@ fn packaging(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../packaging")
         .join(file)
+}
+
+/// Units of the agent's package.
+const AGENT: &[&str] = &[
+    "blockhost-root-agent.socket",
+    "blockhost-root-agent.service",
+];
+
+/// Puts units and scripts of a package where it is built, as `build-deb.sh` does.
+fn package(tree: &Path, name: &str, units: &[&str]) {
+    let place = tree.join("usr/lib/systemd/system");
+    std::fs::create_dir_all(&place).expect("a directory");
+    for unit in units {
+        let from = packaging("systemd").join(unit);
+        std::fs::copy(from, place.join(unit)).expect(unit);
+    }
+    let mut command = command(packaging("units-and-scripts.sh"));
+    command.arg(name).arg(tree);
+    run(command, Duration::from_secs(60)).expect("the scripts are made");
 }
 
 /// A root directory as `dpkg` knows it.
@@ -26,6 +48,7 @@ impl Root {
             std::fs::copy(packaging(file), to).expect("a copy");
         }
         std::fs::create_dir(root.0.path().join("etc")).expect("a directory");
+        package(root.0.path(), "blockhost-root-agent", AGENT);
         for (file, text) in [
             ("passwd", PASSWD),
             ("group", "root:x:0:\n"),
@@ -39,10 +62,9 @@ impl Root {
 
     /// Configures the agent's package; what it complained.
     fn configure(&self) -> String {
-        let script = packaging("debian/root-agent.postinst");
-        let script = script.to_str().expect("a path");
-        let mut command = with_args("sh", &[script, "configure"]);
-        command.env("DPKG_ROOT", self.0.path());
+        let mut command = command(self.0.path().join("DEBIAN/postinst"));
+        command.arg("configure").env("DPKG_ROOT", self.0.path());
+        command.env("DPKG_MAINTSCRIPT_PACKAGE", "blockhost-root-agent");
         let output = run(command, Duration::from_secs(60)).expect("it succeeds");
         output.stderr
     }
@@ -191,4 +213,225 @@ fn where_no_ids_are_free_that_is_said_and_nothing_is_taken() {
     assert!(said.contains("for the user blockhost-ct;"), "{said}");
     assert_eq!(root.text("subuid"), all);
     assert_eq!(root.ranges("subgid", "blockhost"), []);
+}
+
+/// A root directory with `dpkg`'s own database and nothing in it, and packages to install there.
+struct Installed(tempfile::TempDir);
+
+/// What the version before kept no record of its units did when it was installed.
+const OLD: &[&str] = &[
+    "blockhost-net-recover.service",
+    "blockhost-net-restore.service",
+    "blockhost-onboot.service",
+];
+
+impl Installed {
+    fn new() -> Self {
+        let new = Self(tempfile::tempdir().expect("a directory"));
+        for directory in [
+            "var/lib/dpkg/info",
+            "var/lib/dpkg/updates",
+            "usr/bin",
+            "tmp",
+        ] {
+            std::fs::create_dir_all(new.root().join(directory)).expect("a directory");
+        }
+        std::fs::write(new.root().join("var/lib/dpkg/status"), "").expect("written");
+        std::os::unix::fs::symlink("/usr/bin/systemctl", new.root().join("usr/bin/systemctl"))
+            .expect("a link");
+        new
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.0.path().join("root")
+    }
+
+    /// Where a package of ours is laid out.
+    fn tree(&self, name: &str, version: u32) -> std::path::PathBuf {
+        let tree = self.0.path().join(format!("{name}-{version}"));
+        std::fs::create_dir_all(tree.join("DEBIAN")).expect("a directory");
+        let mut control = format!("Package: {name}\nVersion: {version}\nArchitecture: all\n");
+        control.push_str("Maintainer: a test <test@localhost>\nDescription: a test\n");
+        std::fs::write(tree.join("DEBIAN/control"), control).expect("written");
+        tree
+    }
+
+    fn new_version(&self, name: &str, version: u32, units: &[&str]) -> std::path::PathBuf {
+        let tree = self.tree(name, version);
+        package(&tree, name, units);
+        tree
+    }
+
+    /// A package whose scripts enable units by themselves, as they were before there was a record.
+    fn old_version(&self, name: &str, units: &[&str], enabled: &[&str]) -> std::path::PathBuf {
+        let tree = self.new_version(name, 1, units);
+        for (kind, when, verb) in [
+            ("postinst", "configure", "enable"),
+            ("prerm", "remove", "disable"),
+        ] {
+            let mut script = "#!/bin/sh\nset -e\n".to_owned();
+            let units = enabled.join(" ");
+            writeln!(
+                script,
+                "[ \"$1\" != {when} ] || systemctl --root=\"$DPKG_ROOT\" {verb} {units}"
+            )
+            .expect("written");
+            std::fs::write(tree.join("DEBIAN").join(kind), script).expect("written");
+        }
+        std::fs::remove_file(tree.join("DEBIAN/preinst")).expect("removed");
+        let nothing = "#!/bin/sh\nexit 0\n";
+        std::fs::write(tree.join("DEBIAN/postrm"), nothing).expect("written");
+        tree
+    }
+
+    fn dpkg(&self, words: &[&str]) {
+        let root = self.root();
+        let mut command = command("dpkg");
+        command
+            .arg(format!("--root={}", root.display()))
+            .arg(format!("--log={}", self.0.path().join("log").display()))
+            .args(["--force-script-chrootless", "--no-triggers"])
+            .args(words);
+        run(command, Duration::from_secs(120)).expect("dpkg succeeds");
+    }
+
+    fn install(&self, tree: &Path, verb: &str) {
+        let tree = tree.to_str().expect("a path");
+        let built = format!("{tree}.deb");
+        let build = with_args("dpkg-deb", &["--root-owner-group", "--build", tree, &built]);
+        run(build, Duration::from_secs(60)).expect("it is built");
+        self.dpkg(&[verb, &built]);
+    }
+
+    /// The operator.
+    fn systemctl(&self, verb: &str, unit: &str) {
+        let root = format!("--root={}", self.root().display());
+        run(
+            with_args("systemctl", &[&root, verb, unit]),
+            Duration::from_secs(60),
+        )
+        .expect(unit);
+    }
+
+    /// `TARGET.wants/UNIT` for all units that start by themselves.
+    fn on(&self) -> BTreeSet<String> {
+        let mut on = BTreeSet::new();
+        let Ok(places) = std::fs::read_dir(self.root().join("etc/systemd/system")) else {
+            return on;
+        };
+        for place in places.flatten() {
+            for link in std::fs::read_dir(place.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let (place, link) = (place.file_name(), link.file_name());
+                on.insert(format!("{}/{}", place.display(), link.display()));
+            }
+        }
+        on
+    }
+
+    fn is_on(&self, unit: &str) -> bool {
+        self.on()
+            .iter()
+            .any(|link| link.ends_with(&format!("/{unit}")))
+    }
+}
+
+#[test]
+fn an_upgrade_turns_on_what_it_brings_and_leaves_off_what_the_operator_turned_off() {
+    if unprivileged() {
+        return;
+    }
+    const STOP_ALL: &str = "blockhost-stop-all.service";
+    const LATER: &str = "blockhost-later.service";
+    let host = Installed::new();
+    let before = [OLD, &["blockhost-engine.service"]].concat();
+    let old = host.old_version("blockhost", &before, OLD);
+    // It was wanted by less.
+    let restore = old.join("usr/lib/systemd/system/blockhost-net-restore.service");
+    let text = std::fs::read_to_string(&restore).expect("a unit");
+    let less = text.replace(" ovs-vswitchd.service\n", "\n");
+    assert_ne!(less, text);
+    std::fs::write(&restore, less).expect("written");
+    host.install(&old, "--install");
+    host.systemctl("disable", "blockhost-onboot.service");
+    host.systemctl("enable", "blockhost-engine.service");
+
+    let now = [before.as_slice(), &[STOP_ALL, "blockhost-gc.timer"]].concat();
+    host.install(&host.new_version("blockhost", 2, &now), "--install");
+    let wanted = [
+        "multi-user.target.wants/blockhost-engine.service",
+        "multi-user.target.wants/blockhost-net-recover.service",
+        "multi-user.target.wants/blockhost-net-restore.service",
+        "multi-user.target.wants/blockhost-stop-all.service",
+        "ovs-vswitchd.service.wants/blockhost-net-restore.service",
+    ];
+    assert_eq!(host.on(), wanted.map(str::to_owned).into());
+
+    // One that is turned off, and an upgrade that is interrupted between its two halves.
+    host.systemctl("disable", STOP_ALL);
+    let next = host.tree("blockhost", 3);
+    let units = next.join("usr/lib/systemd/system");
+    std::fs::create_dir_all(&units).expect("a directory");
+    let text = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
+    std::fs::write(units.join(LATER), text).expect("written");
+    package(&next, "blockhost", &now);
+    host.install(&next, "--unpack");
+    host.install(&next, "--install");
+    assert!(host.is_on(LATER), "{:?}", host.on());
+    assert!(!host.is_on(STOP_ALL) && !host.is_on("blockhost-onboot.service"));
+    assert!(!host.is_on("blockhost-gc.timer"), "nobody asked for it");
+    host.systemctl("disable", LATER);
+    host.install(&next, "--install");
+    assert!(!host.is_on(LATER));
+}
+
+#[test]
+fn what_is_removed_and_installed_again_starts_as_at_first_and_what_was_off_stays_off() {
+    if unprivileged() {
+        return;
+    }
+    const SOCKET: &str = "blockhost-root-agent.socket";
+    const SERVICE: &str = "blockhost-root-agent.service";
+    const NAME: &str = "blockhost-root-agent";
+    let host = Installed::new();
+    for file in ["sysusers.d/blockhost.conf", "tmpfiles.d/blockhost.conf"] {
+        let to = host.root().join("usr/lib").join(file);
+        std::fs::create_dir_all(to.parent().expect("a parent")).expect("a directory");
+        std::fs::copy(packaging(file), to).expect("a copy");
+    }
+    std::fs::create_dir_all(host.root().join("etc")).expect("a directory");
+    for (file, text) in [("passwd", PASSWD), ("group", "root:x:0:\n")] {
+        std::fs::write(host.root().join("etc").join(file), text).expect("written");
+    }
+    host.install(&host.old_version(NAME, AGENT, &[SOCKET]), "--install");
+    host.dpkg(&["--remove", NAME]);
+    assert!(!host.is_on(SOCKET));
+    let new = host.new_version(NAME, 2, AGENT);
+    host.install(&new, "--install");
+    assert!(
+        host.is_on(SOCKET),
+        "its configuration was all that was left of it"
+    );
+    assert!(!host.is_on(SERVICE), "the socket starts it");
+
+    // Removed and installed again; also with a service that is on by itself and brings the socket.
+    for more in [&[][..], &[SERVICE]] {
+        for unit in more {
+            host.systemctl("enable", unit);
+        }
+        host.dpkg(&["--remove", NAME]);
+        assert_eq!(host.on(), BTreeSet::new());
+        host.install(&new, "--install");
+        assert!(host.is_on(SOCKET), "{:?}", host.on());
+    }
+    host.systemctl("disable", SOCKET);
+    host.dpkg(&["--remove", NAME]);
+    host.install(&new, "--install");
+    assert!(!host.is_on(SOCKET));
+    host.dpkg(&["--purge", NAME]);
+    host.install(&new, "--install");
+    assert!(host.is_on(SOCKET), "nobody remembers");
 }

@@ -3,15 +3,51 @@
 
 mod units_world;
 
+use std::time::Duration;
+
+use blockhost_tests::command::{command, run};
 use blockhost_tests::small_root;
-use blockhost_tests::systemd::File;
+use blockhost_tests::systemd::{Booted, File};
 use serde_json::json;
-use units_world::{CONTAINERS, booted, succeeds, wait_for};
+use units_world::{CONTAINERS, booted, packaged, succeeds, wait_for};
 
 const STOP_ALL: &str = "blockhost-stop-all.service";
 
 /// Everything that a shutdown stops, and nothing of what it does afterwards with the machine below.
 const DOWN: &[u8] = b"[Unit]\nDefaultDependencies=no\nRequires=shutdown.target\nAfter=shutdown.target\nAllowIsolate=yes\n";
+
+/// An upgrade from a version that had no such unit, as far as `dpkg` runs scripts for it.
+fn upgraded(booted: &Booted) {
+    let script = |words: &str| {
+        let ran = format!("DPKG_MAINTSCRIPT_PACKAGE=blockhost /tmp/blockhost/DEBIAN/{words}");
+        let _ = booted.output(&["sh", "-c", &ran]);
+    };
+    let place = "/usr/lib/systemd/system";
+    let _ = booted.output(&[
+        "sh",
+        "-c",
+        &format!("mkdir -p {place}; cp /units/blockhost-onboot.service {place}"),
+    ]);
+    let tree = booted.path("/tmp/blockhost");
+    let units = tree.join("usr/lib/systemd/system");
+    std::fs::create_dir_all(&units).expect("a directory");
+    for unit in ["blockhost-onboot.service", STOP_ALL] {
+        std::fs::copy(packaged(unit), units.join(unit)).expect(unit);
+    }
+    let mut build = command(packaged("../units-and-scripts.sh"));
+    build.arg("blockhost").arg(&tree);
+    run(build, Duration::from_secs(60)).expect("the scripts are made");
+    script("preinst upgrade 1");
+    let _ = booted.output(&["cp", "-r", "/tmp/blockhost/usr", "/"]);
+    script("postinst configure 1");
+    let enabled = booted.output(&["find", "/etc/systemd/system", "-name", "blockhost-*"]);
+    assert_eq!(
+        enabled,
+        format!("/etc/systemd/system/multi-user.target.wants/{STOP_ALL}\n"),
+        "{}",
+        booted.journal()
+    );
+}
 
 #[test]
 fn containers_are_shut_down_with_their_host_and_by_nothing_else() {
@@ -30,10 +66,13 @@ fn containers_are_shut_down_with_their_host_and_by_nothing_else() {
         file("/units/small.tar.gz", archive.as_slice()),
         file("/units/down.target", DOWN),
     ];
-    let enabled = ["blockhost-root-agent.socket", CONTAINERS, STOP_ALL];
+    let enabled = ["blockhost-root-agent.socket", CONTAINERS];
     let Some(booted) = booted(&enabled, &files) else {
         return;
     };
+    assert_eq!(booted.property(STOP_ALL, "ActiveState"), "inactive");
+    upgraded(&booted);
+    assert_eq!(booted.property(STOP_ALL, "ActiveState"), "active");
     let _ = booted.output(&["mkdir", "-p", cache]);
     let _ = booted.output(&["cp", "/units/small.tar.gz", cache]);
     for vmid in [100, 101, 102] {
