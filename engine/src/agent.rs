@@ -88,7 +88,8 @@ pub async fn anchored(layout: &Layout, params: &Value) -> Result<Option<u64>, Re
     ask(layout, action).await
 }
 
-/// Numbers of the machines that run on this host.
+/// Numbers of the machines that run on this host: all that are not stopped. Others are QEMU's own words: one that its guest put to
+/// sleep (`suspended`), or that waits for space on a disk (`io-error`), has not ended.
 ///
 /// # Errors
 /// One sentence: the agent is not reached, or its answer is not the agreed one.
@@ -110,7 +111,7 @@ fn running_in(output: &str) -> Result<BTreeSet<u32>, String> {
         status: String,
     }
     let rows: Vec<Row> = serde_json::from_str(output).map_err(|e| format!("qm-list: {e}"))?;
-    let running = rows.into_iter().filter(|row| row.status == "running");
+    let running = rows.into_iter().filter(|row| row.status != "stopped");
     Ok(running.map(|row| row.vmid).collect())
 }
 
@@ -146,6 +147,11 @@ mod tests {
     fn what_runs_is_read_from_the_list_and_a_list_of_another_shape_is_not_believed() {
         let list = r#"[{"vmid":100,"name":"a","status":"running"},{"vmid":101,"name":"b","status":"stopped"}]"#;
         assert_eq!(running_in(list), Ok(BTreeSet::from([100])));
+        // What is not over runs.
+        for word in ["suspended", "paused", "io-error", "unresponsive"] {
+            let list = format!(r#"[{{"vmid":100,"name":"a","status":"{word}"}}]"#);
+            assert_eq!(running_in(&list), Ok(BTreeSet::from([100])), "{word}");
+        }
         for odd in [
             "",
             "{}",

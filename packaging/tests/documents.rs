@@ -195,3 +195,28 @@ fn every_key_of_the_agents_policy_is_in_the_manual() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn who_takes_blockhost_off_a_host_is_told_all_users_that_there_are() {
+    let users = packaged_users();
+    assert!(users.len() > 3);
+    let manual = fs::read_to_string(repository().join("docs/maintain.md")).unwrap();
+    let step = manual
+        .split_once("`deluser` of ")
+        .and_then(|(_, rest)| rest.split_once("lines"))
+        .unwrap()
+        .0;
+    for user in users {
+        assert!(step.contains(&format!("`{user}`")), "{user}: {step}");
+    }
+}
+
+/// Names of the users that the packages make.
+fn packaged_users() -> Vec<String> {
+    let text =
+        fs::read_to_string(repository().join("packaging/sysusers.d/blockhost.conf")).unwrap();
+    let users = text.lines().filter_map(|line| line.strip_prefix("u "));
+    users
+        .filter_map(|line| Some(line.split_whitespace().next()?.to_owned()))
+        .collect()
+}

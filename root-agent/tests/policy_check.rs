@@ -240,3 +240,25 @@ fn whether_a_request_would_be_allowed_is_answered_by_the_rules_themselves() {
     let arguments = ["--file", file, "--as", "65001:65001", "agent-info"];
     assert_eq!(check(&world, &arguments).code, 0);
 }
+
+/// What an upgrade asks before it starts the agent anew: files that an earlier version took end it.
+#[test]
+fn what_keeps_the_agent_from_starting_is_said_before_it_is_started() {
+    let world = World::new(RULES);
+    assert_eq!(check(&world, &[]).code, 0);
+    for (name, text) in [
+        ("ledger-witnesses", "quorum none\n"),
+        ("root-agent.yaml", RULES),
+    ] {
+        let file = world.layout.etc().join(name);
+        std::fs::write(&file, text).expect("written");
+        // As the group of the services has it by the manual of an earlier version.
+        std::os::unix::fs::chown(&file, None, Some(1)).expect("chown");
+        let said = check(&world, &[]);
+        assert_eq!(said.code, 1, "{name}: {}", said.out);
+        let advice = format!("chown root:root {}", file.display());
+        assert!(said.err.contains(&advice), "{name}: {}", said.err);
+        std::os::unix::fs::chown(&file, None, Some(0)).expect("chown");
+        assert_eq!(check(&world, &[]).code, 0, "{name}");
+    }
+}

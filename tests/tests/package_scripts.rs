@@ -1,5 +1,7 @@
 //! What packages do when they are installed, in a private root directory: which ids the users get, which units start with the
-//! host.
+//! host. What they do with services that run, in a private system.
+
+mod units_world;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,6 +9,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use blockhost_tests::command::{command, run, with_args};
+use blockhost_tests::namespace::find;
+use blockhost_tests::systemd::{Booted, File};
+use serde_json::json;
+use units_world::{CONTAINERS, booted, succeeds, wait_for};
 
 /// Users with ids that must stay theirs: one of a directory service is among those of containers.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nfar:x:17000000:17000000::/:/bin/sh\n";
@@ -431,7 +437,84 @@ fn what_is_removed_and_installed_again_starts_as_at_first_and_what_was_off_stays
     host.dpkg(&["--remove", NAME]);
     host.install(&new, "--install");
     assert!(!host.is_on(SOCKET));
+    // Machines that run are known by what stands there.
+    let run = host.root().join("run/blockhost");
+    std::fs::create_dir_all(run.join("qm")).expect("a directory");
+    for file in ["root-agent.sock", "qm/100.alive"] {
+        std::fs::write(run.join(file), "").expect("written");
+    }
     host.dpkg(&["--purge", NAME]);
+    assert!(!run.join("root-agent.sock").exists());
+    assert!(run.join("qm/100.alive").exists());
     host.install(&new, "--install");
     assert!(host.is_on(SOCKET), "nobody remembers");
+}
+
+/// An upgrade of a package in a system that runs, as far as `dpkg` runs scripts for it; what it says.
+fn upgraded(booted: &Booted, name: &str, units: &[&str]) -> String {
+    let inside = format!("/tmp/{name}");
+    package(&booted.path(&inside), name, units);
+    let script = |words: &str| {
+        let ran = format!("DPKG_MAINTSCRIPT_PACKAGE={name} {inside}/DEBIAN/{words} 2>&1");
+        booted.output(&["sh", "-c", &ran])
+    };
+    let _ = booted.output(&["cp", "-r", &format!("{inside}/usr"), "/"]);
+    script("preinst upgrade 1") + &script("postinst configure 1")
+}
+
+#[test]
+fn an_upgrade_leaves_alone_what_would_not_start_and_says_what_to_do() {
+    const SERVICE: &str = "blockhost-root-agent.service";
+    const POLICY: &str = "/etc/blockhost/root-agent.yaml";
+    let file = |path, bytes| File {
+        path,
+        bytes,
+        mode: 0o640,
+    };
+    let files = [
+        file(POLICY, b"limits: {in_flight: 16}\n".as_slice()),
+        // One from before there was a way to become the new program.
+        file(
+            "/units/blockhost-containers.service.d/old.conf",
+            b"[Service]\nExecReload=\nExecReload=/bin/false\n",
+        ),
+    ];
+    let Some(booted) = booted(&["blockhost-root-agent.socket", CONTAINERS], &files) else {
+        return;
+    };
+    succeeds(&booted, "agent-info", &json!({}));
+    let pid = |unit: &str| booted.property(unit, "MainPID");
+    let before = pid(SERVICE);
+
+    // As the manual of an earlier version had it.
+    let _ = booted.output(&["chgrp", "blockhost", POLICY]);
+    let said = upgraded(&booted, "blockhost-root-agent", AGENT);
+    assert!(
+        said.contains(&format!("chown root:root {POLICY}")),
+        "{said}"
+    );
+    assert!(said.contains("was not restarted"), "{said}");
+    assert_eq!(pid(SERVICE), before);
+    succeeds(&booted, "agent-info", &json!({}));
+
+    let _ = booted.output(&["chgrp", "root", POLICY]);
+    let said = upgraded(&booted, "blockhost-root-agent", AGENT);
+    assert!(!said.contains("restart"), "{said}");
+    assert_ne!(pid(SERVICE), before);
+    succeeds(&booted, "agent-info", &json!({}));
+
+    if find("lxc-start").is_none() {
+        println!("skipped in part: lxc-start is not installed");
+        return;
+    }
+    wait_for("the containers' service does not run", &booted, || {
+        booted.property(CONTAINERS, "ActiveState") == "active"
+    });
+    let before = pid(CONTAINERS);
+    let said = upgraded(&booted, "blockhost-hypervisor", &[CONTAINERS]);
+    assert!(
+        said.contains("then: systemctl restart blockhost-containers"),
+        "{said}"
+    );
+    assert_eq!(pid(CONTAINERS), before);
 }

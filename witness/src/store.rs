@@ -99,8 +99,8 @@ fn on(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreE
 struct Kept {
     keys: Vec<Vkey>,
     path: PathBuf,
-    /// Held from judging to answering: two requests of one log cannot pass each other.
-    /// What is judged by. Held while the next one is made durable.
+    /// What is judged by. Held from judging to answering, while the next one is made durable: two requests of one log cannot
+    /// pass each other.
     last: Mutex<Option<Last>>,
     /// What others are shown: the newest that is durable. Never held for longer than a look.
     shown: Mutex<Option<Arc<Last>>>,

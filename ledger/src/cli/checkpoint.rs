@@ -1,8 +1,9 @@
 //! `blockhost ledger checkpoint`: the signed head to keep elsewhere, as text or for a telephone's camera.
 
 use super::context::{Context, Failure};
-use crate::merkle::hex;
+use crate::merkle::{Hash, hex};
 use crate::note::Checkpoint;
+use crate::reader::{ReadError, Reader};
 use qrcodegen::{QrCode, QrCodeEcc};
 use serde_json::json;
 use std::io::IsTerminal as _;
@@ -23,21 +24,16 @@ pub struct Args {
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let ledger = context.ledger()?;
-    let reader = context.reader()?;
     // The published one, a second behind at most: it is durable, and may carry cosignatures of witnesses. What is in the file
-    // and not on the disk yet could be lost, and a checkpoint of it would accuse this host for ever.
+    // and not on the disk yet could be lost, and a checkpoint of it would accuse this host for ever. It is read first: the
+    // records that are read afterwards are then at least those that it is of, whatever the agent publishes meanwhile.
     let published = ledger
         .read(crate::dir::CHECKPOINT, 64 * 1024)
-        .ok()
-        .flatten();
-    let published = published.and_then(|bytes| String::from_utf8(bytes).ok());
-    let published = published.and_then(|note| {
-        let found: Checkpoint = reader.epochs()?.open(&note).ok()?;
-        let root = reader.root_of_range(0, found.size).ok()?;
-        (root == found.root).then_some((found.size, root, note))
-    });
+        .map_err(ReadError::from)?;
+    let reader = context.reader()?;
     let (size, root, note) = match published {
-        Some(published) => published,
+        Some(bytes) => judged(&reader, bytes)?,
+        // Nothing was ever published here.
         None => {
             let head = reader.head()?;
             (head.size, head.root, head.note)
@@ -63,6 +59,28 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<(), Failure> {
         }
     }
     Ok(write!(context.out, "{note}")?)
+}
+
+/// What is published, where it is of these records: size, root and the note itself.
+fn judged(reader: &Reader, bytes: Vec<u8>) -> Result<(u64, Hash, String), Failure> {
+    let wrong = |why: &str| {
+        Failure::NotVerified(format!(
+            "the published checkpoint and the records contradict each other: {why}; see `blockhost ledger verify`, and keep neither"
+        ))
+    };
+    let note = String::from_utf8(bytes).map_err(|_| wrong("it is not text"))?;
+    let found: Checkpoint = reader
+        .epochs()?
+        .open(&note)
+        .map_err(|error| wrong(&error.to_string()))?;
+    if found.size > reader.size() {
+        let why = format!("it is of {} records, and there are {}", found.size, reader.size());
+        return Err(wrong(&why));
+    }
+    if reader.root_of_range(0, found.size)? != found.root {
+        return Err(wrong("the first records are others"));
+    }
+    Ok((found.size, found.root, note))
 }
 
 /// Two rows of modules in each line, with the border of four that scanners need.

@@ -18,7 +18,9 @@ use crate::policy::Policy;
 use crate::policy::authority::{Authority, ResolvedRule, Subject};
 use crate::policy::review::review;
 use crate::policy::sockets::{MAIN, SocketName};
-use crate::supervisor::config::{ConfigError, fits, programs_elsewhere, read_draft, read_policy};
+use crate::supervisor::config::{
+    ConfigError, fits, programs_elsewhere, read_draft, read_policy, witnesses,
+};
 
 /// Exit code of a request that would be refused.
 const NOT_ALLOWED: u8 = 3;
@@ -99,6 +101,8 @@ fn load(file: Option<PathBuf>) -> Result<Checked, Refusal> {
         }
         _ => {
             let policy = read_policy(&in_force)?;
+            // As well without which the agent does not start.
+            witnesses(&layout.etc().join("ledger-witnesses"))?;
             (in_force, policy)
         }
     };

@@ -211,7 +211,10 @@ pub fn gather(
 }
 
 /// The verifier keys in the policy of witnesses (C2SP tlog-policy); none where there is no such file.
-fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
+///
+/// # Errors
+/// [`ConfigError::Writable`], [`ConfigError::Witnesses`].
+pub fn witnesses(path: &Path) -> Result<Vec<String>, ConfigError> {
     use std::io::Read;
     let wrong = |why: String| ConfigError::Witnesses {
         path: path.to_owned(),
