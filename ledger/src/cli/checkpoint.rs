@@ -74,7 +74,11 @@ fn judged(reader: &Reader, bytes: Vec<u8>) -> Result<(u64, Hash, String), Failur
         .open(&note)
         .map_err(|error| wrong(&error.to_string()))?;
     if found.size > reader.size() {
-        let why = format!("it is of {} records, and there are {}", found.size, reader.size());
+        let why = format!(
+            "it is of {} records, and there are {}",
+            found.size,
+            reader.size()
+        );
         return Err(wrong(&why));
     }
     if reader.root_of_range(0, found.size)? != found.root {
