@@ -70,7 +70,8 @@ fn judged(reader: &Reader, bytes: Vec<u8>) -> Result<(u64, Hash, String), Failur
     };
     let note = String::from_utf8(bytes).map_err(|_| wrong("it is not text"))?;
     let found: Checkpoint = reader
-        .epochs()?
+        .epochs()
+        .ok_or_else(|| wrong("the records name no key"))?
         .open(&note)
         .map_err(|error| wrong(&error.to_string()))?;
     if found.size > reader.size() {

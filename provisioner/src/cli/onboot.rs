@@ -1,5 +1,6 @@
 //! `blockhost-vm-onboot`: run once when the host has started.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use clap::{CommandFactory as _, Parser};
 use super::{EXIT_CODES, Failure, exit, say};
 use crate::agent::SocketAgent;
 use crate::config::{Config, DbConfig};
-use crate::host::onboot::{Sold, start_all};
+use crate::host::onboot::{Sold, Tries, start_all};
 use crate::record::VmRecord;
 use crate::store::{self, Store as _, StoreError};
 
@@ -24,7 +25,10 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// again. Proxmox VE starts its own; there only routes and limits are seen to.
 ///
 /// A database server that does not answer is waited for, one minute long. After that, containers and the machines outside
-/// of vmid_range are started, and the rest is held back, since it may be suspended: exit code 1, and the unit tries again.
+/// of vmid_range are started, and the rest is held back, since it may be suspended: exit code 1.
+///
+/// Its unit tries again what failed, and nothing else: what somebody stopped meanwhile stays so. It does that for some ten
+/// minutes; `systemctl stop blockhost-onboot` ends it.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
   blockhost-vm-onboot
@@ -50,6 +54,8 @@ fn run() -> Result<ExitCode, Failure> {
     let layout = Layout::from_env();
     let agent = SocketAgent::new(&layout);
     let mut tell = |line: &str| say(line);
+    let left = Left::of_unit();
+    let tries = left.tries();
     // A host that sells nothing has no database, and may have containers all the same.
     let failed = if DbConfig::path(&layout).exists() {
         let config = Config::load(&layout)?;
@@ -62,19 +68,20 @@ fn run() -> Result<ExitCode, Failure> {
                     records: &records,
                     bridge: &config.host.bridge,
                 };
-                start_all(&agent, sold, &mut tell)?
+                start_all(&agent, sold, &tries, &mut tell)?
             }
             Err(error) => {
                 let sold = Sold::Unknown {
                     vmids: &config.db.vmids,
                     why: &error.to_string(),
                 };
-                start_all(&agent, sold, &mut tell)?
+                start_all(&agent, sold, &tries, &mut tell)?
             }
         }
     } else {
-        start_all(&agent, Sold::Nothing, &mut tell)?
+        start_all(&agent, Sold::Nothing, &tries, &mut tell)?
     };
+    left.note(&failed);
     if failed.is_empty() {
         Ok(ExitCode::SUCCESS)
     } else {
@@ -82,6 +89,35 @@ fn run() -> Result<ExitCode, Failure> {
             "not started or not as it should be: {}",
             failed.join(", ")
         )))
+    }
+}
+
+/// What failed in the pass before, for the next one of the same unit: in its own directory, which systemd keeps as long as it
+/// tries again by itself, and makes anew for every other start.
+struct Left(Option<PathBuf>);
+
+impl Left {
+    fn of_unit() -> Self {
+        let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        Self(directory.map(|directory| directory.join("failed")))
+    }
+
+    fn tries(&self) -> Tries {
+        let text = self.0.as_ref().map(std::fs::read_to_string);
+        match text {
+            Some(Ok(text)) => Tries::again(text.lines().map(str::to_owned)),
+            // The first pass, or somebody at a terminal.
+            _ => Tries::ALL,
+        }
+    }
+
+    /// Without it the next pass is about everything again.
+    fn note(&self, failed: &[String]) {
+        let Some(path) = &self.0 else { return };
+        let _ = std::fs::remove_file(path);
+        if !failed.is_empty() {
+            let _ = std::fs::write(path, failed.join("\n"));
+        }
     }
 }
 
@@ -117,6 +153,20 @@ fn patiently<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_is_known_to_the_next_pass_of_the_unit_and_to_nobody_after_a_good_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = Left(Some(directory.path().join("failed")));
+        assert_eq!(left.tries(), Tries::ALL, "the first pass");
+        let failed = ["VM 101".to_owned(), "the route to VM 102".to_owned()];
+        left.note(&failed);
+        assert_eq!(left.tries(), Tries::again(failed));
+        left.note(&[]);
+        assert_eq!(left.tries(), Tries::ALL);
+        Left(None).note(&["VM 101".to_owned()]);
+        assert_eq!(Left(None).tries(), Tries::ALL, "no unit");
+    }
 
     fn away() -> StoreError {
         StoreError::Server {

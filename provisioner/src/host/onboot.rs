@@ -2,6 +2,7 @@
 //! numbers, which both share. Proxmox VE does this itself. Either way the kernel gets the host route of each sold machine
 //! again and each its limits, which nothing keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use blockhost_proto::action::{Ip6RouteAdd, QmSet, QmStatus};
@@ -14,6 +15,13 @@ use crate::backend::BackendError;
 use crate::lifecycle::{route_of, start_with_host_option};
 use crate::record::{Status, VmRecord};
 use crate::time::Time;
+
+/// In what failed: the lists and the database, without which nobody knows what else there is.
+const UNKNOWN: [&str; 3] = [
+    "the machines' routes and limits",
+    "the list of VMs",
+    "the list of CTs",
+];
 
 /// How long a guest may take to power off.
 const SHUTDOWN_S: u16 = 30;
@@ -58,6 +66,28 @@ impl Sold<'_> {
     }
 }
 
+/// What one pass is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tries(Option<BTreeSet<String>>);
+
+impl Tries {
+    /// Everything, as when the host has started.
+    pub const ALL: Self = Self(None);
+
+    /// Only what failed in the pass before, in the words of [`start_all`]: what succeeded then may have been stopped since, by
+    /// who had a reason. Everything where that pass did not know what there is.
+    #[must_use]
+    pub fn again(failed: impl IntoIterator<Item = String>) -> Self {
+        let failed: BTreeSet<String> = failed.into_iter().collect();
+        let known = failed.iter().all(|what| !UNKNOWN.contains(&what.as_str()));
+        Self(known.then_some(failed))
+    }
+
+    fn holds(&self, what: &str) -> bool {
+        self.0.as_ref().is_none_or(|failed| failed.contains(what))
+    }
+}
+
 /// Starts all that is to run, with its host route, and limits it as its record says. One that cannot be reached, started or
 /// limited keeps no other from it; what failed is returned, everything is said. What is suspended in the database stays off,
 /// and what may be it when the database does not answer.
@@ -67,6 +97,7 @@ impl Sold<'_> {
 pub fn start_all(
     agent: &impl Agent,
     sold: Sold<'_>,
+    tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<String>, BackendError> {
     let foreign = foreign_backend(agent)?;
@@ -74,18 +105,18 @@ pub fn start_all(
     // Before the machines: a guest that is up and cannot be reached is down for its owner.
     let mut failed = match sold {
         Sold::Nothing => Vec::new(),
-        Sold::Known { records, bridge } => set_routes(agent, records, bridge, say),
+        Sold::Known { records, bridge } => set_routes(agent, records, bridge, tries, say),
         Sold::Unknown { why, .. } => {
             say(&format!("what is sold is not known: {why}"));
-            vec!["the machines' routes and limits".to_owned()]
+            vec![UNKNOWN[0].to_owned()]
         }
     };
     if let Some(other) = &foreign {
         say(&format!("{other} starts its own"));
     }
-    failed.extend(stop_suspended(agent, records, say));
+    failed.extend(stop_suspended(agent, records, tries, say));
     if foreign.is_some() {
-        failed.extend(limit_running(agent, records, say));
+        failed.extend(limit_running(agent, records, tries, say));
         return Ok(failed);
     }
     let mut fail = |what: String, say: &mut dyn FnMut(&str), why: &dyn std::fmt::Display| {
@@ -99,7 +130,7 @@ pub fn start_all(
                 vmid: row.vmid,
                 kind,
             })),
-            Err(e) => fail(format!("the list of {}s", kind.word()), say, &e),
+            Err(e) => fail(list_of(kind).to_owned(), say, &e),
         }
     }
     all.sort_unstable();
@@ -110,6 +141,16 @@ pub fn start_all(
             .iter()
             .find(|record| record.vmid == vmid && record.status != Status::Destroyed);
         let suspended = record.is_some_and(|record| record.status == Status::Suspended);
+        if !tries.holds(&what) {
+            // It runs since the pass before, as far as that is anybody's business but its owner's.
+            let limits = record.filter(|record| tries.holds(&limits_of(record)));
+            if let Some(record) = limits
+                && let Err(e) = limit_if_running(agent, record)
+            {
+                fail(limits_of(record), say, &e);
+            }
+            continue;
+        }
         match wanted(agent, kind, vmid) {
             Ok(false) => {}
             Ok(true) if sold.may_be_suspended(guest) => {
@@ -138,6 +179,7 @@ fn set_routes(
     agent: &impl Agent,
     records: &[VmRecord],
     bridge: &IfName,
+    tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Vec<String> {
     let mut failed = Vec::new();
@@ -146,12 +188,15 @@ fn set_routes(
         let Some(address) = route_of(record) else {
             continue;
         };
+        let what = format!("the route to VM {}", record.vmid);
+        if !tries.holds(&what) {
+            continue;
+        }
         let action = Ip6RouteAdd {
             address,
             dev: bridge.clone(),
         };
         if let Err(e) = ask(agent, &action.into()) {
-            let what = format!("the route to VM {}", record.vmid);
             say(&format!("{what}: {e}"));
             failed.push(what);
         }
@@ -164,6 +209,7 @@ fn set_routes(
 fn stop_suspended(
     agent: &impl Agent,
     records: &[VmRecord],
+    tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Vec<String> {
     let now = Time::now();
@@ -172,6 +218,10 @@ fn stop_suspended(
         record.status == Status::Suspended && !record.mock && record.expires_at <= now
     };
     for VmRecord { vmid, .. } in records.iter().filter(off) {
+        let what = format!("VM {vmid}, which is suspended");
+        if !tries.holds(&what) {
+            continue;
+        }
         let stopped = running(agent, *vmid).and_then(|running| {
             if running {
                 let options = start_with_host_option(false)?;
@@ -192,7 +242,7 @@ fn stop_suspended(
             Ok(false) => {}
             Err(e) => {
                 say(&format!("VM {vmid} is suspended and may run: {e}"));
-                failed.push(format!("VM {vmid}, which is suspended"));
+                failed.push(what);
             }
         }
     }
@@ -208,6 +258,13 @@ fn stop(agent: &impl Agent, vmid: Vmid) -> Result<(), BackendError> {
     Ok(())
 }
 
+fn list_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Machine => UNKNOWN[1],
+        Kind::Container => UNKNOWN[2],
+    }
+}
+
 fn limits_of(record: &VmRecord) -> String {
     format!("the limits of VM {}", record.vmid)
 }
@@ -219,10 +276,20 @@ fn limit(agent: &impl Agent, record: &VmRecord) -> Result<(), BackendError> {
     }
 }
 
+/// Limits a machine that runs; whether it does.
+fn limit_if_running(agent: &impl Agent, record: &VmRecord) -> Result<bool, BackendError> {
+    let running = running(agent, record.vmid)?;
+    if running {
+        limit(agent, record)?;
+    }
+    Ok(running)
+}
+
 /// Limits those that another has started.
 fn limit_running(
     agent: &impl Agent,
     records: &[VmRecord],
+    tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Vec<String> {
     let mut failed = Vec::new();
@@ -230,13 +297,10 @@ fn limit_running(
         record.status == Status::Active && !record.mock && !record.throttle.is_none()
     };
     for record in records.iter().filter(limited) {
-        let done = running(agent, record.vmid).and_then(|running| {
-            if running {
-                limit(agent, record)?;
-            }
-            Ok(running)
-        });
-        match done {
+        if !tries.holds(&limits_of(record)) {
+            continue;
+        }
+        match limit_if_running(agent, record) {
             Ok(true) => say(&format!("VM {} is limited", record.vmid)),
             Ok(false) => {}
             Err(e) => {
@@ -252,7 +316,8 @@ fn limit_running(
 fn running(agent: &impl Agent, vmid: Vmid) -> Result<bool, BackendError> {
     match answered(agent, &QmStatus { vmid }.into()) {
         Err(e) if e.is_not_found() => Ok(false),
-        other => Ok(other?.get("status").and_then(Value::as_str) == Some("running")),
+        // Its other words are of machines that run: one that its guest put to sleep, one that waits for space on a disk.
+        other => Ok(other?.get("status").and_then(Value::as_str) != Some("stopped")),
     }
 }
 

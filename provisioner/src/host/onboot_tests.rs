@@ -133,7 +133,7 @@ fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) 
 
 fn run_with(host: &Host, sold: Sold<'_>) -> (Vec<String>, Vec<String>, String) {
     let mut said = String::new();
-    let failed = start_all(host, sold, &mut |line| said.push_str(&format!("{line}\n"))).unwrap();
+    let failed = start_all(host, sold, &Tries::ALL, &mut |line| said.push_str(&format!("{line}\n"))).unwrap();
     (host.started.take(), failed, said)
 }
 
@@ -142,6 +142,40 @@ fn what_is_to_run_is_started_in_the_order_of_numbers_and_nothing_else_is() {
     let (started, failed, _) = run(&Host::new("embedded", &[]), &[]);
     assert_eq!(started, ["pct-start 100", "qm-start 101", "pct-start 104"]);
     assert!(failed.is_empty());
+}
+
+#[test]
+fn a_pass_that_is_tried_again_touches_only_what_failed() {
+    let records = [
+        limited(101, "active"),
+        limited(104, "active"),
+        suspended(102),
+    ];
+    let bridge = &"vmbr0".parse().unwrap();
+    let sold = Sold::Known {
+        records: &records,
+        bridge,
+    };
+    let pass = |host: &Host, failed: &[&str]| {
+        let tries = Tries::again(failed.iter().map(|what| (*what).to_owned()));
+        let failed = start_all(host, sold, &tries, &mut |_| ()).unwrap();
+        (host.started.take(), failed)
+    };
+    let whole = run_with(&Host::new("embedded", &[]), sold).0;
+    assert!(whole.len() > 3, "{whole:?}");
+    let (done, failed) = pass(&Host::new("embedded", &["pct-start 104"]), &["CT 104"]);
+    assert!(done.is_empty(), "{done:?}");
+    assert_eq!(failed, ["CT 104"]);
+    let (done, _) = pass(&Host::new("embedded", &[]), &["CT 104"]);
+    assert_eq!(done, ["pct-start 104"]);
+    // It was started in the pass before, and is not once more.
+    let (done, _) = pass(&Host::new("embedded", &[]), &["the limits of VM 101"]);
+    assert_eq!(done, ["vm-throttle 101"]);
+    // Nobody knew then what there is.
+    for unknown in UNKNOWN {
+        let (done, _) = pass(&Host::new("embedded", &[]), &[unknown, "CT 104"]);
+        assert_eq!(done, whole, "{unknown}");
+    }
 }
 
 #[test]
@@ -265,6 +299,7 @@ fn proxmox_is_left_to_start_its_own_and_what_it_started_is_limited() {
         start_all(
             &Host::new("embedded", &["agent-info"]),
             Sold::Nothing,
+            &Tries::ALL,
             &mut |_| ()
         )
         .is_err()
