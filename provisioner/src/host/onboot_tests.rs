@@ -133,7 +133,10 @@ fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) 
 
 fn run_with(host: &Host, sold: Sold<'_>) -> (Vec<String>, Vec<String>, String) {
     let mut said = String::new();
-    let failed = start_all(host, sold, &Tries::ALL, &mut |line| said.push_str(&format!("{line}\n"))).unwrap();
+    let failed = start_all(host, sold, &Tries::ALL, &mut |line| {
+        said.push_str(&format!("{line}\n"))
+    })
+    .unwrap();
     (host.started.take(), failed, said)
 }
 

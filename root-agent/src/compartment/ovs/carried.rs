@@ -65,6 +65,20 @@ impl Carried {
         })
     }
 
+    /// Whether the kernel has a device with one of these names; not, where it cannot be asked.
+    pub fn is_one_there<'a>(&self, names: impl Iterator<Item = &'a String>) -> bool {
+        let names: Vec<&String> = names.collect();
+        let Ok(netlink) = &self.0 else { return false };
+        if names.is_empty() {
+            return false;
+        }
+        let mut netlink = netlink.lock().unwrap_or_else(PoisonError::into_inner);
+        let devices = netlink.devices().unwrap_or_default();
+        devices
+            .iter()
+            .any(|device| names.contains(&&device.link.name))
+    }
+
     fn judge(
         &self,
         goes: &str,

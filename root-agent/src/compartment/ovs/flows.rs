@@ -11,6 +11,7 @@ use blockhost_proto::response::ErrorCode;
 use blockhost_proto::value::Sha256Hex;
 use serde_json::json;
 
+use super::carried::Carried;
 use super::meters::torn;
 use super::openflow::connection::BundleError;
 use super::openflow::encode::Encoder;
@@ -199,14 +200,19 @@ pub fn plan(
 /// # Errors
 /// `not_found` for the bridge or a port, `conflict` where another owner's flow is in the way, `failed` with the flow and
 /// the switch's reason; nothing has changed then.
-pub fn set_flows(switch: &Switch, action: &OvsSetFlows, ctx: &JobCtx<'_>) -> Result<Done, Failure> {
+pub fn set_flows(
+    switch: &Switch,
+    carried: &Carried,
+    action: &OvsSetFlows,
+    ctx: &JobCtx<'_>,
+) -> Result<Done, Failure> {
     let name = action.bridge.as_str();
     let cookie = action.owner.cookie();
     let (uuid, row) = switch.database(ctx.deadline, |db| bridge(db, name, BRIDGE, ctx.deadline))?;
     let named = named_ports(&action.flows);
     let ports = match named.is_empty() {
         true => HashMap::new(),
-        false => settled_ports(switch, &row, &named, ctx)?,
+        false => settled_ports(switch, carried, &row, &named, ctx)?,
     };
     let key = format!("{COOKIE_KEY}{cookie:012x}");
     if row
@@ -317,18 +323,22 @@ fn named_ports(flows: &FlowSet) -> HashSet<&str> {
         .collect()
 }
 
-/// The numbers of the bridge's ports that work, by name. One of `named` that somebody has just attached has none for a moment:
-/// that is waited for, and others get at the database meanwhile.
+/// The numbers of the bridge's ports that work, by name. One of `named` that somebody has just attached has none for a moment, nor
+/// one whose device has just come: that is waited for, and others get at the database meanwhile.
 fn settled_ports(
     switch: &Switch,
+    carried: &Carried,
     bridge: &Row,
     named: &HashSet<&str>,
     ctx: &JobCtx<'_>,
 ) -> Result<HashMap<String, u16>, Failure> {
     let until = ctx.deadline.min(Instant::now() + SETTLING);
     loop {
-        let (ports, fresh) = switch.database(ctx.deadline, |db| port_numbers(db, bridge, ctx))?;
-        let waits = fresh.iter().any(|name| named.contains(name.as_str()));
+        let (ports, fresh, failed) =
+            switch.database(ctx.deadline, |db| port_numbers(db, bridge, ctx))?;
+        let is_named = |name: &&String| named.contains(name.as_str());
+        let waits = fresh.iter().any(|name| is_named(&name))
+            || carried.is_one_there(failed.iter().filter(is_named));
         if !waits || Instant::now() >= until {
             return Ok(ports);
         }
@@ -336,12 +346,12 @@ fn settled_ports(
     }
 }
 
-/// The numbers of the bridge's ports that work, by name; and the names of those of which the switch has not said it yet.
-fn port_numbers(
-    db: &mut Ovsdb,
-    bridge: &Row,
-    ctx: &JobCtx<'_>,
-) -> Result<(HashMap<String, u16>, Vec<String>), Failure> {
+/// Numbers of ports that work, names of those that have none yet, and of those that failed.
+type Ports = (HashMap<String, u16>, Vec<String>, Vec<String>);
+
+/// The numbers of the bridge's ports that work, by name; the names of those of which the switch has not said it yet, and of those
+/// whose devices it could not open, which it tries again when they come.
+fn port_numbers(db: &mut Ovsdb, bridge: &Row, ctx: &JobCtx<'_>) -> Result<Ports, Failure> {
     let mut t = Transaction::new();
     let ports = t.select("Port", json!([]), &["_uuid", "interfaces"]);
     let interfaces = t.select("Interface", json!([]), &["_uuid", "name", "ofport"]);
@@ -357,10 +367,15 @@ fn port_numbers(
     let rows = rows
         .iter()
         .filter(|row| row.uuid().is_some_and(|uuid| mine.contains(&uuid)));
-    let fresh = rows.clone().filter(|row| row.integer("ofport").is_none());
-    let fresh = fresh.filter_map(|row| row.text("name").map(str::to_owned));
-    let fresh = fresh.collect();
-    Ok((rows.filter_map(number).collect(), fresh))
+    let names = |is_it: fn(Option<i64>) -> bool| {
+        let found = rows.clone().filter(|row| is_it(row.integer("ofport")));
+        found
+            .filter_map(|row| row.text("name").map(str::to_owned))
+            .collect()
+    };
+    let fresh = names(|number| number.is_none());
+    let failed = names(|number| number.is_some_and(|number| number <= 0));
+    Ok((rows.clone().filter_map(number).collect(), fresh, failed))
 }
 
 /// Writes down whose cookie it is and what was asked for, or strikes it out.

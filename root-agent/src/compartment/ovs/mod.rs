@@ -63,7 +63,7 @@ impl Handler for Ovs {
             Action::OvsDelBr(action) => bridges::delete(switch, &self.carried, action, ctx),
             Action::OvsAddPort(action) => ports::add(switch, action, ctx),
             Action::OvsDelPort(action) => ports::delete(switch, &self.carried, action, ctx),
-            Action::OvsSetFlows(action) => flows::set_flows(switch, action, ctx),
+            Action::OvsSetFlows(action) => flows::set_flows(switch, &self.carried, action, ctx),
             Action::OvsSetQos(action) => qos::set_qos(switch, action, ctx),
             Action::OvsSetMeter(action) => meters::set_meter(switch, action, ctx),
             Action::OvsList(action) => list::list(switch, action, ctx),
