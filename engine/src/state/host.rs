@@ -88,6 +88,14 @@ pub trait Host {
     /// [`HostError::Kernel`].
     fn links(&mut self) -> Result<Vec<Link>, HostError>;
 
+    /// The same, as they are now: what was heard since may have waited for something that makes devices.
+    ///
+    /// # Errors
+    /// As there.
+    fn links_now(&mut self) -> Result<Vec<Link>, HostError> {
+        self.links()
+    }
+
     /// The addresses of a device.
     ///
     /// # Errors

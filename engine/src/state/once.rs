@@ -62,6 +62,11 @@ impl Host for Once<'_> {
         Ok(self.links.insert(links).clone())
     }
 
+    fn links_now(&mut self) -> Result<Vec<Link>, HostError> {
+        self.links = None;
+        self.links()
+    }
+
     fn addresses(&mut self, index: u32) -> Result<Vec<Address>, HostError> {
         self.host.addresses(index)
     }

@@ -41,7 +41,20 @@ pub(super) fn look(
     if containers.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let links = Links::read(host)?;
+    let mut links = Links::of(host.links()?);
+    // The list waits for a container that is being started; devices that were looked at before are not there yet.
+    let lacks = |vmid: &Vmid, config: &Value| {
+        nets(config).any(|(index, _)| {
+            let names = [promised_name(*vmid, index), managed_name(*vmid, index)];
+            names.iter().all(|name| links.find(name).is_none())
+        })
+    };
+    let late = containers
+        .iter()
+        .any(|(vmid, (status, config))| status == "running" && lacks(vmid, config));
+    if late {
+        links = Links::of(host.links_now()?);
+    }
     let all = containers.values().flat_map(|(_, config)| nets(config));
     let bridges: BTreeSet<String> = all.filter_map(|(_, net)| bridge_of(net)).collect();
     let switch = if bridges.iter().any(|bridge| !links.is_plain_bridge(bridge)) {
@@ -148,8 +161,7 @@ struct Links {
 }
 
 impl Links {
-    fn read(host: &mut dyn Host) -> Result<Self, HostError> {
-        let links = host.links()?;
+    fn of(links: Vec<Link>) -> Self {
         let mut by_name = BTreeMap::new();
         for (at, link) in links.iter().enumerate() {
             by_name.insert(link.name.clone(), at);
@@ -157,7 +169,7 @@ impl Links {
                 by_name.insert(name.clone(), at);
             }
         }
-        Ok(Self { links, by_name })
+        Self { links, by_name }
     }
 
     fn find(&self, name: &str) -> Option<&Link> {
