@@ -2,7 +2,7 @@
 //! ([`container`]), which does the same for containers through a service of its own without privileges ([`keeper`]).
 //! Everything the programs do lives here; `src/bin` only calls their `main`. The root agent's `vm` compartment is
 //! the caller, a human or a shell script written for Proxmox the other one.
-//! The only unsafe code is one ioctl, the Landlock calls and close_range in [`sys`].
+//! The only unsafe code is one ioctl and some calls that rustix lacks, in [`sys`].
 
 pub mod accel;
 pub mod beside;

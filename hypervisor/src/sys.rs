@@ -1,5 +1,5 @@
 //! System calls that std lacks: confined opening, the tap ioctl, user lookup, random bytes.
-//! The only unsafe code of the crate is the tap ioctl, the Landlock calls, close_range and unshare here.
+//! The only unsafe code of the crate is the tap ioctl, the Landlock calls, close_range, unshare and setfsuid here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
 use crate::host::Ids;
 
@@ -207,23 +206,32 @@ pub fn node_name() -> String {
         .to_owned()
 }
 
-/// Looks at something in a thread that belongs to this user, or to the caller where it may not become that. A unit's
-/// ProtectProc= hides from root the processes of others, unless it may trace them.
+/// Looks at something in a thread that has this user's identity in the eyes of file systems, `/proc` among them. A unit's
+/// ProtectProc= hides from root the processes of others, unless it may trace them. What tracing and signals go by stays the
+/// caller's: the user's processes, machines that may be anybody's, get no hold on this one. Who may not become the user sees what
+/// it sees.
 ///
 /// # Panics
 /// Never; what panics in the thread is `None`.
 pub fn seen_by<T: Send>(user: Option<Ids>, look: impl FnOnce() -> T + Send) -> Option<T> {
-    let change = |ids: Ids| {
-        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)
-    };
     let as_user = || {
-        // Not root, or no such user: what can be seen then is seen.
-        let _: Option<rustix::io::Result<()>> = user.map(change);
+        if let Some(ids) = user {
+            become_in_files(ids);
+        }
         look()
     };
     std::thread::scope(|scope| scope.spawn(as_user).join().ok())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "rustix has neither call; they set two numbers of this thread"
+)]
+fn become_in_files(ids: Ids) {
+    // SAFETY: sets a number of this thread and touches no memory; a refusal is no error, it leaves the number as it is.
+    unsafe { libc::setfsgid(ids.gid) };
+    // SAFETY: likewise.
+    unsafe { libc::setfsuid(ids.uid) };
 }
 
 /// Creates (or attaches to) the tap device `name` and returns the descriptor that keeps it alive. The device is not
@@ -378,5 +386,49 @@ pub mod landlock {
             return Err(io::Error::last_os_error());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_as_a_machines_user_gives_it_no_hold_on_itself() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can look as somebody else");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "x").unwrap();
+        let (uid, gid) = (64_998, 64_997);
+        std::os::unix::fs::chown(&secret, Some(0), Some(0)).unwrap();
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret, own).unwrap();
+        let looked = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = |key: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(key));
+                line.unwrap()
+                    .split_ascii_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            (line("Uid:"), line("Gid:"), File::open(&secret).is_ok())
+        };
+        // Real, effective and saved are what signals and tracing go by; the fourth is that of files.
+        let (users, groups, reads) = seen_by(Some(Ids { uid, gid }), looked).unwrap();
+        assert_eq!(
+            (users.as_str(), groups.as_str()),
+            ("0 0 0 64998", "0 0 0 64997")
+        );
+        assert!(!reads, "it sees what is root's");
+        let (users, _, reads) = looked();
+        assert_eq!(
+            (users.as_str(), reads),
+            ("0 0 0 0", true),
+            "this thread stays root's"
+        );
     }
 }
