@@ -19,6 +19,7 @@ pub mod pct;
 pub mod qm;
 pub mod request;
 pub mod response;
+pub mod routing;
 pub mod value;
 pub mod wire;
 

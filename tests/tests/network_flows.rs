@@ -90,6 +90,31 @@ fn a_compiled_policy_is_accepted_whole_and_set_again_changes_nothing() {
     ground.stop();
 }
 
+/// What routers tell one another, each from the container's own address.
+fn routers_words() -> Vec<String> {
+    let v4 = |to: &str, rest: &str| format!("nw_src=10.0.1.100,nw_dst={to},{rest}");
+    let v6 = |to: &str, rest: &str| format!("ipv6_src=fd77::100,ipv6_dst={to},{rest}");
+    let mut words = vec![
+        v4("10.0.1.101", "icmp,icmp_type=5,icmp_code=1"),
+        v4("224.0.0.1", "icmp,icmp_type=9"),
+    ];
+    for protocol in [88, 89, 103, 112] {
+        words.push(v4("224.0.0.18", &format!("ip,nw_proto={protocol}")));
+        words.push(v4("10.0.1.1", &format!("ip,nw_proto={protocol}")));
+        words.push(v6("ff02::12", &format!("ipv6,nw_proto={protocol}")));
+    }
+    for port in [520, 521, 646, 698] {
+        words.push(v4("10.0.1.1", &format!("udp,udp_dst={port}")));
+        words.push(v6("fd77::1", &format!("udp6,udp_dst={port}")));
+    }
+    for port in [1985, 2029, 3222, 6696] {
+        words.push(v4("224.0.0.102", &format!("udp,udp_dst={port}")));
+        words.push(v4("255.255.255.255", &format!("udp,udp_dst={port}")));
+        words.push(v6("ff02::66", &format!("udp6,udp_dst={port}")));
+    }
+    words
+}
+
 #[test]
 fn a_container_may_send_only_what_is_its_own() {
     let Some(ground) = prepared("a_container_may_send_only_what_is_its_own") else {
@@ -199,6 +224,18 @@ fn a_container_may_send_only_what_is_its_own() {
     ] {
         ground.trace("vi100", &spoofed, new).is_dropped();
     }
+    let routers = routers_words();
+    assert!(routers.len() > 20);
+    for word in &routers {
+        let packet = format!("{own},{word}");
+        ground.trace("vi100", &packet, new).is_dropped();
+    }
+    // A client may have the same port.
+    let answer = format!("{own},udp,nw_src=10.0.1.100,nw_dst=198.18.0.1,udp_src=53,udp_dst=1985");
+    ground
+        .trace("vi100", &answer, new)
+        .leaves_by(&["uplink0"])
+        .with("ct(commit,zone=10)");
     // Who asks for routers asks those outside.
     let asks = format!(
         "dl_src={mac},dl_dst=33:33:00:00:00:02,icmp6,icmp_type=133,ipv6_src=fe80::ff:fe00:164,ipv6_dst=ff02::2"

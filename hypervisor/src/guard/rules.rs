@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use blockhost_proto::qm::MacAddress;
+use blockhost_proto::routing;
 
 use super::program::{Size, Test};
 use super::{Guard, Has};
@@ -25,6 +26,7 @@ const V4_FIRST: u32 = 14;
 const V4_PIECE: u32 = 20;
 const V4_PROTOCOL: u32 = 23;
 const V4_FROM: u32 = 26;
+const V4_TO: u32 = 30;
 /// Behind a header without options, and behind one with the option that asks routers to look (RFC 2113).
 const V4_INSIDE: [(u32, u32); 2] = [(0x45, 34), (0x46, 38)];
 
@@ -33,24 +35,27 @@ const V6_LENGTH: u32 = 18;
 const V6_NEXT: u32 = 20;
 const V6_HOPS: u32 = 21;
 const V6_FROM: u32 = 22;
+const V6_TO: u32 = 38;
 const V6_INSIDE: u32 = 54;
 /// The address that neighbour discovery is about.
 const ND_ABOUT: u32 = V6_INSIDE + 8;
 
+const ICMP: u32 = 1;
 const IGMP: u32 = 2;
 const UDP: u32 = 17;
 const FRAGMENT: u32 = 44;
 const ICMPV6: u32 = 58;
-const PIM: u32 = 103;
 const HOP_BY_HOP: u32 = 0;
-/// TCP, tunnels, DCCP, GRE, ESP, L2TP, SCTP, UDP-Lite: what no neighbour takes for neighbour discovery or DHCP. Not the
-/// headers that something of the kind could hide behind.
+/// TCP, tunnels, DCCP, GRE, ESP, L2TP, SCTP, UDP-Lite: what no neighbour takes for neighbour discovery, DHCP or a router's word
+/// (OSPF, VRRP, EIGRP, PIM are protocols of their own). Not the headers that something of the kind could hide behind.
 const PLAIN: [u32; 9] = [6, 4, 33, 41, 47, 50, 115, 132, 136];
 const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 /// Joining and leaving groups. Asking who is in one makes a bridge send its asker everything.
 const IGMP_REPORTS: [u32; 4] = [0x12, 0x16, 0x17, 0x22];
 const MLD_REPORTS: [u32; 3] = [131, 132, 143];
+/// Errors, echoes and time stamps. A redirect (5) and an advertised router (9) are a router's word.
+const HARMLESS_V4: [u32; 7] = [0, 3, 8, 11, 12, 13, 14];
 /// Errors and echoes.
 const HARMLESS: [u32; 6] = [1, 2, 3, 4, 128, 129];
 const ROUTER_SOLICIT: u32 = 133;
@@ -130,11 +135,26 @@ fn link_local(mac: MacAddress) -> Ipv6Addr {
     )
 }
 
-/// What a packet holds that no neighbour takes for DHCP's answers or neighbour discovery; its kind at `next`, itself at `at`.
+/// UDP at `at` that is no router's word to routers, and no answer to who asks for addresses at port `client`.
+fn plain_udp(at: u32, to_many: &Test, client: u32) -> Test {
+    let ports = |ports: &[u16]| {
+        let each = ports.iter().map(|port| half(at + 2, u32::from(*port)));
+        Test::Any(each.collect())
+    };
+    not(any([
+        half(at + 2, client),
+        ports(&routing::PORTS),
+        all([to_many.clone(), ports(&routing::GROUP_PORTS)]),
+    ]))
+}
+
+/// What a packet holds that no neighbour takes for DHCP's answers, neighbour discovery or a router's word; its kind at `next`,
+/// itself at `at`.
 fn harmless(next: u32, at: u32) -> Test {
+    let to_group = byte(V6_TO, 0xff);
     any([
         any(PLAIN.map(|protocol| byte(next, protocol))),
-        all([byte(next, UDP), not(half(at + 2, DHCPV6_CLIENT))]),
+        all([byte(next, UDP), plain_udp(at, &to_group, DHCPV6_CLIENT)]),
         all([byte(next, ICMPV6), any(HARMLESS.map(|kind| byte(at, kind)))]),
     ])
 }
@@ -191,6 +211,8 @@ impl Guard {
         };
         // Nobody puts it together without the first piece.
         let later_piece = not(masked(V4_PIECE, Size::Half, 0x1fff, 0));
+        // Groups, and all on the link.
+        let to_many = masked(V4_TO, Size::Byte, 0xe0, 0xe0);
         let (plain, inside) = V4_INSIDE[0];
         let reports = V4_INSIDE.map(|(first, inside)| {
             all([
@@ -201,14 +223,21 @@ impl Guard {
         all([
             masked(V4_FIRST, Size::Byte, 0xf0, 0x40),
             source,
-            not(byte(V4_PROTOCOL, PIM)),
             any([
-                not(any([byte(V4_PROTOCOL, UDP), byte(V4_PROTOCOL, IGMP)])),
-                later_piece,
+                any(PLAIN.map(|protocol| byte(V4_PROTOCOL, protocol))),
+                all([
+                    any([ICMP, IGMP, UDP].map(|protocol| byte(V4_PROTOCOL, protocol))),
+                    later_piece,
+                ]),
                 all([
                     byte(V4_PROTOCOL, UDP),
                     byte(V4_FIRST, plain),
-                    not(half(inside + 2, DHCP_CLIENT)),
+                    plain_udp(inside, &to_many, DHCP_CLIENT),
+                ]),
+                all([
+                    byte(V4_PROTOCOL, ICMP),
+                    byte(V4_FIRST, plain),
+                    any(HARMLESS_V4.map(|kind| byte(inside, kind))),
                 ]),
                 all([byte(V4_PROTOCOL, IGMP), any(reports)]),
             ]),

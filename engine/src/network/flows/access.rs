@@ -12,7 +12,7 @@ use super::ground::{
 use super::policy::{Container, Internal, Network, Peer, Proto, Rule, Service, Tenant};
 use super::ports::masks;
 use super::read::PolicyError;
-use super::security::{addresses_v6, to_client};
+use super::security::{addresses_v6, to_udp};
 
 const TO_ALL: u32 = 31_000;
 const BROKEN: u32 = 30_000;
@@ -155,7 +155,7 @@ pub(super) fn base(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
 
 /// What somebody who asks for addresses takes for an answer.
 fn to_clients() -> [Value; 2] {
-    [("ip", 68), ("ipv6", 546)].map(|(family, port)| to_client(family, port))
+    [("ip", 68), ("ipv6", 546)].map(|(family, port)| to_udp(family, port))
 }
 
 /// What is spoken, in each family; of TCP, UDP and SCTP with the ports that it goes to.

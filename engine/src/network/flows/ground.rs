@@ -68,12 +68,14 @@ pub(super) const FAMILIES: [Family; 2] = [
         src: "nw_src",
         dst: "nw_dst",
         icmp: "icmp",
+        many: "224.0.0.0/3",
     },
     Family {
         dl_type: "ipv6",
         src: "ipv6_src",
         dst: "ipv6_dst",
         icmp: "icmp6",
+        many: "ff00::/8",
     },
 ];
 
@@ -84,6 +86,8 @@ pub(super) struct Family {
     pub(super) src: &'static str,
     pub(super) dst: &'static str,
     pub(super) icmp: &'static str,
+    /// Groups, and the address of all.
+    pub(super) many: &'static str,
 }
 
 /// A match with more conditions.

@@ -189,7 +189,7 @@ pub(super) fn container(draft: &mut Draft<'_>, container: &Container) -> Result<
         put(GOOD, probe, &free)?;
         put(OWN, json!({"dl_type": "ip", "nw_src": address}), &tracked)?;
     }
-    put(BAD, to_client("ip", 68), &drop())?;
+    put(BAD, to_udp("ip", 68), &drop())?;
     if container.dhcp {
         let ask = json!({"dl_dst": BROADCAST, "nw_src": "0.0.0.0", "nw_dst": "255.255.255.255"});
         put(GOOD, and(udp("ip", 68, 67), ask), &outside)?;
@@ -259,7 +259,7 @@ fn v6(
     for kind in [133, 134, SOLICIT, ADVERT, 137, 130, 131, 132, 143] {
         put(BAD, nd(kind), &drop())?;
     }
-    put(BAD, to_client("ipv6", 546), &drop())?;
+    put(BAD, to_udp("ipv6", 546), &drop())?;
     if container.dhcp {
         let ask = json!({"ipv6_src": local, "ipv6_dst": "ff02::1:2"});
         put(GOOD, and(udp("ipv6", 546, 547), ask), outside)?;
@@ -304,8 +304,8 @@ fn to_group(kind: u8, from: Ipv6Addr) -> Value {
     )
 }
 
-/// To those who ask for addresses: they take an answer from whatever port it comes.
-pub(super) fn to_client(dl_type: &str, port: u16) -> Value {
+/// UDP to a port, from whatever port it comes: who asks for addresses takes an answer from any.
+pub(super) fn to_udp(dl_type: &str, port: u16) -> Value {
     json!({"dl_type": dl_type, "nw_proto": "udp", "tp_dst": port})
 }
 

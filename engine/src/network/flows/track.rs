@@ -1,6 +1,7 @@
 //! Table 1: whose connections a packet belongs to. What comes from outside in a container's name is dropped; what is for
 //! a container goes through the zone of its tenant, ARP, ND and DHCP around it; the rest concerns nobody inside.
 
+use blockhost_proto::routing;
 use serde_json::{Value, json};
 
 use super::ground::{
@@ -9,9 +10,10 @@ use super::ground::{
 };
 use super::policy::{Container, Tenant};
 use super::read::PolicyError;
-use super::security::{NEVER_ROUTED, addresses_v6};
+use super::security::{NEVER_ROUTED, addresses_v6, to_udp};
 
 const PRETENDED: u32 = 30_000;
+const ROUTERS: u32 = 29_000;
 const ANSWERED: u32 = 28_000;
 const NEIGHBOURS: u32 = 25_000;
 const FAR_NEIGHBOURS: u32 = 24_500;
@@ -52,7 +54,35 @@ pub(super) fn base(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
     put(DHCP, answer, free())?;
     put(ARP, json!({"dl_type": "arp"}), free())?;
     put(WORLD, json!({}), vec![goto(table::DELIVER)])?;
-    draft.put(BASE, table::TRACK, 0, json!({}), drop())
+    draft.put(BASE, table::TRACK, 0, json!({}), drop())?;
+    no_routers(draft)
+}
+
+/// What routers tell one another, from a container. Those that are routers here do not pass table 0's rules for containers, and
+/// those outside may.
+fn no_routers(draft: &mut Draft<'_>) -> Result<(), PolicyError> {
+    let mut put = |more: Value| {
+        let matching = and(json!({reg::FLAGS: flag::INSIDE}), more);
+        draft.put(BASE, table::TRACK, ROUTERS, matching, drop())
+    };
+    for kind in routing::ICMP_KINDS {
+        put(json!({"dl_type": "ip", "nw_proto": "icmp", "icmp_type": kind}))?;
+    }
+    for family in FAMILIES {
+        for protocol in routing::PROTOCOLS {
+            put(json!({"dl_type": family.dl_type, "nw_proto": protocol}))?;
+        }
+        for port in routing::PORTS {
+            put(to_udp(family.dl_type, port))?;
+        }
+        for port in routing::GROUP_PORTS {
+            put(and(
+                to_udp(family.dl_type, port),
+                json!({ family.dst: family.many }),
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn tenant(draft: &mut Draft<'_>, tenant: &Tenant) -> Result<(), PolicyError> {

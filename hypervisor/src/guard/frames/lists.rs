@@ -91,13 +91,60 @@ fn packets_v4(list: &mut List) {
         "the same behind the option",
         ipv4(OWN, 2, 0, &[0x94, 4, 0, 0], &[0x11; 8]),
     );
-    list.not(
-        "calling itself a router of groups",
-        ipv4(OWN, 103, 0, &[], &[0x20; 8]),
-    );
+    routers_v4(list);
     let mut version = udp4(OWN, 5000, 53);
     version[14] = 0x65;
     list.not("another version than its kind", version);
+}
+
+fn routers_v4(list: &mut List) {
+    for (protocol, what) in [
+        (103, "calling itself a router of groups"),
+        (112, "taking over the router's address (VRRP)"),
+        (89, "saying where networks are (OSPF)"),
+        (88, "saying where networks are (EIGRP)"),
+        (51, "something behind authentication"),
+        (0, "a protocol that nobody knows"),
+    ] {
+        list.not(what, ipv4(OWN, protocol, 0, &[], &[0x20; 8]));
+    }
+    list.not(
+        "a later piece of VRRP",
+        ipv4(OWN, 112, 185, &[], &[0x20; 8]),
+    );
+    let redirect = [5, 1, 0, 0, 10, 9, 0, 5];
+    list.not("leading others elsewhere", ipv4(OWN, 1, 0, &[], &redirect));
+    list.not(
+        "the same behind an option",
+        ipv4(OWN, 1, 0, &[1; 4], &redirect),
+    );
+    list.not(
+        "advertising a router",
+        ipv4(OWN, 1, 0, &[], &[9, 0, 0, 0, 1, 2, 7, 8]),
+    );
+    list.may("an error", ipv4(OWN, 1, 0, &[], &[3, 3, 0, 0, 0, 0, 0, 0]));
+    list.may(
+        "the later piece of a long ping",
+        ipv4(OWN, 1, 185, &[], &redirect),
+    );
+    let alone = |mut frame: Vec<u8>| {
+        frame[30..34].copy_from_slice(&ROUTER.octets());
+        frame
+    };
+    list.not("saying where networks are (RIP)", udp4(OWN, 520, 520));
+    list.not("the same to the router alone", alone(udp4(OWN, 5000, 520)));
+    list.not(
+        "the same as a first piece",
+        ipv4(OWN, 17, 0x2000, &[], &udp(520, 520)),
+    );
+    list.not(
+        "taking over the router's address (HSRP)",
+        udp4(OWN, 1985, 1985),
+    );
+    list.may(
+        "an answer to a client of that port",
+        alone(udp4(OWN, 53, 1985)),
+    );
 }
 
 fn arps(list: &mut List) {
@@ -191,6 +238,7 @@ fn packets_v6(list: &mut List) {
         "a piece from a neighbour's",
         ipv6("fd09::6", 44, 64, &piece(17, 1448, &udp(1, 2))),
     );
+    routers_v6(list);
     list.not("giving out addresses in IPv6", udp6(LOCAL, 547, 546));
     list.not("the same from another port", udp6("fd09::5", 5000, 546));
     list.not(
@@ -200,6 +248,27 @@ fn packets_v6(list: &mut List) {
     let mut version = udp6("fd09::5", 5000, 53);
     version[14] = 0x40;
     list.not("another version than its kind", version);
+}
+
+fn routers_v6(list: &mut List) {
+    for (protocol, what) in [
+        (103, "calling itself a router of groups, in IPv6"),
+        (112, "taking over the router's address (VRRP)"),
+        (89, "saying where networks are (OSPF)"),
+        (88, "saying where networks are (EIGRP)"),
+    ] {
+        list.not(what, ipv6(LOCAL, protocol, 255, &[0x20; 8]));
+    }
+    list.not("saying where networks are (RIPng)", udp6(LOCAL, 521, 521));
+    list.not("the same (Babel)", udp6(LOCAL, 6696, 6696));
+    list.not(
+        "the same as a first piece",
+        ipv6(LOCAL, 44, 64, &piece(17, 1, &udp(6696, 6696))),
+    );
+    list.not("taking over the router's address", udp6(LOCAL, 2029, 2029));
+    let mut alone = udp6("fd09::5", 53, 6696);
+    alone[38..54].copy_from_slice(&v6("fd09::1").octets());
+    list.may("an answer to a client of that port, in IPv6", alone);
 }
 
 fn neighbours(list: &mut List) {
