@@ -307,6 +307,7 @@ pub fn kill_group(child: &Child) {
 }
 
 /// What a program that has ended left behind.
+#[derive(Debug)]
 pub struct Finished {
     /// Its file name.
     pub program: String,

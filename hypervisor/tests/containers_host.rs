@@ -211,3 +211,81 @@ fn each_container_has_ids_of_its_own_and_nobody_else_passes_into_its_files() {
     world.container("102", &[]);
     assert_eq!(owner("102"), first, "ids of what is gone are used again");
 }
+
+#[test]
+fn a_service_becomes_the_program_that_is_installed_now_and_who_asked_hears_when_or_why_not() {
+    let Some(world) = World::new() else { return };
+    world.container("100", &[]);
+    world.ok(&["start", "100"]);
+    let pid = world.pid("100");
+    let program = world.path("bin/blockhost-containers");
+    let runs = || {
+        std::fs::metadata(format!("/proc/{}/exe", world.service()))
+            .unwrap()
+            .ino()
+    };
+    let renewed = || world.renewal().status().unwrap();
+    // Another file of the same name, as a package's upgrade puts it there.
+    let before = runs();
+    let beside = world.path("bin/beside");
+    container_world::install(&program, &beside).unwrap();
+    std::fs::rename(&beside, &program).unwrap();
+    let done = renewed();
+    assert!(done.status.success(), "{}", done.errors);
+    assert_ne!(runs(), before, "it is the program of before");
+    assert_eq!(world.pid("100"), pid, "the container was not started again");
+
+    // While a request is under way one waits, and who asks besides is told so.
+    let busy = world.pct_command(&[
+        "exec",
+        "100",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo >/tmp/busy; sleep 5; echo ended",
+    ]);
+    let busy = std::thread::spawn(move || busy.output().unwrap());
+    container_world::until("it is busy", || {
+        world.tried("100", "test -e /tmp/busy").0 == 0
+    });
+    let before = runs();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(renewed));
+        both.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let refused: Vec<_> = results
+        .iter()
+        .filter(|done| !done.status.success())
+        .collect();
+    assert_eq!(refused.len(), 1, "{results:?}");
+    assert!(
+        refused[0].errors.contains("has asked for that already"),
+        "{}",
+        refused[0].errors
+    );
+    assert!(busy.join().unwrap().contains("ended"), "it was cut off");
+    assert_eq!(runs(), before, "the same file");
+
+    // What anybody could have put there is not run, and what was there serves on.
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
+    let done = renewed();
+    assert!(
+        !done.status.success() && done.errors.contains("serves on"),
+        "{}",
+        done.errors
+    );
+    std::fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    assert_eq!(world.pid("100"), pid);
+    // Neither does a refusal stand in the way of the next.
+    let done = renewed();
+    assert!(done.status.success(), "{}", done.errors);
+    world.ok(&["stop", "100"]);
+}

@@ -421,7 +421,8 @@ mod tests {
 
     #[test]
     fn the_program_fits_and_the_link_local_address_is_that_of_the_hardware_address() {
-        assert!(program(SOLD).len() < 1000, "{}", program(SOLD).len());
+        // The kernel takes 4096 (BPF_MAXINSNS).
+        assert!(program(SOLD).len() < 2048, "{}", program(SOLD).len());
         let local = link_local(MacAddress::new(MAC).unwrap());
         assert_eq!(local, "fe80::be24:11ff:fe00:1".parse::<Ipv6Addr>().unwrap());
     }

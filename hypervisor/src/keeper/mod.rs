@@ -19,7 +19,7 @@ pub mod wire;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockhost_proto::layout::Layout;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -118,16 +118,38 @@ fn ended(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Asks the service that runs.
+/// How long the program that a service has become may take until it serves.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
+
+/// Asks the service that runs, and waits until the program that it becomes serves.
 fn renew() -> Result<()> {
     let socket = wire::socket_path(&Layout::from_env());
     let line = Line::connect(&socket).at("cannot connect to", &socket)?;
     line.send(&wire::Ask::Renew, &[])
         .at("cannot ask", &socket)?;
-    match line.receive().at("no answer from", &socket)? {
-        (wire::Answer::Done { .. }, _) => Ok(()),
-        (wire::Answer::Refused { message, .. }, _) => Err(Error::Failed(message)),
-        _ => Err(Error::Failed("an answer to something else".to_owned())),
+    loop {
+        match line.receive() {
+            // What versions before said just in front of it.
+            Ok((wire::Answer::Done { .. }, _)) => {}
+            Ok((wire::Answer::Refused { message, .. }, _)) => return Err(Error::Failed(message)),
+            Ok(_) => return Err(Error::Failed("an answer to something else".to_owned())),
+            // The connection has ended with the program.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(e) => return Err(e).at("no answer from", &socket),
+        }
+    }
+    let end = Instant::now() + BACK_WITHIN;
+    loop {
+        match Line::connect(&socket) {
+            Ok(_) => return Ok(()),
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) => {
+                return Err(Error::Failed(format!(
+                    "the service has ended and does not serve at {} ({e}): see journalctl -u blockhost-containers",
+                    socket.display()
+                )));
+            }
+        }
     }
 }
 

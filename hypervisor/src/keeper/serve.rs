@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ pub(super) struct Desk {
     busy: Mutex<HashMap<u32, Arc<Mutex<()>>>>,
     allocating: Mutex<()>,
     at_once: AtomicUsize,
+    /// Somebody has asked for the program's renewal, and it waits for those who are served.
+    renewing: AtomicBool,
     /// Starts that wait for their hook, by the word that each was given: the monitor of an earlier start may be on its
     /// way out still, or start its container again.
     pub(super) hooks: Mutex<HashMap<String, Sender<(Line, OwnedFd)>>>,
@@ -161,22 +163,35 @@ fn one(keeper: &Keeper, line: Line) {
 /// Becomes the program that is installed now. A new process would not do: the unit's control group hands controllers on to
 /// containers, and systemd before version 254 cannot put the first process of a unit into such a group (no processes beside
 /// groups, cgroups(7)) while a container lives there.
+///
+/// Who asks hears nothing when that has happened: its connection ends with this program. It hears why it has not.
 fn renew(keeper: &Keeper, line: &Line) {
-    if let Err(e) = program::check(&keeper.program) {
-        let _ = line.send(&refused(e), &[]);
+    // Two would wait for each other.
+    if keeper.desk.renewing.swap(true, Ordering::SeqCst) {
+        let why = "somebody else has asked for that already, and it waits for requests under way";
+        let _ = line.send(&refused(Error::Conflict(why.to_owned())), &[]);
         return;
+    }
+    let error = renewed(keeper);
+    keeper.desk.renewing.store(false, Ordering::SeqCst);
+    let why = format!("{error}; the program of before serves on");
+    eprintln!("<3>blockhost-containers: {why}");
+    let _ = line.send(&refused(Error::Environment(why)), &[]);
+}
+
+/// Returns only the reason why that failed.
+fn renewed(keeper: &Keeper) -> Error {
+    if let Err(error) = program::check(&keeper.program) {
+        return error;
     }
     // Who is served now is served to the end, if that is not too far away. One is this request.
     let end = Instant::now() + RENEWED_WITHIN;
     while keeper.desk.at_once.load(Ordering::SeqCst) > 1 && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let _ = line.send(&done(Vec::new()), &[]);
     let name = keeper.program.display().to_string();
     let error = exec::become_program(&name, &["run".to_owned()]);
-    eprintln!(
-        "<3>blockhost-containers: cannot become {name}: {error}; the program of before serves on"
-    );
+    Error::Environment(format!("cannot become {name}: {error}"))
 }
 
 fn refused(error: Error) -> Answer {

@@ -196,6 +196,19 @@ impl World {
         self.keeper = Some(run.spawn().unwrap());
     }
 
+    /// Asks the service for its program's renewal, as its unit does; not started yet.
+    pub fn renewal(&self) -> Run<'static> {
+        let program = self.path("bin/blockhost-containers").display().to_string();
+        let user = ["--reuid", USER, "--regid", USER, "--clear-groups"];
+        let args = [&user[..], &[&program, "renew"]].concat();
+        self.command("setpriv", &args)
+    }
+
+    /// Number of the service's process.
+    pub fn service(&self) -> u32 {
+        self.keeper.as_ref().map(Child::id).unwrap()
+    }
+
     /// Ends the service as `kill -9` does.
     pub fn end_service(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
