@@ -92,25 +92,27 @@ fn a_compiled_policy_is_accepted_whole_and_set_again_changes_nothing() {
 
 /// What routers tell one another, each from the container's own address.
 fn routers_words() -> Vec<String> {
-    let v4 = |to: &str, rest: &str| format!("nw_src=10.0.1.100,nw_dst={to},{rest}");
-    let v6 = |to: &str, rest: &str| format!("ipv6_src=fd77::100,ipv6_dst={to},{rest}");
+    let v4 =
+        |kind: &str, to: &str, rest: &str| format!("{kind},nw_src=10.0.1.100,nw_dst={to}{rest}");
+    let v6 =
+        |kind: &str, to: &str, rest: &str| format!("{kind},ipv6_src=fd77::100,ipv6_dst={to}{rest}");
     let mut words = vec![
-        v4("10.0.1.101", "icmp,icmp_type=5,icmp_code=1"),
-        v4("224.0.0.1", "icmp,icmp_type=9"),
+        v4("icmp", "10.0.1.101", ",icmp_type=5,icmp_code=1"),
+        v4("icmp", "224.0.0.1", ",icmp_type=9"),
     ];
     for protocol in [88, 89, 103, 112] {
-        words.push(v4("224.0.0.18", &format!("ip,nw_proto={protocol}")));
-        words.push(v4("10.0.1.1", &format!("ip,nw_proto={protocol}")));
-        words.push(v6("ff02::12", &format!("ipv6,nw_proto={protocol}")));
+        words.push(v4(&format!("ip,nw_proto={protocol}"), "224.0.0.18", ""));
+        words.push(v4(&format!("ip,nw_proto={protocol}"), "10.0.1.1", ""));
+        words.push(v6(&format!("ipv6,nw_proto={protocol}"), "ff02::12", ""));
     }
     for port in [520, 521, 646, 698] {
-        words.push(v4("10.0.1.1", &format!("udp,udp_dst={port}")));
-        words.push(v6("fd77::1", &format!("udp6,udp_dst={port}")));
+        words.push(v4("udp", "10.0.1.1", &format!(",udp_dst={port}")));
+        words.push(v6("udp6", "fd77::1", &format!(",udp_dst={port}")));
     }
     for port in [1985, 2029, 3222, 6696] {
-        words.push(v4("224.0.0.102", &format!("udp,udp_dst={port}")));
-        words.push(v4("255.255.255.255", &format!("udp,udp_dst={port}")));
-        words.push(v6("ff02::66", &format!("udp6,udp_dst={port}")));
+        words.push(v4("udp", "224.0.0.102", &format!(",udp_dst={port}")));
+        words.push(v4("udp", "255.255.255.255", &format!(",udp_dst={port}")));
+        words.push(v6("udp6", "ff02::66", &format!(",udp_dst={port}")));
     }
     words
 }
