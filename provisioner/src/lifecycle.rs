@@ -4,6 +4,7 @@
 mod error;
 mod guest;
 
+use blockhost_proto::Layout;
 use blockhost_proto::qm::{QmError, QmOptions};
 use blockhost_proto::value::{HostIpv6, Seconds, VmName};
 
@@ -11,7 +12,7 @@ use crate::create::World;
 use crate::lock::MachineLock;
 use crate::plan::snippet_name;
 use crate::record::{Status, VmRecord};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::terraform;
 use crate::throttle::Change;
 use crate::time::Time;
@@ -55,9 +56,19 @@ fn living(world: &World<'_>, record: &VmRecord, needed: &'static str) -> Result<
 /// The lock on the record's machine, and the record as it is then. One of the same name that was made meanwhile is not it.
 fn hold(world: &World<'_>, record: &VmRecord) -> Result<(MachineLock, VmRecord)> {
     here(world, record)?;
-    let lock = MachineLock::take(world.layout, &record.vm_name)?;
-    let current = world.store.get(&record.vm_name)?;
-    here(world, &current)?;
+    let held = hold_of_this_host(world.layout, world.store, record)?;
+    here(world, &held.1)?;
+    Ok(held)
+}
+
+/// The same of a record that is known to be of this host's machine.
+pub(crate) fn hold_of_this_host(
+    layout: &Layout,
+    store: &dyn Store,
+    record: &VmRecord,
+) -> Result<(MachineLock, VmRecord)> {
+    let lock = MachineLock::take(layout, &record.vm_name)?;
+    let current = store.get(&record.vm_name)?;
     if (current.vmid, current.created_at) != (record.vmid, record.created_at) {
         return Err(LifecycleError::Replaced(record.vm_name.clone()));
     }

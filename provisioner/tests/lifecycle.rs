@@ -3,7 +3,9 @@
 mod common;
 
 use blockhost_provisioner::create::create;
+use blockhost_provisioner::host::onboot::{Database, Now as _};
 use blockhost_provisioner::lifecycle;
+use blockhost_provisioner::lock::MachineLock;
 use blockhost_provisioner::progress::Progress;
 use blockhost_provisioner::record::{Status, VmRecord};
 use blockhost_provisioner::store::Store as _;
@@ -108,4 +110,36 @@ fn a_suspended_machine_does_not_start_with_the_host_and_a_resumed_one_does() {
             .unwrap()
     );
     assert!(running() && active.status == Status::Active);
+}
+
+#[test]
+fn who_starts_a_hosts_machines_has_each_to_itself_and_knows_what_became_of_it() {
+    let world = TestWorld::new();
+    let vm = machine(&world);
+    let now = Database {
+        layout: &world.layout,
+        config: &world.config,
+    };
+    let held = now.hold(&vm).unwrap().unwrap();
+    assert_eq!(held.record, vm);
+    let (layout, name) = (world.layout.clone(), vm.vm_name.clone());
+    let other = std::thread::spawn(move || drop(MachineLock::take(&layout, &name).unwrap()));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!other.is_finished(), "two have it");
+    drop(held);
+    other.join().unwrap();
+    // What it was read as is not what it is.
+    let past = world.store.extend_expiry(&vm.vm_name, Time::now()).unwrap();
+    world
+        .with(|w| lifecycle::suspend(w, &past, Time::now()))
+        .unwrap();
+    let held = now.hold(&vm).unwrap().unwrap();
+    assert_eq!(held.record.status, Status::Suspended);
+    drop(held);
+    world.with(|w| lifecycle::destroy(w, &vm.vm_name)).unwrap();
+    assert!(now.hold(&vm).unwrap().is_none(), "it was destroyed");
+    let again = machine(&world);
+    assert_eq!(again.vm_name, vm.vm_name);
+    assert!(now.hold(&vm).unwrap().is_none(), "another of that name");
+    assert!(now.hold(&again).unwrap().is_some());
 }

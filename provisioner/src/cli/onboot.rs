@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, Parser};
 use super::{EXIT_CODES, Failure, exit, say};
 use crate::agent::SocketAgent;
 use crate::config::{Config, DbConfig};
-use crate::host::onboot::{Sold, Tries, start_all};
+use crate::host::onboot::{Database, Sold, Tries, start_all};
 use crate::record::VmRecord;
 use crate::store::{self, Store as _, StoreError};
 
@@ -64,9 +64,14 @@ fn run() -> Result<ExitCode, Failure> {
         }
         match patiently(DATABASE_WAIT, PAUSE, &mut tell, || records(&config)) {
             Ok(records) => {
+                let now = Database {
+                    layout: &layout,
+                    config: &config,
+                };
                 let sold = Sold::Known {
                     records: &records,
                     bridge: &config.host.bridge,
+                    now: &now,
                 };
                 start_all(&agent, sold, &tries, &mut tell)?
             }

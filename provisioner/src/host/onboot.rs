@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use blockhost_proto::Layout;
 use blockhost_proto::action::{Ip6RouteAdd, QmSet, QmStatus};
 use blockhost_proto::value::{IfName, Seconds, Vmid};
 use serde_json::Value;
@@ -12,8 +13,11 @@ use serde_json::Value;
 use super::{Guest, Kind, answered, ask, foreign_backend, rows};
 use crate::agent::Agent;
 use crate::backend::BackendError;
-use crate::lifecycle::{route_of, start_with_host_option};
+use crate::config::Config;
+use crate::lifecycle::{LifecycleError, hold_of_this_host, route_of, start_with_host_option};
+use crate::lock::MachineLock;
 use crate::record::{Status, VmRecord};
+use crate::store::{self, StoreError};
 use crate::time::Time;
 
 /// In what failed: the lists and the database, without which nobody knows what else there is.
@@ -26,6 +30,53 @@ const UNKNOWN: [&str; 3] = [
 /// How long a guest may take to power off.
 const SHUTDOWN_S: u16 = 30;
 
+/// A machine that nobody else changes while this is held, and its record since then.
+#[derive(Debug)]
+pub struct Held {
+    /// What nobody changes either.
+    pub record: VmRecord,
+    /// `None` where nobody else is.
+    pub lock: Option<MachineLock>,
+}
+
+/// The database of the machines, asked about one again: a start of a host takes its time, and meanwhile some are paid for,
+/// suspended or destroyed.
+pub trait Now: std::fmt::Debug {
+    /// The right to a machine. `None` when it was destroyed or made anew since the record was read: then it is whoever did that
+    /// who starts it or not.
+    ///
+    /// # Errors
+    /// [`LifecycleError`].
+    fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError>;
+}
+
+/// The database of the configuration, opened anew for each: a connection to a server would idle while machines start.
+#[derive(Debug)]
+pub struct Database<'a> {
+    /// Where the locks are.
+    pub layout: &'a Layout,
+    /// Says where the database is, and what is of this host.
+    pub config: &'a Config,
+}
+
+impl Now for Database<'_> {
+    fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
+        let store = store::open(self.config)?;
+        match hold_of_this_host(self.layout, &*store, record) {
+            Ok((lock, record)) => {
+                let here = record.status != Status::Destroyed
+                    && self.config.is_here(record.node.as_deref());
+                let lock = Some(lock);
+                Ok(here.then_some(Held { record, lock }))
+            }
+            Err(
+                LifecycleError::Replaced(_) | LifecycleError::Store(StoreError::UnknownVm { .. }),
+            ) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
 /// What is known of the machines that this host has sold.
 #[derive(Debug, Clone, Copy)]
 pub enum Sold<'a> {
@@ -37,6 +88,8 @@ pub enum Sold<'a> {
         records: &'a [VmRecord],
         /// The bridge of the machines.
         bridge: &'a IfName,
+        /// What becomes of them meanwhile.
+        now: &'a dyn Now,
     },
     /// The database does not say: a machine with such a number may be one that is suspended.
     Unknown {
@@ -52,6 +105,14 @@ impl Sold<'_> {
         match self {
             Self::Known { records, .. } => records,
             Self::Nothing | Self::Unknown { .. } => &[],
+        }
+    }
+
+    /// The right to a machine of which there is a record.
+    fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
+        match self {
+            Self::Known { now, .. } => now.hold(record),
+            Self::Nothing | Self::Unknown { .. } => Ok(None),
         }
     }
 
@@ -105,7 +166,9 @@ pub fn start_all(
     // Before the machines: a guest that is up and cannot be reached is down for its owner.
     let mut failed = match sold {
         Sold::Nothing => Vec::new(),
-        Sold::Known { records, bridge } => set_routes(agent, records, bridge, tries, say),
+        Sold::Known {
+            records, bridge, ..
+        } => set_routes(agent, records, bridge, tries, say),
         Sold::Unknown { why, .. } => {
             say(&format!("what is sold is not known: {why}"));
             vec![UNKNOWN[0].to_owned()]
@@ -114,9 +177,9 @@ pub fn start_all(
     if let Some(other) = &foreign {
         say(&format!("{other} starts its own"));
     }
-    failed.extend(stop_suspended(agent, records, tries, say));
+    failed.extend(stop_suspended(agent, sold, tries, say));
     if foreign.is_some() {
-        failed.extend(limit_running(agent, records, tries, say));
+        failed.extend(limit_running(agent, sold, tries, say));
         return Ok(failed);
     }
     let mut fail = |what: String, say: &mut dyn FnMut(&str), why: &dyn std::fmt::Display| {
@@ -137,20 +200,38 @@ pub fn start_all(
     for guest in all {
         let Guest { vmid, kind } = guest;
         let what = guest.to_string();
-        let record = records
-            .iter()
-            .find(|record| record.vmid == vmid && record.status != Status::Destroyed);
-        let suspended = record.is_some_and(|record| record.status == Status::Suspended);
-        if !tries.holds(&what) {
+        // Containers are not sold.
+        let is_its = |record: &&VmRecord| record.vmid == vmid && record.status != Status::Destroyed;
+        let record = (kind == Kind::Machine)
+            .then(|| records.iter().find(is_its))
+            .flatten();
+        let starts = tries.holds(&what);
+        if !starts && !record.is_some_and(|record| tries.holds(&limits_of(record))) {
+            continue;
+        }
+        let held = match record.map(|record| (record, sold.hold(record))) {
+            None => None,
+            Some((_, Ok(Some(held)))) => Some(held),
+            Some((_, Ok(None))) => {
+                say(&format!("{what} was destroyed or made anew meanwhile"));
+                continue;
+            }
+            Some((record, Err(e))) => {
+                fail(if starts { what } else { limits_of(record) }, say, &e);
+                continue;
+            }
+        };
+        let record = held.as_ref().map(|held| &held.record);
+        if !starts {
             // It runs since the pass before, as far as that is anybody's business but its owner's.
-            let limits = record.filter(|record| tries.holds(&limits_of(record)));
-            if let Some(record) = limits
+            if let Some(record) = record
                 && let Err(e) = limit_if_running(agent, record)
             {
                 fail(limits_of(record), say, &e);
             }
             continue;
         }
+        let suspended = record.is_some_and(|record| record.status == Status::Suspended);
         match wanted(agent, kind, vmid) {
             Ok(false) => {}
             Ok(true) if sold.may_be_suspended(guest) => {
@@ -208,36 +289,18 @@ fn set_routes(
 /// by an earlier version, or started past us. One that is paid for is left to whoever resumes it.
 fn stop_suspended(
     agent: &impl Agent,
-    records: &[VmRecord],
+    sold: Sold<'_>,
     tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Vec<String> {
-    let now = Time::now();
     let mut failed = Vec::new();
-    let off = |record: &&VmRecord| {
-        record.status == Status::Suspended && !record.mock && record.expires_at <= now
-    };
-    for VmRecord { vmid, .. } in records.iter().filter(off) {
+    for record in sold.records().iter().filter(|record| is_to_be_off(record)) {
+        let vmid = record.vmid;
         let what = format!("VM {vmid}, which is suspended");
         if !tries.holds(&what) {
             continue;
         }
-        let stopped = running(agent, *vmid).and_then(|running| {
-            if running {
-                let options = start_with_host_option(false)?;
-                ask(
-                    agent,
-                    &QmSet {
-                        vmid: *vmid,
-                        options,
-                    }
-                    .into(),
-                )?;
-                stop(agent, *vmid)?;
-            }
-            Ok(running)
-        });
-        match stopped {
+        match stop_one(agent, sold, record) {
             Ok(true) => say(&format!("VM {vmid} is suspended and was stopped")),
             Ok(false) => {}
             Err(e) => {
@@ -247,6 +310,29 @@ fn stop_suspended(
         }
     }
     failed
+}
+
+fn is_to_be_off(record: &VmRecord) -> bool {
+    record.status == Status::Suspended && !record.mock && record.expires_at <= Time::now()
+}
+
+/// Stops one, if it is to be off still and runs; whether it did.
+fn stop_one(agent: &impl Agent, sold: Sold<'_>, record: &VmRecord) -> Result<bool, LifecycleError> {
+    let vmid = record.vmid;
+    if !running(agent, vmid)? {
+        return Ok(false);
+    }
+    // It may have been paid for, and run by right.
+    let Some(held) = sold.hold(record)? else {
+        return Ok(false);
+    };
+    if !is_to_be_off(&held.record) || !running(agent, vmid)? {
+        return Ok(false);
+    }
+    let options = start_with_host_option(false)?;
+    ask(agent, &QmSet { vmid, options }.into())?;
+    stop(agent, vmid)?;
+    Ok(true)
 }
 
 /// A guest that does not listen loses its power.
@@ -288,7 +374,7 @@ fn limit_if_running(agent: &impl Agent, record: &VmRecord) -> Result<bool, Backe
 /// Limits those that another has started.
 fn limit_running(
     agent: &impl Agent,
-    records: &[VmRecord],
+    sold: Sold<'_>,
     tries: &Tries,
     say: &mut dyn FnMut(&str),
 ) -> Vec<String> {
@@ -296,11 +382,15 @@ fn limit_running(
     let limited = |record: &&VmRecord| {
         record.status == Status::Active && !record.mock && !record.throttle.is_none()
     };
-    for record in records.iter().filter(limited) {
+    for record in sold.records().iter().filter(limited) {
         if !tries.holds(&limits_of(record)) {
             continue;
         }
-        match limit_if_running(agent, record) {
+        let limited = sold.hold(record).and_then(|held| match held {
+            Some(held) => Ok(limit_if_running(agent, &held.record)?),
+            None => Ok(false),
+        });
+        match limited {
             Ok(true) => say(&format!("VM {} is limited", record.vmid)),
             Ok(false) => {}
             Err(e) => {

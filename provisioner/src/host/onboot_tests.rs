@@ -128,7 +128,102 @@ fn limited(vmid: u32, status: &str) -> VmRecord {
 
 fn run(host: &Host, records: &[VmRecord]) -> (Vec<String>, Vec<String>, String) {
     let bridge = &"vmbr0".parse().unwrap();
-    run_with(host, Sold::Known { records, bridge })
+    let now = &Meanwhile(&[]);
+    run_with(
+        host,
+        Sold::Known {
+            records,
+            bridge,
+            now,
+        },
+    )
+}
+
+/// A database in which these have changed since the records were read.
+#[derive(Debug)]
+struct Meanwhile(&'static [(u32, Changed)]);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Changed {
+    Suspended,
+    Paid,
+    Gone,
+    Busy,
+}
+
+impl Now for Meanwhile {
+    fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
+        let mut record = record.clone();
+        let lock = None;
+        let changed = self.0.iter().find(|(vmid, _)| record.vmid.get() == *vmid);
+        match changed.map(|(_, changed)| changed) {
+            None => {}
+            Some(Changed::Suspended) => record.status = Status::Suspended,
+            Some(Changed::Paid) => {
+                record.status = Status::Active;
+                record.expires_at = "9999-01-01T00:00:00Z".parse().unwrap();
+            }
+            Some(Changed::Gone) => return Ok(None),
+            Some(Changed::Busy) => {
+                return Err(LifecycleError::Busy {
+                    name: record.vm_name,
+                    maker: "another".into(),
+                });
+            }
+        }
+        Ok(Some(Held { record, lock }))
+    }
+}
+
+#[test]
+fn what_was_paid_suspended_or_destroyed_while_the_host_started_is_treated_as_what_it_is_now() {
+    let changed = |record: VmRecord, backend, now: Meanwhile| {
+        let bridge = &"vmbr0".parse().unwrap();
+        let sold = Sold::Known {
+            records: &[record],
+            bridge,
+            now: &now,
+        };
+        let (mut done, failed, said) = run_with(&Host::new(backend, &[]), sold);
+        done.retain(|what| !what.starts_with("pct-"));
+        (done, failed, said)
+    };
+    // It ran already, as whoever has paid for it wished.
+    let (done, failed, _) = changed(
+        suspended(101),
+        "proxmox",
+        Meanwhile(&[(101, Changed::Paid)]),
+    );
+    assert!(done.is_empty() && failed.is_empty(), "{done:?} {failed:?}");
+    let (done, _, _) = changed(
+        suspended(101),
+        "embedded",
+        Meanwhile(&[(101, Changed::Paid)]),
+    );
+    assert_eq!(done, ["qm-start 101"]);
+    let (done, failed, said) = changed(
+        limited(101, "active"),
+        "embedded",
+        Meanwhile(&[(101, Changed::Suspended)]),
+    );
+    assert!(done.is_empty() && failed.is_empty(), "{done:?} {failed:?}");
+    assert!(said.contains("is suspended and stays off"), "{said}");
+    for backend in ["embedded", "proxmox"] {
+        for record in [suspended(101), limited(101, "active")] {
+            let (done, failed, _) = changed(record, backend, Meanwhile(&[(101, Changed::Gone)]));
+            assert!(done.is_empty() && failed.is_empty(), "{done:?} {failed:?}");
+        }
+    }
+    // Nobody knows what becomes of it, so it is tried again.
+    let busy = || Meanwhile(&[(101, Changed::Busy)]);
+    let (done, failed, _) = changed(limited(101, "active"), "embedded", busy());
+    assert_eq!((done.len(), &failed[..]), (0, &["VM 101".to_owned()][..]));
+    let (done, failed, _) = changed(suspended(101), "proxmox", busy());
+    assert!(done.is_empty());
+    assert_eq!(failed, ["VM 101, which is suspended"]);
+    let (done, failed, _) = changed(limited(101, "active"), "proxmox", busy());
+    assert!(done.is_empty());
+    assert_eq!(failed, ["the limits of VM 101"]);
 }
 
 fn run_with(host: &Host, sold: Sold<'_>) -> (Vec<String>, Vec<String>, String) {
@@ -154,6 +249,7 @@ fn a_pass_that_is_tried_again_touches_only_what_failed() {
     let sold = Sold::Known {
         records: &records,
         bridge,
+        now: &Meanwhile(&[]),
     };
     let pass = |host: &Host, failed: &[&str]| {
         let tries = Tries::again(failed.iter().map(|what| (*what).to_owned()));
