@@ -78,8 +78,7 @@ pub fn empty_root() -> Hash {
 pub fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+        out.extend([digit(byte >> 4), digit(byte & 15)].map(char::from));
     }
     out
 }
@@ -87,14 +86,18 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The same for a hash, without allocating: readers compare one with every record.
 pub(crate) fn hex_digits(hash: &Hash) -> [u8; 64] {
     let mut out = [0; 64];
-    for (pair, byte) in out.chunks_exact_mut(2).zip(hash) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    let (pairs, _) = out.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(hash) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
     out
 }
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// The hexadecimal digit of a number below 16. Reckoned and not looked up, so that many are made at a time.
+const fn digit(number: u8) -> u8 {
+    let letter = if number > 9 { b'a' - 10 - b'0' } else { 0 };
+    b'0' + number + letter
+}
 
 /// The right edge of a growing tree: the roots of its perfect subtrees, at most 64 of them. Adding a leaf and asking
 /// for the root cost O(log n); nothing else of the tree has to be in memory to write.

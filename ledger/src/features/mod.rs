@@ -65,6 +65,22 @@ impl Vector {
                 [digit @ b'0'..=b'9', then, after @ ..] if *then == end => {
                     (i16::from(digit - b'0') * 1000, after)
                 }
+                // Then those between, with three decimals.
+                [
+                    whole @ b'0'..=b'9',
+                    b'.',
+                    a @ b'0'..=b'9',
+                    b @ b'0'..=b'9',
+                    c @ b'1'..=b'9',
+                    then,
+                    after @ ..,
+                ] if *then == end => {
+                    let digits = [whole, a, b, c].map(|digit| i16::from(digit - b'0'));
+                    (
+                        digits.iter().fold(0, |value, digit| value * 10 + digit),
+                        after,
+                    )
+                }
                 _ => {
                     let (value, after) = thousandths(rest)?;
                     (value, after.strip_prefix(&[end])?)

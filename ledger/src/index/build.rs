@@ -2,69 +2,36 @@
 //! renamed into place, so that a process killed meanwhile leaves the old one or none, never half of one. Only who holds
 //! the lock writes.
 
+use super::numbers::{Added, FIELDS, Fresh, Mixed, New, Numbers};
 use super::{
     APPLICATION, Counted, INDEXES, IndexError, TABLES, VERSION, connect, short, signed, state,
 };
 use crate::merkle::{Hash, sha256_of_each};
 use crate::query::Fields;
 use crate::reader::Reader;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 /// Records that go from the reading to the writing side at a time.
 const BATCH: u64 = 4096;
-/// Texts kept at hand when records are added to an existing index.
-const KEPT_WORDS: usize = 4096;
 /// Numbers in a row of `record`.
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 6;
 /// Rows in one statement: a call into SQLite costs more than a row.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
 
-/// New texts and their numbers.
-type Words = Vec<(i64, String)>;
-
-/// Rows and new words for them.
+/// Rows, and what is new for them.
 struct Batch {
     rows: Vec<[i64; COLUMNS]>,
-    words: Words,
+    new: New,
 }
 
-/// Counts of what was seen since the last flush: by field and word, with first and last height.
-type Tallies = HashMap<(usize, i64), (i64, i64, i64), BuildHasherDefault<Mixed>>;
-
-/// Hashes the keys of [`Tallies`], which are small numbers that we gave out ourselves.
-#[derive(Default)]
-struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        self.write_u64(number.cast_unsigned());
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-}
+/// Counts of what was seen: by kind, with first and last height.
+type Tallies = HashMap<i64, (i64, i64, i64), BuildHasherDefault<Mixed>>;
 
 fn directory(path: &Path) -> &Path {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -131,48 +98,22 @@ pub(super) fn add(
     let (from, _) = state(&transaction)
         .map_err(|_| rusqlite::Error::InvalidQuery)
         .map_err(sqlite)?;
-    let mut next: i64 = transaction
-        .query_row("SELECT coalesce(max(id), 0) + 1 FROM word", [], |row| {
-            row.get(0)
-        })
-        .map_err(sqlite)?;
-    let mut known: HashMap<String, i64> = HashMap::new();
+    let mut numbers = Added::to(&transaction).map_err(sqlite)?;
     let mut tallies = Tallies::default();
     let to = reader.size();
     let mut at = from;
     while at < to {
         let end = (at + BATCH).min(to);
-        let mut failed = None;
-        let batch = digest(reader, at, end, &mut |text, words| {
-            if let Some(id) = known.get(text) {
-                return *id;
-            }
-            let stored = transaction
-                .prepare_cached("SELECT id FROM word WHERE text = ?")
-                .and_then(|mut find| find.query_row([text], |row| row.get(0)).optional());
-            let id = stored.unwrap_or_else(|error| {
-                failed = Some(error);
-                None
-            });
-            let id = id.unwrap_or_else(|| {
-                words.push((next, text.to_owned()));
-                next += 1;
-                next - 1
-            });
-            // A word that this batch adds is not in the table yet: it may only be forgotten with its batch.
-            known.insert(text.to_owned(), id);
-            id
-        })?;
-        if let Some(error) = failed {
+        let batch = digest(reader, at, end, &mut numbers)?;
+        if let Some(error) = numbers.failed.take() {
             return Err(sqlite(error));
         }
         write(&transaction, &batch, &mut tallies).map_err(sqlite)?;
-        if known.len() > KEPT_WORDS {
-            known.clear();
-        }
+        numbers.batch_done();
         at = end;
         progress(at - from, to - from);
     }
+    drop(numbers);
     finish(&transaction, reader, &tallies).map_err(sqlite)?;
     transaction.commit().map_err(sqlite)?;
     Ok(to - from)
@@ -235,24 +176,15 @@ fn fill(
     db.execute_batch("BEGIN")?;
     db.execute_batch(&TABLES.join(";"))?;
     db.execute("INSERT INTO log VALUES (?, 0, zeroblob(32))", [VERSION])?;
-    let mut known: HashMap<String, i64> = HashMap::new();
     let total = reader.size();
     let (send, receive) = sync_channel::<Batch>(4);
     let mut tallies = Tallies::default();
     std::thread::scope(|scope| -> Result<(), FillError> {
         let reading = scope.spawn(move || -> Result<(), IndexError> {
-            let mut at = 0;
+            let (mut at, mut numbers) = (0, Fresh::default());
             while at < total {
                 let end = (at + BATCH).min(total);
-                let batch = digest(reader, at, end, &mut |text, words| {
-                    if let Some(id) = known.get(text) {
-                        return *id;
-                    }
-                    let id = signed(known.len() as u64 + 1);
-                    known.insert(text.to_owned(), id);
-                    words.push((id, text.to_owned()));
-                    id
-                })?;
+                let batch = digest(reader, at, end, &mut numbers)?;
                 if send.send(batch).is_err() {
                     // The writing side failed and says why.
                     return Ok(());
@@ -278,47 +210,49 @@ fn fill(
     Ok(())
 }
 
-/// Reads the records with leaf index `from` to `to` and makes numbers of them; `number` gives the number of a text.
+/// Reads the records with leaf index `from` to `to` and makes numbers of them.
 fn digest(
     reader: &Reader,
     from: u64,
     to: u64,
-    number: &mut dyn FnMut(&str, &mut Words) -> i64,
+    numbers: &mut impl Numbers,
 ) -> Result<Batch, IndexError> {
     let mut batch = Batch {
         rows: Vec::with_capacity(usize::try_from(to - from).unwrap_or(0)),
-        words: Vec::new(),
+        new: New::default(),
     };
     // What a field was in the record before, it mostly is again.
-    let mut before: [(String, i64); 7] = Default::default();
+    let mut before: [(String, i64); FIELDS + 1] = Default::default();
     let mut op_ids = Joined::default();
     reader.each(from, to, &mut |index, leaf, record| {
         let fields = Fields::of(record);
+        let new = &mut batch.new;
         let mut id = |field: usize, text: &str| {
             let (known, id) = &mut before[field];
             if *id == 0 || known != text {
                 text.clone_into(known);
-                *id = number(text, &mut batch.words);
+                *id = numbers.word(text, new);
             }
             *id
         };
-        op_ids.push(&fields.op_id);
-        batch.rows.push([
-            signed(index + 1),
-            fields.ts_us,
+        let kind = [
             id(0, &fields.phase),
             id(1, &fields.category),
             id(2, &fields.plugin_id),
             id(3, &fields.operation),
             id(4, &fields.action),
             id(5, &fields.user),
-            id(6, &fields.resource),
-            0,
-            short(leaf),
-        ]);
+        ];
+        let resource = id(FIELDS, &fields.resource);
+        let kind = numbers.kind(kind, new);
+        op_ids.push(&fields.op_id);
+        let height = signed(index + 1);
+        batch
+            .rows
+            .push([height, fields.ts_us, kind, resource, 0, short(leaf)]);
     })?;
     for (row, hash) in batch.rows.iter_mut().zip(op_ids.hashes()) {
-        row[9] = short(&hash);
+        row[4] = short(&hash);
     }
     Ok(batch)
 }
@@ -351,8 +285,14 @@ impl Joined {
 fn write(db: &Connection, batch: &Batch, tallies: &mut Tallies) -> rusqlite::Result<()> {
     {
         let mut word = db.prepare_cached("INSERT INTO word VALUES (?, ?)")?;
-        for (id, text) in &batch.words {
+        for (id, text) in &batch.new.words {
             word.execute(params![id, text])?;
+        }
+        let mut kind = db.prepare_cached("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+        for (id, fields) in &batch.new.kinds {
+            kind.execute(rusqlite::params_from_iter(
+                std::iter::once(id).chain(fields),
+            ))?;
         }
     }
     let place = |rows: usize| {
@@ -371,31 +311,40 @@ fn write(db: &Connection, batch: &Batch, tallies: &mut Tallies) -> rusqlite::Res
             one.execute(rusqlite::params_from_iter(row))?;
         }
     }
-    for row in &batch.rows {
-        let height = row[0];
-        for field in Counted::ALL {
-            // The counted fields stand in this order behind height and time.
-            let entry = tallies
-                .entry((field.number(), row[2 + field.number()]))
-                .or_insert((0, height, height));
-            entry.0 += 1;
-            entry.2 = height;
-        }
+    for [height, _, kind, ..] in &batch.rows {
+        let entry = tallies.entry(*kind).or_insert((0, *height, *height));
+        entry.0 += 1;
+        entry.2 = *height;
     }
     Ok(())
 }
 
 /// Writes the counts and how far the index reaches now.
 fn finish(db: &Connection, reader: &Reader, tallies: &Tallies) -> rusqlite::Result<()> {
+    // In order, so that the same ledger gives the same file.
+    let mut words: BTreeMap<(usize, i64), (i64, i64, i64)> = BTreeMap::new();
+    let mut fields = db.prepare(
+        "SELECT phase, category, plugin, operation, action, user FROM kind WHERE id = ?",
+    )?;
+    for (kind, (count, first, last)) in tallies {
+        fields.query_row([kind], |row| {
+            for field in Counted::ALL {
+                let word = row.get(field.number())?;
+                let seen = (field.number(), word);
+                let entry = words.entry(seen).or_insert((0, *first, *last));
+                entry.0 += count;
+                entry.1 = entry.1.min(*first);
+                entry.2 = entry.2.max(*last);
+            }
+            Ok(())
+        })?;
+    }
     let mut add = db.prepare_cached(
         "INSERT INTO tally VALUES (?, ?, ?, ?, ?) ON CONFLICT (field, word)
          DO UPDATE SET count = count + excluded.count, last = excluded.last",
     )?;
-    // In order, so that the same ledger gives the same file.
-    let mut sorted: Vec<_> = tallies.iter().collect();
-    sorted.sort_unstable();
-    for ((field, word), (count, first, last)) in sorted {
-        add.execute(params![signed(*field as u64), word, count, first, last])?;
+    for ((field, word), (count, first, last)) in words {
+        add.execute(params![signed(field as u64), word, count, first, last])?;
     }
     let leaf: Hash = match reader.size() {
         0 => [0; 32],

@@ -2,10 +2,12 @@
 //! time. It holds nothing that `query` believes: answers are read from the segments. Built by `build`; a file that does
 //! not belong to this ledger, is damaged, or has another version is made anew.
 //!
-//! A row per record with its fields as numbers; the texts behind them once, in `word`. Texts that hardly ever repeat
-//! (op_id, hash) are kept as 64 of their bits: that can send a reader to a record too many, never past one.
+//! A row per record with its fields as numbers; the texts behind them once, in `word`. Of what records have in common (phase,
+//! action, user, ...) there are few combinations: each is a row of `kind`. Texts that hardly ever repeat (op_id, hash) are kept
+//! as 64 of their bits: that can send a reader to a record too many, never past one.
 
 mod build;
+mod numbers;
 mod plan;
 
 use crate::merkle::{Hash, sha256};
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Version of the tables. Another one: the index is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// `application_id` of the file: "BHix".
 const APPLICATION: i64 = 0x4248_6978;
 /// How long one process waits for another that writes to the index.
@@ -25,10 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Heights that are asked of SQLite at a time.
 const PAGE: usize = 1024;
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     "CREATE TABLE log (version INTEGER NOT NULL, size INTEGER NOT NULL, leaf BLOB NOT NULL)",
     "CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE record (height INTEGER PRIMARY KEY, ts INTEGER NOT NULL, phase INTEGER NOT NULL, category INTEGER NOT NULL, plugin INTEGER NOT NULL, operation INTEGER NOT NULL, action INTEGER NOT NULL, user INTEGER NOT NULL, resource INTEGER NOT NULL, op INTEGER NOT NULL, hash INTEGER NOT NULL)",
+    "CREATE TABLE kind (id INTEGER PRIMARY KEY, phase INTEGER NOT NULL, category INTEGER NOT NULL, plugin INTEGER NOT NULL, operation INTEGER NOT NULL, action INTEGER NOT NULL, user INTEGER NOT NULL, UNIQUE (phase, category, plugin, operation, action, user))",
+    "CREATE TABLE record (height INTEGER PRIMARY KEY, ts INTEGER NOT NULL, kind INTEGER NOT NULL, resource INTEGER NOT NULL, op INTEGER NOT NULL, hash INTEGER NOT NULL)",
     "CREATE TABLE tally (field INTEGER NOT NULL, word INTEGER NOT NULL, count INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (field, word)) WITHOUT ROWID",
 ];
 const INDEXES: [&str; 3] = [
@@ -93,7 +96,7 @@ pub enum Counted {
 }
 
 impl Counted {
-    /// All of them, in the order of the table's columns.
+    /// All of them, in the order of the columns of `kind`.
     pub const ALL: [Self; 6] = [
         Self::Phase,
         Self::Category,

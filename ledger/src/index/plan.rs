@@ -45,6 +45,7 @@ impl Index {
             (Counted::Action, &filter.action),
             (Counted::User, &filter.user),
         ];
+        let mut kinds = Vec::new();
         for (field, wanted) in equal {
             let Some(wanted) = wanted else { continue };
             let sql = "SELECT word, first, last FROM tally JOIN word ON word.id = tally.word WHERE field = ? AND text = ?";
@@ -60,7 +61,12 @@ impl Index {
             };
             plan.first = plan.first.max(unsigned(from));
             plan.last = plan.last.min(unsigned(to));
-            plan.and(&format!("{} = ?", field.name()), word);
+            kinds.push(format!("{} = ?", field.name()));
+            plan.values.push(Value::from(word));
+        }
+        if !kinds.is_empty() {
+            let kinds = kinds.join(" AND ");
+            plan.conditions = format!("kind IN (SELECT id FROM kind WHERE {kinds}) AND ");
         }
         if let Some(since) = filter.since_us {
             plan.and("ts >= ?", since);

@@ -132,7 +132,7 @@ fn an_altered_index_never_gives_a_false_record_and_the_verified_answer_has_what_
     let db = rusqlite::Connection::open(&path).expect("opens");
     db.execute_batch(&format!(
         "DELETE FROM record WHERE height = {};
-         UPDATE record SET user = (SELECT user FROM record WHERE height = {}) WHERE height IN (1, 2, 3);
+         UPDATE record SET kind = (SELECT kind FROM record WHERE height = {}) WHERE height IN (1, 2, 3);
          UPDATE tally SET first = 1, last = 300;
          UPDATE record SET height = 100000 WHERE height = 250; UPDATE record SET height = -5 WHERE height = 251;",
         before[0], before[1]

@@ -169,7 +169,7 @@ fn damaged_foreign_and_old_files_are_made_anew() {
         );
     }
     for (change, why) in [
-        ("PRAGMA user_version = 2", "it is of another version"),
+        ("PRAGMA user_version = 1", "it is of another version"),
         ("PRAGMA application_id = 2", "damaged"),
         (
             "CREATE TRIGGER t AFTER INSERT ON record BEGIN DELETE FROM record; END",
