@@ -116,10 +116,7 @@ fn a_suspended_machine_does_not_start_with_the_host_and_a_resumed_one_does() {
 fn who_starts_a_hosts_machines_has_each_to_itself_and_knows_what_became_of_it() {
     let world = TestWorld::new();
     let vm = machine(&world);
-    let now = Database {
-        layout: &world.layout,
-        config: &world.config,
-    };
+    let now = Database::new(&world.layout, &world.config);
     let held = now.hold(&vm).unwrap().unwrap();
     assert_eq!(held.record, vm);
     let (layout, name) = (world.layout.clone(), vm.vm_name.clone());

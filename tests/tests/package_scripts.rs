@@ -503,6 +503,20 @@ fn an_upgrade_leaves_alone_what_would_not_start_and_says_what_to_do() {
     assert_ne!(pid(SERVICE), before);
     succeeds(&booted, "agent-info", &json!({}));
 
+    // Somebody works on the agent's files and has stopped it: no upgrade starts it, and what has to be active becomes so.
+    const SOCKET: &str = "blockhost-root-agent.socket";
+    const STOP_ALL: &str = "blockhost-stop-all.service";
+    let _ = upgraded(&booted, "blockhost", &[STOP_ALL]);
+    let _ = booted.output(&["systemctl", "enable", STOP_ALL]);
+    let _ = booted.output(&["systemctl", "stop", SOCKET, SERVICE]);
+    for _ in ["it comes", "it is there"] {
+        let said = upgraded(&booted, "blockhost", &[STOP_ALL]);
+        assert_eq!(booted.property(STOP_ALL, "ActiveState"), "active", "{said}");
+        assert_eq!(booted.property(SOCKET, "ActiveState"), "inactive", "{said}");
+    }
+    let _ = booted.output(&["systemctl", "start", SOCKET]);
+    succeeds(&booted, "agent-info", &json!({}));
+
     if find("lxc-start").is_none() {
         println!("skipped in part: lxc-start is not installed");
         return;

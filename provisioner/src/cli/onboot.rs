@@ -1,6 +1,5 @@
 //! `blockhost-vm-onboot`: run once when the host has started.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,12 +10,17 @@ use super::{EXIT_CODES, Failure, exit, say};
 use crate::agent::SocketAgent;
 use crate::config::{Config, DbConfig};
 use crate::host::onboot::{Database, Sold, Tries, start_all};
+use crate::host::unit_tries::{Before, UnitTries};
 use crate::record::VmRecord;
 use crate::store::{self, Store as _, StoreError};
 
 /// A server of this very host, or the network to it, may come up after us.
 const DATABASE_WAIT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long the unit tries again what failed.
+const TRIED: Duration = Duration::from_mins(10);
+/// Exit code: not any more. The unit knows it (`RestartPreventExitStatus=`).
+const GIVEN_UP: u8 = 7;
 
 /// Start every machine and container with onboot: 1
 ///
@@ -27,14 +31,15 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// A database server that does not answer is waited for, one minute long. After that, containers and the machines outside
 /// of vmid_range are started, and the rest is held back, since it may be suspended: exit code 1.
 ///
-/// Its unit tries again what failed, and nothing else: what somebody stopped meanwhile stays so. It does that for some ten
-/// minutes; `systemctl stop blockhost-onboot` ends it.
+/// Its unit tries again what failed, and nothing else: what somebody stopped meanwhile stays so. It does that for ten
+/// minutes and ends with exit code 7; `systemctl stop blockhost-onboot` ends it before.
 #[derive(Debug, Parser)]
 #[command(name = "blockhost-vm-onboot", version, after_help = format!("Examples:
   blockhost-vm-onboot
   systemctl enable blockhost-onboot.service      at every start of the host
 
-{EXIT_CODES}"))]
+{EXIT_CODES}
+Of the unit alone: 7 tried again for ten minutes in vain."))]
 struct OnbootArgs {}
 
 /// The definition.
@@ -51,79 +56,71 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
+    let unit = UnitTries::of_unit();
+    let before = unit.before();
+    let (failed, failure) = match pass(before.as_ref()) {
+        Ok(failed) if failed.is_empty() => {
+            unit.ended();
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(failed) => {
+            let failure = Failure::new(format!(
+                "not started or not as it should be: {}",
+                failed.join(", ")
+            ));
+            (failed, failure)
+        }
+        // It got nowhere: what failed before still has.
+        Err(failure) => {
+            let before = before.as_ref().map(|before| before.failed.clone());
+            (before.unwrap_or_default(), failure)
+        }
+    };
+    if unit.failed(before.as_ref(), &failed, TRIED) {
+        return Err(Failure {
+            message: format!("{}; it is not tried again", failure.message),
+            code: GIVEN_UP,
+        });
+    }
+    Err(failure)
+}
+
+/// What failed of what is to be done, after the tries before.
+fn pass(before: Option<&Before>) -> Result<Vec<String>, Failure> {
     let layout = Layout::from_env();
     let agent = SocketAgent::new(&layout);
     let mut tell = |line: &str| say(line);
-    let left = Left::of_unit();
-    let tries = left.tries();
-    // A host that sells nothing has no database, and may have containers all the same.
-    let failed = if DbConfig::path(&layout).exists() {
-        let config = Config::load(&layout)?;
-        for warning in &config.warnings {
-            say(&format!("warning: {warning}"));
-        }
-        match patiently(DATABASE_WAIT, PAUSE, &mut tell, || records(&config)) {
-            Ok(records) => {
-                let now = Database {
-                    layout: &layout,
-                    config: &config,
-                };
-                let sold = Sold::Known {
-                    records: &records,
-                    bridge: &config.host.bridge,
-                    now: &now,
-                };
-                start_all(&agent, sold, &tries, &mut tell)?
-            }
-            Err(error) => {
-                let sold = Sold::Unknown {
-                    vmids: &config.db.vmids,
-                    why: &error.to_string(),
-                };
-                start_all(&agent, sold, &tries, &mut tell)?
-            }
-        }
-    } else {
-        start_all(&agent, Sold::Nothing, &tries, &mut tell)?
+    let tries = match before {
+        Some(before) if !before.failed.is_empty() => Tries::again(before.failed.clone()),
+        // The first pass, or somebody at a terminal.
+        _ => Tries::ALL,
     };
-    left.note(&failed);
-    if failed.is_empty() {
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure::new(format!(
-            "not started or not as it should be: {}",
-            failed.join(", ")
-        )))
+    // A host that sells nothing has no database, and may have containers all the same.
+    if !DbConfig::path(&layout).exists() {
+        return Ok(start_all(&agent, Sold::Nothing, &tries, &mut tell)?);
     }
-}
-
-/// What failed in the pass before, for the next one of the same unit: in its own directory, which systemd keeps as long as it
-/// tries again by itself, and makes anew for every other start.
-struct Left(Option<PathBuf>);
-
-impl Left {
-    fn of_unit() -> Self {
-        let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        Self(directory.map(|directory| directory.join("failed")))
+    let config = Config::load(&layout)?;
+    for warning in &config.warnings {
+        say(&format!("warning: {warning}"));
     }
-
-    fn tries(&self) -> Tries {
-        let text = self.0.as_ref().map(std::fs::read_to_string);
-        match text {
-            Some(Ok(text)) => Tries::again(text.lines().map(str::to_owned)),
-            // The first pass, or somebody at a terminal.
-            _ => Tries::ALL,
+    let records = patiently(DATABASE_WAIT, PAUSE, &mut tell, || records(&config));
+    let why;
+    let now = Database::new(&layout, &config);
+    let sold = match &records {
+        Ok(records) => Sold::Known {
+            records,
+            bridge: &config.host.bridge,
+            now: &now,
+        },
+        Err(error) => {
+            why = error.to_string();
+            Sold::Unknown {
+                vmids: &config.db.vmids,
+                why: &why,
+            }
         }
-    }
-
-    /// Without it the next pass is about everything again.
-    fn note(&self, failed: &[String]) {
-        let Some(path) = &self.0 else { return };
-        let _ = std::fs::remove_file(path);
-        if !failed.is_empty() {
-            let _ = std::fs::write(path, failed.join("\n"));
-        }
-    }
+    };
+    Ok(start_all(&agent, sold, &tries, &mut tell)?)
 }
 
 fn records(config: &Config) -> Result<Vec<VmRecord>, StoreError> {
@@ -160,17 +157,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_is_known_to_the_next_pass_of_the_unit_and_to_nobody_after_a_good_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let left = Left(Some(directory.path().join("failed")));
-        assert_eq!(left.tries(), Tries::ALL, "the first pass");
-        let failed = ["VM 101".to_owned(), "the route to VM 102".to_owned()];
-        left.note(&failed);
-        assert_eq!(left.tries(), Tries::again(failed));
-        left.note(&[]);
-        assert_eq!(left.tries(), Tries::ALL);
-        Left(None).note(&["VM 101".to_owned()]);
-        assert_eq!(Left(None).tries(), Tries::ALL, "no unit");
+    fn the_unit_does_not_try_again_what_is_given_up() {
+        let unit = include_str!("../../../packaging/systemd/blockhost-onboot.service");
+        let line = format!("\nRestartPreventExitStatus={GIVEN_UP}\n");
+        assert!(unit.contains(&line), "{line}");
+        let known = super::super::EXIT_CODES.contains(&format!("{GIVEN_UP} "));
+        assert!(!known, "it means something else elsewhere");
     }
 
     fn away() -> StoreError {

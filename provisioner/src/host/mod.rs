@@ -3,6 +3,7 @@
 
 pub mod onboot;
 pub mod stop_all;
+pub mod unit_tries;
 
 use blockhost_proto::action::{
     Action, AgentInfo, PctConfig, PctList, PctShutdown, PctStart, PctStop, QmConfig, QmList,

@@ -2,6 +2,7 @@
 //! numbers, which both share. Proxmox VE does this itself. Either way the kernel gets the host route of each sold machine
 //! again and each its limits, which nothing keeps when its host stops. `blockhost-vm-onboot` calls this, its unit calls that.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
@@ -20,7 +21,7 @@ use crate::record::{Status, VmRecord};
 use crate::store::{self, StoreError};
 use crate::time::Time;
 
-/// In what failed: the lists and the database, without which nobody knows what else there is.
+/// In what failed: what nobody knew, and so nothing was done about.
 const UNKNOWN: [&str; 3] = [
     "the machines' routes and limits",
     "the list of VMs",
@@ -50,29 +51,51 @@ pub trait Now: std::fmt::Debug {
     fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError>;
 }
 
-/// The database of the configuration, opened anew for each: a connection to a server would idle while machines start.
+/// The database of the configuration, opened anew for each: a connection to a server would idle while machines start. A server
+/// that is away once is away for the whole pass, or each machine would wait for it.
 #[derive(Debug)]
 pub struct Database<'a> {
-    /// Where the locks are.
-    pub layout: &'a Layout,
-    /// Says where the database is, and what is of this host.
-    pub config: &'a Config,
+    layout: &'a Layout,
+    config: &'a Config,
+    away: RefCell<Option<(String, String)>>,
+}
+
+impl<'a> Database<'a> {
+    /// With the locks of this host.
+    #[must_use]
+    pub fn new(layout: &'a Layout, config: &'a Config) -> Self {
+        Self {
+            layout,
+            config,
+            away: RefCell::default(),
+        }
+    }
+
+    fn current(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
+        let store = store::open(self.config)?;
+        let (lock, record) = hold_of_this_host(self.layout, &*store, record)?;
+        let here =
+            record.status != Status::Destroyed && self.config.is_here(record.node.as_deref());
+        let lock = Some(lock);
+        Ok(here.then_some(Held { record, lock }))
+    }
 }
 
 impl Now for Database<'_> {
     fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
-        let store = store::open(self.config)?;
-        match hold_of_this_host(self.layout, &*store, record) {
-            Ok((lock, record)) => {
-                let here = record.status != Status::Destroyed
-                    && self.config.is_here(record.node.as_deref());
-                let lock = Some(lock);
-                Ok(here.then_some(Held { record, lock }))
-            }
+        if let Some((server, problem)) = self.away.borrow().clone() {
+            return Err(StoreError::Server { server, problem }.into());
+        }
+        match self.current(record) {
             Err(
                 LifecycleError::Replaced(_) | LifecycleError::Store(StoreError::UnknownVm { .. }),
             ) => Ok(None),
-            Err(e) => Err(e),
+            Err(LifecycleError::Store(StoreError::Server { server, problem })) => {
+                let away = (server.clone(), problem.clone());
+                self.away.replace(Some(away));
+                Err(StoreError::Server { server, problem }.into())
+            }
+            other => other,
         }
     }
 }
@@ -135,17 +158,24 @@ impl Tries {
     /// Everything, as when the host has started.
     pub const ALL: Self = Self(None);
 
-    /// Only what failed in the pass before, in the words of [`start_all`]: what succeeded then may have been stopped since, by
-    /// who had a reason. Everything where that pass did not know what there is.
+    /// Only what failed in the pass before, in the words of [`start_all`], and what was not known then: what succeeded may have
+    /// been stopped since, by who had a reason.
     #[must_use]
     pub fn again(failed: impl IntoIterator<Item = String>) -> Self {
-        let failed: BTreeSet<String> = failed.into_iter().collect();
-        let known = failed.iter().all(|what| !UNKNOWN.contains(&what.as_str()));
-        Self(known.then_some(failed))
+        Self(Some(failed.into_iter().collect()))
     }
 
-    fn holds(&self, what: &str) -> bool {
-        self.0.as_ref().is_none_or(|failed| failed.contains(what))
+    fn holds(&self, what: &str, unknown: &str) -> bool {
+        let failed = |failed: &BTreeSet<String>| failed.contains(what) || failed.contains(unknown);
+        self.0.as_ref().is_none_or(failed)
+    }
+
+    fn starts(&self, guest: Guest) -> bool {
+        self.holds(&guest.to_string(), list_of(guest.kind))
+    }
+
+    fn limits(&self, record: &VmRecord) -> bool {
+        self.holds(&limits_of(record), UNKNOWN[0])
     }
 }
 
@@ -205,8 +235,21 @@ pub fn start_all(
         let record = (kind == Kind::Machine)
             .then(|| records.iter().find(is_its))
             .flatten();
-        let starts = tries.holds(&what);
-        if !starts && !record.is_some_and(|record| tries.holds(&limits_of(record))) {
+        let starts = tries.starts(guest);
+        if starts {
+            match wanted(agent, kind, vmid) {
+                Ok(true) if sold.may_be_suspended(guest) => {
+                    fail(what, say, &"held back, since it may be suspended");
+                    continue;
+                }
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(e) => {
+                    fail(what, say, &e);
+                    continue;
+                }
+            }
+        } else if !record.is_some_and(|record| tries.limits(record)) {
             continue;
         }
         let held = match record.map(|record| (record, sold.hold(record))) {
@@ -231,25 +274,19 @@ pub fn start_all(
             }
             continue;
         }
-        let suspended = record.is_some_and(|record| record.status == Status::Suspended);
-        match wanted(agent, kind, vmid) {
-            Ok(false) => {}
-            Ok(true) if sold.may_be_suspended(guest) => {
-                fail(what, say, &"held back, since it may be suspended");
-            }
-            Ok(true) if suspended => say(&format!("{what} is suspended and stays off")),
-            Ok(true) => match ask(agent, &kind.start(vmid)) {
-                Ok(_) => {
-                    say(&format!("{what} runs"));
-                    if let Some(record) = record
-                        && let Err(e) = limit(agent, record)
-                    {
-                        fail(limits_of(record), say, &e);
-                    }
-                }
-                Err(e) => fail(what, say, &e),
-            },
-            Err(e) => fail(what, say, &e),
+        if record.is_some_and(|record| record.status == Status::Suspended) {
+            say(&format!("{what} is suspended and stays off"));
+            continue;
+        }
+        if let Err(e) = ask(agent, &kind.start(vmid)) {
+            fail(what, say, &e);
+            continue;
+        }
+        say(&format!("{what} runs"));
+        if let Some(record) = record
+            && let Err(e) = limit(agent, record)
+        {
+            fail(limits_of(record), say, &e);
         }
     }
     Ok(failed)
@@ -270,7 +307,7 @@ fn set_routes(
             continue;
         };
         let what = format!("the route to VM {}", record.vmid);
-        if !tries.holds(&what) {
+        if !tries.holds(&what, UNKNOWN[0]) {
             continue;
         }
         let action = Ip6RouteAdd {
@@ -297,7 +334,7 @@ fn stop_suspended(
     for record in sold.records().iter().filter(|record| is_to_be_off(record)) {
         let vmid = record.vmid;
         let what = format!("VM {vmid}, which is suspended");
-        if !tries.holds(&what) {
+        if !tries.holds(&what, UNKNOWN[0]) {
             continue;
         }
         match stop_one(agent, sold, record) {
@@ -383,7 +420,7 @@ fn limit_running(
         record.status == Status::Active && !record.mock && !record.throttle.is_none()
     };
     for record in sold.records().iter().filter(limited) {
-        if !tries.holds(&limits_of(record)) {
+        if !tries.limits(record) {
             continue;
         }
         let limited = sold.hold(record).and_then(|held| match held {

@@ -2,8 +2,10 @@
 //! machine or whenever somebody changed it by hand. The work is done in [`crate::network::restore`] and [`crate::state::restore`].
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use blockhost_proto::layout::Layout;
+use blockhost_provisioner::host::unit_tries::UnitTries;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -36,10 +38,13 @@ Examples:
   blockhost net restore --json | jq '.state.outcomes[] | select(.fate != \"done\")'
 
 Exit codes: 0 everything is as it should be; 1 something failed, which another run may mend; 2 something cannot be known, is not
-permitted any more, or takes an operator (a container that is gone, an apply that was interrupted). Both say what.";
+permitted any more, or takes an operator (a container that is gone, an apply that was interrupted, in the unit also what failed for
+15 minutes). Both say what.";
 
 /// All that could be restored is, and something takes an operator.
 const INCOMPLETE: u8 = 2;
+/// How long the unit tries again what failed.
+const TRIED: Duration = Duration::from_mins(15);
 
 /// Runs the command.
 pub(super) fn run(args: &RestoreArgs, layout: &Layout) -> ExitCode {
@@ -73,9 +78,26 @@ pub(super) fn run(args: &RestoreArgs, layout: &Layout) -> ExitCode {
         eprintln!("blockhost: port {port} is not there yet, so it has no flows");
     }
     let failed = firewall.is_err() || state.as_ref().is_ok_and(may_pass) || state.is_err();
+    let given_up = end_of_try(&UnitTries::of_unit(), failed);
     let incomplete = firewall.as_ref().is_ok_and(is_incomplete)
         || state.as_ref().is_ok_and(|report| !report.is_good());
-    code(failed, incomplete)
+    code(failed && !given_up, incomplete || given_up)
+}
+
+/// Whether what fails has failed for so long that its unit is not to try again: what it takes is perhaps gone for good, or a
+/// machine that nobody starts.
+fn end_of_try(unit: &UnitTries, failed: bool) -> bool {
+    if !failed {
+        unit.ended();
+        return false;
+    }
+    let given_up = unit.failed(unit.before().as_ref(), &[], TRIED);
+    if given_up {
+        eprintln!(
+            "blockhost: it is not tried again; when what is missing is there: systemctl restart blockhost-net-restore"
+        );
+    }
+    given_up
 }
 
 fn looked(
