@@ -9,6 +9,7 @@ use blockhost_provisioner::lock::MachineLock;
 use blockhost_provisioner::progress::Progress;
 use blockhost_provisioner::record::{Status, VmRecord};
 use blockhost_provisioner::store::Store as _;
+use blockhost_provisioner::store::postgres::Address;
 use blockhost_provisioner::time::Time;
 use common::{TestWorld, request};
 
@@ -139,4 +140,32 @@ fn who_starts_a_hosts_machines_has_each_to_itself_and_knows_what_became_of_it() 
     assert_eq!(again.vm_name, vm.vm_name);
     assert!(now.hold(&vm).unwrap().is_none(), "another of that name");
     assert!(now.hold(&again).unwrap().is_some());
+}
+
+#[test]
+fn a_database_that_goes_away_while_the_host_starts_is_asked_once_and_not_about_each_machine() {
+    let world = TestWorld::new();
+    let vm = machine(&world);
+    // A server that hangs up.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for connection in server.incoming() {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(connection);
+        }
+    });
+    let mut config = world.config.clone();
+    let url = format!("postgres://blockhost@127.0.0.1:{port}/machines");
+    config.db.server = Some(Address::read(&url, None).unwrap());
+    let now = Database::new(&world.layout, &config);
+    let away = || now.hold(&vm).unwrap_err().to_string();
+    let first = away();
+    assert!(first.contains("cannot be reached"), "{first}");
+    let once = asked.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(once > 0);
+    assert_eq!(away(), first);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), once);
 }
