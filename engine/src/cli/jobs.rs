@@ -242,11 +242,10 @@ fn print_json(value: &impl serde::Serialize) {
 fn print_table(jobs: &[JobView]) {
     say!("ID\tSTATE\tEVENT\tSUBSCRIPTION\tBLOCK\tATTEMPTS\tERROR");
     for job in jobs {
-        let error = job
-            .last_error
-            .as_deref()
-            .unwrap_or("")
-            .replace(['\t', '\n'], " ");
+        let behind = job.behind.map(|other| format!("behind job {other}"));
+        let said = [behind.as_deref(), job.last_error.as_deref()];
+        let said: Vec<&str> = said.into_iter().flatten().collect();
+        let error = said.join("; ").replace(['\t', '\n'], " ");
         let subscription = if job.subscription_id == 0 {
             "-".to_owned()
         } else {
@@ -304,6 +303,9 @@ fn print_job(job: &JobView) {
     );
     say!("since         {}", time(job.created_ms));
     say!("changed       {}", time(job.updated_ms));
+    if let Some(other) = job.behind {
+        say!("behind        job {other} of this subscription, which goes first");
+    }
     if job.state == JobState::Pending && job.not_before_ms > 0 {
         say!("next attempt  {}", time(job.not_before_ms));
     }

@@ -136,6 +136,14 @@ async fn create(
     name: &str,
 ) -> Result<Made, StepError> {
     if let Some(made) = context.outbox.step(job.id, CREATED)? {
+        // While this waited, for gas say, somebody may have destroyed it.
+        if context.outbox.step::<u64>(job.id, "minted")?.is_none()
+            && !machines::exists(context.machines.get(name).await?.as_ref())
+        {
+            return Err(StepError::Park(format!(
+                "the machine {name} was made and is gone; nobody gets a credential of it. Make a new one or refund"
+            )));
+        }
         return Ok(made);
     }
     // The machine may stand already: this engine died between the end of `create` and writing that down.

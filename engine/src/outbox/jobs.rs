@@ -16,14 +16,31 @@ pub const CREATED: &str = "created";
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 
+/// Whether `other` has to go before `job`, which is of the same subscription: it runs, or it came earlier, or it cancels. Whatever
+/// comes before a cancellation waits even while that waits or is parked itself: the machine may be gone by then.
+macro_rules! goes_first {
+    () => {
+        "other.state IN ('pending', 'running', 'parked') AND other.subscription_id = job.subscription_id
+        AND other.contract = job.contract AND other.chain_id = job.chain_id AND (other.state = 'running' OR job.event <> 'SubscriptionCancelled'
+        AND (other.id < job.id OR other.event = 'SubscriptionCancelled' AND other.orphaned = 0))"
+    };
+}
+
 /// Takes the next job whose turn it is.
-pub(super) const CLAIM: &str = "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
-    SELECT id FROM jobs AS job WHERE state IN ('pending', 'running') AND state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0 AND NOT EXISTS (
-        SELECT 1 FROM jobs AS other WHERE other.state IN ('pending', 'running', 'parked') AND other.subscription_id = job.subscription_id
-        AND other.contract = job.contract AND other.chain_id = job.chain_id
-        AND (other.state = 'running' OR other.id < job.id AND job.event <> 'SubscriptionCancelled')
-    ) ORDER BY id LIMIT 1
-) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits";
+pub(super) const CLAIM: &str = concat!(
+    "UPDATE jobs SET state = 'running', started = 1, attempts = attempts + 1, updated_ms = ?1 WHERE id = (
+    SELECT id FROM jobs AS job WHERE state IN ('pending', 'running') AND state = 'pending' AND not_before_ms <= ?1 AND orphaned = 0
+    AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE ",
+    goes_first!(),
+    ") ORDER BY id LIMIT 1
+) RETURNING id, contract, block_number, tx_hash, payload, max(attempts - waits, 1), waits"
+);
+/// The job that a pending one stands behind: the one that runs, or else cancels, or else is the oldest.
+const BEHIND: &str = concat!(
+    "SELECT other.id FROM jobs AS other WHERE job.state = 'pending' AND job.orphaned = 0 AND ",
+    goes_first!(),
+    " ORDER BY other.state <> 'running', other.event <> 'SubscriptionCancelled', other.id LIMIT 1"
+);
 /// When the next job that waits is due.
 pub(super) const NEXT_DUE: &str = "SELECT min(not_before_ms) FROM jobs WHERE state IN ('pending', 'running') AND state = 'pending' AND orphaned = 0";
 /// What a cancellation closes with itself.
@@ -123,6 +140,8 @@ pub struct JobView {
     pub orphaned: bool,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
+    /// The job of the same subscription that it waits for.
+    pub behind: Option<i64>,
     /// Not tried before, milliseconds since 1970.
     pub not_before_ms: i64,
     /// When it came, milliseconds since 1970.
@@ -184,8 +203,8 @@ impl Outbox {
     }
 
     /// Takes the next job whose turn it is: the oldest that is due and has neither a running job of the same subscription
-    /// beside it nor an open one before it. A cancellation waits only for one that runs: whatever else is before it waits, for
-    /// its time, the chain or a person, and is closed by it.
+    /// beside it nor an open one before it nor an open cancellation at all. A cancellation waits only for one that runs:
+    /// whatever else is before it stands still from then on, and is closed by it.
     ///
     /// # Errors
     /// [`OutboxError::Database`]; [`OutboxError::Content`] for a job that cannot be read, which is parked.
@@ -443,8 +462,8 @@ impl Outbox {
     ) -> Result<Vec<JobView>, OutboxError> {
         let sql = format!(
             "SELECT id, state, event, subscription_id, chain_id, contract, block_number, tx_hash, attempts, orphaned, last_error,
-             not_before_ms, created_ms, updated_ms, (SELECT json_group_array(name) FROM (SELECT name FROM steps WHERE job_id = jobs.id ORDER BY done_ms, name)), waits
-             FROM jobs WHERE {condition} ORDER BY id DESC LIMIT ?2"
+             not_before_ms, created_ms, updated_ms, (SELECT json_group_array(name) FROM (SELECT name FROM steps WHERE job_id = job.id ORDER BY done_ms, name)), waits,
+             ({BEHIND}) FROM jobs AS job WHERE {condition} ORDER BY id DESC LIMIT ?2"
         );
         let rows: Vec<(String, String, JobView)> =
             self.read(|c| c.prepare(&sql)?.query_map(params, view)?.collect())?;
@@ -473,6 +492,7 @@ fn view(row: &Row<'_>) -> rusqlite::Result<(String, String, JobView)> {
         waits: row.get(15)?,
         orphaned: row.get(9)?,
         last_error: row.get(10)?,
+        behind: row.get(16)?,
         not_before_ms: row.get(11)?,
         created_ms: row.get(12)?,
         updated_ms: row.get(13)?,

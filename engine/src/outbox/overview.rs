@@ -31,8 +31,8 @@ pub struct Purchase {
 }
 
 impl Outbox {
-    /// The oldest open job of each subscription that has one; one that waits, or stands behind one that does, only where
-    /// none can run.
+    /// Of each subscription with open jobs the one that all others stand behind (see [`Outbox::claim`]): the one that runs, or
+    /// else the cancellation, or else the oldest.
     ///
     /// # Errors
     /// [`OutboxError::Database`].
@@ -42,33 +42,26 @@ impl Outbox {
         contract: Address,
     ) -> Result<BTreeMap<u64, OpenJob>, OutboxError> {
         // What waits for an event that is gone waits for a person.
-        let rows: Vec<(i64, i64, bool, bool, bool)> = self.read(|c| {
+        let rows: Vec<(i64, i64, bool, bool)> = self.read(|c| {
             c.prepare_cached(
-                "SELECT subscription_id, id, state = 'parked' OR (state = 'pending' AND orphaned = 1),
-                 state = 'pending' AND waits > 0, state = 'pending' AND event <> 'SubscriptionCancelled' FROM jobs
+                "SELECT subscription_id, id, state = 'parked' OR (state = 'pending' AND orphaned = 1), state = 'pending' AND waits > 0 FROM jobs
                  WHERE chain_id = ? AND contract = ? AND subscription_id > 0 AND state IN ('pending', 'running', 'parked')
-                 ORDER BY id",
+                 ORDER BY state <> 'running', event <> 'SubscriptionCancelled' OR orphaned = 1, id",
             )?
             .query_map(params![int(chain_id), contract.to_string()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?
             .collect()
         })?;
         let mut open = BTreeMap::new();
-        for (subscription, id, parked, waits, follows) in rows {
-            let job = OpenJob {
-                id,
-                stands: match (parked, waits) {
-                    (true, _) => Stands::Parked,
-                    (false, true) => Stands::Waits,
-                    (false, false) => Stands::Runs,
-                },
+        for (subscription, id, parked, waits) in rows {
+            let stands = match (parked, waits) {
+                (true, _) => Stands::Parked,
+                (false, true) => Stands::Waits,
+                (false, false) => Stands::Runs,
             };
-            let first = open.entry(unsigned(subscription)).or_insert(job);
-            // What stands behind one that does not go on does not go on either (see `claim`).
-            if first.stands != Stands::Runs && job.stands == Stands::Runs && !follows {
-                *first = job;
-            }
+            let job = OpenJob { id, stands };
+            open.entry(unsigned(subscription)).or_insert(job);
         }
         Ok(open)
     }

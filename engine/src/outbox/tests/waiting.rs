@@ -71,13 +71,17 @@ fn what_stands_behind_a_job_that_stands_still_does_not_count_as_at_work() {
     assert_eq!(open(), first(Stands::Runs));
     world.outbox.park(1, "no").unwrap();
     assert_eq!(open(), first(Stands::Parked));
-    // Nothing holds up a cancellation.
+    // Nothing holds up a cancellation, which holds up everything.
     world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
-    let end = OpenJob {
-        id: 3,
-        stands: Stands::Runs,
-    };
-    assert_eq!(open(), Some(end));
+    let end = |stands| Some(OpenJob { id: 3, stands });
+    assert_eq!(open(), end(Stands::Runs));
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.wait(3, Duration::ZERO, "agent away").unwrap();
+    world.outbox.retry(1).unwrap();
+    assert_eq!(open(), end(Stands::Waits));
+    world.outbox.claim().unwrap().unwrap();
+    world.outbox.park(3, "no").unwrap();
+    assert_eq!(open(), end(Stands::Parked));
 }
 
 /// A purchase may wait for days, for cheaper gas or for the agent: who cancels meanwhile has their machine destroyed, also when
@@ -102,6 +106,56 @@ fn a_cancellation_does_not_wait_behind_what_waits_and_closes_it() {
         assert_eq!(world.states()[..2], closed);
         assert_eq!(world.outbox.claim().unwrap(), None);
     }
+}
+
+/// A cancellation is interrupted as well. The machine is destroyed then and that is not closed yet: a purchase that went on
+/// in the middle of it would make another one, which nobody takes away.
+#[test]
+fn what_is_cancelled_does_not_go_on_while_its_cancellation_waits_is_parked_or_was_interrupted() {
+    let interrupted: [fn(World) -> World; 4] = [
+        |world| {
+            let long = Duration::from_secs(900);
+            world.outbox.wait(3, long, "agent away").unwrap();
+            world
+        },
+        |world| {
+            let long = Duration::from_secs(900);
+            world.outbox.postpone(3, long, "no").unwrap();
+            world
+        },
+        |world| {
+            world.outbox.park(3, "no").unwrap();
+            world
+        },
+        World::crash,
+    ];
+    for (n, interrupted) in interrupted.into_iter().enumerate() {
+        let world = World::new();
+        world.ingest(&[at(1, 0, 0, 1, created(1)), at(2, 0, 0, 2, extended(1))]);
+        world.outbox.claim().unwrap().unwrap();
+        world.outbox.wait(1, Duration::ZERO, "agent away").unwrap();
+        world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
+        assert_eq!(world.outbox.claim().unwrap().unwrap().id, 3);
+        world.outbox.record_step(3, "destroyed", &true).unwrap();
+        let world = interrupted(world);
+        let behind = [1, 2, 3].map(|id| world.outbox.show(id).unwrap().behind);
+        assert_eq!(behind, [Some(3), Some(3), None], "{n}");
+        let next = world.outbox.claim().unwrap().map(|job| job.id);
+        assert!(next.is_none_or(|id| id == 3), "{n}: job {next:?}");
+        world.outbox.finish(3).unwrap();
+        assert_eq!(world.outbox.claim().unwrap(), None, "{n}");
+        let closed = [1, 2].map(|id| (id, JobState::Superseded));
+        assert_eq!(world.states()[..2], closed, "{n}");
+    }
+    // One that the chain took back holds nothing up.
+    let world = World::new();
+    world.ingest(&[at(1, 0, 0, 1, created(1))]);
+    world.ingest(&[at(3, 0, 0, 3, cancelled(1))]);
+    assert_eq!(world.outbox.claim().unwrap().unwrap().id, 2);
+    world.outbox.wait(2, Duration::ZERO, "agent away").unwrap();
+    world.outbox.roll_back(CHAIN, CONTRACT, Some(1)).unwrap();
+    assert_eq!(world.outbox.show(1).unwrap().behind, None);
+    assert_eq!(world.outbox.claim().unwrap().unwrap().id, 1);
 }
 
 /// What garbage collection must not take: an extension whose job waits its turn, runs, failed or is parked.
