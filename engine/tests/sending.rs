@@ -28,7 +28,7 @@ struct Desk {
     sender: Sender,
     stop: watch::Receiver<bool>,
     _running: watch::Sender<bool>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Desk {
@@ -42,7 +42,7 @@ impl Desk {
             sender: Sender::new(wallet(0), dir.path().to_owned()),
             stop,
             _running: running,
-            _dir: dir,
+            dir,
             anvil,
         })
     }
@@ -151,6 +151,40 @@ async fn a_strangers_transaction_that_vanishes_leaves_a_gap_and_the_next_one_fil
         let receipt = desk.to_send(purpose).follow(vec![sent]).await.unwrap();
         assert!(receipt.is_some(), "{purpose}");
     }
+}
+
+/// What an order that was given up had signed: nobody follows it, and the daily round waits for what may still be mined.
+#[tokio::test]
+async fn what_nobody_follows_any_more_is_dead_once_a_strangers_transaction_is_deep_at_its_nonce() {
+    let Some(desk) = Desk::open().await else {
+        return;
+    };
+    let sending = desk.to_send("funds 1.1.0");
+    let signed = sending.sign_new(pay(U256::ONE)).await.unwrap();
+    // Replaced, too: all of them have the same nonce.
+    let waits = sending.follow(vec![signed]).await.unwrap_err();
+    assert!(matches!(waits, SendError::Waiting { .. }), "{waits}");
+    let live = || desk.outbox.live_txs(31337, address(0)).unwrap().len();
+    assert!(live() > 1);
+    let long_ago = "UPDATE txs SET signed_ms = signed_ms - 600000";
+    let journal = rusqlite::Connection::open(desk.dir.path().join("outbox.db")).unwrap();
+    journal.execute(long_ago, []).unwrap();
+    desk.anvil.ask("anvil_dropAllTransactions", json!([])).await;
+    let foreign = TransactionRequest::default()
+        .with_to(address(2))
+        .with_value(U256::ONE)
+        .with_nonce(0);
+    let account = desk.anvil.account(0);
+    let foreign = account.send_transaction(foreign).await.unwrap();
+    desk.mine().await;
+    foreign.get_receipt().await.unwrap();
+    let before = live();
+    sending.tend(2).await.unwrap();
+    assert_eq!(live(), before, "a reorganisation could still bring it back");
+    desk.mine().await;
+    desk.mine().await;
+    sending.tend(2).await.unwrap();
+    assert_eq!(live(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -196,7 +196,9 @@ impl Manager {
         }
         let wallet = book.wallet(&self.teller.config, &named(name)?)?;
         let sender = Sender::new(wallet, self.teller.config.layout.state());
-        Ok(self.teller.sending(&sender, "").tend().await?)
+        let confirmations = self.teller.config.confirmations();
+        let sending = self.teller.sending(&sender, "");
+        Ok(sending.tend(confirmations).await?)
     }
 
     /// Goes on with an order to its end, or to what stops it.

@@ -72,7 +72,7 @@ impl Sending<'_> {
                     continue;
                 }
                 Seen::Overtaken => {
-                    if !self.is_overtaken(&sent).await? {
+                    if self.overtaken(&sent).await?.is_none() {
                         if now_ms() > patient_until {
                             return Err(waiting);
                         }
@@ -80,9 +80,7 @@ impl Sending<'_> {
                         self.pause(LOOK_EVERY).await?;
                         continue;
                     }
-                    for row in &sent {
-                        self.outbox.settle(&row.signed, TxState::Dead, None)?;
-                    }
+                    self.bury(&sent)?;
                     return Ok(None);
                 }
                 Seen::Waiting => overtaken_since = None,
@@ -111,22 +109,25 @@ impl Sending<'_> {
         }
     }
 
-    /// Whether blocks have other transactions with the nonces of these: not having a receipt of them proves nothing.
-    async fn is_overtaken(&self, sent: &[JournalTx]) -> Result<bool, SendError> {
-        let (node, _) = self.chain.select().await?;
+    /// Whether blocks have other transactions with the nonces of these: not having a receipt of them proves nothing. Gives how
+    /// many blocks there are on top of the latest of those.
+    async fn overtaken(&self, sent: &[JournalTx]) -> Result<Option<u64>, SendError> {
+        let (node, head) = self.chain.select().await?;
         let from = self.sender.wallet.address();
         let nonces: BTreeSet<u64> = sent.iter().map(|row| row.signed.nonce).collect();
+        let mut depth = u64::MAX;
         for nonce in nonces {
             match nonce::holder(node, from, nonce, None).await? {
-                Holder::Nobody => return Ok(false),
+                Holder::Nobody => return Ok(None),
                 Holder::Transaction { hash, block } => {
                     if sent.iter().any(|row| row.signed.hash == hash) {
                         return Err(SendError::no_receipt(node, hash, block));
                     }
+                    depth = depth.min(head.saturating_sub(block));
                 }
             }
         }
-        Ok(true)
+        Ok(Some(depth))
     }
 
     /// These, and what another process signed in their place.
@@ -263,11 +264,13 @@ impl Sending<'_> {
     }
 
     /// Looks after what others signed for this account and left behind: a command that was interrupted, say. It is sent
-    /// again and replaced like anything else; whether its purpose is still wanted is decided by whoever comes back to it.
+    /// again and replaced like anything else; whether its purpose is still wanted is decided by whoever comes back to it. What
+    /// was overtaken, and has so many `confirmations` on top that no reorganisation undoes that, is dead with that: perhaps
+    /// nobody comes back to it.
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn tend(&self) -> Result<(), SendError> {
+    pub async fn tend(&self, confirmations: u64) -> Result<(), SendError> {
         let from = self.sender.wallet.address();
         let patience = millis(self.replace_after_s).saturating_add(ORPHANED_AFTER_MS);
         let mut newest: BTreeMap<u64, JournalTx> = BTreeMap::new();
@@ -275,20 +278,35 @@ impl Sending<'_> {
             newest.insert(row.signed.nonce, row);
         }
         newest.retain(|_, row| now_ms().saturating_sub(row.signed_ms) > patience);
+        let mut unknown = None;
         for row in newest.into_values() {
             let own = Sending {
                 job: row.job,
                 purpose: &row.purpose,
                 ..*self
             };
-            match own.look(&own.known(std::slice::from_ref(&row))?).await? {
+            let sent = own.known(std::slice::from_ref(&row))?;
+            match own.look(&sent).await? {
                 Seen::Mined(receipt, row) => match own.settled(*receipt, &row) {
                     Ok(_) | Err(SendError::Reverted { .. }) => {}
                     Err(e) => return Err(e),
                 },
                 Seen::Waiting => own.hurry(&row).await?,
-                Seen::Overtaken => {}
+                Seen::Overtaken => match own.overtaken(&sent).await {
+                    Ok(Some(depth)) if depth >= confirmations => own.bury(&sent)?,
+                    Ok(_) => {}
+                    // Those with later nonces are looked after all the same.
+                    Err(e) => unknown = unknown.or(Some(e)),
+                },
             }
+        }
+        unknown.map_or(Ok(()), Err)
+    }
+
+    /// Another transaction has their nonce.
+    fn bury(&self, sent: &[JournalTx]) -> Result<(), SendError> {
+        for row in sent {
+            self.outbox.settle(&row.signed, TxState::Dead, None)?;
         }
         Ok(())
     }
