@@ -69,15 +69,33 @@ async fn two_plans_give_two_machines_and_what_was_bought_is_on_record() {
             .env("BLOCKHOST_ROOT", world.dir.path())
             .output()
             .unwrap();
-        String::from_utf8(done.stdout).unwrap()
+        let said = [done.stdout, done.stderr].map(|said| String::from_utf8(said).unwrap());
+        (said, done.status.code())
     };
-    let listed: Value = serde_json::from_str(&list(&["--json"])).unwrap();
-    assert_eq!(listed["plans"][1]["machine"], large);
-    let shown = list(&[]);
+    let ([json, _], code) = list(&["--json"]);
+    let listed: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&listed["plans"][1]["machine"], code), (&large, Some(0)));
+    let ([shown, _], _) = list(&[]);
     assert!(
         shown.contains("2\tlarge\t2.50\topen\t4 cores, 8192 MB, 80 GB"),
         "{shown}"
     );
+
+    // Whoever wrote a name in place of a number is sent to this list.
+    set(&world, "{large: {cores: 4}}");
+    let ([json, problem], code) = list(&["--json"]);
+    let listed: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(listed["plans"][1]["id"], 2);
+    assert_eq!(listed["plans"][1]["machine"], Value::Null);
+    assert_eq!(code, Some(1));
+    assert!(
+        problem.contains("plans.large") && problem.contains("bw plan list"),
+        "{problem}"
+    );
+    let ([shown, problem], code) = list(&[]);
+    assert!(shown.contains("2\tlarge\t2.50\topen\t?\n"), "{shown}");
+    assert!(problem.contains("plans.large"), "{problem}");
+    assert_eq!(code, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

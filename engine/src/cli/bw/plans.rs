@@ -28,7 +28,7 @@ A plan that is closed already is left alone.";
 pub(super) enum PlanVerb {
     /// All plans: what they cost, which can be bought, and which machine a purchase gives
     #[command(
-        after_help = "Machines are as the section plans of blockhost.yaml says now, which those that are sold already do not follow.\n\nExamples:\n  bw plan list\n  bw plan list --json | jq -r '.plans[] | select(.active) | .id'"
+        after_help = "Machines are as the section plans of blockhost.yaml says now, which those that are sold already do not follow. While that\ncannot be read, plans are listed with ? (JSON: null) for their machines, and it ends with 1.\n\nExamples:\n  bw plan list\n  bw plan list --json | jq -r '.plans[] | select(.active) | .id'"
     )]
     List {
         /// Print a JSON object
@@ -237,24 +237,27 @@ fn entries(plans: &[Plan]) -> Value {
 pub(super) async fn list(ground: &Ground, as_json: bool) -> Result<(), Failure> {
     let contract = ground.config.subscription_contract()?;
     let all = plans::all(&ground.chain, contract).await?;
-    let sizes = Sizes::load(&ground.config.layout)?;
+    // What an operator needs to mend the setting, the numbers of the plans, is told all the same.
+    let sizes = Sizes::load(&ground.config.layout);
+    let machine = |plan: &Plan| sizes.as_ref().ok().map(|sizes| sizes.of(plan.id));
     if as_json {
         let with_machine = |plan: &Plan| {
             let mut one = entry(plan);
-            one["machine"] = json!(sizes.of(plan.id));
+            one["machine"] = json!(machine(plan));
             one
         };
         let contract = contract.to_string();
         let all: Vec<Value> = all.iter().map(with_machine).collect();
         say!("{}", json!({"contract": contract, "plans": all}));
-        return Ok(());
+    } else {
+        say!("ID\tNAME\tUSD/DAY\tSTATE\tMACHINE");
+        for plan in &all {
+            let (name, price, state) = (shown(&plan.name), dollars(plan.cents), state(plan));
+            let machine = machine(plan).map_or_else(|| "?".into(), |size| size.to_string());
+            say!("{}\t{name}\t{price}\t{state}\t{machine}", plan.id);
+        }
     }
-    say!("ID\tNAME\tUSD/DAY\tSTATE\tMACHINE");
-    for plan in &all {
-        let (name, price) = (shown(&plan.name), dollars(plan.cents));
-        let (state, machine) = (state(plan), sizes.of(plan.id));
-        say!("{}\t{name}\t{price}\t{state}\t{machine}", plan.id);
-    }
+    sizes?;
     Ok(())
 }
 
