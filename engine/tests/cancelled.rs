@@ -4,6 +4,7 @@
 mod common;
 
 use common::world::World;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -82,4 +83,36 @@ async fn a_machine_that_is_gone_before_its_credential_was_minted_gets_none() {
     assert!(error.contains("was made and is gone"), "{error}");
     assert_eq!(world.minted().await, 0);
     assert_eq!(world.effects().len(), 1, "{:?}", world.effects());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purchase_whose_cancellation_the_chain_took_back_is_served_anew_by_hand() {
+    let Some(world) = made_and_not_minted().await else {
+        return;
+    };
+    let head = async || {
+        let head = world.anvil.ask("eth_blockNumber", json!([])).await;
+        u64::from_str_radix(head.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    };
+    let before = head().await;
+    world.cancel(1).await;
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.state_of("SubscriptionCreated"), "superseded");
+    assert_eq!(world.machine(VM)["status"], "destroyed");
+    let depth = head().await - before;
+    world.anvil.ask("anvil_reorg", json!([depth, []])).await;
+    world.anvil.ask("anvil_mine", json!([2])).await;
+    once(&world);
+    let jobs = world.jobs();
+    let of = |event: &str| jobs.iter().find(|job| job["event"] == event).unwrap();
+    assert_eq!(of("SubscriptionCancelled")["orphaned"], true);
+    world.operator(&[
+        "jobs",
+        "retry",
+        &of("SubscriptionCreated")["id"].to_string(),
+    ]);
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.state_of("SubscriptionCreated"), "done");
+    assert_eq!(world.machine(VM)["status"], "active");
+    assert_eq!(world.minted().await, 1);
 }

@@ -48,9 +48,29 @@ pub(super) const SUPERSEDE: &str = "UPDATE jobs SET state = 'superseded', update
     WHERE state IN ('pending', 'running', 'parked') AND state <> 'running' AND id < ?2 AND (chain_id, contract, subscription_id) =
     (SELECT c.chain_id, c.contract, c.subscription_id FROM jobs AS c WHERE c.id = ?2 AND c.event = 'SubscriptionCancelled')";
 
-/// Whether a cancellation of its subscription came after `job`: what is closed then was not closed by hand.
-pub(super) const ENDED: &str = "EXISTS (SELECT 1 FROM jobs AS later WHERE later.chain_id = job.chain_id AND later.contract = job.contract
-    AND later.subscription_id = job.subscription_id AND later.id > job.id AND later.event = 'SubscriptionCancelled')";
+/// Whether a cancellation of its subscription came after `job`.
+macro_rules! cancelled_after {
+    ($which:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM jobs AS later WHERE later.chain_id = job.chain_id AND later.contract = job.contract
+            AND later.subscription_id = job.subscription_id AND later.id > job.id AND later.event = 'SubscriptionCancelled'",
+            $which,
+            ")"
+        )
+    };
+}
+
+/// What is closed then was not closed by hand.
+pub(super) const ENDED: &str = cancelled_after!("");
+/// The same, where the chain has that cancellation still.
+const ENDED_STILL: &str = cancelled_after!(" AND later.orphaned = 0");
+/// For `retry`: what a job made may be destroyed again by a cancellation that the chain has taken back since, so it is made
+/// anew. Not where something was signed for it: that may be mined, and tells of the machine as it was.
+const FORGET: &str = concat!(
+    "DELETE FROM steps WHERE job_id = ?1 AND name <> ?2 AND EXISTS (SELECT 1 FROM jobs AS job WHERE id = ?1 AND ",
+    cancelled_after!(" AND later.orphaned = 1"),
+    ") AND NOT EXISTS (SELECT 1 FROM txs WHERE job_id = ?1 AND state IN ('live', 'mined'))"
+);
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -316,12 +336,14 @@ impl Outbox {
     }
 
     /// Lets a job run again that is parked or was closed by hand, from the step where it stopped, with all its attempts.
-    /// Somebody decided so: also when a reorganisation took its event away. What a cancellation closed stays closed.
+    /// Somebody decided so: also when a reorganisation took its event away. What a cancellation closed stays closed, unless a
+    /// reorganisation took that away.
     ///
     /// # Errors
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
         self.decide(id, &[JobState::Parked, JobState::Superseded], |t| {
+            t.execute(FORGET, params![id, SIZE])?;
             // A size that could not be had would be tried for ever.
             t.execute(
                 "DELETE FROM steps WHERE job_id = ?1 AND name = ?2 AND NOT EXISTS (SELECT 1 FROM steps WHERE job_id = ?1 AND name = ?3)",
@@ -357,7 +379,7 @@ impl Outbox {
         let found: Option<(String, bool)> = self.write(|t| {
             // One that waits for an event that is gone is as good as parked.
             let asked = format!(
-                "SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state), state = 'superseded' AND {ENDED} FROM jobs AS job WHERE id = ?"
+                "SELECT iif(state = 'pending' AND orphaned = 1, 'parked', state), state = 'superseded' AND {ENDED_STILL} FROM jobs AS job WHERE id = ?"
             );
             let found: Option<(String, bool)> = t
                 .query_row(&asked, [id], |row| Ok((row.get(0)?, row.get(1)?)))

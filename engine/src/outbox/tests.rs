@@ -330,6 +330,37 @@ fn what_a_cancellation_closed_stays_closed_when_both_come_back_and_cannot_be_ret
 }
 
 #[test]
+fn what_a_cancellation_closed_that_the_chain_took_back_can_be_retried_from_the_start_unless_something_was_signed()
+ {
+    for signed in [false, true] {
+        let world = World::new();
+        world.ingest(&[at(1, 0, 0, 1, created(1))]);
+        world.outbox.claim().unwrap().unwrap();
+        world.outbox.record_step(1, CREATED, &"vm").unwrap();
+        if signed {
+            let wallet = Wallet::new(&PrivateKey::from_hex(&"01".repeat(32)).unwrap());
+            let call = Call::contract(CONTRACT, Bytes::from_static(b"mint"));
+            let tx = sign(&wallet, CHAIN, &call, 3, 100_000, Fees::Legacy { price: 5 }).unwrap();
+            let from = wallet.address();
+            world
+                .outbox
+                .journal(1, "mint", CHAIN, from, &call, &tx)
+                .unwrap();
+        }
+        world.outbox.wait(1, Duration::ZERO, "no gas").unwrap();
+        world.ingest(&[at(5, 0, 0, 3, cancelled(1))]);
+        let end = world.outbox.claim().unwrap().unwrap().id;
+        world.outbox.finish(end).unwrap();
+        assert!(world.outbox.retry(1).is_err(), "it is cancelled");
+        world.outbox.roll_back(CHAIN, CONTRACT, Some(1)).unwrap();
+        world.outbox.retry(1).unwrap();
+        let steps = world.outbox.show(1).unwrap().steps;
+        assert_eq!(!steps.is_empty(), signed, "{steps:?}");
+        assert_eq!(world.outbox.claim().unwrap().unwrap().id, 1);
+    }
+}
+
+#[test]
 fn what_was_closed_by_hand_can_be_retried_and_not_closed_again() {
     let world = World::new();
     world.ingest(&[at(1, 0, 0, 1, created(1))]);
