@@ -140,6 +140,38 @@ async fn a_size_that_could_not_be_had_is_corrected_and_the_job_tried_again_by_ha
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_stands_when_its_job_is_tried_again_by_hand_is_on_record_as_large_as_it_is()
+{
+    let Some(world) = World::new().await else {
+        return;
+    };
+    set(&world, "{1: {cores: 2}}");
+    buy(&world, 1).await;
+    // Made, and killed before that was written down; then there was something to decide.
+    world.crash_once("create:after");
+    assert!(!once(&world));
+    assert!(world.has_crashed());
+    let vm = "blockhost-001";
+    let owner = world.machine(vm)["wallet_address"].clone();
+    world.change_machine(vm, "wallet_address", Value::Null);
+    assert!(!once(&world));
+    assert_eq!(world.state_of("SubscriptionCreated"), "parked");
+    world.change_machine(vm, "wallet_address", owner);
+    set(&world, "{1: {cores: 8}}");
+    let jobs = world.jobs();
+    let job = jobs.iter().find(|job| job["state"] == "parked").unwrap();
+    world.operator(&["jobs", "retry", &job["id"].to_string()]);
+    assert!(once(&world), "{}", world.log());
+    assert_eq!(world.machine(vm)["size"], "2 1024 10");
+    let events = world.recorded_events();
+    let made = events
+        .iter()
+        .find(|event| event["action"] == "subscription-created")
+        .unwrap();
+    assert_eq!(made["data"]["size"]["cores"], 2, "{made}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_setting_cannot_be_read_a_purchase_waits_and_gets_no_other_machine() {
     let Some(world) = World::new().await else {
         return;

@@ -6,7 +6,7 @@ use crate::chain::{Address, Bytes};
 use crate::crypto::buyer::BuyerKey;
 use crate::crypto::{CryptoError, SIGNATURE_LEN, decode_hex, ecies, keys::PrivateKey};
 use crate::machines::{self, machine_name};
-use crate::outbox::{CREATED, Job, SIZE, now_ms};
+use crate::outbox::{CREATED, FORMER_SIZE, Job, SIZE, now_ms};
 use blockhost_provisioner::config::{Size, Sizes};
 use blockhost_provisioner::record::VmRecord;
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,14 @@ async fn create(
                 record.node.as_deref().unwrap_or("?")
             )));
         }
-        take_over(&record, purchase.subscriber)?
+        let made = take_over(&record, purchase.subscriber)?;
+        // What is settled now is what it was made with; if nothing is, it was made before somebody had the job run again.
+        if context.outbox.step::<Size>(job.id, SIZE)?.is_none()
+            && let Some(size) = context.outbox.step::<Size>(job.id, FORMER_SIZE)?
+        {
+            context.outbox.record_step(job.id, SIZE, &size)?;
+        }
+        made
     } else {
         let size = size(context, job, purchase)?;
         let days = days_left(purchase.expires_at, now_ms() / 1000).to_string();

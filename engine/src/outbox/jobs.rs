@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The step that settles how large a bought machine is.
 pub const SIZE: &str = "size";
+/// What it was settled to before somebody had the job run again: a machine that stands already is as large as that.
+pub const FORMER_SIZE: &str = "former-size";
 /// The step after which there is a machine.
 pub const CREATED: &str = "created";
 /// The longest pause between two attempts.
@@ -67,7 +69,7 @@ const ENDED_STILL: &str = cancelled_after!(" AND later.orphaned = 0");
 /// For `retry`: what a job made may be destroyed again by a cancellation that the chain has taken back since, so it is made
 /// anew. Not where something was signed for it: that may be mined, and tells of the machine as it was.
 const FORGET: &str = concat!(
-    "DELETE FROM steps WHERE job_id = ?1 AND name <> ?2 AND EXISTS (SELECT 1 FROM jobs AS job WHERE id = ?1 AND ",
+    "DELETE FROM steps WHERE job_id = ?1 AND name NOT IN (?2, ?3) AND EXISTS (SELECT 1 FROM jobs AS job WHERE id = ?1 AND ",
     cancelled_after!(" AND later.orphaned = 1"),
     ") AND NOT EXISTS (SELECT 1 FROM txs WHERE job_id = ?1 AND state IN ('live', 'mined'))"
 );
@@ -343,11 +345,11 @@ impl Outbox {
     /// [`OutboxError::NoJob`], [`OutboxError::NotParked`], [`OutboxError::Database`].
     pub fn retry(&self, id: i64) -> Result<(), OutboxError> {
         self.decide(id, &[JobState::Parked, JobState::Superseded], |t| {
-            t.execute(FORGET, params![id, SIZE])?;
+            t.execute(FORGET, params![id, SIZE, FORMER_SIZE])?;
             // A size that could not be had would be tried for ever.
             t.execute(
-                "DELETE FROM steps WHERE job_id = ?1 AND name = ?2 AND NOT EXISTS (SELECT 1 FROM steps WHERE job_id = ?1 AND name = ?3)",
-                params![id, SIZE, CREATED],
+                "UPDATE OR REPLACE steps SET name = ?3 WHERE job_id = ?1 AND name = ?2 AND NOT EXISTS (SELECT 1 FROM steps WHERE job_id = ?1 AND name = ?4)",
+                params![id, SIZE, FORMER_SIZE, CREATED],
             )?;
             t.execute(
                 "UPDATE jobs SET state = 'pending', orphaned = 0, attempts = 0, waits = 0, not_before_ms = 0, updated_ms = ?2 WHERE id = ?1",

@@ -14,7 +14,7 @@ mod tests;
 mod young;
 
 pub use ingest::{Cursor, Ingested, RolledBack};
-pub use jobs::{CREATED, Job, JobState, JobView, Retry, SIZE};
+pub use jobs::{CREATED, FORMER_SIZE, Job, JobState, JobView, Retry, SIZE};
 pub use journal::{JournalTx, TxState};
 pub use orders::{Order, OrderState, StepRow, StepState};
 pub use overview::{Counts, Purchase};
