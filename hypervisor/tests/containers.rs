@@ -346,6 +346,13 @@ fn a_program_inside_gets_its_input_and_its_exit_code_comes_back() {
         kept.output, "started\n",
         "what goes on inside does not hold it up"
     );
+    let loud = "cat /dev/zero & echo started >&2";
+    let done = world
+        .pct_command(&["exec", "100", "--", "/bin/sh", "-c", loud])
+        .within(std::time::Duration::from_secs(180))
+        .status()
+        .expect("nor what it writes there for ever");
+    assert!(done.status.success() && done.errors.contains("started"));
     let environment = world.shell("100", "env");
     assert!(
         !environment.contains("BLOCKHOST") && environment.contains("HOME=/root"),

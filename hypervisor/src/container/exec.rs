@@ -21,7 +21,7 @@ use super::client::{self, Request};
 
 /// How long nothing may come of a program that has ended. What it left running inside may hold its output open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// What a pipe holds at most: more does not come of a program that has ended.
+/// What a pipe holds, unless somebody made it larger: more does not come of a program that has ended.
 const PIPE: usize = 64 << 10;
 
 /// Runs a program in a container, with our input and output; its exit code.
@@ -78,6 +78,7 @@ fn copy(from: OwnedFd, mut to: impl Write + Send + 'static, over: OwnedFd) -> Jo
             let comes = match over.as_ref().map(|over| either(&from, over)) {
                 Some(Next::Over) => {
                     over = None;
+                    left = held(&from).max(PIPE);
                     continue;
                 }
                 Some(Next::Comes) => true,
@@ -104,12 +105,19 @@ fn copy(from: OwnedFd, mut to: impl Write + Send + 'static, over: OwnedFd) -> Jo
     })
 }
 
+/// How much a pipe holds now.
+fn held(pipe: &File) -> usize {
+    let held = rustix::io::ioctl_fionread(pipe).unwrap_or_default();
+    usize::try_from(held).unwrap_or(usize::MAX)
+}
+
 enum Next {
     Comes,
     Over,
 }
 
-/// Which of the two is the case first; of both, that something comes.
+/// Which of the two is the case first; of both, that it is over: something comes for ever where the program left another
+/// behind that writes faster than we pass on.
 fn either(from: &File, over: &OwnedFd) -> Next {
     let mut fds = [
         PollFd::new(from, PollFlags::IN),
@@ -120,8 +128,8 @@ fn either(from: &File, over: &OwnedFd) -> Next {
             Err(Errno::INTR) => {}
             // Reading says what is wrong.
             Err(_) => return Next::Comes,
-            Ok(_) if !fds[0].revents().is_empty() => return Next::Comes,
-            Ok(_) => return Next::Over,
+            Ok(_) if !fds[1].revents().is_empty() => return Next::Over,
+            Ok(_) => return Next::Comes,
         }
     }
 }
@@ -138,12 +146,18 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     /// Whoever reads takes a while over each piece.
-    #[derive(Clone, Default)]
-    struct Slow(Arc<Mutex<Vec<u8>>>);
+    #[derive(Clone)]
+    struct Slow(Arc<Mutex<Vec<u8>>>, Duration);
+
+    impl Slow {
+        fn taking(pause: Duration) -> Self {
+            Self(Arc::default(), pause)
+        }
+    }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            std::thread::sleep(LAST_WORDS / 2);
+            std::thread::sleep(self.1);
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -157,7 +171,7 @@ mod tests {
     fn what_a_program_wrote_before_its_end_is_passed_on_whole_although_another_holds_its_output() {
         let (output, print) = pipe().unwrap();
         let (over, running) = pipe().unwrap();
-        let seen = Slow::default();
+        let seen = Slow::taking(LAST_WORDS / 2);
         let copied = copy(output, seen.clone(), over);
         let mut left_running = File::from(print);
         left_running.write_all(&[b'x'; 60_000]).unwrap();
@@ -171,14 +185,30 @@ mod tests {
     fn what_goes_on_writing_after_the_end_holds_nobody_up() {
         let (output, print) = pipe().unwrap();
         let (over, running) = pipe().unwrap();
-        let writes = std::thread::spawn(move || {
-            let mut print = File::from(print);
-            while print.write_all(&[b'y'; 1000]).is_ok() {}
-        });
-        let copied = copy(output, std::io::sink(), over);
+        let mut print = File::from(print);
+        // Full from the start, and full again whenever something was taken, for as long as the end is not heeded.
+        print.write_all(&[b'y'; PIPE]).unwrap();
+        let writes =
+            std::thread::spawn(move || (0..64).try_for_each(|_| print.write_all(&[b'y'; PIPE])));
         drop(running);
-        copied.join().unwrap();
-        // Nobody reads any more.
-        writes.join().unwrap();
+        copy(output, Slow::taking(Duration::from_millis(5)), over)
+            .join()
+            .unwrap();
+        let written = writes.join().unwrap();
+        assert!(written.is_err(), "all of 4 MiB was taken after the end");
+    }
+
+    #[test]
+    fn what_a_pipe_that_was_made_larger_holds_at_the_end_is_passed_on_whole() {
+        let (output, print) = pipe().unwrap();
+        let (over, running) = pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&print, 4 * PIPE).unwrap();
+        let mut left_running = File::from(print);
+        left_running.write_all(&[b'z'; 3 * PIPE]).unwrap();
+        drop(running);
+        let seen = Slow::taking(Duration::ZERO);
+        copy(output, seen.clone(), over).join().unwrap();
+        assert_eq!(seen.0.lock().unwrap().len(), 3 * PIPE);
+        drop(left_running);
     }
 }
