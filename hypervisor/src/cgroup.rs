@@ -34,7 +34,10 @@ fn put_below(parents: Vec<Result<PathBuf, String>>, name: &str, pid: i32) -> Pla
             let group = parent.join(name);
             let moved = match fs::create_dir(&group) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-                _ => fs::write(group.join("cgroup.procs"), pid.to_string()),
+                _ => fs::write(group.join("cgroup.procs"), pid.to_string()).inspect_err(|_| {
+                    // Nobody would look for it here. One that a process is in stays.
+                    remove(&group);
+                }),
             };
             moved
                 .map(|()| group.display().to_string())
@@ -448,6 +451,25 @@ mod tests {
         let placed = put_below(nowhere, "vm-100", 14);
         assert_eq!(placed.group, "none: at all");
         assert!(placed.astray.is_some_and(|why| why.contains("a/b")));
+    }
+
+    #[test]
+    fn a_group_that_takes_no_process_does_not_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let own = place.path().join("own");
+        fs::create_dir(&own).unwrap();
+        // Deep enough for a name of a group to be one, and that of its list of processes to be too long.
+        let mut deep = place.path().join("unit");
+        while deep.as_os_str().len() < 4076 {
+            let left = 4077 - deep.as_os_str().len();
+            deep.push("d".repeat(left.min(200)));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        assert!(fs::create_dir(deep.join("vm-099")).is_ok());
+        let placed = put_below(vec![Ok(deep.clone()), Ok(own.clone())], "vm-100", 12);
+        assert_eq!(placed.group, own.join("vm-100").display().to_string());
+        assert!(placed.astray.is_some());
+        assert!(!deep.join("vm-100").exists());
     }
 
     #[test]
