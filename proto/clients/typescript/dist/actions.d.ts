@@ -822,8 +822,8 @@ export function linkHandover(from: string, to: string, keep?: readonly string[],
 /**
  * Makes a bridge and waits until the switch has it; one that this agent made already is a success, and is
  * changed to these options. Its flows and meters stay when `fail_mode` changes, with which the switch alone
- * would drop them. Where they may be lost (the switch stands still, the agent is killed) it fails and says so,
- * also when it is asked for again, and `ovs-list` says `flows_lost`, until the flows are set again.
+ * would drop them. Where they may be lost (the switch stands still, the agent is killed) it fails and says so;
+ * asked for again it succeeds with `flows_lost`, which `ovs-list` says as well, until the flows are there again.
  *
  * @param bridge The bridge.
  * @param options How it is made. Without it `{}`.

@@ -49,13 +49,16 @@ pub fn add(switch: &Switch, action: &OvsAddBr, ctx: &JobCtx<'_>) -> Result<Done,
                         settled(db, &name, announced, ctx.deadline)?;
                     }
                 }
-                if action.options.fail_mode.is_some() && kept::lost(&row) {
-                    return Err(kept::forgotten(&name));
-                }
-                Ok(done(
+                let mut done = done(
                     format!("bridge {name} is there"),
                     [("created", false.into())],
-                ))
+                );
+                // What was asked for has been reached: a failure would have who takes a change back try it for ever.
+                if kept::lost(&row) && !kept::reappeared(switch, db, &name, there, ctx.deadline) {
+                    done.output.push_str(kept::FORGOTTEN);
+                    done.extra.insert("flows_lost".into(), true.into());
+                }
+                Ok(done)
             }
             None => make(db, &name, &action.options, ctx.deadline),
         }

@@ -26,7 +26,7 @@ use crate::compartment::{Done, Failure, JobCtx};
 /// Key in a bridge's `external_ids` under which the owner of a cookie stands.
 pub const COOKIE_KEY: &str = "blockhost-flows-";
 /// Key under which stands what this owner asked for last, and what became of it: [`FlowSet::fingerprint`] and [`digest`].
-pub const ASKED_KEY: &str = "blockhost-asked-";
+const ASKED_KEY: &str = "blockhost-asked-";
 
 /// The cookies whose owners a bridge knows.
 pub fn known_cookies(bridge: &Row) -> impl Iterator<Item = u64> {
@@ -34,6 +34,12 @@ pub fn known_cookies(bridge: &Row) -> impl Iterator<Item = u64> {
     keys.filter_map(|(key, _)| {
         u64::from_str_radix(key.as_str()?.strip_prefix(COOKIE_KEY)?, 16).ok()
     })
+}
+
+/// What an owner asked for last, and what the switch said of that when it was set.
+pub fn asked(bridge: &Row, cookie: u64) -> Option<(&str, &str)> {
+    let known = bridge.entry("external_ids", &format!("{ASKED_KEY}{cookie:012x}"));
+    known?.split_once(' ')
 }
 
 /// How long the switch may take for a port that it was just given.

@@ -8,7 +8,7 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::json;
 
 use super::error::SwitchError;
-use super::flows::default_flow;
+use super::flows::{asked, default_flow, digest, known_cookies};
 use super::meters::torn;
 use super::openflow::connection::BundleError;
 use super::openflow::message::{
@@ -47,13 +47,20 @@ pub fn found_again(db: &mut Ovsdb, bridge: &Uuid, deadline: Instant) -> Result<(
     Ok(())
 }
 
-/// What somebody hears who asks again for what lost them.
-pub fn forgotten(bridge: &str) -> Failure {
-    let message = format!(
-        "bridge {bridge} has its fail_mode, but the flows and meters that it had before may be lost: a change of fail_mode was cut off; set \
-         them again (ovs-set-meter, ovs-set-flows of each owner that ovs-list shows)"
-    );
-    Failure::new(ErrorCode::Failed, message)
+/// What somebody hears who changes a bridge whose flows are lost.
+pub const FORGOTTEN: &str = ", but the flows and meters that it had before may be lost: a change of fail_mode was cut off; set them again \
+    (ovs-set-meter, ovs-set-flows of each owner that ovs-list shows)";
+
+/// Whether a bridge has all that was said to be lost, of a switch that has acted on everything since. That is struck out then.
+pub fn reappeared(
+    switch: &Switch,
+    db: &mut Ovsdb,
+    name: &str,
+    (uuid, row): (&Uuid, &Row),
+    deadline: Instant,
+) -> bool {
+    Kept::of(switch, name, deadline).is_ok_and(|there| there.is_all_of(row))
+        && found_again(db, uuid, deadline).is_ok()
 }
 
 /// What a bridge has before.
@@ -99,6 +106,20 @@ impl Kept {
     /// Whether there are flows that could be lost. Meters without any limit nothing.
     pub const fn has_flows(&self) -> bool {
         !self.flows.is_empty()
+    }
+
+    /// Whether each owner that the bridge knows has its flows as it set them. Such flows have their meters: the switch takes both
+    /// or neither away.
+    fn is_all_of(&self, bridge: &Row) -> bool {
+        let has = |cookie| {
+            let mut its = self.flows.iter().filter(|flow| flow.cookie == cookie);
+            match asked(bridge, cookie) {
+                Some((_, set)) => digest(its).is_ok_and(|is| is.as_str() == set),
+                None => its.next().is_some(),
+            }
+        };
+        // There were some, be it of nobody known.
+        self.has_flows() && known_cookies(bridge).all(has)
     }
 
     /// Has the switch have it again, all flows or none.

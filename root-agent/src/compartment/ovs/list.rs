@@ -9,7 +9,7 @@ use blockhost_proto::response::ErrorCode;
 use serde_json::{Map, Value, json};
 
 use super::error::SwitchError;
-use super::flows::{ASKED_KEY, COOKIE_KEY, digest, known_cookies};
+use super::flows::{COOKIE_KEY, asked, digest, known_cookies};
 use super::kept;
 use super::meters::torn;
 use super::openflow::connection::Conversation;
@@ -265,8 +265,7 @@ fn since_set<'a>(
     cookie: u64,
     flows: &[&FlowStats],
 ) -> (Option<&'a str>, Option<bool>) {
-    let known = bridge.entry("external_ids", &format!("{ASKED_KEY}{cookie:012x}"));
-    let Some((asked, set)) = known.and_then(|known| known.split_once(' ')) else {
+    let Some((asked, set)) = asked(bridge, cookie) else {
         return (None, None);
     };
     let is = digest(flows.iter().map(|flow| &flow.entry));
