@@ -237,6 +237,20 @@ fn a_bridge_whose_flows_went_with_an_agent_that_was_killed_says_so_until_all_are
         // A change that is seen through does not bring back what an earlier one lost.
         lost(&other_mode(switch));
         assert_eq!(held(switch), r#"[[["b",0,false],["a",1,true]],1,true]"#);
+        // Who was refused has nothing to lose: a place that is another's, a meter that is not there.
+        for (actions, why) in [
+            (json!(["drop"]), ErrorCode::Conflict),
+            (json!([{"meter": 99}, "normal"]), ErrorCode::Failed),
+        ] {
+            let priority = if why == ErrorCode::Conflict { 5 } else { 9 };
+            let flows = json!([{"priority": priority, "actions": actions}]);
+            let params = json!({"bridge": "br0", "owner": "c", "flows": flows});
+            failed(
+                switch.ask("ovs-set-flows", &params),
+                why,
+                "nothing was changed",
+            );
+        }
         set_flows(switch, "b");
         assert_eq!(held(switch), r#"[[["b",1,true],["a",1,true]],1,null]"#);
         switch.must("ovs-add-br", &other_mode(switch));

@@ -248,21 +248,6 @@ pub fn set_flows(
             })
         })
         .collect::<Result<_, _>>()?;
-    // Written first: a flow whose cookie nobody can explain is worse than a name without flows, and what is said to have
-    // been set and is not there is only set again.
-    let asked = action
-        .flows
-        .fingerprint(|name| ports.get(name.as_str()).copied())
-        .zip(digest(wanted.iter()).ok())
-        .map(|(asked, set)| format!("{asked} {set}"));
-    let asked_key = format!("{ASKED_KEY}{cookie:012x}");
-    if !wanted.is_empty() {
-        let known = [
-            (&*key, Some(action.owner.as_str())),
-            (&*asked_key, asked.as_deref()),
-        ];
-        remember(switch, &uuid, &row, &known, ctx)?;
-    }
     let mut talk = switch.talk(name, ctx.deadline)?;
     let mut observed = Vec::new();
     talk.statistics(&flow_request(0, 0), |body| {
@@ -277,9 +262,32 @@ pub fn set_flows(
         .iter()
         .map(|(change, entry, _)| flow_mod(*change, entry))
         .collect();
+    // Written before they are set: a flow whose cookie nobody can explain is worse than a name without flows, and what is said to have
+    // been set and is not there is only set again.
+    let asked = action
+        .flows
+        .fingerprint(|name| ports.get(name.as_str()).copied())
+        .zip(digest(wanted.iter()).ok())
+        .map(|(asked, set)| format!("{asked} {set}"));
+    let asked_key = format!("{ASKED_KEY}{cookie:012x}");
+    let known = [
+        (&*key, Some(action.owner.as_str())),
+        (&*asked_key, asked.as_deref()),
+    ];
+    if !wanted.is_empty() {
+        remember(switch, &uuid, &row, &known, ctx)?;
+    }
     if !bodies.is_empty() {
-        talk.bundle(kind::FLOW_MOD, &bodies)
-            .map_err(|error| broken(error, &plan))?;
+        talk.bundle(kind::FLOW_MOD, &bodies).map_err(|error| {
+            if error.changed_nothing() {
+                // An owner without flows would be missed for ever where a bridge has lost some.
+                let before = known
+                    .each_ref()
+                    .map(|(key, _)| (*key, row.entry("external_ids", key)));
+                let _ = write_down(switch, &uuid, &row, &before, ctx);
+            }
+            broken(error, &plan)
+        })?;
     }
     if wanted.is_empty() {
         let nothing = [(&*key, None), (&*asked_key, None)];
@@ -396,6 +404,16 @@ fn remember(
     if entries.iter().all(as_known) {
         return Ok(());
     }
+    write_down(switch, uuid, row, entries, ctx)
+}
+
+fn write_down(
+    switch: &Switch,
+    uuid: &Uuid,
+    row: &Row,
+    entries: &[(&str, Option<&str>)],
+    ctx: &JobCtx<'_>,
+) -> Result<(), Failure> {
     switch.database(ctx.deadline, |db| {
         let mut t = Transaction::new();
         unchanged(&mut t, "Bridge", uuid, row, &["name"]);

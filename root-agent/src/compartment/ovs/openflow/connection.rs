@@ -32,6 +32,16 @@ pub enum BundleError {
     Switch(SwitchError),
 }
 
+impl BundleError {
+    /// Whether it is certain that all is as it was.
+    pub const fn changed_nothing(&self) -> bool {
+        match self {
+            Self::Message { .. } | Self::TooLong { .. } => true,
+            Self::Switch(error) => matches!(error, SwitchError::Refused(_)),
+        }
+    }
+}
+
 impl From<SwitchError> for BundleError {
     fn from(error: SwitchError) -> Self {
         Self::Switch(error)
