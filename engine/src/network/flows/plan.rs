@@ -128,7 +128,7 @@ pub fn differences(
             all.extend(meter(bridge, *id, Some(wanted), seen));
         }
     }
-    for wanted in desired.sets().filter(|wanted| !seen.has(wanted)) {
+    for wanted in desired.sets().filter(|wanted| seen.needs(wanted)) {
         all.push(set(wanted, before, seen));
     }
     let is_wanted = |owner: &str| desired.sets().any(|set| set.owner.as_str() == owner);

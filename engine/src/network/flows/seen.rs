@@ -25,6 +25,8 @@ pub struct ObservedBridge {
     ours: bool,
     /// Whether it has no flows of anybody, and drops everything without.
     passes_nothing: bool,
+    /// Whether it says that flows were lost of which every owner has some.
+    found_again: bool,
     /// Its ports, with the numbers that they have.
     pub(super) ports: BTreeMap<String, Option<u16>>,
     /// Ports of which the switch says that their devices are not there.
@@ -91,6 +93,8 @@ impl ObservedBridge {
         let owners = list(bridge, "owners")?;
         let secure = bridge["fail_mode"] == "secure";
         seen.passes_nothing = secure && owners.iter().all(|owner| owner["flows"] == 0);
+        seen.found_again =
+            bridge["flows_lost"] == true && owners.iter().all(|owner| owner["flows"] != 0);
         for owner in owners {
             let Some(name) = owner["owner"].as_str() else {
                 continue;
@@ -164,6 +168,13 @@ impl ObservedBridge {
             && there.asked.is_some()
             && there.asked.as_deref()
                 == wanted.flows.fingerprint(number).as_ref().map(AsRef::as_ref)
+    }
+
+    /// Whether these flows have to be set: they are not there, or setting them once more has the agent forget that some were
+    /// lost. Where those of others are missing that changes nothing.
+    #[must_use]
+    pub fn needs(&self, wanted: &OvsSetFlows) -> bool {
+        !self.has(wanted) || self.found_again && !wanted.flows.is_empty()
     }
 
     pub(super) fn shapes(&self, wanted: &OvsSetQos) -> bool {

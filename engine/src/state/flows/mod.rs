@@ -310,7 +310,7 @@ fn planned(bridge: &SwitchIfName, differences: Vec<Difference>) -> Planned {
 
 fn plan_owner(wanted: &OvsSetFlows, found: Option<&Found>, before: Option<&Entry>) -> Planned {
     let mut planned = Planned::nothing(true);
-    if found.is_some_and(|found| found.bridge.has(wanted)) {
+    if found.is_some_and(|found| !found.bridge.needs(wanted)) {
         return planned;
     }
     let count = found.and_then(Found::count);

@@ -144,10 +144,24 @@ fn flows_are_set_when_they_are_others_were_changed_by_hand_or_mean_other_ports()
             "no port",
             Some(with(&|bridge| bridge["ports"][1]["ofport"] = (-1).into())),
         ),
+        (
+            "said to be lost, until somebody sets them",
+            Some(with(&|bridge| bridge["flows_lost"] = true.into())),
+        ),
     ] {
         let planned = Flows.plan("", &two(), found.as_ref(), None);
         assert_eq!(planned.steps.len(), 1, "{what}: {planned:?}");
     }
+    // Setting these does not bring back what somebody else has lost, again and again.
+    let lost = json!({"owner": "else", "flows": 0, "as_set": false});
+    let found = with(&|bridge| {
+        bridge["flows_lost"] = true.into();
+        bridge["owners"]
+            .as_array_mut()
+            .expect("a list")
+            .push(lost.clone());
+    });
+    assert!(Flows.plan("", &two(), Some(&found), None).is_settled());
 }
 
 #[test]
@@ -456,6 +470,9 @@ fn what_somebody_did_to_a_policy_by_hand_is_made_right() {
         with(&|bridge| bridge["owners"][0]["as_set"] = false.into()).len(),
         1
     );
+    let sets = good["owners"].as_array().expect("a list").len();
+    let again = with(&|bridge| bridge["flows_lost"] = true.into());
+    assert_eq!(again.len(), sets, "{again:?}");
     let stray = json!({"owner": "net.ct.7", "flows": 1, "as_set": true});
     assert_eq!(
         with(&|bridge| bridge["owners"]
