@@ -102,13 +102,16 @@ pub fn set(host: &Host, vmid: Vmid, changes: Vec<Change>) -> Result<()> {
 /// [`Error::NotFound`] when it was not there.
 pub fn destroy(host: &Host, vmid: Vmid, template: bool) -> Result<()> {
     let _lock = VmLock::take(host, vmid)?;
+    let storages = Storages::load(host)?;
     let (unread, absent) = match VmConfig::load(host, vmid) {
-        Ok(_) => (None, None),
+        Ok(config) => {
+            refuse_unknown_storages(host, &storages, vmid, &config)?;
+            (None, None)
+        }
         Err(e) if e.is_damage() => (Some("damaged"), None),
         Err(e @ Error::NotFound { .. }) => (Some("gone"), Some(e)),
         Err(e) => return Err(e),
     };
-    let storages = Storages::load(host)?;
     let bases = storages.bases(vmid);
     refuse_bases_in_use(host, &storages, &bases)?;
     if let Some(state) = unread.filter(|_| !bases.is_empty() && !template) {
@@ -134,6 +137,28 @@ pub fn destroy(host: &Host, vmid: Vmid, template: bool) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Refuses to leave disks behind where they are not looked for.
+fn refuse_unknown_storages(
+    host: &Host,
+    storages: &Storages,
+    vmid: Vmid,
+    config: &VmConfig,
+) -> Result<()> {
+    for (key, value) in config.iter() {
+        let unknown =
+            options::volume_of(value).filter(|disk| storages.root(&disk.storage).is_err());
+        if let Some(disk) = unknown {
+            return Err(Error::Conflict(format!(
+                "VM {vmid} has {disk} as {key}, and there is no storage '{}': define it in {} as it was, or where the disk is gone take the line out of {}",
+                disk.storage,
+                host.layout.storage_files().display(),
+                host.conf_path(vmid).display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to lose volumes that linked clones read from.

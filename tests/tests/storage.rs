@@ -98,6 +98,19 @@ fn machines_live_on_a_second_storage_and_its_definition_may_be_replaced_while_th
     chown(&file, None, Some(0)).expect("a group");
 
     ask("qm-stop", json!({"vmid": 100})).expect("stopped");
+    // Nothing is made or destroyed without the storages that there were: where a file of earlier versions is, or none.
+    let aside = file.with_extension("aside");
+    std::fs::rename(&file, &aside).expect("aside");
+    let destroy = json!({"vmid": 101, "template": false});
+    let refused = ask("qm-destroy", destroy.clone()).expect_err("its disk would stay");
+    let said = refused.to_string();
+    assert!(said.contains("there is no storage 'late'"), "{said}");
+    let former = world.layout.etc().join("storage.yaml");
+    std::fs::rename(&aside, &former).expect("as it was");
+    let refused = ask("qm-destroy", destroy).expect_err("not read any more");
+    let said = refused.to_string();
+    assert!(said.contains("is not read any more"), "{said}");
+    std::fs::rename(&former, &file).expect("moved");
     for (vmid, template) in [(100, false), (101, false), (9000, true)] {
         ask("qm-destroy", json!({"vmid": vmid, "template": template})).expect("destroyed");
         for storage in ["fast", "late"] {

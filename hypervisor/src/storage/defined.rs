@@ -56,22 +56,10 @@ impl Storages {
         let mut storages = Storages {
             roots: BTreeMap::from([(LOCAL.to_owned(), host.storage_dir().join(LOCAL))]),
         };
-        let dir = host.layout.storage_files();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(storages),
-            Err(e) => return Err(e).at("cannot read", &dir),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.at("cannot read", &dir)?.path();
-            // What editors keep beside a file begins with a dot or ends otherwise.
-            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            if name.ends_with(b".yaml") && !name.starts_with(b".") {
-                files.push(path);
-            }
+        let files = files(host)?;
+        if files.is_empty() {
+            refuse_former(host)?;
         }
-        files.sort();
         for path in files {
             let problem =
                 |problem: String| Error::Environment(format!("{}: {problem}", path.display()));
@@ -104,6 +92,43 @@ impl Storages {
             self.roots.insert(name, root);
         }
         Ok(())
+    }
+}
+
+/// The files that define storages.
+fn files(host: &Host) -> Result<Vec<PathBuf>> {
+    let dir = host.layout.storage_files();
+    let mut files = Vec::new();
+    match fs::read_dir(&dir) {
+        Ok(entries) => {
+            for entry in entries {
+                let path = entry.at("cannot read", &dir)?.path();
+                // What editors keep beside a file begins with a dot or ends otherwise.
+                let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+                if name.ends_with(b".yaml") && !name.starts_with(b".") {
+                    files.push(path);
+                }
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).at("cannot read", &dir),
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Refuses to go on without the storages of the file that earlier versions read. It is looked for and not read: the agent's
+/// process for machines may not.
+fn refuse_former(host: &Host) -> Result<()> {
+    let former = host.layout.etc().join("storage.yaml");
+    match fs::symlink_metadata(&former) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).at("cannot inspect", &former),
+        Ok(_) => Err(Error::Environment(format!(
+            "{} is not read any more, and what it defines would not be known: move it to {}, root:root with mode 0644",
+            former.display(),
+            host.layout.storage_files().join("storage.yaml").display()
+        ))),
     }
 }
 
@@ -216,6 +241,13 @@ mod tests {
         assert!(Storages::load(&host).is_ok(), "there need be none");
         let dir = host.layout.storage_files();
         fs::create_dir_all(&dir).unwrap();
+        let former = host.layout.etc().join("storage.yaml");
+        fs::write(&former, "storages: {}").unwrap();
+        let said = Storages::load(&host).unwrap_err().to_string();
+        assert!(
+            said.contains("storage.d/storage.yaml, root:root with mode 0644"),
+            "the file of earlier versions: {said}"
+        );
         let file = dir.join("fast.yaml");
         fs::write(
             &file,
@@ -226,6 +258,7 @@ mod tests {
         let known =
             |host: &Host| Storages::load(host).map(|storages| storages.root("fast").is_ok());
         assert!(known(&host).unwrap());
+        fs::remove_file(&former).unwrap();
         // What editors keep beside it.
         for beside in ["fast.yaml~", ".fast.yaml", "fast.yaml.dpkg-old", "4913"] {
             fs::write(dir.join(beside), "nonsense").unwrap();
