@@ -456,7 +456,10 @@ fn a_template_is_cloned_by_many_at_once_and_what_would_end_it_waits_for_all() {
     // Each looks at the template first.
     let begun = |world: &World| {
         let calls = called(world);
-        calls.iter().filter(|call| *call == "config 9000").count()
+        calls
+            .iter()
+            .filter(|call| *call == "config 9000 --current 1")
+            .count()
     };
     wait_for(|| (begun(&agent.world) == 3).then_some(()));
     let mut destroys = agent.client();

@@ -40,7 +40,7 @@ pub(super) fn run(
         Action::QmGuestExec(a) => guest_exec(qm, a, ctx),
         Action::QmClone(a) => {
             // The request names two machines; what the new one is attached to and lies on is the source's to say.
-            let source = qm.config(a.vmid, ctx)?;
+            let source = qm.config_in_force(a.vmid, ctx)?;
             ctx.allow
                 .lets_bring(&source)
                 .map_err(|denied| denied.brought(a.vmid))?;

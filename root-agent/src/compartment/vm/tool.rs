@@ -232,9 +232,25 @@ impl Tool {
         vmid: Vmid,
         ctx: &JobCtx<'_>,
     ) -> Result<Map<String, Value>, Failure> {
-        Ok(answer::config(
-            &self.parsed(&Command::new("config").vm(vmid).parsed(), ctx)?,
-        ))
+        self.read_config(Command::new("config").vm(vmid), ctx)
+    }
+
+    /// A machine's configuration without what waits for its next start, which Proxmox shows otherwise and does not clone.
+    pub(super) fn config_in_force(
+        &self,
+        vmid: Vmid,
+        ctx: &JobCtx<'_>,
+    ) -> Result<Map<String, Value>, Failure> {
+        let command = Command::new("config").vm(vmid).option("current", "1");
+        self.read_config(command, ctx)
+    }
+
+    fn read_config(
+        &self,
+        command: Command,
+        ctx: &JobCtx<'_>,
+    ) -> Result<Map<String, Value>, Failure> {
+        Ok(answer::config(&self.parsed(&command.parsed(), ctx)?))
     }
 
     /// The table that `list` prints, each row read by `read`.
