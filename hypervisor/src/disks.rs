@@ -112,7 +112,7 @@ pub fn destroy(host: &Host, vmid: Vmid, template: bool) -> Result<()> {
         Err(e @ Error::NotFound { .. }) => (Some("gone"), Some(e)),
         Err(e) => return Err(e),
     };
-    let bases = storages.bases(vmid);
+    let bases = storages.bases(vmid)?;
     refuse_bases_in_use(host, &storages, &bases)?;
     if let Some(state) = unread.filter(|_| !bases.is_empty() && !template) {
         return Err(Error::Conflict(format!(
@@ -175,7 +175,7 @@ fn refuse_bases_in_use(host: &Host, storages: &Storages, bases: &[Volume]) -> Re
             // Destroyed since it was listed.
             Err(Error::NotFound { .. }) => continue,
             // Its disks themselves say what they are based on.
-            Err(e) if e.is_damage() => image::backings(storages, vmid),
+            Err(e) if e.is_damage() => image::backings(storages, vmid)?,
             Err(e) => return Err(e),
         };
         if let Some(base) = bases.iter().find(|base| read.contains(base)) {

@@ -148,7 +148,10 @@ pub fn header_of(fd: impl AsFd, name: &str) -> Result<Header> {
 
 /// What a machine's disks say that they are based on. They belong to the machines' user: a QEMU that was taken over can
 /// have them say something else, and is then itself without its base.
-pub fn backings(storages: &Storages, vmid: Vmid) -> Vec<Volume> {
+///
+/// # Errors
+/// When its directories cannot be read.
+pub fn backings(storages: &Storages, vmid: Vmid) -> Result<Vec<Volume>> {
     let based_on = |volume: Volume| {
         let fd = storages.open(&volume, rustix::fs::OFlags::RDONLY).ok()?;
         let mut bytes = [0; 20];
@@ -160,11 +163,8 @@ pub fn backings(storages: &Storages, vmid: Vmid) -> Vec<Volume> {
         let name = String::from_utf8(name).ok()?;
         Volume::parse(&format!("{}:{}", volume.storage, name.strip_prefix("../")?))
     };
-    storages
-        .volumes(vmid)
-        .into_iter()
-        .filter_map(based_on)
-        .collect()
+    let volumes = storages.volumes(vmid)?.into_iter();
+    Ok(volumes.filter_map(based_on).collect())
 }
 
 /// Where the name of a qcow2 image's backing file stands in it, and how long it is.

@@ -1,36 +1,79 @@
-//! Directory storages: volume names, where they lie, allocating and freeing. Which there are is said in [`defined`]. Volume
-//! files belong to the machine user, directories to root, so that a taken-over QEMU cannot plant names that root would open.
+//! Directory storages: volume names, where they lie, allocating and freeing. Which there are is said in [`defined`], the
+//! way to them in [`place`]. Volume files belong to the machine user, directories to root, so that a taken-over QEMU cannot
+//! plant names that root would open.
 #![forbid(unsafe_code)]
 
 mod defined;
+mod place;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::machine::Vmid;
 use crate::sys;
+use place::{Place, there};
 
 /// All storages of the host.
 #[derive(Debug)]
 pub struct Storages {
-    roots: BTreeMap<String, PathBuf>,
+    roots: BTreeMap<String, Root>,
 }
+
+/// Where a storage is.
+#[derive(Debug)]
+struct Root {
+    /// The directory that leads to it: nobody but root can exchange that.
+    base: PathBuf,
+    /// Its name below that.
+    below: PathBuf,
+}
+
+impl Root {
+    fn path(&self) -> PathBuf {
+        self.base.join(&self.below)
+    }
+
+    fn place(&self, make: bool) -> Result<Place> {
+        Place::base(&self.base, make)?.enter(&self.below, make)
+    }
+
+    /// The directory of all machines' directories, where there is one.
+    fn images(&self) -> Result<Option<Place>> {
+        self.within(Path::new(IMAGES))
+    }
+
+    /// One machine's directory, where there is one.
+    fn machine(&self, vmid: Vmid) -> Result<Option<Place>> {
+        self.within(&Path::new(IMAGES).join(vmid.to_string()))
+    }
+
+    fn within(&self, below: &Path) -> Result<Option<Place>> {
+        there(self.place(false).and_then(|root| root.enter(below, false)))
+    }
+}
+
+/// In a storage: the machines' directories.
+const IMAGES: &str = "images";
 
 impl Storages {
     /// Directory of a storage.
     ///
     /// # Errors
     /// [`Error::Option`] when there is no such storage.
-    pub fn root(&self, name: &str) -> Result<&Path> {
-        self.roots.get(name).map(PathBuf::as_path).ok_or_else(|| {
+    pub fn root(&self, name: &str) -> Result<PathBuf> {
+        self.known(name).map(Root::path)
+    }
+
+    fn known(&self, name: &str) -> Result<&Root> {
+        self.roots.get(name).ok_or_else(|| {
             Error::option(
                 "storage",
                 format!("storage '{}' does not exist", name.escape_default()),
@@ -43,20 +86,12 @@ impl Storages {
     /// # Errors
     /// When it cannot be made.
     pub fn machine_dir(&self, storage: &str, vmid: Vmid) -> Result<OwnedFd> {
-        let path = self.root(storage)?.join("images").join(vmid.to_string());
-        fs::create_dir_all(&path).at("cannot create", &path)?;
+        let root = self.known(storage)?.place(true)?;
         // Closed at the top: machines share one user, and none may reach another's disks by path. Its own come as
         // descriptors, and qemu-img works from inside this directory.
-        let root = self.root(storage)?;
-        let owner = fs::symlink_metadata(root).at("cannot inspect", root)?;
-        if !owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw() {
-            return Err(Error::Environment(format!(
-                "storage '{storage}': {} is no directory of root's",
-                root.display()
-            )));
-        }
-        fs::set_permissions(root, fs::Permissions::from_mode(0o700)).at("cannot close", root)?;
-        sys::open_dir(&path).at("cannot open", &path)
+        rustix::fs::fchmod(&root.fd, Mode::from_raw_mode(0o700)).at("cannot close", &root.path)?;
+        let below = Path::new(IMAGES).join(vmid.to_string());
+        Ok(root.enter(&below, true)?.fd)
     }
 
     /// Path of a volume, for messages and for names inside one storage.
@@ -66,7 +101,7 @@ impl Storages {
     pub fn path(&self, volume: &Volume) -> Result<PathBuf> {
         Ok(self
             .root(&volume.storage)?
-            .join("images")
+            .join(IMAGES)
             .join(volume.vmid.to_string())
             .join(&volume.file))
     }
@@ -118,10 +153,12 @@ impl Storages {
     /// # Errors
     /// When it cannot be removed.
     pub fn free(&self, volume: &Volume) -> Result<()> {
-        let path = self.path(volume)?;
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).at("cannot remove", &path),
-            _ => Ok(()),
+        let Some(dir) = self.known(&volume.storage)?.machine(volume.vmid)? else {
+            return Ok(());
+        };
+        match rustix::fs::unlinkat(&dir.fd, &volume.file, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).at("cannot remove", dir.path.join(&volume.file)),
         }
     }
 
@@ -131,10 +168,13 @@ impl Storages {
     /// When something cannot be removed.
     pub fn free_all(&self, vmid: Vmid) -> Result<()> {
         for root in self.roots.values() {
-            let path = root.join("images").join(vmid.to_string());
-            match fs::remove_dir_all(&path) {
+            let Some(images) = root.images()? else {
+                continue;
+            };
+            let name = vmid.to_string();
+            match fs::remove_dir_all(sys::descriptor_path(&images.fd).join(&name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).at("cannot remove", &path);
+                    return Err(e).at("cannot remove", images.path.join(name));
                 }
                 _ => {}
             }
@@ -143,41 +183,57 @@ impl Storages {
     }
 
     /// A machine's volumes as they lie in its directories, whatever a configuration says.
-    pub fn volumes(&self, vmid: Vmid) -> Vec<Volume> {
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn volumes(&self, vmid: Vmid) -> Result<Vec<Volume>> {
         let mut found = Vec::new();
         for (storage, root) in &self.roots {
-            let entries = fs::read_dir(root.join("images").join(vmid.to_string()));
-            for entry in entries.into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let name = name.to_str().unwrap_or_default();
-                found.extend(Volume::parse(&format!("{storage}:{vmid}/{name}")));
+            if let Some(dir) = root.machine(vmid)? {
+                let names = names(&dir)?.into_iter();
+                found.extend(
+                    names.filter_map(|name| Volume::parse(&format!("{storage}:{vmid}/{name}"))),
+                );
             }
         }
-        found
+        Ok(found)
     }
 
     /// Those that linked clones may be based on.
-    pub fn bases(&self, vmid: Vmid) -> Vec<Volume> {
-        let mut bases = self.volumes(vmid);
+    ///
+    /// # Errors
+    /// As [`Self::volumes`].
+    pub fn bases(&self, vmid: Vmid) -> Result<Vec<Volume>> {
+        let mut bases = self.volumes(vmid)?;
         bases.retain(Volume::is_base);
-        bases
+        Ok(bases)
     }
 
     /// Removes what an interrupted import or clone left in a machine's directory.
     pub fn sweep(&self, vmid: Vmid) {
-        for root in self.roots.values() {
-            let entries = fs::read_dir(root.join("images").join(vmid.to_string()));
-            for entry in entries.into_iter().flatten().flatten() {
-                if entry
-                    .file_name()
-                    .to_str()
-                    .is_some_and(|name| name.starts_with(".import-"))
-                {
-                    let _ = fs::remove_file(entry.path());
+        let dirs = self.roots.values().map(|root| root.machine(vmid));
+        for dir in dirs.flatten().flatten() {
+            for name in names(&dir).unwrap_or_default() {
+                if name.starts_with(".import-") {
+                    let _ = rustix::fs::unlinkat(&dir.fd, &name, AtFlags::empty());
                 }
             }
         }
     }
+}
+
+/// What is in a directory.
+fn names(dir: &Place) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(sys::descriptor_path(&dir.fd)).at("cannot read", &dir.path)? {
+        names.extend(
+            entry
+                .at("cannot read", &dir.path)?
+                .file_name()
+                .into_string(),
+        );
+    }
+    Ok(names)
 }
 
 /// Creates a file that must not exist, 0600, owned by the machine user.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
-use super::{Storages, is_storage_name};
+use super::place::there;
+use super::{Root, Storages, is_storage_name};
 use crate::error::{Error, IoContext, Result};
 use crate::host::Host;
 use crate::sys;
@@ -53,8 +54,12 @@ impl Storages {
     /// # Errors
     /// [`Error::Environment`] naming file, line and key.
     pub fn load(host: &Host) -> Result<Self> {
+        let local = Root {
+            base: host.storage_dir(),
+            below: LOCAL.into(),
+        };
         let mut storages = Storages {
-            roots: BTreeMap::from([(LOCAL.to_owned(), host.storage_dir().join(LOCAL))]),
+            roots: BTreeMap::from([(LOCAL.to_owned(), local)]),
         };
         let files = files(host)?;
         if files.is_empty() {
@@ -65,6 +70,9 @@ impl Storages {
                 |problem: String| Error::Environment(format!("{}: {problem}", path.display()));
             let text = read_roots(&path, &problem)?;
             storages.add(host, &text).map_err(problem)?;
+        }
+        for root in storages.roots.values() {
+            there(root.place(false))?;
         }
         Ok(storages)
     }
@@ -89,7 +97,8 @@ impl Storages {
                     entry.path.display()
                 ));
             }
-            self.roots.insert(name, root);
+            let below = root.strip_prefix(&state).unwrap_or(&root).to_owned();
+            self.roots.insert(name, Root { base: state, below });
         }
         Ok(())
     }
@@ -167,8 +176,12 @@ mod tests {
     fn a_storage_is_below_the_state_directory_and_takes_nobody_elses_name() {
         let host = host();
         let load = |texts: &[&str]| {
+            let local = Root {
+                base: host.storage_dir(),
+                below: LOCAL.into(),
+            };
             let mut storages = Storages {
-                roots: BTreeMap::from([(LOCAL.to_owned(), host.storage_dir())]),
+                roots: BTreeMap::from([(LOCAL.to_owned(), local)]),
             };
             let mut each = texts.iter();
             each.try_for_each(|text| storages.add(&host, text))
