@@ -181,7 +181,8 @@ fn an_address_book_that_is_exchanged_for_a_link_is_never_followed() {
     for answer in &answers {
         let text = answer.to_string();
         assert!(
-            !text.contains("e71f0") && !text.contains("evil"),
+            // As many digits as no hash of a receipt has by chance.
+            !text.contains("0000000000e71f0") && !text.contains("evil"),
             "it was read: {text}"
         );
     }
