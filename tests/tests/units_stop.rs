@@ -133,7 +133,10 @@ fn containers_are_shut_down_with_their_host_and_by_nothing_else() {
         said.contains("CT 100 is shut down") && said.contains("CT 101 is shut down"),
         "{said}"
     );
-    assert!(!said.contains("force") && !said.contains("102"), "{said}");
+    assert!(
+        !said.contains("force") && !said.contains("CT 102"),
+        "{said}"
+    );
     for unit in [STOP_ALL, CONTAINERS, "blockhost-root-agent.service"] {
         assert_eq!(booted.property(unit, "ActiveState"), "inactive", "{unit}");
     }
