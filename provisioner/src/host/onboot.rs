@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use blockhost_proto::Layout;
@@ -131,12 +132,23 @@ impl Sold<'_> {
         }
     }
 
-    /// The right to a machine of which there is a record.
-    fn hold(&self, record: &VmRecord) -> Result<Option<Held>, LifecycleError> {
-        match self {
-            Self::Known { now, .. } => now.hold(record),
-            Self::Nothing | Self::Unknown { .. } => Ok(None),
+    /// The right to a machine of which there is a record. One that is gone is said.
+    fn hold(
+        &self,
+        record: &VmRecord,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Option<Held>, LifecycleError> {
+        let held = match self {
+            Self::Known { now, .. } => now.hold(record)?,
+            Self::Nothing | Self::Unknown { .. } => None,
+        };
+        if held.is_none() {
+            say(&format!(
+                "VM {} was destroyed or made anew meanwhile",
+                record.vmid
+            ));
         }
+        Ok(held)
     }
 
     /// Whether nobody knows if it is to run. Containers are not sold.
@@ -212,10 +224,6 @@ pub fn start_all(
         failed.extend(limit_running(agent, sold, tries, say));
         return Ok(failed);
     }
-    let mut fail = |what: String, say: &mut dyn FnMut(&str), why: &dyn std::fmt::Display| {
-        say(&format!("{what}: {why}"));
-        failed.push(what);
-    };
     let mut all = Vec::new();
     for kind in Kind::ALL {
         match rows(agent, kind) {
@@ -223,73 +231,71 @@ pub fn start_all(
                 vmid: row.vmid,
                 kind,
             })),
-            Err(e) => fail(list_of(kind).to_owned(), say, &e),
+            Err(e) => failed.push(complained(list_of(kind).to_owned(), &e, say)),
         }
     }
     all.sort_unstable();
     for guest in all {
-        let Guest { vmid, kind } = guest;
-        let what = guest.to_string();
         // Containers are not sold.
-        let is_its = |record: &&VmRecord| record.vmid == vmid && record.status != Status::Destroyed;
-        let record = (kind == Kind::Machine)
+        let is_its =
+            |record: &&VmRecord| record.vmid == guest.vmid && record.status != Status::Destroyed;
+        let record = (guest.kind == Kind::Machine)
             .then(|| records.iter().find(is_its))
             .flatten();
-        let starts = tries.starts(guest);
-        if starts {
-            match wanted(agent, kind, vmid) {
-                Ok(true) if sold.may_be_suspended(guest) => {
-                    fail(what, say, &"held back, since it may be suspended");
-                    continue;
-                }
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(e) => {
-                    fail(what, say, &e);
-                    continue;
-                }
-            }
-        } else if !record.is_some_and(|record| tries.limits(record)) {
-            continue;
-        }
-        let held = match record.map(|record| (record, sold.hold(record))) {
-            None => None,
-            Some((_, Ok(Some(held)))) => Some(held),
-            Some((_, Ok(None))) => {
-                say(&format!("{what} was destroyed or made anew meanwhile"));
-                continue;
-            }
-            Some((record, Err(e))) => {
-                fail(if starts { what } else { limits_of(record) }, say, &e);
-                continue;
-            }
-        };
-        let record = held.as_ref().map(|held| &held.record);
-        if !starts {
+        if tries.starts(guest) {
+            failed.extend(start_one(agent, sold, guest, record, say));
+        } else if let Some(record) = record.filter(|record| tries.limits(record))
             // It runs since the pass before, as far as that is anybody's business but its owner's.
-            if let Some(record) = record
-                && let Err(e) = limit_if_running(agent, record)
-            {
-                fail(limits_of(record), say, &e);
-            }
-            continue;
-        }
-        if record.is_some_and(|record| record.status == Status::Suspended) {
-            say(&format!("{what} is suspended and stays off"));
-            continue;
-        }
-        if let Err(e) = ask(agent, &kind.start(vmid)) {
-            fail(what, say, &e);
-            continue;
-        }
-        say(&format!("{what} runs"));
-        if let Some(record) = record
-            && let Err(e) = limit(agent, record)
+            && let Err(e) = limit_one(agent, sold, record, say)
         {
-            fail(limits_of(record), say, &e);
+            failed.push(complained(limits_of(record), &e, say));
         }
     }
     Ok(failed)
+}
+
+/// Says what failed, and why.
+fn complained(what: String, why: &dyn Display, say: &mut dyn FnMut(&str)) -> String {
+    say(&format!("{what}: {why}"));
+    what
+}
+
+/// Starts one that is to run, with its limits; what failed of that.
+fn start_one(
+    agent: &impl Agent,
+    sold: Sold<'_>,
+    guest: Guest,
+    record: Option<&VmRecord>,
+    say: &mut dyn FnMut(&str),
+) -> Option<String> {
+    let what = guest.to_string();
+    match wanted(agent, guest.kind, guest.vmid) {
+        Ok(true) if sold.may_be_suspended(guest) => {
+            let why = "held back, since it may be suspended";
+            return Some(complained(what, &why, say));
+        }
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(e) => return Some(complained(what, &e, say)),
+    }
+    let held = match record.map(|record| sold.hold(record, say)) {
+        None => None,
+        Some(Ok(Some(held))) => Some(held),
+        Some(Ok(None)) => return None,
+        Some(Err(e)) => return Some(complained(what, &e, say)),
+    };
+    let record = held.as_ref().map(|held| &held.record);
+    if record.is_some_and(|record| record.status == Status::Suspended) {
+        say(&format!("{what} is suspended and stays off"));
+        return None;
+    }
+    if let Err(e) = ask(agent, &guest.kind.start(guest.vmid)) {
+        return Some(complained(what, &e, say));
+    }
+    say(&format!("{what} runs"));
+    let record = record?;
+    let error = limit(agent, record).err()?;
+    Some(complained(limits_of(record), &error, say))
 }
 
 /// Sets the host routes that the kernel forgot with the host's end, or with the bridge; one that is there is fine.
@@ -315,8 +321,7 @@ fn set_routes(
             dev: bridge.clone(),
         };
         if let Err(e) = ask(agent, &action.into()) {
-            say(&format!("{what}: {e}"));
-            failed.push(what);
+            failed.push(complained(what, &e, say));
         }
     }
     failed
@@ -337,7 +342,7 @@ fn stop_suspended(
         if !tries.holds(&what, UNKNOWN[0]) {
             continue;
         }
-        match stop_one(agent, sold, record) {
+        match stop_one(agent, sold, record, say) {
             Ok(true) => say(&format!("VM {vmid} is suspended and was stopped")),
             Ok(false) => {}
             Err(e) => {
@@ -354,13 +359,18 @@ fn is_to_be_off(record: &VmRecord) -> bool {
 }
 
 /// Stops one, if it is to be off still and runs; whether it did.
-fn stop_one(agent: &impl Agent, sold: Sold<'_>, record: &VmRecord) -> Result<bool, LifecycleError> {
+fn stop_one(
+    agent: &impl Agent,
+    sold: Sold<'_>,
+    record: &VmRecord,
+    say: &mut dyn FnMut(&str),
+) -> Result<bool, LifecycleError> {
     let vmid = record.vmid;
     if !running(agent, vmid)? {
         return Ok(false);
     }
     // It may have been paid for, and run by right.
-    let Some(held) = sold.hold(record)? else {
+    let Some(held) = sold.hold(record, say)? else {
         return Ok(false);
     };
     if !is_to_be_off(&held.record) || !running(agent, vmid)? {
@@ -399,11 +409,19 @@ fn limit(agent: &impl Agent, record: &VmRecord) -> Result<(), BackendError> {
     }
 }
 
-/// Limits a machine that runs; whether it does.
-fn limit_if_running(agent: &impl Agent, record: &VmRecord) -> Result<bool, BackendError> {
-    let running = running(agent, record.vmid)?;
+/// Limits a machine as its record is now, if it runs; whether it does.
+fn limit_one(
+    agent: &impl Agent,
+    sold: Sold<'_>,
+    record: &VmRecord,
+    say: &mut dyn FnMut(&str),
+) -> Result<bool, LifecycleError> {
+    let Some(held) = sold.hold(record, say)? else {
+        return Ok(false);
+    };
+    let running = running(agent, held.record.vmid)?;
     if running {
-        limit(agent, record)?;
+        limit(agent, &held.record)?;
     }
     Ok(running)
 }
@@ -423,17 +441,10 @@ fn limit_running(
         if !tries.limits(record) {
             continue;
         }
-        let limited = sold.hold(record).and_then(|held| match held {
-            Some(held) => Ok(limit_if_running(agent, &held.record)?),
-            None => Ok(false),
-        });
-        match limited {
+        match limit_one(agent, sold, record, say) {
             Ok(true) => say(&format!("VM {} is limited", record.vmid)),
             Ok(false) => {}
-            Err(e) => {
-                say(&format!("{}: {e}", limits_of(record)));
-                failed.push(limits_of(record));
-            }
+            Err(e) => failed.push(complained(limits_of(record), &e, say)),
         }
     }
     failed
